@@ -1,0 +1,29 @@
+/* base/arena.c - see arena.h. */
+#include "base/arena.h"
+
+#include "base/bytes.h"
+
+void *arena_alloc(struct arena *a, int64_t n, size_t elem_bytes, size_t align)
+{
+    size_t bytes, start, end;
+
+    if (n < 0 || !mul_ok((size_t)n, elem_bytes, &bytes) ||
+        !add_ok(a->used_bytes, align - 1, &start)) {
+        a->failed = true;
+        return NULL;
+    }
+    start &= ~(align - 1);
+    if (!add_ok(start, bytes, &end) || (a->base && end > a->cap_bytes)) {
+        a->failed = true;
+        return NULL;
+    }
+    a->used_bytes = end;
+    if (end > a->peak_bytes)
+        a->peak_bytes = end;
+    return a->base ? a->base + start : NULL;
+}
+
+void arena_reset(struct arena *a, size_t mark)
+{
+    a->used_bytes = mark;
+}

@@ -1,0 +1,154 @@
+/* base/bytes.c - see bytes.h. */
+#include "base/bytes.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t crc_table[256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+
+static void crc_init(void)
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++)
+            c = c & 1 ? (c >> 1) ^ 0x82F63B78u : c >> 1;
+        crc_table[i] = c;
+    }
+}
+
+static uint32_t crc_plain(uint32_t c, const unsigned char *p, size_t n)
+{
+    pthread_once(&crc_once, crc_init);
+    while (n--)
+        c = crc_table[(c ^ *p++) & 255] ^ (c >> 8);
+    return c;
+}
+
+#ifdef __x86_64__
+__attribute__((target("sse4.2"))) static uint32_t crc_sse(uint32_t c, const unsigned char *p,
+                                                          size_t n)
+{
+    uint64_t c64 = c, w;
+
+    for (; n >= 8; n -= 8, p += 8) {
+        memcpy(&w, p, 8);
+        c64 = __builtin_ia32_crc32di(c64, w);
+    }
+    c = (uint32_t)c64;
+    while (n--)
+        c = __builtin_ia32_crc32qi(c, *p++);
+    return c;
+}
+#endif
+
+uint32_t crc32c(uint32_t crc, const void *buf, size_t nbytes)
+{
+    crc = ~crc;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("sse4.2"))
+        return ~crc_sse(crc, buf, nbytes);
+#endif
+    return ~crc_plain(crc, buf, nbytes);
+}
+
+int buf_reserve(struct buf *b, size_t extra_bytes, struct err *e)
+{
+    size_t need, cap = b->cap ? b->cap : 256;
+    char *p;
+
+    if (!add_ok(b->len, extra_bytes, &need) || need > SIZE_MAX / 2)
+        return err_set(e, E_SYS, "a buffer of %zu + %zu bytes is too large", b->len,
+                       extra_bytes);
+    if (need <= b->cap)
+        return 0;
+    while (cap < need)
+        cap += cap / 2 + 64;
+    if (!(p = realloc(b->p, cap)))
+        return err_set(e, E_SYS, "out of memory for a buffer of %zu bytes", cap);
+    b->p = p;
+    b->cap = cap;
+    return 0;
+}
+
+int buf_add(struct buf *b, const void *p, size_t nbytes, struct err *e)
+{
+    int rc = buf_reserve(b, nbytes, e);
+
+    if (rc == 0 && nbytes) {
+        memcpy(b->p + b->len, p, nbytes);
+        b->len += nbytes;
+    }
+    return rc;
+}
+
+int buf_printf(struct buf *b, struct err *e, const char *fmt, ...)
+{
+    va_list ap;
+    int n, rc;
+
+    va_start(ap, fmt);
+    n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return err_set(e, E_BUG, "cannot format '%s'", fmt);
+    if ((rc = buf_reserve(b, (size_t)n + 1, e)) < 0)
+        return rc;
+    va_start(ap, fmt);
+    vsnprintf(b->p + b->len, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    b->len += (size_t)n;
+    return 0;
+}
+
+void buf_free(struct buf *b)
+{
+    free(b->p);
+    *b = (struct buf){0};
+}
+
+/* Bytes of the well-formed sequence at s, 0 when there is none (Unicode 15, table 3-7). */
+static size_t utf8_len(const unsigned char *s, size_t n)
+{
+    unsigned char lo = 0x80, hi = 0xBF;
+    size_t k = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 :
+               s[0] < 0xF5 ? 4 : 0;
+
+    if (k > n)
+        return 0;
+    if (s[0] == 0xE0) lo = 0xA0;
+    if (s[0] == 0xED) hi = 0x9F;
+    if (s[0] == 0xF0) lo = 0x90;
+    if (s[0] == 0xF4) hi = 0x8F;
+    for (size_t i = 1; i < k; i++, lo = 0x80, hi = 0xBF)
+        if (s[i] < lo || s[i] > hi)
+            return 0;
+    return k;
+}
+
+bool utf8_valid(const char *s, size_t n, size_t *at)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    size_t i = 0, k;
+    uint64_t w;
+
+    while (i < n) {
+        for (; i + 8 <= n; i += 8) {
+            memcpy(&w, p + i, 8);
+            if (w & 0x8080808080808080u)
+                break;
+        }
+        if (i >= n)
+            break;
+        if (!(k = utf8_len(p + i, n - i))) {
+            if (at)
+                *at = i;
+            return false;
+        }
+        i += k;
+    }
+    return true;
+}

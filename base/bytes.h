@@ -1,0 +1,61 @@
+/* base/bytes.h - little-endian integers, CRC32C, growable byte buffers, checked products. */
+#ifndef BASE_BYTES_H
+#define BASE_BYTES_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+C_BEGIN
+
+/* n (1..8) bytes at p as an unsigned little-endian integer; p needs no alignment. */
+static inline uint64_t get_le(const void *p, int n)
+{
+    const unsigned char *b = (const unsigned char *)p;
+    uint64_t v = 0;
+
+    for (int i = 0; i < n; i++)
+        v |= (uint64_t)b[i] << (8 * i);
+    return v;
+}
+
+static inline void put_le(void *p, uint64_t v, int n)
+{
+    unsigned char *b = (unsigned char *)p;
+
+    for (int i = 0; i < n; i++)
+        b[i] = (unsigned char)(v >> (8 * i));
+}
+
+/* CRC32C (Castagnoli, reflected 0x1EDC6F41; iSCSI's). Start with crc = 0 and feed the result
+ * back to continue. Uses the SSE4.2 instruction where there is one. crc32c("123456789") is
+ * 0xE3069283. */
+uint32_t crc32c(uint32_t crc, const void *buf, size_t nbytes);
+
+/* A growable byte string. Zero it before use; buf_free releases it. Growth that fails
+ * returns E_SYS and leaves the content as it was. */
+struct buf {
+    char *p;
+    size_t len, cap;
+};
+int buf_reserve(struct buf *b, size_t extra_bytes, struct err *e); /* room after len */
+int buf_add(struct buf *b, const void *p, size_t nbytes, struct err *e);
+int buf_printf(struct buf *b, struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void buf_free(struct buf *b);
+
+/* a*b and a+b of sizes; false when the result does not fit. */
+static inline bool mul_ok(size_t a, size_t b, size_t *r)
+{
+    return !__builtin_mul_overflow(a, b, r);
+}
+static inline bool add_ok(size_t a, size_t b, size_t *r)
+{
+    return !__builtin_add_overflow(a, b, r);
+}
+
+/* True when the n bytes at s are well-formed UTF-8 (no overlong forms, surrogates, or
+ * values above U+10FFFF). On false *at, if not NULL, is the offset of the first bad byte. */
+bool utf8_valid(const char *s, size_t n, size_t *at);
+
+C_END
+#endif

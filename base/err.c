@@ -1,0 +1,71 @@
+/* base/err.c - see err.h. */
+#include "base/err.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!e)
+        return code;
+    e->code = code;
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+int err_sys(struct err *e, int code, const char *fmt, ...)
+{
+    int sysno = errno;
+    va_list ap;
+    size_t n;
+
+    if (!e)
+        return code;
+    e->code = code;
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    n = strlen(e->msg);
+    snprintf(e->msg + n, sizeof e->msg - n, ": %s", strerror(sysno));
+    return code;
+}
+
+int err_within(struct err *e, const char *fmt, ...)
+{
+    char old[sizeof e->msg];
+    va_list ap;
+    size_t n;
+
+    if (!e)
+        return E_BUG;
+    memcpy(old, e->msg, sizeof old);
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof e->msg, fmt, ap);
+    va_end(ap);
+    n = strlen(e->msg);
+    snprintf(e->msg + n, sizeof e->msg - n, ": %s", old);
+    return e->code;
+}
+
+int err_hint(struct err *e, const char *fmt, ...)
+{
+    va_list ap;
+    size_t n;
+
+    if (!e)
+        return E_BUG;
+    n = strlen(e->msg);
+    if (n + 2 < sizeof e->msg) {
+        e->msg[n++] = '\n';
+        va_start(ap, fmt);
+        vsnprintf(e->msg + n, sizeof e->msg - n, fmt, ap);
+        va_end(ap);
+    }
+    return e->code;
+}

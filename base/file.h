@@ -1,0 +1,44 @@
+/* base/file.h - mapping, whole writes, and replacing a file so that a crash leaves old or new. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+C_BEGIN
+
+/* Maps a whole regular file for reading; the caller munmaps. E_NOINPUT when it cannot be
+ * opened, E_DATA when it is empty, a folder or a pipe. */
+int file_map(const char *path, const void **map, size_t *nbytes, struct err *e);
+void file_unmap(const void *map, size_t nbytes);
+
+/* Reads at most max_bytes of a file into malloc'ed memory with a NUL after the last byte;
+ * the caller frees. E_NOINPUT, E_DATA when it is larger. */
+int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, struct err *e);
+
+/* Writes all of buf, going on after EINTR and short writes. name is for the message. E_IO. */
+int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, struct err *e);
+
+/* Replaces path by buf: all of it or, after a crash, what was there before (temporary file,
+ * fsync, rename, fsync of the folder). E_CREATE, E_IO. */
+int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e);
+
+/* fsync of the file or folder at path. E_IO. */
+int file_sync(const char *path, struct err *e);
+/* rename, then fsync of the parent folder of 'to'. E_CREATE. */
+int file_publish(const char *from, const char *to, struct err *e);
+/* Byte-for-byte copy of a regular file (with fsync). E_NOINPUT, E_CREATE, E_IO. */
+int file_copy(const char *from, const char *to, struct err *e);
+
+/* Makes a folder and its missing parents; one that exists is fine. E_CREATE. */
+int dir_make(const char *path, struct err *e);
+/* Removes a folder and all below it, never following links; an absent one is fine. E_IO. */
+int dir_remove(const char *path, struct err *e);
+
+bool path_is_dir(const char *path);
+bool path_exists(const char *path);
+/* dir/name in malloc'ed memory (never NULL: out of memory aborts, as it is a few bytes). */
+char *path_join(const char *dir, const char *name);
+
+C_END
+#endif

@@ -1,0 +1,130 @@
+/* base/log.c - see log.h. */
+#include "base/log.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    const char *prog;
+    int level;
+    bool tty, shown;
+    double last_s;
+    pthread_mutex_t lock;
+} lg = { "longlora", 0, false, false, 0, PTHREAD_MUTEX_INITIALIZER };
+
+void log_init(const char *prog, int level)
+{
+    const char *term = getenv("TERM");
+
+    lg.prog = prog;
+    lg.level = level;
+    lg.tty = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
+}
+
+double now_s(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* One line, one write: the parts are put together first. */
+static void line(const char *fmt, va_list ap)
+{
+    char text[2048];
+    int n = snprintf(text, sizeof text, "%s%s: ", lg.shown ? "\r\033[K" : "", lg.prog);
+    int k = vsnprintf(text + n, sizeof text - (size_t)n - 1, fmt, ap);
+
+    n += k < 0 ? 0 : k < (int)sizeof text - n - 1 ? k : (int)sizeof text - n - 2;
+    text[n++] = '\n';
+    pthread_mutex_lock(&lg.lock);
+    lg.shown = false;
+    if (write(STDERR_FILENO, text, (size_t)n) < 0) { /* nowhere left to say so */ }
+    pthread_mutex_unlock(&lg.lock);
+}
+
+#define LOG_AT(min)                 \
+    do {                            \
+        va_list ap;                 \
+        if (lg.level < (min))       \
+            return;                 \
+        va_start(ap, fmt);          \
+        line(fmt, ap);              \
+        va_end(ap);                 \
+    } while (0)
+
+void log_warn(const char *fmt, ...) { LOG_AT(-1); }
+void log_info(const char *fmt, ...) { LOG_AT(0); }
+void log_debug(const char *fmt, ...) { LOG_AT(1); }
+
+bool log_progress_due(void)
+{
+    return lg.tty && lg.level >= 0 && now_s() - lg.last_s >= 0.1;
+}
+
+void log_progress(const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    int n, k;
+
+    if (!log_progress_due())
+        return;
+    n = snprintf(text, sizeof text, "\r\033[K");
+    va_start(ap, fmt);
+    k = vsnprintf(text + n, sizeof text - (size_t)n, fmt, ap);
+    va_end(ap);
+    n += k < 0 ? 0 : k < (int)sizeof text - n ? k : (int)sizeof text - n - 1;
+    pthread_mutex_lock(&lg.lock);
+    lg.last_s = now_s();
+    lg.shown = true;
+    if (write(STDERR_FILENO, text, (size_t)n) < 0) { /* nowhere left to say so */ }
+    pthread_mutex_unlock(&lg.lock);
+}
+
+void log_progress_end(void)
+{
+    pthread_mutex_lock(&lg.lock);
+    if (lg.shown && write(STDERR_FILENO, "\n", 1) < 0) { /* nowhere left to say so */ }
+    lg.shown = false;
+    pthread_mutex_unlock(&lg.lock);
+}
+
+bool log_colour(int fd)
+{
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+    return isatty(fd) && !(no && *no) && term && strcmp(term, "dumb") != 0;
+}
+
+const char *fmt_duration(double s, char *buf, int cap)
+{
+    int64_t t = s < 0 || !isfinite(s) ? 0 : s > 1e9 ? 1000000000 : (int64_t)(s + 0.5);
+
+    if (t >= 3600)
+        snprintf(buf, (size_t)cap, "%dh%02dm", (int)(t / 3600), (int)(t / 60 % 60));
+    else if (t >= 60)
+        snprintf(buf, (size_t)cap, "%dm%02ds", (int)(t / 60), (int)(t % 60));
+    else
+        snprintf(buf, (size_t)cap, "%ds", (int)t);
+    return buf;
+}
+
+const char *fmt_bytes(double n, char *buf, int cap)
+{
+    static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    int u = 0;
+
+    for (; n >= 1024 && u < 4; u++)
+        n /= 1024;
+    snprintf(buf, (size_t)cap, u && n < 10 ? "%.2f %s" : u && n < 100 ? "%.1f %s" : "%.0f %s", n,
+             unit[u]);
+    return buf;
+}

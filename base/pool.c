@@ -1,0 +1,136 @@
+/* base/pool.c - see pool.h. */
+#include "base/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    int index;
+};
+
+struct pool {
+    int n_threads;
+    struct worker *workers;
+    pthread_mutex_t lock;
+    pthread_cond_t go, idle;
+    uint64_t round; /* grows by one a pool_run; under lock */
+    int busy;       /* workers still in this round; under lock */
+    bool quit;
+    pool_fn *fn;
+    void *ctx;
+    int64_t n_tasks;
+    _Atomic int64_t next;
+};
+
+static void drain(struct pool *p, int thread)
+{
+    int64_t i;
+
+    while ((i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_tasks)
+        p->fn(p->ctx, i, thread);
+}
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    uint64_t seen = 0;
+    bool quit;
+
+    for (;;) {
+        pthread_mutex_lock(&p->lock);
+        while (p->round == seen && !p->quit)
+            pthread_cond_wait(&p->go, &p->lock);
+        seen = p->round;
+        quit = p->quit;
+        pthread_mutex_unlock(&p->lock);
+        if (quit)
+            return NULL;
+        drain(p, w->index);
+        pthread_mutex_lock(&p->lock);
+        if (--p->busy == 0)
+            pthread_cond_signal(&p->idle);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+struct pool *pool_open(int n_threads, struct err *e)
+{
+    struct pool *p = calloc(1, sizeof *p);
+    cpu_set_t set;
+    int rc = 0;
+
+    if (n_threads <= 0)
+        n_threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    if (p)
+        p->workers = calloc((size_t)n_threads, sizeof *p->workers);
+    if (!p || !p->workers) {
+        free(p);
+        err_set(e, E_SYS, "out of memory for %d threads", n_threads);
+        return NULL;
+    }
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->go, NULL);
+    pthread_cond_init(&p->idle, NULL);
+    for (p->n_threads = 1; p->n_threads < n_threads && rc == 0; p->n_threads++) {
+        struct worker *w = &p->workers[p->n_threads];
+        w->pool = p;
+        w->index = p->n_threads;
+        rc = pthread_create(&w->thread, NULL, work, w);
+    }
+    if (rc != 0) {
+        p->n_threads--; /* the last one was not made */
+        pool_close(p);
+        err_set(e, E_SYS, "cannot start %d threads: %s", n_threads, strerror(rc));
+        return NULL;
+    }
+    return p;
+}
+
+void pool_close(struct pool *p)
+{
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->quit = true;
+    pthread_cond_broadcast(&p->go);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 1; i < p->n_threads; i++)
+        pthread_join(p->workers[i].thread, NULL);
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->go);
+    pthread_cond_destroy(&p->idle);
+    free(p->workers);
+    free(p);
+}
+
+int pool_threads(const struct pool *p) { return p ? p->n_threads : 1; }
+
+void pool_run(struct pool *p, int64_t n_tasks, pool_fn *fn, void *ctx)
+{
+    if (!p || p->n_threads == 1 || n_tasks < 2) {
+        for (int64_t i = 0; i < n_tasks; i++)
+            fn(ctx, i, 0);
+        return;
+    }
+    pthread_mutex_lock(&p->lock);
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n_tasks = n_tasks;
+    atomic_store(&p->next, 0);
+    p->busy = p->n_threads - 1;
+    p->round++;
+    pthread_cond_broadcast(&p->go);
+    pthread_mutex_unlock(&p->lock);
+    drain(p, 0);
+    pthread_mutex_lock(&p->lock);
+    while (p->busy > 0)
+        pthread_cond_wait(&p->idle, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}

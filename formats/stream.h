@@ -1,0 +1,64 @@
+/* formats/stream.h - the token stream: what lprep writes to a pipe and lpack reads. */
+#ifndef FORMATS_STREAM_H
+#define FORMATS_STREAM_H
+#include "base/bytes.h"
+#include "base/err.h"
+#include "formats/tokenizer.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+C_BEGIN
+
+/* Layout: formats/stream.md and stream(5). Every frame has a length and a CRC32C. A stream
+ * that stops without an END frame was cut: stream_read then fails, never returns the end. */
+
+/* What a whole stream, shard or data set has in common. */
+struct token_info {
+    uint32_t width;                        /* bytes a token: 2 or 4, little-endian */
+    uint32_t vocab;                        /* ids are below this */
+    int32_t bos, eos;                      /* -1: none */
+    bool adds_bos, adds_eos;               /* already among the document's ids */
+    char fingerprint[FINGERPRINT_HEX + 1]; /* of the tokenizer; "" unknown */
+    char tokenizer[256];                   /* its file name, for people and as a default */
+};
+
+/* Tokens [start, start + count) of a document are not trained on (a prompt). Runs of one
+ * document ascend and do not touch. */
+struct mask_run {
+    int64_t start, count;
+};
+
+/* One document. ids are uint32_t in memory whatever the width on disk. */
+struct token_doc {
+    const uint32_t *ids;
+    int64_t n_ids;
+    const struct mask_run *runs;
+    int64_t n_runs;
+    const char *source;  /* "pg19", "redpajama.arxiv", ...; at most 255 bytes */
+    const char *name;    /* file or record it came from, for people; at most 1023 bytes */
+    uint64_t text_hash;  /* XXH3-64 of the text that was tokenised */
+    int64_t text_bytes;  /* its length in bytes */
+    int64_t text_words;  /* its words: maximal runs of bytes other than ASCII white space */
+};
+
+struct stream_writer;
+/* out stays the caller's; the header is written at once. E_IO, E_SYS. */
+int stream_create(struct stream_writer **w, int fd, const char *name,
+                  const struct token_info *info, struct err *e);
+int stream_write(struct stream_writer *w, const struct token_doc *doc, struct err *e);
+/* Writes END (documents, tokens, hash) and frees. Without it readers refuse the stream. */
+int stream_finish(struct stream_writer *w, struct err *e);
+/* Frees without END. */
+void stream_abandon(struct stream_writer *w);
+
+struct stream_reader;
+/* Reads and checks the header. name is for messages. E_DATA, E_IO. */
+int stream_open(struct stream_reader **r, int fd, const char *name, struct err *e);
+const struct token_info *stream_info(const struct stream_reader *r);
+/* 1 and the next document (valid until the next call), 0 after a good END, or E_DATA with
+ * the offset when the stream is cut, damaged or goes on after END; E_IO. */
+int stream_read(struct stream_reader *r, struct token_doc *doc, struct err *e);
+void stream_close(struct stream_reader *r);
+
+C_END
+#endif

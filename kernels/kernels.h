@@ -1,0 +1,221 @@
+/* kernels/kernels.h - the op table: what a device can do. The model is written against this. */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+C_BEGIN
+
+/*
+ * A device is a table of functions. Every op takes one struct by const pointer, whose fields
+ * are shapes, strides in elements, and addresses in the device's memory; the struct itself
+ * and the small arrays it names as "host" live on the host and are read before the call
+ * returns. Ops may be queued: only sync, to_host and all_reduce's result are points where
+ * the host may look. Ops that cannot fail by contract still return 0 or a negative E_* code
+ * (E_DEVICE, E_BUG), because on a GPU a launch can.
+ *
+ * Element types. "act" is the device's activation type, dev->act: float32 on the CPU, bf16 on
+ * CUDA. Frozen weights and the compute copies of trained ones are act too. RMSNorm weights,
+ * softmax statistics, losses, master weights, gradients of weights and AdamW moments are
+ * float32 everywhere. Sums run in float32 or wider.
+ *
+ * Matrices are row-major; ld is the distance of rows in elements. Rows are tokens. All counts
+ * are int64_t: rows * channels passes 2^31 at 100k tokens.
+ *
+ * Determinism: for equal inputs the CPU device gives equal bits for any number of threads.
+ */
+enum dtype { DT_F32, DT_F16, DT_BF16 };
+static inline size_t dtype_bytes(enum dtype t) { return t == DT_F32 ? 4 : 2; }
+
+/* C[m][n] = alpha * op(A) op(B) + beta * C, op(A) [m][k], op(B) [k][n]; beta == 0 ignores what
+ * C held, NaN included. a, b are act. c is c_type: act (DT of the device), or DT_F32 for the
+ * gradients of weights. Transposed means stored as [k][m] (A), [n][k] (B). */
+struct op_gemm {
+    bool trans_a, trans_b;
+    int64_t m, n, k;
+    float alpha, beta;
+    const void *a, *b;
+    void *c;
+    int64_t lda, ldb, ldc;
+    enum dtype c_type;
+};
+
+/* y = w * x * rstd, rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich 2019,
+ * arXiv:1910.07467. x, y act [rows][dim] packed; w, rstd float32. rstd may be NULL. */
+struct op_rmsnorm {
+    int64_t rows, dim;
+    float eps;
+    const void *x;
+    const float *w;
+    void *y;
+    float *rstd;
+};
+
+/* dx += the gradient of x; dw, unless NULL, += that of w. x, dy, dx act [rows][dim]. */
+struct op_rmsnorm_back {
+    int64_t rows, dim;
+    const void *x, *dy;
+    const float *w, *rstd;
+    void *dx;
+    float *dw;
+};
+
+/* Rotary embedding in place, half-rotation form (Hugging Face Llama): for channel i < dim/2 of
+ * each head, (a, b) = (x[i], x[i + dim/2]) turns by angle position * inv_freq[i], or by its
+ * negative when inverse is set (the backward). position of row r is first + r % period.
+ * x act, row stride ld, head h at h * dim. inv_freq float32 [dim/2], host memory.
+ * scale multiplies the result (YaRN's attention factor; 1 otherwise). */
+struct op_rope {
+    int64_t rows, ld, heads, dim, first, period;
+    bool inverse;
+    float scale;
+    const float *inv_freq;
+    void *x;
+};
+
+/* Causal attention inside segments. Row t of a segment sees rows first..t of that segment.
+ * cu[0] = 0 < cu[1] < ... < cu[n] = rows, host memory. Query heads [0, heads/2) follow
+ * seg[0], the others seg[1]; dense attention passes the same list twice. Query head h reads
+ * key/value head h / (heads / kv_heads).
+ * q, o act [rows][q_ld], head h at column h * dim; k, v act [rows][kv_ld].
+ * lse float32 [heads][rows]: natural log of the sum of exp of the scaled scores.
+ * Never allocates anything that grows with rows squared. */
+struct op_segments {
+    int64_t n;
+    const int64_t *cu;
+};
+struct op_attention {
+    int64_t rows, heads, kv_heads, dim, q_ld, kv_ld;
+    float scale;
+    struct op_segments seg[2];
+    const void *q, *k, *v;
+    void *o;
+    float *lse;
+};
+
+/* dq, dk, dv are overwritten; layouts as q, k, v. o and lse are the forward's.
+ * scratch float32 [heads][rows], overwritten (holds sum(do * o)). */
+struct op_attention_back {
+    struct op_attention fwd;
+    const void *d_o;
+    void *dq, *dk, *dv;
+    float *scratch;
+};
+
+/* y = silu(gate) * up, silu(z) = z / (1 + exp(-z)); act, n elements; y may be gate or up. */
+struct op_swiglu {
+    int64_t n;
+    const void *gate, *up;
+    void *y;
+};
+/* d_gate, d_up overwritten from dy; each may be dy, gate or up. */
+struct op_swiglu_back {
+    int64_t n;
+    const void *gate, *up, *dy;
+    void *d_gate, *d_up;
+};
+
+/* y[r] = table[ids[r]]. table act [vocab][dim], ids device int32 in [0, vocab), y act. */
+struct op_embed {
+    int64_t rows, dim, vocab;
+    const void *table;
+    const int32_t *ids;
+    void *y;
+};
+/* d_table float32 [vocab][dim] += rows of dy (act), summed in the order of the rows. */
+struct op_embed_back {
+    int64_t rows, dim, vocab;
+    const int32_t *ids;
+    const void *dy;
+    float *d_table;
+};
+
+/* Linear layer and cross-entropy, in chunks of rows so that logits never exist whole.
+ * h act [rows][dim] (already normed), w act [vocab][dim], targets device int32: -1 = not
+ * scored. nll[r] = -log softmax(h w^T)[target] in float32, 0 where not scored.
+ * With dh set: gradients of grad_scale * sum(nll): dh act is overwritten; dw, unless NULL,
+ * float32 [vocab][dim] +=.
+ * scratch: act or float32 as the device likes, loss_scratch_bytes(dev, chunk, vocab). */
+struct op_loss {
+    int64_t rows, dim, vocab, chunk;
+    const void *h, *w;
+    const int32_t *targets;
+    float *nll;
+    float grad_scale;
+    void *dh;
+    float *dw;
+    void *scratch;
+};
+
+/* One AdamW step (Loshchilov and Hutter, arXiv:1711.05101) over flat float32 arrays:
+ * m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr (m/(1-b1^step) / (sqrt(v/(1-b2^step)) +
+ * eps) + decay w). g is grad * grad_scale. step counts from 1. */
+struct op_adamw {
+    int64_t n, step;
+    float lr, beta1, beta2, eps, decay, grad_scale;
+    float *w, *m, *v;
+    const float *grad;
+};
+
+struct device {
+    const char *name;  /* "cpu", "cuda" */
+    char detail[256];  /* processor and matrix library, for people */
+    enum dtype act;
+    void *state; /* the device's own */
+
+    /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */
+    int (*alloc)(struct device *d, size_t nbytes, void **p, struct err *e);
+    void (*release)(struct device *d, void *p);
+    int (*to_device)(struct device *d, void *dst, const void *src, size_t nbytes);
+    int (*to_host)(struct device *d, void *dst, const void *src, size_t nbytes);
+    int (*copy)(struct device *d, void *dst, const void *src, size_t nbytes);
+    int (*zero)(struct device *d, void *dst, size_t nbytes);
+    int (*sync)(struct device *d, struct err *e); /* waits; the first error since the last */
+    void (*close)(struct device *d);
+
+    /* Ops. */
+    int (*gemm)(struct device *d, const struct op_gemm *a);
+    int (*rmsnorm)(struct device *d, const struct op_rmsnorm *a);
+    int (*rmsnorm_back)(struct device *d, const struct op_rmsnorm_back *a);
+    int (*rope)(struct device *d, const struct op_rope *a);
+    int (*attention)(struct device *d, const struct op_attention *a);
+    int (*attention_back)(struct device *d, const struct op_attention_back *a);
+    int (*swiglu)(struct device *d, const struct op_swiglu *a);
+    int (*swiglu_back)(struct device *d, const struct op_swiglu_back *a);
+    int (*embed)(struct device *d, const struct op_embed *a);
+    int (*embed_back)(struct device *d, const struct op_embed_back *a);
+    int (*loss)(struct device *d, const struct op_loss *a);
+    size_t (*loss_scratch_bytes)(const struct device *d, int64_t chunk, int64_t vocab);
+    int (*adamw)(struct device *d, const struct op_adamw *a);
+    /* y += x, act, n elements. */
+    int (*add)(struct device *d, int64_t n, const void *x, void *y);
+    /* dst[i] = src[i] between element types. */
+    int (*cast)(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
+                enum dtype to);
+    /* *sum (host) = sum of x[i]^2, float32 in, float64 out, in an order fixed by n. */
+    int (*sum_squares)(struct device *d, int64_t n, const float *x, double *sum);
+
+    /* Collectives over the group this device is a member of; a group of one returns at once.
+     * rank in [0, size). all_reduce: x (float32, device) becomes the sum over ranks, added in
+     * rank order. broadcast: nbytes from rank 0. */
+    int rank, size;
+    int (*all_reduce)(struct device *d, float *x, int64_t n, struct err *e);
+    int (*broadcast)(struct device *d, void *x, size_t nbytes, struct err *e);
+
+    /* Seconds spent inside matrix products (gemm, attention's and loss's included) since
+     * opening, and floating-point operations done there; for --bench and the metrics. */
+    double gemm_s, gemm_flop;
+};
+
+/* name: "cpu", "cuda" or "auto" (cuda where there is one, else cpu). threads: 0 = all.
+ * E_DEVICE when there is none of that name; E_SYS when the matrix library cannot be loaded
+ * (environment: LONGLORA_BLAS=builtin or a path to a CBLAS library). d is the caller's
+ * struct; close it with d->close(d). */
+int device_open(struct device *d, const char *name, int threads, struct err *e);
+
+/* Where device_open finds one: each opener fills d, or says why it cannot (E_DEVICE). */
+int device_open_cpu(struct device *d, int threads, struct err *e);
+
+C_END
+#endif

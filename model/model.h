@@ -1,0 +1,107 @@
+/* model/model.h - the Llama transformer against the op table: load, score, train one batch. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+#include "base/err.h"
+#include "formats/adapter.h"
+#include "formats/config.h"
+#include "formats/weights.h"
+#include "kernels/kernels.h"
+#include "model/segments.h"
+#include <stdint.h>
+C_BEGIN
+
+enum train_mode {
+    TRAIN_NONE,     /* forward only */
+    TRAIN_FULL,     /* every weight */
+    TRAIN_LORA,     /* LoRA pairs only */
+    TRAIN_LORA_PLUS /* LoRA pairs, the embedding and all norms (the paper's LoRA+) */
+};
+
+struct model_options {
+    enum train_mode mode;
+    int64_t rank;               /* LoRA; 8 */
+    double alpha;               /* 16; pairs add alpha/rank * B A */
+    bool target[TK_HEAD + 1];   /* kinds with pairs: TK_Q..TK_O, TK_GATE..TK_DOWN */
+    int64_t ctx;                /* tokens a sequence */
+    int64_t seqs;               /* sequences computed at once (micro-batch) */
+    int64_t keep_layers;        /* training: layers whose activations are kept; the others
+                                   keep their input and recompute. -1: as many as fit */
+    int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free */
+    int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048 */
+    int64_t loss_chunk;         /* rows of logits at once; 0: 1024 */
+};
+void model_defaults(struct model_options *o); /* LoRA+, rank 8, alpha 16, q k v o, keep -1 */
+
+/* Bytes of each class, by the same code that later allocates. */
+struct memory_plan {
+    size_t frozen;      /* weights that are not trained */
+    size_t trained;     /* master weights, float32 (and compute copies where act differs) */
+    size_t gradients;
+    size_t moments;     /* AdamW's m and v */
+    size_t saved;       /* what the forward keeps for the backward */
+    size_t work;        /* buffers of one layer, the loss chunk, ids */
+    size_t total;
+    int64_t keep_layers, layers;
+    int64_t params, trained_params;
+};
+/* Without a device's memory: answers "does it fit". E_CONFIG for impossible options. */
+int model_plan(const struct device *d, const struct llama_config *c,
+               const struct model_options *o, struct memory_plan *plan, struct err *e);
+
+struct model;
+/* Allocates everything the plan lists, once. Weights are undefined until loaded.
+ * E_SYS / E_DEVICE when the memory cannot be had (naming the plan's total). */
+int model_open(struct model **m, struct device *d, const struct llama_config *c,
+               const struct model_options *o, struct err *e);
+void model_close(struct model *m);
+const struct llama_config *model_config(const struct model *m);
+const struct memory_plan *model_memory(const struct model *m);
+
+/* Base weights from a folder whose sizes equal the model's. LoRA pairs start at A ~ Kaiming
+ * uniform(a = sqrt 5) by seed, B = 0, as peft does. E_DATA names the tensor. */
+int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e);
+/* Fresh weights: normal(0, init_range) by seed, norms 1; pure function of seed and name. */
+int model_init(struct model *m, uint64_t seed, struct err *e);
+/* Trained values (pairs and whole modules) from an adapter. With TRAIN_NONE they are merged
+ * into the weights in float32; with a LoRA mode rank, alpha and targets must equal it. */
+int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);
+
+/* The trained parameters: one flat float32 array, and its parts in the order of
+ * config_tensor (whole tensors) or adapter_tensor (LoRA modes). Moments are the caller's to
+ * keep zero at the start. All device memory. */
+struct param {
+    char name[160]; /* full: model tensor name; LoRA modes: adapter tensor name */
+    enum tensor_kind kind;
+    int64_t layer, offset, count;
+    int part; /* 0 whole, 1 lora_A, 2 lora_B */
+};
+struct trained {
+    int64_t n;          /* floats in all */
+    float *w, *grad, *m, *v;
+    const struct param *params;
+    int64_t n_params;
+};
+const struct trained *model_trained(const struct model *m);
+/* After w changed (optimizer step, checkpoint): refreshes compute copies. */
+int model_sync_trained(struct model *m);
+
+/* One micro-batch: n_seqs <= options.seqs sequences of len <= options.ctx tokens, ids and
+ * targets host int32 [n_seqs * len] (-1: not scored; targets[i] is what follows ids[i]).
+ * seg: attention, rows n_seqs * len. nll: host float32 [n_seqs * len], may be NULL.
+ * model_forward only scores. model_step also adds to trained.grad the gradient of
+ * grad_scale * sum(nll). *nll_sum is a float64 sum in row order; *n_scored counts. */
+struct batch {
+    int64_t n_seqs, len;
+    const int32_t *ids, *targets;
+    const struct segments *seg;
+    float *nll;
+};
+int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64_t *n_scored,
+                  struct err *e);
+int model_step(struct model *m, const struct batch *b, double grad_scale, double *nll_sum,
+               int64_t *n_scored, struct err *e);
+/* Logits float32 [n_seqs * len][vocab] into host memory: for tests and generation. */
+int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e);
+
+C_END
+#endif

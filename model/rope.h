@@ -1,0 +1,20 @@
+/* model/rope.h - rotary frequencies for each kind of context extension. */
+#ifndef MODEL_ROPE_H
+#define MODEL_ROPE_H
+#include "base/err.h"
+#include "formats/config.h"
+C_BEGIN
+
+/* inv_freq[i], i < head_dim/2: theta^(-2i/head_dim), then
+ *   linear  divided by factor (Position Interpolation, Chen et al. 2023, arXiv:2306.15595)
+ *   llama3  by parts, as transformers' _compute_llama3_parameters */
+void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_freq);
+
+/* The reference's rule (fine-tune.py): where ctx exceeds c->context, linear scaling by
+ * ceil(ctx / context); c->context becomes factor * context. factor > 0 forces one.
+ * Nothing changes where ctx fits. A model that is scaled linearly already multiplies up.
+ * E_CONFIG for a model with llama3 scaling whose context is exceeded. */
+int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *e);
+
+C_END
+#endif
