@@ -167,6 +167,7 @@ struct device {
     /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */
     int (*alloc)(struct device *d, size_t nbytes, void **p, struct err *e);
     void (*release)(struct device *d, void *p);
+    size_t (*free_bytes)(struct device *d); /* memory that could be allocated now */
     int (*to_device)(struct device *d, void *dst, const void *src, size_t nbytes);
     int (*to_host)(struct device *d, void *dst, const void *src, size_t nbytes);
     int (*copy)(struct device *d, void *dst, const void *src, size_t nbytes);

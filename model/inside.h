@@ -1,0 +1,105 @@
+/* model/inside.h - the model's own struct, shared by the files of this room and no other. */
+#ifndef MODEL_INSIDE_H
+#define MODEL_INSIDE_H
+#include "base/arena.h"
+#include "model/model.h"
+
+/* One tensor of the model. Matrices are act [out][in]; norms are float32 [in], out = 1. */
+struct weight {
+    int64_t out, in;
+    bool trained;  /* whole; its master, gradient and moments are in the flat arrays */
+    void *w;       /* what ops read: act for matrices, float32 for norms */
+    float *master; /* float32, NULL where frozen; equals w where act is float32 */
+    float *grad;
+    struct {       /* the LoRA pair, where rank > 0: A act [rank][in], B act [out][rank] */
+        void *a, *b;
+        float *master_a, *master_b, *grad_a, *grad_b;
+    } pair;
+    int64_t rank;
+};
+
+/* What one layer's forward leaves for its backward. x is every layer's own; the others are
+ * the layer's own where it is kept, else the shared buffers of struct work. */
+struct saved {
+    void *x;                   /* [rows][dim] the layer's input */
+    void *q, *k, *v, *o, *x2;  /* after RoPE; attention's output; the residual after it */
+    float *lse;                /* [heads][rows] */
+    void *gate, *up;           /* [rows][ffn], or NULL: recomputed a tile at a time */
+    bool kept;
+};
+
+/* Buffers of one layer at a time. rows = seqs * ctx. */
+struct work {
+    void *x;                      /* forward only: the residual stream */
+    void *h, *q, *k, *v, *o, *x2; /* [rows][...] */
+    float *lse, *rstd;
+    void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
+    void *xa, *dxa;               /* [rows][rank] */
+    void *dx, *dh, *d_o, *dq, *dk, *dv;
+    float *delta;                 /* [heads][rows] attention_back's scratch */
+    void *loss;
+    int32_t *ids, *targets;       /* [rows] device */
+    float *nll;                   /* [rows] device */
+};
+
+enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, MEM_WORK, MEM_CLASSES };
+
+struct layer {
+    struct weight w[TK_HEAD + 1]; /* by kind; those of the top are unused */
+    struct saved s;
+};
+
+struct model {
+    struct device *d;
+    struct llama_config c;
+    struct model_options o;
+    struct memory_plan plan;
+    struct arena mem[MEM_CLASSES];
+    struct layer *layers;
+    struct weight top[TK_HEAD + 1]; /* TK_EMBED, TK_NORM, TK_HEAD */
+    struct work work;
+    struct trained t;
+    struct param *params;
+    float *inv_freq; /* host [head_dim/2] */
+    float *host_nll; /* host [rows] */
+    int rc;          /* the first op that failed in this call; ops after it do nothing */
+};
+
+static inline int64_t q_dim(const struct model *m) { return m->c.heads * m->c.head_dim; }
+static inline int64_t kv_dim(const struct model *m) { return m->c.kv_heads * m->c.head_dim; }
+static inline bool is_norm(enum tensor_kind k)
+{
+    return k == TK_NORM1 || k == TK_NORM2 || k == TK_NORM;
+}
+static inline struct weight *weight_at(struct model *m, enum tensor_kind k, int64_t layer)
+{
+    return layer < 0 ? &m->top[k] : &m->layers[layer].w[k];
+}
+/* p + n elements of the activation type; NULL stays NULL. */
+static inline void *act_at(const struct model *m, void *p, int64_t n)
+{
+    return p ? (char *)p + (size_t)n * dtype_bytes(m->d->act) : NULL;
+}
+
+/* layout.c: places everything; run with empty arenas it only measures. */
+int model_layout(struct model *m, struct err *e);
+
+/* linear.c: y [rows][out] = x W^T + s (x A^T) B^T (+ y when add), and the backward: dx = dy W
+ * + s (dy B) A (+ dx when add), gradients of W, A, B where they are trained. */
+void linear(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y,
+            bool add);
+void linear_back(struct model *m, const struct weight *w, int64_t rows, const void *x,
+                 const void *dy, void *dx, bool add);
+
+/* layer.c: one transformer layer. forward: y [rows][dim] is the next layer's input and may be
+ * s->x. recompute: fills q .. x2 again from s->x. backward: m->work.dx holds the gradient of
+ * the layer's output and afterwards that of its input. */
+struct span {
+    int64_t rows, len; /* rows = sequences * len */
+    const struct segments *seg;
+};
+void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
+                   const struct span *b, void *y);
+void layer_backward(struct model *m, const struct layer *l, const struct saved *s,
+                    const struct span *b);
+#endif

@@ -1,0 +1,271 @@
+/* model/load.c - values into a model: base weights, fresh ones, adapters. */
+#include "model/inside.h"
+
+#include "base/perm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK = 1 << 20 }; /* values converted at a time */
+
+/* Where a tensor's values go: float32 where it is trained or a norm, else act. */
+static enum dtype type_of(const struct model *m, const struct weight *w, bool norm)
+{
+    return w->trained || norm ? DT_F32 : m->d->act;
+}
+
+static int put_f32(struct model *m, const float *src, int64_t n, void *dst, enum dtype to,
+                   uint16_t *half)
+{
+    if (to == DT_F32)
+        return m->d->to_device(m->d, dst, src, (size_t)n * 4);
+    for (int64_t i = 0; i < n; i++)
+        half[i] = to == DT_BF16 ? f32_to_bf16(src[i]) : f32_to_f16(src[i]);
+    return m->d->to_device(m->d, dst, half, (size_t)n * 2);
+}
+
+/* A source of float32 values: n of them from position at. */
+typedef int values_fn(void *ctx, int64_t at, int64_t n, float *out, struct err *e);
+
+static int fill(struct model *m, void *dst, enum dtype to, int64_t count, values_fn *values,
+                void *ctx, struct err *e)
+{
+    float *f = malloc((size_t)CHUNK * 4);
+    uint16_t *half = malloc((size_t)CHUNK * 2);
+    int rc = f && half ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int64_t at = 0; at < count && rc == 0; at += CHUNK) {
+        int64_t n = count - at < CHUNK ? count - at : CHUNK;
+
+        if ((rc = values(ctx, at, n, f, e)) < 0)
+            break;
+        if (put_f32(m, f, n, (char *)dst + (size_t)at * dtype_bytes(to), to, half) < 0)
+            rc = m->d->sync(m->d, e);
+    }
+    free(f);
+    free(half);
+    return rc;
+}
+
+static int from_file(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
+{
+    const struct st_tensor *t = ctx;
+    int rc = st_to_f32(t->dtype, (const char *)t->data + (size_t)at * st_dtype_bytes(t->dtype), n,
+                       out, e);
+
+    return rc < 0 ? err_within(e, "tensor '%s'", t->name) : 0;
+}
+
+static int fill_from(struct model *m, void *dst, enum dtype to, const struct st_tensor *t,
+                     struct err *e)
+{
+    return fill(m, dst, to, t->count, from_file, (void *)(uintptr_t)t, e);
+}
+
+struct random {
+    uint64_t seed;
+    double scale;
+};
+
+static int normal_values(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
+{
+    const struct random *r = ctx;
+
+    (void)e;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (float)(r->scale * normal_at(r->seed, (uint64_t)(at + i)));
+    return 0;
+}
+
+static int uniform_values(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
+{
+    const struct random *r = ctx;
+
+    (void)e;
+    for (int64_t i = 0; i < n; i++) {
+        double u = (double)(mix64(mix64(r->seed) ^ (uint64_t)(at + i)) >> 11) * 0x1p-53;
+        out[i] = (float)(r->scale * (2.0 * u - 1.0));
+    }
+    return 0;
+}
+
+static int same_values(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
+{
+    (void)at, (void)e;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = *(const float *)ctx;
+    return 0;
+}
+
+/* The seed of one tensor: FNV-1a of its name, mixed with the run's. */
+static uint64_t seed_of(uint64_t seed, const char *name)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+
+    for (; *name; name++)
+        h = (h ^ (unsigned char)*name) * 0x100000001B3u;
+    return mix64(seed ^ mix64(h));
+}
+
+/* The destination of whole values for a weight. */
+static void *place_of(const struct weight *w)
+{
+    return w->trained ? (void *)w->master : w->w;
+}
+
+/* LoRA's start: A uniform within 1/sqrt(in) (Kaiming with a = sqrt 5), B zero. */
+static int init_pairs(struct model *m, uint64_t seed, struct err *e)
+{
+    float zero = 0;
+    int rc = 0;
+
+    for (int64_t i = 0; i < m->t.n_params && rc == 0; i++) {
+        const struct param *p = &m->params[i];
+        const struct weight *w = weight_at(m, p->kind, p->layer);
+        struct random r = { seed_of(seed, p->name), 1.0 / sqrt((double)w->in) };
+
+        if (p->part == 1)
+            rc = fill(m, w->pair.master_a, DT_F32, p->count, uniform_values, &r, e);
+        else if (p->part == 2)
+            rc = fill(m, w->pair.master_b, DT_F32, p->count, same_values, &zero, e);
+    }
+    return rc;
+}
+
+int model_sync_trained(struct model *m)
+{
+    if (m->d->act == DT_F32)
+        return 0;
+    for (int64_t i = 0; i < m->t.n_params; i++) {
+        const struct param *p = &m->params[i];
+        const struct weight *w = weight_at(m, p->kind, p->layer);
+        void *to = p->part == 0 ? w->w : p->part == 1 ? w->pair.a : w->pair.b;
+        int rc = p->part == 0 && is_norm(p->kind) ? 0 :
+                 m->d->cast(m->d, p->count, m->t.w + p->offset, DT_F32, to, m->d->act);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)
+{
+    struct tensor_spec s;
+    const struct st_tensor *t;
+    int rc = 0;
+
+    for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
+        struct weight *to;
+        const char *name;
+
+        config_tensor(&m->c, i, &s);
+        to = weight_at(m, s.kind, s.layer);
+        /* an untied model over a tied base: its head begins as the base's embedding */
+        name = s.kind == TK_HEAD && weights_config(w)->tied ? "model.embed_tokens.weight" : s.name;
+        if ((rc = weights_get(w, name, s.dims, s.shape, &t, e)) == 0)
+            rc = fill_from(m, place_of(to), type_of(m, to, is_norm(s.kind)), t, e);
+    }
+    if (rc == 0)
+        rc = init_pairs(m, seed, e);
+    if (rc == 0 && model_sync_trained(m) < 0)
+        rc = m->d->sync(m->d, e);
+    return rc;
+}
+
+int model_init(struct model *m, uint64_t seed, struct err *e)
+{
+    struct tensor_spec s;
+    float one = 1;
+    int rc = 0;
+
+    for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
+        struct weight *to;
+        struct random r;
+        bool norm;
+
+        config_tensor(&m->c, i, &s);
+        to = weight_at(m, s.kind, s.layer);
+        norm = is_norm(s.kind);
+        r = (struct random){ seed_of(seed, s.name), m->c.init_range };
+        rc = fill(m, place_of(to), type_of(m, to, norm), s.count,
+                  norm ? same_values : normal_values, norm ? (void *)&one : (void *)&r, e);
+    }
+    if (rc == 0)
+        rc = init_pairs(m, seed, e);
+    if (rc == 0 && model_sync_trained(m) < 0)
+        rc = m->d->sync(m->d, e);
+    return rc;
+}
+
+/* W += scale B A on the device, for a model that is only evaluated. */
+static int merge_pair(struct model *m, const struct weight *w, double scale,
+                      const struct st_tensor *ta, const struct st_tensor *tb, struct err *e)
+{
+    int64_t rank = ta->shape[0];
+    void *a = NULL, *b = NULL;
+    int rc = m->d->alloc(m->d, (size_t)ta->count * dtype_bytes(m->d->act), &a, e);
+
+    if (rc == 0)
+        rc = m->d->alloc(m->d, (size_t)tb->count * dtype_bytes(m->d->act), &b, e);
+    if (rc == 0)
+        rc = fill_from(m, a, m->d->act, ta, e);
+    if (rc == 0)
+        rc = fill_from(m, b, m->d->act, tb, e);
+    if (rc == 0) {
+        struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)scale, .beta = 1,
+            .a = b, .lda = rank, .b = a, .ldb = w->in, .c = w->w, .ldc = w->in,
+            .c_type = m->d->act };
+        if (m->d->gemm(m->d, &g) < 0)
+            err_set(e, E_DEVICE, "cannot merge a LoRA pair");
+        rc = m->d->sync(m->d, e);
+    }
+    if (a)
+        m->d->release(m->d, a);
+    if (b)
+        m->d->release(m->d, b);
+    return rc;
+}
+
+static int same_shape(const struct model *m, const struct adapter_config *a, struct err *e)
+{
+    if (m->o.mode == TRAIN_NONE)
+        return 0;
+    if (m->o.mode == TRAIN_FULL)
+        return err_set(e, E_CONFIG, "an adapter cannot be continued in full mode: merge it first");
+    if (a->rank != m->o.rank || adapter_scale(a) != m->o.alpha / (double)m->o.rank ||
+        memcmp(a->target, m->o.target, sizeof a->target) != 0)
+        return err_set(e, E_CONFIG, "the adapter has rank %lld and scale %g; the options say "
+                       "rank %lld and scale %g, or other target matrices", (long long)a->rank,
+                       adapter_scale(a), (long long)m->o.rank, m->o.alpha / (double)m->o.rank);
+    return 0;
+}
+
+int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
+{
+    const struct adapter_config *ac = adapter_config(a);
+    int rc = same_shape(m, ac, e);
+    struct tensor_spec s;
+
+    if (rc == 0 && m->c.tied && (ac->saved[TK_EMBED] || ac->saved[TK_HEAD]))
+        rc = err_set(e, E_CONFIG, "the adapter trains the embedding of a tied model apart from its "
+                     "head: its config.json should say tie_word_embeddings false");
+    for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
+        const struct st_tensor *whole, *la, *lb;
+        struct weight *to;
+
+        config_tensor(&m->c, i, &s);
+        to = weight_at(m, s.kind, s.layer);
+        adapter_find(a, &s, &whole, &la, &lb);
+        if (whole)
+            rc = fill_from(m, place_of(to), type_of(m, to, is_norm(s.kind)), whole, e);
+        if (rc == 0 && la && m->o.mode == TRAIN_NONE)
+            rc = merge_pair(m, to, adapter_scale(ac), la, lb, e);
+        else if (rc == 0 && la && (rc = fill_from(m, to->pair.master_a, DT_F32, la, e)) == 0)
+            rc = fill_from(m, to->pair.master_b, DT_F32, lb, e);
+    }
+    if (rc == 0 && model_sync_trained(m) < 0)
+        rc = m->d->sync(m->d, e);
+    return rc;
+}

@@ -1,0 +1,162 @@
+/* model/step.c - a batch through the model: score it, or add its gradient. */
+#include "model/inside.h"
+
+static int check_batch(const struct model *m, const struct batch *b, int64_t *n_scored,
+                       struct err *e)
+{
+    int64_t rows = b->n_seqs * b->len;
+
+    if (b->n_seqs < 1 || b->len < 1 || b->n_seqs > m->o.seqs || b->len > m->o.ctx)
+        return err_set(e, E_BUG, "a batch of %lld x %lld tokens in a model laid out for "
+                       "%lld x %lld", (long long)b->n_seqs, (long long)b->len,
+                       (long long)m->o.seqs, (long long)m->o.ctx);
+    *n_scored = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        int32_t id = b->ids[i], t = b->targets ? b->targets[i] : -1;
+        if (id < 0 || id >= m->c.vocab || t < -1 || t >= m->c.vocab)
+            return err_set(e, E_DATA, "token id %d at row %lld is outside the vocabulary of %lld",
+                           id < 0 || id >= m->c.vocab ? id : t, (long long)i,
+                           (long long)m->c.vocab);
+        *n_scored += t >= 0;
+    }
+    return 0;
+}
+
+/* Embedding and all layers; leaves the residual stream in work.x. */
+static void forward(struct model *m, const struct batch *b, const struct span *sp)
+{
+    struct device *d = m->d;
+    bool train = m->o.mode != TRAIN_NONE;
+    void *x = train ? m->layers[0].s.x : m->work.x;
+
+    m->rc = d->to_device(d, m->work.ids, b->ids, (size_t)sp->rows * 4);
+    if (m->rc == 0 && b->targets)
+        m->rc = d->to_device(d, m->work.targets, b->targets, (size_t)sp->rows * 4);
+    if (m->rc == 0)
+        m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
+            .vocab = m->c.vocab, .table = m->top[TK_EMBED].w, .ids = m->work.ids, .y = x });
+    for (int64_t l = 0; l < m->c.layers; l++) {
+        const struct layer *next = l + 1 < m->c.layers ? &m->layers[l + 1] : NULL;
+        layer_forward(m, &m->layers[l], &m->layers[l].s, sp,
+                      train && next ? next->s.x : m->work.x);
+    }
+}
+
+/* work.h = final norm of the residual stream; rstd stays for norm's backward. */
+static void final_norm(struct model *m, int64_t rows)
+{
+    const struct weight *w = &m->top[TK_NORM];
+
+    if (m->rc == 0)
+        m->rc = m->d->rmsnorm(m->d, &(struct op_rmsnorm){ .rows = rows, .dim = m->c.dim,
+            .eps = (float)m->c.norm_eps, .x = m->work.x, .w = w->w, .y = m->work.h,
+            .rstd = m->work.rstd });
+}
+
+/* nll of every row; with back also work.dh and the head's gradient. */
+static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
+{
+    const struct weight *head = &m->top[TK_HEAD];
+
+    if (m->rc == 0)
+        m->rc = m->d->loss(m->d, &(struct op_loss){ .rows = rows, .dim = m->c.dim,
+            .vocab = m->c.vocab, .chunk = m->o.loss_chunk, .h = m->work.h, .w = head->w,
+            .targets = m->work.targets, .nll = m->work.nll, .grad_scale = (float)grad_scale,
+            .dh = back ? m->work.dh : NULL, .dw = back ? head->grad : NULL,
+            .scratch = m->work.loss });
+}
+
+static void backward(struct model *m, const struct span *sp)
+{
+    struct device *d = m->d;
+    const struct weight *norm = &m->top[TK_NORM], *embed = &m->top[TK_EMBED];
+
+    if (m->rc == 0)
+        m->rc = d->zero(d, m->work.dx, (size_t)(sp->rows * m->c.dim) * dtype_bytes(d->act));
+    if (m->rc == 0)
+        m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
+            .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
+            .dx = m->work.dx, .dw = norm->grad });
+    for (int64_t l = m->c.layers - 1; l >= 0; l--)
+        layer_backward(m, &m->layers[l], &m->layers[l].s, sp);
+    if (m->rc == 0 && embed->grad)
+        m->rc = d->embed_back(d, &(struct op_embed_back){ .rows = sp->rows, .dim = m->c.dim,
+            .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });
+}
+
+/* Brings the losses to the host and adds them in row order. */
+static int finish(struct model *m, const struct batch *b, double *nll_sum, struct err *e)
+{
+    int64_t rows = b->n_seqs * b->len;
+    float *nll = b->nll ? b->nll : m->host_nll;
+    int rc;
+
+    if (m->rc == 0)
+        m->rc = m->d->to_host(m->d, nll, m->work.nll, (size_t)rows * 4);
+    rc = m->d->sync(m->d, e);
+    if (rc == 0 && m->rc < 0)
+        rc = err_set(e, m->rc, "a device operation failed");
+    *nll_sum = 0;
+    for (int64_t i = 0; i < rows && rc == 0; i++)
+        *nll_sum += (double)nll[i];
+    return rc;
+}
+
+static int run(struct model *m, const struct batch *b, bool back, double grad_scale,
+               double *nll_sum, int64_t *n_scored, struct err *e)
+{
+    struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
+    int rc = check_batch(m, b, n_scored, e);
+
+    if (rc < 0)
+        return rc;
+    forward(m, b, &sp);
+    final_norm(m, sp.rows);
+    loss(m, sp.rows, grad_scale, back);
+    if (back)
+        backward(m, &sp);
+    return finish(m, b, nll_sum, e);
+}
+
+int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64_t *n_scored,
+                  struct err *e)
+{
+    return run(m, b, false, 0, nll_sum, n_scored, e);
+}
+
+int model_step(struct model *m, const struct batch *b, double grad_scale, double *nll_sum,
+               int64_t *n_scored, struct err *e)
+{
+    if (m->o.mode == TRAIN_NONE)
+        return err_set(e, E_BUG, "a model opened for scoring cannot be trained");
+    return run(m, b, true, grad_scale, nll_sum, n_scored, e);
+}
+
+int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
+{
+    struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
+    int64_t scored, vocab = m->c.vocab;
+    float *out = NULL;
+    int rc = check_batch(m, b, &scored, e);
+
+    if (rc == 0)
+        rc = m->d->alloc(m->d, (size_t)(m->o.loss_chunk * vocab) * 4, (void **)&out, e);
+    if (rc < 0)
+        return rc;
+    forward(m, b, &sp);
+    final_norm(m, sp.rows);
+    for (int64_t at = 0; at < sp.rows && m->rc == 0; at += m->o.loss_chunk) {
+        int64_t n = sp.rows - at < m->o.loss_chunk ? sp.rows - at : m->o.loss_chunk;
+        struct op_gemm g = { .trans_b = true, .m = n, .n = vocab, .k = m->c.dim, .alpha = 1,
+            .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim, .b = m->top[TK_HEAD].w,
+            .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
+
+        if ((m->rc = m->d->gemm(m->d, &g)) == 0)
+            m->rc = m->d->to_host(m->d, logits + at * vocab, out, (size_t)(n * vocab) * 4);
+    }
+    rc = m->d->sync(m->d, e);
+    if (rc == 0 && m->rc < 0)
+        rc = err_set(e, m->rc, "a device operation failed");
+    m->d->release(m->d, out);
+    return rc;
+}
