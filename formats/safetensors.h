@@ -41,27 +41,33 @@ const char *st_metadata(const struct st_file *f, const char *key);
 
 /* Writing: declare all tensors, then stream their bytes in the declared order. The header is
  * padded so that tensor data starts on a 4096-byte boundary. The file appears at path by
- * fsync and rename when st_finish succeeds, and not at all otherwise. */
+ * fsync and rename when st_finish succeeds, and not at all otherwise. Readers view tensors in
+ * place, so one that would not start at a multiple of its element size is E_BUG: declare wide
+ * types before narrow ones. */
 struct st_writer;
 struct st_decl {
     const char *name;
-    enum st_dtype dtype; /* F32, F16 or BF16 */
+    enum st_dtype dtype; /* any but ST_OTHER */
     int dims;
     int64_t shape[ST_MAX_DIMS];
 };
 int st_create(struct st_writer **w, const char *path, const struct st_decl *decl, int64_t n,
               struct err *e);
-/* The next tensor's values, converted from float32 (round to nearest even). */
+/* The next count values of the current tensor (F32, F16, BF16), converted from float32 (round
+ * to nearest even). Either call may give a tensor in pieces, a piece never spans two. */
 int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct err *e);
 /* The next nbytes of the current tensor, as they are. */
 int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct err *e);
 int st_finish(struct st_writer *w, struct err *e); /* frees w either way */
 void st_abandon(struct st_writer *w);              /* removes the temporary, frees */
 
-size_t st_dtype_bytes(enum st_dtype t);
-const char *st_dtype_name(enum st_dtype t);
+size_t st_dtype_bytes(enum st_dtype t);      /* 0 for ST_OTHER */
+const char *st_dtype_name(enum st_dtype t);  /* "F32"; "other" for ST_OTHER */
+bool st_dtype_real(enum st_dtype t);         /* F32, F16, BF16: what the engine computes with */
 /* count values of type t at src (any alignment) to float32; E_DATA for types but F32, F16, BF16. */
 int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e);
+/* The way back: count float32 values to type t at dst, rounded to nearest even. */
+int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e);
 float bf16_to_f32(uint16_t v);
 uint16_t f32_to_bf16(float v); /* nearest even; NaN stays NaN */
 float f16_to_f32(uint16_t v);
