@@ -1,6 +1,7 @@
 # make             the tools, in build/bin        make check        all tests
 # make SAN=1 check the same under ASan and UBSan  make fuzz         60 s a parser (FUZZ_S=60)
-# make install     DESTDIR= PREFIX=/usr/local     make uninstall    make bench   make clean
+# make install     DESTDIR= PREFIX=/usr/local     make uninstall    make man     lint the pages
+# make bench       the speeds of this machine     make completion   make clean
 CC       ?= cc
 CXX      ?= c++
 PREFIX   ?= /usr/local
@@ -32,11 +33,15 @@ all: $(TOOLS:%=$(BIN)/%)
 # Libraries are looked up once a flag set, and a missing one is named with its remedy.
 $(B)/libs.mk:
 	@mkdir -p $(@D)
+	@command -v pkg-config >/dev/null || { \
+	  echo "make: pkg-config is missing: ./setup check installs what is needed" >&2; exit 1; }
 	@for p in $(PKGS); do pkg-config --exists $$p || { \
 	  echo "make: the library $$p is missing: ./setup check installs what is needed" >&2; exit 1; }; done
 	@echo "LIBS := $$(pkg-config --libs $(PKGS)) -lstdc++ -ldl -lm" > $@
 	@echo "LIBCFLAGS := $$(pkg-config --cflags $(PKGS))" >> $@
+ifneq ($(filter-out clean uninstall man,$(or $(MAKECMDGOALS),all)),)
 -include $(B)/libs.mk
+endif
 
 $(B)/%.c.o: %.c | $(B)/libs.mk
 	@mkdir -p $(@D)
@@ -60,11 +65,70 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 tests: $(TESTS:%=$(B)/tests/%)
 
-check: all tests
+# Each fuzz target with a main that feeds it its seeds: what 'make check' runs, with any compiler.
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+$(B)/fuzz/replay_%: $(B)/tests/fuzz/%.c.o $(B)/tests/fuzz/replay.c.o $(B)/liblonglora.a
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+replays: $(FUZZERS:%=$(B)/fuzz/replay_%)
+
+check: all tests replays
 	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests SAN=$(SAN) sh tests/run.sh
+
+# The same targets under libFuzzer, on a library that clang has instrumented.
+FB     := build/fuzz
+FUZZCC ?= clang
+FSAN    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+$(FB)/%.c.o: %.c | $(B)/libs.mk
+	@mkdir -p $(@D)
+	$(FUZZCC) -std=c11 $(WARN) $(CWARN) $(FSAN) -fsanitize=fuzzer-no-link -D_GNU_SOURCE -I. \
+	  -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
+$(FB)/%.cc.o: %.cc | $(B)/libs.mk
+	@mkdir -p $(@D)
+	$(FUZZCC) -x c++ -std=c++17 $(WARN) $(FSAN) -fsanitize=fuzzer-no-link -D_GNU_SOURCE -I. \
+	  -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
+$(FB)/liblonglora.a: $(SRCS:%=$(FB)/%.o)
+	@rm -f $@
+	ar rcs $@ $^
+$(FB)/bin/fuzz_%: $(FB)/tests/fuzz/fuzz_%.c.o $(FB)/liblonglora.a
+	@mkdir -p $(@D)
+	$(FUZZCC) $(FSAN) -fsanitize=fuzzer -pthread $(LDFLAGS) -o $@ $^ $(LIBS)
+fuzzcc:
+	@mkdir -p $(FB) && echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	  $(FUZZCC) $(FSAN) -fsanitize=fuzzer -x c -o $(FB)/probe - 2>/dev/null || { \
+	  echo "make: no $(FUZZCC) with libFuzzer: apt-get install clang libclang-rt-dev" >&2; exit 1; }
+fuzz:
+	@$(MAKE) -s fuzzcc $(FUZZERS:%=$(FB)/bin/%)
+	@FUZZ_S=$(or $(FUZZ_S),60) sh tests/fuzz/run.sh $(FB) $(FUZZERS)
+
+bench: all
+	@BIN=$(CURDIR)/$(BIN) sh tools/bench.sh
+
+# What install puts below DESTDIR PREFIX, and uninstall removes.
+DEST  = $(DESTDIR)$(PREFIX)
+MAN  := $(wildcard man/*.[157])
+DOC  := README.md ARCHITECTURE.md LICENSE $(wildcard formats/*.md)
+FILES = $(TOOLS:%=bin/%) $(TOOLS:%=share/bash-completion/completions/%) \
+  $(foreach m,$(MAN),share/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
+  $(foreach d,$(DOC),share/doc/longlora/$(notdir $(d)))
+man:
+	mandoc -Tlint -W warning $(MAN)
+completion: all
+	@mkdir -p build/completions
+	@for t in $(TOOLS); do $(BIN)/$$t --completion > build/completions/$$t || exit 1; done
+install: all completion
+	@for f in $(FILES); do mkdir -p "$(DEST)/$${f%/*}" || exit 1; done
+	install -m 755 $(TOOLS:%=$(BIN)/%) "$(DEST)/bin"
+	install -m 644 $(TOOLS:%=build/completions/%) "$(DEST)/share/bash-completion/completions"
+	for s in 1 5 7; do install -m 644 man/*.$$s "$(DEST)/share/man/man$$s" || exit 1; done
+	install -m 644 $(DOC) "$(DEST)/share/doc/longlora"
+uninstall:
+	cd "$(DEST)" && rm -f $(FILES)
+	-rmdir "$(DEST)/share/doc/longlora"
 
 clean:
 	rm -rf build
-.PHONY: all tests check clean fuzz bench install uninstall
+.PHONY: all tests replays check clean fuzz fuzzcc bench man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
+-include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

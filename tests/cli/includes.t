@@ -1,0 +1,85 @@
+#!/bin/bash
+# Rules of the house about the sources: which room includes which, one base name one file.
+# Each rule is also shown a small tree that breaks it: a check that cannot fail is none.
+cd "$(dirname "$0")/../.." || exit 70
+tmp=$(mktemp -d) || exit 70
+trap 'rm -rf "$tmp"' EXIT
+
+sources() { # all C, C++ and CUDA files below folder $1, without the build folder
+    find "$1" \( -name build -o -name .git \) -prune -o -type f \
+        \( -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print
+}
+
+# ARCHITECTURE.md's table. A room that is not named here may include nothing: name it.
+may_include() {
+    case $1 in
+    base) echo base ;;
+    formats) echo base formats ;;
+    kernels) echo base kernels ;;
+    model) echo base formats kernels model ;;
+    prep) echo base formats prep ;;
+    train) echo base formats kernels model train ;;
+    eval) echo base formats kernels model eval ;;
+    tools) echo base formats kernels model tools ;;
+    tests) echo base formats kernels model prep train eval tools tests ;;
+    esac
+}
+
+forbidden_includes() { # prints "file: includes x" for each arrow that runs the wrong way
+    sources "$1" | while read -r file; do
+        inside=${file#"$1"/}
+        allowed=" $(may_include "${inside%%/*}") "
+        sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$file" |
+            while read -r header; do
+                case $allowed in
+                *" ${header%%/*} "*) [ "$header" != "${header#*/}" ] && continue ;;
+                esac
+                echo "$inside: includes \"$header\""
+            done
+    done
+}
+repeated_names() { sources "$1" | sed 's|.*/||' | sort | uniq -d; }
+# A file opens with one line: its path and what it is.
+unnamed_files() {
+    sources "$1" | while read -r file; do
+        inside=${file#"$1"/}
+        head -n 1 "$file" | grep -q "^/\* $inside - .*" || echo "$inside: line 1"
+    done
+}
+
+n=0
+check() { # check NAME OUTPUT: fine when there is none
+    n=$((n + 1))
+    if [ -z "$2" ]; then echo "ok $n - $1"; else
+        echo "not ok $n - $1"
+        printf '%s\n' "$2" | sed 's/^/# /'
+    fi
+}
+finds() { # finds NAME OUTPUT EXPECTED: the rule notices what was planted
+    n=$((n + 1))
+    if [ "$2" = "$3" ]; then echo "ok $n - $1"; else
+        echo "not ok $n - $1"
+        printf 'found:\n%s\nexpected:\n%s\n' "$2" "$3" | sed 's/^/# /'
+    fi
+}
+
+check 'no room includes what it may not' "$(forbidden_includes .)"
+check 'no two sources share a base name' "$(repeated_names .)"
+check 'every source opens with its path' "$(unnamed_files .)"
+
+mkdir -p "$tmp"/base "$tmp"/prep "$tmp"/new
+printf '/* base/a.h - fine. */\n#include <stdio.h>\n#include "base/b.h"\n' > "$tmp"/base/a.h
+printf '  #  include "formats/x.h"\n' > "$tmp"/base/b.h
+printf '#include "model/m.h"\n#include "formats/x.h"\n#include "a.h"\n' > "$tmp"/prep/a.h
+printf '#include "base/a.h"\n' > "$tmp"/new/c.cu
+finds 'a planted include is found' "$(forbidden_includes "$tmp" | sort)" \
+    'base/b.h: includes "formats/x.h"
+new/c.cu: includes "base/a.h"
+prep/a.h: includes "a.h"
+prep/a.h: includes "model/m.h"'
+finds 'a planted second a.h is found' "$(repeated_names "$tmp")" a.h
+finds 'a file without its first line is found' "$(unnamed_files "$tmp" | sort)" \
+    'base/b.h: line 1
+new/c.cu: line 1
+prep/a.h: line 1'
+echo "1..$n"
