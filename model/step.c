@@ -4,9 +4,10 @@
 static int check_batch(const struct model *m, const struct batch *b, int64_t *n_scored,
                        struct err *e)
 {
-    int64_t rows = b->n_seqs * b->len;
+    int64_t rows;
 
-    if (b->n_seqs < 1 || b->len < 1 || b->n_seqs > m->o.seqs || b->len > m->o.ctx)
+    if (b->n_seqs < 1 || b->len < 1 || __builtin_mul_overflow(b->n_seqs, b->len, &rows) ||
+        rows > m->o.seqs * m->o.ctx)
         return err_set(e, E_BUG, "a batch of %lld x %lld tokens in a model laid out for "
                        "%lld x %lld", (long long)b->n_seqs, (long long)b->len,
                        (long long)m->o.seqs, (long long)m->o.ctx);
