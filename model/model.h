@@ -86,7 +86,8 @@ const struct trained *model_trained(const struct model *m);
 int model_sync_trained(struct model *m);
 
 /* One micro-batch: n_seqs sequences of len tokens, n_seqs * len <= options.seqs * options.ctx
- * (so many short ones may take the place of few long ones); ids and targets host int32 [n_seqs * len] (-1: not scored; targets[i] is what follows ids[i]).
+ * (so many short ones may take the place of few long ones). ids and targets: host int32
+ * [n_seqs * len] (-1: not scored; targets[i] is what follows ids[i]).
  * seg: attention, rows n_seqs * len. nll: host float32 [n_seqs * len], may be NULL.
  * model_forward only scores. model_step also adds to trained.grad the gradient of
  * grad_scale * sum(nll). *nll_sum is a float64 sum in row order; *n_scored counts. */
