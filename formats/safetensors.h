@@ -64,7 +64,8 @@ void st_abandon(struct st_writer *w);              /* removes the temporary, fre
 size_t st_dtype_bytes(enum st_dtype t);      /* 0 for ST_OTHER */
 const char *st_dtype_name(enum st_dtype t);  /* "F32"; "other" for ST_OTHER */
 bool st_dtype_real(enum st_dtype t);         /* F32, F16, BF16: what the engine computes with */
-/* count values of type t at src (any alignment) to float32; E_DATA for types but F32, F16, BF16. */
+/* count values of type t at src (any alignment) to float32; E_DATA for types but F32, F16 and
+ * BF16. */
 int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e);
 /* The way back: count float32 values to type t at dst, rounded to nearest even. */
 int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e);

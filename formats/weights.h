@@ -16,10 +16,15 @@ C_BEGIN
  */
 struct weights;
 
-/* E_NOINPUT (no such folder or file: says which files a model folder needs), E_DATA. */
+/* Opens and checks: every tensor of config_tensors is there in its shape, as F32, F16 or BF16;
+ * the files agree with the index, and no tensor is in two of them. Others are let through
+ * (rotary_emb.inv_freq, a head beside a tied embedding). E_NOINPUT (no such folder or file:
+ * says which files a model folder needs), E_DATA naming the first missing tensor and how many
+ * there are, E_CONFIG. */
 int weights_open(struct weights **w, const char *folder, struct err *e);
 void weights_close(struct weights *w);
 const struct llama_config *weights_config(const struct weights *w);
+/* All tensors of the files, sorted by name. */
 int64_t weights_count(const struct weights *w);
 const struct st_tensor *weights_at(const struct weights *w, int64_t i);
 /* The file that tensor i came from, for messages. */
@@ -33,8 +38,8 @@ int weights_get(const struct weights *w, const char *name, int dims, const int64
 /* The name and shape of every tensor that a model of config c has, in a fixed order
  * (embedding, layers 0.., norm, head unless tied): the one list that loading, training,
  * merging and writing walk. n: config_tensors(c). */
-enum tensor_kind { TK_EMBED, TK_NORM1, TK_Q, TK_K, TK_V, TK_O, TK_NORM2, TK_GATE, TK_UP, TK_DOWN,
-                   TK_NORM, TK_HEAD };
+enum tensor_kind { TK_EMBED, TK_NORM1, TK_Q, TK_K, TK_V, TK_O, TK_NORM2, TK_GATE, TK_UP,
+                   TK_DOWN, TK_NORM, TK_HEAD };
 struct tensor_spec {
     char name[96];
     enum tensor_kind kind;
@@ -45,6 +50,9 @@ struct tensor_spec {
 };
 int64_t config_tensors(const struct llama_config *c);
 void config_tensor(const struct llama_config *c, int64_t i, struct tensor_spec *s);
+/* The same for one tensor of the model by kind and layer (-1 outside layers). */
+void tensor_spec_of(const struct llama_config *c, enum tensor_kind kind, int64_t layer,
+                    struct tensor_spec *s);
 
 /* Copies the tokenizer's and generation files that are in folder 'from' to 'to'. */
 int weights_copy_side_files(const char *from, const char *to, struct err *e);
