@@ -1,0 +1,105 @@
+/* kernels/cpu/blas.c - see blas.h. */
+#include "kernels/cpu/blas.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const candidates[] = { "libopenblas.so.0", "libopenblas.so", "libcblas.so.3",
+                                          "libblas.so.3" };
+
+/* The kernels of OpenBLAS that this processor can run, or NULL to let it choose. */
+static const char *coretype(void)
+{
+#if defined __x86_64__ && defined __GNUC__
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512cd"))
+        return "SkylakeX";
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return __builtin_cpu_is("amd") ? "Zen" : "Haswell";
+#endif
+    return NULL;
+}
+
+/* Variables that libraries read when they are loaded. */
+static const char *const thread_vars[] = { "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+                                           "BLIS_NUM_THREADS" };
+#define N_VARS (int)(sizeof thread_vars / sizeof *thread_vars)
+
+static void *load(const char *path)
+{
+    const char *core = getenv("OPENBLAS_CORETYPE") ? NULL : coretype();
+    char *old[N_VARS];
+    void *lib;
+
+    for (int i = 0; i < N_VARS; i++) {
+        old[i] = getenv(thread_vars[i]) ? strdup(getenv(thread_vars[i])) : NULL;
+        setenv(thread_vars[i], "1", 1);
+    }
+    if (core)
+        setenv("OPENBLAS_CORETYPE", core, 1);
+    lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (core)
+        unsetenv("OPENBLAS_CORETYPE");
+    for (int i = 0; i < N_VARS; i++) {
+        if (old[i])
+            setenv(thread_vars[i], old[i], 1);
+        else
+            unsetenv(thread_vars[i]);
+        free(old[i]);
+    }
+    return lib;
+}
+
+/* dlsym gives a data pointer; POSIX promises that this conversion works. */
+static void symbol(void *lib, const char *name, void *fn_pointer)
+{
+    void *p = dlsym(lib, name);
+
+    memcpy(fn_pointer, &p, sizeof p);
+}
+
+int blas_open(struct blas *b, struct err *e)
+{
+    const char *want = getenv("LONGLORA_BLAS"), *path = want;
+    void (*set_threads)(int);
+    char *(*corename)(void);
+
+    memset(b, 0, sizeof *b);
+    if (want && strcmp(want, "builtin") == 0) {
+        b->sgemm = sgemm_builtin;
+        snprintf(b->name, sizeof b->name, "built-in matrix product");
+        return 0;
+    }
+    if (want && *want)
+        b->lib = load(want);
+    else
+        for (size_t i = 0; i < sizeof candidates / sizeof *candidates && !b->lib; i++)
+            b->lib = load(path = candidates[i]);
+    if (!b->lib) {
+        if (want && *want)
+            err_set(e, E_SYS, "cannot load the matrix library '%s' (LONGLORA_BLAS)", want);
+        else
+            err_set(e, E_SYS, "cannot find a matrix library ('libopenblas.so.0')");
+        err_hint(e, "install libopenblas0, or set LONGLORA_BLAS=builtin (slower)");
+        return E_SYS;
+    }
+    symbol(b->lib, "cblas_sgemm", &b->sgemm);
+    if (!b->sgemm) {
+        dlclose(b->lib);
+        b->lib = NULL;
+        err_set(e, E_SYS, "'%s' has no cblas_sgemm", path);
+        err_hint(e, "install libopenblas0, or set LONGLORA_BLAS=builtin (slower)");
+        return E_SYS;
+    }
+    symbol(b->lib, "openblas_set_num_threads", &set_threads);
+    if (set_threads)
+        set_threads(1);
+    symbol(b->lib, "openblas_get_corename", &corename);
+    snprintf(b->name, sizeof b->name, "%s%s%.40s", path, corename ? ", kernels " : "",
+             corename ? corename() : "");
+    return 0;
+}

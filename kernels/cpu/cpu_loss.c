@@ -1,0 +1,143 @@
+/* kernels/cpu/cpu_loss.c - linear layer and cross-entropy in chunks of rows. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
+
+#include <math.h>
+
+enum { ELEMENTS_A_TASK = 1 << 15 };
+
+struct rows_job {
+    const struct op_loss *a;
+    float *logits; /* [rows of this chunk][vocab] */
+    int64_t first;
+};
+
+SIMD_CLONES
+static float maximum(const float *x, int64_t n)
+{
+    float lane[SIMD_LANES], max = x[0];
+    int64_t i = 0;
+
+    for (int l = 0; l < SIMD_LANES; l++)
+        lane[l] = x[0];
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        for (int l = 0; l < SIMD_LANES; l++)
+            lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (int l = 0; l < SIMD_LANES; l++)
+        max = lane[l] > max ? lane[l] : max;
+    return max;
+}
+
+/* x becomes exp(x - max); returns the sum: lanes in float32, blocks of them in float64. */
+SIMD_CLONES
+static double exp_sum(float *x, int64_t n, float max)
+{
+    double sum = 0;
+
+    for (int64_t at = 0; at < n; at += 2048) {
+        int64_t end = min_i64(at + 2048, n), i = at;
+        float lane[SIMD_LANES] = { 0 };
+        for (; i + SIMD_LANES <= end; i += SIMD_LANES)
+            for (int l = 0; l < SIMD_LANES; l++) {
+                x[i + l] = simd_exp(x[i + l] - max);
+                lane[l] += x[i + l];
+            }
+        for (int l = 0; i < end; i++, l++)
+            lane[l] += x[i] = simd_exp(x[i] - max);
+        sum += (double)simd_fold(lane);
+    }
+    return sum;
+}
+
+SIMD_CLONES
+static void scale(float *x, int64_t n, float by)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= by;
+}
+
+/* Logits to nll, and to the gradient of grad_scale * nll where one is asked for. */
+static void score_rows(const void *op, int64_t lo, int64_t hi)
+{
+    const struct rows_job *job = op;
+    const struct op_loss *a = job->a;
+
+    for (int64_t r = lo; r < hi; r++) {
+        float *x = job->logits + r * a->vocab, max, logit;
+        int32_t target = a->targets[job->first + r];
+        double sum;
+        if (target < 0) {
+            a->nll[job->first + r] = 0.0f;
+            if (a->dh)
+                memset(x, 0, (size_t)a->vocab * sizeof *x);
+            continue;
+        }
+        max = maximum(x, a->vocab);
+        logit = x[target];
+        sum = exp_sum(x, a->vocab, max);
+        a->nll[job->first + r] = (float)(log(sum) + (double)max - (double)logit);
+        if (a->dh) {
+            scale(x, a->vocab, (float)((double)a->grad_scale / sum));
+            x[target] -= a->grad_scale;
+        }
+    }
+}
+
+static bool none_scored(const int32_t *targets, int64_t n)
+{
+    for (int64_t r = 0; r < n; r++)
+        if (targets[r] >= 0)
+            return false;
+    return true;
+}
+
+static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64_t n)
+{
+    struct rows_job job = { a, a->scratch, first };
+    const float *h = (const float *)a->h + first * a->dim;
+    float *dh = a->dh ? (float *)a->dh + first * a->dim : NULL;
+    struct op_gemm logits = { false, true, n, a->vocab, a->dim, 1, 0, h, a->w, job.logits,
+                              a->dim, a->dim, a->vocab, DT_F32 };
+    struct op_gemm back_h = { false, false, n, a->dim, a->vocab, 1, 0, job.logits, a->w, dh,
+                              a->vocab, a->dim, a->dim, DT_F32 };
+    struct op_gemm back_w = { true, false, a->vocab, a->dim, n, 1, 1, job.logits, h, a->dw,
+                              a->vocab, a->dim, a->dim, DT_F32 };
+    int rc;
+
+    if (none_scored(a->targets + first, n)) {
+        memset(a->nll + first, 0, (size_t)n * sizeof *a->nll);
+        if (dh)
+            memset(dh, 0, (size_t)(n * a->dim) * sizeof *dh);
+        return 0;
+    }
+    rc = cpu_gemm(d, &logits);
+    if (rc == 0)
+        cpu_ranges(cpu_of(d), n, ELEMENTS_A_TASK / a->vocab, score_rows, &job);
+    if (rc == 0 && dh)
+        rc = cpu_gemm(d, &back_h);
+    if (rc == 0 && dh && a->dw)
+        rc = cpu_gemm(d, &back_w);
+    return rc;
+}
+
+size_t cpu_loss_scratch_bytes(const struct device *d, int64_t rows, int64_t vocab)
+{
+    (void)d;
+    return (size_t)rows * (size_t)vocab * sizeof(float);
+}
+
+int cpu_loss(struct device *d, const struct op_loss *a)
+{
+    int rc = 0;
+
+    if (a->chunk < 1 || a->vocab < 1 || a->dim < 1)
+        return E_BUG;
+    for (int64_t r = 0; r < a->rows; r++)
+        if (a->targets[r] < -1 || a->targets[r] >= a->vocab)
+            return E_BUG;
+    for (int64_t r = 0; r < a->rows && rc == 0; r += a->chunk)
+        rc = chunk(d, a, r, min_i64(a->chunk, a->rows - r));
+    return rc;
+}

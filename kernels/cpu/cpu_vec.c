@@ -1,0 +1,168 @@
+/* kernels/cpu/cpu_vec.c - adding, converting and measuring flat arrays. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
+
+enum { ELEMENTS_A_TASK = 1 << 16 };
+
+struct add_job {
+    const float *x;
+    float *y;
+};
+
+SIMD_CLONES
+static void add(const void *op, int64_t lo, int64_t hi)
+{
+    const struct add_job *job = op;
+    const float *x = job->x;
+    float *y = job->y;
+
+    SIMD_LOOP
+    for (int64_t i = lo; i < hi; i++)
+        y[i] += x[i];
+}
+
+int cpu_add(struct device *d, int64_t n, const void *x, void *y)
+{
+    struct add_job job = { x, y };
+
+    cpu_ranges(cpu_of(d), n, ELEMENTS_A_TASK, add, &job);
+    return 0;
+}
+
+SIMD_INLINE float as_float(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+SIMD_INLINE uint32_t as_bits(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+
+SIMD_INLINE float from_bf16(uint16_t h) { return as_float((uint32_t)h << 16); }
+
+/* To nearest, ties to even; a NaN keeps its sign and stays a NaN. */
+SIMD_INLINE uint16_t to_bf16(float f)
+{
+    uint32_t u = as_bits(f), round = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : round);
+}
+
+/* Normal numbers by shifting the exponent's bias (15 to 127), subnormal ones by letting the
+ * hardware normalise: a half's fraction under the exponent of 2^-14, less 2^-14. */
+SIMD_INLINE float from_f16(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = (uint32_t)(h & 0x7fffu) << 13;
+    uint32_t normal = rest + (112u << 23);
+    float tiny = as_float(rest + (113u << 23)) - as_float(113u << 23);
+
+    if (rest >= 0x0f800000u) /* infinity, NaN */
+        normal = rest + (224u << 23);
+    return as_float(sign | (rest < 0x00800000u ? as_bits(tiny) : normal));
+}
+
+/* To nearest, ties to even; beyond 65504 infinity; below 2^-14 rounded by adding 0.5, whose
+ * last place is 2^-24. */
+SIMD_INLINE uint16_t to_f16(float f)
+{
+    uint32_t u = as_bits(f), sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
+    uint32_t normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1)) >> 13;
+    uint32_t tiny = as_bits(as_float(rest) + 0.5f) - as_bits(0.5f);
+    uint32_t h = rest < 0x38800000u ? tiny : normal;
+
+    h = rest >= 0x47800000u ? 0x7c00u : h;
+    h = rest > 0x7f800000u ? 0x7e00u : h;
+    return (uint16_t)(sign | h);
+}
+
+struct cast_job {
+    const void *src;
+    void *dst;
+    enum dtype from, to;
+};
+
+#define CAST(FROM_T, FROM, TO_T, TO) \
+    do { \
+        const FROM_T *src = (const FROM_T *)job->src; \
+        TO_T *dst = (TO_T *)job->dst; \
+        SIMD_LOOP \
+        for (int64_t i = lo; i < hi; i++) \
+            dst[i] = TO(FROM(src[i])); \
+    } while (0)
+#define SAME(x) (x)
+
+SIMD_CLONES
+static void cast(const void *op, int64_t lo, int64_t hi)
+{
+    const struct cast_job *job = op;
+
+    if (job->from == job->to)
+        memmove((char *)job->dst + (size_t)lo * dtype_bytes(job->to),
+                (const char *)job->src + (size_t)lo * dtype_bytes(job->to),
+                (size_t)(hi - lo) * dtype_bytes(job->to));
+    else if (job->from == DT_F32 && job->to == DT_BF16)
+        CAST(float, SAME, uint16_t, to_bf16);
+    else if (job->from == DT_F32)
+        CAST(float, SAME, uint16_t, to_f16);
+    else if (job->from == DT_BF16 && job->to == DT_F32)
+        CAST(uint16_t, from_bf16, float, SAME);
+    else if (job->from == DT_BF16)
+        CAST(uint16_t, from_bf16, uint16_t, to_f16);
+    else if (job->to == DT_F32)
+        CAST(uint16_t, from_f16, float, SAME);
+    else
+        CAST(uint16_t, from_f16, uint16_t, to_bf16);
+}
+
+int cpu_cast(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
+             enum dtype to)
+{
+    struct cast_job job = { src, dst, from, to };
+
+    cpu_ranges(cpu_of(d), n, ELEMENTS_A_TASK, cast, &job);
+    return 0;
+}
+
+struct squares_job {
+    const float *x;
+    double *partial; /* one a task */
+};
+
+SIMD_CLONES
+static void squares(const void *op, int64_t lo, int64_t hi)
+{
+    const struct squares_job *job = op;
+    double lane[SIMD_LANES] = { 0 };
+    const float *x = job->x;
+    int64_t i = lo;
+
+    for (; i + SIMD_LANES <= hi; i += SIMD_LANES)
+        for (int l = 0; l < SIMD_LANES; l++)
+            lane[l] += (double)x[i + l] * (double)x[i + l];
+    for (int l = 0; i < hi; i++, l++)
+        lane[l] += (double)x[i] * (double)x[i];
+    for (int l = 1; l < SIMD_LANES; l++)
+        lane[0] += lane[l];
+    job->partial[lo / ELEMENTS_A_TASK] = lane[0];
+}
+
+int cpu_sum_squares(struct device *d, int64_t n, const float *x, double *sum)
+{
+    struct cpu *c = cpu_of(d);
+    int64_t parts = ceil_div(n, ELEMENTS_A_TASK);
+    struct squares_job job = { x, NULL };
+
+    *sum = 0;
+    if (cpu_shared(c, (size_t)parts * sizeof *job.partial) < 0)
+        return E_SYS;
+    job.partial = (double *)c->shared;
+    cpu_ranges(c, n, ELEMENTS_A_TASK, squares, &job);
+    for (int64_t i = 0; i < parts; i++)
+        *sum += job.partial[i];
+    return 0;
+}

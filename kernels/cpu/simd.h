@@ -1,0 +1,81 @@
+/* kernels/cpu/simd.h - loops compiled for several processors at once, and a fast exp. */
+#ifndef KERNELS_CPU_SIMD_H
+#define KERNELS_CPU_SIMD_H
+#include <stdint.h>
+#include <string.h>
+
+/*
+ * SIMD_CLONES before a function compiles it for AVX-512, for AVX2 and for the base processor;
+ * the loader picks one. Loops are written so that the compiler vectorises them: sums run in
+ * SIMD_LANES explicit lanes, because it may not reorder them itself. Functions called inside
+ * must be SIMD_INLINE to be part of the clone. Not under ASan, whose run-time is not yet up
+ * when the loader asks which clone to take.
+ */
+#if defined __x86_64__ && defined __linux__ && defined __GNUC__ && !defined __clang__ && \
+    __GNUC__ >= 12 && !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+#define SIMD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define SIMD_CLONES
+#endif
+#define SIMD_INLINE static inline __attribute__((always_inline))
+#define SIMD_LANES 16
+
+/* The iterations of the next loop do not depend on one another, even where its arrays are the
+ * same array. */
+#ifdef __clang__
+#define SIMD_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define SIMD_LOOP _Pragma("GCC ivdep")
+#endif
+
+/*
+ * e^x to 2 units in the last place for x in [-87.3, 88.3]; 0 below, 2.2e38 above, NaN for NaN.
+ * x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite), and a polynomial of
+ * degree 6 with the coefficients of Cephes' expf (Moshier).
+ */
+SIMD_INLINE float simd_exp(float x)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
+    float c, n, r, p, scale;
+    uint32_t bits;
+
+    c = x > 88.3f ? 88.3f : x;
+    n = c * 1.44269504f + magic;
+    memcpy(&bits, &n, sizeof bits);
+    n -= magic;
+    r = c - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    bits = (bits << 23) + 0x3f800000u;
+    memcpy(&scale, &bits, sizeof scale);
+    return x < -87.3f ? 0.0f : p * scale;
+}
+
+/* Sums in a fixed order: lanes, then halves of lanes. */
+SIMD_INLINE float simd_fold(float *lane)
+{
+    for (int w = SIMD_LANES / 2; w > 0; w /= 2)
+        for (int l = 0; l < w; l++)
+            lane[l] += lane[l + w];
+    return lane[0];
+}
+
+SIMD_INLINE float simd_dot(const float *a, const float *b, int64_t n)
+{
+    float lane[SIMD_LANES] = { 0 };
+    int64_t i = 0;
+
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        for (int l = 0; l < SIMD_LANES; l++)
+            lane[l] += a[i + l] * b[i + l];
+    for (int l = 0; i < n; i++, l++)
+        lane[l] += a[i] * b[i];
+    return simd_fold(lane);
+}
+#endif
