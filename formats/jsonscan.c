@@ -1,0 +1,428 @@
+/* formats/jsonscan.c - see jsonscan.h. */
+#include "formats/jsonscan.h"
+
+#include <string.h>
+
+static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
+static const char *skip_space(const char *p, const char *end)
+{
+    while (p < end && is_space(*p))
+        p++;
+    return p;
+}
+
+const char *json_type_name(enum json_type t)
+{
+    static const char *const name[] = { "null", "false", "true", "a number", "a string",
+                                        "an array", "an object" };
+    return name[t];
+}
+
+/* The first '"', '\' or control character at or after p; eight bytes at a time. A borrow can
+ * mark a byte too many above a true one, never below, so the lowest mark is always right. */
+static const char *string_stop(const char *p, const char *end)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+
+    for (; end - p >= 8; p += 8) {
+        uint64_t w = get_le(p, 8), quote = w ^ ones * '"', slash = w ^ ones * '\\';
+        uint64_t hit = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
+                       ((w - ones * 0x20) & ~w);
+        if (hit & high)
+            return p + __builtin_ctzll(hit & high) / 8;
+    }
+    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20)
+        p++;
+    return p;
+}
+
+static bool hex4(const char *p, const char *end, unsigned *v)
+{
+    *v = 0;
+    if (end - p < 4)
+        return false;
+    for (int i = 0; i < 4; i++) {
+        unsigned char c = (unsigned char)p[i], d = (unsigned char)(c | 32);
+        if (c >= '0' && c <= '9')
+            *v = *v << 4 | (unsigned)(c - '0');
+        else if (d >= 'a' && d <= 'f')
+            *v = *v << 4 | (unsigned)(d - 'a' + 10);
+        else
+            return false;
+    }
+    return true;
+}
+
+/* The position that a scan stopped at, and why, for one message made in one place. */
+struct stop {
+    const char *at, *why;
+};
+
+static bool fail(struct stop *s, const char *at, const char *why)
+{
+    s->at = at;
+    s->why = why;
+    return false;
+}
+
+/* *p stands after an opening quote; moves it after the closing one. */
+static bool scan_string(const char **p, const char *end, bool *escaped, struct stop *s)
+{
+    const char *q = *p;
+    unsigned unit;
+
+    for (*escaped = false;; q++) {
+        q = string_stop(q, end);
+        if (q == end)
+            return fail(s, q, "a string has no end");
+        if (*q == '"')
+            break;
+        if (*q != '\\')
+            return fail(s, q, "a control character in a string");
+        *escaped = true;
+        if (++q == end || !*q || !strchr("\"\\/bfnrtu", *q))
+            return fail(s, q, "an unknown escape");
+        if (*q == 'u') {
+            if (!hex4(q + 1, end, &unit))
+                return fail(s, q, "\\u without four hexadecimal digits");
+            q += 4;
+        }
+    }
+    *p = q + 1;
+    return true;
+}
+
+static bool scan_digits(const char **p, const char *end)
+{
+    const char *q = *p;
+
+    while (*p < end && **p >= '0' && **p <= '9')
+        (*p)++;
+    return *p > q;
+}
+
+static bool scan_word(const char **p, const char *end, const char *word)
+{
+    size_t n = strlen(word);
+
+    if ((size_t)(end - *p) < n || memcmp(*p, word, n) != 0)
+        return false;
+    *p += n;
+    return true;
+}
+
+static bool scan_number(const char **p, const char *end, struct stop *s)
+{
+    const char *start = *p, *q;
+
+    if (*p < end && **p == '-')
+        (*p)++;
+    if (scan_word(p, end, "Infinity"))
+        return true;
+    q = *p;
+    if (!scan_digits(p, end) || (*q == '0' && *p - q > 1))
+        return fail(s, start, "not a value");
+    if (*p < end && **p == '.' && (++*p, !scan_digits(p, end)))
+        return fail(s, start, "a bad number");
+    if (*p < end && (**p | 32) == 'e') {
+        ++*p;
+        if (*p < end && (**p == '+' || **p == '-'))
+            ++*p;
+        if (!scan_digits(p, end))
+            return fail(s, start, "a bad number");
+    }
+    return true;
+}
+
+static bool scan_scalar(const char **p, const char *end, struct json_value *v, struct stop *s)
+{
+    const char *start = *p;
+    bool ok;
+
+    v->escaped = false;
+    if (start == end)
+        return fail(s, start, "the value is cut short");
+    switch (*start) {
+    case '"':
+        v->type = JSON_STRING;
+        v->p = ++*p;
+        if (!scan_string(p, end, &v->escaped, s))
+            return false;
+        v->n = (size_t)(*p - 1 - v->p);
+        return true;
+    case 't': v->type = JSON_TRUE; ok = scan_word(p, end, "true"); break;
+    case 'f': v->type = JSON_FALSE; ok = scan_word(p, end, "false"); break;
+    case 'n': v->type = JSON_NULL; ok = scan_word(p, end, "null"); break;
+    case 'N': v->type = JSON_NUMBER; ok = scan_word(p, end, "NaN"); break;
+    default:
+        v->type = JSON_NUMBER;
+        if (!scan_number(p, end, s))
+            return false;
+        ok = true;
+    }
+    v->p = start;
+    v->n = (size_t)(*p - start);
+    return ok ? true : fail(s, start, "not a value");
+}
+
+/* A key and its colon. */
+static bool scan_key(const char **p, const char *end, struct json_value *key, struct stop *s)
+{
+    if (*p == end || **p != '"')
+        return fail(s, *p, "a key is missing");
+    if (!scan_scalar(p, end, key, s))
+        return false;
+    *p = skip_space(*p, end);
+    if (*p == end || **p != ':')
+        return fail(s, *p, "':' is missing after a key");
+    *p = skip_space(*p + 1, end);
+    return true;
+}
+
+/* *p stands at '{' or '['; checks all inside. One bit a level says which bracket is open. */
+static bool scan_nested(const char **p, const char *end, struct stop *s)
+{
+    bool is_object[JSON_MAX_DEPTH];
+    struct json_value v;
+    int depth = 0;
+
+    for (;;) {
+        /* Here a value is due. */
+        if (*p < end && (**p == '{' || **p == '[')) {
+            if (depth == JSON_MAX_DEPTH)
+                return fail(s, *p, "nested deeper than 128 levels");
+            is_object[depth++] = **p == '{';
+            *p = skip_space(*p + 1, end);
+            if (*p == end || **p != (is_object[depth - 1] ? '}' : ']')) {
+                if (is_object[depth - 1] && !scan_key(p, end, &v, s))
+                    return false;
+                continue;
+            }
+        } else {
+            if (!scan_scalar(p, end, &v, s))
+                return false;
+            *p = skip_space(*p, end);
+        }
+        /* Here a value, or an empty bracket, has ended. */
+        while (*p < end && **p == (is_object[depth - 1] ? '}' : ']')) {
+            ++*p;
+            if (--depth == 0)
+                return true;
+            *p = skip_space(*p, end);
+        }
+        if (*p == end || **p != ',')
+            return fail(s, *p, *p == end ? "the value is cut short" : "',' is missing");
+        *p = skip_space(*p + 1, end);
+        if (is_object[depth - 1] && !scan_key(p, end, &v, s))
+            return false;
+    }
+}
+
+static bool scan_value(const char **p, const char *end, struct json_value *v, struct stop *s)
+{
+    const char *start = *p;
+
+    if (start == end || (*start != '{' && *start != '['))
+        return scan_scalar(p, end, v, s);
+    if (!scan_nested(p, end, s))
+        return false;
+    *v = (struct json_value){ *start == '{' ? JSON_OBJECT : JSON_ARRAY, false, start,
+                              (size_t)(*p - start) };
+    return true;
+}
+
+struct json_object json_object(const char *p, size_t n)
+{
+    return (struct json_object){ p, p, p + n, false };
+}
+
+int json_next(struct json_object *o, struct json_value *key, struct json_value *v,
+              struct err *e)
+{
+    const char *p = skip_space(o->p, o->end), *end = o->end;
+    struct stop s = { p, "" };
+    bool first = !o->begun;
+
+    if (first) {
+        if (p == end || *p != '{') {
+            fail(&s, p, "not an object");
+            goto bad;
+        }
+        p = skip_space(p + 1, end);
+        o->begun = true;
+    }
+    if (p < end && *p == '}') {
+        p = skip_space(p + 1, end);
+        if (p != end) {
+            fail(&s, p, "something follows the object");
+            goto bad;
+        }
+        o->p = p - 1; /* white space or the brace itself: asking again finds the end again */
+        while (*o->p != '}')
+            o->p--;
+        return 0;
+    }
+    if (!first) {
+        if (p == end || *p != ',') {
+            fail(&s, p, p == end ? "the value is cut short" : "',' is missing");
+            goto bad;
+        }
+        p = skip_space(p + 1, end);
+    }
+    if (!scan_key(&p, end, key, &s) || !scan_value(&p, end, v, &s))
+        goto bad;
+    o->p = p;
+    return 1;
+bad:
+    return err_set(e, E_DATA, "bad JSON at byte %lld: %s", (long long)(s.at - o->start), s.why);
+}
+
+bool json_is(const struct json_value *v, const char *name)
+{
+    struct buf b = { 0 };
+    bool same;
+
+    if (!v->escaped)
+        return v->n == strlen(name) && memcmp(v->p, name, v->n) == 0;
+    same = json_text(v, true, &b, NULL) == 0 && b.len == strlen(name) &&
+           memcmp(b.p, name, b.len) == 0;
+    buf_free(&b);
+    return same;
+}
+
+static size_t put_utf8(char *out, unsigned c)
+{
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        out[0] = (char)(0xC0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 63));
+        return 2;
+    }
+    if (c < 0x10000) {
+        out[0] = (char)(0xE0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 63));
+        out[2] = (char)(0x80 | (c & 63));
+        return 3;
+    }
+    out[0] = (char)(0xF0 | c >> 18);
+    out[1] = (char)(0x80 | (c >> 12 & 63));
+    out[2] = (char)(0x80 | (c >> 6 & 63));
+    out[3] = (char)(0x80 | (c & 63));
+    return 4;
+}
+
+/* Bytes between escapes, which must be UTF-8 by themselves: an escape is ASCII. */
+static int add_plain(const struct json_value *v, const char *p, size_t n, bool replace,
+                     struct buf *out, struct err *e)
+{
+    size_t bad;
+    int rc = 0;
+
+    while (rc == 0 && !utf8_valid(p, n, &bad)) {
+        if (!replace)
+            return err_set(e, E_DATA, "invalid UTF-8 (byte 0x%02X) at byte %lld of the string",
+                           (unsigned char)p[bad], (long long)(p + bad - v->p));
+        if ((rc = buf_add(out, p, bad, e)) == 0)
+            rc = buf_add(out, "\xEF\xBF\xBD", 3, e);
+        p += bad + 1;
+        n -= bad + 1;
+    }
+    return rc < 0 ? rc : buf_add(out, p, n, e);
+}
+
+/* The escape at p (a backslash) of a scanned string; *p moves behind it. */
+static int add_escape(const struct json_value *v, const char **p, bool replace, struct buf *out,
+                      struct err *e)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    const char *at = *p, *end = v->p + v->n;
+    unsigned c = 0, low;
+    char text[4];
+
+    if (at[1] != 'u') {
+        *p += 2;
+        return buf_add(out, &to[strchr(from, at[1]) - from], 1, e);
+    }
+    hex4(at + 2, end, &c);
+    *p += 6;
+    if (c >= 0xD800 && c < 0xE000) {
+        if (c < 0xDC00 && end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u' &&
+            hex4(*p + 2, end, &low) && low >= 0xDC00 && low < 0xE000) {
+            c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
+            *p += 6;
+        } else if (replace) {
+            c = 0xFFFD;
+        } else {
+            return err_set(e, E_DATA, "lone surrogate \\u%04X at byte %lld of the string", c,
+                           (long long)(at - v->p));
+        }
+    }
+    return buf_add(out, text, put_utf8(text, c), e);
+}
+
+int json_text(const struct json_value *v, bool replace, struct buf *out, struct err *e)
+{
+    const char *p = v->p, *end = v->p + v->n, *q;
+    int rc = buf_reserve(out, v->n, e); /* an escape is never shorter than what it says */
+
+    while (rc == 0 && p < end) {
+        q = v->escaped ? memchr(p, '\\', (size_t)(end - p)) : NULL;
+        rc = add_plain(v, p, (size_t)((q ? q : end) - p), replace, out, e);
+        p = q ? q : end;
+        if (rc == 0 && q)
+            rc = add_escape(v, &p, replace, out, e);
+    }
+    return rc;
+}
+
+int json_quote(struct buf *out, const char *p, size_t n, struct err *e)
+{
+    static const char hex[] = "0123456789abcdef", from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+    const char *end = p + n, *q;
+    int rc = buf_reserve(out, n + 2, e);
+
+    if (rc == 0)
+        rc = buf_add(out, "\"", 1, e);
+    while (rc == 0 && p < end) {
+        q = string_stop(p, end);
+        if ((rc = buf_add(out, p, (size_t)(q - p), e)) < 0 || (p = q) == end)
+            break;
+        const char *named = *p ? strchr(from, *p) : NULL;
+        char esc[6] = { '\\', 'u', '0', '0', hex[(unsigned char)*p >> 4], hex[*p & 15] };
+        if (named)
+            esc[1] = to[named - from];
+        rc = buf_add(out, esc, named ? 2 : 6, e);
+        p++;
+    }
+    return rc < 0 ? rc : buf_add(out, "\"", 1, e);
+}
+
+size_t json_ending(struct json_ending *s, const char *p, size_t n)
+{
+    const char *start = p, *end = p + n;
+
+    while (p < end) {
+        if (s->after_backslash) {
+            s->after_backslash = false;
+            p++;
+        } else if (s->in_string) {
+            p = string_stop(p, end);
+            if (p == end)
+                return 0;
+            s->after_backslash = *p == '\\';
+            s->in_string = *p != '"';
+            p++;
+        } else {
+            char c = *p++;
+            s->in_string = c == '"';
+            s->depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+            if (s->depth <= 0 && !s->in_string)
+                return (size_t)(p - start);
+        }
+    }
+    return 0;
+}
