@@ -39,7 +39,7 @@ $(B)/libs.mk:
 	  echo "make: the library $$p is missing: ./setup check installs what is needed" >&2; exit 1; }; done
 	@echo "LIBS := $$(pkg-config --libs $(PKGS)) -lstdc++ -ldl -lm" > $@
 	@echo "LIBCFLAGS := $$(pkg-config --cflags $(PKGS))" >> $@
-ifneq ($(filter-out clean uninstall man,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out clean uninstall man pages,$(or $(MAKECMDGOALS),all)),)
 -include $(B)/libs.mk
 endif
 
@@ -72,7 +72,7 @@ $(B)/fuzz/replay_%: $(B)/tests/fuzz/%.c.o $(B)/tests/fuzz/replay.c.o $(B)/liblon
 	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 replays: $(FUZZERS:%=$(B)/fuzz/replay_%)
 
-check: all tests replays
+check: all tests replays pages
 	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests SAN=$(SAN) sh tests/run.sh
 
 # The same targets under libFuzzer, on a library that clang has instrumented.
@@ -106,21 +106,27 @@ bench: all
 
 # What install puts below DESTDIR PREFIX, and uninstall removes.
 DEST  = $(DESTDIR)$(PREFIX)
-MAN  := $(wildcard man/*.[157])
+PAGES = $(patsubst formats/%.md,build/man/longlora-%.5,$(wildcard formats/*.md))
+MAN   = $(wildcard man/*.[17]) $(PAGES)
 DOC  := README.md ARCHITECTURE.md LICENSE $(wildcard formats/*.md)
 FILES = $(TOOLS:%=bin/%) $(TOOLS:%=share/bash-completion/completions/%) \
   $(foreach m,$(MAN),share/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
   $(foreach d,$(DOC),share/doc/longlora/$(notdir $(d)))
-man:
+build/man/longlora-%.5: formats/%.md man/format_page.awk
+	@mkdir -p $(@D)
+	awk -v name=$* -v date='November 22, 2026' -f man/format_page.awk $< > $@
+pages: $(PAGES)
+man: pages
 	mandoc -Tlint -W warning $(MAN)
 completion: all
 	@mkdir -p build/completions
 	@for t in $(TOOLS); do $(BIN)/$$t --completion > build/completions/$$t || exit 1; done
-install: all completion
+install: all completion pages
 	@for f in $(FILES); do mkdir -p "$(DEST)/$${f%/*}" || exit 1; done
 	install -m 755 $(TOOLS:%=$(BIN)/%) "$(DEST)/bin"
 	install -m 644 $(TOOLS:%=build/completions/%) "$(DEST)/share/bash-completion/completions"
-	for s in 1 5 7; do install -m 644 man/*.$$s "$(DEST)/share/man/man$$s" || exit 1; done
+	for s in 1 5 7; do install -m 644 $$(printf '%s\n' $(MAN) | grep "$$s$$") \
+	  "$(DEST)/share/man/man$$s" || exit 1; done
 	install -m 644 $(DOC) "$(DEST)/share/doc/longlora"
 uninstall:
 	cd "$(DEST)" && rm -f $(FILES)
@@ -128,7 +134,7 @@ uninstall:
 
 clean:
 	rm -rf build
-.PHONY: all tests replays check clean fuzz fuzzcc bench man completion install uninstall
+.PHONY: all tests replays pages check clean fuzz fuzzcc bench man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))
