@@ -20,12 +20,13 @@ struct adapter_config {
     double alpha;
     bool rslora;
     bool target[TK_HEAD + 1]; /* by kind: TK_Q..TK_O, TK_GATE..TK_DOWN have LoRA pairs */
-    bool saved[TK_HEAD + 1];  /* TK_EMBED, TK_NORM1, TK_NORM2, TK_NORM, TK_HEAD are stored whole */
+    bool saved[TK_HEAD + 1];  /* stored whole: TK_EMBED, TK_NORM1, TK_NORM2, TK_NORM, TK_HEAD */
 };
 double adapter_scale(const struct adapter_config *a);
 
 struct adapter;
-/* Opens and checks: every pair the config promises is there in the shape that c gives, no
+/* A tied base whose embedding (or head) the adapter saves comes apart, as in peft: the embedding
+ * changes and lm_head stays what the base had, frozen. Opens and checks: every pair the config promises is there in the shape that c gives, no
  * unknown tensor, nothing unsupported (DoRA, bias, rank_pattern, embedding LoRA...: E_CONFIG
  * naming it). c: the base model's configuration. */
 int adapter_open(struct adapter **a, const char *folder, const struct llama_config *c,

@@ -1,0 +1,17 @@
+/* formats/adapter_config.h - adapter_config.json of PEFT, read and written (internal). */
+#ifndef FORMATS_ADAPTER_CONFIG_H
+#define FORMATS_ADAPTER_CONFIG_H
+#include "formats/adapter.h"
+
+/* The last part of the module's path: "q_proj", "embed_tokens". */
+const char *adapter_module(enum tensor_kind kind);
+/* LoRA pairs go on this kind; else it can only be saved whole. */
+bool adapter_kind_paired(enum tensor_kind kind);
+
+/* E_NOINPUT, E_DATA; E_CONFIG for what would change the sum W + scale B A. */
+int adapter_config_load(struct adapter_config *a, const char *path, struct err *e);
+int adapter_config_parse(struct adapter_config *a, const char *json, size_t nbytes,
+                         const char *name, struct err *e);
+int adapter_config_save(const struct adapter_config *a, const char *path, struct err *e);
+
+#endif
