@@ -78,7 +78,7 @@ check: all tests replays pages
 # The same targets under libFuzzer, on a library that clang has instrumented.
 FB     := build/fuzz
 FUZZCC ?= clang
-FSAN    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FSAN    = -O1 -g -Wno-pass-failed -fsanitize=address,undefined -fno-sanitize-recover=undefined
 $(FB)/%.c.o: %.c | $(B)/libs.mk
 	@mkdir -p $(@D)
 	$(FUZZCC) -std=c11 $(WARN) $(CWARN) $(FSAN) -fsanitize=fuzzer-no-link -D_GNU_SOURCE -I. \

@@ -1,0 +1,116 @@
+#!/bin/bash
+# The man pages: clean for mandoc, in one order of sections, and every example in them runs.
+# In a .Bd -literal block, a line '$ COMMAND' is run as it stands and must exit with 0, or with N
+# where it ends in '# exits N'. A page's commands run in order, in one scratch folder that
+# holds what the tools before it in the pipe would have made.
+cd "$(dirname "$0")/../.." || exit 70
+tmp=$(mktemp -d) || exit 70
+trap 'rm -rf "$tmp"' EXIT
+export LC_ALL=C.UTF-8 GNUTERM=dumb
+n=0
+ok() {
+    n=$((n + 1))
+    local name=$1
+    shift
+    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
+        echo "not ok $n - $name"
+        tail -n 25 "$tmp/why" | sed 's/^/# /'
+    fi
+}
+
+lint() { [ -z "$(mandoc -Tlint -W warning "$1" 2>&1 | tee /dev/stderr)" ]; }
+order() { # sections in the order that readers expect; what is not named here may stand anywhere
+    local known='NAME SYNOPSIS DESCRIPTION ENVIRONMENT FILES EXIT_STATUS EXAMPLES DIAGNOSTICS SEE_ALSO STANDARDS'
+    local at=0 k s
+    for s in $(sed -n 's/^\.Sh "\{0,1\}\([^"]*\).*/\1/p' "$1" | tr ' ' '_'); do
+        k=0
+        for w in $known; do
+            k=$((k + 1))
+            [ "$w" = "$s" ] || continue
+            [ $k -gt $at ] || { echo "$s is out of order"; return 1; }
+            at=$k
+        done
+    done
+    for s in NAME DESCRIPTION 'SEE ALSO'; do grep -q "^\.Sh $s" "$1" || { echo "no $s"; return 1; }; done
+}
+links() { # every .Xr to a page of ours leads to one
+    local bad=0 page section
+    while read -r page section; do
+        case $page in l*) ;; *) continue ;; esac
+        [ -e "man/$page.$section" ] || [ -e "build/man/$page.$section" ] ||
+            { echo "no page $page($section)"; bad=1; }
+    done < <(sed -n 's/^\.Xr \([^ ]*\) \([0-9]\).*/\1 \2/p' "$1")
+    return $bad
+}
+
+# The commands of a page, a line each: '\e' is a backslash, and at the end of a line goes on.
+commands() {
+    awk '/^\.Bd -literal/ { on = 1 } /^\.Ed/ { on = 0 } on && !/^\./' "$1" |
+        sed 's/\\e/\\/g; s/\\(aq/'\''/g; s/\\(dq/"/g; s/\\-/-/g; s/\\&//g' |
+        awk '/^\$ / { sub(/^\$ /, ""); on = 1 }
+             on { if (sub(/\\$/, "")) printf "%s", $0; else { print; on = 0 } }'
+}
+runs() { # PAGE FOLDER
+    local expect rc=0 cmd got
+    [ -n "$(commands "$1")" ] || { echo "no examples in $1"; return 1; }
+    while IFS= read -r cmd; do
+        expect=$(sed -n 's/.*# exits \([0-9]*\)$/\1/p' <<< "$cmd")
+        (cd "$2" && exec timeout 120 bash -o pipefail -c "$cmd") > "$tmp/out" 2>&1 < /dev/null
+        got=$?
+        [ $got -eq "${expect:-0}" ] && continue
+        echo "\$ $cmd"
+        echo "exit $got, expected ${expect:-0}"
+        tail -n 12 "$tmp/out"
+        rc=1
+    done < <(commands "$1")
+    return $rc
+}
+
+# What each page starts with: all of it is made here, by the tools.
+stage() { # FOLDER: books, a tokenizer, a configuration
+    mkdir -p "$1/books"
+    cp tests/data/tiny.model "$1/tokenizer.model"
+    for i in 1 2 3 4 5 6; do sed "s/^/$i /" tests/data/tiny.txt; done > "$tmp/text"
+    split -n l/6 --additional-suffix=.txt "$tmp/text" "$1/books/book-"
+    cat > "$1/tiny.json" <<'END'
+{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+  "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02,
+  "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
+END
+}
+pack() { (cd "$1" && set -o pipefail &&
+    lprep -q books -t tokenizer.model | lpack -q -o shards --validation 0.2); }
+pretrain() { (cd "$1" && ltrain -q shards --init tiny.json --mode full --ctx 64 --steps 3 \
+    -o Llama-tiny-hf && cp -n tokenizer.model Llama-tiny-hf/); }
+extend() { (cd "$1" && ltrain -q shards --model Llama-tiny-hf --ctx 256 --steps 2 -o adapter); }
+
+if ! command -v mandoc > /dev/null; then
+    echo '1..0 # SKIP no mandoc'
+    exit 0
+fi
+for page in man/*.[17] build/man/*.5; do
+    ok "${page##*/} is clean for mandoc" lint "$page"
+    ok "${page##*/} has its sections in order" order "$page"
+    ok "${page##*/} refers to pages that are there" links "$page"
+done
+
+stage "$tmp/0"
+cp -R "$tmp/0" "$tmp/1" && ok 'sample data is packed' pack "$tmp/1"
+cp -R "$tmp/1" "$tmp/2" && ok 'a tiny model is trained' pretrain "$tmp/2"
+cp -R "$tmp/2" "$tmp/3" && ok 'and extended' extend "$tmp/3"
+for p in lprep.1:0 lpack.1:0 ltrain.1:2 leval.1:3 lmerge.1:3 linfo.1:3 longlora.7:0; do
+    page=man/${p%:*}
+    cp -R "$tmp/${p#*:}" "$tmp/run"
+    ok "${p%:*}: all $(commands "$page" | wc -l) examples run" runs "$page" "$tmp/run"
+    rm -rf "$tmp/run"
+done
+
+# The runner notices a command that fails, and one that fails otherwise than announced.
+printf '.Bd -literal\n$ true\n$ exit 65 # exits 65\n.Ed\n' > "$tmp/good.1"
+printf '.Bd -literal\n$ echo a \\e\n  | grep b\n.Ed\n' > "$tmp/bad.1"
+printf '.Bd -literal\n$ exit 66 # exits 65\n.Ed\n' > "$tmp/other.1"
+notices() { runs "$tmp/good.1" "$tmp" && ! runs "$tmp/bad.1" "$tmp" && ! runs "$tmp/other.1" "$tmp"; }
+ok 'an example that fails is noticed' notices
+echo "1..$n"
