@@ -10,7 +10,7 @@ CWARN     = -Wstrict-prototypes -Wmissing-prototypes
 OPT      ?= -O3 -g
 SANFLAGS  = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 HARDEN    = -fstack-protector-strong $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-PKGS      = libzstd libarchive jansson libxxhash sentencepiece
+PKGS      = libzstd libarchive jansson libxxhash
 
 FLAGS     = $(OPT) $(HARDEN) $(if $(SAN),$(SANFLAGS)) -D_GNU_SOURCE -I. -pthread
 C_FLAGS   = -std=c11 $(WARN) $(CWARN) $(FLAGS) $(CFLAGS)
@@ -22,7 +22,7 @@ BIN   := $(if $(SAN),build/bin-san,build/bin)
 TOOLS := lprep lpack ltrain leval lmerge linfo
 
 # The rooms, lowest first; every .c of a room is in its library, but for the tools' mains.
-ROOMS := base formats kernels kernels/cpu model prep train eval
+ROOMS := base formats kernels kernels/cpu model prep train eval tools
 MAINS := $(foreach t,$(TOOLS),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c tools/$(t).c)))
 SRCS  := $(filter-out $(MAINS),$(foreach r,$(ROOMS),$(wildcard $(r)/*.c $(r)/*.cc)))
 OBJS  := $(SRCS:%=$(B)/%.o)
@@ -30,15 +30,19 @@ TESTS := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 
 all: $(TOOLS:%=$(BIN)/%)
 
-# Libraries are looked up once a flag set, and a missing one is named with its remedy.
+# Libraries are looked up once a flag set, and a missing one is named with its remedy. (Ubuntu's
+# sentencepiece.pc names a package that it does not depend on: so the header is what counts.)
 $(B)/libs.mk:
 	@mkdir -p $(@D)
 	@command -v pkg-config >/dev/null || { \
 	  echo "make: pkg-config is missing: ./setup check installs what is needed" >&2; exit 1; }
 	@for p in $(PKGS); do pkg-config --exists $$p || { \
 	  echo "make: the library $$p is missing: ./setup check installs what is needed" >&2; exit 1; }; done
-	@echo "LIBS := $$(pkg-config --libs $(PKGS)) -lstdc++ -ldl -lm" > $@
-	@echo "LIBCFLAGS := $$(pkg-config --cflags $(PKGS))" >> $@
+	@spm=$$(pkg-config --cflags --libs-only-L sentencepiece 2>/dev/null); \
+	  echo '#include <sentencepiece_processor.h>' | $(CXX) $$spm -E -x c++ - >/dev/null 2>&1 || { \
+	  echo "make: SentencePiece is missing: ./setup check installs what is needed" >&2; exit 1; }; \
+	  echo "LIBS := $$(pkg-config --libs $(PKGS)) $$spm -lsentencepiece -lstdc++ -ldl -lm" > $@; \
+	  echo "LIBCFLAGS := $$(pkg-config --cflags $(PKGS)) $$spm" >> $@
 ifneq ($(filter-out clean uninstall man pages,$(or $(MAKECMDGOALS),all)),)
 -include $(B)/libs.mk
 endif
