@@ -159,7 +159,7 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
         if ((odd = unexpected(a->file, names, n))) {
             rc = err_set(e, E_CONFIG, "'%s': tensor '%.200s' is in none of target_modules and "
                          "modules_to_save", path, odd);
-            err_hint(e, "adapter_config.json must name its module; is it another base's adapter?");
+            err_hint(e, "adapter_config.json must name its module");
         }
     }
     for (int64_t i = 0; names && i < n; i++)

@@ -25,10 +25,11 @@ struct adapter_config {
 double adapter_scale(const struct adapter_config *a);
 
 struct adapter;
-/* A tied base whose embedding (or head) the adapter saves comes apart, as in peft: the embedding
- * changes and lm_head stays what the base had, frozen. Opens and checks: every pair the config promises is there in the shape that c gives, no
+/* Opens and checks: every pair the config promises is there in the shape that c gives, no
  * unknown tensor, nothing unsupported (DoRA, bias, rank_pattern, embedding LoRA...: E_CONFIG
- * naming it). c: the base model's configuration. */
+ * naming it). c: the base model's configuration. A tied base whose embedding (or head) the
+ * adapter saves comes apart, as in peft: the embedding changes, and lm_head stays what the
+ * base had, frozen. */
 int adapter_open(struct adapter **a, const char *folder, const struct llama_config *c,
                  struct err *e);
 void adapter_close(struct adapter *a);
