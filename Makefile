@@ -14,7 +14,7 @@ PKGS      = libzstd libarchive jansson libxxhash
 
 FLAGS     = $(OPT) $(HARDEN) $(if $(SAN),$(SANFLAGS)) -D_GNU_SOURCE -I. -pthread
 C_FLAGS   = -std=c11 $(WARN) $(CWARN) $(FLAGS) $(CFLAGS)
-CXX_FLAGS = -std=c++17 $(WARN) $(FLAGS) $(CXXFLAGS)
+CXX_FLAGS = -std=c++17 $(filter-out -Werror=implicit,$(WARN)) $(FLAGS) $(CXXFLAGS)
 
 # One folder for the objects of each set of flags, so that SAN=1 never links a plain object.
 B     := build/$(shell echo '$(CC) $(CXX) $(C_FLAGS)' | cksum | cut -d' ' -f1)
@@ -89,7 +89,7 @@ $(FB)/%.c.o: %.c | $(B)/libs.mk
 	  -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
 $(FB)/%.cc.o: %.cc | $(B)/libs.mk
 	@mkdir -p $(@D)
-	$(FUZZCC) -x c++ -std=c++17 $(WARN) $(FSAN) -fsanitize=fuzzer-no-link -D_GNU_SOURCE -I. \
+	$(FUZZCC) -x c++ -std=c++17 $(FSAN) -fsanitize=fuzzer-no-link -D_GNU_SOURCE -I. \
 	  -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
 $(FB)/liblonglora.a: $(SRCS:%=$(FB)/%.o)
 	@rm -f $@
