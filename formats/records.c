@@ -21,8 +21,8 @@ enum record_mode records_mode(const struct records *r) { return r->mode; }
 
 static int too_long(const struct records *r, struct err *e)
 {
-    err_set(e, E_DATA, "line %lld, byte %lld: a record of more than %zu bytes", (long long)r->line,
-            (long long)r->offset, r->max_bytes);
+    err_set(e, E_DATA, "line %lld, byte %lld: a record of more than %zu bytes",
+            (long long)r->line, (long long)r->offset, r->max_bytes);
     return err_hint(e, "raise --max-record if that is meant");
 }
 
@@ -191,7 +191,8 @@ static int seek_row(struct records *r, struct err *e)
         if ((c = next_byte(r, e)) < -1)
             return c;
         if (c == -1)
-            return r->in_array ? misplaced(r, "the array is cut short: its ']' is missing", e) : 0;
+            return r->in_array ? misplaced(r, "the array is cut short: no ']' at its end", e)
+                               : 0;
         if (!r->in_array && !r->after_row && c == '[') {
             r->in_array = true;
             pass(r, 1);

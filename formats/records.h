@@ -12,9 +12,9 @@ C_BEGIN
 enum record_mode {
     RECORDS_AUTO,   /* look at the first bytes: JSON objects, an array of them, else text */
     RECORDS_TEXT,   /* all bytes are one record */
-    RECORDS_JSON,   /* '[': an array, a row each; '{': lines, or objects over several lines */
+    RECORDS_JSON,   /* '[': an array, a row each; '{': lines, or objects of several lines */
     RECORDS_LINES,  /* one object a line, blank lines passed over; or an array after all */
-    RECORDS_VALUES  /* array or objects, cut by their braces (what JSON and AUTO may turn into) */
+    RECORDS_VALUES  /* array or objects, cut by their braces; JSON and AUTO may become this */
 };
 
 struct record {

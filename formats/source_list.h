@@ -1,0 +1,28 @@
+/* formats/source_list.h - the operands of a source, turned into a list of files. */
+#ifndef FORMATS_SOURCE_LIST_H
+#define FORMATS_SOURCE_LIST_H
+#include "formats/source.h"
+C_BEGIN
+
+struct source_item {
+    char *path;    /* NULL: standard input */
+    int64_t bytes; /* 0: not a regular file */
+};
+struct source_list {
+    struct source_item *v;
+    int64_t n, cap;
+    const char *const *include;
+    int n_include;
+};
+
+/* What source.h says of source_open. The list is to be freed after an error too. */
+int source_list_fill(struct source_list *l, const char *const *operands, int n, struct err *e);
+void source_list_free(struct source_list *l);
+
+/* By the name's ending, leaving out .gz, .zst, .xz. */
+enum source_kind source_kind(const char *name);
+/* A member of an archive or a file in a folder by this name is read. */
+bool source_wanted(const struct source_list *l, const char *name);
+
+C_END
+#endif
