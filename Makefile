@@ -105,8 +105,10 @@ fuzz:
 	@$(MAKE) -s fuzzcc $(FUZZERS:%=$(FB)/bin/%)
 	@FUZZ_S=$(or $(FUZZ_S),60) sh tests/fuzz/run.sh $(FB) $(FUZZERS)
 
-bench: all
-	@BIN=$(CURDIR)/$(BIN) sh tools/bench.sh
+BENCHES := $(patsubst tests/%.c,%,$(wildcard tests/bench_*.c))
+bench: all $(BENCHES:%=$(B)/tests/%)
+	@for b in $(BENCHES:%=$(B)/tests/%); do $$b || exit 1; done
+	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench.sh
 
 # What install puts below DESTDIR PREFIX, and uninstall removes.
 DEST  = $(DESTDIR)$(PREFIX)
