@@ -1,0 +1,116 @@
+/* tools/lmerge.c - merges an adapter into its base model: option handling and wiring. */
+#include "base/file.h"
+#include "base/log.h"
+#include "base/opt.h"
+#include "formats/json.h"
+#include "tools/merge.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static volatile sig_atomic_t stop; /* the signal that came */
+
+static void on_signal(int sig) { stop = sig; }
+
+static void print_json(const struct merge_options *o, const struct merge_report *r)
+{
+    json_t *j = json_pack("{ss ss ss ss sI sI sI sI sI sI sb sI sf sI sI}", "model", o->base,
+                          "adapter", o->adapter, "out", o->out, "dtype", r->dtype,
+                          "context", (json_int_t)r->context, "params", (json_int_t)r->params,
+                          "files", (json_int_t)r->files, "merged", (json_int_t)r->merged,
+                          "replaced", (json_int_t)r->replaced, "copied", (json_int_t)r->copied,
+                          "untied", (int)r->untied, "bytes", (json_int_t)r->bytes,
+                          "max_delta", r->max_delta,
+                          "delta_entries", (json_int_t)r->delta_entries,
+                          "unchanged_entries", (json_int_t)r->unchanged);
+    char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+
+    if (text)
+        puts(text);
+    free(text);
+    json_decref(j);
+}
+
+static void print_text(const struct merge_options *o, const struct merge_report *r)
+{
+    char size[16];
+
+    printf("%s: %lld parameters, %s, context %lld, %s in %lld file%s\n", o->out,
+           (long long)r->params, r->dtype, (long long)r->context,
+           fmt_bytes((double)r->bytes, size, sizeof size), (long long)r->files,
+           r->files == 1 ? "" : "s");
+    printf("tensors: %lld merged, %lld replaced, %lld copied\n", (long long)r->merged,
+           (long long)r->replaced, (long long)r->copied);
+    if (r->untied)
+        printf("untied: lm_head keeps the base's embedding, as in training\n");
+    if (r->delta_entries)
+        printf("change: max |dW| %.3g; %.2f%% of the merged entries unchanged by rounding\n",
+               r->max_delta, 100.0 * (double)r->unchanged / (double)r->delta_entries);
+}
+
+static int check_options(const struct merge_options *o, int n, char **argv, struct err *e)
+{
+    const char *missing = !o->base ? "--model" : !o->adapter ? "--adapter" : "-o";
+
+    if (n > 0)
+        return err_set(e, E_USAGE, "unexpected operand '%.200s'", argv[1]);
+    if (o->base && o->adapter && o->out)
+        return 0;
+    err_set(e, E_USAGE, "no %s given", missing);
+    return err_hint(e, "lmerge --model BASE --adapter ADAPTER -o OUT");
+}
+
+int main(int argc, char **argv)
+{
+    static const enum st_dtype types[] = { ST_F32, ST_F32, ST_F16, ST_BF16 };
+    bool quiet = false, verbose = false, json = false, done;
+    struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
+    struct merge_report r;
+    int64_t threads = 0;
+    int dtype = 0, rc;
+    const struct opt opts[] = {
+        { 'm', "model", "DIR", OPT_STR, &o.base, 0, 0, "base model: a Hugging Face folder" },
+        { 'a', "adapter", "DIR", OPT_STR, &o.adapter, 0, 0, "adapter: a PEFT folder" },
+        { 'o', "output", "DIR", OPT_STR, &o.out, 0, 0, "folder to make" },
+        { 'f', "force", NULL, OPT_FLAG, &o.force, 0, 0, "replace a model folder at -o" },
+        { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
+          "type of the merged weights [keep: each as it is]" },
+        { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
+          "largest file of weights [4g]" },
+        { 0, "threads", "N", OPT_I64, &threads, 0, 1024, "threads, 0 for all [0]" },
+        { 0, "json", NULL, OPT_FLAG, &json, 0, 0, "print the summary as JSON" },
+        { 'q', "quiet", NULL, OPT_FLAG, &quiet, 0, 0, "print nothing but errors" },
+        { 'v', "verbose", NULL, OPT_FLAG, &verbose, 0, 0, "say more" },
+        OPT_END
+    };
+    const struct cmd cmd = {
+        "lmerge", "--model DIR --adapter DIR -o DIR",
+        "Merges an adapter into its base model and writes a Hugging Face model folder.",
+        "  lmerge --model Llama-2-7b-hf --adapter adapter/ -o Llama-2-7b-100k/\n"
+        "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n",
+        opts
+    };
+    struct err e = {0};
+    struct sigaction act = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+
+    rc = opt_parse(&cmd, argc, argv, &done, &e);
+    if (rc < 0 || done)
+        return cmd_exit(&cmd, rc, &e);
+    log_init(cmd.name, quiet ? -1 : verbose ? 1 : 0);
+    o.keep_dtype = dtype == 0;
+    o.dtype = types[dtype];
+    o.threads = (int)threads;
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGHUP, &act, NULL);
+    if ((rc = check_options(&o, rc, argv, &e)) == 0 && (rc = merge_run(&o, &r, &e)) == 0 &&
+        !quiet)
+        json ? print_json(&o, &r) : print_text(&o, &r);
+    if (stop && rc < 0) {
+        log_warn("stopped, nothing written");
+        signal(stop, SIG_DFL);
+        raise(stop); /* so that the shell sees the signal */
+    }
+    return cmd_exit(&cmd, rc, &e);
+}

@@ -1,0 +1,55 @@
+/* tools/merge.h - base model and adapter to one model folder. */
+#ifndef TOOLS_MERGE_H
+#define TOOLS_MERGE_H
+#include "base/err.h"
+#include "formats/safetensors.h"
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+C_BEGIN
+
+struct merge_options {
+    const char *base, *adapter, *out; /* folders */
+    bool keep_dtype;                  /* each tensor in its own type; else in dtype */
+    enum st_dtype dtype;
+    int64_t shard_bytes;              /* tensor bytes a file, more only for one larger tensor */
+    bool force;                       /* replace an out that is there */
+    int threads;                      /* 0: all */
+    volatile sig_atomic_t *stop;      /* set by a signal: give up cleanly; may be NULL */
+};
+
+struct merge_report {
+    int64_t merged, replaced, copied; /* tensors: with a pair, saved whole, the base's */
+    int64_t files, params;
+    int64_t bytes;         /* of tensors */
+    double max_delta;      /* largest |scale B A| */
+    int64_t delta_entries; /* entries of merged tensors ... */
+    int64_t unchanged;     /* ... that rounding to the output type leaves as they were */
+    bool untied;           /* a tied base came apart: see formats/adapter.h */
+    int64_t context;
+    const char *dtype;     /* what config.json says: the type most bytes have */
+};
+
+/*
+ * W' = round(f32(W) + scale * (B A)) for tensors with a pair, sums over the rank in order and
+ * in float32; wholly saved tensors take the adapter's values; all others are copied, bit for
+ * bit where the type stays. Same inputs, same bytes, whatever the number of threads. Memory
+ * is bounded by a piece of a tensor and its pair.
+ *
+ * out gets model.safetensors, or numbered files and an index; config.json of the extended
+ * model in both RoPE forms; the tokenizer's and generation files of the base, byte for byte.
+ * It is built beside and renamed at the end: on any failure nothing is at out, or what was.
+ * With force only a folder that is a model (config.json and no folders inside) is replaced.
+ *
+ * E_NOINPUT, E_DATA (also values that are not finite after merging), E_CONFIG (another base's
+ * adapter), E_CREATE (out is there), E_IO; E_NO, with the message "stopped", after *stop.
+ */
+int merge_run(const struct merge_options *o, struct merge_report *r, struct err *e);
+
+/* The parts, for tests. One piece: rows of w (float32, in place) += scale * B A. b is the
+ * rows' part of B [rows][rank], a [rank][cols]. Returns the largest |delta|. */
+float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
+                 int64_t rank, float scale);
+
+C_END
+#endif

@@ -1,0 +1,178 @@
+/* tools/merge_plan.c - see merge_plan.h. */
+#include "tools/merge_plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void merge_plan_free(struct merge_plan *p)
+{
+    free(p->items);
+    free(p->names);
+    *p = (struct merge_plan){0};
+}
+
+static enum st_dtype out_dtype(const struct merge_options *o, enum st_dtype t)
+{
+    return o->keep_dtype || !st_dtype_real(t) ? t : o->dtype;
+}
+
+static int add(struct merge_plan *p, const struct merge_options *o, const struct merge_item *it,
+               struct err *e)
+{
+    struct merge_item *m = &p->items[p->n];
+    size_t size;
+
+    *m = *it;
+    m->dtype = out_dtype(o, it->base->dtype);
+    size = st_dtype_bytes(m->dtype);
+    if (size == 0)
+        return err_set(e, E_CONFIG, "tensor '%.200s' of the base is of a type that cannot be "
+                       "copied", it->name);
+    if (__builtin_mul_overflow((size_t)it->base->count, size, &m->nbytes))
+        return err_set(e, E_DATA, "tensor '%.200s' is too large", it->name);
+    p->n++;
+    return 0;
+}
+
+/* The tensors the configuration lists. The result of a tied base may be untied: its head is
+ * then the base's embedding, or what the adapter saved for it. */
+static int add_listed(struct merge_plan *p, const struct merge_options *o,
+                      const struct weights *w, const struct adapter *a, struct err *e)
+{
+    int64_t n = config_tensors(&p->config);
+    enum { NAME = sizeof ((struct tensor_spec *)0)->name };
+
+    if (!(p->names = malloc((size_t)n * NAME + 1)))
+        return err_set(e, E_SYS, "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        struct merge_item it = {0};
+        struct tensor_spec s, from;
+        int rc;
+
+        config_tensor(&p->config, i, &s);
+        it.name = memcpy(p->names + i * NAME, s.name, NAME);
+        from = s;
+        if (s.kind == TK_HEAD && weights_config(w)->tied)
+            tensor_spec_of(&p->config, TK_EMBED, -1, &from);
+        if ((rc = weights_get(w, from.name, from.dims, from.shape, &it.base, e)) < 0)
+            return rc;
+        adapter_find(a, &s, &it.whole, &it.a, &it.b);
+        if ((rc = add(p, o, &it, e)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int by_string(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Tensors of the base that the list has not, as they are; but a head that a tied base carries
+ * along is the embedding again. */
+static int add_others(struct merge_plan *p, const struct merge_options *o,
+                      const struct weights *w, struct err *e)
+{
+    size_t n = (size_t)p->n;
+    const char **names = malloc((n + 1) * sizeof *names);
+    int rc = names ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (size_t i = 0; i < n && rc == 0; i++)
+        names[i] = p->items[i].name;
+    if (rc == 0)
+        qsort(names, n, sizeof *names, by_string);
+    for (int64_t i = 0; i < weights_count(w) && rc == 0; i++) {
+        const struct st_tensor *t = weights_at(w, i);
+        const struct merge_item it = { .name = t->name, .base = t };
+        if (!bsearch(&t->name, names, n, sizeof *names, by_string) &&
+            strcmp(t->name, "lm_head.weight") != 0)
+            rc = add(p, o, &it, e);
+    }
+    free(names);
+    return rc;
+}
+
+/* Files in model order; no tensor is split, so one that is larger has a file to itself. */
+static void assign_files(struct merge_plan *p, int64_t shard_bytes)
+{
+    size_t used = 0, cap = (size_t)shard_bytes;
+
+    for (int64_t i = 0; i < p->n; i++) {
+        struct merge_item *m = &p->items[i];
+        if (i == 0 || (used > 0 && (used > cap || m->nbytes > cap - used))) {
+            p->files++;
+            used = 0;
+        }
+        used += m->nbytes;
+        m->file = p->files - 1;
+    }
+}
+
+/* Wide types first within a file, so that each tensor starts at a multiple of its element
+ * size; otherwise the order stays. */
+static int order_files(struct merge_plan *p, struct err *e)
+{
+    struct merge_item *sorted = malloc((size_t)p->n * sizeof *sorted + 1);
+    int64_t k = 0, first = 0;
+
+    if (!sorted)
+        return err_set(e, E_SYS, "out of memory");
+    for (int f = 0; f < p->files; f++) {
+        int64_t end = first;
+        while (end < p->n && p->items[end].file == f)
+            end++;
+        for (size_t size = 8; size >= 1; size /= 2)
+            for (int64_t i = first; i < end; i++)
+                if (st_dtype_bytes(p->items[i].dtype) == size)
+                    sorted[k++] = p->items[i];
+        first = end;
+    }
+    free(p->items);
+    p->items = sorted;
+    return 0;
+}
+
+static void count(const struct merge_plan *p, struct merge_report *r)
+{
+    int64_t bytes[ST_OTHER + 1] = {0};
+    int most = ST_F32;
+
+    for (int64_t i = 0; i < p->n; i++) {
+        const struct merge_item *m = &p->items[i];
+        *(m->a ? &r->merged : m->whole ? &r->replaced : &r->copied) += 1;
+        bytes[m->dtype] += (int64_t)m->nbytes;
+        r->bytes += (int64_t)m->nbytes;
+        if (m->a)
+            r->delta_entries += m->base->count;
+    }
+    for (int t = 0; t < ST_OTHER; t++)
+        if (st_dtype_real((enum st_dtype)t) && bytes[t] > bytes[most])
+            most = t;
+    r->dtype = most == ST_F32 ? "float32" : most == ST_F16 ? "float16" : "bfloat16";
+    r->files = p->files;
+    r->params = config_params(&p->config);
+    r->context = p->config.context;
+}
+
+int merge_plan_make(struct merge_plan *p, const struct merge_options *o,
+                    const struct weights *w, const struct adapter *a, struct merge_report *r,
+                    struct err *e)
+{
+    const struct adapter_config *ac = adapter_config(a);
+    int64_t room;
+    int rc;
+
+    *p = (struct merge_plan){ .config = *adapter_model_config(a) };
+    r->untied = p->config.tied && (ac->saved[TK_EMBED] || ac->saved[TK_HEAD]);
+    if (r->untied)
+        p->config.tied = false;
+    room = config_tensors(&p->config) + weights_count(w) + 1;
+    if (!(p->items = calloc((size_t)room, sizeof *p->items)))
+        return err_set(e, E_SYS, "out of memory");
+    if ((rc = add_listed(p, o, w, a, e)) < 0 || (rc = add_others(p, o, w, e)) < 0)
+        return rc;
+    assign_files(p, o->shard_bytes);
+    if ((rc = order_files(p, e)) == 0)
+        count(p, r);
+    return rc;
+}

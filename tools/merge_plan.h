@@ -1,0 +1,30 @@
+/* tools/merge_plan.h - which tensors a merged model has, and in which files (internal). */
+#ifndef TOOLS_MERGE_PLAN_H
+#define TOOLS_MERGE_PLAN_H
+#include "formats/adapter.h"
+#include "formats/weights.h"
+#include "tools/merge.h"
+
+/* One tensor of the result. With whole: its values; else base's, plus the pair where there is
+ * one. */
+struct merge_item {
+    const char *name;
+    const struct st_tensor *base, *whole, *a, *b;
+    enum st_dtype dtype;
+    size_t nbytes;
+    int file;
+};
+struct merge_plan {
+    struct merge_item *items; /* by file, then wide types first, then model order */
+    int64_t n;
+    int files;
+    struct llama_config config; /* of the result */
+    char *names;                /* of the tensors that config_tensor lists */
+};
+
+int merge_plan_make(struct merge_plan *p, const struct merge_options *o,
+                    const struct weights *w, const struct adapter *a, struct merge_report *r,
+                    struct err *e);
+void merge_plan_free(struct merge_plan *p);
+
+#endif
