@@ -184,7 +184,7 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
         rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes than the base", path);
         err_hint(e, "the adapter was trained on another base model");
     }
-    a->model.tied = c->tied;
+    a->model.tied = c->tied && !a->config.saved[TK_EMBED] && !a->config.saved[TK_HEAD];
     free(path);
     return rc;
 }

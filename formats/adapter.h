@@ -35,7 +35,7 @@ int adapter_open(struct adapter **a, const char *folder, const struct llama_conf
 void adapter_close(struct adapter *a);
 const struct adapter_config *adapter_config(const struct adapter *a);
 /* The configuration of the extended model: the folder's config.json where there is one (its
- * sizes must equal c's), else a copy of c. */
+ * sizes must equal c's), else a copy of c; tied as c is, unless it comes apart. */
 const struct llama_config *adapter_model_config(const struct adapter *a);
 /* What the adapter has for one model tensor: NULLs where nothing. whole replaces the base's
  * values; A and B add adapter_scale * B A. */

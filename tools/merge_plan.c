@@ -158,14 +158,11 @@ int merge_plan_make(struct merge_plan *p, const struct merge_options *o,
                     const struct weights *w, const struct adapter *a, struct merge_report *r,
                     struct err *e)
 {
-    const struct adapter_config *ac = adapter_config(a);
     int64_t room;
     int rc;
 
     *p = (struct merge_plan){ .config = *adapter_model_config(a) };
-    r->untied = p->config.tied && (ac->saved[TK_EMBED] || ac->saved[TK_HEAD]);
-    if (r->untied)
-        p->config.tied = false;
+    r->untied = weights_config(w)->tied && !p->config.tied;
     room = config_tensors(&p->config) + weights_count(w) + 1;
     if (!(p->items = calloc((size_t)room, sizeof *p->items)))
         return err_set(e, E_SYS, "out of memory");
