@@ -53,6 +53,10 @@ $(B)/%.c.o: %.c | $(B)/libs.mk
 $(B)/%.cc.o: %.cc | $(B)/libs.mk
 	@mkdir -p $(@D)
 	$(CXX) $(CXX_FLAGS) $(LIBCFLAGS) -MMD -MP -c -o $@ $<
+# Arithmetic of the CPU device: fused multiply-adds, and no errno, so that loops vectorise. No
+# reordering of sums and nothing that breaks NaN or infinity.
+$(B)/kernels/cpu/%.c.o: OPT += -ffp-contract=fast -fno-math-errno -fno-trapping-math
+
 $(B)/liblonglora.a: $(OBJS)
 	@rm -f $@
 	ar rcs $@ $^
@@ -140,7 +144,7 @@ uninstall:
 
 clean:
 	rm -rf build
-.PHONY: all tests replays pages check clean fuzz fuzzcc bench man completion install uninstall
+.PHONY: all tests replays pages check clean fuzz fuzzcc bench bench_ops man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))
