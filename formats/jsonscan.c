@@ -232,7 +232,7 @@ static bool scan_value(const char **p, const char *end, struct json_value *v, st
     return true;
 }
 
-struct json_object json_object(const char *p, size_t n)
+struct json_object json_scan(const char *p, size_t n)
 {
     return (struct json_object){ p, p, p + n, false };
 }

@@ -29,7 +29,7 @@ struct json_object {
     bool begun;
 };
 /* n bytes that hold one object and white space around it. */
-struct json_object json_object(const char *p, size_t n);
+struct json_object json_scan(const char *p, size_t n);
 /* 1 and the next member (key a JSON_STRING), 0 after the closing brace and only white space
  * behind it, or E_DATA with the byte offset in the n bytes. What was passed over is checked:
  * grammar, depth, no bare control characters in strings. UTF-8 is not (json_text does). */
