@@ -24,13 +24,19 @@ man_options() { sed -n '/^\.It Fl/p' "$1" | grep -oE 'Fl -?[A-Za-z0-9][a-z0-9-]*
 completion_options() { grep -oE -- '--[a-z0-9-]+' "$1" | sort; }
 long() { grep -e '^--'; }
 
-# Defaults: what --help puts in brackets, and "Default X" in the man page's item.
+# Defaults: what --help puts in brackets, up to ';' or ':', stands in the man page's item.
+help_defaults() { # lines "name default"; a long option has its text on the next line
+    awk '/^  (  |-.,) --/ || /^      --/ { print ""; printf "%s", $0; next }
+         /^                    / { printf " %s", $0; next }
+         { print "" }' "$1" |
+        sed -nE 's/^ *(-., )?--([a-z0-9-]+).*\[([^][;:]*)[^][]*\]$/\2 \3/p'
+}
 defaults_agree() { # HELP MAN
     local name value item
-    sed -nE 's/^ .*--([a-z0-9-]+).*\[([^][]*)\]$/\1 \2/p' "$1" | while read -r name value; do
+    help_defaults "$1" | while read -r name value; do
         item=$(awk -v want="Fl -$name" '/^\.(It|El)/ { on = index($0 " ", want " ") > 0 }
                                         on { print }' "$2" |
-            sed -E 's/^\.[A-Z][a-z] //; s/\\//g' | tr '\n' ' ')
+            sed -E 's/Fl -/--/g; s/^\.([A-Z][a-z] )?//; s/\\//g' | tr '\n' ' ')
         case $item in *"$value"*) ;; *) echo "--$name: help says [$value], $2: $item" ;; esac
     done
 }
@@ -45,17 +51,17 @@ fast_help() { # TOOL
 }
 version() { [[ $("$1" --version) =~ ^$1\ [0-9]+\.[0-9]+\.[0-9]+$ ]]; }
 unknown_option() { # exit 64, names it, suggests the nearest
-    "$1" --hlep > "$tmp/out" 2> "$tmp/err"
-    [ $? -eq 64 ] && [ ! -s "$tmp/out" ] && grep -q "'--hlep'" "$tmp/err" &&
-        grep -q "did you mean '--help'" "$tmp/err" && [ "$(wc -l < "$tmp/err")" -le 3 ]
+    "$1" --verison > "$tmp/out" 2> "$tmp/err"
+    [ $? -eq 64 ] && [ ! -s "$tmp/out" ] && grep -q "'--verison'" "$tmp/err" &&
+        grep -q "did you mean '--version'" "$tmp/err" && [ "$(wc -l < "$tmp/err")" -le 3 ]
 }
-same_as_man() { diff <(help_options "$tmp/help") <(man_options "man/$1.1"); }
+same_as_man() { [ -s "$tmp/help" ] && diff <(help_options "$tmp/help") <(man_options "man/$1.1"); }
 same_as_completion() {
     "$1" --completion > "$tmp/comp" || return 1
     bash -c 'source "$1" && complete -p "$2"' - "$tmp/comp" "$1" > /dev/null || return 1
     diff <(help_options "$tmp/help" | long) <(completion_options "$tmp/comp")
 }
-no_drift() { local d; d=$(defaults_agree "$tmp/help" "man/$1.1"); echo "$d"; [ -z "$d" ]; }
+no_drift() { local d; [ -s "$tmp/help" ] || return 1; d=$(defaults_agree "$tmp/help" "man/$1.1"); echo "$d"; [ -z "$d" ]; }
 width() { [ -z "$(awk 'length > 100' "$tmp/help" | tee /dev/stderr)" ]; }
 full_disk() { "$1" --help > /dev/full 2> "$tmp/err"; [ $? -eq 74 ]; }
 
