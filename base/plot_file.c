@@ -1,0 +1,277 @@
+/* base/plot_file.c - the chart of plot.h through gnuplot, to PNG, SVG or PDF. */
+#include "base/file.h"
+#include "base/plot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static int no_gnuplot(struct err *e)
+{
+    err_set(e, E_SYS, "a plot file needs gnuplot, which is not on PATH");
+    return err_hint(e, "install the package gnuplot-nox, or leave --plot out");
+}
+
+int plot_check(struct err *e)
+{
+    const char *p = getenv("PATH");
+
+    for (size_t n; p && *p; p += n + (p[n] == ':')) {
+        char path[4096];
+
+        n = strcspn(p, ":");
+        snprintf(path, sizeof path, "%.*s/gnuplot", (int)(n < 4000 ? n : 4000), n ? p : ".");
+        if (access(path, X_OK) == 0 && !path_is_dir(path))
+            return 0;
+    }
+    return no_gnuplot(e);
+}
+
+/* A gnuplot string in single quotes: nothing is special in it but the quote itself. */
+static int quoted(struct buf *b, const char *s, struct err *e)
+{
+    struct buf clean = { 0 };
+    int rc = buf_add_clean(&clean, s ? s : "", e);
+
+    if (rc == 0)
+        rc = buf_add(b, "'", 1, e);
+    for (size_t i = 0; i < clean.len && rc == 0; i++)
+        rc = clean.p[i] == '\'' ? buf_add(b, "''", 2, e) : buf_add(b, clean.p + i, 1, e);
+    buf_free(&clean);
+    return rc < 0 ? rc : buf_add(b, "'", 1, e);
+}
+
+static int setting(struct buf *b, const char *name, const char *text, struct err *e)
+{
+    int rc = buf_printf(b, e, "set %s ", name);
+
+    if (rc == 0)
+        rc = quoted(b, text, e);
+    return rc < 0 ? rc : buf_printf(b, e, " noenhanced\n");
+}
+
+static const char *terminal(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+
+    if (dot && strcasecmp(dot, ".svg") == 0)
+        return "set terminal svg size 900,560 background 'white'\n";
+    if (dot && strcasecmp(dot, ".pdf") == 0)
+        return "set terminal pdfcairo size 9,5.6\n";
+    /* Debian's gnuplot-nox has pngcairo; builds without Cairo have png. */
+    return "if (strstrt(GPVAL_TERMINALS, 'pngcairo') > 0) {\n"
+           "  set terminal pngcairo size 1000,620 font ',13'\n"
+           "} else {\n  set terminal png size 1000,620\n}\n";
+}
+
+static bool drawable(const struct plot *p, double x, double y)
+{
+    return isfinite(x) && isfinite(y) && (!p->log2_x || x > 0) && (!p->log_y || y > 0);
+}
+
+/* One inline data block a series; returns how many points there are, or an error. */
+static int64_t put_data(struct buf *b, const struct plot *p, struct err *e)
+{
+    int64_t points = 0;
+    int rc = 0;
+
+    for (int64_t k = 0; k < p->n_series && rc == 0; k++) {
+        rc = buf_printf(b, e, "$s%lld << EOD\n", (long long)k);
+        for (int64_t i = 0; i < p->series[k].n && rc == 0; i++)
+            if (drawable(p, p->series[k].x[i], p->series[k].y[i])) {
+                rc = buf_printf(b, e, "%.17g %.17g\n", p->series[k].x[i], p->series[k].y[i]);
+                points++;
+            }
+        if (rc == 0)
+            rc = buf_printf(b, e, "EOD\n");
+    }
+    return rc < 0 ? rc : points;
+}
+
+static bool has_points(const struct plot *p, int64_t k)
+{
+    for (int64_t i = 0; i < p->series[k].n; i++)
+        if (drawable(p, p->series[k].x[i], p->series[k].y[i]))
+            return true;
+    return false;
+}
+
+/* Ticks at the points' own x: contexts are few. */
+static int put_ticks(struct buf *b, const struct plot *p, struct err *e)
+{
+    int rc = buf_printf(b, e, "set logscale x 2\nset xtics (");
+    char text[24];
+    bool first = true;
+
+    for (int64_t k = 0; k < p->n_series && rc == 0; k++)
+        for (int64_t i = 0; i < p->series[k].n && i < 64 && rc == 0; i++)
+            if (drawable(p, p->series[k].x[i], p->series[k].y[i])) {
+                rc = buf_printf(b, e, "%s'%s' %.17g", first ? "" : ", ",
+                                fmt_tokens(p->series[k].x[i], text, sizeof text),
+                                p->series[k].x[i]);
+                first = false;
+            }
+    return rc < 0 ? rc : buf_printf(b, e, ")\n");
+}
+
+/* A logarithmic axis that fits the points, with six ticks: powers of ten alone may be none. */
+static int put_log_y(struct buf *b, const struct plot *p, struct err *e)
+{
+    double lo = INFINITY, hi = 0;
+    int rc;
+
+    for (int64_t k = 0; k < p->n_series; k++)
+        for (int64_t i = 0; i < p->series[k].n; i++)
+            if (drawable(p, p->series[k].x[i], p->series[k].y[i])) {
+                lo = fmin(lo, p->series[k].y[i]);
+                hi = fmax(hi, p->series[k].y[i]);
+            }
+    if (hi == 0)
+        return 0;
+    if (hi < lo * 1.05)
+        hi = lo * 1.05;
+    rc = buf_printf(b, e, "set logscale y\nset yrange [%.17g:%.17g]\nset ytics (", lo * 0.96,
+                    hi * 1.04);
+    for (int i = 0; i <= 5 && rc == 0; i++) {
+        double v = lo * pow(hi / lo, i / 5.0);
+
+        rc = buf_printf(b, e, "%s'%.4g' %.17g", i ? ", " : "", v, v);
+    }
+    return rc < 0 ? rc : buf_printf(b, e, ")\n");
+}
+
+static int script(struct buf *b, const char *path, const struct plot *p, struct err *e)
+{
+    int64_t points;
+    int rc = buf_printf(b, e, "set encoding utf8\n%s", terminal(path));
+    bool first = true;
+
+    if (rc == 0)
+        rc = setting(b, "title", p->title, e);
+    if (rc == 0)
+        rc = setting(b, "xlabel", p->x_label, e);
+    if (rc == 0)
+        rc = setting(b, "ylabel", p->y_label, e);
+    if (rc == 0)
+        rc = buf_printf(b, e, "set grid lc rgb '#cccccc'\nset key below noenhanced\nset bmargin 5.5\n"
+                        "set offsets graph 0.03, graph 0.03, graph 0.03, graph 0.03\n");
+    if (rc == 0 && p->log_y)
+        rc = put_log_y(b, p, e);
+    if (rc == 0 && p->log2_x)
+        rc = put_ticks(b, p, e);
+    if (rc < 0)
+        return rc;
+    if ((points = put_data(b, p, e)) <= 0)
+        return points < 0 ? (int)points : err_set(e, E_DATA, "nothing to plot");
+    for (int64_t k = 0; k < p->n_series && rc == 0; k++) {
+        if (!has_points(p, k))
+            continue;
+        rc = buf_printf(b, e, "%s$s%lld using 1:2 with linespoints lw 2 pt %d ps 1.3 title ",
+                        first ? "plot " : ", ", (long long)k, 5 + 2 * (int)(k % 5));
+        first = false;
+        if (rc == 0)
+            rc = quoted(b, p->series[k].label, e);
+    }
+    return rc < 0 ? rc : buf_printf(b, e, "\n");
+}
+
+/* All of an open temporary file, from its start. */
+static int slurp(FILE *f, struct buf *b, struct err *e)
+{
+    char part[16384];
+    size_t n;
+    int rc = 0;
+
+    rewind(f);
+    while (rc == 0 && (n = fread(part, 1, sizeof part, f)) > 0)
+        rc = buf_add(b, part, n, e);
+    return rc == 0 && ferror(f) ? err_sys(e, E_IO, "cannot read gnuplot's output") : rc;
+}
+
+/* Runs gnuplot on the script in 'in'. Files in place of pipes: nothing can block. */
+static int run(FILE *in, FILE *out, FILE *bad, struct err *e)
+{
+    /* -d: no start-up file of the user's has a say. */
+    char *argv[] = { (char[]){ "gnuplot" }, (char[]){ "-d" }, NULL };
+    posix_spawn_file_actions_t act;
+    int rc, status;
+    pid_t pid;
+
+    if (posix_spawn_file_actions_init(&act) != 0)
+        return err_set(e, E_SYS, "out of memory");
+    posix_spawn_file_actions_adddup2(&act, fileno(in), STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&act, fileno(out), STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&act, fileno(bad), STDERR_FILENO);
+    rc = posix_spawnp(&pid, "gnuplot", &act, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&act);
+    if (rc == ENOENT)
+        return no_gnuplot(e);
+    if (rc != 0) {
+        errno = rc;
+        return err_sys(e, E_SYS, "cannot start gnuplot");
+    }
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return err_sys(e, E_SYS, "cannot wait for gnuplot");
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : E_SYS;
+}
+
+static int render(const struct buf *text, struct buf *image, struct err *e)
+{
+    FILE *in = tmpfile(), *out = tmpfile(), *bad = tmpfile();
+    struct buf said = { 0 };
+    int rc = 0;
+
+    if (!in || !out || !bad)
+        rc = err_sys(e, E_IO, "cannot make a temporary file");
+    else if (fwrite(text->p, 1, text->len, in) != text->len || fflush(in) != 0 ||
+             lseek(fileno(in), 0, SEEK_SET) < 0)
+        rc = err_sys(e, E_IO, "cannot write a temporary file");
+    else if ((rc = run(in, out, bad, e)) == 0)
+        rc = slurp(out, image, e);
+    if (rc == 0 && image->len == 0)
+        rc = E_SYS;
+    if (rc == E_SYS && e && e->code == 0 && slurp(bad, &said, NULL) == 0) {
+        size_t n = said.len < 300 ? said.len : 300;
+
+        for (size_t i = 0; i < n; i++)
+            if ((unsigned char)said.p[i] < 0x20)
+                said.p[i] = ' ';
+        err_set(e, E_SYS, "gnuplot failed: %.*s", (int)n, n ? said.p : "");
+    }
+    buf_free(&said);
+    for (int i = 0; i < 3; i++) {
+        FILE *f = i == 0 ? in : i == 1 ? out : bad;
+
+        if (f)
+            fclose(f);
+    }
+    return rc;
+}
+
+int plot_file(const char *path, const struct plot *p, struct err *e)
+{
+    struct buf text = { 0 }, image = { 0 };
+    struct err own = { 0 };
+    int rc = script(&text, path, p, &own);
+
+    if (rc == 0)
+        rc = render(&text, &image, &own);
+    if (rc == 0)
+        rc = file_replace(path, image.p, image.len, &own);
+    buf_free(&text);
+    buf_free(&image);
+    if (rc < 0 && e)
+        *e = own;
+    return rc;
+}
