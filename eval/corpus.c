@@ -1,0 +1,396 @@
+/* eval/corpus.c - see corpus.h. */
+#include "eval/corpus.h"
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "formats/dataset.h"
+#include "formats/tokenizer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { HEAD_BYTES = 64 << 10 };
+#define TEXT_MAX_BYTES ((size_t)256 << 20)
+
+struct corpus {
+    struct dataset *data; /* or, for text, what follows */
+    int32_t *ids;
+    struct corpus_doc text;
+    uint64_t text_hash;
+    int64_t use, docs, vocab; /* tokens and documents in use; the model's vocabulary */
+    char split[64];
+    char warning[512];
+};
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), k = strlen(suffix);
+
+    return n > k && strcasecmp(name + n - k, suffix) == 0;
+}
+
+int64_t text_words(const char *s, size_t n)
+{
+    int64_t words = 0;
+    bool in = false;
+
+    for (size_t i = 0; i < n; i++) {
+        bool space = s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r');
+
+        words += !space && !in;
+        in = !space;
+    }
+    return words;
+}
+
+/* True when bytes could be the start of a text: UTF-8, but for a character cut at the end. */
+static bool looks_text(const char *p, size_t n)
+{
+    size_t at;
+
+    if (memchr(p, '\0', n))
+        return false;
+    return utf8_valid(p, n, &at) || (n >= HEAD_BYTES && n - at < 4);
+}
+
+int corpus_sniff(const char *name, const void *head, size_t nbytes, struct err *e)
+{
+    static const struct { const char *magic; int n; const char *what; } packed[] = {
+        { "\x1f\x8b", 2, "gzip" },       { "\x28\xb5\x2f\xfd", 4, "zstd" },
+        { "\xfd" "7zXZ", 5, "xz" },      { "PK\3\4", 4, "a zip archive" },
+        { "BZh", 3, "bzip2" },           { "\x04\x22\x4d\x18", 4, "lz4" },
+    };
+    const char *p = head, *why = NULL;
+
+    for (size_t k = 0; k < sizeof packed / sizeof *packed; k++)
+        if (nbytes >= (size_t)packed[k].n && memcmp(p, packed[k].magic, packed[k].n) == 0)
+            why = packed[k].what;
+    if (nbytes > 262 && memcmp(p + 257, "ustar", 5) == 0)
+        why = "a tar archive";
+    if (has_suffix(name, ".json") || has_suffix(name, ".jsonl") || has_suffix(name, ".ndjson"))
+        why = "JSON";
+    if (nbytes >= 8 && memcmp(p, "LLSTREAM", 8) == 0) {
+        err_set(e, E_DATA, "'%s' is a token stream, which cannot be read twice", name);
+        return err_hint(e, "pack it: lpack < %s > packed.shard", name);
+    }
+    if (why) {
+        err_set(e, E_DATA, "'%s' is %s, not text, token ids or shards", name, why);
+        return err_hint(e, "prepare it: lprep %s -t tokenizer.model | lpack > packed.shard",
+                        name);
+    }
+    if (nbytes >= 8 && memcmp(p, "LLSHARD\x1a", 8) == 0)
+        return FORM_SHARDS;
+    if (strcmp(name, "-") == 0 || has_suffix(name, ".txt") || has_suffix(name, ".text") ||
+        has_suffix(name, ".md"))
+        return FORM_TEXT;
+    if (has_suffix(name, ".shard"))
+        return FORM_SHARDS;
+    if (has_suffix(name, ".bin"))
+        return FORM_RAW;
+    return looks_text(p, nbytes) ? FORM_TEXT : FORM_RAW;
+}
+
+/* The first bytes of a file; 0 or an error. */
+static int read_head(const char *path, char *head, size_t *n, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t k = 0;
+
+    *n = 0;
+    if (fd < 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    while (*n < HEAD_BYTES && ((k = read(fd, head + *n, HEAD_BYTES - *n)) > 0 ||
+                               (k < 0 && errno == EINTR)))
+        *n += k > 0 ? (size_t)k : 0;
+    if (k < 0)
+        err_sys(e, E_IO, "cannot read '%s'", path);
+    close(fd);
+    return k < 0 ? E_IO : 0;
+}
+
+static int form_of(const struct corpus_options *o, enum corpus_form *form, struct err *e)
+{
+    char *head;
+    size_t n;
+    int rc;
+
+    *form = o->form;
+    if (o->form != FORM_AUTO)
+        return 0;
+    if (strcmp(o->path, "-") == 0 || path_is_dir(o->path)) {
+        *form = *o->path == '-' && !o->path[1] ? FORM_TEXT : FORM_SHARDS;
+        return 0;
+    }
+    if (!(head = malloc(HEAD_BYTES)))
+        return err_set(e, E_SYS, "out of memory");
+    if ((rc = read_head(o->path, head, &n, e)) == 0 &&
+        (rc = corpus_sniff(o->path, head, n, e)) >= 0) {
+        *form = (enum corpus_form)rc;
+        rc = 0;
+    }
+    free(head);
+    return rc;
+}
+
+/* Standard input into b, to its end. */
+static int read_stdin(struct buf *b, struct err *e)
+{
+    ssize_t k;
+    int rc;
+
+    do {
+        if ((rc = buf_reserve(b, 1 << 20, e)) < 0)
+            return rc;
+        k = read(STDIN_FILENO, b->p + b->len, 1 << 20);
+        if (k < 0 && errno != EINTR)
+            return err_sys(e, E_IO, "cannot read standard input");
+        b->len += k > 0 ? (size_t)k : 0;
+        if (b->len > TEXT_MAX_BYTES)
+            return err_set(e, E_DATA, "standard input is longer than 256 MiB");
+    } while (k != 0);
+    return 0;
+}
+
+static int encode(struct corpus *c, const struct corpus_options *o, const char *text, size_t n,
+                  struct err *e)
+{
+    struct tokenizer *t = NULL;
+    int32_t *ids = NULL, bos;
+    int64_t count;
+    int rc = tokenizer_open(&t, o->tokenizer, e);
+
+    if (rc == 0 && tokenizer_vocab(t) > o->vocab)
+        rc = err_set(e, E_CONFIG, "tokenizer '%s' has %" PRId64 " pieces, the model a "
+                     "vocabulary of %" PRId64, o->tokenizer, tokenizer_vocab(t), o->vocab);
+    if (rc == 0 && o->add_bos && tokenizer_bos(t) < 0)
+        rc = err_set(e, E_CONFIG, "tokenizer '%s' has no BOS to add", o->tokenizer);
+    if (rc == 0)
+        rc = tokenizer_encode(t, text, n, &ids, &count, e);
+    if (rc == 0) {
+        bos = o->add_bos ? 1 : 0;
+        c->text = (struct corpus_doc){ 0, count + bos, count + bos, (int64_t)n,
+                                       text_words(text, n) };
+        c->text_hash = XXH3_64bits(text, n);
+        if (!(c->ids = malloc((size_t)(count + bos + 1) * sizeof *ids))) {
+            rc = err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", count);
+        } else {
+            if (count)
+                memcpy(c->ids + bos, ids, (size_t)count * sizeof *ids);
+            if (bos)
+                c->ids[0] = tokenizer_bos(t);
+        }
+    }
+    free(ids);
+    tokenizer_close(t);
+    return rc;
+}
+
+static int open_text(struct corpus *c, const struct corpus_options *o, struct err *e)
+{
+    struct buf in = { 0 };
+    char *text = NULL;
+    size_t n = 0, at;
+    int rc;
+
+    if (!o->tokenizer) {
+        err_set(e, E_CONFIG, "'%s' is text, and the model's folder has no tokenizer.model",
+                o->path);
+        return err_hint(e, "name one with --tokenizer");
+    }
+    if (strcmp(o->path, "-") == 0) {
+        rc = read_stdin(&in, e);
+        text = in.p;
+        n = in.len;
+    } else if ((rc = file_read(o->path, TEXT_MAX_BYTES, &text, &n, e)) == E_DATA) {
+        err_hint(e, "prepare large text: lprep %s -t tokenizer.model | lpack > packed.shard",
+                 o->path);
+    }
+    if (rc == 0 && n == 0)
+        rc = err_set(e, E_DATA, "'%s' is empty", o->path);
+    if (rc == 0 && !utf8_valid(text, n, &at)) {
+        rc = err_set(e, E_DATA, "'%s': not UTF-8 at byte %zu", o->path, at);
+        err_hint(e, "name its form with --form, or let lprep convert it");
+    }
+    if (rc == 0)
+        rc = encode(c, o, text, n, e);
+    free(text);
+    return rc;
+}
+
+/* The data's tokenizer must be the model's: other ids would be scored as nonsense. */
+static int check_tokenizer(struct corpus *c, const struct corpus_options *o, struct err *e)
+{
+    const struct token_info *info = dataset_info(c->data);
+    struct tokenizer *t;
+    int rc = 0;
+
+    if (info->vocab > o->vocab) {
+        err_set(e, E_CONFIG, "'%s' has token ids below %u, the model a vocabulary of %" PRId64,
+                o->path, info->vocab, o->vocab);
+        return err_hint(e, "prepare the text again with the model's own tokenizer");
+    }
+    if (!info->fingerprint[0] || !o->tokenizer)
+        return 0;
+    if ((rc = tokenizer_open(&t, o->tokenizer, e)) < 0)
+        return rc;
+    if (strcmp(tokenizer_fingerprint(t), info->fingerprint) != 0) {
+        snprintf(c->warning, sizeof c->warning, "'%.200s' was made with another tokenizer "
+                 "(%.100s) than '%.150s'", o->path, info->tokenizer, o->tokenizer);
+        if (!o->force) {
+            rc = err_set(e, E_CONFIG, "%s", c->warning);
+            err_hint(e, "prepare the text again with this one, or give -f to score it all the "
+                     "same");
+        }
+    }
+    tokenizer_close(t);
+    return rc;
+}
+
+static int open_data(struct corpus *c, const struct corpus_options *o, bool raw, struct err *e)
+{
+    const char *split = o->split;
+    int rc;
+
+    if (!split && path_is_dir(o->path)) {
+        struct err none = { 0 };
+
+        /* E_CONFIG: the manifest has no such split. */
+        split = "validation";
+        rc = dataset_open(&c->data, o->path, split, 0, &none);
+        if (rc == E_CONFIG)
+            rc = dataset_open(&c->data, o->path, split = "train", 0, e);
+        else if (rc < 0 && e)
+            *e = none;
+    } else {
+        rc = dataset_open(&c->data, o->path, split, o->vocab, e);
+    }
+    if (rc < 0)
+        return rc;
+    snprintf(c->split, sizeof c->split, "%s", path_is_dir(o->path) && split ? split : "");
+    if (raw && strncmp(dataset_form(c->data), "raw", 3) != 0) {
+        err_set(e, E_DATA, "'%s' is not raw token ids but %s", o->path, dataset_form(c->data));
+        return err_hint(e, "leave --form out");
+    }
+    return check_tokenizer(c, o, e);
+}
+
+int corpus_open(struct corpus **out, const struct corpus_options *o, struct err *e)
+{
+    struct corpus *c = calloc(1, sizeof *c);
+    enum corpus_form form;
+    int rc;
+
+    *out = NULL;
+    if (!c)
+        return err_set(e, E_SYS, "out of memory");
+    c->vocab = o->vocab;
+    if ((rc = form_of(o, &form, e)) == 0)
+        rc = form == FORM_TEXT ? open_text(c, o, e) : open_data(c, o, form == FORM_RAW, e);
+    if (rc < 0) {
+        corpus_close(c);
+        return rc;
+    }
+    c->use = c->data ? dataset_tokens(c->data) : c->text.n;
+    c->docs = c->data ? dataset_docs(c->data) : 1;
+    if (o->max_tokens > 0 && o->max_tokens < c->use) {
+        c->use = o->max_tokens;
+        c->docs = c->data ? dataset_doc_at(c->data, c->use - 1) + 1 : 1;
+    }
+    *out = c;
+    return 0;
+}
+
+void corpus_close(struct corpus *c)
+{
+    if (!c)
+        return;
+    dataset_close(c->data);
+    free(c->ids);
+    free(c);
+}
+
+const char *corpus_form(const struct corpus *c)
+{
+    return c->data ? dataset_form(c->data) : "text";
+}
+
+const char *corpus_split(const struct corpus *c) { return c->split; }
+const char *corpus_warning(const struct corpus *c) { return c->warning; }
+int64_t corpus_tokens(const struct corpus *c) { return c->use; }
+int64_t corpus_docs(const struct corpus *c) { return c->docs; }
+uint64_t corpus_hash(const struct corpus *c)
+{
+    return c->data ? dataset_hash(c->data) : c->text_hash;
+}
+
+int corpus_doc(struct corpus *c, int64_t i, struct corpus_doc *d, struct err *e)
+{
+    struct dataset_doc in;
+    int rc;
+
+    if (!c->data) {
+        *d = c->text;
+    } else {
+        if ((rc = dataset_doc(c->data, i, &in, e)) < 0)
+            return rc;
+        *d = (struct corpus_doc){ in.start, in.n_ids, in.n_ids, in.text_bytes, in.text_words };
+    }
+    if (d->start + d->n > c->use)
+        d->n = c->use > d->start ? c->use - d->start : 0;
+    return 0;
+}
+
+int64_t corpus_doc_at(const struct corpus *c, int64_t token)
+{
+    return c->data ? dataset_doc_at(c->data, token) : 0;
+}
+
+int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, struct err *e)
+{
+    int rc;
+
+    if (start < 0 || n < 0 || n > c->use - start)
+        return err_set(e, E_BUG, "tokens %" PRId64 " + %" PRId64 " of %" PRId64, start, n,
+                       c->use);
+    if (!c->data)
+        memcpy(ids, c->ids + start, (size_t)n * sizeof *ids);
+    else if ((rc = dataset_read(c->data, start, n, ids, NULL, e)) < 0)
+        return rc;
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= c->vocab)
+            return err_set(e, E_DATA, "token %" PRId64 " is id %" PRId32
+                           ", the model's vocabulary ends at %" PRId64, start + i, ids[i],
+                           c->vocab);
+    return 0;
+}
+
+int corpus_text(struct corpus *c, int64_t from, int64_t to, struct text_share *t, struct err *e)
+{
+    struct corpus_doc d;
+    int rc;
+
+    while (from < to) {
+        double part;
+        int64_t n;
+
+        if ((rc = corpus_doc(c, corpus_doc_at(c, from), &d, e)) < 0)
+            return rc;
+        n = (to < d.start + d.n ? to : d.start + d.n) - from;
+        if (n <= 0)
+            return err_set(e, E_BUG, "token %" PRId64 " is in no document", from);
+        part = (double)n / (double)d.whole;
+        t->bytes += part * (double)d.bytes;
+        t->words += part * (double)d.words;
+        t->unknown |= d.bytes <= 0;
+        t->tokens += n;
+        from += n;
+    }
+    return 0;
+}

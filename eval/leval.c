@@ -1,0 +1,246 @@
+/* eval/leval.c - leval: perplexity at each of several contexts, and tables of its results. */
+#include "base/file.h"
+#include "base/log.h"
+#include "base/opt.h"
+#include "base/plot.h"
+#include "eval/ppl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct args {
+    struct ppl_options ppl;
+    const char *file, *ctx, *rope, *plot, *title, *out;
+    int protocol, form, device;
+    int64_t threads;
+    bool table, by_position, chart, json, force, quiet, verbose;
+};
+
+static const char *const devices[] = { "auto", "cpu", "cuda" };
+
+/* An output file must be new, or with -f a regular file. */
+static int check_output(const char *path, bool force, struct err *e)
+{
+    struct stat st;
+
+    if (!path || stat(path, &st) < 0)
+        return 0;
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, E_CREATE, "'%s' is not a regular file", path);
+    if (force)
+        return 0;
+    err_set(e, E_CREATE, "'%s' exists", path);
+    return err_hint(e, "-f replaces it");
+}
+
+static int check_args(struct args *a, int operands, struct err *e)
+{
+    char *end;
+    int n;
+
+    if (a->table) {
+        if (a->file || a->ppl.model || operands == 0)
+            return err_set(e, E_USAGE, "--table takes result files and no --ppl or --model");
+    } else {
+        if (!a->file || !a->ppl.model) {
+            err_set(e, E_USAGE, "no %s given", a->file ? "--model DIR" : "--ppl FILE");
+            return err_hint(e, "leval --help shows examples");
+        }
+        if (operands)
+            return err_set(e, E_USAGE, "--ppl takes one file; files after it are for --table");
+    }
+    if (a->ctx) {
+        if ((n = num_tokens_list(a->ctx, a->ppl.ctx, RESULT_ROWS, e)) < 0)
+            return n;
+        a->ppl.n_ctx = n;
+    }
+    for (int64_t i = 0; i < a->ppl.n_ctx; i++)
+        if (a->ppl.ctx[i] < 2 || a->ppl.ctx[i] > (int64_t)1 << 31)
+            return err_set(e, E_USAGE, "--ctx %lld is not 2 to 2048m", (long long)a->ppl.ctx[i]);
+    a->ppl.rope_factor = -1;
+    if (strcmp(a->rope, "auto") != 0 &&
+        (!num_f64(a->rope, &a->ppl.rope_factor) ||
+         (a->ppl.rope_factor != 0 && !(a->ppl.rope_factor >= 1 && a->ppl.rope_factor <= 65536))))
+        return err_set(e, E_USAGE, "--rope-factor '%s' is not 0, auto or 1 to 65536", a->rope);
+    if (a->out && strcmp(a->out, "-") == 0)
+        a->out = NULL;
+    end = a->plot ? strrchr(a->plot, '.') : NULL;
+    if (a->plot && (!end || (strcasecmp(end, ".png") != 0 && strcasecmp(end, ".svg") != 0 &&
+                             strcasecmp(end, ".pdf") != 0)))
+        return err_set(e, E_USAGE, "--plot '%s' does not end in .png, .svg or .pdf", a->plot);
+    if ((n = check_output(a->out, a->force, e)) < 0 ||
+        (n = check_output(a->plot, a->force, e)) < 0)
+        return n;
+    return a->plot ? plot_check(e) : 0;
+}
+
+static int columns(void)
+{
+    struct winsize w;
+
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0)
+        return w.ws_col < 100 ? w.ws_col : 100;
+    return 80;
+}
+
+/* The chart where it was asked for: into out, to the file, or both. */
+static int put_charts(const struct args *a, struct buf *out, const struct result *r, int64_t n,
+                      bool text, struct err *e)
+{
+    struct result_chart h = { a->title, a->by_position, plot_utf8(),
+                              !a->out && log_colour(STDOUT_FILENO), columns() };
+    int rc = 0;
+
+    if (text && (rc = buf_add(out, "\n", 1, e)) == 0)
+        rc = results_chart(out, NULL, &h, r, n, e);
+    if (rc == 0 && a->plot && (rc = results_chart(NULL, a->plot, &h, r, n, e)) == 0)
+        log_info("plot written to '%s'", a->plot);
+    return rc;
+}
+
+static int run_ppl(struct args *a, struct buf *out, struct err *e)
+{
+    struct result *r = malloc(sizeof *r);
+    int rc = r ? ppl_run(r, &a->ppl, e) : err_set(e, E_SYS, "out of memory");
+
+    if (rc == 0)
+        rc = a->json ? result_json(out, r, e) : result_table(out, r, a->by_position, e);
+    if (rc == 0)
+        rc = put_charts(a, out, r, 1, a->chart && !a->json, e);
+    free(r);
+    return rc;
+}
+
+static int run_table(const struct args *a, char **file, int n, struct buf *out, struct err *e)
+{
+    struct result *r = calloc((size_t)n, sizeof *r);
+    struct err why = { 0 };
+    int rc = r ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int k = 0; k < n && rc == 0; k++) {
+        const char *differs;
+
+        if ((rc = result_read(&r[k], file[k], e)) < 0)
+            break;
+        if (!r[k].label[0])
+            snprintf(r[k].label, sizeof r[k].label, "%s", file[k]);
+        if ((differs = results_differ(r, k)))
+            log_warn("'%s' was measured with %s than '%s': not comparable", file[k], differs,
+                     file[0]);
+    }
+    if (rc == 0)
+        rc = a->json ? results_json(out, r, n, e) : results_table(out, r, n, e);
+    if (rc == 0 && a->by_position) {
+        rc = err_set(e, E_USAGE, "--by-position is for --ppl, not for --table");
+    } else if (rc == 0 && (rc = put_charts(a, out, r, n, !a->json && !a->quiet, &why)) < 0) {
+        /* Perplexities that are all infinite leave a table, but nothing to draw. */
+        if (rc == E_DATA && !a->plot)
+            rc = 0;
+        else if (e)
+            *e = why;
+    }
+    free(r);
+    return rc;
+}
+
+static int deliver(const struct args *a, const struct buf *out, struct err *e)
+{
+    if (a->out)
+        return file_replace(a->out, out->p, out->len, e);
+    if (fwrite(out->p, 1, out->len, stdout) != out->len)
+        return err_sys(e, E_IO, "cannot write standard output");
+    return 0;
+}
+
+static int run(struct args *a, char **operand, int n, struct err *e)
+{
+    struct buf out = { 0 };
+    int rc = check_args(a, n, e);
+
+    a->ppl.data.path = a->file;
+    a->ppl.data.form = (enum corpus_form)a->form;
+    a->ppl.data.force = a->force;
+    a->ppl.protocol = (enum protocol)a->protocol;
+    a->ppl.device = devices[a->device];
+    a->ppl.threads = (int)a->threads;
+    if (rc == 0)
+        rc = a->table ? run_table(a, operand, n, &out, e) : run_ppl(a, &out, e);
+    if (rc == 0)
+        rc = deliver(a, &out, e);
+    buf_free(&out);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct args a = { .rope = "0", .ppl = { .batch_tokens = 8192 } };
+    const struct opt opts[] = {
+        OPT_HEADING("what to measure"),
+        { 0, "ppl", "FILE", OPT_STR, &a.file, 0, 0, "shards, raw u16 ids, or text; - is text" },
+        { 0, "model", "DIR", OPT_STR, &a.ppl.model, 0, 0, "model folder (Hugging Face)" },
+        { 0, "adapter", "DIR", OPT_STR, &a.ppl.adapter, 0, 0, "LoRA adapter for it (PEFT)" },
+        { 0, "ctx", "LIST", OPT_STR, &a.ctx, 0, 0, "contexts, 8k,16k [the model's own]" },
+        { 0, "protocol", "longlora|stride|nonoverlap", OPT_ENUM, &a.protocol, 0, 0,
+          "how windows are laid and averaged [longlora]" },
+        { 0, "step", "N", OPT_TOKENS, &a.ppl.step, 1, 0x1p31,
+          "tokens from window to window [256]" },
+        { 0, "max-windows", "N", OPT_I64, &a.ppl.max_windows, 0, 0x1p52,
+          "only so many, spread evenly; 0: all [0]" },
+        { 0, "max-tokens", "N", OPT_TOKENS, &a.ppl.data.max_tokens, 0, 0x1p52,
+          "only so many from the start of the data; 0: all [0]" },
+        { 0, "join", NULL, OPT_FLAG, &a.ppl.join, 0, 0,
+          "let windows cross documents (longlora always does)" },
+        { 0, "rope-factor", "F", OPT_STR, &a.rope, 0, 0,
+          "scale RoPE linearly: a number, auto, or 0: as it is [0]" },
+        OPT_HEADING("the data"),
+        { 0, "form", "auto|shards|raw|text", OPT_ENUM, &a.form, 0, 0,
+          "what FILE is, where looking at it is not enough [auto]" },
+        { 0, "split", "NAME", OPT_STR, &a.ppl.data.split, 0, 0,
+          "split of a shards folder [validation, else train]" },
+        { 't', "tokenizer", "FILE", OPT_STR, &a.ppl.data.tokenizer, 0, 0,
+          "SentencePiece model for text [the model folder's]" },
+        { 0, "bos", NULL, OPT_FLAG, &a.ppl.data.add_bos, 0, 0, "put a BOS before text" },
+        OPT_HEADING("results"),
+        { 'l', "label", "NAME", OPT_STR, &a.ppl.label, 0, 0,
+          "name in tables and plots [the folder's]" },
+        { 0, "by-position", NULL, OPT_FLAG, &a.by_position, 0, 0,
+          "also perplexity by the number of tokens before" },
+        { 0, "json", NULL, OPT_FLAG, &a.json, 0, 0, "one JSON object in place of the table" },
+        { 'o', "output", "FILE", OPT_STR, &a.out, 0, 0, "write the result there [-]" },
+        { 0, "table", NULL, OPT_FLAG, &a.table, 0, 0,
+          "compare results: operands are files written by --json" },
+        { 0, "chart", NULL, OPT_FLAG, &a.chart, 0, 0, "draw a chart below the table" },
+        { 0, "plot", "FILE", OPT_STR, &a.plot, 0, 0, "draw to .png, .svg or .pdf by gnuplot" },
+        { 0, "title", "TEXT", OPT_STR, &a.title, 0, 0, "title of chart and plot [perplexity]" },
+        { 'f', "force", NULL, OPT_FLAG, &a.force, 0, 0,
+          "replace output files; accept data of another tokenizer" },
+        OPT_HEADING("the machine"),
+        { 0, "device", "auto|cpu|cuda", OPT_ENUM, &a.device, 0, 0, "where to compute [auto]" },
+        { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024, "threads; 0: all processors [0]" },
+        { 0, "batch-tokens", "N", OPT_TOKENS, &a.ppl.batch_tokens, 1, 0x1p31,
+          "tokens computed at once, or one window [8k]" },
+        { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "warnings and errors only" },
+        { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more" },
+        OPT_END
+    };
+    const struct cmd cmd = {
+        "leval", "--ppl FILE --model DIR [--adapter DIR] [--ctx LIST] | --table FILE ...",
+        "Perplexity of a model at each of several contexts, with dense attention.",
+        "  leval --ppl pg19.val --model Llama-2-7b-hf --adapter adapter/ --ctx 8k,16k,32k\n"
+        "  leval --ppl book.txt --model Llama-2-7b-hf --ctx 4k,8k --protocol stride --chart\n"
+        "  leval --ppl shards/ --model base/ --ctx 512,1k,2k --json > base.json\n"
+        "  leval --table base.json lora.json longlora.json --plot ppl.png\n", opts
+    };
+    struct err e = { 0 };
+    bool done;
+    int rc = opt_parse(&cmd, argc, argv, &done, &e);
+
+    log_init(cmd.name, a.quiet ? -1 : a.verbose);
+    if (rc >= 0 && !done)
+        rc = run(&a, argv + 1, rc, &e);
+    return cmd_exit(&cmd, rc, &e);
+}

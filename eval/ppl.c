@@ -1,0 +1,244 @@
+/* eval/ppl.c - see ppl.h. */
+#include "eval/ppl.h"
+
+#include "base/log.h"
+#include "formats/adapter.h"
+#include "formats/weights.h"
+#include "model/model.h"
+#include "model/rope.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct job {
+    const struct ppl_options *o;
+    struct result *r;
+    struct llama_config c;
+    struct weights *w;
+    struct adapter *a;
+    struct corpus *data;
+    struct device d;
+    bool have_device;
+    struct model *m;
+    int64_t rows; /* the model was opened for */
+    struct window_spec spec[RESULT_ROWS];
+    struct window_list list[RESULT_ROWS];
+};
+
+/* The last name of a path, without slashes at its end. */
+static void last_name(const char *path, char *out, size_t cap)
+{
+    size_t n = strlen(path), from;
+
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    for (from = n; from > 0 && path[from - 1] != '/';)
+        from--;
+    snprintf(out, cap, "%.*s", (int)(n - from), path + from);
+}
+
+static void describe_rope(const struct rope_config *p, char *out, size_t cap)
+{
+    if (p->type == ROPE_DEFAULT)
+        snprintf(out, cap, "default");
+    else
+        snprintf(out, cap, "%s %g", p->type == ROPE_LINEAR ? "linear" : "llama3", p->factor);
+}
+
+static int open_weights(struct job *j, struct err *e)
+{
+    int rc = weights_open(&j->w, j->o->model, e);
+
+    if (rc == 0 && j->o->adapter)
+        rc = adapter_open(&j->a, j->o->adapter, weights_config(j->w), e);
+    if (rc < 0)
+        return rc;
+    j->c = j->a ? *adapter_model_config(j->a) : *weights_config(j->w);
+    return 0;
+}
+
+/* Contexts, and the RoPE they are measured with. */
+static int settle_context(struct job *j, struct err *e)
+{
+    const struct ppl_options *o = j->o;
+    int64_t longest = 0, had = j->c.context;
+    int rc;
+
+    j->r->n = o->n_ctx ? o->n_ctx : 1;
+    for (int64_t i = 0; i < j->r->n; i++) {
+        int64_t ctx = o->n_ctx ? o->ctx[i] : j->c.context;
+
+        j->spec[i] = (struct window_spec){ o->protocol, ctx, o->step, o->max_windows };
+        longest = ctx > longest ? ctx : longest;
+    }
+    if (o->rope_factor > 0 && j->a && j->c.rope.type != ROPE_DEFAULT)
+        log_warn("the adapter's own RoPE scaling is multiplied by --rope-factor %g",
+                 o->rope_factor);
+    if (o->rope_factor != 0) {
+        rc = rope_extend(&j->c, longest, o->rope_factor > 0 ? o->rope_factor : 0, e);
+        if (rc < 0)
+            return rc;
+    }
+    if (longest > j->c.context)
+        log_info("contexts above the model's %" PRId64 " are computed as they are, without "
+                 "further scaling", j->c.context);
+    else if (j->c.context != had)
+        log_info("RoPE scaled: context %" PRId64 " becomes %" PRId64, had, j->c.context);
+    return 0;
+}
+
+static int open_data(struct job *j, struct err *e)
+{
+    struct corpus_options d = j->o->data;
+    char *own = d.tokenizer ? NULL : weights_tokenizer_path(j->o->model);
+    int rc;
+
+    if (!d.tokenizer)
+        d.tokenizer = own;
+    d.vocab = j->c.vocab;
+    rc = corpus_open(&j->data, &d, e);
+    if (rc == 0 && *corpus_warning(j->data))
+        log_warn("%s", corpus_warning(j->data));
+    if (rc == 0)
+        log_info("data '%s': %s%s%s, %" PRId64 " tokens, %" PRId64 " documents", d.path,
+                 corpus_form(j->data), *corpus_split(j->data) ? ", split " : "",
+                 corpus_split(j->data), corpus_tokens(j->data), corpus_docs(j->data));
+    free(own);
+    return rc;
+}
+
+static int list_windows(struct job *j, struct err *e)
+{
+    for (int64_t i = 0; i < j->r->n; i++) {
+        int64_t longest;
+        int rc = score_windows(&j->list[i], j->data, &j->spec[i], j->o->join, &longest, e);
+
+        if (rc < 0)
+            return rc;
+        if (longest < j->spec[i].ctx)
+            log_warn("ctx %" PRId64 ": the longest document has only %" PRId64 " tokens%s",
+                     j->spec[i].ctx, longest,
+                     corpus_docs(j->data) > 1 ? "; --join makes one stream of all" : "");
+    }
+    return 0;
+}
+
+static int open_model(struct job *j, struct err *e)
+{
+    struct model_options mo;
+    int64_t longest = 1;
+    char size[24];
+    int rc;
+
+    for (int64_t i = 0; i < j->r->n; i++)
+        longest = j->list[i].longest > longest ? j->list[i].longest : longest;
+    if ((rc = device_open(&j->d, j->o->device, j->o->threads, e)) < 0)
+        return rc;
+    j->have_device = true;
+    log_info("device %s: %s", j->d.name, j->d.detail);
+    model_defaults(&mo);
+    mo.mode = TRAIN_NONE;
+    mo.ctx = longest;
+    mo.seqs = j->o->batch_tokens / longest > 1 ? j->o->batch_tokens / longest : 1;
+    j->rows = mo.ctx * mo.seqs;
+    if ((rc = model_open(&j->m, &j->d, &j->c, &mo, e)) < 0)
+        return rc;
+    log_debug("memory: %s, %" PRId64 " tokens at once",
+              fmt_bytes((double)model_memory(j->m)->total, size, sizeof size), j->rows);
+    if ((rc = model_load(j->m, j->w, 0, e)) == 0 && j->a)
+        rc = model_load_adapter(j->m, j->a, e);
+    return rc;
+}
+
+struct told {
+    const struct window_list *l;
+    double start;
+};
+
+static void tell(void *arg, const struct score *s)
+{
+    const struct told *t = arg;
+    double spent, left;
+    char eta[24];
+
+    if (!log_progress_due())
+        return;
+    spent = now_s() - t->start;
+    left = s->windows ? spent * (double)(t->l->n - s->windows) / (double)s->windows : 0;
+    log_progress("ctx %" PRId64 "  window %" PRId64 "/%" PRId64 "  ppl %.4f  %.0f tokens/s  ETA %s",
+                 s->ctx, s->windows, t->l->n, score_ppl(s),
+                 spent > 0 ? (double)s->read / spent : 0, fmt_duration(left, eta, sizeof eta));
+}
+
+static int score_all(struct job *j, struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = 0; i < j->r->n && rc == 0; i++) {
+        const struct window_list *l = &j->list[i];
+        struct told t = { l, now_s() };
+        int64_t rows = l->longest > j->o->batch_tokens ? l->longest : j->o->batch_tokens;
+
+        log_info("ctx %" PRId64 ": %" PRId64 " windows of %" PRId64 ", %" PRId64 " predictions",
+                 j->spec[i].ctx, l->n, l->all, l->scored);
+        rc = score_run(&j->r->row[i], j->m, rows < j->rows ? rows : j->rows, j->data,
+                       &j->spec[i], l, tell, &t, e);
+        if (rc == 0 && log_progress_due())
+            tell(&t, &j->r->row[i]);
+        log_progress_end();
+    }
+    return rc < 0 ? err_within(e, "'%s'", j->o->data.path) : 0;
+}
+
+static void describe(struct job *j)
+{
+    const struct ppl_options *o = j->o;
+    struct result *r = j->r;
+
+    if (o->label)
+        snprintf(r->label, sizeof r->label, "%s", o->label);
+    else
+        last_name(o->adapter ? o->adapter : o->model, r->label, sizeof r->label);
+    snprintf(r->model, sizeof r->model, "%s", o->model);
+    snprintf(r->adapter, sizeof r->adapter, "%s", o->adapter ? o->adapter : "");
+    snprintf(r->data, sizeof r->data, "%s", o->data.path);
+    snprintf(r->form, sizeof r->form, "%s", corpus_form(j->data));
+    snprintf(r->split, sizeof r->split, "%s", corpus_split(j->data));
+    snprintf(r->protocol, sizeof r->protocol, "%s", protocol_name(o->protocol));
+    snprintf(r->device, sizeof r->device, "%s, %s", j->d.name, j->d.detail);
+    describe_rope(&j->c.rope, r->rope, sizeof r->rope);
+    r->context = j->c.context;
+    r->data_tokens = corpus_tokens(j->data);
+    r->data_docs = corpus_docs(j->data);
+    r->data_hash = corpus_hash(j->data);
+    r->joined = o->join || o->protocol == PROTO_LONGLORA;
+}
+
+int ppl_run(struct result *r, const struct ppl_options *o, struct err *e)
+{
+    struct job *j = calloc(1, sizeof *j);
+    int rc;
+
+    memset(r, 0, sizeof *r);
+    if (!j)
+        return err_set(e, E_SYS, "out of memory");
+    j->o = o;
+    j->r = r;
+    if ((rc = open_weights(j, e)) == 0 && (rc = settle_context(j, e)) == 0 &&
+        (rc = open_data(j, e)) == 0 && (rc = list_windows(j, e)) == 0 &&
+        (rc = open_model(j, e)) == 0 && (rc = score_all(j, e)) == 0)
+        describe(j);
+    for (int i = 0; i < RESULT_ROWS; i++)
+        windows_free(&j->list[i]);
+    model_close(j->m);
+    if (j->have_device)
+        j->d.close(&j->d);
+    corpus_close(j->data);
+    adapter_close(j->a);
+    weights_close(j->w);
+    free(j);
+    return rc;
+}

@@ -1,0 +1,256 @@
+/* eval/score.c - see score.h. */
+#include "eval/score.h"
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+double score_ppl(const struct score *s) { return exp(s->loss); }
+double score_word_ppl(const struct score *s)
+{
+    return s->words > 0 ? exp(s->loss * (double)s->tokens / s->words) : 0;
+}
+double score_byte_ppl(const struct score *s)
+{
+    return s->bytes > 0 ? exp(s->loss * (double)s->tokens / s->bytes) : 0;
+}
+double score_bits_per_byte(const struct score *s)
+{
+    return s->bytes > 0 ? s->loss * (double)s->tokens / s->bytes / M_LN2 : 0;
+}
+
+/* One stretch a document, or one for all. */
+static int stretches(struct corpus *c, bool one, struct stretch **out, int64_t *n,
+                     int64_t *longest, struct err *e)
+{
+    struct stretch *s;
+    struct corpus_doc d;
+    size_t bytes;
+    int rc;
+
+    *n = one ? 1 : corpus_docs(c);
+    *longest = 0;
+    if (!mul_ok((size_t)*n + 1, sizeof *s, &bytes) || !(s = malloc(bytes)))
+        return err_set(e, E_SYS, "out of memory for %" PRId64 " documents", *n);
+    s[0] = (struct stretch){ 0, corpus_tokens(c) };
+    for (int64_t i = 0; i < *n; i++) {
+        if (!one) {
+            if ((rc = corpus_doc(c, i, &d, e)) < 0) {
+                free(s);
+                return rc;
+            }
+            s[i] = (struct stretch){ d.start, d.n };
+        }
+        if (s[i].n > *longest)
+            *longest = s[i].n;
+    }
+    *out = s;
+    return 0;
+}
+
+int score_windows(struct window_list *l, struct corpus *c, const struct window_spec *spec,
+                  bool join, int64_t *longest, struct err *e)
+{
+    struct stretch *s = NULL;
+    int64_t n;
+    int rc = stretches(c, join || spec->protocol == PROTO_LONGLORA, &s, &n, longest, e);
+
+    memset(l, 0, sizeof *l);
+    if (rc < 0)
+        return rc;
+    rc = windows_build(l, spec, s, n, e);
+    free(s);
+    if (rc < 0 || l->n > 0)
+        return rc;
+    if (corpus_tokens(c) < 2)
+        return err_set(e, E_DATA, "%" PRId64 " tokens: nothing to predict", corpus_tokens(c));
+    if (spec->protocol != PROTO_LONGLORA)
+        return err_set(e, E_DATA, "no document has two tokens: nothing to predict");
+    err_set(e, E_DATA, "%" PRId64 " tokens are fewer than one window of %" PRId64,
+            corpus_tokens(c), spec->ctx);
+    return err_hint(e, "give more data, a --ctx up to %" PRId64 ", or --protocol nonoverlap",
+                    corpus_tokens(c));
+}
+
+struct run {
+    struct score *s;
+    struct model *m;
+    struct corpus *c;
+    const struct window_spec *spec;
+    int32_t *ids, *targets;
+    float *nll;
+    struct segments seg;
+    struct text_share text;
+    double mean_sum;         /* of the windows' means */
+    int64_t last_doc;        /* documents are counted as windows ascend */
+    int64_t whole;           /* tokens of the documents counted */
+};
+
+/* Puts windows w[0 .. n) into the batch, len rows each. */
+static int fill(struct run *r, const struct window *w, int64_t n, int64_t len, struct err *e)
+{
+    for (int64_t q = 0; q < n; q++) {
+        int32_t *ids = r->ids + q * len, *t = r->targets + q * len;
+        int rc = corpus_read(r->c, w[q].start, w[q].len, ids, e);
+
+        if (rc < 0)
+            return rc;
+        for (int64_t i = w[q].len; i < len; i++)
+            ids[i] = 0;
+        for (int64_t i = 0; i < len; i++)
+            t[i] = i + 1 >= w[q].from && i + 1 < w[q].len ? ids[i + 1] : -1;
+    }
+    return 0;
+}
+
+/* Documents under tokens [from, to), which begin no earlier than those counted before. */
+static int count_docs(struct run *r, int64_t from, int64_t to, struct err *e)
+{
+    struct corpus_doc d;
+    int rc;
+
+    for (int64_t i = r->last_doc; i < corpus_docs(r->c); i++) {
+        if ((rc = corpus_doc(r->c, i, &d, e)) < 0)
+            return rc;
+        if (d.start >= to)
+            break;
+        if (d.start + d.n <= from)
+            continue;
+        if (i > r->last_doc || r->s->docs == 0) {
+            r->s->docs++;
+            r->whole += d.whole;
+        }
+        r->last_doc = i;
+    }
+    return 0;
+}
+
+/* The text behind the window's scored tokens. A document's first token, which nothing could
+ * predict, rides with the others: so a document scored once throughout counts whole. */
+static int add_text(struct run *r, const struct window *w, struct err *e)
+{
+    int64_t first = w->start + w->from;
+    struct corpus_doc d;
+    int rc;
+
+    if (w->from == 1 && r->spec->protocol != PROTO_LONGLORA) {
+        if ((rc = corpus_doc(r->c, corpus_doc_at(r->c, w->start), &d, e)) < 0)
+            return rc;
+        if (d.start == w->start)
+            first = w->start;
+    }
+    return corpus_text(r->c, first, w->start + w->len, &r->text, e);
+}
+
+/* Adds one scored window: nll has its rows. */
+static int add_window(struct run *r, const struct window *w, const float *nll, struct err *e)
+{
+    struct score *s = r->s;
+    double sum = 0;
+    int rc;
+
+    for (int64_t i = w->from; i < w->len; i++) {
+        struct score_bucket *b = &s->bucket[63 - __builtin_clzll((uint64_t)i)];
+
+        sum += (double)nll[i - 1];
+        b->nll += (double)nll[i - 1];
+        b->n++;
+    }
+    if (!isfinite(sum)) {
+        err_set(e, E_DATA, "the loss of the window at token %" PRId64 " is not finite",
+                w->start);
+        return err_hint(e, "the model's weights hold values that are not numbers or overflow");
+    }
+    s->nll += sum;
+    r->mean_sum += sum / (double)(w->len - w->from);
+    s->tokens += w->len - w->from;
+    s->read += w->len;
+    s->windows++;
+    s->loss = r->spec->protocol == PROTO_LONGLORA ? r->mean_sum / (double)s->windows
+                                                  : s->nll / (double)s->tokens;
+    if ((rc = count_docs(r, w->start + w->from, w->start + w->len, e)) < 0)
+        return rc;
+    return add_text(r, w, e);
+}
+
+/* How many of the n windows at w go together: their longest sets the length of each. */
+static int64_t together(const struct window *w, int64_t n, int64_t rows, int64_t *len)
+{
+    int64_t k = 0;
+
+    *len = 0;
+    while (k < n) {
+        int64_t most = w[k].len > *len ? w[k].len : *len;
+
+        if (k > 0 && most > rows / (k + 1))
+            break;
+        *len = most;
+        k++;
+    }
+    return k;
+}
+
+static int score_batch(struct run *r, const struct window *w, int64_t n, int64_t len,
+                       struct err *e)
+{
+    struct batch b = { n, len, r->ids, r->targets, &r->seg, r->nll };
+    double sum;
+    int64_t scored;
+    int rc;
+
+    if ((rc = fill(r, w, n, len, e)) < 0 ||
+        (rc = segments_build(&r->seg, ATTN_DENSE, n, len, len, NULL, 0, e)) < 0 ||
+        (rc = model_forward(r->m, &b, &sum, &scored, e)) < 0)
+        return rc;
+    for (int64_t q = 0; q < n && rc == 0; q++)
+        rc = add_window(r, &w[q], r->nll + q * len, e);
+    return rc;
+}
+
+static int open_run(struct run *r, int64_t rows, struct err *e)
+{
+    size_t n;
+
+    if (rows < 1 || !mul_ok((size_t)rows, sizeof *r->nll, &n) || !(r->ids = malloc(n)) ||
+        !(r->targets = malloc(n)) || !(r->nll = malloc(n)))
+        return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens at once", rows);
+    return 0;
+}
+
+int score_run(struct score *s, struct model *m, int64_t rows, struct corpus *c,
+              const struct window_spec *spec, const struct window_list *l,
+              score_progress *progress, void *arg, struct err *e)
+{
+    struct run r = { .s = s, .m = m, .c = c, .spec = spec };
+    double start = now_s();
+    int rc;
+
+    *s = (struct score){ .ctx = spec->ctx, .windows_all = l->all,
+                         .step = spec->step ? spec->step
+                                            : windows_default_step(spec->protocol, spec->ctx) };
+    if (l->longest > rows)
+        return err_set(e, E_BUG, "a window of %" PRId64 " tokens, room for %" PRId64, l->longest,
+                       rows);
+    rc = open_run(&r, rows, e);
+    for (int64_t i = 0, n, len; i < l->n && rc == 0; i += n) {
+        n = together(l->v + i, l->n - i, rows, &len);
+        rc = score_batch(&r, l->v + i, n, len, e);
+        s->seconds = now_s() - start;
+        if (progress && rc == 0)
+            progress(arg, s);
+    }
+    if (rc == 0 && !r.text.unknown) {
+        s->bytes = r.text.bytes;
+        s->words = r.text.words;
+        s->text_exact = spec->protocol != PROTO_LONGLORA && r.text.tokens == r.whole;
+    }
+    segments_free(&r.seg);
+    free(r.ids);
+    free(r.targets);
+    free(r.nll);
+    return rc;
+}

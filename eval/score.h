@@ -1,0 +1,57 @@
+/* eval/score.h - the perplexity of a model over a corpus at one context. */
+#ifndef EVAL_SCORE_H
+#define EVAL_SCORE_H
+#include "base/err.h"
+#include "eval/corpus.h"
+#include "eval/windows.h"
+#include "model/model.h"
+#include <stdbool.h>
+#include <stdint.h>
+C_BEGIN
+
+/* Bucket b holds predictions of tokens that have 2^b to 2^(b+1) - 1 tokens before them. */
+enum { SCORE_BUCKETS = 40 };
+struct score_bucket {
+    double nll;
+    int64_t n;
+};
+
+struct score {
+    int64_t ctx, step, windows, windows_all; /* scored; of so many the protocol has */
+    int64_t tokens;         /* predictions scored */
+    int64_t read;           /* tokens the model was given */
+    int64_t docs;           /* documents that scored tokens belong to */
+    double nll;             /* sum over predictions, nats, float64 in order */
+    double loss;            /* mean: over windows (longlora), over tokens (others) */
+    double bytes, words;    /* text behind the scored tokens; 0 unknown */
+    bool text_exact;        /* whole documents; else shared out over their tokens */
+    double seconds;
+    struct score_bucket bucket[SCORE_BUCKETS];
+};
+/* exp(loss); inf where that is beyond a double. */
+double score_ppl(const struct score *s);
+/* Word perplexity exp(loss * tokens / words), the same by byte, and bits a byte: 0 unknown. */
+double score_word_ppl(const struct score *s);
+double score_byte_ppl(const struct score *s);
+double score_bits_per_byte(const struct score *s);
+
+/* Windows of the corpus under spec; join treats all documents as one stream (longlora always
+ * does). E_DATA when there is nothing to score, naming what the data has. *longest_doc: tokens
+ * of the longest stretch. */
+int score_windows(struct window_list *l, struct corpus *c, const struct window_spec *spec,
+                  bool join, int64_t *longest, struct err *e);
+
+/* Called after every batch: windows and predictions so far, nll so far. */
+typedef void score_progress(void *arg, const struct score *so_far);
+
+/* Scores the windows: several at once, as many as the rows (seqs * ctx of its options) that
+ * the model was opened with allow. Always dense attention; a window shorter than others of
+ * its batch is padded behind its end, where causality keeps it from mattering. The sums are
+ * float64 in the order of the windows, so equal inputs give equal bits for any number of
+ * threads. E_DATA for a loss that is not finite, naming the window. */
+int score_run(struct score *s, struct model *m, int64_t rows, struct corpus *c,
+              const struct window_spec *spec, const struct window_list *l,
+              score_progress *progress, void *arg, struct err *e);
+
+C_END
+#endif
