@@ -1,0 +1,118 @@
+/* train/budget.c - see budget.h. */
+#include "train/budget.h"
+
+#include "base/log.h"
+#include "train/rows.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE_BYTES ((size_t)1 << 20) /* of a checkpoint, moved or hashed at once */
+
+static int64_t status_field(const char *key)
+{
+    char line[256];
+    int64_t kib = 0;
+    FILE *f = fopen("/proc/self/status", "re");
+
+    if (!f)
+        return 0;
+    while (fgets(line, sizeof line, f))
+        if (strncmp(line, key, strlen(key)) == 0)
+            kib = strtoll(line + strlen(key), NULL, 10);
+    fclose(f);
+    return kib * 1024;
+}
+
+int64_t budget_rss(void) { return status_field("VmRSS:"); }
+int64_t budget_peak_rss(void) { return status_field("VmHWM:"); }
+
+/* A matrix product of the shapes to come makes the library touch the buffers it packs into. */
+static int warm_up(struct device *d, const struct llama_config *c, int64_t rows, struct err *e)
+{
+    int64_t dim = c->dim < 1024 ? c->dim : 1024, n = rows < 1024 ? rows : 1024;
+    size_t es = dtype_bytes(d->act);
+    void *a, *b, *y;
+    struct op_gemm g = { .trans_b = true, .m = n, .n = dim, .k = dim, .alpha = 1,
+                         .lda = dim, .ldb = dim, .ldc = dim, .c_type = d->act };
+    int rc = d->alloc(d, (size_t)(n * dim) * es, &a, e);
+
+    if (rc < 0)
+        return rc;
+    if ((rc = d->alloc(d, (size_t)(dim * dim) * es, &b, e)) == 0) {
+        if ((rc = d->alloc(d, (size_t)(n * dim) * es, &y, e)) == 0) {
+            g.a = a, g.b = b, g.c = y;
+            if ((rc = d->gemm(d, &g)) < 0)
+                err_set(e, rc, "a matrix product failed on '%s'", d->name);
+            else
+                rc = d->sync(d, e);
+            d->release(d, y);
+        }
+        d->release(d, b);
+    }
+    d->release(d, a);
+    return rc;
+}
+
+int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
+                const struct model_options *o, size_t mapped, struct err *e)
+{
+    size_t load, run, piece;
+    int rc = model_plan(d, c, o, &b->model, e);
+
+    if (rc == 0)
+        rc = warm_up(d, c, o->seqs * o->ctx, e);
+    if (rc < 0)
+        return rc;
+    b->process = (size_t)budget_rss();
+    piece = b->model.trained < PIECE_BYTES ? b->model.trained : PIECE_BYTES;
+    b->host = rows_bytes(o->ctx, o->seqs) + 2 * piece;
+    b->mapped = mapped;
+    load = b->model.frozen + b->model.trained + mapped;
+    run = b->model.total + b->host;
+    b->peak = b->process + (load > run ? load : run);
+    return 0;
+}
+
+static void line(FILE *f, const char *name, size_t nbytes, const char *what)
+{
+    char text[32];
+
+    fprintf(f, "%-10s %12s  %s\n", name, fmt_bytes((double)nbytes, text, sizeof text), what);
+}
+
+void budget_print(const struct budget *b, FILE *f)
+{
+    const struct memory_plan *p = &b->model;
+    char saved[96];
+
+    snprintf(saved, sizeof saved,
+             "activations for the backward; %" PRId64 " of %" PRId64 " layers kept", p->keep_layers,
+             p->layers);
+    line(f, "frozen", p->frozen, "weights that are not trained");
+    line(f, "trained", p->trained, "weights that are, and their copies");
+    line(f, "gradients", p->gradients, "of the trained weights");
+    line(f, "moments", p->moments, "AdamW's two");
+    line(f, "saved", p->saved, saved);
+    line(f, "work", p->work, "buffers of one layer, of the loss, token ids");
+    line(f, "host", b->host, "rows of data, pieces of a checkpoint");
+    line(f, "process", b->process, "program and libraries");
+    line(f, "mapped", b->mapped, "base weights while they are loaded");
+    line(f, "peak", b->peak, "predicted: loading or training, whichever is more");
+}
+
+json_t *budget_json(const struct budget *b)
+{
+    const struct memory_plan *p = &b->model;
+
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "frozen_bytes",
+                     (json_int_t)p->frozen, "trained_bytes", (json_int_t)p->trained,
+                     "gradient_bytes", (json_int_t)p->gradients, "moment_bytes",
+                     (json_int_t)p->moments, "saved_bytes", (json_int_t)p->saved, "work_bytes",
+                     (json_int_t)p->work, "host_bytes", (json_int_t)b->host, "process_bytes",
+                     (json_int_t)b->process, "mapped_bytes", (json_int_t)b->mapped,
+                     "peak_bytes", (json_int_t)b->peak, "keep_layers",
+                     (json_int_t)p->keep_layers, "layers", (json_int_t)p->layers, "params",
+                     (json_int_t)p->params, "trained_params", (json_int_t)p->trained_params);
+}

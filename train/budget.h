@@ -1,0 +1,35 @@
+/* train/budget.h - the memory that a run will take, said before it does, and what it took. */
+#ifndef TRAIN_BUDGET_H
+#define TRAIN_BUDGET_H
+#include "base/err.h"
+#include "model/model.h"
+#include "train/settings.h"
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+C_BEGIN
+
+/* Resident bytes of this process, now and at most so far; 0 where /proc does not say. */
+int64_t budget_rss(void);
+int64_t budget_peak_rss(void);
+
+/* Bytes. The peak is the larger of loading (base weights are copied from mapped files, whose
+ * pages count too) and training, when everything of the model's plan is in use. */
+struct budget {
+    struct memory_plan model;
+    size_t process; /* program, libraries, the matrix library's buffers: measured */
+    size_t host;    /* rows of the data, pieces of a checkpoint on their way */
+    size_t mapped;  /* the largest part of the base's files that is mapped at once */
+    size_t peak;
+};
+
+/* Called with the device and the data open, the model not: plans, and measures the process
+ * after a matrix product that makes the library take its buffers. E_CONFIG, E_DEVICE. */
+int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
+                const struct model_options *o, size_t mapped, struct err *e);
+/* A table for people. */
+void budget_print(const struct budget *b, FILE *f);
+json_t *budget_json(const struct budget *b);
+
+C_END
+#endif

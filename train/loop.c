@@ -1,0 +1,116 @@
+/* train/loop.c - the steps of a run: metrics, progress, checkpoints, signals. */
+#include "train/run.h"
+
+#include "base/log.h"
+#include "formats/checkpoint.h"
+#include "train/state.h"
+#include "train/stop.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int save(struct run *r, struct err *e)
+{
+    struct checkpoint c = { .step = r->p.step, .updates = r->p.updates, .skipped = r->p.skipped,
+                            .streak = r->p.streak, .data_hash = dataset_hash(r->data),
+                            .tokens = r->p.step * r->t.order.batch * r->t.order.ctx };
+    int rc;
+
+    if (r->saved == r->p.step || r->p.step == 0)
+        return 0;
+    snprintf(c.device, sizeof c.device, "%s %s", r->device.name, r->device.detail);
+    if ((rc = update_finite(&r->t, e)) < 0 || (rc = metrics_sync(&r->metrics, e)) < 0)
+        return rc;
+    if (!(c.run = json_dumps(r->run, JSON_REAL_PRECISION(17))))
+        return err_set(e, E_SYS, "out of memory");
+    if ((rc = state_save(&r->device, model_trained(r->t.m), r->root, &c, r->s->keep, e)) == 0)
+        r->saved = r->p.step;
+    checkpoint_free(&c);
+    return rc;
+}
+
+static void report(struct run *r, const struct metrics_line *l, double eta_s)
+{
+    char eta[16], mem[16];
+    bool plain = r->s->log_every > 0 && (l->step % r->s->log_every == 0 || l->step == 1 ||
+                                         l->step == r->s->steps);
+
+    if (log_progress_due())
+        log_progress("step %" PRId64 "/%" PRId64 "  loss %.4f  lr %.3g  %.0f tokens/s  %s left  %s",
+                     l->step, r->s->steps, l->loss, l->lr, l->tok_s,
+                     fmt_duration(eta_s, eta, sizeof eta),
+                     fmt_bytes((double)l->mem_bytes, mem, sizeof mem));
+    if (plain && !isatty(STDERR_FILENO))
+        log_info("step=%" PRId64 " loss=%.4f grad_norm=%.4g lr=%.4g tok_s=%.0f step_ms=%.0f "
+                 "gemm=%.2f mem=%" PRId64 " eta_s=%.0f",
+                 l->step, l->loss, l->grad_norm, l->lr, l->tok_s, l->step_s * 1e3,
+                 l->gemm_fraction, l->mem_bytes, eta_s);
+    if (l->has_val)
+        log_info("step=%" PRId64 " val_loss=%.4f", l->step, l->val_loss);
+}
+
+static int one_step(struct run *r, double *mean_s, struct err *e)
+{
+    struct metrics_line l = { 0 };
+    struct step_result s;
+    double start = now_s(), gemm = r->device.gemm_s;
+    int64_t tokens = r->t.order.batch * r->t.order.ctx;
+    int rc = update_step(&r->t, &r->p, &s, e);
+
+    if (rc < 0)
+        return rc;
+    l.step_s = now_s() - start;
+    *mean_s = *mean_s > 0 ? 0.9 * *mean_s + 0.1 * l.step_s : l.step_s;
+    r->trained_s += l.step_s;
+    r->trained_tokens += tokens;
+    r->last_loss = s.loss;
+    l.step = r->p.step, l.tokens = r->p.step * tokens, l.scored = s.scored;
+    l.skipped = r->p.skipped, l.epoch = order_epoch(&r->t.order, r->p.step);
+    l.loss = s.loss, l.grad_norm = s.grad_norm, l.lr = s.lr;
+    l.tok_s = (double)tokens / fmax(l.step_s, 1e-9);
+    l.gemm_fraction = (r->device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
+    l.mem_bytes = budget_rss();
+    if (r->val && (l.step % r->s->val_every == 0 || l.step == r->s->steps)) {
+        l.has_val = true;
+        if ((rc = update_validate(&r->t, r->val, r->s->val_rows, &l.val_loss, e)) < 0)
+            return rc;
+    }
+    report(r, &l, (double)(r->s->steps - l.step) * *mean_s);
+    if (r->p.streak > 0)
+        log_warn("step %" PRId64 ": loss %g, gradient norm %g: skipped, no weight changed",
+                 l.step, l.loss, l.grad_norm);
+    return metrics_write(&r->metrics, &l, e);
+}
+
+int run_loop(struct run *r, struct err *e)
+{
+    double mean_s = 0;
+    int rc = 0, sig = 0;
+
+    while (rc == 0 && r->p.step < r->s->steps && !(sig = stop_asked())) {
+        if ((rc = one_step(r, &mean_s, e)) < 0)
+            break;
+        if (r->p.streak >= RUN_MAX_STREAK) {
+            err_set(e, E_NO, "loss or gradient not finite in %d steps in a row, the last of them "
+                             "step %" PRId64 "; nothing of them reached a weight or a checkpoint",
+                    RUN_MAX_STREAK, r->p.step);
+            rc = err_hint(e, "look for bad values in the base (linfo), or lower --lr; the last "
+                             "checkpoint is step %" PRId64, r->saved);
+        } else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps) {
+            rc = save(r, e);
+        }
+    }
+    log_progress_end();
+    if (rc == 0 && sig && (rc = save(r, e)) == 0) {
+        err_set(e, E_AGAIN, "stopped by SIG%s after step %" PRId64 " of %" PRId64 "%s",
+                sigabbrev_np(sig), r->p.step, r->s->steps,
+                r->saved ? ", checkpoint published" : "");
+        rc = err_hint(e, "the same command goes on from there");
+    }
+    return rc;
+}

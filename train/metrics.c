@@ -1,0 +1,129 @@
+/* train/metrics.c - see metrics.h. */
+#include "train/metrics.h"
+
+#include "base/bytes.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HEAD "{\"step\":"
+
+/* Bytes of the lines that stay: steps 1, 2, .. step, whole and in order. -1: not ours. */
+static int64_t keep_bytes(FILE *f, int64_t step, int64_t *kept)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    int64_t keep = 0;
+    ssize_t n;
+
+    *kept = 0;
+    while ((n = getline(&line, &cap, f)) > 0) {
+        size_t head = (size_t)n < sizeof HEAD - 1 ? (size_t)n : sizeof HEAD - 1;
+        if (memcmp(line, HEAD, head) != 0) {
+            keep = *kept ? keep : -1;
+            break;
+        }
+        if (line[n - 1] != '\n' || head < sizeof HEAD - 1 ||
+            strtoll(line + head, NULL, 10) != *kept + 1 || *kept == step)
+            break;
+        ++*kept;
+        keep += n;
+    }
+    free(line);
+    return keep;
+}
+
+int metrics_open(struct metrics *m, const char *path, int64_t step, int64_t *kept,
+                 struct err *e)
+{
+    struct stat st;
+    int64_t keep;
+    FILE *f;
+
+    m->path = path;
+    *kept = step;
+    if (strcmp(path, "-") == 0) {
+        m->fd = STDOUT_FILENO;
+        return 0;
+    }
+    if ((m->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) < 0)
+        return err_sys(e, E_CREATE, "cannot open '%s'", path);
+    if (fstat(m->fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return 0; /* a pipe or /dev/full: only written to */
+    if (!(f = fopen(path, "re"))) {
+        metrics_close(m);
+        return err_sys(e, E_CREATE, "cannot read '%s'", path);
+    }
+    keep = keep_bytes(f, step, kept);
+    fclose(f);
+    if (keep < 0) {
+        metrics_close(m);
+        err_set(e, E_CREATE, "'%s' is there and is not a metrics log", path);
+        return err_hint(e, "name another file with --metrics");
+    }
+    if (keep < st.st_size && ftruncate(m->fd, keep) < 0) {
+        metrics_close(m);
+        return err_sys(e, E_CREATE, "cannot cut '%s'", path);
+    }
+    return 0;
+}
+
+/* JSON has no NaN. Nine digits tell every float32 apart; loss_hex has the whole double. */
+static int add_number(struct buf *b, const char *key, double v, struct err *e)
+{
+    return isfinite(v) ? buf_printf(b, e, ",\"%s\":%.9g", key, v)
+                       : buf_printf(b, e, ",\"%s\":null", key);
+}
+
+int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e)
+{
+    struct buf b = { 0 };
+    int rc = buf_printf(&b, e,
+                        HEAD "%" PRId64 ",\"epoch\":%.4f,\"tokens\":%" PRId64
+                             ",\"scored\":%" PRId64,
+                        l->step, l->epoch, l->tokens, l->scored);
+
+    if (rc == 0)
+        rc = add_number(&b, "loss", l->loss, e);
+    if (rc == 0)
+        rc = buf_printf(&b, e, ",\"loss_hex\":\"%a\"", l->loss);
+    if (rc == 0)
+        rc = add_number(&b, "grad_norm", l->grad_norm, e);
+    if (rc == 0)
+        rc = add_number(&b, "lr", l->lr, e);
+    if (rc == 0)
+        rc = buf_printf(&b, e, ",\"skipped\":%" PRId64, l->skipped);
+    if (rc == 0 && l->has_val && (rc = add_number(&b, "val_loss", l->val_loss, e)) == 0)
+        rc = buf_printf(&b, e, ",\"val_hex\":\"%a\"", l->val_loss);
+    if (rc == 0)
+        rc = buf_printf(&b, e,
+                        ",\"tok_s\":%.1f,\"step_ms\":%.1f,\"gemm_fraction\":%.3f,"
+                        "\"mem\":%" PRId64 "}\n",
+                        l->tok_s, l->step_s * 1e3, l->gemm_fraction, l->mem_bytes);
+    if (rc == 0)
+        rc = file_write_all(m->fd, b.p, b.len, m->path, e);
+    buf_free(&b);
+    return rc;
+}
+
+int metrics_sync(struct metrics *m, struct err *e)
+{
+    if (fsync(m->fd) < 0 && errno != EINVAL && errno != EROFS && errno != ENOTSUP)
+        return err_sys(e, E_IO, "cannot sync '%s'", m->path);
+    return 0;
+}
+
+void metrics_close(struct metrics *m)
+{
+    if (m->fd > STDERR_FILENO)
+        close(m->fd);
+    m->fd = -1;
+}

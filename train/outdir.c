@@ -1,0 +1,273 @@
+/* train/outdir.c - see outdir.h. */
+#include "train/outdir.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "formats/tokenizer.h"
+#include "train/state.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What a run keeps of itself, then its results; the tokenizer, last, may be anyone's. */
+static const char *const ours[] = {
+    "options.json", "metrics.jsonl", "summary.json", "adapter_config.json",
+    "adapter_model.safetensors", "config.json", "model.safetensors", "tokenizer.model",
+};
+enum { N_OURS = sizeof ours / sizeof *ours, FIRST_RESULT = 3, LAST_RESULT = N_OURS - 2 };
+
+static bool has(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    bool yes = path_exists(path);
+
+    free(path);
+    return yes;
+}
+
+static int remove_file(const char *folder, const char *name, struct err *e)
+{
+    char *path = path_join(folder, name);
+    int rc = 0;
+
+    if (unlink(path) < 0 && errno != ENOENT)
+        rc = err_sys(e, E_CREATE, "cannot remove '%s'", path);
+    free(path);
+    return rc;
+}
+
+/* "config.json.tmp1234": what a writer of one of our files leaves when killed. */
+static bool is_left_over(const char *name)
+{
+    for (int i = 0; i < N_OURS; i++) {
+        size_t n = strlen(ours[i]);
+        if (strncmp(name, ours[i], n) == 0 && strncmp(name + n, ".tmp", 4) == 0 &&
+            isdigit((unsigned char)name[n + 4]) &&
+            strspn(name + n + 4, "0123456789") == strlen(name + n + 4))
+            return true;
+    }
+    return false;
+}
+
+static int sweep(const char *out, struct err *e)
+{
+    DIR *d = opendir(out);
+    struct dirent *f;
+    int rc = 0;
+
+    if (!d)
+        return err_sys(e, E_CREATE, "cannot list '%s'", out);
+    while (rc == 0 && (f = readdir(d)))
+        if (is_left_over(f->d_name))
+            rc = remove_file(out, f->d_name, e);
+    closedir(d);
+    return rc;
+}
+
+static int refuse_foreign(const struct settings *s, struct err *e)
+{
+    struct stat a, b;
+
+    if (s->model && stat(s->model, &a) == 0 && stat(s->out, &b) == 0 && a.st_dev == b.st_dev &&
+        a.st_ino == b.st_ino)
+        return err_set(e, E_USAGE, "'%s' is the base model's own folder: give another with -o",
+                       s->out);
+    if (s->anew || has(s->out, "options.json"))
+        return 0;
+    for (int i = FIRST_RESULT; i <= LAST_RESULT; i++)
+        if (has(s->out, ours[i])) {
+            err_set(e, E_CREATE, "'%s' holds '%s', which no run of ltrain left there", s->out,
+                    ours[i]);
+            return err_hint(e, "give another folder with -o, or replace what is there with -f");
+        }
+    return 0;
+}
+
+static int wipe(const char *out, struct err *e)
+{
+    char *root = path_join(out, "checkpoints");
+    bool results = has(out, "options.json");
+    int rc = dir_remove(root, e);
+
+    for (int i = N_OURS - 1; rc == 0 && i >= 0; i--)
+        if (i < FIRST_RESULT || results)
+            rc = remove_file(out, ours[i], e);
+    free(root);
+    return rc;
+}
+
+int outdir_open(const struct settings *s, int *lock, struct err *e)
+{
+    int rc = dir_make(s->out, e);
+
+    *lock = -1;
+    if (rc < 0)
+        return rc;
+    if ((*lock = open(s->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return err_sys(e, E_CREATE, "cannot open the folder '%s'", s->out);
+    if (flock(*lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return err_set(e, E_CREATE, "another ltrain is writing to '%s'", s->out);
+    if (access(s->out, W_OK) < 0)
+        return err_sys(e, E_CREATE, "cannot write to '%s'", s->out);
+    if ((rc = refuse_foreign(s, e)) == 0 && s->anew)
+        rc = wipe(s->out, e);
+    return rc == 0 ? sweep(s->out, e) : rc;
+}
+
+/* ---- results ---- */
+
+struct values {
+    struct device *d;
+    const struct trained *t;
+    float *copy; /* of one tensor, where the device's memory is not the host's */
+    bool failed;
+};
+
+static const float *value_at(void *ctx, int64_t i)
+{
+    struct values *v = ctx;
+    const struct param *p = &v->t->params[i];
+
+    if (!v->copy)
+        return v->t->w + p->offset;
+    if (v->d->to_host(v->d, v->copy, v->t->w + p->offset, (size_t)p->count * sizeof(float)) < 0)
+        v->failed = true;
+    return v->copy;
+}
+
+static int write_adapter(const struct settings *s, struct device *d, struct model *m,
+                         const char *like, struct err *e)
+{
+    struct adapter_config a = { .rank = s->rank, .alpha = s->alpha };
+    struct values v = { .d = d, .t = model_trained(m) };
+    int64_t largest = 0;
+    int rc;
+
+    snprintf(a.base, sizeof a.base, "%s", s->model);
+    if ((rc = settings_targets(s->targets, a.target, e)) < 0)
+        return rc;
+    if (s->mode == 2)
+        a.saved[TK_EMBED] = a.saved[TK_NORM1] = a.saved[TK_NORM2] = a.saved[TK_NORM] = true;
+    for (int64_t i = 0; i < v.t->n_params; i++)
+        largest = v.t->params[i].count > largest ? v.t->params[i].count : largest;
+    if (strcmp(d->name, "cpu") != 0 && !(v.copy = malloc((size_t)largest * sizeof(float))))
+        return err_set(e, E_SYS, "out of memory");
+    rc = adapter_write(s->out, &a, model_config(m), like, value_at, &v, e);
+    if (rc == 0 && v.failed)
+        rc = err_set(e, E_DEVICE, "cannot read the adapter from '%s'", d->name);
+    free(v.copy);
+    return rc;
+}
+
+static int write_weights(const struct settings *s, struct device *d, struct model *m,
+                         struct err *e)
+{
+    static const enum st_dtype dtypes[] = { ST_F32, ST_BF16, ST_F16 };
+    const struct llama_config *c = model_config(m);
+    const struct trained *t = model_trained(m);
+    char *path = path_join(s->out, "model.safetensors");
+    struct tensor_spec *spec = calloc((size_t)t->n_params, sizeof *spec);
+    struct st_decl *decl = calloc((size_t)t->n_params, sizeof *decl);
+    struct st_writer *w = NULL;
+    int rc = spec && decl ? 0 : err_set(e, E_SYS, "out of memory");
+
+    if (rc == 0 && t->n_params != config_tensors(c))
+        rc = err_set(e, E_BUG, "not every tensor was trained");
+    for (int64_t i = 0; rc == 0 && i < t->n_params; i++) {
+        config_tensor(c, i, &spec[i]);
+        decl[i] = (struct st_decl){ .name = spec[i].name, .dtype = dtypes[s->dtype],
+                                    .dims = spec[i].dims,
+                                    .shape = { spec[i].shape[0], spec[i].shape[1] } };
+    }
+    if (rc == 0 && (rc = st_create(&w, path, decl, t->n_params, e)) == 0) {
+        for (int64_t i = 0; rc == 0 && i < t->n_params; i++)
+            rc = state_write(d, w, t->w + t->params[i].offset, t->params[i].count, e);
+        if (rc == 0)
+            rc = st_finish(w, e);
+        else
+            st_abandon(w);
+    }
+    free(decl);
+    free(spec);
+    free(path);
+    return rc;
+}
+
+/* The tokenizer of a fresh model is the data's: named by the user, or where it was then. */
+static int copy_tokenizer(const struct settings *s, const struct token_info *info,
+                          struct err *e)
+{
+    const char *from = s->tokenizer ? s->tokenizer : info ? info->tokenizer : "";
+    struct tokenizer *t = NULL;
+    struct err why = { 0 };
+    char *tmp, *to;
+    int rc = tokenizer_open(&t, from, s->tokenizer ? e : &why);
+
+    if (rc == 0 && info && *info->fingerprint &&
+        strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0)
+        rc = err_set(s->tokenizer ? e : &why, E_CONFIG,
+                     "'%s' is not the tokenizer that the data was made with", from);
+    tokenizer_close(t);
+    if (rc < 0) {
+        if (!s->tokenizer)
+            log_info("no tokenizer copied: the data's is not at hand (--tokenizer FILE)");
+        return s->tokenizer ? rc : 0;
+    }
+    to = path_join(s->out, "tokenizer.model");
+    if (asprintf(&tmp, "%s.tmp%ld", to, (long)getpid()) < 0)
+        abort();
+    if ((rc = file_copy(from, tmp, e)) == 0)
+        rc = file_publish(tmp, to, e);
+    if (rc < 0)
+        unlink(tmp);
+    free(tmp);
+    free(to);
+    return rc;
+}
+
+static int write_model(const struct settings *s, struct device *d, struct model *m,
+                       const struct token_info *info, const char *like, struct err *e)
+{
+    static const char *const names[] = { "float32", "bfloat16", "float16" };
+    char *config = path_join(s->out, "config.json");
+    int rc = write_weights(s, d, m, e);
+
+    if (rc == 0 && s->model)
+        rc = weights_copy_side_files(s->model, s->out, e);
+    if (rc == 0 && (s->init || s->tokenizer))
+        rc = copy_tokenizer(s, info, e);
+    if (rc == 0)
+        rc = config_write(model_config(m), like, names[s->dtype], config, e);
+    free(config);
+    return rc;
+}
+
+int outdir_results(const struct settings *s, struct device *d, struct model *m,
+                   const struct token_info *info, struct err *e)
+{
+    char *like = s->init ? strdup(s->init) : path_join(s->model, "config.json");
+    int rc;
+
+    if (!like)
+        return err_set(e, E_SYS, "out of memory");
+    rc = s->mode > 0 ? write_adapter(s, d, m, like, e) : write_model(s, d, m, info, like, e);
+    free(like);
+    return rc;
+}
+
+bool outdir_done(const struct settings *s)
+{
+    return has(s->out, "config.json") &&
+           (s->mode > 0 ? has(s->out, "adapter_config.json") &&
+                              has(s->out, "adapter_model.safetensors")
+                        : has(s->out, "model.safetensors"));
+}

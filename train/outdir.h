@@ -1,0 +1,25 @@
+/* train/outdir.h - the folder a run leaves: who may write there, and its final files. */
+#ifndef TRAIN_OUTDIR_H
+#define TRAIN_OUTDIR_H
+#include "base/err.h"
+#include "formats/dataset.h"
+#include "model/model.h"
+#include "train/settings.h"
+#include <stdbool.h>
+C_BEGIN
+
+/* Makes OUT and locks it against another ltrain (*lock: close it at the end), removes what
+ * killed writers left, and with s->anew what an earlier run left. E_CREATE: locked, cannot be
+ * made, or holds a model that is not ltrain's; E_USAGE: it is the folder of the base. */
+int outdir_open(const struct settings *s, int *lock, struct err *e);
+
+/* LoRA modes: the adapter. Full: a model folder, tokenizer files copied from the base, or for
+ * a fresh model the one --tokenizer names or the data was made with. Each file by rename, the
+ * configuration last. */
+int outdir_results(const struct settings *s, struct device *d, struct model *m,
+                   const struct token_info *info, struct err *e);
+/* The final files of such a run are there. */
+bool outdir_done(const struct settings *s);
+
+C_END
+#endif

@@ -1,0 +1,109 @@
+/* train/rows.c - see rows.h. */
+#include "train/rows.h"
+
+#include "base/bytes.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t rows_bytes(int64_t ctx, int64_t cap)
+{
+    return (size_t)ctx * (size_t)cap * 2 * sizeof(int32_t) + (size_t)ctx;
+}
+
+int rows_open(struct rows *r, int64_t ctx, int64_t cap, int64_t vocab, bool apart,
+              struct err *e)
+{
+    size_t n, nbytes;
+
+    memset(r, 0, sizeof *r);
+    r->ctx = ctx, r->cap = cap, r->vocab = vocab, r->apart = apart;
+    if (ctx < 1 || cap < 1 || !mul_ok((size_t)ctx, (size_t)cap, &n) ||
+        !mul_ok(n, sizeof(int32_t), &nbytes) || nbytes > PTRDIFF_MAX / 4)
+        return err_set(e, E_CONFIG, "%" PRId64 " rows of %" PRId64 " tokens are too many", cap,
+                       ctx);
+    r->ids = malloc(nbytes);
+    r->targets = malloc(nbytes);
+    r->mask = malloc((size_t)ctx);
+    if (r->ids && r->targets && r->mask)
+        return 0;
+    rows_close(r);
+    return err_set(e, E_SYS, "out of memory for %" PRId64 " rows of %" PRId64 " tokens", cap,
+                   ctx);
+}
+
+void rows_close(struct rows *r)
+{
+    free(r->ids);
+    free(r->targets);
+    free(r->mask);
+    free(r->starts);
+    memset(r, 0, sizeof *r);
+}
+
+static int add_start(struct rows *r, int64_t row, struct err *e)
+{
+    if (r->n_starts == r->cap_starts) {
+        int64_t cap = r->cap_starts ? 2 * r->cap_starts : 64;
+        int64_t *grown = realloc(r->starts, (size_t)cap * sizeof *grown);
+        if (!grown)
+            return err_set(e, E_SYS, "out of memory");
+        r->starts = grown;
+        r->cap_starts = cap;
+    }
+    r->starts[r->n_starts++] = row;
+    return 0;
+}
+
+/* Documents that begin inside the row, its own first token apart; empty ones do not count. */
+static int find_starts(struct rows *r, int64_t at, struct dataset *d, int64_t first,
+                       struct err *e)
+{
+    struct dataset_doc doc;
+    int64_t last = first;
+    int rc;
+
+    for (int64_t i = dataset_doc_at(d, first) + 1; i < dataset_docs(d); i++) {
+        if ((rc = dataset_doc(d, i, &doc, e)) < 0)
+            return rc;
+        if (doc.start >= first + r->ctx)
+            break;
+        if (doc.n_ids == 0 || doc.start <= last)
+            continue;
+        last = doc.start;
+        if ((rc = add_start(r, at * r->ctx + (last - first), e)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_t *scored,
+              struct err *e)
+{
+    int32_t *ids = r->ids + at * r->ctx, *targets = r->targets + at * r->ctx;
+    int64_t first = row * r->ctx, before;
+    int rc = dataset_read(d, first, r->ctx, ids, r->mask, e);
+
+    if (rc < 0)
+        return rc;
+    if (at == 0)
+        r->n_starts = 0;
+    before = r->n_starts;
+    for (int64_t i = 0; i < r->ctx; i++)
+        if (ids[i] < 0 || ids[i] >= r->vocab)
+            return err_set(e, E_DATA,
+                           "token %" PRId64 " of the data is %" PRId32 ", the model has %" PRId64
+                           " ids",
+                           first + i, ids[i], r->vocab);
+    for (int64_t i = 0; i + 1 < r->ctx; i++)
+        targets[i] = r->mask[i + 1] ? -1 : ids[i + 1];
+    targets[r->ctx - 1] = -1;
+    if (r->apart && (rc = find_starts(r, at, d, first, e)) < 0)
+        return rc;
+    for (int64_t i = before; i < r->n_starts; i++)
+        r->targets[r->starts[i] - 1] = -1;
+    for (int64_t i = 0; i < r->ctx; i++)
+        *scored += targets[i] >= 0;
+    return 0;
+}

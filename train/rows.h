@@ -1,0 +1,36 @@
+/* train/rows.h - rows of the data set as the ids and targets of a step. */
+#ifndef TRAIN_ROWS_H
+#define TRAIN_ROWS_H
+#include "base/err.h"
+#include "formats/dataset.h"
+#include <stdbool.h>
+#include <stdint.h>
+C_BEGIN
+
+/*
+ * Up to cap sequences of ctx tokens, laid end to end. targets[i] is ids[i + 1] inside the row;
+ * -1 (not scored) at the row's last token, where the next token is masked (a prompt), and,
+ * when documents are kept apart, where the next token opens another document.
+ */
+struct rows {
+    int64_t ctx, cap, vocab;
+    bool apart;         /* documents are kept apart: fill doc_starts */
+    int32_t *ids, *targets;
+    uint8_t *mask;      /* scratch of one row */
+    int64_t *starts;    /* ascending: row numbers where a document begins inside a sequence */
+    int64_t n_starts, cap_starts;
+};
+
+/* Bytes that rows_open allocates. */
+size_t rows_bytes(int64_t ctx, int64_t cap);
+int rows_open(struct rows *r, int64_t ctx, int64_t cap, int64_t vocab, bool apart,
+              struct err *e);
+void rows_close(struct rows *r);
+
+/* Sequence number at (0 .. cap-1, in ascending order: at 0 forgets the starts) becomes row
+ * 'row' of d. *scored += targets that count. E_DATA: damage, or an id not below vocab. */
+int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_t *scored,
+              struct err *e);
+
+C_END
+#endif

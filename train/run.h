@@ -1,0 +1,52 @@
+/* train/run.h - a training run from its settings to its results. */
+#ifndef TRAIN_RUN_H
+#define TRAIN_RUN_H
+#include "base/err.h"
+#include "train/budget.h"
+#include "train/metrics.h"
+#include "train/settings.h"
+#include "train/update.h"
+#include <jansson.h>
+C_BEGIN
+
+#define RUN_MAX_STREAK 3 /* steps in a row that are not finite, then the run stops (E_NO) */
+
+/* Everything that is open during a run. Zero it before run_open; run_close takes any state. */
+struct run {
+    struct settings *s;
+    struct device device;
+    bool has_device;
+    struct llama_config config; /* as extended */
+    int64_t base_context;
+    struct model_options options;
+    struct weights *weights;    /* NULL with --init, and once they are loaded */
+    struct dataset *data, *val;
+    struct budget budget;
+    struct trainer t;
+    struct progress p;
+    struct metrics metrics;
+    json_t *run;                /* settings_run */
+    char *root;                 /* OUT/checkpoints */
+    int lock;
+    int64_t resumed, saved;     /* step it went on from, last step published */
+    double last_loss, started_s, trained_s;
+    int64_t trained_tokens;     /* in this process */
+};
+
+/* Opens model files and data, resolves the settings, opens the device and plans: everything
+ * that can be refused before memory is taken or a file is written. */
+int run_open(struct run *r, struct settings *s, struct err *e);
+/* Opens OUT, finds and checks a checkpoint. *done: the run was complete already. */
+int run_begin(struct run *r, bool *done, struct err *e);
+/* Loads the model, goes on from the checkpoint that run_begin found, writes options.json,
+ * trains to the last step and publishes. E_AGAIN after a signal, with a checkpoint. */
+int run_train(struct run *r, int argc, char **argv, struct err *e);
+/* OUT/summary.json of the run, as text; malloc'ed, NULL where there is none. */
+char *run_summary(const struct run *r);
+void run_close(struct run *r);
+
+/* loop.c: steps until the last one or a signal. */
+int run_loop(struct run *r, struct err *e);
+
+C_END
+#endif

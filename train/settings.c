@@ -1,0 +1,310 @@
+/* train/settings.c - see settings.h. */
+#include "train/settings.h"
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/opt.h"
+#include "formats/json.h"
+#include "model/rope.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MICRO_TOKENS 8192 /* computed at once unless --micro says otherwise */
+
+static const char *const target_names[TK_HEAD + 1] = {
+    [TK_Q] = "q", [TK_K] = "k", [TK_V] = "v", [TK_O] = "o",
+    [TK_GATE] = "gate", [TK_UP] = "up", [TK_DOWN] = "down",
+};
+
+void settings_defaults(struct settings *s)
+{
+    *s = (struct settings){
+        .device = "auto", .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
+        .attention = -1, .ctx = -1,
+        .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
+        .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
+        .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
+    };
+}
+
+const char *settings_mode(int mode)
+{
+    return mode == 0 ? "full" : mode == 1 ? "lora" : "lora+";
+}
+
+enum train_mode settings_train_mode(int mode)
+{
+    return mode == 0 ? TRAIN_FULL : mode == 1 ? TRAIN_LORA : TRAIN_LORA_PLUS;
+}
+
+struct schedule settings_schedule(const struct settings *s)
+{
+    return (struct schedule){ .kind = (enum schedule_kind)s->schedule, .lr = s->lr,
+                              .min_lr = s->min_lr, .warmup = s->warmup, .steps = s->steps };
+}
+
+int settings_targets(const char *list, bool target[TK_HEAD + 1], struct err *e)
+{
+    memset(target, 0, (TK_HEAD + 1) * sizeof *target);
+    for (const char *p = list;; p++) {
+        size_t n = strcspn(p, ",");
+        int k = 0;
+        while (k <= TK_HEAD && !(target_names[k] && strlen(target_names[k]) == n &&
+                                 memcmp(target_names[k], p, n) == 0))
+            k++;
+        if (k > TK_HEAD)
+            return err_set(e, E_USAGE, "'%.*s' in --targets is none of q, k, v, o, gate, up, down",
+                           (int)n, p);
+        if (target[k])
+            return err_set(e, E_USAGE, "'%.*s' is twice in --targets", (int)n, p);
+        target[k] = true;
+        p += n;
+        if (*p == '\0')
+            return 0;
+    }
+}
+
+int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e)
+{
+    char top[32];
+    const char *slash = strchr(ratio, '/');
+    int64_t a, b;
+    double f;
+
+    if (slash && slash - ratio < (int)sizeof top) {
+        snprintf(top, sizeof top, "%.*s", (int)(slash - ratio), ratio);
+        if (num_i64(top, &a) && num_i64(slash + 1, &b) && a > 0 && b >= a && b <= INT_MAX) {
+            *group = ctx * a / b;
+            return 0;
+        }
+    } else if (!slash && num_f64(ratio, &f) && f > 0 && f <= 1) {
+        *group = (int64_t)floor((double)ctx * f);
+        return 0;
+    }
+    return err_set(e, E_USAGE, "--group-ratio '%s' is not a share of the context (1/4, 0.25)",
+                   ratio);
+}
+
+int settings_check(const struct settings *s, struct err *e)
+{
+    bool target[TK_HEAD + 1];
+    int64_t group;
+
+    if (!s->data && !s->plan)
+        return err_set(e, E_USAGE, "no data given, try --help");
+    if (!s->model == !s->init)
+        return err_set(e, E_USAGE, "give one of --model FOLDER and --init config.json");
+    if (!s->out && !s->plan)
+        return err_set(e, E_USAGE, "no folder for the results given (-o)");
+    if (s->init && s->mode > 0) {
+        err_set(e, E_USAGE, "--mode %s trains parts of a model that is there, --init makes one",
+                settings_mode(s->mode));
+        return err_hint(e, "give --model, or --mode full");
+    }
+    if (s->steps >= 0 && s->epochs > 0)
+        return err_set(e, E_USAGE, "--steps and --epochs say the same thing: give one");
+    if (s->group >= 0 && s->group_ratio)
+        return err_set(e, E_USAGE, "--group and --group-ratio say the same thing: give one");
+    if (s->micro > s->batch)
+        return err_set(e, E_USAGE, "--micro %" PRId64 " is more than --batch %" PRId64, s->micro,
+                       s->batch);
+    if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
+        return E_USAGE;
+    return settings_targets(s->targets, target, e);
+}
+
+static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
+{
+    int rc = 0;
+
+    if (s->attention == ATTN_DENSE) {
+        s->group = s->ctx;
+        return 0;
+    }
+    if (s->group < 0)
+        rc = settings_ratio(s->group_ratio ? s->group_ratio : "1/4", s->ctx, &s->group, e);
+    if (rc < 0)
+        return rc;
+    if (s->group < 2 || s->group > s->ctx) {
+        err_set(e, E_CONFIG, "a group of %" PRId64 " tokens in a context of %" PRId64
+                             ": it must be 2 to the context",
+                s->group, s->ctx);
+        return err_hint(e, "give --group, --group-ratio or --attention dense");
+    }
+    if (s->ctx % s->group)
+        snprintf(note, (size_t)cap,
+                 "the context, %" PRId64 " tokens, is not divisible by the group, %" PRId64
+                 ": the last group takes the rest",
+                 s->ctx, s->group);
+    return 0;
+}
+
+int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
+                     struct model_options *o, char *note, int cap, struct err *e)
+{
+    int rc;
+
+    *note = '\0';
+    if (s->mode < 0)
+        s->mode = s->init ? 0 : 2;
+    if (s->ctx < 0)
+        s->ctx = c->context;
+    if (s->attention < 0) /* the cheap pattern is for extending a model that can attend */
+        s->attention = s->init && s->group < 0 && !s->group_ratio ? ATTN_DENSE : ATTN_S2;
+    if ((rc = resolve_group(s, note, cap, e)) < 0 ||
+        (rc = rope_extend(c, s->ctx, s->rope_factor, e)) < 0)
+        return rc;
+    if (s->micro < 0)
+        s->micro = MICRO_TOKENS / s->ctx;
+    s->micro = s->micro < 1 ? 1 : s->micro > s->batch ? s->batch : s->micro;
+    if (s->epochs > 0 && data_tokens >= s->ctx) {
+        double n = ceil(s->epochs * (double)(data_tokens / s->ctx) / (double)s->batch);
+        if (n > 1e12)
+            return err_set(e, E_CONFIG, "--epochs %g is too many", s->epochs);
+        s->steps = (int64_t)n;
+    }
+    if (s->steps < 0)
+        s->steps = 1000;
+    model_defaults(o);
+    o->mode = settings_train_mode(s->mode);
+    o->rank = s->rank, o->alpha = s->alpha;
+    o->ctx = s->ctx, o->seqs = s->micro;
+    o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
+    return settings_targets(s->targets, o->target, e);
+}
+
+/* ---- what a checkpoint must agree with ---- */
+
+static void put(json_t *o, const char *key, json_t *value)
+{
+    json_object_set_new(o, key, value);
+}
+
+json_t *settings_run(const struct settings *s, const struct llama_config *c,
+                     const char *model_id, const char *device)
+{
+    json_t *o = json_object();
+
+    put(o, s->init ? "fresh" : "base", json_string(model_id));
+    put(o, "mode", json_string(settings_mode(s->mode)));
+    if (s->mode > 0) {
+        put(o, "rank", json_integer(s->rank));
+        put(o, "alpha", json_real(s->alpha));
+        put(o, "targets", json_string(s->targets));
+    }
+    put(o, "ctx", json_integer(s->ctx));
+    put(o, "attention", json_string(s->attention == ATTN_DENSE ? "dense" : "s2"));
+    put(o, "group", json_integer(s->group));
+    put(o, "rope_type", json_integer(c->rope.type));
+    put(o, "rope_factor", json_real(c->rope.factor));
+    put(o, "mask_documents", json_boolean(s->apart));
+    put(o, "batch", json_integer(s->batch));
+    put(o, "micro", json_integer(s->micro)); /* sums in another order round differently */
+    put(o, "lr", json_real(s->lr));
+    put(o, "warmup", json_integer(s->warmup));
+    put(o, "schedule", json_string(s->schedule == SCHEDULE_COSINE ? "cosine" : "constant"));
+    if (s->schedule == SCHEDULE_COSINE) { /* a constant rate may go on beyond its end */
+        put(o, "steps", json_integer(s->steps));
+        put(o, "min_lr", json_real(s->min_lr));
+    }
+    put(o, "decay", json_real(s->decay));
+    put(o, "beta1", json_real(s->beta1));
+    put(o, "beta2", json_real(s->beta2));
+    put(o, "eps", json_real(s->eps));
+    put(o, "clip", json_real(s->clip));
+    put(o, "seed", json_integer(s->seed));
+    put(o, "device", json_string(device));
+    return o;
+}
+
+static char *shown(const json_t *v)
+{
+    return v ? json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6)) : strdup("absent");
+}
+
+int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e)
+{
+    const json_t *both[2] = { now, was };
+    const char *key;
+    json_t *unused;
+
+    for (int i = 0; i < 2; i++)
+        json_object_foreach((json_t *)both[i], key, unused) {
+            const json_t *a = json_object_get(was, key), *b = json_object_get(now, key);
+            char *sa, *sb;
+            bool same = json_is_number(a) && json_is_number(b)
+                            ? json_number_value(a) == json_number_value(b)
+                            : json_equal(a, b);
+            if (same)
+                continue;
+            sa = shown(a), sb = shown(b);
+            err_set(e, E_CONFIG, "'%s' was made with '%s' %s, this run has %s", folder, key,
+                    sa ? sa : "?", sb ? sb : "?");
+            free(sa);
+            free(sb);
+            return err_hint(e, "repeat the command that began it, start anew with -f, or give "
+                               "another folder (-o)");
+        }
+    return 0;
+}
+
+static void put_text(json_t *o, const char *key, const char *text)
+{
+    if (text)
+        put(o, key, json_string(text));
+}
+
+static json_t *options_object(const struct settings *s)
+{
+    static const char *const dtypes[] = { "float32", "bfloat16", "float16" };
+    json_t *o = json_object();
+
+    put_text(o, "data", s->data);
+    put_text(o, "split", s->split);
+    put_text(o, "model", s->model);
+    put_text(o, "init", s->init);
+    put_text(o, "out", s->out);
+    put_text(o, "tokenizer", s->tokenizer);
+    put_text(o, "metrics", s->metrics);
+    put_text(o, "val", s->val);
+    put(o, "steps", json_integer(s->steps));
+    put(o, "save_every", json_integer(s->save_every));
+    put(o, "keep", json_integer(s->keep));
+    put(o, "val_every", json_integer(s->val_every));
+    put(o, "val_rows", json_integer(s->val_rows));
+    put(o, "threads", json_integer(s->threads));
+    put(o, "memory", json_integer(s->memory_bytes));
+    put(o, "keep_layers", json_integer(s->keep_layers));
+    put(o, "dtype", json_string(dtypes[s->dtype]));
+    return o;
+}
+
+int settings_save(const struct settings *s, const struct llama_config *c, const json_t *run,
+                  int argc, char **argv, const char *path, struct err *e)
+{
+    json_t *o = json_object(), *args = json_array(), *all = options_object(s);
+    char folder[PATH_MAX];
+    int rc;
+
+    put(o, "format", json_string("longlora-options"));
+    put(o, "version", json_integer(1));
+    put(o, "longlora", json_string(LONGLORA_VERSION));
+    for (int i = 0; i < argc; i++)
+        json_array_append_new(args, json_string(argv[i]));
+    put(o, "command", args);
+    if (getcwd(folder, sizeof folder))
+        put_text(o, "folder", folder);
+    json_object_update(all, (json_t *)run);
+    put(o, "options", all);
+    put(o, "context", json_integer(c->context));
+    put(o, "params", json_integer(config_params(c)));
+    rc = js_save(o, path, e);
+    json_decref(o);
+    return rc;
+}

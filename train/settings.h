@@ -1,0 +1,72 @@
+/* train/settings.h - what a run was asked to do, resolved against its model and its data. */
+#ifndef TRAIN_SETTINGS_H
+#define TRAIN_SETTINGS_H
+#include "base/err.h"
+#include "formats/config.h"
+#include "formats/weights.h"
+#include "model/model.h"
+#include "train/schedule.h"
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+C_BEGIN
+
+/* -1 (or NULL, or a NaN) in a field with "by": the user gave none, and settings_resolve fills
+ * it in. Strings point into argv. */
+struct settings {
+    const char *data, *model, *init, *out;
+    const char *split, *val, *tokenizer, *device, *metrics;
+    int mode;            /* 0 full, 1 lora, 2 lora+; by: full with --init, else lora+ */
+    int64_t rank;
+    double alpha;
+    const char *targets; /* q,k,v,o */
+    int attention;       /* enum attention_kind; by: dense with --init and no group, else s2 */
+    int64_t ctx;         /* by: the model's context */
+    int64_t group;       /* tokens; by: group_ratio of ctx */
+    const char *group_ratio; /* "1/4", "0.25" */
+    double rope_factor;  /* 0: the reference's rule */
+    bool apart;          /* attention does not cross documents */
+    int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */
+    int64_t steps;       /* by: 1000, or epochs */
+    double epochs;       /* 0: not given */
+    double lr, min_lr;
+    int64_t warmup;
+    int schedule;        /* enum schedule_kind */
+    double decay, beta1, beta2, eps, clip;
+    int64_t seed;
+    int64_t save_every, keep, log_every, val_every, val_rows;
+    int64_t threads, memory_bytes, keep_layers;
+    int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
+    bool plan, anew, any_tokenizer, json, quiet, verbose;
+};
+void settings_defaults(struct settings *s); /* the paper's */
+
+/* The combination of options, before any file is opened. E_USAGE. */
+int settings_check(const struct settings *s, struct err *e);
+/* Fills in what depends on the model, c becomes the extended configuration and *o what the
+ * model is opened with. rows: sequences that the data has, 0 when there is no data (--plan).
+ * E_CONFIG. note (cap bytes): a warning for people, or "". */
+int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
+                     struct model_options *o, char *note, int cap, struct err *e);
+
+/* "q,k,v,o,gate,up,down" in any order to kinds. E_USAGE naming the word. */
+int settings_targets(const char *list, bool target[TK_HEAD + 1], struct err *e);
+/* "1/4" or "0.25" of ctx, in (0, 1], rounded down. E_USAGE. */
+int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e);
+struct schedule settings_schedule(const struct settings *s);
+const char *settings_mode(int mode);           /* "full", "lora", "lora+" */
+enum train_mode settings_train_mode(int mode);
+
+/* A flat object of the settings that change results, for checkpoints; the caller decrefs.
+ * model_id names the base weights or the fresh configuration. NULL when out of memory. */
+json_t *settings_run(const struct settings *s, const struct llama_config *c,
+                     const char *model_id, const char *device);
+/* Where a checkpoint's object and this run's differ: E_CONFIG naming the first setting, what
+ * it was and what it is. */
+int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e);
+/* OUT/options.json: the command and every option as resolved, enough to run again. */
+int settings_save(const struct settings *s, const struct llama_config *c, const json_t *run,
+                  int argc, char **argv, const char *path, struct err *e);
+
+C_END
+#endif

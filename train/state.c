@@ -1,0 +1,152 @@
+/* train/state.c - see state.h. */
+#include "train/state.h"
+
+#include "base/file.h"
+#include "formats/safetensors.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define STATE_FILE "state.safetensors"
+#define PIECE ((int64_t)1 << 18) /* floats moved at once */
+
+static const char part_letter[] = { 'w', 'm', 'v' };
+
+static float *part_of(const struct trained *t, int part)
+{
+    return part == 0 ? t->w : part == 1 ? t->m : t->v;
+}
+
+int state_write(struct device *d, struct st_writer *w, const float *from, int64_t n,
+                struct err *e)
+{
+    float *piece = malloc((size_t)PIECE * sizeof *piece);
+    int rc = piece ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int64_t i = 0, k; rc == 0 && i < n; i += k) {
+        k = n - i < PIECE ? n - i : PIECE;
+        if ((rc = d->to_host(d, piece, from + i, (size_t)k * sizeof *piece)) < 0)
+            err_set(e, rc, "cannot read trained values from '%s'", d->name);
+        else
+            rc = st_write_f32(w, piece, k, e);
+    }
+    free(piece);
+    return rc;
+}
+
+/* w.NAME of every parameter, then m.NAME, then v.NAME. *names is one block. */
+static int declare(const struct trained *t, struct st_decl **decl, char **names, struct err *e)
+{
+    const size_t len = sizeof t->params->name + 2;
+    int64_t n = 3 * t->n_params;
+
+    *decl = calloc((size_t)n, sizeof **decl);
+    *names = malloc((size_t)n * len);
+    if (!*decl || !*names)
+        return err_set(e, E_SYS, "out of memory");
+    for (int64_t i = 0; i < n; i++) {
+        const struct param *p = &t->params[i % t->n_params];
+        char *name = *names + (size_t)i * len;
+        snprintf(name, len, "%c.%s", part_letter[i / t->n_params], p->name);
+        (*decl)[i] = (struct st_decl){ .name = name, .dtype = ST_F32, .dims = 1,
+                                       .shape = { p->count } };
+    }
+    return 0;
+}
+
+static int write_state(struct device *d, const struct trained *t, const char *folder,
+                       struct err *e)
+{
+    char *path = path_join(folder, STATE_FILE), *names = NULL;
+    struct st_decl *decl = NULL;
+    struct st_writer *w = NULL;
+    int rc = declare(t, &decl, &names, e);
+
+    if (rc == 0)
+        rc = st_create(&w, path, decl, 3 * t->n_params, e);
+    if (rc == 0) {
+        for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
+            const struct param *p = &t->params[i % t->n_params];
+            rc = state_write(d, w, part_of(t, (int)(i / t->n_params)) + p->offset, p->count, e);
+        }
+        if (rc == 0)
+            rc = st_finish(w, e);
+        else
+            st_abandon(w);
+    }
+    free(decl);
+    free(names);
+    free(path);
+    return rc;
+}
+
+int state_save(struct device *d, const struct trained *t, const char *root,
+               struct checkpoint *c, int64_t keep, struct err *e)
+{
+    char *folder;
+    int rc = checkpoint_begin(root, c->step, &folder, e);
+
+    if (rc < 0)
+        return rc;
+    if ((rc = write_state(d, t, folder, e)) < 0)
+        checkpoint_abandon(root, c->step);
+    else if ((rc = checkpoint_commit(root, c, e)) == 0)
+        rc = checkpoint_prune(root, c->step, keep, e);
+    free(folder);
+    return rc;
+}
+
+/* Mapped pages that were copied are given back, or a large state would count twice. */
+static void forget_pages(const void *p, size_t nbytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)p + page - 1) / page * page;
+    uintptr_t last = ((uintptr_t)p + nbytes) / page * page;
+
+    if (last > first)
+        madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
+static int load_tensor(struct device *d, const struct st_tensor *t, float *to, struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = 0, k; rc == 0 && i < t->count; i += k) {
+        const char *from = (const char *)t->data + (size_t)i * sizeof *to;
+        k = t->count - i < PIECE ? t->count - i : PIECE;
+        rc = d->to_device(d, to + i, from, (size_t)k * sizeof *to);
+        forget_pages(from, (size_t)k * sizeof *to);
+    }
+    return rc < 0 ? err_set(e, rc, "cannot write trained values to '%s'", d->name) : 0;
+}
+
+int state_load(struct device *d, const struct trained *t, const char *folder, struct err *e)
+{
+    char *path = path_join(folder, STATE_FILE), name[sizeof t->params->name + 2];
+    struct st_file *f = NULL;
+    int rc = st_open(&f, path, e);
+
+    if (rc == 0 && st_count(f) != 3 * t->n_params)
+        rc = err_set(e, E_DATA, "'%s' has %" PRId64 " tensors, this model trains %" PRId64, path,
+                     st_count(f), 3 * t->n_params);
+    for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
+        const struct param *p = &t->params[i % t->n_params];
+        int part = (int)(i / t->n_params);
+        const struct st_tensor *found;
+
+        snprintf(name, sizeof name, "%c.%s", part_letter[part], p->name);
+        found = st_find(f, name);
+        if (!found || found->dtype != ST_F32 || found->count != p->count)
+            rc = err_set(e, E_DATA, "'%s' has no float32 tensor '%s' of %" PRId64 " values", path,
+                         name, p->count);
+        else
+            rc = load_tensor(d, found, part_of(t, part) + p->offset, e);
+    }
+    st_close(f);
+    free(path);
+    return rc;
+}

@@ -1,0 +1,195 @@
+/* train/update.c - see update.h. */
+#include "train/update.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+/* Targets that count in the whole batch, whoever computes them: the loss is their mean. */
+static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struct err *e)
+{
+    int rc = 0;
+
+    *scored = 0;
+    for (int64_t j = 0; rc == 0 && j < t->order.batch; j++)
+        rc = rows_load(&t->rows, 0, t->data, order_row(&t->order, first + j), scored, e);
+    return rc;
+}
+
+static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch *b,
+                      struct err *e)
+{
+    int64_t unused = 0;
+    int rc = 0;
+
+    for (int64_t j = 0; rc == 0 && j < n; j++)
+        rc = rows_load(&t->rows, j, t->data, order_row(&t->order, first + j), &unused, e);
+    if (rc == 0)
+        rc = segments_build(&t->seg, (enum attention_kind)t->s->attention, n, t->order.ctx,
+                            t->s->group, t->rows.starts, t->rows.n_starts, e);
+    *b = (struct batch){ .n_seqs = n, .len = t->order.ctx, .ids = t->rows.ids,
+                         .targets = t->rows.targets, .seg = &t->seg };
+    return rc;
+}
+
+/* A float64 over the group: as three float32 parts, whose sums are added again. */
+static int sum_ranks(struct device *d, double *x, struct err *e)
+{
+    float part[3];
+    void *dev;
+    double left = *x;
+    int rc;
+
+    if (d->size == 1)
+        return 0;
+    for (int i = 0; i < 3; i++) {
+        part[i] = (float)left;
+        left -= part[i];
+    }
+    if ((rc = d->alloc(d, sizeof part, &dev, e)) < 0)
+        return rc;
+    rc = d->to_device(d, dev, part, sizeof part);
+    if (rc == 0)
+        rc = d->all_reduce(d, dev, 3, e);
+    if (rc == 0)
+        rc = d->to_host(d, part, dev, sizeof part);
+    *x = (double)part[0] + part[1] + part[2];
+    d->release(d, dev);
+    return rc;
+}
+
+/* Sum of the batch's losses; trained.grad becomes the gradient of their mean. */
+static int gradients(struct trainer *t, int64_t first, int64_t scored, double *nll,
+                     struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    int64_t from = t->order.batch * t->d->rank / t->d->size;
+    int64_t to = t->order.batch * (t->d->rank + 1) / t->d->size;
+    int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
+
+    *nll = 0;
+    if (rc < 0)
+        return err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name);
+    for (int64_t j = from, n; rc == 0 && j < to; j += n) {
+        struct batch b;
+        double sum = 0;
+        int64_t unused = 0;
+
+        n = to - j < t->rows.cap ? to - j : t->rows.cap;
+        if ((rc = load_micro(t, first + j, n, &b, e)) == 0)
+            rc = model_step(t->m, &b, 1.0 / (double)scored, &sum, &unused, e);
+        *nll += sum;
+    }
+    if (rc == 0 && t->d->size > 1)
+        rc = t->d->all_reduce(t->d, w->grad, w->n, e);
+    return rc < 0 ? rc : sum_ranks(t->d, nll, e);
+}
+
+static int apply(struct trainer *t, int64_t step, double lr, double scale)
+{
+    const struct trained *w = model_trained(t->m);
+    const struct settings *s = t->s;
+    struct op_adamw a = { .n = w->n, .step = step, .lr = (float)lr, .beta1 = (float)s->beta1,
+                          .beta2 = (float)s->beta2, .eps = (float)s->eps,
+                          .grad_scale = (float)scale, .w = w->w, .m = w->m, .v = w->v,
+                          .grad = w->grad };
+    int rc = 0;
+
+    if (s->decay == 0)
+        return t->d->adamw(t->d, &a);
+    for (int64_t i = 0; rc == 0 && i < w->n_params; i++) {
+        const struct param *p = &w->params[i];
+        bool norm = p->kind == TK_NORM || p->kind == TK_NORM1 || p->kind == TK_NORM2;
+        a.n = p->count, a.decay = norm ? 0 : (float)s->decay;
+        a.w = w->w + p->offset, a.m = w->m + p->offset, a.v = w->v + p->offset;
+        a.grad = w->grad + p->offset;
+        rc = t->d->adamw(t->d, &a);
+    }
+    return rc;
+}
+
+int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    struct schedule schedule = settings_schedule(t->s);
+    int64_t first = p->step * t->order.batch;
+    double nll, squares, scale = 1.0;
+    int rc;
+
+    *r = (struct step_result){ .lr = schedule_lr(&schedule, p->step + 1) };
+    if ((rc = count_scored(t, first, &r->scored, e)) < 0)
+        return rc;
+    if (r->scored == 0) { /* nothing but prompts: no loss, nothing to learn */
+        p->step++;
+        return 0;
+    }
+    if ((rc = gradients(t, first, r->scored, &nll, e)) < 0)
+        return rc;
+    if ((rc = t->d->sum_squares(t->d, w->n, w->grad, &squares)) < 0)
+        return err_set(e, rc, "cannot sum the gradients on '%s'", t->d->name);
+    if ((rc = t->d->sync(t->d, e)) < 0)
+        return rc;
+    r->loss = nll / (double)r->scored;
+    r->grad_norm = sqrt(squares);
+    p->step++;
+    if (!isfinite(r->loss) || !isfinite(r->grad_norm)) {
+        p->skipped++, p->streak++;
+        return 0;
+    }
+    p->streak = 0;
+    if (t->s->clip > 0 && r->grad_norm > t->s->clip)
+        scale = t->s->clip / r->grad_norm;
+    if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0 || (rc = model_sync_trained(t->m)) < 0)
+        return err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
+    return t->d->sync(t->d, e);
+}
+
+int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, double *loss,
+                    struct err *e)
+{
+    int64_t ctx = t->order.ctx, rows = dataset_tokens(d) / ctx, all = 0, n;
+    double sum = 0;
+    int rc = 0;
+
+    rows = rows < max_rows ? rows : max_rows;
+    for (int64_t i = 0; rc == 0 && i < rows; i += n) {
+        struct batch b = { .len = ctx, .ids = t->rows.ids, .targets = t->rows.targets,
+                           .seg = &t->seg };
+        int64_t scored = 0, unused = 0;
+        double nll = 0;
+
+        n = rows - i < t->rows.cap ? rows - i : t->rows.cap;
+        for (int64_t j = 0; rc == 0 && j < n; j++)
+            rc = rows_load(&t->rows, j, d, i + j, &scored, e);
+        b.n_seqs = n;
+        if (rc == 0)
+            rc = segments_build(&t->seg, ATTN_DENSE, n, ctx, ctx, t->rows.starts,
+                                t->rows.n_starts, e);
+        if (rc == 0)
+            rc = model_forward(t->m, &b, &nll, &unused, e);
+        sum += nll, all += scored;
+    }
+    *loss = all ? sum / (double)all : NAN;
+    return rc;
+}
+
+int update_finite(struct trainer *t, struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    const float *part[] = { w->w, w->m, w->v };
+    static const char *const name[] = { "weights", "first moments", "second moments" };
+
+    for (int i = 0; i < 3; i++) {
+        double sum = 0;
+        int rc = t->d->sum_squares(t->d, w->n, part[i], &sum);
+        if (rc < 0)
+            return err_set(e, rc, "cannot sum the %s on '%s'", name[i], t->d->name);
+        if ((rc = t->d->sync(t->d, e)) < 0)
+            return rc;
+        if (!isfinite(sum)) {
+            err_set(e, E_NO, "the %s are not finite any more: nothing is published", name[i]);
+            return err_hint(e, "a lower --lr, a longer --warmup or --clip keeps them finite; "
+                               "the last checkpoint is good");
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,49 @@
+/* train/update.h - one optimizer step: gradients of a batch, their norm, AdamW. */
+#ifndef TRAIN_UPDATE_H
+#define TRAIN_UPDATE_H
+#include "base/err.h"
+#include "formats/dataset.h"
+#include "model/model.h"
+#include "train/order.h"
+#include "train/rows.h"
+#include "train/settings.h"
+C_BEGIN
+
+/* What steps share. Everything is the caller's; rows.cap sequences are computed at once. */
+struct trainer {
+    const struct settings *s;
+    struct device *d;
+    struct model *m;
+    struct dataset *data;
+    struct order order;
+    struct rows rows;
+    struct segments seg;
+};
+
+/* Where a run stands; a checkpoint holds the same. */
+struct progress {
+    int64_t step, updates, skipped, streak;
+};
+
+struct step_result {
+    double loss;      /* mean over scored tokens; not finite: nothing was changed */
+    double grad_norm; /* before clipping */
+    double lr;
+    int64_t scored;
+};
+
+/* Step p->step + 1: the mean loss of 'batch' sequences, their gradient (summed over the
+ * device's group, each rank a part of the batch), clipped to the norm --clip, AdamW. A loss or
+ * gradient that is not finite leaves weights and moments as they are and counts in p->skipped
+ * and p->streak. Decay is for matrices, not for norms. E_DATA, E_DEVICE, E_SYS. */
+int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e);
+
+/* Mean loss of at most max_rows rows of d, one after the other, dense attention; in *loss. */
+int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, double *loss,
+                    struct err *e);
+
+/* E_NO unless every trained value and moment is finite: asked before a checkpoint. */
+int update_finite(struct trainer *t, struct err *e);
+
+C_END
+#endif
