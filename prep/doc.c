@@ -1,0 +1,373 @@
+/* prep/doc.c - see doc.h. */
+#include "prep/doc.h"
+
+#include "formats/jsonscan.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *schema_name(enum schema s)
+{
+    static const char *const name[SCHEMAS] = { "text file",    "pg19",         "text",
+                                               "lprep --text", "redpajama v1", "redpajama v2",
+                                               "proof-pile",   "alpaca",       "longalpaca",
+                                               "--field" };
+    return name[s];
+}
+
+void doc_clear(struct doc *d)
+{
+    struct buf text = d->text, input = d->input, output = d->output;
+
+    text.len = input.len = output.len = 0;
+    *d = (struct doc){ .text = text, .input = input, .output = output };
+}
+
+void doc_free(struct doc *d)
+{
+    buf_free(&d->text);
+    buf_free(&d->input);
+    buf_free(&d->output);
+}
+
+static void set_name(struct doc *d, const struct doc_place *at)
+{
+    char name[DOC_NAME_MAX + 64];
+    size_t n = strlen(at->name), keep = DOC_NAME_MAX - 24;
+
+    /* Of a name too long the end says more. */
+    if (at->line)
+        snprintf(name, sizeof name, "%s:%lld", at->name + (n > keep ? n - keep : 0),
+                 (long long)at->line);
+    else
+        snprintf(name, sizeof name, "%s", at->name + (n > keep ? n - keep : 0));
+    label_clean(d->name, DOC_NAME_MAX, name);
+}
+
+static void set_source(struct doc *d, const struct doc_opts *o, const char *source)
+{
+    label_clean(d->source, DOC_SOURCE_MAX, o->source ? o->source : source);
+}
+
+/* train|validation|test/<number>.txt, at the end of a path or an archive's member. */
+static bool is_pg19(const char *name)
+{
+    static const char *const split[] = { "train/", "validation/", "test/" };
+    const char *end = name + strlen(name), *p;
+
+    for (p = end; p > name && p[-1] != '/' && p[-1] != ':'; p--)
+        ;
+    if (end - p < 5 || strncmp(p + strspn(p, "0123456789"), ".txt", 4) != 0 || *p == '.')
+        return false;
+    for (size_t i = 0; i < sizeof split / sizeof *split; i++) {
+        size_t k = strlen(split[i]);
+        if ((size_t)(p - name) >= k && memcmp(p - k, split[i], k) == 0)
+            return true;
+    }
+    return false;
+}
+
+int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size_t n,
+                  const struct doc_opts *o, struct err *e)
+{
+    size_t bad, done = 0;
+    int rc = 0;
+
+    doc_clear(d);
+    d->schema = is_pg19(at->name) ? SCHEMA_PG19 : SCHEMA_TEXT_FILE;
+    set_name(d, at);
+    set_source(d, o, d->schema == SCHEMA_PG19 ? "pg19" : "text");
+    while (rc == 0 && !utf8_valid(p + done, n - done, &bad)) {
+        if (!o->replace) {
+            err_set(e, E_DATA, "'%s': invalid UTF-8 (byte 0x%02X) at byte %zu", at->name,
+                    (unsigned char)p[done + bad], done + bad);
+            return err_hint(e, "convert it (iconv -t utf-8), or mend it by --utf8 replace");
+        }
+        if ((rc = buf_add(&d->text, p + done, bad, e)) == 0)
+            rc = buf_add(&d->text, "\xEF\xBF\xBD", 3, e);
+        done += bad + 1;
+    }
+    return rc < 0 ? rc : buf_add(&d->text, p + done, n - done, e);
+}
+
+/* The keys that tell schemas apart. */
+enum key { K_TEXT, K_RAW_CONTENT, K_INSTRUCTION, K_INPUT, K_OUTPUT, K_META, K_SOURCE, K_SUBSET,
+           K_PRED_LABEL, K_FIELD, KEYS };
+static const char *const key_name[KEYS] = { "text",   "raw_content",       "instruction",
+                                            "input",  "output",            "meta",
+                                            "source", "red_pajama_subset", "pred_label" };
+enum meta_key { M_SOURCE, M_NAME, M_SUBSET_NAME, M_SET_NAME, M_CONFIG, M_FILE, M_ARXIV_ID,
+                M_BOOK_TITLE, M_SCORE, M_TITLE, M_URL, M_TIMESTAMP, M_CONTENT_HASH, META_KEYS };
+static const char *const meta_name[META_KEYS] = {
+    "source", "name", "subset_name", "set_name", "config", "file", "arxiv_id",
+    "short_book_title", "question_score", "title", "url", "timestamp", "content_hash"
+};
+
+struct row {
+    bool has[KEYS], meta_has[META_KEYS];
+    struct json_value key[KEYS], meta[META_KEYS];
+    int n_meta;         /* keys of meta, known or not */
+    const char *subset; /* by a meta that is a string */
+    char found[256];    /* the row's keys, for a message */
+};
+
+static void note_found(struct row *r, const struct json_value *key)
+{
+    size_t used = strlen(r->found);
+
+    if (used + key->n + 8 < sizeof r->found)
+        snprintf(r->found + used, sizeof r->found - used, "%s%.*s", used ? ", " : "",
+                 (int)key->n, key->p);
+}
+
+/* All of the row is walked, so that what is accepted is JSON to its end. */
+static int walk_row(struct row *r, const char *p, size_t n, const char *field, struct err *e)
+{
+    struct json_object o = json_scan(p, n);
+    struct json_value key, v;
+    int rc;
+
+    while ((rc = json_next(&o, &key, &v, e)) == 1) {
+        note_found(r, &key);
+        for (int k = 0; k < KEYS; k++)
+            if (k == K_FIELD ? field && json_is(&key, field) : json_is(&key, key_name[k])) {
+                r->has[k] = v.type != JSON_NULL || k == K_TEXT;
+                r->key[k] = v;
+            }
+    }
+    return rc;
+}
+
+static int walk_meta(struct row *r, const char *p, size_t n, struct err *e)
+{
+    struct json_object o = json_scan(p, n);
+    struct json_value key, v;
+    int rc;
+
+    while ((rc = json_next(&o, &key, &v, e)) == 1) {
+        r->n_meta++;
+        for (int k = 0; k < META_KEYS; k++)
+            if (json_is(&key, meta_name[k])) {
+                r->meta_has[k] = v.type != JSON_NULL;
+                r->meta[k] = v;
+            }
+    }
+    return rc;
+}
+
+/* v as a label, "" when it is no string or longer than fits: out has max + 1 bytes. */
+static void label_of(char *out, size_t max, const struct json_value *v)
+{
+    struct buf b = { 0 };
+
+    out[0] = '\0';
+    if (v->type == JSON_STRING && v->n <= 6 * max && json_text(v, true, &b, NULL) == 0 &&
+        buf_add(&b, "", 1, NULL) == 0)
+        label_clean(out, max, b.p);
+    buf_free(&b);
+}
+
+static bool is_word(const char *s)
+{
+    size_t n = 0;
+
+    while (isalnum((unsigned char)s[n]) || (s[n] && strchr("._-", s[n])))
+        n++;
+    return n > 0 && n <= 64 && s[n] == '\0';
+}
+
+static const char *const subsets[] = { "arxiv",  "stackexchange", "common_crawl", "c4",
+                                       "github", "wikipedia",     "book" };
+
+/* The subset of RedPajama that a row names ("books" of the full set is "book"). */
+static const char *subset_of(const char *s)
+{
+    for (size_t i = 0; i < sizeof subsets / sizeof *subsets; i++)
+        if (strcasecmp(s, subsets[i]) == 0)
+            return subsets[i];
+    return strncmp(s, "cc/", 3) == 0 ? "common_crawl" : strcmp(s, "books") == 0 ? "book" : NULL;
+}
+
+/* The one that a file's name holds: arxiv_sample.jsonl, cc_2019-30_sample.jsonl. */
+static const char *subset_in(const char *name)
+{
+    for (size_t i = 0; i < sizeof subsets / sizeof *subsets; i++)
+        if (strcasestr(name, subsets[i]))
+            return subsets[i];
+    return strcasestr(name, "cc_20") ? "common_crawl" : NULL;
+}
+
+/* The subset by the keys of a RedPajama row's meta, or NULL. */
+static const char *subset_by_meta(const struct row *r)
+{
+    char source[65];
+
+    label_of(source, 64, &r->meta[M_SOURCE]);
+    if (r->meta_has[M_SOURCE] && subset_of(source) && r->n_meta > 1)
+        return subset_of(source);
+    if (r->meta_has[M_TITLE] && r->meta_has[M_URL] && r->meta_has[M_TIMESTAMP])
+        return "wikipedia";
+    return r->meta_has[M_ARXIV_ID]       ? "arxiv"
+           : r->meta_has[M_BOOK_TITLE]   ? "book"
+           : r->meta_has[M_SCORE]        ? "stackexchange"
+           : r->meta_has[M_CONTENT_HASH] ? "github"
+                                         : NULL;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *p = path + strlen(path);
+
+    while (p > path && p[-1] != '/' && p[-1] != ':')
+        p--;
+    return p;
+}
+
+/* "redpajama.<subset>"; a subset unknown even to the file's name leaves the plain name. */
+static void redpajama(struct doc *d, const struct doc_opts *o, const char *subset,
+                      const struct doc_place *at)
+{
+    char source[96];
+
+    if (!subset)
+        subset = subset_in(base_name(at->name));
+    snprintf(source, sizeof source, subset ? "redpajama.%s" : "redpajama", subset);
+    d->schema = SCHEMA_REDPAJAMA;
+    set_source(d, o, source);
+}
+
+/* Of a row with text: which schema, which source. */
+static void classify_text(struct doc *d, const struct row *r, const struct doc_place *at,
+                          const struct doc_opts *o)
+{
+    char top[DOC_SOURCE_MAX + 1], inner[DOC_SOURCE_MAX + 1];
+    const char *subset = r->subset ? r->subset : subset_by_meta(r);
+    bool meta_string = r->has[K_META] && r->key[K_META].type == JSON_STRING;
+
+    label_of(inner, DOC_SOURCE_MAX, &r->meta[M_SOURCE]);
+    label_of(top, DOC_SOURCE_MAX, &r->key[r->has[K_SUBSET] ? K_SUBSET : K_SOURCE]);
+    if (r->n_meta == 2 && r->meta_has[M_SOURCE] && r->meta_has[M_NAME] && *inner) {
+        d->schema = SCHEMA_LPREP;
+        set_source(d, o, inner);
+        label_of(d->name, DOC_NAME_MAX, &r->meta[M_NAME]);
+    } else if (r->meta_has[M_SUBSET_NAME] || r->meta_has[M_SET_NAME] ||
+               (r->meta_has[M_CONFIG] && r->meta_has[M_FILE])) {
+        d->schema = SCHEMA_PROOF_PILE;
+        set_source(d, o, "proof-pile");
+    } else if (r->has[K_SUBSET]) {
+        redpajama(d, o, subset_of(top), at);
+    } else if (r->has[K_PRED_LABEL] || strncmp(top, "cc/", 3) == 0) {
+        redpajama(d, o, "common_crawl", at);
+    } else if (subset || meta_string) {
+        redpajama(d, o, subset, at);
+    } else {
+        d->schema = SCHEMA_TEXT;
+        set_source(d, o, is_word(top) ? top : is_word(inner) ? inner : "text");
+    }
+}
+
+static void classify_instruction(struct doc *d, const struct row *r, const struct doc_place *at,
+                                 const struct doc_opts *o)
+{
+    const char *base = base_name(at->name);
+    bool is_long;
+
+    if (r->n_meta == 2 && r->meta_has[M_SOURCE] && r->meta_has[M_NAME]) {
+        classify_text(d, r, at, o);
+        return;
+    }
+    is_long = strcasestr(base, "longalpaca") || strcasestr(base, "long_alpaca") ||
+              (!strcasestr(base, "alpaca") && !r->has[K_INPUT]);
+    d->schema = is_long ? SCHEMA_LONGALPACA : SCHEMA_ALPACA;
+    set_source(d, o, is_long ? "longalpaca" : "alpaca");
+}
+
+static int no_key(const struct row *r, const char *wanted, struct err *e)
+{
+    err_set(e, E_DATA, "no key %s; the keys are: %s", wanted, *r->found ? r->found : "none");
+    return err_hint(e, "name the key that holds the text by --field NAME");
+}
+
+/* Decodes the value of key k, which is there unless it may be absent. */
+static int take(const struct row *r, enum key k, const char *name, const struct doc_opts *o,
+                struct buf *out, struct err *e)
+{
+    const struct json_value *v = &r->key[k];
+    int rc;
+
+    if (!r->has[k])
+        return 0;
+    if (v->type != JSON_STRING)
+        return err_set(e, E_DATA, "key '%s' is %s, not a string", name,
+                       json_type_name(v->type));
+    if ((rc = json_text(v, o->replace, out, e)) < 0) {
+        err_within(e, "key '%s'", name);
+        if (rc == E_DATA)
+            err_hint(e, "mend it by --utf8 replace, or leave such rows out by --on-error skip");
+    }
+    return rc;
+}
+
+static int take_meta(struct row *r, struct err *e)
+{
+    struct buf text = { 0 };
+    const struct json_value *v = &r->key[K_META];
+
+    if (!r->has[K_META])
+        return 0;
+    if (v->type == JSON_OBJECT)
+        return walk_meta(r, v->p, v->n, e);
+    /* The Sample's loader types meta as a string; where that is JSON its keys count too. */
+    if (v->type == JSON_STRING && v->n > 1 && *v->p == '{' &&
+        json_text(v, true, &text, NULL) == 0) {
+        struct row trial = *r;
+        if (walk_meta(&trial, text.p, text.len, NULL) == 0)
+            r->subset = subset_by_meta(&trial);
+    }
+    buf_free(&text);
+    return 0;
+}
+
+static int from_row(struct doc *d, const struct row *r, const struct doc_opts *o, struct err *e)
+{
+    bool instruct = !o->field && r->has[K_INSTRUCTION] && r->has[K_OUTPUT];
+    enum key k = o->field ? K_FIELD : instruct ? K_INSTRUCTION : r->has[K_TEXT] ? K_TEXT
+                                                                              : K_RAW_CONTENT;
+    int rc;
+
+    if (!r->has[k])
+        return o->field ? no_key(r, o->field, e)
+                        : no_key(r, "'text', 'raw_content' or 'instruction' with 'output'", e);
+    if ((rc = take(r, k, o->field ? o->field : key_name[k], o, &d->text, e)) < 0 || !instruct)
+        return rc;
+    d->instruct = true;
+    if ((rc = take(r, K_INPUT, "input", o, &d->input, e)) == 0)
+        rc = take(r, K_OUTPUT, "output", o, &d->output, e);
+    return rc;
+}
+
+int doc_from_json(struct doc *d, const struct doc_place *at, const char *p, size_t n,
+                  const struct doc_opts *o, struct err *e)
+{
+    struct row r = { 0 };
+    int rc;
+
+    doc_clear(d);
+    set_name(d, at);
+    if ((rc = walk_row(&r, p, n, o->field, e)) == 0 && (rc = take_meta(&r, e)) == 0)
+        rc = from_row(d, &r, o, e);
+    if (rc < 0)
+        return err_within(e, "'%s' line %lld", at->name, (long long)at->line);
+    if (d->instruct) {
+        classify_instruction(d, &r, at, o);
+    } else if (!o->field && !r.has[K_TEXT]) {
+        d->schema = SCHEMA_REDPAJAMA2;
+        set_source(d, o, "redpajama2");
+    } else {
+        classify_text(d, &r, at, o);
+        if (o->field)
+            d->schema = SCHEMA_FIELD;
+    }
+    return 0;
+}

@@ -1,0 +1,241 @@
+/* prep/lprep.c - documents in, a token stream (or JSON lines) out: the options and the wiring. */
+#include "base/file.h"
+#include "base/log.h"
+#include "base/opt.h"
+#include "formats/jsonscan.h"
+#include "prep/prep.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct args {
+    const char *tokenizer, *stats;
+    bool quiet, verbose;
+    int format, on_error, utf8, prompt;
+    int64_t threads, max_record;
+    struct opt_list include;
+    struct prep_opts prep;
+};
+
+/* Groups of three digits: 4,712,345. */
+static const char *grouped(int64_t v, char out[32])
+{
+    char digits[24];
+    int n = snprintf(digits, sizeof digits, "%lld", (long long)v), k = 0;
+
+    for (int i = 0; i < n; i++) {
+        if (i && (n - i) % 3 == 0)
+            out[k++] = ',';
+        out[k++] = digits[i];
+    }
+    out[k] = '\0';
+    return out;
+}
+
+struct progress {
+    double start_s;
+    bool text;
+};
+
+static void tick(void *ctx, const struct prep_counts *c)
+{
+    const struct progress *p = ctx;
+    char docs[32], tokens[32], size[16], rate[16], share[16] = "";
+    double s;
+
+    if (!log_progress_due())
+        return;
+    s = now_s() - p->start_s;
+    if (c->read.bytes)
+        snprintf(share, sizeof share, "%3.0f%% ",
+                 100.0 * (double)c->read.bytes_done / (double)c->read.bytes);
+    log_progress("%sfile %lld of %lld, %s documents, %s%s%s of text, %s/s", share,
+                 (long long)(c->read.files_done < c->read.files ? c->read.files_done + 1
+                                                                : c->read.files),
+                 (long long)c->read.files, grouped(c->all.docs, docs),
+                 p->text ? "" : grouped(c->all.tokens, tokens), p->text ? "" : " tokens, ",
+                 fmt_bytes((double)c->all.bytes, size, sizeof size),
+                 fmt_bytes((double)c->all.bytes / (s > 0.001 ? s : 0.001), rate, sizeof rate));
+}
+
+static void note(void *ctx, bool warning, const char *text)
+{
+    (void)ctx;
+    if (warning)
+        log_warn("left out: %s", text);
+    else
+        log_info("%s", text);
+}
+
+static void sum_up(const struct prep_counts *c, const struct progress *p)
+{
+    char docs[32], tokens[32], masked[32], size[16], rate[16], took[16];
+    double s = now_s() - p->start_s;
+    const struct feed_counts *o = &c->left_out;
+
+    log_progress_end();
+    if (o->empty + o->too_short + o->bad_docs + o->bad_files)
+        log_warn("left out: %lld empty, %lld too short, %lld bad documents, %lld bad files",
+                 (long long)o->empty, (long long)o->too_short, (long long)o->bad_docs,
+                 (long long)o->bad_files);
+    if (c->read.passed_over)
+        log_info("passed over %lld archive members that are no text by name",
+                 (long long)c->read.passed_over);
+    fmt_bytes((double)c->all.bytes, size, sizeof size);
+    fmt_bytes((double)c->all.bytes / (s > 0.001 ? s : 0.001), rate, sizeof rate);
+    fmt_duration(s, took, sizeof took);
+    grouped(c->all.docs, docs);
+    if (p->text)
+        log_info("%s documents, %s of text in %s (%s/s)", docs, size, took, rate);
+    else
+        log_info("%s documents, %s tokens (%s masked), %s of text in %s (%s/s)", docs,
+                 grouped(c->all.tokens, tokens), grouped(c->all.masked, masked), size, took,
+                 rate);
+}
+
+static int add_source(struct buf *b, const struct prep_source *s, struct err *e)
+{
+    return buf_printf(b, e,
+                      "\"documents\": %lld, \"tokens\": %lld, \"masked\": %lld, \"bytes\": %lld, "
+                      "\"words\": %lld",
+                      (long long)s->docs, (long long)s->tokens, (long long)s->masked,
+                      (long long)s->bytes, (long long)s->words);
+}
+
+static int write_stats(const char *path, const struct prep_counts *c, struct err *e)
+{
+    const struct feed_counts *o = &c->left_out;
+    struct buf b = { 0 };
+    int rc = buf_printf(&b, e, "{");
+
+    if (rc == 0)
+        rc = add_source(&b, &c->all, e);
+    if (rc == 0)
+        rc = buf_printf(&b, e,
+                        ",\n \"files\": %lld, \"left_out\": {\"empty\": %lld, \"short\": %lld, "
+                        "\"bad_documents\": %lld, \"bad_files\": %lld},\n \"sources\": {",
+                        (long long)c->read.files, (long long)o->empty, (long long)o->too_short,
+                        (long long)o->bad_docs, (long long)o->bad_files);
+    for (int64_t i = 0; i < c->n_sources && rc == 0; i++) {
+        const struct prep_source *s = &c->source[i];
+        if ((rc = buf_printf(&b, e, i ? ",\n  " : "\n  ")) == 0 &&
+            (rc = json_quote(&b, s->name, strlen(s->name), e)) == 0 &&
+            (rc = buf_printf(&b, e, ": {")) == 0 && (rc = add_source(&b, s, e)) == 0)
+            rc = buf_printf(&b, e, "}");
+    }
+    if (rc == 0 && (rc = buf_printf(&b, e, "\n }}\n")) == 0)
+        rc = file_replace(path, b.p, b.len, e);
+    buf_free(&b);
+    return rc;
+}
+
+static int check(const struct args *a, struct err *e)
+{
+    if (!a->tokenizer && !a->prep.text) {
+        err_set(e, E_USAGE, "no tokenizer given");
+        return err_hint(e, "-t tokenizer.model makes tokens; --text writes JSON lines instead");
+    }
+    if (!a->prep.text && isatty(STDOUT_FILENO)) {
+        err_set(e, E_USAGE, "a token stream is not for a terminal");
+        return err_hint(e, "lprep ... | lpack -o shards/, or --text to see the documents");
+    }
+    return 0;
+}
+
+static int run(struct args *a, const char *const *operands, int n, struct err *e)
+{
+    static const enum record_mode mode[] = { RECORDS_AUTO, RECORDS_TEXT, RECORDS_JSON,
+                                             RECORDS_LINES };
+    struct progress progress = { now_s(), a->prep.text };
+    struct prep_counts c = { 0 };
+    struct tokenizer *t = NULL;
+    struct prep_opts *o = &a->prep;
+    int rc;
+
+    o->threads = (int)a->threads;
+    o->prompt = a->prompt ? PROMPT_ALPACA : PROMPT_LLAMA2;
+    o->tick = tick;
+    o->tick_ctx = &progress;
+    o->feed.include = a->include.v;
+    o->feed.n_include = a->include.n;
+    o->feed.mode = mode[a->format];
+    o->feed.max_record_bytes = (size_t)a->max_record;
+    o->feed.skip_errors = a->on_error == 1;
+    o->feed.doc.replace = a->utf8 == 1;
+    o->feed.note = note;
+    if ((rc = check(a, e)) < 0)
+        return rc;
+    if (a->tokenizer && !o->text && (rc = tokenizer_open(&t, a->tokenizer, e)) < 0)
+        return rc;
+    if (n == 0)
+        log_debug("reading standard input");
+    rc = prep_run(operands, n, o, t, STDOUT_FILENO, "standard output", &c, e);
+    if (rc == 0)
+        sum_up(&c, &progress);
+    else
+        log_progress_end();
+    if (rc == 0 && a->stats)
+        rc = write_stats(a->stats, &c, e);
+    prep_counts_free(&c);
+    tokenizer_close(t);
+    return rc;
+}
+
+int main(int argc, char **argv)
+{
+    struct args a = { .max_record = (int64_t)1 << 30 };
+    const struct opt opts[] = {
+        { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
+          "SentencePiece model that makes the tokens" },
+        { 0, "text", NULL, OPT_FLAG, &a.prep.text, 0, 0,
+          "write documents as JSON lines, not tokens" },
+        OPT_HEADING("which documents"),
+        { 0, "include", "GLOB", OPT_LIST, &a.include, 0, 0,
+          "take such names from folders and archives" },
+        { 0, "format", "auto|text|json|lines", OPT_ENUM, &a.format, 0, 0,
+          "what files hold, whatever their names [auto]" },
+        { 0, "field", "NAME", OPT_STR, &a.prep.feed.doc.field, 0, 0,
+          "key that holds the text [by schema]" },
+        { 0, "source", "NAME", OPT_STR, &a.prep.feed.doc.source, 0, 0,
+          "source of all documents [by schema]" },
+        { 0, "min-chars", "N", OPT_I64, &a.prep.feed.min_chars, 0, 1e15,
+          "leave out documents of fewer characters [0]" },
+        { 0, "max-docs", "N", OPT_I64, &a.prep.feed.max_docs, 0, 1e15,
+          "stop after N documents, 0: all [0]" },
+        { 0, "max-record", "SIZE", OPT_BYTES, &a.max_record, 1024, (double)((int64_t)1 << 30),
+          "longest text file or row [1g]" },
+        { 0, "on-error", "stop|skip", OPT_ENUM, &a.on_error, 0, 0,
+          "at a bad document or file [stop]" },
+        { 0, "utf8", "strict|replace", OPT_ENUM, &a.utf8, 0, 0,
+          "invalid UTF-8 is bad, or becomes U+FFFD [strict]" },
+        OPT_HEADING("tokens"),
+        { 0, "add-bos", NULL, OPT_FLAG, &a.prep.add_bos, 0, 0, "begin documents with BOS" },
+        { 0, "no-eos", NULL, OPT_FLAG, &a.prep.no_eos, 0, 0, "do not end documents with EOS" },
+        { 0, "prompt", "llama2|alpaca", OPT_ENUM, &a.prompt, 0, 0,
+          "template of instructions [llama2]" },
+        OPT_HEADING("running"),
+        { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024,
+          "threads that tokenise, 0: as many as processors [0]" },
+        { 0, "stats", "FILE", OPT_STR, &a.stats, 0, 0, "write the counts there as JSON" },
+        { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "warnings only" },
+        { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more" },
+        OPT_END
+    };
+    const struct cmd cmd = {
+        "lprep", "-t tokenizer.model [options] [file|folder|glob|- ...]",
+        "Turns text, JSON and archives of them into a token stream on standard output.",
+        "  lprep -t tokenizer.model pg19/validation | lpack > pg19.val\n"
+        "  lprep -t tokenizer.model 'redpajama/*.jsonl.zst' | lpack -o shards/\n"
+        "  lprep --text books.tar.gz | grep -i whale | lprep -t tokenizer.model | lpack -o w/\n",
+        opts
+    };
+    struct err e = { 0 };
+    bool done;
+    int n = opt_parse(&cmd, argc, argv, &done, &e);
+
+    log_init("lprep", a.quiet ? -1 : a.verbose ? 1 : 0);
+    if (n < 0 || done)
+        return cmd_exit(&cmd, n, &e);
+    return cmd_exit(&cmd, run(&a, (const char *const *)argv + 1, n, &e), &e);
+}

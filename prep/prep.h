@@ -1,0 +1,51 @@
+/* prep/prep.h - lprep as a function: documents in, a token stream or JSON lines out. */
+#ifndef PREP_PREP_H
+#define PREP_PREP_H
+#include "base/err.h"
+#include "formats/tokenizer.h"
+#include "prep/feed.h"
+C_BEGIN
+
+struct prep_source {
+    char name[DOC_SOURCE_MAX + 1];
+    int64_t docs, tokens, masked, bytes, words; /* of the text that was tokenised */
+};
+struct prep_counts {
+    struct prep_source all, *source; /* sorted by name */
+    int64_t n_sources;
+    struct feed_counts left_out;
+    struct source_progress read;
+};
+void prep_counts_free(struct prep_counts *c);
+
+typedef void prep_tick_fn(void *ctx, const struct prep_counts *c);
+
+struct prep_opts {
+    struct feed_opts feed;
+    bool text;            /* JSON lines in place of tokens */
+    bool add_bos, no_eos; /* of plain documents; instructions always get BOS */
+    enum prompt prompt;
+    int threads;          /* that tokenise; 0: the processors this process may use */
+    prep_tick_fn *tick;   /* after every document, may be NULL */
+    void *tick_ctx;
+};
+
+/* Tokens of one document as the reference makes them, malloc'ed; the caller frees.
+ * plain: [BOS] text [EOS]. instruction: BOS prompt+output [EOS], encoded as one text; *masked
+ * is how many tokens at its front are those of BOS prompt encoded alone. */
+int prep_encode(const struct tokenizer *t, const struct doc *d, const struct prep_opts *o,
+                struct token_doc *out, int64_t *masked, struct err *e);
+
+/*
+ * Reads in one thread, encodes in o->threads others, writes in the caller's, in input order:
+ * the output is the same for any number of threads. At most 64 MiB of text wait at once, or one
+ * document if that is longer. t may be NULL with o->text. name is of fd, for messages.
+ * After an error the stream has no END, so that no reader takes it for whole.
+ * E_NOINPUT, E_DATA, E_IO, E_SYS; E_CONFIG for a BOS or EOS that the tokenizer has not.
+ */
+int prep_run(const char *const *operands, int n, const struct prep_opts *o,
+             const struct tokenizer *t, int fd, const char *name, struct prep_counts *c,
+             struct err *e);
+
+C_END
+#endif
