@@ -70,8 +70,9 @@ runs() { # PAGE FOLDER
 stage() { # FOLDER: books, a tokenizer, a configuration
     mkdir -p "$1/books"
     cp tests/data/tiny.model "$1/tokenizer.model"
-    for i in 1 2 3 4 5 6; do sed "s/^/$i /" tests/data/tiny.txt; done > "$tmp/text"
-    split -n l/6 --additional-suffix=.txt "$tmp/text" "$1/books/book-"
+    for i in a b c d e f g h i j k l; do # other words, so that no two are the same document
+        sed "s/^/Book $i. /" tests/data/tiny.txt > "$1/books/book-a$i.txt"
+    done
     cat > "$1/tiny.json" <<'END'
 { "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
   "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -81,7 +82,7 @@ stage() { # FOLDER: books, a tokenizer, a configuration
 END
 }
 pack() { (cd "$1" && set -o pipefail &&
-    lprep -q books -t tokenizer.model | lpack -q -o shards --validation 0.2); }
+    lprep -q books -t tokenizer.model | lpack -q -o shards --split validation=0.25); }
 pretrain() { (cd "$1" && ltrain -q shards --init tiny.json --mode full --ctx 64 --steps 3 \
     -o Llama-tiny-hf && cp -n tokenizer.model Llama-tiny-hf/); }
 extend() { (cd "$1" && ltrain -q shards --model Llama-tiny-hf --ctx 256 --steps 2 -o adapter); }
