@@ -1,0 +1,207 @@
+/* tools/info.c - which form a path has, and printing what is known of it; see info.h. */
+#include "tools/info.h"
+
+#include "base/file.h"
+#include "formats/shard.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool has_file(const char *folder, const char *name)
+{
+    char *path = path_join(folder, name);
+    bool yes = path_exists(path);
+
+    free(path);
+    return yes;
+}
+
+static int unknown(const char *path, struct err *e)
+{
+    err_set(e, E_DATA, "'%s' is of no known form", path);
+    return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, "
+                    "SentencePiece model; u16 ids with --raw");
+}
+
+static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
+{
+    if (has_file(path, "manifest.json"))
+        *kind = INFO_SHARDS;
+    else if (has_file(path, "adapter_config.json"))
+        *kind = INFO_ADAPTER;
+    else if (has_file(path, "config.json"))
+        *kind = INFO_MODEL;
+    else
+        return unknown(path, e);
+    return 0;
+}
+
+/* A SentencePiece model is a protobuf that begins with its first piece: field 1, a message. */
+static int kind_of_bytes(const char *path, const char *p, size_t n, enum info_kind *kind,
+                         struct err *e)
+{
+    size_t k = strlen(path);
+
+    if (shard_is(p, n))
+        *kind = INFO_SHARD;
+    else if (n >= 8 && memcmp(p, "LLSTREAM", 8) == 0)
+        *kind = INFO_STREAM;
+    else if ((n >= 9 && p[8] == '{') || (k > 12 && strcmp(path + k - 12, ".safetensors") == 0))
+        *kind = INFO_TENSORS;
+    else if (n >= 3 && p[0] == '\n' &&
+             (p[2] == '\n' || (k > 6 && strcmp(path + k - 6, ".model") == 0)))
+        *kind = INFO_TOKENIZER;
+    else
+        return unknown(path, e);
+    return 0;
+}
+
+int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e)
+{
+    const char *base = strrchr(path, '/');
+    char first[16];
+    struct stat st;
+    ssize_t n;
+    int fd;
+
+    *kind = INFO_STREAM;
+    if (strcmp(path, "-") == 0)
+        return 0;
+    if (stat(path, &st) < 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    if (S_ISDIR(st.st_mode))
+        return kind_of_folder(path, kind, e);
+    if (!S_ISREG(st.st_mode)) /* nothing to look ahead in: only a stream goes through */
+        return 0;
+    if (strcmp(base ? base + 1 : path, "manifest.json") == 0) {
+        *kind = INFO_SHARDS;
+        return 0;
+    }
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    n = read(fd, first, sizeof first);
+    close(fd);
+    if (n < 0)
+        return err_sys(e, E_IO, "cannot read '%s'", path);
+    if (raw) {
+        *kind = INFO_RAW;
+        return 0;
+    }
+    return kind_of_bytes(path, first, (size_t)n, kind, e);
+}
+
+int info_describe(const char *path, enum info_kind kind, const struct info_options *o,
+                  json_t **out, struct err *e)
+{
+    json_t *j = json_object();
+    int rc = j ? 0 : err_set(e, E_SYS, "out of memory");
+
+    *out = NULL;
+    if (rc == 0) {
+        json_object_set_new(j, "path", json_string(path));
+        rc = kind <= INFO_RAW ? info_data(path, kind, o, j, e)
+                              : info_model(path, kind, o, j, e);
+    }
+    if (rc < 0)
+        json_decref(j);
+    else
+        *out = j;
+    return rc;
+}
+
+/* Text from a file goes to a terminal: control characters are not passed on. */
+static void print_string(const char *s, FILE *f)
+{
+    for (; *s; s++)
+        fputc(iscntrl((unsigned char)*s) ? '?' : *s, f);
+}
+
+static void print_scalar(const json_t *v, FILE *f)
+{
+    if (json_is_string(v))
+        print_string(json_string_value(v), f);
+    else if (json_is_integer(v))
+        fprintf(f, "%lld", (long long)json_integer_value(v));
+    else if (json_is_real(v))
+        fprintf(f, "%.10g", json_real_value(v));
+    else
+        fputs(json_is_true(v) ? "yes" : json_is_false(v) ? "no" : "none", f);
+}
+
+static bool is_scalar(const json_t *v) { return !json_is_object(v) && !json_is_array(v); }
+
+static void print_fields(const json_t *o, int depth, FILE *f);
+
+/* Scalars on one line; an object on a line of its own with its fields below. */
+static void print_array(const json_t *a, int depth, FILE *f)
+{
+    bool flat = true;
+    const json_t *v;
+    size_t i;
+
+    json_array_foreach(a, i, v)
+        flat &= is_scalar(v);
+    json_array_foreach(a, i, v) {
+        if (flat) {
+            fputs(i ? " " : "", f);
+            print_scalar(v, f);
+        } else {
+            fprintf(f, "\n%*s-", depth * 2, "");
+            if (json_is_object(v))
+                print_fields(v, depth + 1, f);
+            else
+                print_scalar(v, f);
+        }
+    }
+}
+
+/* An object of scalars stands on one line below the top, others over several. */
+static void print_fields(const json_t *o, int depth, FILE *f)
+{
+    const char *key;
+    json_t *v;
+    bool flat = depth > 0;
+
+    json_object_foreach((json_t *)(uintptr_t)o, key, v)
+        flat &= is_scalar(v);
+    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+        if (flat)
+            fputs("  ", f);
+        else
+            fprintf(f, "\n%*s", depth * 2, "");
+        fprintf(f, flat || depth ? "%s " : "%-14s ", key);
+        if (json_is_object(v))
+            print_fields(v, depth + 1, f);
+        else if (json_is_array(v))
+            print_array(v, depth + 1, f);
+        else
+            print_scalar(v, f);
+    }
+}
+
+void info_print(const json_t *o, FILE *f)
+{
+    const json_t *path = json_object_get(o, "path");
+    const char *key;
+    json_t *v;
+
+    print_scalar(path, f);
+    fputc('\n', f);
+    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+        if (v == path)
+            continue;
+        fprintf(f, "  %-14s ", key);
+        if (json_is_object(v))
+            print_fields(v, 2, f);
+        else if (json_is_array(v))
+            print_array(v, 2, f);
+        else
+            print_scalar(v, f);
+        fputc('\n', f);
+    }
+}

@@ -1,0 +1,58 @@
+/* tools/info.h - what a file or folder of ours holds: shown, verified, decoded. */
+#ifndef TOOLS_INFO_H
+#define TOOLS_INFO_H
+#include "base/err.h"
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+C_BEGIN
+
+enum info_kind {
+    INFO_SHARDS,    /* a folder with manifest.json, or that file */
+    INFO_SHARD,     /* one shard file */
+    INFO_STREAM,    /* a token stream: a file, a pipe, "-" */
+    INFO_RAW,       /* headerless u16 ids, only when the caller says so */
+    INFO_MODEL,     /* a folder with config.json */
+    INFO_ADAPTER,   /* a folder with adapter_config.json */
+    INFO_TENSORS,   /* one safetensors file */
+    INFO_TOKENIZER  /* a SentencePiece model */
+};
+
+struct info_options {
+    bool verify;           /* read every byte: checksums, hashes, NaN and infinities */
+    bool verbose;          /* every tensor, every shard */
+    bool docs, ids, json;  /* info_documents: list them; their ids; as JSON lines */
+    int64_t doc;           /* only this one, -1 for all */
+    const char *tokenizer; /* NULL: the one the data names */
+    const char *split;     /* NULL: "train" */
+};
+
+/* By name and first bytes. raw: an otherwise unknown file is u16 ids. E_NOINPUT; E_DATA when
+ * it is nothing known, with what is. */
+int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e);
+
+/* A JSON object that says what is there; the caller gives it back (json_decref). With
+ * o->verify the object has "verified": bytes read. E_DATA for damage; E_NO, naming the tensor,
+ * for values that are not finite. */
+int info_describe(const char *path, enum info_kind kind, const struct info_options *o,
+                  json_t **out, struct err *e);
+
+/* For kinds up to INFO_RAW: writes a list of documents (docs), their ids (ids), or the text
+ * of document o->doc to f. The text is exactly what was tokenised: BOS and EOS that lprep
+ * added are left out. E_CONFIG (another tokenizer than the data's), E_NOINPUT, E_USAGE (no
+ * such document), E_DATA. */
+int info_documents(const char *path, enum info_kind kind, const struct info_options *o, FILE *f,
+                   struct err *e);
+
+/* The object as indented lines "key  value". */
+void info_print(const json_t *o, FILE *f);
+
+/* The parts that info_describe calls, by what they know of. */
+int info_data(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
+              struct err *e);
+int info_model(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
+               struct err *e);
+
+C_END
+#endif

@@ -1,0 +1,277 @@
+/* tools/info_data.c - shards, token streams and raw ids, described and verified; see info.h. */
+#include "tools/info.h"
+
+#include "base/file.h"
+#include "formats/dataset.h"
+#include "formats/manifest.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+static void set(json_t *o, const char *key, json_t *v) { json_object_set_new(o, key, v); }
+static void set_int(json_t *o, const char *key, int64_t v) { set(o, key, json_integer(v)); }
+static void set_text(json_t *o, const char *key, const char *v) { set(o, key, json_string(v)); }
+
+static void show_token_info(const struct token_info *t, json_t *out)
+{
+    set_text(out, "tokenizer", t->tokenizer);
+    set_text(out, "fingerprint", t->fingerprint);
+    set_int(out, "vocab", t->vocab);
+    set_int(out, "token_bytes", t->width);
+    set_int(out, "bos", t->bos);
+    set_int(out, "eos", t->eos);
+    set(out, "adds_bos", json_boolean(t->adds_bos));
+    set(out, "adds_eos", json_boolean(t->adds_eos));
+}
+
+static json_t *source_row(const char *name, int64_t docs, int64_t tokens, int64_t text_bytes)
+{
+    return json_pack("{ss sI sI sI}", "name", name, "documents", (json_int_t)docs, "tokens",
+                     (json_int_t)tokens, "text_bytes", (json_int_t)text_bytes);
+}
+
+static json_t *source_rows(const struct source_table *t)
+{
+    json_t *list = json_array();
+
+    for (int64_t i = 0; i < t->n; i++)
+        json_array_append_new(list, source_row(t->v[i].name, t->v[i].docs, t->v[i].tokens,
+                                               t->v[i].text_bytes));
+    return list;
+}
+
+/* Every byte of a shard: its own checks, and where a manifest lists it, what that says. */
+static int verify_shard(const char *path, const struct manifest_shard *h, struct err *e)
+{
+    struct shard s;
+    const void *map;
+    size_t n;
+    char hex[40];
+    int rc = file_map(path, &map, &n, e);
+
+    if (rc < 0)
+        return rc;
+    rc = shard_parse(&s, map, n, e);
+    if (rc == 0)
+        rc = shard_verify(&s, e);
+    if (rc == 0 && h) {
+        XXH128_hash_t x = XXH3_128bits(map, n);
+        snprintf(hex, sizeof hex, "%016llx%016llx", (unsigned long long)x.high64,
+                 (unsigned long long)x.low64);
+        if (strcmp(hex, h->hash) != 0 || s.n_docs != h->docs || s.n_tokens != h->tokens)
+            rc = err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be "
+                         "%s", hex, h->hash);
+    }
+    file_unmap(map, n);
+    return rc < 0 ? err_within(e, "'%s'", path) : 0;
+}
+
+static int verify_split(const char *folder, const struct manifest_split *s, int64_t *bytes,
+                        struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = 0; i < s->n_shards && rc == 0; i++) {
+        char *path = path_join(folder, s->shards[i].file);
+        rc = verify_shard(path, &s->shards[i], e);
+        *bytes += s->shards[i].bytes;
+        free(path);
+    }
+    return rc;
+}
+
+static json_t *split_row(const struct manifest_split *s, bool verbose)
+{
+    json_t *o = json_pack("{ss sI sI sI sI sI so}", "name", s->name, "documents",
+                          (json_int_t)s->docs, "tokens", (json_int_t)s->tokens, "text_bytes",
+                          (json_int_t)s->text_bytes, "text_words", (json_int_t)s->text_words,
+                          "shards", (json_int_t)s->n_shards, "sources",
+                          source_rows(&s->sources));
+    json_t *files = verbose ? json_array() : NULL;
+
+    for (int64_t i = 0; files && i < s->n_shards; i++)
+        json_array_append_new(files, json_pack("{ss sI sI sI}", "file", s->shards[i].file,
+                              "bytes", (json_int_t)s->shards[i].bytes, "documents",
+                              (json_int_t)s->shards[i].docs, "tokens",
+                              (json_int_t)s->shards[i].tokens));
+    if (files)
+        set(o, "files", files);
+    return o;
+}
+
+/* Opening each split checks sizes, headers and footers against the manifest. */
+static int open_splits(const char *folder, const struct manifest *m, struct err *e)
+{
+    struct dataset *d;
+    int rc = 0;
+
+    for (int i = 0; i < m->n_splits && rc == 0; i++)
+        if ((rc = dataset_open(&d, folder, m->splits[i].name, 0, e)) == 0)
+            dataset_close(d);
+    return rc;
+}
+
+/* The folder that path is, or that holds it as dir/manifest.json; malloc'ed. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (path_is_dir(path))
+        return strdup(path);
+    return slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
+}
+
+static int shards_info(const char *path, const struct info_options *o, json_t *out,
+                       struct err *e)
+{
+    char *folder = folder_of(path);
+    int64_t docs = 0, tokens = 0, bytes = 0;
+    json_t *splits = json_array(), *command = json_array();
+    struct manifest *m = NULL;
+    int rc = folder ? manifest_read(&m, folder, e) : err_set(e, E_SYS, "out of memory");
+
+    if (rc == 0)
+        rc = open_splits(folder, m, e);
+    for (int i = 0; rc == 0 && i < m->n_splits; i++) {
+        docs += m->splits[i].docs;
+        tokens += m->splits[i].tokens;
+        json_array_append_new(splits, split_row(&m->splits[i], o->verbose));
+        if (o->verify)
+            rc = verify_split(folder, &m->splits[i], &bytes, e);
+    }
+    for (int i = 0; rc == 0 && i < m->n_command; i++)
+        json_array_append_new(command, json_string(m->command[i]));
+    if (rc == 0) {
+        set_text(out, "form", "shards");
+        set_int(out, "documents", docs);
+        set_int(out, "tokens", tokens);
+        show_token_info(&m->info, out);
+        set_int(out, "seed", m->seed);
+        set(out, "shuffled", json_boolean(m->shuffled));
+        set(out, "splits", json_incref(splits));
+        set(out, "command", json_incref(command));
+        if (o->verify)
+            set_int(out, "verified", bytes);
+    }
+    json_decref(splits);
+    json_decref(command);
+    manifest_free(m);
+    free(folder);
+    return rc;
+}
+
+static int shard_info(const char *path, const struct info_options *o, json_t *out,
+                      struct err *e)
+{
+    json_t *sources = json_array();
+    struct shard s;
+    const void *map = NULL;
+    size_t n = 0;
+    int rc = file_map(path, &map, &n, e);
+
+    if (rc == 0 && (rc = shard_parse(&s, map, n, e)) < 0)
+        err_within(e, "'%s'", path);
+    else if (rc == 0 && o->verify)
+        rc = verify_shard(path, NULL, e);
+    if (rc == 0) {
+        for (int64_t i = 0; i < s.n_sources; i++) {
+            int64_t docs, tokens, bytes;
+            const char *name = shard_source(&s, i, &docs, &tokens, &bytes);
+            json_array_append_new(sources, source_row(name, docs, tokens, bytes));
+        }
+        set_text(out, "form", "shard");
+        set_int(out, "documents", s.n_docs);
+        set_int(out, "tokens", s.n_tokens);
+        set_int(out, "masked", s.masked);
+        set_int(out, "text_bytes", s.text_bytes);
+        set_int(out, "text_words", s.text_words);
+        show_token_info(&s.info, out);
+        set(out, "sources", json_incref(sources));
+        set_int(out, "bytes", (int64_t)n);
+        if (o->verify)
+            set_int(out, "verified", (int64_t)n);
+    }
+    json_decref(sources);
+    file_unmap(map, n);
+    return rc;
+}
+
+/* A stream has no counts but at its end: it is read, and thereby verified, whole. */
+static int stream_info_of(const char *path, json_t *out, struct err *e)
+{
+    bool from_stdin = strcmp(path, "-") == 0;
+    int64_t docs = 0, tokens = 0, masked = 0, bytes = 0, words = 0;
+    struct source_table t = {0};
+    struct stream_reader *r = NULL;
+    struct token_doc d;
+    int fd = from_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), rc;
+
+    if (fd < 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    rc = stream_open(&r, fd, from_stdin ? "standard input" : path, e);
+    while (rc == 0 && (rc = stream_read(r, &d, e)) == 1) {
+        int64_t at = source_add(&t, d.source, 1, d.n_ids, d.text_bytes, e);
+        rc = at < 0 ? (int)at : 0;
+        docs++;
+        tokens += d.n_ids;
+        bytes += d.text_bytes;
+        words += d.text_words;
+        for (int64_t i = 0; i < d.n_runs; i++)
+            masked += d.runs[i].count;
+    }
+    if (rc == 0) {
+        set_text(out, "form", "token stream");
+        set_int(out, "documents", docs);
+        set_int(out, "tokens", tokens);
+        set_int(out, "masked", masked);
+        set_int(out, "text_bytes", bytes);
+        set_int(out, "text_words", words);
+        show_token_info(stream_info(r), out);
+        set(out, "sources", source_rows(&t));
+    }
+    source_free(&t);
+    stream_close(r);
+    if (!from_stdin)
+        close(fd);
+    return rc;
+}
+
+static int raw_info(const char *path, json_t *out, struct err *e)
+{
+    enum { STEP = 65536 };
+    int32_t *ids = malloc(STEP * sizeof *ids), max = -1;
+    struct dataset *d = NULL;
+    int64_t n = 0;
+    int rc = ids ? dataset_open(&d, path, NULL, 0, e) : err_set(e, E_SYS, "out of memory");
+
+    if (rc == 0)
+        n = dataset_tokens(d);
+    for (int64_t i = 0, k; i < n && rc == 0; i += k) {
+        k = n - i < STEP ? n - i : STEP;
+        rc = dataset_read(d, i, k, ids, NULL, e);
+        for (int64_t j = 0; rc == 0 && j < k; j++)
+            max = ids[j] > max ? ids[j] : max;
+    }
+    if (rc == 0) {
+        set_text(out, "form", dataset_form(d));
+        set_int(out, "tokens", n);
+        set_int(out, "largest_id", max);
+    }
+    dataset_close(d);
+    free(ids);
+    return rc;
+}
+
+int info_data(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
+              struct err *e)
+{
+    switch (kind) {
+    case INFO_SHARDS: return shards_info(path, o, out, e);
+    case INFO_SHARD: return shard_info(path, o, out, e);
+    case INFO_STREAM: return stream_info_of(path, out, e);
+    default: return raw_info(path, out, e);
+    }
+}

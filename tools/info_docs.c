@@ -1,0 +1,277 @@
+/* tools/info_docs.c - documents of data sets and streams: listed, as ids, as text. */
+#include "tools/info.h"
+
+#include "base/file.h"
+#include "base/bytes.h"
+#include "formats/dataset.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One document, whichever form it comes from; ids are read in pieces from a data set. */
+struct doc {
+    int64_t index, n_ids, text_bytes, text_words;
+    const char *source, *name;
+    const uint32_t *ids; /* of a stream */
+    struct dataset *set; /* else */
+    int64_t start;
+};
+
+struct lister {
+    const struct info_options *o;
+    const struct token_info *info;
+    const char *path;
+    struct tokenizer *tok;
+    int32_t *ids; /* STEP of them */
+    FILE *f;
+    bool found;
+};
+enum { STEP = 65536 };
+
+static int read_ids(const struct doc *d, int64_t at, int64_t n, int32_t *ids, struct err *e)
+{
+    if (d->set)
+        return dataset_read(d->set, d->start + at, n, ids, NULL, e);
+    memcpy(ids, d->ids + at, (size_t)n * sizeof *ids);
+    return 0;
+}
+
+static void print_json_string(const char *s, FILE *f)
+{
+    json_t *j = json_string(s);
+    char *text = json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT);
+
+    fputs(text ? text : "\"\"", f);
+    free(text);
+    json_decref(j);
+}
+
+static void list_doc(const struct lister *l, const struct doc *d)
+{
+    if (l->o->json) {
+        fprintf(l->f, "{\"doc\":%lld,\"tokens\":%lld,\"text_bytes\":%lld,\"text_words\":%lld,"
+                "\"source\":", (long long)d->index, (long long)d->n_ids,
+                (long long)d->text_bytes, (long long)d->text_words);
+        print_json_string(d->source, l->f);
+        fputs(",\"name\":", l->f);
+        print_json_string(d->name, l->f);
+        fputs("}\n", l->f);
+        return;
+    }
+    fprintf(l->f, "%lld\t%lld\t%lld\t%lld\t", (long long)d->index, (long long)d->n_ids,
+            (long long)d->text_bytes, (long long)d->text_words);
+    for (const char *s = d->source; *s; s++)
+        fputc((unsigned char)*s < 0x20 ? '?' : *s, l->f);
+    fputc('\t', l->f);
+    for (const char *s = d->name; *s; s++)
+        fputc((unsigned char)*s < 0x20 ? '?' : *s, l->f);
+    fputc('\n', l->f);
+}
+
+/* Digits of v before end; returns where they begin. */
+static char *digits(int64_t v, char *end)
+{
+    do
+        *--end = (char)('0' + v % 10);
+    while ((v /= 10) > 0);
+    return end;
+}
+
+static int print_ids(struct lister *l, const struct doc *d, struct err *e)
+{
+    const char sep = l->o->json ? ',' : ' ';
+    char buf[24], *p;
+    int rc = 0;
+
+    if (l->o->json)
+        fputc('[', l->f);
+    for (int64_t i = 0, k; i < d->n_ids && rc == 0; i += k) {
+        k = d->n_ids - i < STEP ? d->n_ids - i : STEP;
+        rc = read_ids(d, i, k, l->ids, e);
+        for (int64_t j = 0; j < k && rc == 0; j++) {
+            p = digits(l->ids[j], buf + sizeof buf);
+            if (i + j > 0)
+                *--p = sep;
+            fwrite(p, 1, (size_t)(buf + sizeof buf - p), l->f);
+        }
+    }
+    fputs(l->o->json ? "]\n" : "\n", l->f);
+    return rc;
+}
+
+/* The tokenizer that the data names, where it lies: as given, beside the data, or in it. */
+static char *find_tokenizer(const struct lister *l)
+{
+    const char *name = l->info->tokenizer, *slash = strrchr(l->path, '/');
+    char *folder, *path;
+
+    if (!*name)
+        return NULL;
+    if (path_exists(name))
+        return strdup(name);
+    if (path_is_dir(l->path)) {
+        path = path_join(l->path, name);
+        if (path_exists(path))
+            return path;
+        free(path);
+    }
+    folder = slash ? strndup(l->path, (size_t)(slash - l->path) + 1) : strdup(".");
+    path = folder ? path_join(folder, name) : NULL;
+    free(folder);
+    if (path && path_exists(path))
+        return path;
+    free(path);
+    return NULL;
+}
+
+static int open_tokenizer(struct lister *l, struct err *e)
+{
+    char *path = l->o->tokenizer ? strdup(l->o->tokenizer) : find_tokenizer(l);
+    int rc;
+
+    if (!path) {
+        err_set(e, E_NOINPUT, "no tokenizer to decode '%s' with: '%s' is not found", l->path,
+                *l->info->tokenizer ? l->info->tokenizer : "(none named)");
+        return err_hint(e, "name it: -t FILE.model");
+    }
+    rc = tokenizer_open(&l->tok, path, e);
+    if (rc == 0 && *l->info->fingerprint &&
+        strcmp(tokenizer_fingerprint(l->tok), l->info->fingerprint) != 0) {
+        rc = err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
+                     "must be %s", l->path, path, tokenizer_fingerprint(l->tok),
+                     l->info->fingerprint);
+        err_hint(e, "name the right one: -t FILE.model%s%s",
+                 *l->info->tokenizer ? ", it was called " : "", l->info->tokenizer);
+    }
+    free(path);
+    return rc;
+}
+
+static int print_text(struct lister *l, const struct doc *d, struct err *e)
+{
+    const struct token_info *t = l->info;
+    int64_t first = 0, n = d->n_ids;
+    int32_t *ids = malloc((size_t)n * sizeof *ids + 1);
+    char *text = NULL;
+    size_t nbytes;
+    int rc = ids ? 0 : err_set(e, E_SYS, "out of memory for a document of %lld tokens",
+                               (long long)n);
+
+    if (rc == 0 && (rc = read_ids(d, 0, n, ids, e)) == 0) {
+        if (t->adds_bos && n > 0 && ids[0] == t->bos)
+            first = 1;
+        if (t->adds_eos && n > first && ids[n - 1] == t->eos)
+            n--;
+        rc = tokenizer_decode(l->tok, ids + first, n - first, &text, &nbytes, e);
+    }
+    if (rc == 0)
+        fwrite(text, 1, nbytes, l->f);
+    free(text);
+    free(ids);
+    return rc;
+}
+
+static int show(struct lister *l, const struct doc *d, struct err *e)
+{
+    int rc = 0;
+
+    if (l->o->doc >= 0 && d->index != l->o->doc)
+        return 0;
+    l->found = true;
+    if (l->o->docs)
+        list_doc(l, d);
+    if (l->o->ids)
+        rc = print_ids(l, d, e);
+    else if (!l->o->docs)
+        rc = print_text(l, d, e);
+    if (rc == 0 && ferror(l->f))
+        rc = err_set(e, E_IO, "cannot write");
+    return rc;
+}
+
+static int begin(struct lister *l, const struct token_info *info, struct err *e)
+{
+    l->info = info;
+    return l->o->docs || l->o->ids ? 0 : open_tokenizer(l, e);
+}
+
+static int from_dataset(struct lister *l, struct err *e)
+{
+    struct dataset *set;
+    struct dataset_doc dd;
+    int64_t first = l->o->doc >= 0 ? l->o->doc : 0, end;
+    int rc = dataset_open(&set, l->path, l->o->split, 0, e);
+
+    if (rc < 0)
+        return rc;
+    end = l->o->doc < 0 || first >= dataset_docs(set) ? dataset_docs(set) : first + 1;
+    rc = begin(l, dataset_info(set), e);
+    for (int64_t i = first; i < end && rc == 0; i++)
+        if ((rc = dataset_doc(set, i, &dd, e)) == 0) {
+            const struct doc d = { i, dd.n_ids, dd.text_bytes, dd.text_words, dd.source,
+                                   dd.name, NULL, set, dd.start };
+            rc = show(l, &d, e);
+        }
+    if (rc == 0 && l->o->doc >= 0 && !l->found)
+        rc = err_set(e, E_USAGE, "'%s' has no document %lld, only 0 to %lld", l->path,
+                     (long long)l->o->doc, (long long)dataset_docs(set) - 1);
+    dataset_close(set);
+    return rc;
+}
+
+/* To the end, even when the one document was found: a stream without END is an error. */
+static int from_stream(struct lister *l, struct err *e)
+{
+    bool from_stdin = strcmp(l->path, "-") == 0;
+    int fd = from_stdin ? STDIN_FILENO : open(l->path, O_RDONLY | O_CLOEXEC), rc;
+    struct stream_reader *r = NULL;
+    struct token_doc td;
+    int64_t n = 0;
+
+    if (fd < 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", l->path);
+    rc = stream_open(&r, fd, from_stdin ? "standard input" : l->path, e);
+    if (rc == 0)
+        rc = begin(l, stream_info(r), e);
+    while (rc == 0 && (rc = stream_read(r, &td, e)) == 1) {
+        const struct doc d = { n++, td.n_ids, td.text_bytes, td.text_words, td.source, td.name,
+                               td.ids, NULL, 0 };
+        rc = show(l, &d, e);
+    }
+    if (rc == 0 && l->o->doc >= 0 && !l->found)
+        rc = err_set(e, E_USAGE, "'%s' has no document %lld, only 0 to %lld", l->path,
+                     (long long)l->o->doc, (long long)n - 1);
+    stream_close(r);
+    if (!from_stdin)
+        close(fd);
+    return rc;
+}
+
+int info_documents(const char *path, enum info_kind kind, const struct info_options *o, FILE *f,
+                   struct err *e)
+{
+    struct lister l = { .o = o, .path = path, .f = f };
+    char *folder = NULL, *slash;
+    int rc;
+
+    if (kind > INFO_RAW) {
+        err_set(e, E_USAGE, "'%s' holds no documents", path);
+        return err_hint(e, "--docs, --ids and --doc are for shards and token streams");
+    }
+    if (kind == INFO_SHARDS && !path_is_dir(path)) { /* dir/manifest.json */
+        slash = (folder = strdup(path)) ? strrchr(folder, '/') : NULL;
+        if (slash)
+            slash[slash == folder] = '\0';
+        l.path = slash ? folder : ".";
+    }
+    if (!(l.ids = malloc(STEP * sizeof *l.ids)))
+        rc = err_set(e, E_SYS, "out of memory");
+    else
+        rc = kind == INFO_STREAM ? from_stream(&l, e) : from_dataset(&l, e);
+    tokenizer_close(l.tok);
+    free(l.ids);
+    free(folder);
+    return rc;
+}

@@ -1,0 +1,246 @@
+/* tools/info_model.c - models, adapters, safetensors and tokenizers, described and verified. */
+#include "tools/info.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "formats/adapter_config.h"
+#include "formats/json.h"
+#include "formats/tokenizer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void set(json_t *o, const char *key, json_t *v) { json_object_set_new(o, key, v); }
+static void set_int(json_t *o, const char *key, int64_t v) { set(o, key, json_integer(v)); }
+static void set_text(json_t *o, const char *key, const char *v) { set(o, key, json_string(v)); }
+
+/* Every value of a float tensor must be finite: one flipped exponent bit ruins a model. */
+static int scan_tensor(const struct st_tensor *t, const char *file, struct err *e)
+{
+    enum { STEP = 4096 };
+    float v[STEP];
+    size_t size = st_dtype_bytes(t->dtype);
+
+    if (!st_dtype_real(t->dtype))
+        return 0;
+    for (int64_t i = 0; i < t->count; i += STEP) {
+        int64_t n = t->count - i < STEP ? t->count - i : STEP, bad = 0;
+        st_to_f32(t->dtype, (const char *)t->data + (size_t)i * size, n, v, NULL);
+        for (int64_t k = 0; k < n; k++)
+            bad += !(fabsf(v[k]) < INFINITY);
+        for (int64_t k = 0; k < n && bad; k++)
+            if (!(fabsf(v[k]) < INFINITY)) {
+                err_set(e, E_NO, "'%s': tensor '%.200s' is %f at element %lld", file, t->name,
+                        (double)v[k], (long long)(i + k));
+                return err_hint(e, "the file is damaged, or training diverged: do not use it");
+            }
+    }
+    return 0;
+}
+
+static void add_tensor(json_t *list, const struct st_tensor *t)
+{
+    json_t *shape = json_array();
+
+    for (int i = 0; i < t->dims; i++)
+        json_array_append_new(shape, json_integer(t->shape[i]));
+    json_array_append_new(list, json_pack("{ss ss so}", "name", t->name, "type",
+                                          st_dtype_name(t->dtype), "shape", shape));
+}
+
+/* What the tensors of one or many files add up to. */
+struct tally {
+    int64_t n, bytes, values, by_type[ST_OTHER + 1];
+    json_t *list; /* NULL: not wanted */
+    bool verify;
+};
+
+static int tally_add(struct tally *y, const struct st_tensor *t, const char *file,
+                     struct err *e)
+{
+    y->n++;
+    y->bytes += (int64_t)t->nbytes;
+    y->values += t->count;
+    y->by_type[t->dtype]++;
+    if (y->list)
+        add_tensor(y->list, t);
+    return y->verify ? scan_tensor(t, file, e) : 0;
+}
+
+static void tally_show(const struct tally *y, json_t *out)
+{
+    json_t *types = json_object();
+
+    set_int(out, "tensors", y->n);
+    for (int k = 0; k <= ST_OTHER; k++)
+        if (y->by_type[k])
+            set_int(types, st_dtype_name((enum st_dtype)k), y->by_type[k]);
+    set(out, "types", types);
+    set_int(out, "bytes", y->bytes);
+    if (y->verify)
+        set_int(out, "verified", y->bytes);
+    if (y->list)
+        set(out, "list", y->list);
+}
+
+static struct tally tally_start(const struct info_options *o)
+{
+    return (struct tally){ .verify = o->verify, .list = o->verbose ? json_array() : NULL };
+}
+
+static int tensors_info(const char *path, const struct info_options *o, json_t *out,
+                        struct err *e)
+{
+    struct tally y = tally_start(o);
+    struct st_file *f;
+    int rc = st_open(&f, path, e);
+
+    for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
+        rc = tally_add(&y, st_at(f, i), path, e);
+    if (rc < 0) {
+        json_decref(y.list);
+    } else {
+        set_text(out, "form", "safetensors");
+        set_int(out, "values", y.values);
+        tally_show(&y, out);
+    }
+    st_close(f);
+    return rc;
+}
+
+static void show_config(const struct llama_config *c, json_t *out)
+{
+    static const char *const ropes[] = { "default", "linear", "llama3" };
+
+    set_int(out, "parameters", config_params(c));
+    set_int(out, "context", c->context);
+    set_text(out, "rope", ropes[c->rope.type]);
+    if (c->rope.type != ROPE_DEFAULT)
+        set(out, "rope_factor", json_real(c->rope.factor));
+    set(out, "rope_theta", json_real(c->rope.theta));
+    set_int(out, "layers", c->layers);
+    set_int(out, "width", c->dim);
+    set_int(out, "mlp_width", c->ffn_dim);
+    set_int(out, "heads", c->heads);
+    set_int(out, "kv_heads", c->kv_heads);
+    set_int(out, "head_width", c->head_dim);
+    set_int(out, "vocab", c->vocab);
+    set(out, "tied", json_boolean(c->tied));
+}
+
+static int model_info(const char *path, const struct info_options *o, json_t *out,
+                      struct err *e)
+{
+    struct tally y = tally_start(o);
+    struct weights *w;
+    char *tokenizer;
+    int rc = weights_open(&w, path, e);
+
+    for (int64_t i = 0; rc == 0 && i < weights_count(w); i++)
+        rc = tally_add(&y, weights_at(w, i), weights_file(w, i), e);
+    if (rc < 0) {
+        json_decref(y.list);
+    } else {
+        set_text(out, "form", "model");
+        show_config(weights_config(w), out);
+        tokenizer = weights_tokenizer_path(path);
+        set(out, "tokenizer", tokenizer ? json_string("tokenizer.model") : json_null());
+        free(tokenizer);
+        tally_show(&y, out);
+    }
+    weights_close(w);
+    return rc;
+}
+
+static json_t *kinds(const bool *on)
+{
+    json_t *list = json_array();
+
+    for (int k = 0; k <= TK_HEAD; k++)
+        if (on[k])
+            json_array_append_new(list, json_string(adapter_module((enum tensor_kind)k)));
+    return list;
+}
+
+static void show_adapter(const struct adapter_config *a, json_t *out)
+{
+    set_text(out, "form", "adapter");
+    set_text(out, "base", a->base);
+    set_int(out, "rank", a->rank);
+    set(out, "alpha", json_real(a->alpha));
+    set(out, "scale", json_real(adapter_scale(a)));
+    set(out, "pairs_on", kinds(a->target));
+    set(out, "saved", kinds(a->saved));
+}
+
+/* Its own config.json says what its tensors should be; an adapter of peft's has none, and its
+ * tensors are then only counted. */
+static int adapter_info(const char *path, const struct info_options *o, json_t *out,
+                        struct err *e)
+{
+    char *config = path_join(path, "adapter_config.json"),
+         *model = path_join(path, "config.json"),
+         *file = path_join(path, "adapter_model.safetensors");
+    struct tally y = tally_start(o);
+    struct adapter_config a;
+    struct adapter *whole = NULL;
+    struct llama_config c;
+    struct st_file *f = NULL;
+    int rc = adapter_config_load(&a, config, e);
+    bool known = path_exists(model);
+
+    if (rc == 0 && known && (rc = config_read(&c, model, e)) == 0)
+        rc = adapter_open(&whole, path, &c, e);
+    if (rc == 0)
+        rc = st_open(&f, file, e);
+    for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
+        rc = tally_add(&y, st_at(f, i), file, e);
+    if (rc < 0) {
+        json_decref(y.list);
+    } else {
+        show_adapter(&a, out);
+        set_int(out, "trained", y.values);
+        if (known) {
+            json_t *m = json_object();
+            show_config(&c, m);
+            set(out, "model", m);
+        }
+        tally_show(&y, out);
+    }
+    st_close(f);
+    adapter_close(whole);
+    free(config);
+    free(model);
+    free(file);
+    return rc;
+}
+
+static int tokenizer_info(const char *path, const struct info_options *o, json_t *out,
+                          struct err *e)
+{
+    struct tokenizer *t;
+    int rc = tokenizer_open(&t, path, e);
+
+    (void)o; /* opening one reads and checks all of it */
+    if (rc < 0)
+        return rc;
+    set_text(out, "form", "SentencePiece model");
+    set_int(out, "vocab", tokenizer_vocab(t));
+    set_int(out, "bos", tokenizer_bos(t));
+    set_int(out, "eos", tokenizer_eos(t));
+    set_text(out, "fingerprint", tokenizer_fingerprint(t));
+    tokenizer_close(t);
+    return 0;
+}
+
+int info_model(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
+               struct err *e)
+{
+    switch (kind) {
+    case INFO_MODEL: return model_info(path, o, out, e);
+    case INFO_ADAPTER: return adapter_info(path, o, out, e);
+    case INFO_TENSORS: return tensors_info(path, o, out, e);
+    default: return tokenizer_info(path, o, out, e);
+    }
+}
