@@ -44,8 +44,11 @@ int dataset_read(struct dataset *d, int64_t start, int64_t n, int32_t *ids, uint
                  struct err *e);
 /* Document i. */
 int dataset_doc(struct dataset *d, int64_t i, struct dataset_doc *doc, struct err *e);
-/* The document that token position start belongs to. */
+/* The document that token position start belongs to, 0 <= start < dataset_tokens. */
 int64_t dataset_doc_at(const struct dataset *d, int64_t start);
+/* Reads all of it: every block's checksum, every table, and each file's hash where a manifest
+ * has one. Raw ids have nothing to check against. E_DATA. */
+int dataset_verify(struct dataset *d, struct err *e);
 
 C_END
 #endif

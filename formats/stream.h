@@ -34,17 +34,21 @@ struct token_doc {
     int64_t n_ids;
     const struct mask_run *runs;
     int64_t n_runs;
-    const char *source;  /* "pg19", "redpajama.arxiv", ...; at most 255 bytes */
+    const char *source;  /* "pg19", "redpajama.arxiv", ...; at most 255 bytes of UTF-8 */
     const char *name;    /* file or record it came from, for people; at most 1023 bytes */
+                         /* writers cut both to size and put '?' for what is not UTF-8 */
     uint64_t text_hash;  /* XXH3-64 of the text that was tokenised */
     int64_t text_bytes;  /* its length in bytes */
     int64_t text_words;  /* its words: maximal runs of bytes other than ASCII white space */
 };
 
 struct stream_writer;
-/* out stays the caller's; the header is written at once. E_IO, E_SYS. */
+/* fd stays the caller's; the header is written at once. info: width is 2 where vocab <= 65536
+ * and 4 above (token_width in formats/document.h), or E_DATA. E_IO, E_SYS. */
 int stream_create(struct stream_writer **w, int fd, const char *name,
                   const struct token_info *info, struct err *e);
+/* E_DATA for a document that breaks a rule of stream.md: nothing was written then, and the
+ * stream may go on. E_IO. */
 int stream_write(struct stream_writer *w, const struct token_doc *doc, struct err *e);
 /* Writes END (documents, tokens, hash) and frees. Without it readers refuse the stream. */
 int stream_finish(struct stream_writer *w, struct err *e);
