@@ -135,52 +135,47 @@ static void print_scalar(const json_t *v, FILE *f)
 
 static bool is_scalar(const json_t *v) { return !json_is_object(v) && !json_is_array(v); }
 
-static void print_fields(const json_t *o, int depth, FILE *f);
-
-/* Scalars on one line; an object on a line of its own with its fields below. */
-static void print_array(const json_t *a, int depth, FILE *f)
+/* Nothing inside but scalars: it stands on one line. */
+static bool is_flat(const json_t *v)
 {
     bool flat = true;
-    const json_t *v;
+    const char *key;
+    json_t *x;
     size_t i;
 
-    json_array_foreach(a, i, v)
-        flat &= is_scalar(v);
-    json_array_foreach(a, i, v) {
-        if (flat) {
-            fputs(i ? " " : "", f);
-            print_scalar(v, f);
-        } else {
-            fprintf(f, "\n%*s-", depth * 2, "");
-            if (json_is_object(v))
-                print_fields(v, depth + 1, f);
-            else
-                print_scalar(v, f);
-        }
-    }
+    json_array_foreach(v, i, x)
+        flat &= is_scalar(x);
+    json_object_foreach((json_t *)(uintptr_t)v, key, x)
+        flat &= is_scalar(x);
+    return flat;
 }
 
-/* An object of scalars stands on one line below the top, others over several. */
-static void print_fields(const json_t *o, int depth, FILE *f)
+/* The value, indented by depth where it takes lines. item: after the "- " of an array, where
+ * an object's first field stays on that line. Depth ends at what info_describe builds. */
+static void print_value(const json_t *v, int depth, bool item, FILE *f)
 {
+    bool flat = is_flat(v), first = true;
     const char *key;
-    json_t *v;
-    bool flat = depth > 0;
+    json_t *x;
+    size_t i;
 
-    json_object_foreach((json_t *)(uintptr_t)o, key, v)
-        flat &= is_scalar(v);
-    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
-        if (flat)
+    if (is_scalar(v))
+        print_scalar(v, f);
+    json_array_foreach(v, i, x) {
+        if (!flat)
+            fprintf(f, "\n%*s- ", depth, "");
+        else if (i)
+            fputc(' ', f);
+        print_value(x, depth + 2, true, f);
+    }
+    json_object_foreach((json_t *)(uintptr_t)v, key, x) {
+        if (!flat && !(first && item))
+            fprintf(f, "\n%*s", depth, "");
+        else if (!first)
             fputs("  ", f);
-        else
-            fprintf(f, "\n%*s", depth * 2, "");
-        fprintf(f, flat || depth ? "%s " : "%-14s ", key);
-        if (json_is_object(v))
-            print_fields(v, depth + 1, f);
-        else if (json_is_array(v))
-            print_array(v, depth + 1, f);
-        else
-            print_scalar(v, f);
+        fprintf(f, is_flat(x) ? "%s " : "%s", key);
+        print_value(x, depth + 2, false, f);
+        first = false;
     }
 }
 
@@ -195,13 +190,8 @@ void info_print(const json_t *o, FILE *f)
     json_object_foreach((json_t *)(uintptr_t)o, key, v) {
         if (v == path)
             continue;
-        fprintf(f, "  %-14s ", key);
-        if (json_is_object(v))
-            print_fields(v, 2, f);
-        else if (json_is_array(v))
-            print_array(v, 2, f);
-        else
-            print_scalar(v, f);
+        fprintf(f, is_flat(v) ? "  %-14s " : "  %s", key);
+        print_value(v, 4, false, f);
         fputc('\n', f);
     }
 }
