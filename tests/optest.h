@@ -13,7 +13,7 @@
 
 #include "base/perm.h"
 #include "kernels/kernels.h"
-#include "refops.h"
+#include "tests/refops.h"
 
 /* 1, 2 and 3 threads, whose bits must agree, and the built-in matrix product. Where no BLAS
  * can be loaded all four are built-in. */

@@ -1,5 +1,5 @@
 /* tests/test_attention.c - segmented causal attention against a dense mask in float64. */
-#include "optest.h"
+#include "tests/optest.h"
 
 enum { MAX_CUTS = 400 };
 struct attention_case {

@@ -1,5 +1,5 @@
 /* tests/test_gradients.c - the float64 gradients that the ops are held to, by differences. */
-#include "optest.h"
+#include "tests/optest.h"
 
 /* Each forward is made a scalar by fixed random weights c on its outputs, so that dy = c. */
 struct point {

@@ -1,5 +1,5 @@
 /* tests/test_ops.c - the CPU device's ops against float64, and gradients by differences. */
-#include "optest.h"
+#include "tests/optest.h"
 
 static const int64_t shapes[][2] = { { 1, 1 }, { 1, 16 }, { 3, 5 }, { 7, 33 }, { 70, 64 },
                                      { 129, 250 }, { 1000, 48 } };
