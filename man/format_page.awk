@@ -110,6 +110,7 @@ NR == 1 {
     print ".Sh NAME"
     print ".Nm longlora-" name
     sub(/^[A-Z][a-z]/, tolower(substr(title, 1, 1)) substr(title, 2, 1), title)
+    sub("^" name ": ", "", title)
     print ".Nd " title
     print ".Sh DESCRIPTION"
     fresh = 1
