@@ -55,7 +55,7 @@ static const struct opt opts[] = {
     OPT_HEADING("data"),
     { 0, "split", "NAME", OPT_STR, &s.split, 0, 0, "of a folder of shards [train]" },
     { 0, "val", "DATA", OPT_STR, &s.val, 0, 0,
-      "held-out data: its loss, dense attention (a folder's split 'validation')" },
+      "held-out data: its loss (of a folder, the split 'validation')" },
     { 0, "val-every", "N", OPT_I64, &s.val_every, 1, 1e12, "steps between [100]" },
     { 0, "val-rows", "N", OPT_I64, &s.val_rows, 1, 1e12, "rows of it at most [16]" },
     { 0, "tokenizer", "FILE", OPT_STR, &s.tokenizer, 0, 0,
@@ -76,7 +76,7 @@ static const struct opt opts[] = {
       "of a model that is written whole [float32]" },
     OPT_HEADING("the machine"),
     { 0, "device", "NAME", OPT_STR, &s.device, 0, 0, "auto, cpu or cuda [auto]" },
-    { 't', "threads", "N", OPT_I64, &s.threads, 0, 4096, "0: all processors [0]" },
+    { 'j', "threads", "N", OPT_I64, &s.threads, 0, 4096, "0: all processors [0]" },
     { 0, "memory", "SIZE", OPT_BYTES, &s.memory_bytes, 0, 1LL << 50,
       "that activations may fill, 24g [four fifths of what is free]" },
     { 0, "keep-layers", "N", OPT_I64, &s.keep_layers, -1, 1 << 20,
@@ -91,8 +91,8 @@ static const struct opt opts[] = {
 static const struct cmd cmd = {
     .name = "ltrain",
     .synopsis = "DATA --model FOLDER -o OUT [--ctx TOKENS] [option ...]",
-    .summary = "Trains a model on DATA (shards, one shard, raw u16 ids) at a longer context. The "
-               "same command goes on\nwhere a stopped run was.",
+    .summary = "Trains a model on DATA (shards, one shard, raw u16 ids) at a longer context.\n"
+               "The same command goes on where a stopped run was.",
     .examples = "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
                 "  ltrain shards/ --init config.json --ctx 256 --lr 1e-3 -o base/\n"
                 "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n",
