@@ -12,7 +12,7 @@ static const char *skip_space(const char *p, const char *end)
     return p;
 }
 
-const char *json_type_name(enum json_type t)
+const char *json_type_name(enum json_kind t)
 {
     static const char *const name[] = { "null", "false", "true", "a number", "a string",
                                         "an array", "an object" };
@@ -145,18 +145,18 @@ static bool scan_scalar(const char **p, const char *end, struct json_value *v, s
         return fail(s, start, "the value is cut short");
     switch (*start) {
     case '"':
-        v->type = JSON_STRING;
+        v->type = JK_STRING;
         v->p = ++*p;
         if (!scan_string(p, end, &v->escaped, s))
             return false;
         v->n = (size_t)(*p - 1 - v->p);
         return true;
-    case 't': v->type = JSON_TRUE; ok = scan_word(p, end, "true"); break;
-    case 'f': v->type = JSON_FALSE; ok = scan_word(p, end, "false"); break;
-    case 'n': v->type = JSON_NULL; ok = scan_word(p, end, "null"); break;
-    case 'N': v->type = JSON_NUMBER; ok = scan_word(p, end, "NaN"); break;
+    case 't': v->type = JK_TRUE; ok = scan_word(p, end, "true"); break;
+    case 'f': v->type = JK_FALSE; ok = scan_word(p, end, "false"); break;
+    case 'n': v->type = JK_NULL; ok = scan_word(p, end, "null"); break;
+    case 'N': v->type = JK_NUMBER; ok = scan_word(p, end, "NaN"); break;
     default:
-        v->type = JSON_NUMBER;
+        v->type = JK_NUMBER;
         if (!scan_number(p, end, s))
             return false;
         ok = true;
@@ -227,7 +227,7 @@ static bool scan_value(const char **p, const char *end, struct json_value *v, st
         return scan_scalar(p, end, v, s);
     if (!scan_nested(p, end, s))
         return false;
-    *v = (struct json_value){ *start == '{' ? JSON_OBJECT : JSON_ARRAY, false, start,
+    *v = (struct json_value){ *start == '{' ? JK_OBJECT : JK_ARRAY, false, start,
                               (size_t)(*p - start) };
     return true;
 }

@@ -12,14 +12,14 @@ C_BEGIN
  * numbers. Values are slices of the caller's bytes and live as long as those. */
 #define JSON_MAX_DEPTH 128
 
-enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY,
-                 JSON_OBJECT };
-const char *json_type_name(enum json_type t); /* "a string", "null", ... */
+enum json_kind { JK_NULL, JK_FALSE, JK_TRUE, JK_NUMBER, JK_STRING, JK_ARRAY,
+                 JK_OBJECT };
+const char *json_type_name(enum json_kind t); /* "a string", "null", ... */
 
 struct json_value {
-    enum json_type type;
-    bool escaped;  /* JSON_STRING: has a backslash */
-    const char *p; /* JSON_STRING: between the quotes; else the whole value with its brackets */
+    enum json_kind type;
+    bool escaped;  /* JK_STRING: has a backslash */
+    const char *p; /* JK_STRING: between the quotes; else the whole value with its brackets */
     size_t n;
 };
 
@@ -30,7 +30,7 @@ struct json_object {
 };
 /* n bytes that hold one object and white space around it. */
 struct json_object json_scan(const char *p, size_t n);
-/* 1 and the next member (key a JSON_STRING), 0 after the closing brace and only white space
+/* 1 and the next member (key a JK_STRING), 0 after the closing brace and only white space
  * behind it, or E_DATA with the byte offset in the n bytes. What was passed over is checked:
  * grammar, depth, no bare control characters in strings. UTF-8 is not (json_text does). */
 int json_next(struct json_object *o, struct json_value *key, struct json_value *v,

@@ -132,7 +132,7 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
         note_found(r, &key);
         for (int k = 0; k < KEYS; k++)
             if (k == K_FIELD ? field && json_is(&key, field) : json_is(&key, key_name[k])) {
-                r->has[k] = v.type != JSON_NULL || k == K_TEXT;
+                r->has[k] = v.type != JK_NULL || k == K_TEXT;
                 r->key[k] = v;
             }
     }
@@ -149,7 +149,7 @@ static int walk_meta(struct row *r, const char *p, size_t n, struct err *e)
         r->n_meta++;
         for (int k = 0; k < META_KEYS; k++)
             if (json_is(&key, meta_name[k])) {
-                r->meta_has[k] = v.type != JSON_NULL;
+                r->meta_has[k] = v.type != JK_NULL;
                 r->meta[k] = v;
             }
     }
@@ -162,7 +162,7 @@ static void label_of(char *out, size_t max, const struct json_value *v)
     struct buf b = { 0 };
 
     out[0] = '\0';
-    if (v->type == JSON_STRING && v->n <= 6 * max && json_text(v, true, &b, NULL) == 0 &&
+    if (v->type == JK_STRING && v->n <= 6 * max && json_text(v, true, &b, NULL) == 0 &&
         buf_add(&b, "", 1, NULL) == 0)
         label_clean(out, max, b.p);
     buf_free(&b);
@@ -243,7 +243,7 @@ static void classify_text(struct doc *d, const struct row *r, const struct doc_p
 {
     char top[DOC_SOURCE_MAX + 1], inner[DOC_SOURCE_MAX + 1];
     const char *subset = r->subset ? r->subset : subset_by_meta(r);
-    bool meta_string = r->has[K_META] && r->key[K_META].type == JSON_STRING;
+    bool meta_string = r->has[K_META] && r->key[K_META].type == JK_STRING;
 
     label_of(inner, DOC_SOURCE_MAX, &r->meta[M_SOURCE]);
     label_of(top, DOC_SOURCE_MAX, &r->key[r->has[K_SUBSET] ? K_SUBSET : K_SOURCE]);
@@ -298,7 +298,7 @@ static int take(const struct row *r, enum key k, const char *name, const struct 
 
     if (!r->has[k])
         return 0;
-    if (v->type != JSON_STRING)
+    if (v->type != JK_STRING)
         return err_set(e, E_DATA, "key '%s' is %s, not a string", name,
                        json_type_name(v->type));
     if ((rc = json_text(v, o->replace, out, e)) < 0) {
@@ -316,10 +316,10 @@ static int take_meta(struct row *r, struct err *e)
 
     if (!r->has[K_META])
         return 0;
-    if (v->type == JSON_OBJECT)
+    if (v->type == JK_OBJECT)
         return walk_meta(r, v->p, v->n, e);
     /* The Sample's loader types meta as a string; where that is JSON its keys count too. */
-    if (v->type == JSON_STRING && v->n > 1 && *v->p == '{' &&
+    if (v->type == JK_STRING && v->n > 1 && *v->p == '{' &&
         json_text(v, true, &text, NULL) == 0) {
         struct row trial = *r;
         if (walk_meta(&trial, text.p, text.len, NULL) == 0)
