@@ -64,24 +64,24 @@ $(B)/liblonglora.a: $(OBJS)
 define tool_rule
 $(BIN)/$(1): $(B)/$(patsubst %.c,%,$(2)).c.o $(B)/liblonglora.a
 	@mkdir -p $$(@D)
-	$(CC) $(FLAGS) $(LDFLAGS) -o $$@ $$^ $$(LIBS)
+	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c tools/$(t).c)))))
 
 $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 tests: $(TESTS:%=$(B)/tests/%)
 
 # Each fuzz target with a main that feeds it its seeds: what 'make check' runs, with any compiler.
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(B)/fuzz/replay_%: $(B)/tests/fuzz/%.c.o $(B)/tests/fuzz/replay.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS)
 replays: $(FUZZERS:%=$(B)/fuzz/replay_%)
 
 check: all tests replays pages
-	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests SAN=$(SAN) sh tests/run.sh
+	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests TESTS="$(TESTS)" SAN=$(SAN) sh tests/run.sh
 
 # The same targets under libFuzzer, on a library that clang has instrumented.
 FB     := build/fuzz

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Runs every test under prove, whose last lines say how it went. Called by 'make check'.
-# BIN: folder of the tools; TESTBIN: folder of the compiled tests; SAN: set under sanitizers.
+# BIN: folder of the tools; TESTBIN: of the compiled TESTS; SAN: set under sanitizers.
 cd "$(dirname "$0")/.." || exit 70
 export PATH="$BIN:$PATH" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C.UTF-8
 export ASAN_OPTIONS="detect_leaks=1:allocator_may_return_null=1" UBSAN_OPTIONS=print_stacktrace=1
 # Real data that is not part of the project: tests that use it skip where it is absent.
 [ -n "$LONGLORA_DATA" ] || { [ -d ../shared/data ] && LONGLORA_DATA=$(cd ../shared/data && pwd); }
 export LONGLORA_DATA
-for source in tests/test_*.c; do # not what else lies in the folder
-    set -- "$@" "$TESTBIN/$(basename "$source" .c)"
+for t in $TESTS; do
+    set -- "$@" "$TESTBIN/$t"
 done
 exec prove --timer -j 2 -e '' "$@" tests/cli/*.t
