@@ -135,7 +135,7 @@ static void print_scalar(const json_t *v, FILE *f)
 
 static bool is_scalar(const json_t *v) { return !json_is_object(v) && !json_is_array(v); }
 
-/* Nothing inside but scalars: it stands on one line. */
+/* It stands on one line: a scalar, an array of them, or an object of these two. */
 static bool is_flat(const json_t *v)
 {
     bool flat = true;
@@ -146,7 +146,7 @@ static bool is_flat(const json_t *v)
     json_array_foreach(v, i, x)
         flat &= is_scalar(x);
     json_object_foreach((json_t *)(uintptr_t)v, key, x)
-        flat &= is_scalar(x);
+        flat &= !json_is_object(x) && is_flat(x);
     return flat;
 }
 

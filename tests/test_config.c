@@ -1,0 +1,362 @@
+/* tests/test_config.c - config.json in both forms, its limits, and model folders. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "formats/config.h"
+#include "formats/json.h"
+#include "formats/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BASE "\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":16," \
+             "\"intermediate_size\":32,\"num_hidden_layers\":2,\"num_attention_heads\":4"
+#define LLAMA3 "\"low_freq_factor\":1.0,\"high_freq_factor\":4.0"
+
+static int parse(const char *json, struct llama_config *c, struct err *e)
+{
+    *e = (struct err){0};
+    return config_parse(c, json, strlen(json), "c.json", e);
+}
+
+static const struct { const char *json; int rc; const char *why; } spoilt[] = {
+    { "", E_DATA, "not valid JSON" }, { "[]", E_DATA, "not a JSON object" },
+    { "{} x", E_DATA, "not valid JSON" }, { "{\"a\":1,\"a\":2}", E_DATA, "duplicate" },
+    { "{}", E_DATA, "'model_type' is missing" },
+    { "{\"model_type\":1}", E_DATA, "'model_type' is an integer, must be a string" },
+    { "{\"model_type\":\"gpt2\"}", E_CONFIG, "'gpt2'" },
+    { "{\"model_type\":\"mistral\"}", E_CONFIG, "sliding_window" },
+    { "{\"model_type\":\"mistral\",\"sliding_window\":4096}", E_CONFIG, "sliding_window" },
+    { "{\"model_type\":\"llama\"}", E_DATA, "'vocab_size' is missing" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":0}", E_DATA, "'vocab_size' is 0" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":-5}", E_DATA, "'vocab_size' is -5" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":16777217}", E_DATA, "'vocab_size'" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":9223372036854775807}", E_DATA, "'vocab_size'" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":9223372036854775808}", E_DATA, "too big" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":100.5}", E_DATA, "is a number, must be an" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":\"100\"}", E_DATA, "is a string, must be an" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":1,\"hidden_size\":131073}", E_DATA, "'hidden" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":1,\"hidden_size\":1,"
+      "\"intermediate_size\":2000000}", E_DATA, "'intermediate_size'" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":1,\"hidden_size\":1,\"intermediate_size\":1,"
+      "\"num_hidden_layers\":4097}", E_DATA, "'num_hidden_layers'" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":1,\"hidden_size\":1,\"intermediate_size\":1,"
+      "\"num_hidden_layers\":1,\"num_attention_heads\":0}", E_DATA, "'num_attention_heads'" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":1,\"hidden_size\":10,\"intermediate_size\":1,"
+      "\"num_hidden_layers\":1,\"num_attention_heads\":4}", E_CONFIG, "not a multiple" },
+    { "{" BASE ",\"num_key_value_heads\":3}", E_CONFIG, "not a multiple" },
+    { "{" BASE ",\"num_key_value_heads\":0}", E_DATA, "'num_key_value_heads'" },
+    { "{" BASE ",\"head_dim\":3}", E_CONFIG, "head_dim 3" },
+    { "{" BASE ",\"head_dim\":1026}", E_DATA, "'head_dim'" },
+    { "{" BASE ",\"max_position_embeddings\":2147483649}", E_DATA, "'max_position" },
+    { "{" BASE ",\"hidden_act\":\"gelu\"}", E_CONFIG, "'gelu'" },
+    { "{" BASE ",\"attention_bias\":true}", E_CONFIG, "attention_bias" },
+    { "{" BASE ",\"mlp_bias\":true}", E_CONFIG, "mlp_bias" },
+    { "{" BASE ",\"mlp_bias\":1}", E_DATA, "'mlp_bias' is an integer" },
+    { "{" BASE ",\"quantization_config\":{}}", E_CONFIG, "quantization_config" },
+    { "{" BASE ",\"partial_rotary_factor\":0.5}", E_CONFIG, "partial_rotary_factor" },
+    { "{" BASE ",\"rms_norm_eps\":0}", E_DATA, "'rms_norm_eps'" },
+    { "{" BASE ",\"rms_norm_eps\":1e999}", E_DATA, "not valid JSON" },
+    { "{" BASE ",\"bos_token_id\":\"x\"}", E_DATA, "'bos_token_id'" },
+    { "{" BASE ",\"rope_theta\":0}", E_DATA, "'rope_theta'" },
+    { "{" BASE ",\"rope_scaling\":8}", E_DATA, "'rope_scaling' is an integer" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", E_CONFIG, "'yarn'" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}}", E_CONFIG, "dynamic" },
+    { "{" BASE ",\"rope_scaling\":{\"rope_type\":\"longrope\"}}", E_CONFIG, "'longrope'" },
+    { "{" BASE ",\"rope_parameters\":{\"rope_type\":\"mrope\"}}", E_CONFIG, "'mrope'" },
+    { "{" BASE ",\"rope_parameters\":{\"full_attention\":{}}}", E_CONFIG, "differs by layer" },
+    { "{" BASE ",\"rope_parameters\":{\"partial_rotary_factor\":0.25}}", E_CONFIG, "partial" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"linear\"}}", E_DATA,
+      "'rope_scaling.factor' is missing" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}", E_DATA, "factor" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":-4}}", E_DATA, "factor" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}}", E_DATA, "low_freq" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
+      "\"high_freq_factor\":4}}", E_CONFIG, "high_freq_factor" },
+};
+
+static void test_what_is_refused_is_named(void **state)
+{
+    struct llama_config c;
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
+        int rc = parse(spoilt[i].json, &c, &e);
+        if (rc != spoilt[i].rc || !strstr(e.msg, spoilt[i].why) || !strstr(e.msg, "c.json"))
+            fail_msg("%s: %d %s", spoilt[i].json, rc, e.msg);
+    }
+}
+
+static void test_nesting_is_bounded(void **state)
+{
+    enum { N = 200000 };
+    char *deep = malloc(2 * N + 1);
+    struct llama_config c;
+    struct err e = {0};
+
+    (void)state;
+    assert_non_null(deep);
+    memset(deep, '[', N);
+    memset(deep + N, ']', N);
+    assert_int_equal(config_parse(&c, deep, 2 * N, "deep", &e), E_DATA);
+    assert_non_null(strstr(e.msg, "nested"));
+    free(deep);
+}
+
+static void test_both_forms_of_rope(void **state)
+{
+    struct llama_config c;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(parse("{" BASE "}", &c, &e), 0);
+    assert_int_equal(c.rope.type, ROPE_DEFAULT);
+    assert_true(c.rope.theta == 10000 && c.context == 2048 && c.kv_heads == 4);
+    assert_true(c.head_dim == 4 && c.bos == 1 && c.eos == 2 && !c.tied);
+    assert_int_equal(parse("{" BASE ",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\","
+                           "\"factor\":2.5}}", &c, &e), 0);
+    assert_true(c.rope.type == ROPE_LINEAR && c.rope.factor == 2.5 && c.rope.theta == 5e5);
+    assert_int_equal(parse("{" BASE ",\"rope_parameters\":{\"rope_type\":\"linear\","
+                           "\"rope_theta\":7,\"factor\":3}}", &c, &e), 0);
+    assert_true(c.rope.type == ROPE_LINEAR && c.rope.factor == 3 && c.rope.theta == 7);
+    /* rope_scaling wins; rope_type wins over type */
+    assert_int_equal(parse("{" BASE ",\"rope_parameters\":{\"rope_type\":\"yarn\"},"
+                           "\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"linear\","
+                           "\"factor\":4}}", &c, &e), 0);
+    assert_true(c.rope.type == ROPE_LINEAR && c.rope.factor == 4);
+    /* llama3: the original context inside, at the top, or the context */
+    assert_int_equal(parse("{" BASE ",\"max_position_embeddings\":99,\"rope_scaling\":"
+                           "{\"rope_type\":\"llama3\",\"factor\":8," LLAMA3 ","
+                           "\"original_max_position_embeddings\":8192}}", &c, &e), 0);
+    assert_true(c.rope.type == ROPE_LLAMA3 && c.rope.original_context == 8192);
+    assert_true(c.rope.low_freq_factor == 1 && c.rope.high_freq_factor == 4);
+    assert_int_equal(parse("{" BASE ",\"max_position_embeddings\":99,\"rope_scaling\":"
+                           "{\"rope_type\":\"llama3\",\"factor\":8," LLAMA3 "}}", &c, &e), 0);
+    assert_int_equal(c.rope.original_context, 99);
+}
+
+static void test_ids_null_lists_and_beyond(void **state)
+{
+    struct llama_config c;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(parse("{" BASE ",\"bos_token_id\":null,\"eos_token_id\":[7,8]}", &c, &e),
+                     0);
+    assert_true(c.bos == -1 && c.eos == 7);
+    assert_int_equal(parse("{" BASE ",\"eos_token_id\":100}", &c, &e), 0);
+    assert_int_equal(c.eos, -1);
+}
+
+static void test_the_largest_sizes_do_not_overflow(void **state)
+{
+    struct llama_config c;
+    struct tensor_spec s;
+    int64_t sum = 0;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(parse("{\"model_type\":\"llama\",\"vocab_size\":16777216,\"hidden_size\":"
+                           "131072,\"intermediate_size\":1048576,\"num_hidden_layers\":4096,"
+                           "\"num_attention_heads\":4096,\"head_dim\":1024}", &c, &e), 0);
+    for (int64_t i = 0; i < config_tensors(&c); i++) {
+        config_tensor(&c, i, &s);
+        assert_true(s.count > 0);
+        assert_false(__builtin_add_overflow(sum, s.count, &sum));
+    }
+    assert_true(config_params(&c) == sum);
+}
+
+static char *scratch(const char *name)
+{
+    static char path[2][160];
+    static int k;
+
+    k ^= 1;
+    snprintf(path[k], sizeof path[k], "/tmp/test_config.%ld/%s", (long)getpid(), name);
+    return path[k];
+}
+
+static void assert_same(const struct llama_config *a, const struct llama_config *b)
+{
+    const struct rope_config *r = &a->rope, *s = &b->rope;
+
+    assert_memory_equal(a, b, offsetof(struct llama_config, norm_eps)); /* the sizes */
+    assert_true(a->norm_eps == b->norm_eps && a->tied == b->tied && a->bos == b->bos &&
+                a->eos == b->eos && a->init_range == b->init_range);
+    assert_true(r->type == s->type && r->theta == s->theta && r->factor == s->factor &&
+                r->low_freq_factor == s->low_freq_factor &&
+                r->high_freq_factor == s->high_freq_factor &&
+                r->original_context == s->original_context);
+}
+
+/* Written and read again; a field of the source model that we do not know stays. */
+static void test_what_is_written_reads_the_same(void **state)
+{
+    struct llama_config c = { .vocab = 99, .dim = 24, .ffn_dim = 40, .layers = 3, .heads = 6,
+                              .kv_heads = 2, .head_dim = 8, .context = 4096, .norm_eps = 1e-5,
+                              .tied = true, .bos = 1, .eos = 7, .init_range = 0.02 }, back;
+    const struct rope_config ropes[] = {
+        { ROPE_DEFAULT, 10000, 1, 0, 0, 0 }, { ROPE_LINEAR, 5e5, 2.7, 0, 0, 0 },
+        { ROPE_LLAMA3, 5e5, 8, 1, 4, 8192 },
+    };
+    static const char like[] = "{\"architectures\":[\"X\"],\"model_type\":\"llama\",\"zz\":[1,"
+                               "{\"y\":0.1}],\"eos_token_id\":[7,8],\"dtype\":\"float16\"}";
+    struct err e = {0};
+    struct js o, s;
+    json_t *a;
+    const char *text;
+
+    (void)state;
+    assert_int_equal(dir_make(scratch(""), &e), 0);
+    assert_int_equal(file_replace(scratch("like"), like, strlen(like), &e), 0);
+    for (int i = 0; i < 6; i++) {
+        c.rope = ropes[i / 2];
+        assert_int_equal(config_write(&c, i & 1 ? scratch("like") : NULL, "bfloat16",
+                                      scratch("out"), &e), 0);
+        assert_int_equal(config_read(&back, scratch("out"), &e), 0);
+        assert_same(&c, &back);
+        assert_int_equal(js_load(&o, scratch("out"), JS_MAX_BYTES, &e), 0);
+        assert_int_equal(js_str(&o, "torch_dtype", JS_MUST, &text, &e), 0);
+        assert_string_equal(text, "bfloat16");
+        if (i & 1) { /* kept: unknown fields, a list of ids; dtype follows */
+            assert_int_equal(js_array(&o, "zz", JS_MUST, &a, &e), 0);
+            assert_int_equal(js_array(&o, "eos_token_id", JS_MUST, &a, &e), 0);
+            assert_int_equal(js_str(&o, "dtype", JS_MUST, &text, &e), 0);
+            assert_string_equal(text, "bfloat16");
+        }
+        if (i > 1) { /* both forms, both names */
+            assert_int_equal(js_object(&o, "rope_scaling", JS_MUST, &s, &e), 0);
+            assert_true(js_has(&s, "type") && js_has(&s, "rope_type"));
+        }
+        assert_int_equal(js_object(&o, "rope_parameters", JS_MUST, &s, &e), 0);
+        assert_true(js_has(&s, "type") && js_has(&s, "rope_type") && js_has(&s, "rope_theta"));
+        js_free(&o);
+    }
+    dir_remove(scratch(""), &e);
+}
+
+/* A model folder of c whose tensors are F32 zeros, except: skip leaves one out, and bend
+ * gives one another shape. files: one, or two with an index. */
+static void make_model(const struct llama_config *c, const char *skip, const char *bend,
+                       int files)
+{
+    int64_t n = config_tensors(c), at[3] = { 0, files == 2 ? n / 2 : n, n };
+    struct tensor_spec *s = calloc((size_t)n, sizeof *s);
+    struct st_decl *d = calloc((size_t)n, sizeof *d);
+    static const float zeros[4096];
+    json_t *map = json_object(), *root;
+    struct st_writer *w;
+    struct err e = {0};
+
+    assert_true(s && d);
+    dir_remove(scratch(""), &e);
+    assert_int_equal(dir_make(scratch(""), &e), 0);
+    assert_int_equal(config_write(c, NULL, "float32", scratch("config.json"), &e), 0);
+    for (int f = 0; f < files; f++) {
+        const char *name = files == 1 ? "model.safetensors" : f ? "b.safetensors" :
+                           "a.safetensors";
+        int64_t k = 0;
+        for (int64_t i = at[f]; i < at[f + 1]; i++) {
+            config_tensor(c, i, &s[i]);
+            json_object_set_new(map, s[i].name, json_string(name));
+            if (skip && strcmp(s[i].name, skip) == 0)
+                continue;
+            d[k] = (struct st_decl){ s[i].name, ST_F32, s[i].dims,
+                                     { s[i].shape[0], s[i].shape[1] } };
+            d[k++].shape[0] += bend && strcmp(s[i].name, bend) == 0;
+        }
+        assert_int_equal(st_create(&w, scratch(name), d, k, &e), 0);
+        for (int64_t i = 0; i < k; i++)
+            assert_int_equal(st_write_f32(w, zeros, d[i].shape[0] *
+                             (d[i].dims == 2 ? d[i].shape[1] : 1), &e), 0);
+        assert_int_equal(st_finish(w, &e), 0);
+    }
+    root = json_pack("{s{} so}", "metadata", "weight_map", map);
+    if (files == 2)
+        assert_int_equal(js_save(root, scratch("model.safetensors.index.json"), &e), 0);
+    json_decref(root);
+    free(s);
+    free(d);
+}
+
+static const struct llama_config tiny = { .vocab = 20, .dim = 8, .ffn_dim = 12, .layers = 2,
+    .heads = 2, .kv_heads = 1, .head_dim = 4, .context = 64, .norm_eps = 1e-6, .bos = 1,
+    .eos = 2, .init_range = 0.02, .rope = { ROPE_DEFAULT, 10000, 1, 0, 0, 0 } };
+
+static void expect_model(int rc, const char *why)
+{
+    struct weights *w;
+    struct err e = {0};
+    int got = weights_open(&w, scratch(""), &e);
+
+    if (got != rc || (why && !strstr(e.msg, why)))
+        fail_msg("%d %s; expected %d %s", got, e.msg, rc, why ? why : "");
+    weights_close(w);
+}
+
+static void test_model_folders(void **state)
+{
+    static const char bad_index[] = "{\"weight_map\":{\"a\":\"../x\"}}",
+                      moved[] = "{\"weight_map\":{\"lm_head.weight\":\"a.safetensors\","
+                                "\"model.norm.weight\":\"b.safetensors\"}}";
+    struct err e = {0};
+    struct llama_config tied = tiny;
+
+    (void)state;
+    tied.tied = true;
+    make_model(&tiny, NULL, NULL, 1);
+    expect_model(0, NULL);
+    make_model(&tied, NULL, NULL, 1);
+    expect_model(0, NULL);
+    make_model(&tiny, NULL, NULL, 2);
+    expect_model(0, NULL);
+    file_replace(scratch("model.safetensors.index.json"), bad_index, strlen(bad_index), &e);
+    expect_model(E_DATA, "does not name a file");
+    file_replace(scratch("model.safetensors.index.json"), moved, strlen(moved), &e);
+    expect_model(E_DATA, "not in 'a.safetensors' but in 'b.safetensors'");
+    make_model(&tiny, "model.norm.weight", NULL, 2);
+    expect_model(E_DATA, "tensor 'model.norm.weight' is not in 'b.safetensors'");
+    make_model(&tiny, "model.layers.1.mlp.up_proj.weight", NULL, 1);
+    expect_model(E_DATA, "'model.layers.1.mlp.up_proj.weight' is missing (1 of 21 are)");
+    make_model(&tiny, "lm_head.weight", NULL, 1);
+    expect_model(E_DATA, "'lm_head.weight' is missing");
+    make_model(&tiny, NULL, "model.layers.0.self_attn.k_proj.weight", 1);
+    expect_model(E_DATA, "has shape [5, 8], config.json wants [4, 8]");
+    make_model(&tiny, NULL, NULL, 2);
+    assert_int_equal(rename(scratch("a.safetensors"), scratch("c.safetensors")), 0);
+    expect_model(E_NOINPUT, "a.safetensors");
+    assert_int_equal(file_copy(scratch("b.safetensors"), scratch("a.safetensors"), &e), 0);
+    expect_model(E_DATA, "is both in");
+    unlink(scratch("model.safetensors.index.json"));
+    expect_model(E_NOINPUT, "has neither model.safetensors");
+    file_replace(scratch("pytorch_model.bin"), "x", 1, &e);
+    expect_model(E_NOINPUT, "pytorch_model.bin");
+    unlink(scratch("config.json"));
+    expect_model(E_NOINPUT, "config.json");
+    dir_remove(scratch(""), &e);
+    expect_model(E_NOINPUT, "is not a folder");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_refused_is_named),
+        cmocka_unit_test(test_nesting_is_bounded),
+        cmocka_unit_test(test_both_forms_of_rope),
+        cmocka_unit_test(test_ids_null_lists_and_beyond),
+        cmocka_unit_test(test_the_largest_sizes_do_not_overflow),
+        cmocka_unit_test(test_what_is_written_reads_the_same),
+        cmocka_unit_test(test_model_folders),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
