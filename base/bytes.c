@@ -152,3 +152,17 @@ bool utf8_valid(const char *s, size_t n, size_t *at)
     }
     return true;
 }
+
+int64_t text_words(const char *s, size_t n)
+{
+    int64_t words = 0;
+    bool in = false;
+
+    for (size_t i = 0; i < n; i++) {
+        bool space = s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r');
+
+        words += !space && !in;
+        in = !space;
+    }
+    return words;
+}

@@ -66,19 +66,6 @@ int doc_to_json(const struct doc *d, struct buf *out, struct err *e)
     return rc < 0 ? rc : add_text(out, "}}\n", e);
 }
 
-int64_t text_words(const char *p, size_t n)
-{
-    int64_t words = 0;
-    bool in_word = false;
-
-    for (size_t i = 0; i < n; i++) {
-        bool space = p[i] == ' ' || (p[i] >= '\t' && p[i] <= '\r');
-        words += !space && !in_word;
-        in_word = !space;
-    }
-    return words;
-}
-
 int64_t text_chars(const char *p, size_t n)
 {
     int64_t chars = 0;
