@@ -11,8 +11,10 @@ enum { MARGIN = 9, MARKERS = 8, MAX_TICKS = 64 };
 static const char *const marker_utf8[MARKERS] = { "●", "■", "▲", "◆",
                                                   "○", "□", "△", "◇" };
 static const char marker_ascii[MARKERS] = { '*', '#', '@', '+', 'o', 'x', '%', '&' };
-static const char *const colour_of[MARKERS] = { "\033[36m", "\033[33m", "\033[35m", "\033[32m",
-                                                "\033[31m", "\033[34m", "\033[96m", "\033[93m" };
+static const char *const colour_of[MARKERS] = {
+    "\033[36m", "\033[33m", "\033[35m", "\033[32m",
+    "\033[31m", "\033[34m", "\033[96m", "\033[93m"
+};
 
 /* One character cell: braille dots of the lines through it, or a point's marker. */
 struct cell {

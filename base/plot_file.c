@@ -37,7 +37,8 @@ int plot_check(struct err *e)
     return no_gnuplot(e);
 }
 
-/* A gnuplot string in single quotes: nothing is special in it but the quote itself. */
+/* A gnuplot string in single quotes: nothing is special in it but the quote itself, which
+ * becomes U+2019 (gnuplot 5.4 misreads a doubled one at the string's start). */
 static int quoted(struct buf *b, const char *s, struct err *e)
 {
     struct buf clean = { 0 };
@@ -46,7 +47,7 @@ static int quoted(struct buf *b, const char *s, struct err *e)
     if (rc == 0)
         rc = buf_add(b, "'", 1, e);
     for (size_t i = 0; i < clean.len && rc == 0; i++)
-        rc = clean.p[i] == '\'' ? buf_add(b, "''", 2, e) : buf_add(b, clean.p + i, 1, e);
+        rc = clean.p[i] == '\'' ? buf_add(b, "\u2019", 3, e) : buf_add(b, clean.p + i, 1, e);
     buf_free(&clean);
     return rc < 0 ? rc : buf_add(b, "'", 1, e);
 }
@@ -163,7 +164,8 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
     if (rc == 0)
         rc = setting(b, "ylabel", p->y_label, e);
     if (rc == 0)
-        rc = buf_printf(b, e, "set grid lc rgb '#cccccc'\nset key below noenhanced\nset bmargin 5.5\n"
+        rc = buf_printf(b, e, "set grid lc rgb '#cccccc'\nset key below noenhanced\n"
+                        "set bmargin 5.5\n"
                         "set offsets graph 0.03, graph 0.03, graph 0.03, graph 0.03\n");
     if (rc == 0 && p->log_y)
         rc = put_log_y(b, p, e);

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "formats/dataset.h"
+#include "formats/shard.h"
 #include "formats/tokenizer.h"
 
 #include <errno.h>
@@ -34,20 +35,6 @@ static bool has_suffix(const char *name, const char *suffix)
     size_t n = strlen(name), k = strlen(suffix);
 
     return n > k && strcasecmp(name + n - k, suffix) == 0;
-}
-
-int64_t text_words(const char *s, size_t n)
-{
-    int64_t words = 0;
-    bool in = false;
-
-    for (size_t i = 0; i < n; i++) {
-        bool space = s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r');
-
-        words += !space && !in;
-        in = !space;
-    }
-    return words;
 }
 
 /* True when bytes could be the start of a text: UTF-8, but for a character cut at the end. */
@@ -85,7 +72,7 @@ int corpus_sniff(const char *name, const void *head, size_t nbytes, struct err *
         return err_hint(e, "prepare it: lprep %s -t tokenizer.model | lpack > packed.shard",
                         name);
     }
-    if (nbytes >= 8 && memcmp(p, "LLSHARD\x1a", 8) == 0)
+    if (shard_is(p, nbytes))
         return FORM_SHARDS;
     if (strcmp(name, "-") == 0 || has_suffix(name, ".txt") || has_suffix(name, ".text") ||
         has_suffix(name, ".md"))

@@ -65,8 +65,6 @@ int corpus_text(struct corpus *c, int64_t from, int64_t to, struct text_share *t
 /* Pure: the form that FORM_AUTO takes for a file of this name that begins with these bytes, or
  * E_DATA with the remedy. */
 int corpus_sniff(const char *name, const void *head, size_t nbytes, struct err *e);
-/* Maximal runs of bytes other than ASCII white space (as stream.h counts). */
-int64_t text_words(const char *s, size_t n);
 
 C_END
 #endif

@@ -39,6 +39,7 @@ static int check_output(const char *path, bool force, struct err *e)
 
 static int check_args(struct args *a, int operands, struct err *e)
 {
+    double f;
     char *end;
     int n;
 
@@ -60,12 +61,13 @@ static int check_args(struct args *a, int operands, struct err *e)
     }
     for (int64_t i = 0; i < a->ppl.n_ctx; i++)
         if (a->ppl.ctx[i] < 2 || a->ppl.ctx[i] > (int64_t)1 << 31)
-            return err_set(e, E_USAGE, "--ctx %lld is not 2 to 2048m", (long long)a->ppl.ctx[i]);
-    a->ppl.rope_factor = -1;
-    if (strcmp(a->rope, "auto") != 0 &&
-        (!num_f64(a->rope, &a->ppl.rope_factor) ||
-         (a->ppl.rope_factor != 0 && !(a->ppl.rope_factor >= 1 && a->ppl.rope_factor <= 65536))))
+            return err_set(e, E_USAGE, "--ctx %lld is not 2 to 2048m",
+                           (long long)a->ppl.ctx[i]);
+    if (strcmp(a->rope, "auto") == 0)
+        f = -1;
+    else if (!num_f64(a->rope, &f) || (f != 0 && !(f >= 1 && f <= 65536)))
         return err_set(e, E_USAGE, "--rope-factor '%s' is not 0, auto or 1 to 65536", a->rope);
+    a->ppl.rope_factor = f;
     if (a->out && strcmp(a->out, "-") == 0)
         a->out = NULL;
     end = a->plot ? strrchr(a->plot, '.') : NULL;

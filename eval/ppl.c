@@ -103,9 +103,10 @@ static int open_data(struct job *j, struct err *e)
     if (rc == 0 && *corpus_warning(j->data))
         log_warn("%s", corpus_warning(j->data));
     if (rc == 0)
-        log_info("data '%s': %s%s%s, %" PRId64 " tokens, %" PRId64 " documents", d.path,
+        log_info("data '%s': %s%s%s, %" PRId64 " tokens in %" PRId64 " document%s", d.path,
                  corpus_form(j->data), *corpus_split(j->data) ? ", split " : "",
-                 corpus_split(j->data), corpus_tokens(j->data), corpus_docs(j->data));
+                 corpus_split(j->data), corpus_tokens(j->data), corpus_docs(j->data),
+                 corpus_docs(j->data) == 1 ? "" : "s");
     free(own);
     return rc;
 }
@@ -168,8 +169,8 @@ static void tell(void *arg, const struct score *s)
         return;
     spent = now_s() - t->start;
     left = s->windows ? spent * (double)(t->l->n - s->windows) / (double)s->windows : 0;
-    log_progress("ctx %" PRId64 "  window %" PRId64 "/%" PRId64 "  ppl %.4f  %.0f tokens/s  ETA %s",
-                 s->ctx, s->windows, t->l->n, score_ppl(s),
+    log_progress("ctx %" PRId64 "  window %" PRId64 "/%" PRId64 "  ppl %.4f  %.0f tokens/s  "
+                 "ETA %s", s->ctx, s->windows, t->l->n, score_ppl(s),
                  spent > 0 ? (double)s->read / spent : 0, fmt_duration(left, eta, sizeof eta));
 }
 
@@ -182,7 +183,7 @@ static int score_all(struct job *j, struct err *e)
         struct told t = { l, now_s() };
         int64_t rows = l->longest > j->o->batch_tokens ? l->longest : j->o->batch_tokens;
 
-        log_info("ctx %" PRId64 ": %" PRId64 " windows of %" PRId64 ", %" PRId64 " predictions",
+        log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64,
                  j->spec[i].ctx, l->n, l->all, l->scored);
         rc = score_run(&j->r->row[i], j->m, rows < j->rows ? rows : j->rows, j->data,
                        &j->spec[i], l, tell, &t, e);

@@ -56,10 +56,11 @@ static int put_columns(struct buf *b, char (*cell)[CELL], int64_t rows, int colu
 static const char *how(const struct result *r, const struct score *s, char *buf, size_t cap)
 {
     if (strcmp(r->protocol, "longlora") == 0)
-        snprintf(buf, cap, "longlora: windows of ctx every %" PRId64 " tokens, the mean of their "
-                 "means", s->step);
+        snprintf(buf, cap, "longlora: windows of ctx every %" PRId64 " tokens, the mean of "
+                 "their means", s->step);
     else if (strcmp(r->protocol, "stride") == 0)
-        snprintf(buf, cap, "stride: each token once, windows of ctx advance by %" PRId64, s->step);
+        snprintf(buf, cap, "stride: each token once, windows of ctx advance by %" PRId64,
+                 s->step);
     else
         snprintf(buf, cap, "nonoverlap: windows of ctx end to end, all tokens but their first");
     return buf;
@@ -93,8 +94,10 @@ static int put_head(struct buf *b, const struct result *r, struct err *e)
 
 static int put_scores(struct buf *b, const struct result *r, struct err *e)
 {
-    static const char *const head[COLUMNS] = { "ctx", "ppl", "loss", "tokens", "windows", "docs",
-                                               "word ppl", "byte ppl", "bits/byte", "tokens/s" };
+    static const char *const head[COLUMNS] = {
+        "ctx", "ppl", "loss", "tokens", "windows", "docs", "word ppl", "byte ppl", "bits/byte",
+        "tokens/s"
+    };
     char (*cell)[CELL] = calloc((size_t)(r->n + 1) * COLUMNS, sizeof *cell);
     bool about = false;
     int rc;
@@ -284,7 +287,8 @@ int results_chart(struct buf *out, const char *path, const struct result_chart *
     struct plot_series *s = calloc((size_t)lines, sizeof *s);
     double *xy = calloc((size_t)(lines * each * 2), sizeof *xy);
     char (*name)[CELL] = calloc((size_t)lines, sizeof *name);
-    struct plot p = { .title = h->title ? h->title : "perplexity", .log2_x = true, .log_y = true,
+    struct plot p = { .title = h->title ? h->title : "perplexity",
+                      .log2_x = true, .log_y = true,
                       .x_label = h->by_position ? "tokens before" : "context (tokens)",
                       .y_label = "perplexity", .series = s, .n_series = lines };
     int rc = s && xy && name ? 0 : err_set(e, E_SYS, "out of memory");

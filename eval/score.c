@@ -233,8 +233,8 @@ int score_run(struct score *s, struct model *m, int64_t rows, struct corpus *c,
                          .step = spec->step ? spec->step
                                             : windows_default_step(spec->protocol, spec->ctx) };
     if (l->longest > rows)
-        return err_set(e, E_BUG, "a window of %" PRId64 " tokens, room for %" PRId64, l->longest,
-                       rows);
+        return err_set(e, E_BUG, "a window of %" PRId64 " tokens, room for %" PRId64,
+                       l->longest, rows);
     rc = open_run(&r, rows, e);
     for (int64_t i = 0, n, len; i < l->n && rc == 0; i += n) {
         n = together(l->v + i, l->n - i, rows, &len);

@@ -3,9 +3,9 @@
 
     make_eval_golden.py [DATA]
 
-DATA: the folder that tests know as $LONGLORA_DATA (a pretrained model and a PG-19 book); without
-it the part "book" of an existing file is kept. Needs torch, transformers, peft, sentencepiece
-and zstd. "tiny": models of tests/data/model in float64 over ids of a linear congruential
+DATA: the folder that tests know as $LONGLORA_DATA (a pretrained model and a PG-19 book);
+without it the part "book" of an existing file is kept. Needs torch, transformers, peft,
+sentencepiece and zstd. "tiny": models of tests/data/model in float64 over ids of a linear congruential
 generator, one document. "book": stories260K in float32 over the first tokens of one book.
 """
 import json
@@ -75,8 +75,8 @@ def tiny():
     from peft import PeftModel
     out = []
     for name, adapter in (("gqa", None), ("odd", None), ("mha", "mha/adapter")):
-        model = LlamaForCausalLM.from_pretrained(os.path.join(MODELS, name), dtype=torch.float64,
-                                                 attn_implementation="eager")
+        model = LlamaForCausalLM.from_pretrained(
+            os.path.join(MODELS, name), dtype=torch.float64, attn_implementation="eager")
         if adapter:
             model = PeftModel.from_pretrained(model, os.path.join(MODELS, adapter)).double()
         model.eval()
@@ -94,8 +94,9 @@ def book(data):
     with tempfile.TemporaryDirectory() as tmp:
         folder = os.path.join(data, "weights", "stories260K")
         shutil.copy(os.path.join(folder, "hf", "config.json"), tmp)
-        subprocess.run(["zstd", "-dq", os.path.join(folder, "hf", "model.safetensors.zst"), "-o",
-                        os.path.join(tmp, "model.safetensors")], check=True)
+        weights = os.path.join(folder, "hf", "model.safetensors.zst")
+        subprocess.run(["zstd", "-dq", weights, "-o", os.path.join(tmp, "model.safetensors")],
+                       check=True)
         tar = subprocess.run("zstd -dc '%s/pg19/pg19-validation.tar.zst' | tar -xO "
                              "pg19/validation/%s.txt" % (data, BOOK), shell=True, check=True,
                              stdout=subprocess.PIPE).stdout
@@ -110,8 +111,8 @@ def book(data):
 
 def main():
     old = json.load(open(OUT)) if os.path.exists(OUT) else {}
-    golden = {"made_by": "tests/make_eval_golden.py, torch %s" % torch.__version__.split("+")[0],
-              "tiny": tiny(), "book": book(sys.argv[1]) if len(sys.argv) > 1 else old.get("book")}
+    golden = {"made_by": "tests/make_eval_golden.py", "tiny": tiny(),
+              "book": book(sys.argv[1]) if len(sys.argv) > 1 else old.get("book")}
     with open(OUT, "w") as f:
         f.write(json.dumps(golden, indent=1) + "\n")
 

@@ -1,0 +1,543 @@
+/* tests/test_eval.c - windows of each protocol, their scores against transformers, results. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "eval/ppl.h"
+#include "eval/score.h"
+#include "formats/json.h"
+#include "formats/shard.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MODELS "tests/data/model/"
+#define OK(x) do { if ((x) < 0) fail_msg("%s: %s", #x, err.msg); } while (0)
+
+static struct err err;
+static char tmp[] = "/tmp/test_eval.XXXXXX";
+
+static void clear_err(void) { memset(&err, 0, sizeof err); }
+
+static struct window_list build(enum protocol p, int64_t ctx, int64_t step, int64_t most,
+                                const struct stretch *s, int64_t n)
+{
+    struct window_spec spec = { p, ctx, step, most };
+    struct window_list l;
+
+    clear_err();
+    OK(windows_build(&l, &spec, s, n, &err));
+    return l;
+}
+
+/* The reference: all_ix = list(range(0, N - ctx, step)); all_ix.pop(). */
+static void test_longlora_starts_are_the_references(void **state)
+{
+    (void)state;
+    for (int64_t n = 0; n < 60; n++)
+        for (int64_t ctx = 2; ctx < 14; ctx++)
+            for (int64_t step = 1; step < 9; step++) {
+                struct stretch s = { 0, n };
+                struct window_list l = build(PROTO_LONGLORA, ctx, step, 0, &s, 1);
+                int64_t count = 0;
+
+                for (int64_t i = 0; i < n - ctx; i += step)
+                    count++;
+                count = count > 1 ? count - 1 : n >= ctx;
+                assert_int_equal(l.n, count);
+                assert_int_equal(l.scored, count * (ctx - 1));
+                for (int64_t i = 0; i < l.n; i++) {
+                    assert_int_equal(l.v[i].start, i * step);
+                    assert_int_equal(l.v[i].len, ctx);
+                    assert_int_equal(l.v[i].from, 1);
+                }
+                windows_free(&l);
+            }
+}
+
+/* Marks what windows score; checks that they stay inside their stretch. */
+static void mark(const struct window_list *l, const struct stretch *s, int64_t n, int *hits)
+{
+    for (int64_t i = 0; i < l->n; i++) {
+        const struct window *w = &l->v[i];
+        int64_t k = 0;
+
+        while (k < n && w->start >= s[k].start + s[k].n)
+            k++;
+        assert_true(k < n && w->start >= s[k].start);
+        assert_true(w->start + w->len <= s[k].start + s[k].n);
+        assert_true(w->from >= 1 && w->from < w->len);
+        for (int64_t j = w->from; j < w->len; j++)
+            hits[w->start + j]++;
+    }
+}
+
+static void test_stride_scores_each_token_once_with_context(void **state)
+{
+    (void)state;
+    for (int64_t len = 0; len < 40; len++)
+        for (int64_t ctx = 2; ctx < 12; ctx++)
+            for (int64_t step = 1; step < ctx; step++) {
+                struct stretch s[3] = { { 0, len }, { len, 1 }, { len + 1, 7 } };
+                struct window_list l = build(PROTO_STRIDE, ctx, step, 0, s, 3);
+                int hits[64] = { 0 };
+
+                mark(&l, s, 3, hits);
+                for (int k = 0; k < 3; k++)
+                    for (int64_t j = 0; j < s[k].n; j++)
+                        assert_int_equal(hits[s[k].start + j], j > 0);
+                for (int64_t i = 0; i < l.n; i++) {
+                    bool first = l.v[i].from == 1 && l.v[i].len < ctx;
+
+                    assert_true(l.v[i].len <= ctx);
+                    /* Either the start of its stretch, or enough before the first scored. */
+                    assert_true(first || l.v[i].start == 0 || l.v[i].start == len + 1 ||
+                                l.v[i].from >= ctx - step);
+                }
+                windows_free(&l);
+            }
+}
+
+static void test_nonoverlap_scores_all_but_window_starts(void **state)
+{
+    (void)state;
+    for (int64_t len = 0; len < 40; len++)
+        for (int64_t ctx = 2; ctx < 12; ctx++) {
+            struct stretch s[2] = { { 0, len }, { len, 5 } };
+            struct window_list l = build(PROTO_NONOVERLAP, ctx, 0, 0, s, 2);
+            int hits[64] = { 0 };
+
+            mark(&l, s, 2, hits);
+            for (int k = 0; k < 2; k++)
+                for (int64_t j = 0; j < s[k].n; j++)
+                    assert_int_equal(hits[s[k].start + j], j % ctx != 0);
+            windows_free(&l);
+        }
+}
+
+static void test_max_windows_spreads_over_all(void **state)
+{
+    struct stretch s[3] = { { 0, 100 }, { 100, 3 }, { 103, 57 } };
+
+    (void)state;
+    for (int p = 0; p < 3; p++) {
+        struct window_list all = build((enum protocol)p, 8, 3, 0, s, p ? 3 : 1);
+
+        for (int64_t keep = 1; keep <= all.n + 1; keep++) {
+            struct window_list l = build((enum protocol)p, 8, 3, keep, s, p ? 3 : 1);
+
+            assert_int_equal(l.n, keep < all.n ? keep : all.n);
+            assert_int_equal(l.all, all.n);
+            for (int64_t k = 0; k < l.n; k++)
+                assert_memory_equal(&l.v[k], &all.v[k * all.n / l.n], sizeof *l.v);
+            windows_free(&l);
+        }
+        windows_free(&all);
+    }
+}
+
+static void test_impossible_windows_are_refused(void **state)
+{
+    struct stretch s = { 0, (int64_t)1 << 60 };
+    static const struct { enum protocol p; int64_t ctx, step; int rc; } bad[] = {
+        { PROTO_LONGLORA, 1, 0, E_CONFIG }, { PROTO_STRIDE, 8, 8, E_CONFIG },
+        { PROTO_STRIDE, 8, 9, E_CONFIG },   { PROTO_LONGLORA, 8, -1, E_CONFIG },
+        { PROTO_LONGLORA, 8, 1, E_SYS },    /* 2^60 windows */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct window_spec spec = { bad[i].p, bad[i].ctx, bad[i].step, 0 };
+        struct window_list l;
+
+        assert_int_equal(windows_build(&l, &spec, &s, 1, &err), bad[i].rc);
+        windows_free(&l);
+    }
+    assert_int_equal(windows_default_step(PROTO_LONGLORA, 64), 256);
+    assert_int_equal(windows_default_step(PROTO_STRIDE, 64), 32);
+    assert_int_equal(windows_default_step(PROTO_STRIDE, 8192), 256);
+}
+
+static void test_forms_are_told_apart(void **state)
+{
+    static const struct { const char *name, *head; size_t n; int form; } file[] = {
+        { "a.txt", "\xff\xfe", 2, FORM_TEXT },    { "-", "x", 1, FORM_TEXT },
+        { "a.bin", "text", 4, FORM_RAW },         { "a", "plain words\n", 12, FORM_TEXT },
+        { "a", "\1\0\2\0", 4, FORM_RAW },         { "a.val", "LLSHARD\x1a", 8, FORM_SHARDS },
+        { "a.shard", "x", 1, FORM_SHARDS },       { "a.txt", "\x1f\x8b\x08", 3, E_DATA },
+        { "a", "\x28\xb5\x2f\xfd", 4, E_DATA },   { "a.jsonl", "{}", 2, E_DATA },
+        { "a", "LLSTREAM", 8, E_DATA },           { "a", "PK\3\4", 4, E_DATA },
+        { "", "", 0, FORM_TEXT },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof file / sizeof *file; i++) {
+        clear_err();
+        assert_int_equal(corpus_sniff(file[i].name, file[i].head, file[i].n, &err),
+                         file[i].form);
+        if (file[i].form == E_DATA)
+            assert_non_null(strstr(err.msg, "lpack")); /* the remedy */
+    }
+    assert_int_equal(text_words(" one\ttwo\n\xc3\xa9 ", 12), 3);
+    assert_int_equal(text_words("", 0), 0);
+}
+
+/* Ids of the golden numbers: a linear congruential generator's, in a raw file. */
+static void lcg_file(const char *path, int64_t n, uint32_t vocab)
+{
+    unsigned char *b = malloc((size_t)n * 2);
+    uint32_t x = 1;
+
+    for (int64_t i = 0; i < n; i++) {
+        x = (x * 1103515245u + 12345u) & 0x7fffffffu;
+        put_le(b + 2 * i, (x >> 16) % vocab, 2);
+    }
+    OK(file_replace(path, b, (size_t)n * 2, &err));
+    free(b);
+}
+
+static struct ppl_options ppl_defaults(const char *model, const char *data)
+{
+    return (struct ppl_options){ .model = model, .data = { .path = data }, .device = "cpu",
+                                 .threads = 1, .batch_tokens = 100 };
+}
+
+static void test_scores_equal_transformers(void **state)
+{
+    char path[64], model[128], adapter[128];
+    struct result *r = malloc(sizeof *r);
+    json_t *cases;
+    struct js o;
+
+    (void)state;
+    clear_err();
+    snprintf(path, sizeof path, "%s/lcg.bin", tmp);
+    OK(js_load(&o, "tests/data/eval_golden.json", 1 << 20, &err));
+    OK(js_array(&o, "tiny", JS_MUST, &cases, &err));
+    assert_true(json_array_size(cases) >= 21);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        const char *name, *with = NULL, *protocol;
+        struct ppl_options p = ppl_defaults(model, path);
+        int64_t windows, tokens;
+        double loss;
+        struct js c;
+
+        OK(js_item(&o, "tiny", cases, i, &c, &err));
+        OK(js_str(&c, "model", JS_MUST, &name, &err));
+        OK(js_str(&c, "adapter", JS_MAY, &with, &err));
+        OK(js_str(&c, "protocol", JS_MUST, &protocol, &err));
+        OK(js_i64(&c, "ctx", JS_MUST, 2, 1000, &p.ctx[0], &err));
+        OK(js_i64(&c, "step", JS_MUST, 1, 1000, &p.step, &err));
+        OK(js_i64(&c, "windows", JS_MUST, 1, 1000, &windows, &err));
+        OK(js_i64(&c, "tokens", JS_MUST, 1, 1000, &tokens, &err));
+        OK(js_f64(&c, "loss", JS_MUST, 0, 100, &loss, &err));
+        snprintf(model, sizeof model, MODELS "%s", name);
+        snprintf(adapter, sizeof adapter, MODELS "%s", with ? with : "");
+        p.adapter = with ? adapter : NULL;
+        p.n_ctx = 1;
+        while (strcmp(protocol_name(p.protocol), protocol) != 0)
+            p.protocol++;
+        lcg_file(path, 203, 48);
+        OK(ppl_run(r, &p, &err));
+        assert_int_equal(r->row[0].windows, windows);
+        assert_int_equal(r->row[0].tokens, tokens);
+        if (!(fabs(r->row[0].loss - loss) < 2e-6 * loss))
+            fail_msg("%s %s ctx %" PRId64 ": loss %.9f, transformers %.9f", name, protocol,
+                     p.ctx[0], r->row[0].loss, loss);
+    }
+    js_free(&o);
+    free(r);
+}
+
+static void test_threads_do_not_change_a_bit(void **state)
+{
+    char path[64];
+    struct result *r = malloc(2 * sizeof *r);
+
+    (void)state;
+    clear_err();
+    snprintf(path, sizeof path, "%s/lcg.bin", tmp);
+    lcg_file(path, 500, 48);
+    for (int threads = 1; threads <= 3; threads++) {
+        struct ppl_options p = ppl_defaults(MODELS "mha", path);
+
+        p.n_ctx = 3;
+        p.ctx[0] = 16;
+        p.ctx[1] = 32;
+        p.ctx[2] = 100;
+        p.step = 7;
+        p.threads = threads;
+        OK(ppl_run(&r[threads > 1], &p, &err));
+        for (int i = 0; i < 3; i++)
+            assert_true(r[threads > 1].row[i].loss == r[0].row[i].loss);
+    }
+    free(r);
+}
+
+/* A shard of documents of these lengths (ids of the generator), 3 bytes and half a word a
+ * token. */
+static void make_shard(const char *path, const int64_t *len, int n)
+{
+    struct token_info info = { .width = 2, .vocab = 48, .bos = -1, .eos = -1 };
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    struct shard_writer *w;
+    uint32_t ids[256], x = 7;
+
+    OK(shard_create(&w, fd, path, &info, NULL, &err));
+    for (int k = 0; k < n; k++) {
+        struct token_doc d = { .ids = ids, .n_ids = len[k], .source = "s", .name = "n",
+                               .text_bytes = len[k] * 3, .text_words = len[k] / 2 };
+
+        for (int64_t i = 0; i < len[k]; i++) {
+            x = (x * 1103515245u + 12345u) & 0x7fffffffu;
+            ids[i] = (x >> 16) % 48;
+        }
+        OK(shard_write(w, &d, &err));
+    }
+    OK(shard_finish(w, NULL, &err));
+    close(fd);
+}
+
+struct bench {
+    struct device d;
+    struct weights *w;
+    struct model *m;
+    struct corpus *c;
+};
+
+static void open_bench(struct bench *b, const char *data, int64_t rows)
+{
+    struct corpus_options co = { .path = data, .vocab = 48 };
+    struct model_options mo;
+
+    clear_err();
+    OK(device_open(&b->d, "cpu", 1, &err));
+    OK(weights_open(&b->w, MODELS "gqa", &err));
+    model_defaults(&mo);
+    mo.mode = TRAIN_NONE;
+    mo.ctx = rows;
+    OK(model_open(&b->m, &b->d, weights_config(b->w), &mo, &err));
+    OK(model_load(b->m, b->w, 0, &err));
+    OK(corpus_open(&b->c, &co, &err));
+}
+
+static void close_bench(struct bench *b)
+{
+    corpus_close(b->c);
+    model_close(b->m);
+    weights_close(b->w);
+    b->d.close(&b->d);
+}
+
+/* -log p of each token of [start, start + len) but the first, from one sequence alone. */
+static void single(struct bench *b, int64_t start, int64_t len, double *nll)
+{
+    int32_t ids[256], targets[256];
+    float f[256];
+    struct segments seg = { 0 };
+    struct batch q = { 1, len, ids, targets, &seg, f };
+    int64_t n;
+    double sum;
+
+    OK(corpus_read(b->c, start, len, ids, &err));
+    for (int64_t i = 0; i < len; i++)
+        targets[i] = i + 1 < len ? ids[i + 1] : -1;
+    OK(segments_build(&seg, ATTN_DENSE, 1, len, len, NULL, 0, &err));
+    OK(model_forward(b->m, &q, &sum, &n, &err));
+    for (int64_t i = 1; i < len; i++)
+        nll[i] = f[i - 1];
+    segments_free(&seg);
+}
+
+/* Every protocol by brute force, window by window, over documents kept apart or joined. */
+static double brute(struct bench *b, enum protocol p, int64_t ctx, int64_t step, int64_t start,
+                    int64_t n, double *sum, int64_t *count, double *means, int64_t *windows)
+{
+    double nll[256];
+
+    if (p == PROTO_LONGLORA) {
+        int64_t last = (n - ctx - 1) / step; /* the last of range(), which is dropped */
+
+        for (int64_t k = 0; k < last; k++, ++*windows) {
+            double s = 0;
+
+            single(b, k * step, ctx, nll);
+            for (int64_t j = 1; j < ctx; j++)
+                s += nll[j];
+            *means += s / (double)(ctx - 1);
+        }
+        return *means / (double)*windows;
+    }
+    for (int64_t t = 1; t < n; t++) { /* the token at t, from its own window */
+        int64_t at, len;
+
+        if (p == PROTO_NONOVERLAP) {
+            at = t / ctx * ctx;
+            if (t == at)
+                continue;
+            len = n - at < ctx ? n - at : ctx;
+        } else {
+            int64_t end = ctx;
+
+            while (end <= t)
+                end += step;
+            end = end < n ? end : n;
+            at = end > ctx ? end - ctx : 0;
+            len = end - at;
+        }
+        single(b, start + at, len, nll);
+        *sum += nll[t - at];
+        ++*count;
+    }
+    return *count ? *sum / (double)*count : 0;
+}
+
+static void test_documents_are_kept_apart_unless_joined(void **state)
+{
+    static const int64_t len[] = { 40, 0, 1, 23, 2, 61 };
+    int64_t total = 0;
+    struct bench b;
+    char path[64];
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/docs.shard", tmp);
+    make_shard(path, len, 6);
+    open_bench(&b, path, 128);
+    for (int k = 0; k < 6; k++)
+        total += len[k];
+    for (int p = 0; p < 3; p++)
+        for (int join = 0; join < 2; join++) {
+            struct window_spec spec = { (enum protocol)p, 16, 5, 0 };
+            struct window_list l;
+            struct score s;
+            int64_t start = 0, count = 0, windows = 0, longest;
+            double sum = 0, means = 0, want = 0;
+
+            OK(score_windows(&l, b.c, &spec, join, &longest, &err));
+            OK(score_run(&s, b.m, 128, b.c, &spec, &l, NULL, NULL, &err));
+            if (join || p == PROTO_LONGLORA)
+                want = brute(&b, spec.protocol, 16, 5, 0, total, &sum, &count, &means, &windows);
+            else
+                for (int k = 0; k < 6; start += len[k++])
+                    want = brute(&b, spec.protocol, 16, 5, start, len[k], &sum, &count, &means,
+                                 &windows);
+            if (!(fabs(s.loss - want) < 1e-6))
+                fail_msg("protocol %d join %d: %.9f, by brute force %.9f", p, join, s.loss, want);
+            assert_int_equal(s.tokens, p == PROTO_LONGLORA ? windows * 15 : count);
+            windows_free(&l);
+        }
+    close_bench(&b);
+}
+
+static void test_words_and_bytes(void **state)
+{
+    static const int64_t len[] = { 40, 20, 30 };
+    struct window_spec spec = { PROTO_STRIDE, 16, 5, 0 };
+    struct window_list l;
+    struct score s;
+    struct bench b;
+    int64_t longest;
+    char path[64];
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/docs.shard", tmp);
+    make_shard(path, len, 3);
+    open_bench(&b, path, 64);
+    OK(score_windows(&l, b.c, &spec, false, &longest, &err));
+    assert_int_equal(longest, 40);
+    OK(score_run(&s, b.m, 64, b.c, &spec, &l, NULL, NULL, &err));
+    windows_free(&l);
+    assert_true(s.text_exact);
+    assert_float_equal(s.bytes, 270, 1e-9);
+    assert_float_equal(s.words, 45, 1e-9);
+    assert_int_equal(s.docs, 3);
+    assert_int_equal(s.tokens, 87);
+    assert_float_equal(score_word_ppl(&s), exp(s.nll / 45), 1e-6 * exp(s.nll / 45));
+    assert_float_equal(score_bits_per_byte(&s), s.nll / 270 / log(2), 1e-9);
+    /* Windows' first tokens are not scored: in proportion, and said to be so. */
+    spec.protocol = PROTO_NONOVERLAP;
+    OK(score_windows(&l, b.c, &spec, false, &longest, &err));
+    OK(score_run(&s, b.m, 64, b.c, &spec, &l, NULL, NULL, &err));
+    windows_free(&l);
+    assert_false(s.text_exact);
+    /* 40 = 16+16+8, 20 = 16+4, 30 = 16+14: 4 starts inside documents are left out. */
+    assert_float_equal(s.bytes, 270 - 4 * 3, 1e-9);
+    close_bench(&b);
+}
+
+static void test_unfit_input_is_refused(void **state)
+{
+    char raw[64];
+    struct result *r = malloc(sizeof *r);
+    struct ppl_options p = ppl_defaults(MODELS "mha", raw);
+    static const int64_t len[] = { 10 };
+
+    (void)state;
+    snprintf(raw, sizeof raw, "%s/bad.bin", tmp);
+    lcg_file(raw, 100, 60); /* ids up to 59, the model's end at 47 */
+    p.n_ctx = 1;
+    p.ctx[0] = 16;
+    assert_int_equal(ppl_run(r, &p, &err), E_DATA);
+    lcg_file(raw, 15, 48);
+    assert_int_equal(ppl_run(r, &p, &err), E_DATA);
+    assert_non_null(strstr(err.msg, "fewer than one window of 16"));
+    lcg_file(raw, 1, 48);
+    p.protocol = PROTO_NONOVERLAP;
+    assert_int_equal(ppl_run(r, &p, &err), E_DATA);
+    p.data.path = "tests/data/tiny.txt"; /* text, no tokenizer */
+    assert_int_equal(ppl_run(r, &p, &err), E_CONFIG);
+    p.data.tokenizer = "tests/data/tiny.model"; /* 400 pieces, 48 in the model */
+    assert_int_equal(ppl_run(r, &p, &err), E_CONFIG);
+    p.data.path = "tests/data/absent";
+    assert_int_equal(ppl_run(r, &p, &err), E_NOINPUT);
+    p.model = "tests/data/absent";
+    assert_int_equal(ppl_run(r, &p, &err), E_NOINPUT);
+    snprintf(raw, sizeof raw, "%s/one.shard", tmp);
+    make_shard(raw, len, 1);
+    p.model = MODELS "mha";
+    p.data = (struct corpus_options){ .path = raw, .form = FORM_RAW };
+    assert_int_equal(ppl_run(r, &p, &err), E_DATA);
+    free(r);
+}
+
+static int make_tmp(void **state)
+{
+    (void)state;
+    log_init("test_eval", -1);
+    return mkdtemp(tmp) ? 0 : -1;
+}
+
+static int drop_tmp(void **state)
+{
+    (void)state;
+    return dir_remove(tmp, &err);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_longlora_starts_are_the_references),
+        cmocka_unit_test(test_stride_scores_each_token_once_with_context),
+        cmocka_unit_test(test_nonoverlap_scores_all_but_window_starts),
+        cmocka_unit_test(test_max_windows_spreads_over_all),
+        cmocka_unit_test(test_impossible_windows_are_refused),
+        cmocka_unit_test(test_forms_are_told_apart),
+        cmocka_unit_test(test_scores_equal_transformers),
+        cmocka_unit_test(test_threads_do_not_change_a_bit),
+        cmocka_unit_test(test_documents_are_kept_apart_unless_joined),
+        cmocka_unit_test(test_words_and_bytes),
+        cmocka_unit_test(test_unfit_input_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, make_tmp, drop_tmp);
+}
