@@ -1,4 +1,4 @@
-/* tests/bench_ops.c - speeds of the CPU device's ops: bench_ops [threads]. */
+/* tests/bench_ops.c - speeds of the CPU device's ops: bench_ops [threads [g|a|f]]. */
 #include "base/log.h"
 #include "base/perm.h"
 #include "kernels/kernels.h"
@@ -7,24 +7,36 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Each measurement is the best of several runs that together last about this long. */
 static const double measure_s = 0.4;
 
 typedef void work_fn(void *ctx);
 
-static double best_s(work_fn *fn, void *ctx)
+/* Best times of one or two ways to do the same, in turn, so that both meet the same machine. */
+static void best_of(work_fn *fn, work_fn *other, void *ctx, double best[2])
 {
-    double best = 1e30, start = now_s(), t;
+    double start = now_s();
 
+    best[0] = best[1] = 1e30;
     fn(ctx);
     do {
-        t = now_s();
-        fn(ctx);
-        t = now_s() - t;
-        best = t < best ? t : best;
+        for (int i = 0; i < (other ? 2 : 1); i++) {
+            double t = now_s();
+            (i ? other : fn)(ctx);
+            t = now_s() - t;
+            best[i] = t < best[i] ? t : best[i];
+        }
     } while (now_s() - start < measure_s);
-    return best;
+}
+
+static double best_s(work_fn *fn, void *ctx)
+{
+    double best[2];
+
+    best_of(fn, NULL, ctx, best);
+    return best[0];
 }
 
 static float *random_block(struct device *d, int64_t n)
@@ -80,9 +92,11 @@ static void theirs(void *ctx)
     const struct product *p = ctx;
     const struct op_gemm *g = &p->op;
 
+    p->plain.set_threads(p->plain.threads);
     p->plain.sgemm(101, g->trans_a ? 112 : 111, g->trans_b ? 112 : 111, (int)g->m, (int)g->n,
                    (int)g->k, g->alpha, g->a, (int)g->lda, g->b, (int)g->ldb, g->beta, g->c,
                    (int)g->ldc);
+    p->plain.set_threads(1);
 }
 
 static void bench_gemm(struct device *d, struct plain plain, bool ta, bool tb, int64_t m,
@@ -90,18 +104,15 @@ static void bench_gemm(struct device *d, struct plain plain, bool ta, bool tb, i
 {
     float *a = random_block(d, m * k), *b = random_block(d, k * n), *c = random_block(d, m * n);
     struct product p = { d, plain,
-                         { ta, tb, m, n, k, 1, 0, a, b, c, ta ? m : k, tb ? k : n, n, DT_F32 } };
-    double flop = 2e-9 * (double)m * (double)n * (double)k, us = flop / best_s(ours, &p), them = 0;
+                         { ta, tb, m, n, k, 1, 0, a, b, c, ta ? m : k, tb ? k : n, n,
+                           DT_F32 } };
+    double gflop = 2e-9 * (double)m * (double)n * (double)k, best[2];
 
-    if (plain.sgemm) {
-        plain.set_threads(plain.threads);
-        them = flop / best_s(theirs, &p);
-        plain.set_threads(1);
-    }
-    printf("gemm %c%c  m %5lld  n %5lld  k %5lld   %7.1f GFLOP/s", ta ? 'T' : 'N', tb ? 'T' : 'N',
-           (long long)m, (long long)n, (long long)k, us);
-    if (them > 0)
-        printf("   OpenBLAS %7.1f   %3.0f%%", them, 100 * us / them);
+    best_of(ours, plain.sgemm ? theirs : NULL, &p, best);
+    printf("gemm %c%c  m %5lld  n %5lld  k %5lld   %7.1f GFLOP/s", ta ? 'T' : 'N',
+           tb ? 'T' : 'N', (long long)m, (long long)n, (long long)k, gflop / best[0]);
+    if (plain.sgemm)
+        printf("   OpenBLAS %7.1f   %3.0f%%", gflop / best[1], 100 * best[1] / best[0]);
     printf("\n");
     fflush(stdout);
     d->release(d, a), d->release(d, b), d->release(d, c);
@@ -154,8 +165,8 @@ static void bench_attention(struct device *d, int64_t t, int64_t heads, int64_t 
     struct attention a = { d, { { t, heads, kv, dim, heads * dim, kv * dim, 0.1f,
                                   { { 0, cu[0] }, { 0, cu[1] } }, x, k, k + t * kv * dim, x + q,
                                   rest },
-                                x + 2 * q, x + 3 * q, k + 2 * t * kv * dim, k + 3 * t * kv * dim,
-                                rest + heads * t } };
+                                x + 2 * q, x + 3 * q, k + 2 * t * kv * dim,
+                                k + 3 * t * kv * dim, rest + heads * t } };
     double pairs = 0, f, b, products;
 
     for (int h = 0; h < 2 && group > 0; h++) {
@@ -176,7 +187,7 @@ static void bench_attention(struct device *d, int64_t t, int64_t heads, int64_t 
     d->gemm_s = 0;
     attend_back(&a);
     products = d->gemm_s;
-    printf("attention %s  T %5lld  heads %2lld/%-2lld dim %3lld   forward %7.1f  backward %7.1f "
+    printf("attention %s  T %5lld  heads %2lld/%-2lld dim %3lld  forward %6.1f  backward %6.1f "
            "GFLOP/s (%.0f%% in products)\n", group ? "s2   " : "dense", (long long)t,
            (long long)heads, (long long)kv, (long long)dim, 4e-9 * (double)dim * pairs / f,
            10e-9 * (double)dim * pairs / b, 100 * products / b);
@@ -191,8 +202,16 @@ struct flat {
     int32_t *ids;
     double sum;
 };
-static void do_add(void *c) { struct flat *f = c; f->d->add(f->d, N, f->x[0], f->x[1]); }
-static void do_sum(void *c) { struct flat *f = c; f->d->sum_squares(f->d, N, f->x[0], &f->sum); }
+static void do_add(void *c)
+{
+    struct flat *f = c;
+    f->d->add(f->d, N, f->x[0], f->x[1]);
+}
+static void do_sum(void *c)
+{
+    struct flat *f = c;
+    f->d->sum_squares(f->d, N, f->x[0], &f->sum);
+}
 static void do_cast(void *c)
 {
     struct flat *f = c;
@@ -226,7 +245,8 @@ static void do_norm_back(void *c)
 static void do_rope(void *c)
 {
     struct flat *f = c;
-    struct op_rope a = { N / WIDE, WIDE, WIDE / 64, 64, 0, N / WIDE, false, 1, f->x[2], f->x[0] };
+    struct op_rope a = { N / WIDE, WIDE, WIDE / 64, 64, 0, N / WIDE, false, 1, f->x[2],
+                         f->x[0] };
     f->d->rope(f->d, &a);
 }
 static void do_embed_back(void *c)
@@ -275,7 +295,7 @@ int main(int argc, char **argv)
     struct err e = { 0 };
     struct device d;
     const char *only = argc > 2 ? argv[2] : "";
-    int threads = argc > 1 ? atoi(argv[1]) : 0;
+    int threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
 
     log_init("bench_ops", 0);
     if (device_open(&d, "cpu", threads, &e) < 0) {
@@ -283,7 +303,6 @@ int main(int argc, char **argv)
         return -e.code;
     }
     printf("%s\n", d.detail);
-    threads = threads > 0 ? threads : atoi(strstr(d.detail, " thread") ? "2" : "1");
     if (!*only || strchr(only, 'g'))
         bench_gemms(&d, plain_blas(threads));
     if (!*only || strchr(only, 'a')) {

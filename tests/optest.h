@@ -78,8 +78,8 @@ static inline double *zeros(int64_t n)
 }
 
 /* Every difference is at most tol times the largest value wanted, or 0.1 where all are less. */
-static inline void assert_near(const char *what, const float *got, const double *want, int64_t n,
-                               double tol)
+static inline void assert_near(const char *what, const float *got, const double *want,
+                               int64_t n, double tol)
 {
     double most = 0.1;
 

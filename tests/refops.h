@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Plain and slow; arrays are packed unless a stride is named. Gradients are tested against
- * central differences of the forwards by test_ops.c, so both sides of a comparison are checked. */
+ * central differences of the forwards by test_gradients.c: so both sides are held. */
 
 static inline void ref_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha,
                             const double *a, int64_t lda, const double *b, int64_t ldb,
@@ -37,8 +37,9 @@ static inline void ref_rmsnorm(int64_t rows, int64_t dim, double eps, const doub
     }
 }
 
-static inline void ref_rmsnorm_back(int64_t rows, int64_t dim, const double *x, const double *dy,
-                                    const double *w, const double *rstd, double *dx, double *dw)
+static inline void ref_rmsnorm_back(int64_t rows, int64_t dim, const double *x,
+                                     const double *dy, const double *w, const double *rstd,
+                                     double *dx, double *dw)
 {
     for (int64_t r = 0; r < rows; r++) {
         double s = 0;
@@ -159,8 +160,8 @@ static inline void ref_attention_back(const struct ref_attention *a, const doubl
 
 /* nll[r] and, with dh and dw (both or neither; dh zeroed), gradients of scale * sum(nll). */
 static inline double ref_loss(int64_t rows, int64_t dim, int64_t vocab, const double *h,
-                              const double *w, const int32_t *targets, double *nll, double scale,
-                              double *dh, double *dw)
+                              const double *w, const int32_t *targets, double *nll,
+                              double scale, double *dh, double *dw)
 {
     double *z = malloc((size_t)vocab * sizeof *z), total = 0;
 

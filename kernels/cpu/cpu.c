@@ -106,7 +106,10 @@ void *cpu_scratch_of(const struct cpu *c, int thread)
     return c->scratch + (size_t)thread * c->scratch_cap;
 }
 
-int cpu_shared(struct cpu *c, size_t nbytes) { return grow(&c->shared, &c->shared_cap, nbytes); }
+int cpu_shared(struct cpu *c, size_t nbytes)
+{
+    return grow(&c->shared, &c->shared_cap, nbytes);
+}
 
 struct ranges {
     cpu_range_fn *fn;
@@ -179,6 +182,7 @@ static void fill(struct device *d)
     d->size = 1;
     d->alloc = cpu_alloc;
     d->release = cpu_release;
+    d->free_bytes = cpu_free_bytes;
     d->to_device = d->to_host = d->copy = cpu_copy;
     d->zero = cpu_zero;
     d->sync = cpu_sync;

@@ -12,7 +12,7 @@
  * are BLAS's. KEYS is a multiple of QUERIES, so that every tile of keys starts at or before
  * the first query.
  */
-enum { QUERIES = 128, KEYS = 256 };
+enum { QUERIES = 128, KEYS = 512 };
 
 struct job {
     struct cpu *c;
@@ -39,8 +39,8 @@ static int segments_ok(const struct op_segments *s, int64_t rows)
 
 int attention_check(const struct op_attention *a)
 {
-    if (a->rows < 1 || a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads || a->dim < 1 ||
-        a->dim > 1024 || a->q_ld > INT_MAX || a->kv_ld > INT_MAX ||
+    if (a->rows < 1 || a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads ||
+        a->dim < 1 || a->dim > 1024 || a->q_ld > INT_MAX || a->kv_ld > INT_MAX ||
         a->q_ld < a->heads * a->dim || a->kv_ld < a->kv_heads * a->dim)
         return E_BUG;
     return segments_ok(&a->seg[0], a->rows) < 0 ? E_BUG : segments_ok(&a->seg[1], a->rows);
@@ -119,7 +119,8 @@ static void finish(const struct tile *t, int64_t rows, int64_t dim, float *o, in
             o[i * ld + j] = t->acc[i * dim + j] / t->l[i];
 }
 
-static void attend(const struct job *job, int thread, int64_t head, struct rows q, int64_t start)
+static void attend(const struct job *job, int thread, int64_t head, struct rows q,
+                   int64_t start)
 {
     const struct op_attention *a = job->a;
     int64_t shared = head / (a->heads / a->kv_heads), dim = a->dim;

@@ -85,8 +85,8 @@ static void pair(const struct job *job, int thread, int64_t head, struct rows q,
 }
 
 /* All queries of a head that see the keys of one tile. */
-static void keys(const struct job *job, int thread, int64_t head, struct rows k, struct rows seg,
-                 int parts)
+static void keys(const struct job *job, int thread, int64_t head, struct rows k,
+                 struct rows seg, int parts)
 {
     struct rows q;
 

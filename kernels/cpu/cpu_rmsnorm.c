@@ -41,7 +41,8 @@ static void back_rows(const struct op_rmsnorm_back *a, int64_t lo, int64_t hi, f
     for (int64_t r = lo; r < hi; r++) {
         const float *x = (const float *)a->x + r * a->dim;
         const float *dy = (const float *)a->dy + r * a->dim;
-        float *dx = (float *)a->dx + r * a->dim, rstd = a->rstd[r], sum, lane[SIMD_LANES] = { 0 };
+        float *dx = (float *)a->dx + r * a->dim, rstd = a->rstd[r], sum;
+        float lane[SIMD_LANES] = { 0 };
         int64_t i = 0;
         for (; i + SIMD_LANES <= a->dim; i += SIMD_LANES)
             for (int l = 0; l < SIMD_LANES; l++)

@@ -87,8 +87,9 @@ static void rows(const void *op, int64_t lo, int64_t hi)
 
     for (int64_t r = lo; r < hi; r++) {
         int64_t p = r % a->period;
-        angles(job->t->trig + p % STEP * a->dim, job->t->trig + (STEP + p / STEP) * a->dim, half,
-               (double)a->scale, a->inverse ? -1.0 : 1.0, cs);
+        const double *fine = job->t->trig + p % STEP * a->dim;
+        const double *coarse = job->t->trig + (STEP + p / STEP) * a->dim;
+        angles(fine, coarse, half, (double)a->scale, a->inverse ? -1.0 : 1.0, cs);
         turn((float *)a->x + r * a->ld, a->heads, half, cs);
     }
 }
