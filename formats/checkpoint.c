@@ -78,6 +78,14 @@ static bool is_hex(const char *s, size_t n)
     return strspn(s, "0123456789abcdef") == n;
 }
 
+/* Letters, digits, '.', '-' and '_', and no dot in front. */
+static bool is_plain(const char *name)
+{
+    static const char ok[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+
+    return name && *name && *name != '.' && strspn(name, ok) == strlen(name);
+}
+
 static int get_count(const json_t *o, const char *key, int64_t *v, const char *name,
                      struct err *e)
 {
@@ -103,7 +111,7 @@ static int parse_files(struct checkpoint *c, const json_t *files, const char *na
         const char *hex = json_string_value(json_object_get(o, "xxh3_128"));
         struct checkpoint_file *to = &c->file[i];
 
-        if (!f || !*f || *f == '.' || strlen(f) >= sizeof to->name || strpbrk(f, "/\"\\"))
+        if (!is_plain(f) || strlen(f) >= sizeof to->name)
             return err_set(e, E_DATA, "'%s': file %zu has no plain name", name, i);
         for (size_t k = 0; k < i; k++)
             if (strcmp(c->file[k].name, f) == 0)
@@ -125,7 +133,7 @@ static int parse_object(struct checkpoint *c, const json_t *o, const char *name,
     const char *hash = json_string_value(json_object_get(o, "data_xxh3"));
     const char *device = json_string_value(json_object_get(o, "device"));
     const json_t *run = json_object_get(o, "run");
-    int64_t version;
+    int64_t version = 0;
 
     if (!format || strcmp(format, FORMAT) != 0)
         return err_set(e, E_DATA, "'%s' is not a checkpoint's manifest", name);

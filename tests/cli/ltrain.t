@@ -1,0 +1,226 @@
+#!/bin/bash
+# ltrain from its command line: fresh model, adapter, going on, stopping, refusing, planning.
+cd "$(dirname "$0")/../.." || exit 70
+tmp=$(mktemp -d) || exit 70
+trap 'umount "$tmp/disk" 2> /dev/null; rm -rf "$tmp"' EXIT
+n=0
+ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
+    n=$((n + 1))
+    local name=$1
+    shift
+    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
+        echo "not ok $n - $name"
+        sed 's/^/# /' "$tmp/why"
+    fi
+}
+skip() { n=$((n + 1)); echo "ok $n # SKIP $1"; }
+is() { # is STATUS PATTERN COMMAND...: the exit status, and the message in at most three lines
+    local want=$1 pattern=$2 rc
+    shift 2
+    "$@" > "$tmp/out" 2> "$tmp/err"
+    rc=$?
+    [ $rc -eq "$want" ] && { [ -z "$pattern" ] || grep -q -e "$pattern" "$tmp/err"; } && return 0
+    echo "exit $rc, not $want, or no '$pattern' in:"
+    cat "$tmp/err"
+    return 1
+}
+
+# 20000 ids in which each tells something of the next.
+ids() {
+    awk -v n="$1" -v seed="$2" 'BEGIN { srand(seed); x = 5
+        for (i = 0; i < n; i++) { x = (x * 7 + int(rand() * 3)) % 500
+            printf "\\x%02x\\x%02x%s", (x + 3) % 256, int((x + 3) / 256),
+                i % 500 == 499 ? "\n" : "" } }' | while read -r line; do printf '%b' "$line"; done
+}
+ids 20000 1 > "$tmp/d.bin"
+ids 4000 2 > "$tmp/v.bin"
+c=tests/data/tiny-config.json
+fresh() { ltrain -q "$tmp/d.bin" --init $c --batch 4 --lr 3e-3 "$@"; }
+tune=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3)
+tune() { "${tune[@]}" "$@"; }
+num() { sed -nE "s/.*\"$2\": ?([-0-9.e+]+).*/\1/p" "$1" | tail -n 1; }
+less() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }
+
+learns() {
+    fresh -o "$tmp/base" --steps 60 --save-every 25 --keep 2 --json > "$tmp/sum" || return 1
+    less "$(num "$tmp/sum" loss)" 5.5 && [ -s "$tmp/base/model.safetensors" ] &&
+        [ "$(wc -l < "$tmp/base/metrics.jsonl")" -eq 60 ] &&
+        [ "$(ls "$tmp/base/checkpoints" | tr '\n' ' ')" = 'step-00000050 step-00000060 ' ] &&
+        grep -q '"command"' "$tmp/base/options.json"
+}
+ok 'a fresh model learns, and leaves model, metrics, options, the newest checkpoints' learns
+
+adapts() {
+    tune -o "$tmp/ad" --steps 8 --val "$tmp/v.bin" --val-every 4 2> "$tmp/err" || return 1
+    grep -q 'ctx=128 (model 64) rope=linear factor=2 attention=s2 group=32' "$tmp/err" &&
+        grep -q 'mode=lora+' "$tmp/err" && grep -q 'tokens_per_step=512' "$tmp/err" &&
+        [ "$(grep -c '"val_loss":[0-9]' "$tmp/ad/metrics.jsonl")" -eq 2 ] &&
+        [ -s "$tmp/ad/adapter_model.safetensors" ] && [ -s "$tmp/ad/adapter_config.json" ] &&
+        grep -q '"max_position_embeddings": 128' "$tmp/ad/config.json" &&
+        grep -q 'step=8 loss=[0-9.]* grad_norm' "$tmp/err"
+}
+ok 'an adapter at twice the context, with held-out loss; what was resolved is said' adapts
+ok 'the same command again: complete' is 0 'is complete already: 8 steps' \
+    tune -o "$tmp/ad" --steps 8 --val "$tmp/v.bin" --val-every 4
+
+more_steps() { # 8 and 4 more are the 12 of another run
+    tune -q -o "$tmp/ad" --steps 12 --val "$tmp/v.bin" --val-every 4 &&
+        tune -q -o "$tmp/ad12" --steps 12 --save-every 5 --threads 1 &&
+        cmp "$tmp/ad/adapter_model.safetensors" "$tmp/ad12/adapter_model.safetensors" &&
+        cmp <(grep -o '"loss_hex":"[^"]*"' "$tmp/ad/metrics.jsonl") \
+            <(grep -o '"loss_hex":"[^"]*"' "$tmp/ad12/metrics.jsonl")
+}
+ok 'more steps go on; threads and checkpoints do not change a bit' more_steps
+plain() { tune -q -o "$tmp/lora" --mode lora --targets q,v,down --rank 4 --steps 2 --mask-documents \
+        --attention dense && ! grep -q embed_tokens "$tmp/lora/adapter_config.json"; }
+ok 'plain LoRA of chosen targets, dense, documents apart' plain
+whole() { tune -q -o "$tmp/full" --mode full --steps 2 --schedule cosine --dtype bfloat16 &&
+        grep -q bfloat16 "$tmp/full/config.json" && [ -s "$tmp/full/model.safetensors" ] &&
+        ltrain -q "$tmp/d.bin" --model "$tmp/full" --batch 2 --steps 1 -o "$tmp/again"; }
+ok 'full fine-tuning writes a model that can be trained again' whole
+
+# Going on only with what was begun.
+ok 'another option is refused by name' is 78 "'lr' 0.001, this run has 0.002" \
+    tune -o "$tmp/ad" --steps 20 --lr 2e-3
+ok 'other data are refused' is 78 'is not the data' \
+    ltrain "$tmp/v.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3 -o "$tmp/ad" --steps 20
+ok 'another base is refused' is 78 "'base'" \
+    ltrain "$tmp/d.bin" --model "$tmp/full" --batch 4 --lr 1e-3 -o "$tmp/ad" --steps 20
+ok 'fewer steps than are done are refused' is 78 'beyond the 3 steps' tune -o "$tmp/ad" --steps 3
+anew() { tune -q -f -o "$tmp/ad" --steps 2 --lr 2e-3 && [ "$(wc -l < "$tmp/ad/metrics.jsonl")" -eq 2 ]; }
+ok '-f starts anew' anew
+
+damaged() { # the newest checkpoint has a flipped byte: the one before, and the same end
+    tune -q -o "$tmp/dam" --steps 9 --save-every 3 --keep 3 || return 1
+    sha256sum < "$tmp/dam/adapter_model.safetensors" > "$tmp/sum1"
+    printf 'X' | dd of="$tmp/dam/checkpoints/step-00000009/state.safetensors" bs=1 seek=9000 \
+        conv=notrunc 2> /dev/null
+    is 0 'state.safetensors.* was changed' tune -o "$tmp/dam" --steps 9 --save-every 3 --keep 3 &&
+        grep -q 'going on after step 6' "$tmp/err" &&
+        [ -d "$tmp/dam/checkpoints/step-00000009.bad" ] &&
+        sha256sum < "$tmp/dam/adapter_model.safetensors" | cmp - "$tmp/sum1"
+}
+ok 'a damaged checkpoint: the one before it, and the same adapter' damaged
+all_damaged() {
+    rm "$tmp"/dam/checkpoints/*/state.safetensors
+    is 65 'none of the' tune -o "$tmp/dam" --steps 9 && is 65 'start anew with -f' tune -o "$tmp/dam" --steps 9
+}
+ok 'all damaged: refused, with the remedy' all_damaged
+
+# Signals. Steps are far more than can be done meanwhile.
+stopped() { # stopped SIGNAL
+    rm -rf "$tmp/sig"
+    "${tune[@]}" -o "$tmp/sig" --steps 1000000 2> "$tmp/err" &
+    local pid=$! i
+    for i in $(seq 300); do
+        [ "$(wc -l 2> /dev/null < "$tmp/sig/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
+        sleep 0.02
+    done
+    kill -"$1" $pid
+    wait $pid
+    local rc=$? steps
+    steps=$(wc -l < "$tmp/sig/metrics.jsonl")
+    [ $rc -eq 75 ] && [ -d "$(printf '%s/sig/checkpoints/step-%08d' "$tmp" "$steps")" ] &&
+        grep -q "stopped by SIG$1 after step $steps of 1000000, checkpoint published" "$tmp/err"
+}
+for s in TERM INT USR1; do
+    ok "SIG$s: 75 and a checkpoint of the last step" stopped $s
+done
+goes_on() { local k; k=$(wc -l < "$tmp/sig/metrics.jsonl")
+    tune -q -o "$tmp/sig" --steps $((k + 2)) && [ "$(wc -l < "$tmp/sig/metrics.jsonl")" -eq $((k + 2)) ]; }
+ok 'and the same command goes on from there' goes_on
+in_use() { # one folder, one writer
+    "${tune[@]}" -q -o "$tmp/two" --steps 1000000 &
+    local pid=$! rc=1 i
+    for i in $(seq 300); do [ -s "$tmp/two/metrics.jsonl" ] && break; sleep 0.02; done
+    is 73 'another ltrain is writing' tune -o "$tmp/two" --steps 1000000 && rc=0
+    kill -9 $pid
+    wait $pid 2> /dev/null
+    return $rc
+}
+ok 'two runs do not share a folder' in_use
+
+# Numbers that are not.
+poison() { # a base whose final norm holds a NaN
+    cp -r "$tmp/base" "$tmp/nan" && rm -r "$tmp/nan/checkpoints"
+    local f="$tmp/nan/model.safetensors" len off
+    len=$(od -An -tu8 -N8 "$f" | tr -d ' ')
+    off=$(head -c $((8 + len)) "$f" | tail -c "$len" |
+        sed -nE 's/.*"model.norm.weight":[^}]*"data_offsets":\[([0-9]+),.*/\1/p')
+    printf '\x00\x00\xc0\x7f' | dd of="$f" bs=1 seek=$((8 + len + off)) conv=notrunc 2> /dev/null
+}
+not_finite() {
+    poison || return 1
+    is 1 'not finite in 3 steps in a row' ltrain "$tmp/d.bin" --model "$tmp/nan" --batch 4 \
+        -o "$tmp/nanout" || return 1
+    [ "$(wc -l < "$tmp/nanout/metrics.jsonl")" -eq 3 ] &&
+        grep -q '"loss":null' "$tmp/nanout/metrics.jsonl" &&
+        [ ! -e "$tmp/nanout/adapter_model.safetensors" ]
+}
+ok 'a NaN in the base: three steps, nothing learnt, nothing published' not_finite
+
+# Bad input, each with its status and a message that names it.
+out=(-o "$tmp/none")
+ok 'too little data' is 78 'too few for one row of 32768' tune "${out[@]}" --ctx 32k
+ok 'no such data' is 66 "nothere" ltrain "$tmp/nothere" --model "$tmp/base" "${out[@]}"
+ok 'no such model' is 66 "nothere" ltrain "$tmp/d.bin" --model "$tmp/nothere" "${out[@]}"
+ok 'group beyond the context' is 78 'a group of 512 tokens' tune "${out[@]}" --group 512
+ok 'context not divisible by the group is said' is 0 '128 tokens, is not divisible by the group, 50' \
+    tune "${out[@]}" --group 50 --steps 1
+ok 'ratio that is none' is 64 'group-ratio' tune "${out[@]}" --group-ratio 5/4
+ok 'target that is none' is 64 "'x'" tune "${out[@]}" --targets q,x
+ok 'LoRA of nothing' is 64 'mode lora+' fresh "${out[@]}" --mode lora+
+ok 'no data' is 64 'no data given' ltrain --model "$tmp/base" "${out[@]}"
+ok 'device that is none' is 69 'warp' tune "${out[@]}2" --device warp
+ok 'results over the base' is 64 "base model's own folder" tune -o "$tmp/base/."
+foreign() { mkdir -p "$tmp/foreign" && echo x > "$tmp/foreign/config.json" &&
+        is 73 "holds 'config.json'" tune -o "$tmp/foreign" --steps 1 &&
+        [ "$(cat "$tmp/foreign/config.json")" = x ]; }
+ok 'results over a model of others' foreign
+ok 'metrics over notes' is 73 'not a metrics log' tune "${out[@]}3" --metrics "$c"
+ids_beyond() { printf '\x00\x00\xff\xff%.0s' $(seq 200) > "$tmp/big.bin" &&
+        is 65 '65535' ltrain "$tmp/big.bin" --model "$tmp/base" "${out[@]}4"; }
+ok 'ids beyond the vocabulary' ids_beyond
+ok 'metrics to a full device' is 74 '/dev/full' tune "${out[@]}5" --metrics /dev/full
+full_disk() { # room for little: 74 or 73, and the checkpoints there are whole
+    tune -o "$tmp/disk/o" --steps 50 --save-every 1 --keep 50 > "$tmp/out" 2> "$tmp/err"
+    local rc=$?
+    cat "$tmp/err"
+    { [ $rc -eq 74 ] || [ $rc -eq 73 ]; } && grep -q 'No space left' "$tmp/err" || return 1
+    [ ! -e "$tmp/disk/o/adapter_model.safetensors" ] && ! ls -d "$tmp"/disk/o/checkpoints/*.tmp &&
+        rm -f "$tmp/disk/fill" && rm -r "$tmp/disk/o/checkpoints/step-00000001" &&
+        tune -o "$tmp/disk/o" --steps 50 --save-every 1 --keep 1 &&
+        tune -q -o "$tmp/disk2" --steps 50 &&
+        cmp "$tmp/disk2/adapter_model.safetensors" "$tmp/disk/o/adapter_model.safetensors"
+}
+mkdir "$tmp/disk"
+if mount -t tmpfs -o size=3m none "$tmp/disk" 2> /dev/null; then
+    head -c 400000 /dev/zero > "$tmp/disk/fill"
+    ok 'a full disk: the checkpoints stand, and with room it goes on' full_disk
+else skip 'no right to mount a tmpfs'; fi
+
+# The plan, against what was taken.
+sed 's/"hidden_size": 32/"hidden_size": 128/; s/"intermediate_size": 64/"intermediate_size": 352/
+    s/"vocab_size": 512/"vocab_size": 4096/' $c > "$tmp/c128.json"
+predicts() { # predicts ARGUMENT...: within a tenth
+    ltrain "$tmp/d.bin" "$@" --plan --json > "$tmp/plan" || return 1
+    rm -rf "$tmp/mem"
+    ltrain -q "$tmp/d.bin" "$@" --steps 2 --json -o "$tmp/mem" > "$tmp/sum" || return 1
+    local p m
+    p=$(num "$tmp/plan" peak_bytes) m=$(num "$tmp/sum" peak_rss_bytes)
+    echo "predicted $p, measured $m"
+    awk -v p="$p" -v m="$m" 'BEGIN { exit !(m > 0 && p > 0.9 * m && p < 1.1 * m) }'
+}
+ok 'a plan without data' is 0 '' ltrain --model "$tmp/base" --ctx 32k --plan
+ok 'no file is written by a plan' test ! -e "$tmp/none9"
+if [ -n "$SAN" ]; then
+    for i in 1 2 3; do skip 'memory under sanitizers is not the program'\''s'; done
+else
+    ok 'the plan of a full run is within a tenth of the peak' \
+        predicts --init "$tmp/c128.json" --batch 32 --ctx 256
+    ok 'and with every layer recomputed' \
+        predicts --init "$tmp/c128.json" --batch 32 --ctx 256 --keep-layers 0
+    mv "$tmp/mem" "$tmp/base128"
+    ok 'and of LoRA+' predicts --model "$tmp/base128" --batch 8 --ctx 1k
+fi
+echo "1..$n"

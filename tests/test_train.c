@@ -1,0 +1,666 @@
+/* tests/test_train.c - order, schedule, rows, settings, metrics, and one optimizer step. */
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/perm.h"
+#include "formats/shard.h"
+#include "train/metrics.h"
+#include "train/order.h"
+#include "train/rows.h"
+#include "train/schedule.h"
+#include "train/settings.h"
+#include "train/state.h"
+#include "train/update.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { CTX = 32, N_TOKENS = 32 * 40 + 7, VOCAB = 512 };
+static char dir[] = "/tmp/train.XXXXXX";
+static char raw[64];
+
+/* ---- order and schedule ---- */
+
+static void test_every_epoch_sees_each_row_once(void **state)
+{
+    struct order o;
+    struct err e = { 0 };
+    int differs = 0;
+
+    (void)state;
+    assert_int_equal(order_make(&o, N_TOKENS, CTX, 3, 42, "d", &e), 0);
+    assert_int_equal(o.rows, 40);
+    for (int64_t epoch = 0; epoch < 5; epoch++) {
+        int seen[40] = { 0 };
+        for (int64_t i = 0; i < 40; i++) {
+            int64_t r = order_row(&o, epoch * 40 + i);
+            assert_in_range(r, 0, 39);
+            seen[r]++;
+            differs += r != order_row(&o, i);
+        }
+        for (int i = 0; i < 40; i++)
+            assert_int_equal(seen[i], 1);
+    }
+    assert_true(differs > 100);
+    assert_true(order_row(&o, 17) == order_row(&o, 17));
+    assert_float_equal(order_epoch(&o, 20), 1.5, 1e-12);
+}
+
+static void test_too_little_data_is_said(void **state)
+{
+    struct order o;
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(order_make(&o, 31, 32, 1, 0, "d.bin", &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "'d.bin' has 31 tokens"));
+    assert_int_equal(order_make(&o, 32, 32, 1, 0, "d.bin", &e), 0);
+}
+
+static void test_schedules(void **state)
+{
+    struct schedule s = { SCHEDULE_CONSTANT, 1e-3, 0, 20, 100 };
+
+    (void)state;
+    assert_float_equal(schedule_lr(&s, 1), 5e-5, 1e-12);
+    assert_float_equal(schedule_lr(&s, 20), 1e-3, 1e-12);
+    assert_float_equal(schedule_lr(&s, 21), 1e-3, 1e-12);
+    assert_float_equal(schedule_lr(&s, 1000), 1e-3, 1e-12);
+    s.kind = SCHEDULE_COSINE, s.min_lr = 1e-4;
+    assert_float_equal(schedule_lr(&s, 10), 5e-4, 1e-12);
+    assert_float_equal(schedule_lr(&s, 60), 5.5e-4, 1e-9);
+    assert_float_equal(schedule_lr(&s, 100), 1e-4, 1e-12);
+    assert_float_equal(schedule_lr(&s, 40), 1e-4 + 9e-4 * 0.5 * (1 + sqrt(0.5)), 1e-9);
+    s.warmup = 0, s.kind = SCHEDULE_CONSTANT;
+    assert_float_equal(schedule_lr(&s, 1), 1e-3, 1e-12);
+}
+
+/* ---- settings ---- */
+
+static void test_targets_and_ratios(void **state)
+{
+    bool t[TK_HEAD + 1];
+    struct err e = { 0 };
+    int64_t g;
+
+    (void)state;
+    assert_int_equal(settings_targets("q,down", t, &e), 0);
+    assert_true(t[TK_Q] && t[TK_DOWN] && !t[TK_K] && !t[TK_EMBED]);
+    assert_int_equal(settings_targets("q,,v", t, &e), E_USAGE);
+    assert_int_equal(settings_targets("", t, &e), E_USAGE);
+    assert_int_equal(settings_targets("q,q", t, &e), E_USAGE);
+    assert_int_equal(settings_targets("q,embed", t, &e), E_USAGE);
+    assert_non_null(strstr(e.msg, "'embed'"));
+    assert_int_equal(settings_ratio("1/4", 1000, &g, &e), 0);
+    assert_int_equal(g, 250);
+    assert_int_equal(settings_ratio("0.25", 102400, &g, &e), 0);
+    assert_int_equal(g, 25600);
+    assert_int_equal(settings_ratio("1/3", 100, &g, &e), 0);
+    assert_int_equal(g, 33);
+    static const char *const bad[] = { "4/1", "0/4", "1/0", "x", "-0.5", "0", "2", "1/4x", "/" };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(settings_ratio(bad[i], 100, &g, &e), E_USAGE);
+}
+
+static struct llama_config tiny(void)
+{
+    struct llama_config c;
+    struct err e = { 0 };
+
+    if (config_read(&c, "tests/data/tiny-config.json", &e) < 0)
+        fail_msg("%s", e.msg);
+    return c;
+}
+
+static void test_resolving(void **state)
+{
+    struct settings s;
+    struct model_options o;
+    struct llama_config c = tiny();
+    struct err e = { 0 };
+    char note[256];
+
+    (void)state;
+    settings_defaults(&s);
+    s.data = "d", s.model = "m", s.out = "o", s.ctx = 256;
+    assert_int_equal(settings_check(&s, &e), 0);
+    assert_int_equal(settings_resolve(&s, &c, 0, &o, note, sizeof note, &e), 0);
+    assert_int_equal(s.mode, 2);
+    assert_int_equal(s.group, 64);
+    assert_int_equal(s.attention, ATTN_S2);
+    assert_int_equal(s.micro, 32); /* 8k tokens at once */
+    assert_int_equal(s.steps, 1000);
+    assert_int_equal(c.rope.type, ROPE_LINEAR);
+    assert_float_equal(c.rope.factor, 4, 0);
+    assert_int_equal(c.context, 256);
+    assert_int_equal(*note, '\0');
+    s.group = 100, c = tiny();
+    assert_int_equal(settings_resolve(&s, &c, 0, &o, note, sizeof note, &e), 0);
+    assert_non_null(strstr(note, "256 tokens, is not divisible by the group, 100"));
+    s.group = 257, c = tiny();
+    assert_int_equal(settings_resolve(&s, &c, 0, &o, note, sizeof note, &e), E_CONFIG);
+    settings_defaults(&s);
+    s.data = "d", s.init = "c", s.out = "o", s.epochs = 2, s.batch = 8, c = tiny();
+    assert_int_equal(settings_resolve(&s, &c, 64 * 10 + 5, &o, note, sizeof note, &e), 0);
+    assert_int_equal(s.mode, 0);
+    assert_int_equal(s.attention, ATTN_DENSE);
+    assert_int_equal(s.steps, 3); /* 20 rows by 8 */
+    assert_int_equal(s.micro, 8);
+}
+
+static void test_impossible_combinations(void **state)
+{
+    struct settings s;
+    struct err e = { 0 };
+
+    (void)state;
+    settings_defaults(&s);
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+    s.data = "d", s.out = "o";
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+    s.model = "m", s.init = "c";
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+    s.model = NULL, s.mode = 2;
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+    s.init = NULL, s.model = "m";
+    assert_int_equal(settings_check(&s, &e), 0);
+    s.steps = 3, s.epochs = 1;
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+    s.epochs = 0, s.group = 16, s.group_ratio = "1/4";
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+    s.group = -1, s.micro = 65;
+    assert_int_equal(settings_check(&s, &e), E_USAGE);
+}
+
+static void test_what_changes_results_is_compared(void **state)
+{
+    struct settings s;
+    struct model_options o;
+    struct llama_config c = tiny();
+    struct err e = { 0 };
+    json_t *a, *b;
+    char note[256], *text;
+
+    (void)state;
+    settings_defaults(&s);
+    s.data = "d", s.model = "m", s.out = "o", s.lr = 0.1;
+    settings_resolve(&s, &c, 0, &o, note, sizeof note, &e);
+    a = settings_run(&s, &c, "id", "cpu");
+    text = json_dumps(a, JSON_REAL_PRECISION(17)); /* as a checkpoint keeps it */
+    json_decref(a);
+    a = json_loads(text, 0, NULL);
+    free(text);
+    s.save_every = 7, s.steps = 5000, s.keep_layers = 0, s.threads = 1;
+    b = settings_run(&s, &c, "id", "cpu");
+    assert_int_equal(settings_compare(a, b, "f", &e), 0);
+    json_decref(b);
+    s.lr = nextafter(0.1, 1);
+    b = settings_run(&s, &c, "id", "cpu");
+    assert_int_equal(settings_compare(a, b, "f", &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "'lr'"));
+    json_decref(b);
+    s.lr = 0.1, s.schedule = SCHEDULE_COSINE; /* then steps count too: a key more */
+    b = settings_run(&s, &c, "id", "cpu");
+    assert_int_equal(settings_compare(a, b, "f", &e), E_CONFIG);
+    json_object_del(b, "steps");
+    json_object_del(b, "min_lr");
+    json_object_set_new(b, "schedule", json_string("constant"));
+    assert_int_equal(settings_compare(a, b, "f", &e), 0);
+    json_object_del(b, "seed");
+    assert_int_equal(settings_compare(a, b, "f", &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "'seed' 42, this run has absent"));
+    json_decref(a);
+    json_decref(b);
+}
+
+/* ---- metrics ---- */
+
+static void write_lines(const char *path, int64_t from, int64_t to, double loss)
+{
+    struct metrics m;
+    struct err e = { 0 };
+    int64_t kept;
+
+    assert_int_equal(metrics_open(&m, path, from - 1, &kept, &e), 0);
+    assert_int_equal(kept, from - 1);
+    for (int64_t i = from; i <= to; i++) {
+        struct metrics_line l = { .step = i, .tokens = i * 10, .loss = loss, .grad_norm = 1 };
+        assert_int_equal(metrics_write(&m, &l, &e), 0);
+    }
+    assert_int_equal(metrics_sync(&m, &e), 0);
+    metrics_close(&m);
+}
+
+static int64_t kept_of(const char *path, int64_t step, const char *text, int *rc)
+{
+    struct metrics m;
+    struct err e = { 0 };
+    int64_t kept = -1;
+
+    if (text)
+        assert_int_equal(file_replace(path, text, strlen(text), &e), 0);
+    *rc = metrics_open(&m, path, step, &kept, &e);
+    if (*rc == 0)
+        metrics_close(&m);
+    return kept;
+}
+
+static void test_metrics_are_cut_at_the_checkpoint(void **state)
+{
+    char *path = path_join(dir, "m.jsonl"), *text, *before;
+    struct err e = { 0 };
+    size_t n;
+    int rc;
+
+    (void)state;
+    write_lines(path, 1, 9, 2.5);
+    assert_int_equal(file_read(path, 1 << 16, &before, &n, &e), 0);
+    write_lines(path, 5, 9, 2.5);
+    assert_int_equal(file_read(path, 1 << 16, &text, &n, &e), 0);
+    assert_string_equal(text, before);
+    assert_non_null(strstr(text, "\"loss\":2.5,\"loss_hex\":\"0x1.4p+1\""));
+    free(text);
+    free(before);
+    assert_int_equal(kept_of(path, 3, "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"st", &rc), 2);
+    assert_int_equal(kept_of(path, 3, NULL, &rc), 2);
+    assert_int_equal(kept_of(path, 3, "{\"step\":1}\n{\"step\":3}\n", &rc), 1);
+    assert_int_equal(kept_of(path, 0, "{\"ste", &rc), 0);
+    assert_int_equal(rc, 0);
+    kept_of(path, 3, "my notes\n", &rc);
+    assert_int_equal(rc, E_CREATE);
+    assert_int_equal(file_read(path, 1 << 16, &text, &n, &e), 0);
+    assert_string_equal(text, "my notes\n");
+    free(text);
+    free(path);
+}
+
+static void test_not_finite_is_null(void **state)
+{
+    char *path = path_join(dir, "nan.jsonl"), *text;
+    struct err e = { 0 };
+    size_t n;
+
+    (void)state;
+    write_lines(path, 1, 1, NAN);
+    assert_int_equal(file_read(path, 1 << 16, &text, &n, &e), 0);
+    assert_non_null(strstr(text, "\"loss\":null,\"loss_hex\":\"nan\""));
+    free(text);
+    free(path);
+}
+
+/* ---- rows and steps ---- */
+
+struct bench {
+    struct settings s;
+    struct device d;
+    struct trainer t;
+    struct progress p;
+};
+
+static void open_bench(struct bench *b, int64_t batch, int64_t micro, int mode)
+{
+    struct llama_config c = tiny();
+    struct model_options o;
+    struct err e = { 0 };
+    char note[256];
+
+    memset(b, 0, sizeof *b);
+    settings_defaults(&b->s);
+    b->s.data = raw, b->s.init = "c", b->s.out = "o", b->s.mode = mode, b->s.ctx = CTX;
+    b->s.attention = ATTN_S2;
+    b->s.batch = batch, b->s.micro = micro, b->s.lr = 1e-3, b->s.warmup = 1;
+    assert_int_equal(settings_resolve(&b->s, &c, N_TOKENS, &o, note, sizeof note, &e), 0);
+    if (device_open_cpu(&b->d, 1, &e) < 0)
+        fail_msg("%s", e.msg);
+    b->t.s = &b->s, b->t.d = &b->d;
+    assert_int_equal(dataset_open(&b->t.data, raw, NULL, VOCAB, &e), 0);
+    assert_int_equal(order_make(&b->t.order, N_TOKENS, CTX, batch, 42, raw, &e), 0);
+    assert_int_equal(rows_open(&b->t.rows, CTX, micro, VOCAB, b->s.apart, &e), 0);
+    if (model_open(&b->t.m, &b->d, &c, &o, &e) < 0 || model_init(b->t.m, 7, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
+static void close_bench(struct bench *b)
+{
+    model_close(b->t.m);
+    rows_close(&b->t.rows);
+    segments_free(&b->t.seg);
+    dataset_close(b->t.data);
+    b->d.close(&b->d);
+}
+
+static void step(struct bench *b, struct step_result *r)
+{
+    struct err e = { 0 };
+
+    if (update_step(&b->t, &b->p, r, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
+static float *copy_of(const float *p, int64_t n)
+{
+    float *c = malloc((size_t)n * sizeof *c);
+
+    memcpy(c, p, (size_t)n * sizeof *c);
+    return c;
+}
+
+static void test_rows_are_windows_with_the_next_token(void **state)
+{
+    struct rows r;
+    struct dataset *d;
+    struct err e = { 0 };
+    int64_t scored = 0;
+
+    (void)state;
+    assert_int_equal(dataset_open(&d, raw, NULL, VOCAB, &e), 0);
+    assert_int_equal(rows_open(&r, CTX, 2, VOCAB, true, &e), 0);
+    assert_int_equal(rows_load(&r, 0, d, 3, &scored, &e), 0);
+    assert_int_equal(rows_load(&r, 1, d, 39, &scored, &e), 0);
+    assert_int_equal(scored, 2 * (CTX - 1));
+    assert_int_equal(r.n_starts, 0);
+    for (int64_t i = 0; i + 1 < CTX; i++)
+        assert_int_equal(r.targets[i], r.ids[i + 1]);
+    assert_int_equal(r.targets[CTX - 1], -1);
+    assert_int_equal(r.targets[2 * CTX - 1], -1);
+    rows_close(&r);
+    assert_int_equal(rows_open(&r, CTX, 1, 100, false, &e), 0); /* ids reach beyond */
+    assert_int_equal(rows_load(&r, 0, d, 0, &scored, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "the model has 100 ids"));
+    rows_close(&r);
+    dataset_close(d);
+}
+
+/* Documents of 5, 0, 10 (its 3rd and 4th id masked) and 17 ids: one row of 32. */
+static void write_docs(const char *path)
+{
+    struct token_info info = { .width = 2, .vocab = VOCAB, .bos = -1, .eos = 2 };
+    static const int64_t sizes[] = { 5, 0, 10, 17 };
+    struct mask_run run = { 2, 2 };
+    struct shard_writer *w;
+    struct err e = { 0 };
+    uint32_t ids[17];
+    int fd = open(path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
+
+    assert_true(fd >= 0);
+    assert_int_equal(shard_create(&w, fd, path, &info, dir, &e), 0);
+    for (int i = 0; i < 4; i++) {
+        struct token_doc doc = { .ids = ids, .n_ids = sizes[i], .runs = &run,
+                                 .n_runs = i == 2, .source = "s", .name = "n" };
+        for (int64_t k = 0; k < sizes[i]; k++)
+            ids[k] = (uint32_t)(100 * i + k);
+        if (shard_write(w, &doc, &e) < 0)
+            fail_msg("%s", e.msg);
+    }
+    assert_int_equal(shard_finish(w, NULL, &e), 0);
+    close(fd);
+}
+
+static void test_masks_and_documents_kept_apart(void **state)
+{
+    char *path = path_join(dir, "docs.shard");
+    struct rows r;
+    struct dataset *d;
+    struct err e = { 0 };
+    int64_t scored = 0;
+
+    (void)state;
+    write_docs(path);
+    if (dataset_open(&d, path, NULL, 0, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(rows_open(&r, CTX, 2, VOCAB, false, &e), 0);
+    assert_int_equal(rows_load(&r, 0, d, 0, &scored, &e), 0);
+    assert_int_equal(scored, CTX - 1 - 2);
+    assert_int_equal(r.ids[5], 200);
+    assert_int_equal(r.targets[4], 200);   /* the reference's recipe: joined and cut */
+    assert_int_equal(r.targets[5], 201);
+    assert_int_equal(r.targets[6], -1);    /* what follows is a prompt */
+    assert_int_equal(r.targets[7], -1);
+    assert_int_equal(r.targets[8], 204);
+    assert_int_equal(r.n_starts, 0);
+    rows_close(&r);
+    assert_int_equal(rows_open(&r, CTX, 2, VOCAB, true, &e), 0);
+    scored = 0;
+    assert_int_equal(rows_load(&r, 0, d, 0, &scored, &e), 0);
+    assert_int_equal(rows_load(&r, 1, d, 0, &scored, &e), 0);
+    assert_int_equal(scored, 2 * (CTX - 1 - 2 - 2));
+    assert_int_equal(r.n_starts, 4);
+    assert_int_equal(r.starts[0], 5);
+    assert_int_equal(r.starts[1], 15);
+    assert_int_equal(r.starts[2], 37);
+    assert_int_equal(r.starts[3], 47);
+    assert_int_equal(r.targets[4], -1);
+    assert_int_equal(r.targets[14], -1);
+    assert_int_equal(r.targets[36], -1);
+    assert_int_equal(rows_load(&r, 0, d, 0, &scored, &e), 0);
+    assert_int_equal(r.n_starts, 2);
+    rows_close(&r);
+    dataset_close(d);
+    free(path);
+}
+
+static void test_loss_falls_and_micro_batches_add_up(void **state)
+{
+    struct bench a, b;
+    struct step_result ra, rb;
+    double first = 0;
+
+    (void)state;
+    open_bench(&a, 8, 8, 0);
+    open_bench(&b, 8, 3, 0); /* 3 + 3 + 2 */
+    for (int i = 0; i < 20; i++) {
+        step(&a, &ra);
+        step(&b, &rb);
+        first = i ? first : ra.loss;
+        assert_float_equal(ra.loss, rb.loss, 1e-4);
+        assert_float_equal(ra.grad_norm, rb.grad_norm, 1e-3);
+    }
+    assert_int_equal(ra.scored, 8 * (CTX - 1));
+    assert_float_equal(first, log(VOCAB), 0.1);
+    assert_true(ra.loss < first - 0.2);
+    assert_int_equal(a.p.step, 20);
+    assert_int_equal(a.p.updates, 20);
+    close_bench(&a);
+    close_bench(&b);
+}
+
+static void test_clipping_bounds_the_first_moment(void **state)
+{
+    struct bench b;
+    struct step_result r;
+    const struct trained *t;
+    double sum = 0;
+
+    (void)state;
+    open_bench(&b, 4, 4, 0);
+    b.s.clip = 0.01;
+    step(&b, &r);
+    t = model_trained(b.t.m);
+    for (int64_t i = 0; i < t->n; i++)
+        sum += (double)t->m[i] * t->m[i];
+    assert_true(r.grad_norm > 0.01); /* said before clipping */
+    assert_float_equal(sqrt(sum), 0.1 * 0.01, 1e-6); /* m = (1 - beta1) g */
+    close_bench(&b);
+}
+
+/* A device whose loss, or whose gradient's norm, is spoilt at chosen moments. */
+static int (*real_loss)(struct device *d, const struct op_loss *a);
+static int (*real_squares)(struct device *d, int64_t n, const float *x, double *sum);
+static int spoil_loss, spoil_squares;
+
+static int bad_loss(struct device *d, const struct op_loss *a)
+{
+    int rc = real_loss(d, a);
+
+    if (spoil_loss)
+        a->nll[3] = NAN;
+    return rc;
+}
+
+static int bad_squares(struct device *d, int64_t n, const float *x, double *sum)
+{
+    int rc = real_squares(d, n, x, sum);
+
+    if (spoil_squares)
+        *sum = INFINITY;
+    return rc;
+}
+
+static void test_what_is_not_finite_changes_nothing(void **state)
+{
+    struct bench b;
+    struct step_result r;
+    const struct trained *t;
+    struct err e = { 0 };
+    float *w, *m, *v;
+
+    (void)state;
+    open_bench(&b, 4, 2, 0);
+    real_loss = b.d.loss, real_squares = b.d.sum_squares;
+    b.d.loss = bad_loss, b.d.sum_squares = bad_squares;
+    step(&b, &r);
+    t = model_trained(b.t.m);
+    w = copy_of(t->w, t->n), m = copy_of(t->m, t->n), v = copy_of(t->v, t->n);
+    spoil_loss = 1;
+    step(&b, &r);
+    assert_true(isnan(r.loss));
+    spoil_loss = 0, spoil_squares = 1;
+    step(&b, &r);
+    assert_true(isinf(r.grad_norm));
+    assert_int_equal(update_finite(&b.t, &e), E_NO);
+    spoil_squares = 0;
+    assert_int_equal(b.p.step, 3);
+    assert_int_equal(b.p.updates, 1);
+    assert_int_equal(b.p.skipped, 2);
+    assert_int_equal(b.p.streak, 2);
+    assert_memory_equal(w, t->w, (size_t)t->n * 4);
+    assert_memory_equal(m, t->m, (size_t)t->n * 4);
+    assert_memory_equal(v, t->v, (size_t)t->n * 4);
+    step(&b, &r);
+    assert_true(isfinite(r.loss));
+    assert_int_equal(b.p.streak, 0);
+    assert_int_equal(b.p.updates, 2);
+    assert_int_equal(update_finite(&b.t, &e), 0);
+    assert_true(memcmp(w, t->w, (size_t)t->n * 4) != 0);
+    free(w);
+    free(m);
+    free(v);
+    close_bench(&b);
+}
+
+static void test_state_comes_back_bit_for_bit(void **state)
+{
+    char *root = path_join(dir, "state"), *folder = path_join(root, "step-00000003");
+    struct checkpoint c = { .step = 3, .updates = 3, .run = strdup("{}") };
+    struct bench a, b;
+    struct step_result ra, rb;
+    struct err e = { 0 };
+
+    (void)state;
+    open_bench(&a, 4, 4, 0);
+    open_bench(&b, 4, 4, 0);
+    for (int i = 0; i < 3; i++)
+        step(&a, &ra);
+    if (state_save(&a.d, model_trained(a.t.m), root, &c, 2, &e) < 0)
+        fail_msg("%s", e.msg);
+    if (state_load(&b.d, model_trained(b.t.m), folder, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(model_sync_trained(b.t.m), 0);
+    b.p = a.p;
+    for (int i = 0; i < 3; i++) {
+        step(&a, &ra);
+        step(&b, &rb);
+        assert_true(ra.loss == rb.loss && ra.grad_norm == rb.grad_norm);
+    }
+    checkpoint_free(&c);
+    close_bench(&b);
+    open_bench(&b, 4, 4, 1); /* another mode's state has other tensors */
+    assert_int_equal(state_load(&b.d, model_trained(b.t.m), folder, &e), E_DATA);
+    close_bench(&a);
+    close_bench(&b);
+    free(folder);
+    free(root);
+}
+
+static void test_decay_spares_norms(void **state)
+{
+    struct bench b;
+    struct step_result r;
+    const struct trained *t;
+    float *w;
+    int norms = 0;
+
+    (void)state;
+    open_bench(&b, 2, 2, 0);
+    b.s.decay = 0.5, b.s.lr = 1e-3;
+    t = model_trained(b.t.m);
+    w = copy_of(t->w, t->n);
+    step(&b, &r);
+    for (int64_t i = 0; i < t->n_params; i++) {
+        const struct param *p = &t->params[i];
+        double before = 0, after = 0;
+        for (int64_t k = p->offset; k < p->offset + p->count; k++)
+            before += fabs((double)w[k]), after += fabs((double)t->w[k]);
+        if (p->kind == TK_NORM || p->kind == TK_NORM1 || p->kind == TK_NORM2) {
+            norms++;
+            assert_true(fabs(after - before) <= 1.01e-3 * (double)p->count);
+        }
+        if (p->kind == TK_EMBED) /* ids that the batch lacks have no gradient: only decay */
+            assert_true(after < before);
+    }
+    assert_int_equal(norms, 5);
+    free(w);
+    close_bench(&b);
+}
+
+static int setup(void **state)
+{
+    unsigned char bytes[2 * N_TOKENS];
+    struct err e = { 0 };
+
+    (void)state;
+    if (!mkdtemp(dir))
+        return -1;
+    snprintf(raw, sizeof raw, "%s/d.bin", dir);
+    for (int i = 0; i < N_TOKENS; i++) /* a text that can be learned: each id tells the next */
+        put_le(bytes + 2 * i, (uint64_t)(3 + (i * 7 + (int)(mix64((uint64_t)i) % 3)) % 500), 2);
+    return file_replace(raw, bytes, sizeof bytes, &e);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return dir_remove(dir, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_epoch_sees_each_row_once),
+        cmocka_unit_test(test_too_little_data_is_said),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_targets_and_ratios),
+        cmocka_unit_test(test_resolving),
+        cmocka_unit_test(test_impossible_combinations),
+        cmocka_unit_test(test_what_changes_results_is_compared),
+        cmocka_unit_test(test_metrics_are_cut_at_the_checkpoint),
+        cmocka_unit_test(test_not_finite_is_null),
+        cmocka_unit_test(test_rows_are_windows_with_the_next_token),
+        cmocka_unit_test(test_masks_and_documents_kept_apart),
+        cmocka_unit_test(test_loss_falls_and_micro_batches_add_up),
+        cmocka_unit_test(test_clipping_bounds_the_first_moment),
+        cmocka_unit_test(test_what_is_not_finite_changes_nothing),
+        cmocka_unit_test(test_state_comes_back_bit_for_bit),
+        cmocka_unit_test(test_decay_spares_norms),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
