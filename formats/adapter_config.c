@@ -201,13 +201,16 @@ int adapter_config_load(struct adapter_config *a, const char *path, struct err *
     return rc;
 }
 
+/* The last norm alone is "model.norm", since "norm" would take the layers' norms too. */
 static json_t *names(const bool *on)
 {
     json_t *list = json_array();
+    bool alone = !on[TK_NORM1] || !on[TK_NORM2];
 
     for (int k = 0; k <= TK_HEAD; k++)
         if (on[k])
-            json_array_append_new(list, json_string(modules[k].last));
+            json_array_append_new(list, json_string(k == TK_NORM && alone ? modules[k].path
+                                                                          : modules[k].last));
     return list;
 }
 

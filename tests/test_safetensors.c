@@ -180,7 +180,8 @@ static void test_a_hundred_thousand_tensors(void **state)
 
     (void)state;
     for (int i = 100000; i-- > 0;)
-        buf_printf(&b, &e, "%s\"t%d\":" T("U8", "[1]", "[%d,%d]"), b.len ? "," : "{", i, i, i + 1);
+        buf_printf(&b, &e, "%s\"t%d\":" T("U8", "[1]", "[%d,%d]"), b.len ? "," : "{", i, i,
+                   i + 1);
     buf_add(&b, "}", 2, &e);
     assert_int_equal(parse(b.p, 100000, &f, &keep, &e), 0);
     assert_int_equal(st_count(f), 100000);

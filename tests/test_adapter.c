@@ -1,0 +1,401 @@
+/* tests/test_adapter.c - adapters made by peft and by us, and what they compute with a base. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "formats/adapter_config.h"
+#include "formats/json.h"
+#include "model/model.h"
+#include "tools/merge.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DATA "tests/data/peft_tiny/"
+#define OK(x) do { if ((x) < 0) fail_msg("%s: %s", #x, e.msg); } while (0)
+
+static char *scratch(const char *name)
+{
+    static char path[4][160];
+    static int k;
+
+    k = (k + 1) % 4;
+    snprintf(path[k], sizeof path[k], "/tmp/test_adapter.%ld/%s", (long)getpid(), name);
+    return path[k];
+}
+
+#define PEFT "\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"q_proj\"]"
+static const struct { const char *json, *why; int rc; } spoilt[] = {
+    { "", "not valid JSON", E_DATA }, { "{}", "'peft_type' is missing", E_DATA },
+    { "{\"peft_type\":\"IA3\"}", "'IA3'", E_CONFIG },
+    { "{\"peft_type\":\"LORA\"}", "'target_modules' is missing", E_DATA },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":\".*q_proj\"}", "pattern", E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":[1]}", "not a string", E_DATA },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"lm_head\"]}", "'lm_head'", E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"embed_tokens\"]}", "embed", E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"model.layers.0.self_attn.q_proj\"]}",
+      "layers.0", E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"q\"]}", "'q'", E_CONFIG },
+    { "{" PEFT ",\"r\":8}", "duplicate", E_DATA },
+    { "{" PEFT ",\"lora_alpha\":\"16\"}", "'lora_alpha' is a string", E_DATA },
+    { "{\"peft_type\":\"LORA\",\"r\":0}", "'r' is 0", E_DATA },
+    { "{\"peft_type\":\"LORA\",\"r\":65537}", "'r'", E_DATA },
+    { "{" PEFT ",\"use_dora\":true}", "use_dora", E_CONFIG },
+    { "{" PEFT ",\"bias\":\"all\"}", "bias 'all'", E_CONFIG },
+    { "{" PEFT ",\"fan_in_fan_out\":true}", "fan_in_fan_out", E_CONFIG },
+    { "{" PEFT ",\"rank_pattern\":{\"q_proj\":16}}", "rank_pattern", E_CONFIG },
+    { "{" PEFT ",\"alpha_pattern\":{\"q_proj\":16}}", "alpha_pattern", E_CONFIG },
+    { "{" PEFT ",\"layers_to_transform\":0}", "layers_to_transform", E_CONFIG },
+    { "{" PEFT ",\"layers_to_transform\":[1]}", "layers_to_transform", E_CONFIG },
+    { "{" PEFT ",\"trainable_token_indices\":[1]}", "trainable_token_indices", E_CONFIG },
+    { "{" PEFT ",\"layer_replication\":[[0,4]]}", "layer_replication", E_CONFIG },
+    { "{" PEFT ",\"exclude_modules\":\"x\"}", "exclude_modules", E_CONFIG },
+    { "{" PEFT ",\"init_lora_weights\":\"pissa_niter_4\"}", "pissa_niter_4", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":[\"self_attn\"]}", "self_attn", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":[\"o_proj\"]}", "o_proj", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":[\"\"]}", "not a name", E_DATA },
+    { "{" PEFT ",\"modules_to_save\":[\"layers.0.input_layernorm\"]}", "layers.0", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":\"norm\"}", "must be an array", E_DATA },
+};
+
+static void test_what_is_refused_is_named(void **state)
+{
+    struct adapter_config a;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
+        struct err e = {0};
+        int rc = adapter_config_parse(&a, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
+        if (rc != spoilt[i].rc || !strstr(e.msg, spoilt[i].why))
+            fail_msg("%s: %d %s", spoilt[i].json, rc, e.msg);
+    }
+}
+
+static void test_names_as_peft_matches_them(void **state)
+{
+    static const char json[] = "{\"peft_type\":\"LORA\",\"r\":16,\"lora_alpha\":8,"
+        "\"use_rslora\":true,\"target_modules\":[\"self_attn.v_proj\",\"down_proj\"],"
+        "\"modules_to_save\":[\"norm\",\"lm_head\"],\"eva_config\":null,\"new_field\":[1]}";
+    static const char all[] = "{\"peft_type\":\"LORA\",\"target_modules\":\"all-linear\"}";
+    struct adapter_config a;
+    struct err e = {0};
+
+    (void)state;
+    OK(adapter_config_parse(&a, json, strlen(json), "a", &e));
+    assert_true(a.target[TK_V] && a.target[TK_DOWN] && !a.target[TK_Q]);
+    assert_true(a.saved[TK_NORM] && a.saved[TK_NORM1] && a.saved[TK_NORM2]); /* bare endswith */
+    assert_true(a.saved[TK_HEAD] && !a.saved[TK_EMBED]);
+    assert_true(a.rank == 16 && adapter_scale(&a) == 2.0); /* 8 / sqrt 16 */
+    OK(adapter_config_parse(&a, all, strlen(all), "a", &e));
+    assert_true(a.target[TK_Q] && a.target[TK_UP] && !a.target[TK_HEAD] && a.rank == 8);
+    assert_true(adapter_scale(&a) == 1.0);
+}
+
+static void test_one_that_peft_made(void **state)
+{
+    const struct st_tensor *whole, *la, *lb;
+    const struct adapter_config *ac;
+    struct weights *w;
+    struct adapter *a;
+    struct tensor_spec s;
+    struct err e = {0};
+
+    (void)state;
+    OK(weights_open(&w, DATA "tied/base", &e));
+    OK(adapter_open(&a, DATA "tied/adapter", weights_config(w), &e));
+    ac = adapter_config(a);
+    assert_string_equal(ac->base, "base");
+    assert_true(ac->rank == 8 && ac->alpha == 16 && adapter_scale(ac) == 2);
+    for (int k = 0; k <= TK_HEAD; k++) {
+        assert_int_equal(ac->target[k], k >= TK_Q && k <= TK_O);
+        assert_int_equal(ac->saved[k], k == TK_EMBED || k == TK_NORM1 || k == TK_NORM2 ||
+                                       k == TK_NORM);
+    }
+    assert_int_equal(adapter_tensors(ac, weights_config(w)), 22);
+    assert_false(adapter_model_config(a)->tied); /* it came apart */
+    for (int64_t i = 0; i < config_tensors(weights_config(w)); i++) {
+        config_tensor(weights_config(w), i, &s);
+        adapter_find(a, &s, &whole, &la, &lb);
+        assert_int_equal(whole != NULL, ac->saved[s.kind]);
+        assert_int_equal(la != NULL, ac->target[s.kind]);
+        assert_int_equal(lb != NULL, ac->target[s.kind]);
+    }
+    adapter_close(a);
+    weights_close(w);
+}
+
+/* Largest difference of our logits from those in folder/logits.json. adapter may be NULL. */
+static double logits_differ(const char *model, const char *adapter, const char *golden)
+{
+    int32_t ids[64], targets[64];
+    struct segments seg = {0};
+    struct model_options o;
+    struct weights *w;
+    struct adapter *a = NULL;
+    struct device d;
+    struct model *m;
+    struct err e = {0};
+    struct js js;
+    json_t *list, *rows;
+    double worst = 0;
+    float *logits;
+    size_t n;
+
+    OK(js_load(&js, golden, JS_MAX_BYTES, &e));
+    OK(js_array(&js, "ids", JS_MUST, &list, &e));
+    OK(js_array(&js, "logits", JS_MUST, &rows, &e));
+    n = json_array_size(list);
+    assert_true(n > 1 && n <= 64);
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+        targets[i] = -1;
+    }
+    OK(device_open(&d, "cpu", 1, &e));
+    OK(weights_open(&w, model, &e));
+    if (adapter)
+        OK(adapter_open(&a, adapter, weights_config(w), &e));
+    model_defaults(&o);
+    o.mode = TRAIN_NONE;
+    o.ctx = (int64_t)n;
+    o.seqs = 1;
+    OK(model_open(&m, &d, a ? adapter_model_config(a) : weights_config(w), &o, &e));
+    OK(model_load(m, w, 1, &e));
+    if (a)
+        OK(model_load_adapter(m, a, &e));
+    OK(segments_build(&seg, ATTN_DENSE, 1, (int64_t)n, 0, NULL, 0, &e));
+    logits = calloc(n * (size_t)weights_config(w)->vocab, sizeof *logits);
+    assert_non_null(logits);
+    OK(model_logits(m, &(struct batch){ 1, (int64_t)n, ids, targets, &seg, NULL }, logits, &e));
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < (size_t)weights_config(w)->vocab; k++) {
+            double want = json_number_value(json_array_get(json_array_get(rows, i), k));
+            double got = logits[i * (size_t)weights_config(w)->vocab + k];
+            if (!(fabs(got - want) <= worst))
+                worst = fabs(got - want);
+        }
+    free(logits);
+    segments_free(&seg);
+    model_close(m);
+    adapter_close(a);
+    weights_close(w);
+    d.close(&d);
+    js_free(&js);
+    return worst;
+}
+
+static void test_logits_are_those_of_peft(void **state)
+{
+    (void)state;
+    assert_true(logits_differ(DATA "plain/base", DATA "plain/adapter",
+                              DATA "plain/logits.json") < 1e-4);
+    assert_true(logits_differ(DATA "tied/base", DATA "tied/adapter",
+                              DATA "tied/logits.json") < 1e-4);
+}
+
+static void test_merged_logits_are_those_of_peft(void **state)
+{
+    static const char *const names[] = { "plain", "tied" };
+    struct err e = {0};
+
+    (void)state;
+    OK(dir_make(scratch(""), &e));
+    for (int i = 0; i < 2; i++) {
+        char base[64], adapter[64], golden[64];
+        struct merge_report r;
+        struct merge_options o = { base, adapter, scratch("merged"), .keep_dtype = true,
+                                   .shard_bytes = 10000, .threads = 2, .force = i };
+        snprintf(base, sizeof base, DATA "%s/base", names[i]);
+        snprintf(adapter, sizeof adapter, DATA "%s/adapter", names[i]);
+        snprintf(golden, sizeof golden, DATA "%s/logits.json", names[i]);
+        OK(merge_run(&o, &r, &e));
+        assert_true(r.merged == 8 && r.replaced == 6 && r.copied == 7 && r.untied == i);
+        assert_true(logits_differ(scratch("merged"), NULL, golden) < 1e-4);
+    }
+    OK(dir_remove(scratch(""), &e));
+}
+
+struct values {
+    const struct adapter_config *a;
+    const struct llama_config *c;
+    float v[4096];
+};
+
+static float value_of(int64_t i, int64_t k) { return (float)(i + 1) / 64 + (float)k / 4096; }
+
+static const float *values(void *ctx, int64_t i)
+{
+    struct values *v = ctx;
+    struct adapter_tensor t;
+
+    adapter_tensor(v->a, v->c, i, &t);
+    assert_true(t.count <= 4096);
+    for (int64_t k = 0; k < t.count; k++)
+        v->v[k] = value_of(i, k);
+    return v->v;
+}
+
+static struct llama_config small = { .vocab = 20, .dim = 8, .ffn_dim = 12, .layers = 2,
+    .heads = 2, .kv_heads = 1, .head_dim = 4, .context = 256, .norm_eps = 1e-6, .bos = 1,
+    .eos = 2, .init_range = 0.02, .rope = { ROPE_LINEAR, 10000, 4, 0, 0, 0 } };
+
+static void write_small(struct adapter_config *a)
+{
+    struct values v = { .a = a, .c = &small };
+    struct err e = {0};
+
+    *a = (struct adapter_config){ .base = "some/base", .rank = 4, .alpha = 8,
+        .target = { [TK_Q] = true, [TK_O] = true, [TK_DOWN] = true },
+        .saved = { [TK_EMBED] = true, [TK_NORM1] = true, [TK_NORM] = true } };
+    OK(dir_make(scratch(""), &e));
+    OK(adapter_write(scratch(""), a, &small, NULL, values, &v, &e));
+}
+
+static void test_ours_reads_back(void **state)
+{
+    struct llama_config base = small;
+    const struct st_tensor *f;
+    struct adapter_config a;
+    struct adapter_tensor t;
+    struct adapter *r;
+    struct st_file *file;
+    struct err e = {0};
+
+    (void)state;
+    base.context = 64;
+    base.rope = (struct rope_config){ ROPE_DEFAULT, 10000, 1, 0, 0, 0 };
+    write_small(&a);
+    OK(adapter_open(&r, scratch(""), &base, &e));
+    assert_memory_equal(adapter_config(r)->target, a.target, sizeof a.target);
+    assert_memory_equal(adapter_config(r)->saved, a.saved, sizeof a.saved);
+    assert_string_equal(adapter_config(r)->base, "some/base");
+    assert_int_equal(adapter_model_config(r)->context, 256);
+    assert_int_equal(adapter_model_config(r)->rope.type, ROPE_LINEAR);
+    OK(st_open(&file, scratch("adapter_model.safetensors"), &e));
+    assert_int_equal(st_count(file), 1 + 2 * 7 + 1);
+    assert_non_null(st_find(file, "base_model.model.model.embed_tokens.weight"));
+    assert_non_null(st_find(file, "base_model.model.model.norm.weight"));
+    assert_non_null(st_find(file, "base_model.model.model.layers.1.input_layernorm.weight"));
+    assert_non_null(st_find(file,
+                            "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"));
+    for (int64_t i = 0; i < adapter_tensors(&a, &small); i++) {
+        adapter_tensor(&a, &small, i, &t);
+        assert_non_null(f = st_find(file, t.name));
+        assert_int_equal(f->count, t.count);
+        for (int64_t k = 0; k < t.count; k++) {
+            float got;
+            memcpy(&got, (const char *)f->data + 4 * k, 4);
+            assert_true(got == value_of(i, k));
+        }
+    }
+    f = st_find(file, "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight");
+    assert_true(f->shape[0] == 4 && f->shape[1] == 12);
+    st_close(file);
+    adapter_close(r);
+    OK(dir_remove(scratch(""), &e));
+}
+
+static void expect(int rc, const char *why, const struct llama_config *c)
+{
+    struct adapter *a;
+    struct err e = {0};
+    int got = adapter_open(&a, scratch(""), c, &e);
+
+    if (got != rc || !strstr(e.msg, why))
+        fail_msg("%d %s; expected %d %s", got, e.msg, rc, why);
+}
+
+static void edit_config(const char *key, json_t *v)
+{
+    struct err e = {0};
+    struct js o;
+
+    OK(js_load(&o, scratch("adapter_config.json"), JS_MAX_BYTES, &e));
+    json_object_set_new(o.obj, key, v);
+    OK(js_save(o.obj, scratch("adapter_config.json"), &e));
+    js_free(&o);
+}
+
+static void test_files_that_do_not_fit(void **state)
+{
+    struct llama_config c = small;
+    struct adapter_config a;
+    struct err e = {0};
+
+    (void)state;
+    write_small(&a);
+    c.layers = 3;
+    expect(E_CONFIG, "other sizes", &c);
+    unlink(scratch("config.json"));
+    expect(E_DATA, "layers.2.input_layernorm.weight' is missing (7 of 23 are)", &c);
+    c.layers = 1;
+    expect(E_CONFIG, "in none of target_modules", &c);
+    c = small;
+    c.dim = 16;
+    expect(E_CONFIG, "[20, 8], the base model needs [20, 16]", &c);
+    edit_config("r", json_integer(5));
+    expect(E_CONFIG, "lora_A.weight' is [4, 8], the base model needs [5, 8]", &small);
+    edit_config("r", json_integer(4));
+    edit_config("target_modules", json_pack("[s,s]", "q_proj", "o_proj"));
+    expect(E_CONFIG, "down_proj.lora_A.weight' is in none", &small);
+    edit_config("target_modules", json_pack("[s,s,s,s]", "q_proj", "o_proj", "down_proj",
+                                            "v_proj"));
+    expect(E_DATA, "v_proj.lora_A.weight' is missing (4 of 20 are)", &small);
+    OK(file_replace(scratch("adapter_model.bin"), "x", 1, &e));
+    unlink(scratch("adapter_model.safetensors"));
+    expect(E_NOINPUT, "adapter_model.bin", &small);
+    unlink(scratch("adapter_config.json"));
+    expect(E_NOINPUT, "adapter_config.json", &small);
+    OK(dir_remove(scratch(""), &e));
+    expect(E_NOINPUT, "is not a folder", &small);
+}
+
+/* Against sums in double, at sizes that are no multiple of anything. */
+static void test_merged_rows(void **state)
+{
+    enum { ROWS = 3, COLS = 1031, RANK = 5 };
+    static float w[ROWS * COLS], was[ROWS * COLS], a[RANK * COLS], b[ROWS * RANK];
+    double max = 0;
+    float got;
+
+    (void)state;
+    for (int i = 0; i < ROWS * COLS; i++)
+        was[i] = w[i] = sinf((float)i);
+    for (int i = 0; i < RANK * COLS; i++)
+        a[i] = cosf((float)i * 1.7f);
+    for (int i = 0; i < ROWS * RANK; i++)
+        b[i] = sinf((float)i * 2.3f);
+    got = merge_rows(w, b, a, ROWS, COLS, RANK, 2.0f);
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLS; c++) {
+            double sum = 0;
+            for (int k = 0; k < RANK; k++)
+                sum += (double)b[r * RANK + k] * (double)a[k * COLS + c];
+            assert_true(fabs((double)w[r * COLS + c] -
+                             ((double)was[r * COLS + c] + 2 * sum)) < 2e-6);
+            max = fmax(max, fabs(2 * sum));
+        }
+    assert_true(fabs((double)got - max) < 2e-6);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_refused_is_named),
+        cmocka_unit_test(test_names_as_peft_matches_them),
+        cmocka_unit_test(test_one_that_peft_made),
+        cmocka_unit_test(test_logits_are_those_of_peft),
+        cmocka_unit_test(test_merged_logits_are_those_of_peft),
+        cmocka_unit_test(test_ours_reads_back),
+        cmocka_unit_test(test_files_that_do_not_fit),
+        cmocka_unit_test(test_merged_rows),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
