@@ -287,6 +287,11 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
         s->ended = true;
         s->bytes_here = archive_filter_bytes(s->archive, -1);
         raw = archive_format(s->archive) == ARCHIVE_FORMAT_RAW;
+        if (raw && archive_filter_count(s->archive) == 1) { /* begins as one, is none */
+            err_set(e, E_DATA, "'%s' is cut short or damaged: its header is no archive's",
+                    file_name(s));
+            return archive_hint(e);
+        }
         if (!raw)
             name_member(s, entry);
         if (raw)
