@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -25,7 +27,7 @@ struct corpus {
     int32_t *ids;
     struct corpus_doc text;
     uint64_t text_hash;
-    int64_t use, docs, vocab; /* tokens and documents in use; the model's vocabulary */
+    int64_t use, docs; /* tokens and documents in use */
     char split[64];
     char warning[512];
 };
@@ -104,6 +106,7 @@ static int read_head(const char *path, char *head, size_t *n, struct err *e)
 
 static int form_of(const struct corpus_options *o, enum corpus_form *form, struct err *e)
 {
+    struct stat st;
     char *head;
     size_t n;
     int rc;
@@ -114,6 +117,10 @@ static int form_of(const struct corpus_options *o, enum corpus_form *form, struc
     if (strcmp(o->path, "-") == 0 || path_is_dir(o->path)) {
         *form = *o->path == '-' && !o->path[1] ? FORM_TEXT : FORM_SHARDS;
         return 0;
+    }
+    if (stat(o->path, &st) == 0 && !S_ISREG(st.st_mode)) {
+        err_set(e, E_DATA, "'%s' is not a file or folder", o->path);
+        return err_hint(e, "to pipe text in, use - for standard input");
     }
     if (!(head = malloc(HEAD_BYTES)))
         return err_set(e, E_SYS, "out of memory");
@@ -277,7 +284,6 @@ int corpus_open(struct corpus **out, const struct corpus_options *o, struct err 
     *out = NULL;
     if (!c)
         return err_set(e, E_SYS, "out of memory");
-    c->vocab = o->vocab;
     if ((rc = form_of(o, &form, e)) == 0)
         rc = form == FORM_TEXT ? open_text(c, o, e) : open_data(c, o, form == FORM_RAW, e);
     if (rc < 0) {
@@ -341,20 +347,12 @@ int64_t corpus_doc_at(const struct corpus *c, int64_t token)
 
 int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, struct err *e)
 {
-    int rc;
-
     if (start < 0 || n < 0 || n > c->use - start)
         return err_set(e, E_BUG, "tokens %" PRId64 " + %" PRId64 " of %" PRId64, start, n,
                        c->use);
-    if (!c->data)
-        memcpy(ids, c->ids + start, (size_t)n * sizeof *ids);
-    else if ((rc = dataset_read(c->data, start, n, ids, NULL, e)) < 0)
-        return rc;
-    for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= c->vocab)
-            return err_set(e, E_DATA, "token %" PRId64 " is id %" PRId32
-                           ", the model's vocabulary ends at %" PRId64, start + i, ids[i],
-                           c->vocab);
+    if (c->data) /* checks ids: those of files below info.vocab, raw ones below the model's */
+        return dataset_read(c->data, start, n, ids, NULL, e);
+    memcpy(ids, c->ids + start, (size_t)n * sizeof *ids);
     return 0;
 }
 

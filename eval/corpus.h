@@ -48,7 +48,7 @@ int64_t corpus_docs(const struct corpus *c);
 uint64_t corpus_hash(const struct corpus *c);     /* names the content; of all tokens */
 int corpus_doc(struct corpus *c, int64_t i, struct corpus_doc *d, struct err *e);
 int64_t corpus_doc_at(const struct corpus *c, int64_t token); /* the document it belongs to */
-/* Tokens [start, start + n), each checked to be below options.vocab (E_DATA). */
+/* Tokens [start, start + n), all below options.vocab (E_DATA). */
 int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, struct err *e);
 
 /* How much text stands behind tokens, for perplexity by word and byte. A document's bytes and

@@ -205,7 +205,7 @@ int main(int argc, char **argv)
           "split of a shards folder [validation, else train]" },
         { 't', "tokenizer", "FILE", OPT_STR, &a.ppl.data.tokenizer, 0, 0,
           "SentencePiece model for text [the model folder's]" },
-        { 0, "bos", NULL, OPT_FLAG, &a.ppl.data.add_bos, 0, 0, "put a BOS before text" },
+        { 0, "add-bos", NULL, OPT_FLAG, &a.ppl.data.add_bos, 0, 0, "put a BOS before text" },
         OPT_HEADING("results"),
         { 'l', "label", "NAME", OPT_STR, &a.ppl.label, 0, 0,
           "name in tables and plots [the folder's]" },

@@ -244,9 +244,10 @@ int score_run(struct score *s, struct model *m, int64_t rows, struct corpus *c,
             progress(arg, s);
     }
     if (rc == 0 && !r.text.unknown) {
-        s->bytes = r.text.bytes;
-        s->words = r.text.words;
         s->text_exact = spec->protocol != PROTO_LONGLORA && r.text.tokens == r.whole;
+        /* Whole documents have whole words: the shares' rounding goes. */
+        s->bytes = s->text_exact ? round(r.text.bytes) : r.text.bytes;
+        s->words = s->text_exact ? round(r.text.words) : r.text.words;
     }
     segments_free(&r.seg);
     free(r.ids);

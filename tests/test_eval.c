@@ -426,13 +426,15 @@ static void test_documents_are_kept_apart_unless_joined(void **state)
             OK(score_windows(&l, b.c, &spec, join, &longest, &err));
             OK(score_run(&s, b.m, 128, b.c, &spec, &l, NULL, NULL, &err));
             if (join || p == PROTO_LONGLORA)
-                want = brute(&b, spec.protocol, 16, 5, 0, total, &sum, &count, &means, &windows);
+                want = brute(&b, spec.protocol, 16, 5, 0, total, &sum, &count, &means,
+                             &windows);
             else
                 for (int k = 0; k < 6; start += len[k++])
                     want = brute(&b, spec.protocol, 16, 5, start, len[k], &sum, &count, &means,
                                  &windows);
             if (!(fabs(s.loss - want) < 1e-6))
-                fail_msg("protocol %d join %d: %.9f, by brute force %.9f", p, join, s.loss, want);
+                fail_msg("protocol %d join %d: %.9f, by brute force %.9f", p, join, s.loss,
+                         want);
             assert_int_equal(s.tokens, p == PROTO_LONGLORA ? windows * 15 : count);
             windows_free(&l);
         }
