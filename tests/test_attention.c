@@ -123,7 +123,8 @@ static void test_dense(void **state)
 {
     static const int64_t v[][4] = { { 1, 1, 1, 1 }, { 2, 2, 2, 4 }, { 37, 2, 2, 8 },
                                     { 128, 2, 1, 16 }, { 129, 4, 2, 5 }, { 300, 3, 1, 16 },
-                                    { 515, 2, 2, 32 }, { 260, 6, 1, 8 }, { 100, 1, 1, 64 } };
+                                    { 515, 2, 2, 32 }, { 1100, 2, 1, 4 }, { 260, 6, 1, 8 },
+                                    { 100, 1, 1, 64 } };
     (void)state;
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         struct attention_case c = dense(v[i][0], v[i][1], v[i][2], v[i][3]);

@@ -50,7 +50,8 @@ static void one_gemm(int64_t m, int64_t n, int64_t k, int form)
 static void test_gemm(void **state)
 {
     static const int64_t mnk[][3] = { { 1, 1, 1 }, { 5, 3, 7 }, { 17, 31, 64 }, { 300, 8, 40 },
-                                      { 8, 300, 513 }, { 130, 70, 1 }, { 270, 530, 33 } };
+                                      { 8, 300, 513 }, { 130, 70, 1 }, { 270, 530, 33 },
+                                      { 1030, 40, 9 }, { 40, 2100, 9 } };
     (void)state;
     for (size_t s = 0; s < sizeof mnk / sizeof *mnk; s++)
         for (int form = 0; form < 16; form++)
@@ -199,6 +200,26 @@ static void test_rope(void **state)
         assert_near("rope", got, want, n, 1e-6);
         assert_near("rope back", got + n, back, n, 1e-6);
         free(x), free(got), free(want), free(freq), free(back);
+    }
+}
+
+/* The table that the device keeps is made anew when a position or a frequency changes. */
+static void test_rope_again(void **state)
+{
+    static const int64_t v[][2] = { { 0, 40 }, { 9, 40 }, { 9, 300 }, { 9, 20 }, { 0, 300 } };
+    float inv_freq[2][2] = { { 1, 0.01f }, { 1, 0.02f } };
+
+    (void)state;
+    for (size_t i = 0; i < 10; i++) {
+        int64_t first = v[i % 5][0], rows = v[i % 5][1];
+        float *x = normal(rows * 4, i), *got = copy_of(x, rows * 4);
+        struct op_rope op = { rows, 4, 1, 4, first, rows, false, 1, inv_freq[i / 5], got };
+        double *want = wide(x, rows * 4), *freq = wide(inv_freq[i / 5], 2);
+
+        assert_int_equal(dev[1].rope(&dev[1], &op), 0);
+        ref_rope(rows, 4, 1, 4, first, rows, false, 1, freq, want);
+        assert_near("rope again", got, want, rows * 4, 1e-6);
+        free(x), free(got), free(want), free(freq);
     }
 }
 
@@ -441,6 +462,7 @@ int main(void)
         cmocka_unit_test(test_gemm),           cmocka_unit_test(test_gemm_refuses),
         cmocka_unit_test(test_gemm_empty_sum), cmocka_unit_test(test_rmsnorm),
         cmocka_unit_test(test_rmsnorm_options), cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_rope_again),
         cmocka_unit_test(test_swiglu),         cmocka_unit_test(test_swiglu_far_out),
         cmocka_unit_test(test_embed),          cmocka_unit_test(test_loss),
         cmocka_unit_test(test_adamw),          cmocka_unit_test(test_vec),
