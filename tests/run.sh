@@ -10,4 +10,4 @@ export LONGLORA_DATA
 for t in $TESTS; do
     set -- "$@" "$TESTBIN/$t"
 done
-exec prove --timer -j 2 -e '' "$@" tests/cli/*.t
+exec prove --timer -j 2 -e 'bash tests/tap.sh' "$@" tests/cli/*.t
