@@ -1,5 +1,5 @@
 /* tests/test_device.c - opening devices, their memory, element types, the fast exponential. */
-#include "optest.h"
+#include "tests/optest.h"
 
 #include "kernels/cpu/simd.h"
 
