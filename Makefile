@@ -144,7 +144,7 @@ uninstall:
 
 clean:
 	rm -rf build
-.PHONY: all tests replays pages check clean fuzz fuzzcc bench bench_ops man completion install uninstall
+.PHONY: all tests replays pages check clean fuzz fuzzcc bench man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

@@ -24,6 +24,7 @@
 /* The iterations of the next loop do not depend on one another, even where its arrays are the
  * same array. */
 #ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* it may not be able to, as under ASan */
 #define SIMD_LOOP _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define SIMD_LOOP _Pragma("GCC ivdep")
