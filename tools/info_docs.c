@@ -101,29 +101,42 @@ static int print_ids(struct lister *l, const struct doc *d, struct err *e)
     return rc;
 }
 
-/* The tokenizer that the data names, where it lies: as given, beside the data, or in it. */
-static char *find_tokenizer(const struct lister *l)
+/* folder/name where that exists, malloc'ed. */
+static char *in_folder(const char *folder, const char *name)
 {
-    const char *name = l->info->tokenizer, *slash = strrchr(l->path, '/');
-    char *folder, *path;
+    char *path = path_join(folder, name);
 
-    if (!*name)
-        return NULL;
-    if (path_exists(name))
-        return strdup(name);
-    if (path_is_dir(l->path)) {
-        path = path_join(l->path, name);
-        if (path_exists(path))
-            return path;
-        free(path);
-    }
-    folder = slash ? strndup(l->path, (size_t)(slash - l->path) + 1) : strdup(".");
-    path = folder ? path_join(folder, name) : NULL;
-    free(folder);
-    if (path && path_exists(path))
+    if (path_exists(path))
         return path;
     free(path);
     return NULL;
+}
+
+/* The tokenizer that the data names: as it was given, or its file name in the data's folder or
+ * beside the data. */
+static char *find_tokenizer(const struct lister *l)
+{
+    const char *name = l->info->tokenizer, *slash = strrchr(name, '/');
+    char *path = NULL, *beside = strdup(l->path), *end;
+    size_t n = strlen(l->path);
+
+    if (!*name || path_exists(name)) {
+        free(beside);
+        return *name ? strdup(name) : NULL;
+    }
+    name = slash ? slash + 1 : name;
+    if (path_is_dir(l->path))
+        path = in_folder(l->path, name);
+    while (beside && n > 1 && beside[n - 1] == '/')
+        beside[--n] = '\0';
+    if (!path && beside && (end = strrchr(beside, '/'))) {
+        end[end == beside] = '\0';
+        path = in_folder(beside, name);
+    } else if (!path) {
+        path = in_folder(".", name);
+    }
+    free(beside);
+    return path;
 }
 
 static int open_tokenizer(struct lister *l, struct err *e)
@@ -187,7 +200,7 @@ static int show(struct lister *l, const struct doc *d, struct err *e)
     else if (!l->o->docs)
         rc = print_text(l, d, e);
     if (rc == 0 && ferror(l->f))
-        rc = err_set(e, E_IO, "cannot write");
+        rc = err_sys(e, E_IO, "cannot write the documents");
     return rc;
 }
 

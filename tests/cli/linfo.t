@@ -1,0 +1,169 @@
+#!/bin/bash
+# linfo as a program: every form is known, documents come back as they were, damage is found.
+cd "$(dirname "$0")/../.." || exit 70
+tmp=$(mktemp -d) || exit 70
+trap 'rm -rf "$tmp"' EXIT
+n=0
+ok() { # NAME COMMAND...: the command must succeed
+    n=$((n + 1))
+    local name=$1
+    shift
+    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
+        echo "not ok $n - $name"
+        tail -n 20 "$tmp/why" | sed 's/^/# /'
+    fi
+}
+skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
+ends() { # STATUS WORDS COMMAND...: it must end so, and say so on stderr
+    local want=$1 words=$2 rc
+    shift 2
+    "$@" > "$tmp/out" 2> "$tmp/err"
+    rc=$?
+    cat "$tmp/err"
+    [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
+    grep -q -- "$words" "$tmp/err" || { echo "stderr lacks: $words"; return 1; }
+}
+says() { # PATTERN COMMAND...: on stdout
+    local words=$1
+    shift
+    "$@" > "$tmp/out" || return
+    grep -q -- "$words" "$tmp/out" || { cat "$tmp/out"; return 1; }
+}
+from() { local in=$1; shift; "$@" < "$in"; }
+flip() { # FILE OFFSET: turns one bit
+    local byte
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1") || return
+    printf "\\x$(printf %x $((byte ^ 64)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+export LC_ALL=C
+data=tests/data/peft_tiny tok=tests/data/tiny.model
+mkdir "$tmp/in"
+cp tests/data/tiny.txt "$tmp/in/a.txt"
+printf 'Two  spaces,\n\na tab\t, no newline at the end: \xc3\xbc \xe2\x82\xac' > "$tmp/in/b.txt"
+printf ' begins with a space\n' > "$tmp/in/c.txt"
+lprep -q "$tmp/in" -t $tok > "$tmp/s.stream"
+lprep -q --add-bos "$tmp/in" -t $tok > "$tmp/bos.stream"
+lpack -q < "$tmp/s.stream" > "$tmp/one.shard"
+lpack -q --no-shuffle -o "$tmp/shards" "$tmp/s.stream"
+lpack -q --split validation='*b.txt' -o "$tmp/split" "$tmp/s.stream"
+
+# --- what it is
+ok 'shards' says 'form  *shards' linfo "$tmp/shards"
+ok 'shards by their manifest' says 'documents  *3' linfo "$tmp/shards/manifest.json"
+ok 'from inside the folder' eval '(cd "$tmp/shards" && linfo manifest.json && linfo .)'
+ok 'a shard' says 'form  *shard$' linfo "$tmp/one.shard"
+ok 'a token stream' says 'form  *token stream' linfo "$tmp/s.stream"
+ok 'a token stream on stdin' from "$tmp/s.stream" says 'documents  *3' linfo -
+ok 'a token stream in a pipe' eval 'cat "$tmp/s.stream" | says "documents  *3" linfo /dev/stdin'
+ok 'a model' says 'parameters  *7760' linfo $data/plain/base
+ok 'an adapter' says 'pairs_on  *q_proj k_proj v_proj o_proj' linfo $data/plain/adapter
+ok 'a safetensors file' says 'types  *F32 21' linfo $data/plain/merged.safetensors
+ok 'every tensor, with -v' says 'model.norm.weight  type F32  shape 16$' linfo -v $data/plain/base
+ok 'a tokenizer' says 'vocab  *400' linfo $tok
+ok 'several at once' eval 'linfo $data/plain/base $tok | grep -c form | grep -qx 2'
+ok 'JSON, one value a line' eval '[ "$(linfo --json -v $data/plain/base $tok "$tmp/shards" | wc -l)" -eq 3 ]'
+ok 'splits are named' says 'name validation' linfo "$tmp/split"
+ok 'quiet prints nothing' eval '[ -z "$(linfo -q --verify "$tmp/shards" $data/plain/base)" ]'
+
+# --- documents
+text_back() { # PATH OPTIONS...: documents 0, 1, 2 are the three files
+    local i=0 f
+    for f in a b c; do
+        linfo --doc $i -t $tok "$@" | cmp - "$tmp/in/$f.txt" || return
+        i=$((i + 1))
+    done
+}
+ok 'text from a stream' text_back "$tmp/s.stream"
+ok 'text from a shard' text_back "$tmp/one.shard"
+ok 'text from shards' text_back "$tmp/shards"
+ok 'text of a stream with BOS' text_back "$tmp/bos.stream"
+ok 'text by the manifest' text_back "$tmp/shards/manifest.json"
+ok 'text of another split' eval 'linfo --doc 0 -s validation -t $tok "$tmp/split" | cmp - "$tmp/in/b.txt"'
+ok 'the tokenizer beside the data is found' eval 'cp $tok "$tmp/tiny.model" &&
+    (cd / && linfo --doc 1 "$tmp/one.shard") | cmp - "$tmp/in/b.txt"; rc=$?; rm -f "$tmp/tiny.model"; [ $rc -eq 0 ]'
+ok 'the list' eval '[ "$(linfo --docs "$tmp/shards" | cut -f 3 | tr "\n" " ")" = "$(wc -c < "$tmp/in/a.txt") $(wc -c < "$tmp/in/b.txt") $(wc -c < "$tmp/in/c.txt") " ]'
+ok 'the list as JSON' says '^{"doc":2,"tokens":[0-9]*,"text_bytes":21,' linfo --docs --json "$tmp/one.shard"
+ok 'ids, a line a document' eval '[ "$(linfo --ids "$tmp/shards" | wc -l)" -eq 3 ]'
+ok 'the same from each form' eval 'linfo --ids "$tmp/shards" > "$tmp/ids" && linfo --ids "$tmp/one.shard" | cmp - "$tmp/ids" &&
+    linfo --ids - < "$tmp/s.stream" | cmp - "$tmp/ids"'
+ok 'every document ends in EOS' eval '[ "$(grep -c " 2$" "$tmp/ids")" -eq 3 ]'
+ok 'and begins with BOS, where asked' eval '[ "$(linfo --ids "$tmp/bos.stream" | grep -c "^1 ")" -eq 3 ]'
+ok 'ids of one' eval 'linfo --ids --doc 1 "$tmp/shards" | cmp - <(sed -n 2p "$tmp/ids")'
+ok 'ids as JSON' eval 'linfo --ids --json "$tmp/shards" | sed "s/[][]//g; s/,/ /g" | cmp - "$tmp/ids"'
+printf '\001\000\377\377\007\001' > "$tmp/raw.bin"
+ok 'raw u16' eval '[ "$(linfo --raw --ids "$tmp/raw.bin")" = "1 65535 263" ]'
+ok 'raw u16, described' says 'largest_id  *65535' linfo --raw "$tmp/raw.bin"
+evil=$(printf 'x\033[31my.txt')
+cp "$tmp/in/c.txt" "$tmp/$evil"
+ok 'control characters of a name are not passed on' eval '(cd "$tmp" && lprep -q "$evil" -t "$OLDPWD/$tok") > "$tmp/evil" &&
+    says "x?.31my.txt" linfo --docs "$tmp/evil" && ! linfo --docs "$tmp/evil" | grep -q "$(printf "\033")"'
+
+# --- refusals
+ok 'no path' ends 64 'no path given' linfo
+ok 'a path that is not there' ends 66 'cannot open' linfo "$tmp/none"
+ok 'of no known form' ends 65 'no known form' linfo tests/data/tiny.txt
+ok 'an empty folder' eval 'mkdir "$tmp/empty" && ends 65 "no known form" linfo "$tmp/empty"'
+ok 'raw ids of odd length' eval 'printf abc > "$tmp/odd" && ends 65 odd linfo --raw "$tmp/odd"'
+ok 'no such document' ends 64 'no document 3, only 0 to 2' linfo --doc 3 -t $tok "$tmp/shards"
+ok 'no such document in a stream' ends 64 'no document 9' linfo --doc 9 -t $tok "$tmp/s.stream"
+ok 'no such split' ends 78 "no split 'test'" linfo --ids -s test "$tmp/shards"
+ok 'no tokenizer' eval '(cd / && ends 66 "name it: -t" linfo --doc 0 "$tmp/shards")'
+# another valid model: field 99 of the protobuf, which no one reads, makes it other bytes
+{ cat $tok; printf '\230\006\001'; } > "$tmp/other.model"
+ok 'another tokenizer than the data was made with' ends 78 'was not made with the tokenizer' \
+    linfo --doc 0 -t "$tmp/other.model" "$tmp/shards"
+ok 'documents of a model' ends 64 'holds no documents' linfo --docs $data/plain/base
+ok 'a stream without its end' eval 'head -c -20 "$tmp/s.stream" | ends 65 "" linfo -'
+ok 'a shard without its end' eval 'head -c 5000 "$tmp/one.shard" > "$tmp/cut.shard"; ends 65 cut.shard linfo "$tmp/cut.shard"'
+ok 'ids to a full disk' ends 74 'cannot write' eval 'linfo --ids "$tmp/shards" > /dev/full'
+
+# --- verification
+ok 'sound things verify' linfo -q --verify "$tmp/shards" "$tmp/one.shard" "$tmp/s.stream" $data/plain/base \
+    $data/plain/adapter $tok
+cp -r "$tmp/shards" "$tmp/bad"
+shard=$(echo "$tmp"/bad/*.shard)
+chmod u+w "$shard"
+flip "$shard" 4100
+ok 'a flipped bit in a token is seen' ends 65 '.shard' linfo --verify "$tmp/bad"
+ok 'and found when it is read' ends 65 '.shard' linfo --ids "$tmp/bad"
+flip "$shard" 4100
+ok 'and gone when it is flipped back' linfo -q --verify "$tmp/bad"
+flip "$shard" 300
+ok 'a flipped bit in a header is seen at once' ends 65 '.shard' linfo "$tmp/bad"
+cp "$tmp/s.stream" "$tmp/bad.stream"
+flip "$tmp/bad.stream" 500
+ok 'a flipped bit in a stream' ends 65 'bad.stream' linfo "$tmp/bad.stream"
+cp -r $data/plain/base "$tmp/nan"
+size=$(wc -c < "$tmp/nan/model.safetensors")
+printf '\000\000\300\177' | dd of="$tmp/nan/model.safetensors" bs=1 seek=$((size - 8)) conv=notrunc status=none
+ok 'NaN in a model is not looked for' linfo -q "$tmp/nan"
+ok 'but found by --verify: exit 1' ends 1 "tensor 'model.norm.weight' is nan at element 14" linfo --verify "$tmp/nan"
+ok 'one bad path of three' ends 65 'not all of the 3 paths' linfo -q $tok "$tmp/cut.shard" $data/plain/base
+
+# --- real data
+if [ -z "$LONGLORA_DATA" ]; then
+    skip 'books come back whole' 'no $LONGLORA_DATA'
+    skip 'a pretrained model' 'no $LONGLORA_DATA'
+else
+    books() { # ten books through the whole pipe and back
+        local llama=$tmp/llama.model i=0 name
+        zstd -qdc "$LONGLORA_DATA/tokenizers/llama2/tokenizer.model.zst" > "$llama" || return
+        zstd -qdc "$LONGLORA_DATA/pg19/pg19-validation.tar.zst" | tar -C "$tmp" -x || return
+        lprep -q --max-docs 10 "$tmp/pg19/validation" -t "$llama" | lpack -q > "$tmp/pg19.val" || return
+        linfo --docs "$tmp/pg19.val" | cut -f 6 > "$tmp/names"
+        while read -r name; do
+            linfo --doc $i -t "$llama" "$tmp/pg19.val" | cmp - "$name" || return
+            i=$((i + 1))
+        done < "$tmp/names"
+        [ $i -eq 10 ]
+    }
+    ok 'books come back whole' books
+    stories() {
+        mkdir "$tmp/stories" && cp "$LONGLORA_DATA/weights/stories260K/hf/config.json" "$tmp/stories" &&
+            zstd -qdc "$LONGLORA_DATA/weights/stories260K/hf/model.safetensors.zst" \
+                > "$tmp/stories/model.safetensors" && says 'tied  *yes' linfo --verify "$tmp/stories"
+    }
+    ok 'a pretrained model' stories
+fi
+echo "1..$n"
