@@ -9,20 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-double score_ppl(const struct score *s) { return exp(s->loss); }
-double score_word_ppl(const struct score *s)
-{
-    return s->words > 0 ? exp(s->loss * (double)s->tokens / s->words) : 0;
-}
-double score_byte_ppl(const struct score *s)
-{
-    return s->bytes > 0 ? exp(s->loss * (double)s->tokens / s->bytes) : 0;
-}
-double score_bits_per_byte(const struct score *s)
-{
-    return s->bytes > 0 ? s->loss * (double)s->tokens / s->bytes / M_LN2 : 0;
-}
-
 /* One stretch a document, or one for all. */
 static int stretches(struct corpus *c, bool one, struct stretch **out, int64_t *n,
                      int64_t *longest, struct err *e)
