@@ -105,7 +105,8 @@ static const char *const meta_name[META_KEYS] = {
 };
 
 struct row {
-    bool has[KEYS], meta_has[META_KEYS];
+    bool has[KEYS], meta_has[META_KEYS]; /* and not null */
+    bool input;                          /* the key is there, if only as null */
     struct json_value key[KEYS], meta[META_KEYS];
     int n_meta;         /* keys of meta, known or not */
     const char *subset; /* by a meta that is a string */
@@ -132,6 +133,7 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
         note_found(r, &key);
         for (int k = 0; k < KEYS; k++)
             if (k == K_FIELD ? field && json_is(&key, field) : json_is(&key, key_name[k])) {
+                r->input |= k == K_INPUT;
                 r->has[k] = v.type != JK_NULL || k == K_TEXT;
                 r->key[k] = v;
             }
@@ -278,7 +280,7 @@ static void classify_instruction(struct doc *d, const struct row *r, const struc
         return;
     }
     is_long = strcasestr(base, "longalpaca") || strcasestr(base, "long_alpaca") ||
-              (!strcasestr(base, "alpaca") && !r->has[K_INPUT]);
+              (!strcasestr(base, "alpaca") && !r->input);
     d->schema = is_long ? SCHEMA_LONGALPACA : SCHEMA_ALPACA;
     set_source(d, o, is_long ? "longalpaca" : "alpaca");
 }

@@ -1,0 +1,221 @@
+#!/bin/bash
+# lprep as a program: every kind of wrapping, bad input, exit codes, the same bytes each time.
+cd "$(dirname "$0")/../.." || exit 70
+export LC_ALL=C
+root=$PWD
+model=$root/tests/data/tiny.model
+tmp=$(mktemp -d) || exit 70
+trap 'rm -rf "$tmp"' EXIT
+n=0
+ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
+    n=$((n + 1))
+    local name=$1
+    shift
+    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
+        echo "not ok $n - $name"
+        sed 's/^/# /' "$tmp/why"
+    fi
+}
+skip() { n=$((n + 1)); echo "ok $n # SKIP $1"; }
+
+# fails STATUS PATTERN ARGUMENT...: lprep ends in this status, says that in at most three lines.
+fails() {
+    local want=$1 pattern=$2
+    shift 2
+    lprep "$@" < /dev/null > "$tmp/out" 2> "$tmp/err"
+    local got=$?
+    cat "$tmp/err"
+    [ $got -eq "$want" ] && grep -q -e "$pattern" "$tmp/err" &&
+        [ "$(grep -v 'documents\?,' "$tmp/err" | wc -l)" -le 3 ]
+}
+texts() { lprep -q --text "$@" | sed -E 's/,"meta":.*//'; } # the texts alone
+same_texts() { # FILE...: each gives the two documents of $tmp/in
+    local f
+    for f in "$@"; do
+        diff <(texts "$f") "$tmp/in.texts" || { echo "$f differs"; return 1; }
+    done
+}
+
+cd "$tmp" || exit 70
+mkdir in
+printf 'Four score and seven years ago\n our fathers' > in/one.txt
+printf '{"text":"a caf\\u00e9 \\ud83d\\ude00","id":1}\n' > in/two.jsonl
+texts in > in.texts
+
+ok 'a folder: both documents' test "$(wc -l < in.texts)" -eq 2
+tar -cf in.tar in/one.txt in/two.jsonl # in this order
+(cd in && zip -q ../in.zip one.txt two.jsonl) || echo '# no zip'
+gzip -k in.tar && cp in.tar.gz in.tgz && xz -k in.tar && zstd -qk in.tar
+ok 'tar, plain and inside gzip, xz, zstd' \
+    same_texts in.tar in.tar.gz in.tgz in.tar.xz in.tar.zst
+ok 'zip' same_texts in.zip
+cp in.tar.zst without-a-name
+ok 'an archive is known by its bytes' same_texts without-a-name
+pipes() { for f in in.tar in.tar.gz in.zip in.tar.zst; do
+    diff <(texts - < $f) in.texts && diff <(cat $f | texts) in.texts || return 1
+done; }
+ok 'the same from standard input, file or pipe' pipes
+packed() {
+    for c in gzip xz 'zstd -q'; do
+        $c -kf in/one.txt in/two.jsonl
+    done
+    for e in gz xz zst; do
+        diff <(texts in/one.txt.$e in/two.jsonl.$e) in.texts || return 1
+    done
+    rm in/*.gz in/*.xz in/*.zst
+}
+ok 'single files inside gzip, xz, zstd' packed
+globs() { diff <(texts 'in/*.txt' 'in/t*') in.texts; }
+ok 'quoted globs' globs
+ok 'a glob that matches nothing: 66' fails 66 "no file matches 'none\*'" --text 'none*'
+ok 'a file that is not there: 66' fails 66 "cannot open 'none.txt'" --text none.txt
+mkdir empty
+ok 'a folder without text: 66, with the remedy' fails 66 "include GLOB" --text empty
+
+cat > rows.json << 'END'
+[
+  {"instruction": "Add.", "input": "1 2", "output": "3"},
+  {"output": "Paris", "instruction": "Capital?", "input": null, "extra": [1, {"a": "]}"}]}
+]
+END
+says() { # PATTERN ARGUMENT...
+    local pattern=$1
+    shift
+    lprep "$@" 2>&1 > /dev/null | tee /dev/stderr | grep -q -e "$pattern"
+}
+ok 'a JSON array of instructions, said to be such' \
+    says "'rows.json': 2 documents, alpaca" --text rows.json
+ok 'a folder of text files, said in one line' says '2 text files' -t "$model" in/one.txt \
+    "$root/tests/data/tiny.txt"
+
+roundtrip() {
+    lprep -q -t "$model" in rows.json in.tar.gz > direct.stream &&
+        lprep -q --text in rows.json in.tar.gz > docs.jsonl &&
+        lprep -q -t "$model" docs.jsonl | cmp - direct.stream &&
+        lprep -q -t "$model" < docs.jsonl | cmp - direct.stream &&
+        lprep -q --text docs.jsonl | cmp - docs.jsonl
+}
+ok '--text, read back, makes the same tokens' roundtrip
+threads() {
+    seq -f '{"text":"document %.0f of the nation"}' 400 > many.jsonl
+    lprep -q -t "$model" -j1 many.jsonl > 1.stream
+    for j in 2 3 7; do lprep -q -t "$model" -j$j many.jsonl | cmp - 1.stream || return 1; done
+}
+ok 'the same bytes for any number of threads' threads
+eos() { # every document ends with EOS, and begins with BOS when asked to
+    [ "$(lprep -q -t "$model" in/one.txt | wc -c)" -eq $(($(lprep -q -t "$model" --no-eos \
+        in/one.txt | wc -c) + 2)) ] &&
+        [ "$(lprep -q -t "$model" --add-bos in/one.txt | wc -c)" -eq \
+            $(($(lprep -q -t "$model" in/one.txt | wc -c) + 2)) ]
+}
+ok '--no-eos and --add-bos: a token less, a token more' eos
+
+ok 'no tokenizer: 64' fails 64 'tokenizer.model' in
+ok 'a tokenizer that is none: 65' fails 65 "'$root/README.md': not a SentencePiece model" \
+    -t "$root/README.md" in
+quiet() { lprep -t in/one.txt in < /dev/null 2>&1 > /dev/null | wc -l | grep -qx 2; }
+ok 'and the library says nothing of its own' quiet
+ok 'no such tokenizer: 66' fails 66 none.model -t none.model in
+
+head -c $(($(stat -c %s in.tar.gz) - 20)) in.tar.gz > cut.tar.gz
+head -c 1000 in.tar > cut.tar
+head -c $(($(stat -c %s in.zip) - 30)) in.zip > cut.zip
+head -c $(($(stat -c %s in.tar.zst) - 5)) in.tar.zst > cut.tar.zst
+head -c $(($(stat -c %s in.tar.xz) - 30)) in.tar.xz > cut.tar.xz
+for f in cut.tar.gz cut.tar cut.zip cut.tar.zst cut.tar.xz; do
+    ok "$f: 65, named, nothing that passes for whole" fails 65 "'$f.*cut short" -t "$model" $f
+done
+goes_on() {
+    lprep --text --on-error skip cut.tar.gz in > skipped.jsonl 2> err
+    [ $? -eq 0 ] && grep -q '1 bad files' err && diff <(tail -n 2 skipped.jsonl | sed \
+        -E 's/,"meta":.*//') in.texts
+}
+ok '--on-error skip goes on with the next file' goes_on
+printf 'caf\351 latin' > latin.txt
+ok 'invalid UTF-8: 65, offset and remedy' fails 65 "byte 0xE9) at byte 3" --text latin.txt
+mended() { [ "$(texts --utf8 replace latin.txt)" = $'{"text":"caf\xEF\xBF\xBD latin"' ]; }
+ok '--utf8 replace' mended
+printf '{"text":"a"}\n{"body":"b","n":1}\n' > rows.jsonl
+ok 'a missing key: 65, line, keys, remedy' \
+    fails 65 "line 2: no key .*the keys are: body, n" --text rows.jsonl
+hint() { fails 65 '--field NAME' --text rows.jsonl; }
+ok '... and --field is named' hint
+field() { [ "$(texts --field body --on-error skip rows.jsonl 2> /dev/null)" = '{"text":"b"' ]; }
+ok '--field takes the text from another key' field
+printf '{"text":"a"}\n{"text":"b\n' > broken.jsonl
+ok 'a broken row: 65 and its line' \
+    fails 65 "'broken.jsonl' line 2: bad JSON" --text broken.jsonl
+printf '[{"text":"a"},{"text":"b"' > cut.json
+ok 'an array cut short: 65' fails 65 "'cut.json': line 1.* cut short" --text cut.json
+no_end() { # a failed lprep leaves a stream that is refused
+    lprep -q -t "$model" rows.jsonl > half.stream 2> /dev/null
+    [ $? -eq 65 ] && ! linfo half.stream > /dev/null 2>&1
+}
+ok 'after an error the stream has no end' no_end
+ok 'a bad option value: 64' fails 64 "one of strict|replace" --text --utf8 maybe in
+
+full() {
+    lprep -q "$@" in > /dev/full 2> err
+    [ $? -eq 74 ] && cat err && grep -q 'standard output' err
+}
+ok 'a full disk: 74, tokens' full -t "$model"
+ok 'a full disk: 74, text' full --text
+pipe_closed() {
+    seq -f '{"text":"document %.0f of the nation"}' 20000 > large.jsonl
+    set -o pipefail
+    timeout 20 lprep -q --text large.jsonl | head -c 100 > /dev/null
+    [ ${PIPESTATUS[0]} -eq 141 ]
+}
+ok 'a reader that leaves: SIGPIPE' pipe_closed
+mkdir nowhere evil evil/x
+echo 'evil text' > evil/evil.txt
+(cd evil/x && tar -cPf ../../evil.tar ../evil.txt) && rm -r evil
+traversal() {
+    (cd nowhere && mkdir a && cd a && lprep -q --text ../../evil.tar | grep -q 'evil text') &&
+        [ "$(find . -name 'evil*' | sort | xargs)" = ./evil.tar ]
+}
+ok 'a member named ../evil.txt: read, nothing written' traversal
+stats() {
+    lprep -q -t "$model" --stats s.json in rows.json > /dev/null && cat s.json &&
+        grep -q '"documents": 4' s.json && grep -q '"alpaca": {"documents": 2' s.json
+}
+ok '--stats' stats
+limits() {
+    [ "$(texts --max-docs 3 many.jsonl | wc -l)" -eq 3 ] &&
+        [ "$(texts --min-chars 26 many.jsonl 2> /dev/null | wc -l)" -eq 301 ] &&
+        [ "$(lprep -q --text --source mine in | grep -c '"source":"mine"')" -eq 2 ]
+}
+ok '--max-docs, --min-chars, --source' limits
+terminal() {
+    script -qec "lprep -t '$model' in" typescript > /dev/null 2>&1
+    [ $? -eq 64 ] && grep -q 'not for a terminal' typescript
+}
+if command -v script > /dev/null; then ok 'tokens are refused by a terminal' terminal
+else skip 'no script(1)'; fi
+
+if [ -n "$LONGLORA_DATA" ]; then
+    whole() { # every set of the data is known for what it is
+        lprep --text "$LONGLORA_DATA"/{pg19/pg19-test.tar.zst,redpajama,proof-pile} \
+            "$LONGLORA_DATA"/alpaca/{longalpaca_like,alpaca_en_demo}.json.zst 2> err > /dev/null
+        cat err
+        grep -q 'pg19-test.tar.zst.: 29 documents, pg19' err &&
+            [ "$(grep -c 'redpajama v1 (source redpajama\.' err)" -eq 5 ] &&
+            [ "$(grep -c ' proof-pile (source proof-pile)' err)" -eq 4 ] &&
+            grep -q '223 documents, longalpaca' err && grep -q '999 documents, alpaca' err
+    }
+    ok 'RedPajama, PG-19, proof-pile, LongAlpaca, Alpaca are told apart' whole
+    ok 'rows of another shape: which keys they have' \
+        fails 65 'id, name, instruction, instances' \
+        --text "$LONGLORA_DATA/alpaca/seed_tasks.jsonl.zst"
+    memory() { # 68 MB of books through less than 300 MB
+        env time -f %M -o rss lprep -q -t "$model" "$LONGLORA_DATA"/pg19/*train*.tar.zst \
+            > /dev/null
+        cat rss
+        [ "$(tail -n 1 rss)" -lt 300000 ]
+    }
+    if [ -x /usr/bin/time ] && [ -z "$SAN" ]; then ok 'memory stays bounded' memory
+    else skip 'no time(1), or memory that sanitizers watch'; fi
+else
+    for i in 1 2 3; do skip 'no $LONGLORA_DATA'; done
+fi
+echo "1..$n"
