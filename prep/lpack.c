@@ -201,19 +201,24 @@ static int run(struct pack_options *o, int n, char **v, struct err *e)
     for (int i = 0; i < a.splits.n; i++)
         if ((rc = split_add(&o->rules, a.splits.v[i], e)) < 0)
             return rc;
-    if ((rc = pack_open(&p, o, e)) < 0)
-        return rc;
+    sigfillset(&all); /* a signal finds no folder, or one it can clear away */
+    sigprocmask(SIG_BLOCK, &all, &before);
+    rc = pack_open(&p, o, e);
     current = p;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (rc < 0)
+        return rc;
     if ((rc = pack_all(p, n, v, e)) == 0)
         rc = pack_write(p, e);
-    sigfillset(&all); /* from here it is all or nothing, and short */
+    /* From here it is all or nothing, and short. */
     sigprocmask(SIG_BLOCK, &all, &before);
     if (rc == 0)
         rc = pack_finish(p, &m, e);
     else
         pack_abandon(p);
     current = NULL;
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    if (rc < 0) /* else it is done, and a signal comes too late to say otherwise */
+        sigprocmask(SIG_SETMASK, &before, NULL);
     log_progress_end();
     for (int i = 0; rc == 0 && i < m->n_splits; i++)
         say_split(&m->splits[i]);

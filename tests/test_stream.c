@@ -1,5 +1,5 @@
 /* tests/test_stream.c - the token stream: round trip, and every way to spoil one. With
- * arguments it is a producer for the tests of lpack: SEED DOCS VOCAB [MICROSECONDS [cut]]. */
+ * arguments it is a producer for the tests of lpack: SEED DOCS VOCAB [MAX_IDS [US [cut]]]. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -317,7 +317,8 @@ static void test_writer_refuses(void **state)
 }
 
 /* The producer. us: pause after each document; cut: end without END. */
-static int produce(uint64_t seed, int64_t docs, uint32_t vocab, int64_t us, int cut)
+static int produce(uint64_t seed, int64_t docs, uint32_t vocab, int64_t max_ids, int64_t us,
+                   int cut)
 {
     struct token_info info = made_info(vocab);
     struct stream_writer *w;
@@ -325,7 +326,7 @@ static int produce(uint64_t seed, int64_t docs, uint32_t vocab, int64_t us, int 
     int rc = stream_create(&w, STDOUT_FILENO, "standard output", &info, &e);
 
     for (int64_t i = 0; i < docs && rc == 0; i++) {
-        make_doc(&made, i, seed, vocab, 2000);
+        make_doc(&made, i, seed, vocab, max_ids);
         rc = stream_write(w, &made.doc, &e);
         if (us)
             usleep((useconds_t)us);
@@ -355,6 +356,7 @@ int main(int argc, char **argv)
 
     if (argc >= 4)
         return produce(strtoull(argv[1], NULL, 10), atoll(argv[2]), (uint32_t)atoll(argv[3]),
-                       argc > 4 ? atoll(argv[4]) : 0, argc > 5);
+                       argc > 4 ? atoll(argv[4]) : 2000, argc > 5 ? atoll(argv[5]) : 0,
+                       argc > 6);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

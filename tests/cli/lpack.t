@@ -1,0 +1,161 @@
+#!/bin/bash
+# lpack as a program: exit statuses, all or nothing, same bytes for same input, full disks.
+cd "$(dirname "$0")/../.." || exit 70
+make=$TESTBIN/test_stream # with arguments: SEED DOCS VOCAB [MAX_IDS [US [cut]]]
+[ -x "$make" ] || { echo '1..0 # SKIP the stream producer is not built'; exit 0; }
+tmp=$(mktemp -d) || exit 70
+mnt=
+trap '[ -z "$mnt" ] || umount "$mnt"; rm -rf "$tmp"' EXIT
+n=0
+ok() { # NAME COMMAND...: the command must succeed
+    n=$((n + 1))
+    local name=$1
+    shift
+    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
+        echo "not ok $n - $name"
+        tail -n 20 "$tmp/why" | sed 's/^/# /'
+    fi
+}
+skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
+ends() { # STATUS WORDS COMMAND...: it must end so, and say so on stderr
+    local want=$1 words=$2 rc
+    shift 2
+    "$@" > "$tmp/out" 2> "$tmp/err"
+    rc=$?
+    cat "$tmp/err"
+    [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
+    grep -q -- "$words" "$tmp/err" || { echo "stderr lacks: $words"; return 1; }
+}
+from() { local in=$1; shift; "$@" < "$in"; }
+nothing() { [ ! -e "$1" ] || { ls -la "$1"; return 1; }; } # not even the folder
+only() { # FOLDER FILES: so many files are in it, and no hidden one
+    [ "$(ls "$1" | wc -l)" -eq "$2" ] && [ "$(ls -A "$1" | wc -l)" -eq "$2" ] ||
+        { ls -la "$1"; return 1; }
+}
+whole() { linfo --verify "$1"; }
+
+"$make" 1 200 32000 > "$tmp/a.stream"
+"$make" 2 100 32000 > "$tmp/b.stream"
+"$make" 1 50 32000 2000 0 cut > "$tmp/cut.stream"
+"$make" 1 10 128256 > "$tmp/wide.stream"
+a=$tmp/a.stream b=$tmp/b.stream
+
+# --- what goes in and out
+ok 'from stdin to a folder' from "$a" lpack -q -o "$tmp/one"
+ok 'it is a whole data set' whole "$tmp/one"
+ok 'a folder as an operand' from "$a" lpack -q "$tmp/new/folder/"
+ok 'is the same shards' eval 'cmp "$tmp"/one/*.shard "$tmp"/new/folder/*.shard'
+ok 'from files, several shards' lpack -q --shard-tokens 20k -o "$tmp/two" "$a" "$b"
+ok 'whole too' whole "$tmp/two"
+same_again() {
+    mkdir "$tmp/r1" "$tmp/r2"
+    for d in r1 r2; do (cd "$tmp/$d" && lpack -q --shard-tokens 20k -o shards ../a.stream \
+        --split v=0.2 --seed 5) || return; done
+    diff -r "$tmp/r1" "$tmp/r2"
+}
+ok 'the same input gives the same bytes, manifest too' same_again
+ok 'one shard to stdout' eval 'lpack -q < "$a" > "$tmp/one.shard" && linfo --verify "$tmp/one.shard"'
+ok 'through a pipe too' eval '"$make" 1 200 32000 | lpack -q | cat | cmp - "$tmp/one.shard"'
+ok '--no-shuffle keeps the order' eval 'lpack -q --no-shuffle -o "$tmp/kept" "$a" &&
+    cmp "$tmp"/kept/*.shard "$tmp/one.shard"'
+ok '--shuffle on stdout' eval 'lpack -q --shuffle < "$a" | cmp - "$tmp"/one/*.shard'
+ok 'a shard that streams make has no name to guess' eval 'ls "$tmp/two" | grep -qE "^train-00000-[0-9a-f]{16}.shard$"'
+json() { lpack --json -q -o "$tmp/json" --split v=0.5 "$a" | grep -q '"documents": 200'; }
+ok '--json' json
+ok '--split by pattern' eval 'lpack -q -o "$tmp/pat" --split "odd=dir1/*" "$a" && ls "$tmp"/pat/odd-00000-*'
+
+# --- what is refused
+mkdir "$tmp/full" && cp "$tmp"/one/* "$tmp/full"
+ok 'a folder that holds a data set' ends 73 'replace it with -f' lpack -o "$tmp/full" "$b"
+ok 'is left alone' diff -r "$tmp/one" "$tmp/full"
+ok '-f replaces it' eval 'lpack -q -f -o "$tmp/full" "$b" && only "$tmp/full" 2 && whole "$tmp/full"'
+ok 'a stream without END' ends 65 'without END' from "$tmp/cut.stream" lpack -o "$tmp/no"
+ok 'publishes nothing' nothing "$tmp/no"
+ok 'a stream without END, to replace' ends 65 'without END' lpack -f -o "$tmp/full" "$a" "$tmp/cut.stream"
+ok 'leaves the old one' eval 'only "$tmp/full" 2 && whole "$tmp/full"'
+ok 'no stream at all' ends 65 'not one byte' from /dev/null lpack -o "$tmp/no"
+ok 'text' ends 65 'not a token stream' lpack -o "$tmp/no" tests/cli/lpack.t
+ok 'another tokenizer names both' ends 78 "a.stream' and '.*wide.stream" lpack -o "$tmp/no" "$a" "$tmp/wide.stream"
+ok 'a file that is not there' ends 66 'nonexistent' lpack -o "$tmp/no" "$tmp/nonexistent"
+ok 'a file where the folder should be' ends 73 'a.stream' lpack -o "$a" "$b"
+ok 'two folders' ends 64 'two output folders' lpack -o "$tmp/no" "$tmp/" "$a"
+ok '--split without a folder' ends 64 'output folder' lpack --split v=0.1 "$a"
+ok '--split train=' ends 64 'train takes' lpack --split train=0.9 -o "$tmp/no" "$a"
+ok 'both orders' ends 64 'exclude' lpack --shuffle --no-shuffle -o "$tmp/no" "$a"
+ok 'nothing came of any of them' nothing "$tmp/no"
+terminal() { script -qec "lpack '$a'" /dev/null < /dev/null > "$tmp/tty"; [ $? -eq 64 ] &&
+    grep -q 'will not write a shard to the terminal' "$tmp/tty"; }
+if command -v script > /dev/null; then ok 'a terminal' terminal; else skip 'a terminal' 'no script(1)'; fi
+locked() { "$make" 1 1000000 32000 10 10000 | lpack -q -o "$tmp/lock" & sleep 0.3
+    ends 73 'another lpack' lpack -f -o "$tmp/lock" "$a"; local rc=$?
+    kill %%; wait 2> /dev/null; return $rc; }
+
+# --- full disks
+ok '/dev/full' ends 74 'No space left' from "$a" eval 'lpack > /dev/full'
+fills() { # lpack into a file system of 200 KiB, which holds one data set but not two
+    local rc=0
+    lpack -q --no-shuffle -o "$mnt/d" "$tmp/small.stream" || return
+    ends 74 'No space left' lpack -f --no-shuffle -o "$mnt/d" "$a" || rc=1
+    ends 74 'No space left' lpack -f -o "$mnt/d" "$a" || rc=1
+    ends 74 'No space left' lpack -o "$mnt/e" "$a" || rc=1
+    nothing "$mnt/e" && only "$mnt/d" 2 && whole "$mnt/d" && return $rc
+}
+mkdir "$tmp/mnt"
+"$make" 3 20 32000 > "$tmp/small.stream"
+if mount -t tmpfs -o size=200k none "$tmp/mnt" 2> /dev/null; then
+    mnt=$tmp/mnt
+    ok 'a full disk leaves the old data set and no temporaries' fills
+else
+    skip 'a full disk leaves the old data set and no temporaries' 'cannot mount a tmpfs'
+fi
+
+# --- killed at any moment: nothing or everything
+after() { # SECONDS SIGNAL WHOM: start 'producer | lpack', kill one of the two
+    local out=$tmp/killed
+    rm -rf "$out"
+    exec 8< <(exec "$make" 1 150 32000 500 300 2> /dev/null); local left=$!
+    lpack -q --shard-tokens 5k -o "$out" <&8 8<&- 2> "$tmp/err" & local right=$!
+    exec 8<&-
+    sleep "$1"
+    if [ "$3" = left ]; then kill -"$2" $left; else kill -"$2" $right; fi 2> /dev/null
+    wait $right 2> /dev/null; local rc=$?
+    wait $left 2> /dev/null
+    if [ $rc -eq 0 ] || [ -e "$out/manifest.json" ]; then
+        whole "$out" || return 1
+    fi
+    [ "$2" = KILL ] && [ "$3" = right ] && return 0
+    [ $rc -eq 0 ] || nothing "$out" # all but SIGKILL of lpack leave not even a temporary
+}
+many() { # SIGNAL WHOM
+    local i t
+    for i in $(seq 1 12); do
+        t=$(printf '0.%03d' $((i * 11 + RANDOM % 10)))
+        after "$t" "$1" "$2" || { echo "after $t s"; cat "$tmp/err"; return 1; }
+    done
+}
+ok 'SIGKILL of the producer' many KILL left
+ok 'SIGKILL of lpack' many KILL right
+ok 'SIGTERM of lpack' many TERM right
+next() { # what a killed run left is gone after the next
+    rm -rf "$tmp/killed"; mkdir "$tmp/killed"
+    touch "$tmp/killed/.lpack-0.tmp" "$tmp/killed/.lpack-12.tmp" "$tmp/killed/manifest.json.tmp99" \
+        "$tmp/killed/train-00000-0123456789abcdef.shard" "$tmp/killed/mine.shard" "$tmp/killed/.lpack-x.tmp"
+    lpack -q -o "$tmp/killed" "$a" || return
+    rm "$tmp/killed/mine.shard" "$tmp/killed/.lpack-x.tmp" || return # not ours: must be there
+    only "$tmp/killed" 2
+}
+ok 'leftovers go, other files stay' next
+ok 'two at once' locked
+replace() { # killed while replacing: the old data set or the new one, never none
+    local i rc=0
+    rm -rf "$tmp/old"; lpack -q -o "$tmp/old" "$b" || return
+    for i in $(seq 1 15); do
+        lpack -q -f --shard-tokens 5k -o "$tmp/old" "$a" 2> /dev/null & local pid=$!
+        sleep "$(printf '0.%03d' $((RANDOM % 40)))"
+        kill -KILL $pid 2> /dev/null
+        wait $pid 2> /dev/null
+        whole "$tmp/old" || return 1
+    done
+}
+ok 'SIGKILL while replacing' replace
+echo "1..$n"
