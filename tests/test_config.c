@@ -306,6 +306,7 @@ static void expect_model(int rc, const char *why)
 static void test_model_folders(void **state)
 {
     static const char bad_index[] = "{\"weight_map\":{\"a\":\"../x\"}}",
+                      below[] = "{\"weight_map\":{\"a\":\"sub/x\"}}",
                       moved[] = "{\"weight_map\":{\"lm_head.weight\":\"a.safetensors\","
                                 "\"model.norm.weight\":\"b.safetensors\"}}";
     struct err e = {0};
@@ -320,6 +321,8 @@ static void test_model_folders(void **state)
     make_model(&tiny, NULL, NULL, 2);
     expect_model(0, NULL);
     file_replace(scratch("model.safetensors.index.json"), bad_index, strlen(bad_index), &e);
+    expect_model(E_DATA, "does not name a file");
+    file_replace(scratch("model.safetensors.index.json"), below, strlen(below), &e);
     expect_model(E_DATA, "does not name a file");
     file_replace(scratch("model.safetensors.index.json"), moved, strlen(moved), &e);
     expect_model(E_DATA, "not in 'a.safetensors' but in 'b.safetensors'");
