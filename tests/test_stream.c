@@ -333,6 +333,8 @@ static int produce(uint64_t seed, int64_t docs, uint32_t vocab, int64_t max_ids,
     }
     if (rc == 0 && !cut)
         rc = stream_finish(w, &e);
+    else
+        stream_abandon(w);
     if (rc < 0)
         fprintf(stderr, "test_stream: %s\n", e.msg);
     return -rc;
