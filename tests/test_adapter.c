@@ -199,7 +199,34 @@ static void test_logits_are_those_of_peft(void **state)
                               DATA "tied/logits.json") < 1e-4);
 }
 
-static void test_merged_logits_are_those_of_peft(void **state)
+/* Every tensor of the folder against what peft's merge_and_unload gave. */
+static void tensors_equal(const char *folder, const char *golden)
+{
+    const struct st_tensor *t, *g;
+    struct weights *w;
+    struct st_file *f;
+    struct err e = {0};
+
+    OK(weights_open(&w, folder, &e));
+    OK(st_open(&f, golden, &e));
+    assert_int_equal(weights_count(w), st_count(f));
+    for (int64_t i = 0; i < st_count(f); i++) {
+        t = weights_at(w, i);
+        g = st_at(f, i);
+        assert_string_equal(t->name, g->name);
+        assert_int_equal(t->count, g->count);
+        for (int64_t k = 0; k < t->count; k++) {
+            float x, y;
+            memcpy(&x, (const char *)t->data + 4 * k, 4);
+            memcpy(&y, (const char *)g->data + 4 * k, 4);
+            assert_true(fabs((double)x - (double)y) < 1e-6);
+        }
+    }
+    st_close(f);
+    weights_close(w);
+}
+
+static void test_merged_is_what_peft_merges(void **state)
 {
     static const char *const names[] = { "plain", "tied" };
     struct err e = {0};
@@ -217,6 +244,8 @@ static void test_merged_logits_are_those_of_peft(void **state)
         OK(merge_run(&o, &r, &e));
         assert_true(r.merged == 8 && r.replaced == 6 && r.copied == 7 && r.untied == i);
         assert_true(logits_differ(scratch("merged"), NULL, golden) < 1e-4);
+        snprintf(golden, sizeof golden, DATA "%s/merged.safetensors", names[i]);
+        tensors_equal(scratch("merged"), golden);
     }
     OK(dir_remove(scratch(""), &e));
 }
@@ -391,7 +420,7 @@ int main(void)
         cmocka_unit_test(test_names_as_peft_matches_them),
         cmocka_unit_test(test_one_that_peft_made),
         cmocka_unit_test(test_logits_are_those_of_peft),
-        cmocka_unit_test(test_merged_logits_are_those_of_peft),
+        cmocka_unit_test(test_merged_is_what_peft_merges),
         cmocka_unit_test(test_ours_reads_back),
         cmocka_unit_test(test_files_that_do_not_fit),
         cmocka_unit_test(test_merged_rows),
