@@ -48,7 +48,7 @@ static inline int close_devices(void **state)
 /* n standard normal numbers in a block of exactly that size, so that ASan sees its end. */
 static inline float *normal(int64_t n, uint64_t seed)
 {
-    float *x = malloc((size_t)n * sizeof *x);
+    float *x = n < 0 ? NULL : malloc((size_t)n * sizeof *x);
 
     for (int64_t i = 0; i < n; i++)
         x[i] = (float)normal_at(seed, (uint64_t)i);

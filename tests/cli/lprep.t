@@ -190,8 +190,8 @@ terminal() {
     script -qec "lprep -t '$model' in" typescript > /dev/null 2>&1
     [ $? -eq 64 ] && grep -q 'not for a terminal' typescript
 }
-if command -v script > /dev/null; then ok 'tokens are refused by a terminal' terminal
-else skip 'no script(1)'; fi
+if script -qec true /dev/null > /dev/null 2>&1; then ok 'tokens are refused by a terminal' terminal
+else skip 'no script(1), or no terminals here'; fi
 
 if [ -n "$LONGLORA_DATA" ]; then
     whole() { # every set of the data is known for what it is
