@@ -65,6 +65,17 @@ plots() {
         head -c 4 "$tmp/p.png" | grep -q PNG &&
         score --plot "$tmp/p.svg" --by-position > /dev/null && grep -q '<svg' "$tmp/p.svg"
 }
+hex() { leval -q --ppl "$tmp/ids.bin" --ctx 64 --step 8 --json "$@" | grep loss_hex; }
+rope() { # a factor on the command line is the factor in config.json
+    cp -r tests/data/model/mha "$tmp/linear" &&
+        sed -i 's/"rope_type": "default"/"rope_type": "linear", "factor": 2.0/' \
+            "$tmp/linear/config.json" && hex --model "$tmp/linear" > "$tmp/want" &&
+        hex --model tests/data/model/mha > "$tmp/plain" && ! cmp "$tmp/plain" "$tmp/want" &&
+        hex --model tests/data/model/mha --rope-factor 2 | cmp - "$tmp/want" &&
+        hex --model tests/data/model/mha --rope-factor auto | cmp - "$tmp/want"
+}
+ok "--rope-factor scales positions, auto by the reference's rule" rope
+
 if command -v gnuplot > /dev/null; then
     ok "--plot draws PNG and SVG" plots
     ok "an existing plot is kept" says 73 "-f replaces it" score --plot "$tmp/p.png"
