@@ -38,7 +38,8 @@ struct checkpoint {
 void checkpoint_free(struct checkpoint *c); /* its run; then zeroes it */
 
 /* The manifest's bytes to a checkpoint: E_DATA naming field and file. Names of other than
- * letters, digits, '.', '-', '_', with a leading dot, or given twice are refused. c is zero or valid afterwards either way. */
+ * letters, digits, '.', '-', '_', with a leading dot, or given twice are refused. c is zero or
+ * valid afterwards either way. */
 int checkpoint_parse(struct checkpoint *c, const char *json, size_t nbytes, const char *name,
                      struct err *e);
 int checkpoint_format(const struct checkpoint *c, struct buf *out, struct err *e);

@@ -11,7 +11,7 @@
 
 static long calls;
 
-/* Counts, and ends the process at the one asked for. KILL_COUNT: a file for the number at exit. */
+/* Counts, and ends the process at the one asked for. KILL_COUNT: a file for the sum. */
 static void count(void)
 {
     const char *at = getenv("KILL_AT");

@@ -105,7 +105,7 @@ static void test_targets_and_ratios(void **state)
     assert_int_equal(g, 25600);
     assert_int_equal(settings_ratio("1/3", 100, &g, &e), 0);
     assert_int_equal(g, 33);
-    static const char *const bad[] = { "4/1", "0/4", "1/0", "x", "-0.5", "0", "2", "1/4x", "/" };
+    static const char *const bad[] = { "4/1", "0/4", "1/0", "x", "-0.5", "0", "2", "1/4x" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(settings_ratio(bad[i], 100, &g, &e), E_USAGE);
 }

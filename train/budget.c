@@ -88,8 +88,8 @@ void budget_print(const struct budget *b, FILE *f)
     char saved[96];
 
     snprintf(saved, sizeof saved,
-             "activations for the backward; %" PRId64 " of %" PRId64 " layers kept", p->keep_layers,
-             p->layers);
+             "activations for the backward; %" PRId64 " of %" PRId64 " layers kept",
+             p->keep_layers, p->layers);
     line(f, "frozen", p->frozen, "weights that are not trained");
     line(f, "trained", p->trained, "weights that are, and their copies");
     line(f, "gradients", p->gradients, "of the trained weights");
@@ -105,14 +105,21 @@ void budget_print(const struct budget *b, FILE *f)
 json_t *budget_json(const struct budget *b)
 {
     const struct memory_plan *p = &b->model;
+    const struct {
+        const char *key;
+        int64_t value;
+    } field[] = {
+        { "frozen_bytes", (int64_t)p->frozen },       { "trained_bytes", (int64_t)p->trained },
+        { "gradient_bytes", (int64_t)p->gradients },  { "moment_bytes", (int64_t)p->moments },
+        { "saved_bytes", (int64_t)p->saved },         { "work_bytes", (int64_t)p->work },
+        { "host_bytes", (int64_t)b->host },           { "process_bytes", (int64_t)b->process },
+        { "mapped_bytes", (int64_t)b->mapped },       { "peak_bytes", (int64_t)b->peak },
+        { "keep_layers", p->keep_layers },            { "layers", p->layers },
+        { "params", p->params },                      { "trained_params", p->trained_params },
+    };
+    json_t *o = json_object();
 
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "frozen_bytes",
-                     (json_int_t)p->frozen, "trained_bytes", (json_int_t)p->trained,
-                     "gradient_bytes", (json_int_t)p->gradients, "moment_bytes",
-                     (json_int_t)p->moments, "saved_bytes", (json_int_t)p->saved, "work_bytes",
-                     (json_int_t)p->work, "host_bytes", (json_int_t)b->host, "process_bytes",
-                     (json_int_t)b->process, "mapped_bytes", (json_int_t)b->mapped,
-                     "peak_bytes", (json_int_t)b->peak, "keep_layers",
-                     (json_int_t)p->keep_layers, "layers", (json_int_t)p->layers, "params",
-                     (json_int_t)p->params, "trained_params", (json_int_t)p->trained_params);
+    for (size_t i = 0; o && i < sizeof field / sizeof *field; i++)
+        json_object_set_new(o, field[i].key, json_integer(field[i].value));
+    return o;
 }

@@ -41,7 +41,8 @@ static void report(struct run *r, const struct metrics_line *l, double eta_s)
                                          l->step == r->s->steps);
 
     if (log_progress_due())
-        log_progress("step %" PRId64 "/%" PRId64 "  loss %.4f  lr %.3g  %.0f tokens/s  %s left  %s",
+        log_progress("step %" PRId64 "/%" PRId64
+                     "  loss %.4f  lr %.3g  %.0f tokens/s  %s left  %s",
                      l->step, r->s->steps, l->loss, l->lr, l->tok_s,
                      fmt_duration(eta_s, eta, sizeof eta),
                      fmt_bytes((double)l->mem_bytes, mem, sizeof mem));
@@ -96,8 +97,9 @@ int run_loop(struct run *r, struct err *e)
         if ((rc = one_step(r, &mean_s, e)) < 0)
             break;
         if (r->p.streak >= RUN_MAX_STREAK) {
-            err_set(e, E_NO, "loss or gradient not finite in %d steps in a row, the last of them "
-                             "step %" PRId64 "; nothing of them reached a weight or a checkpoint",
+            err_set(e, E_NO,
+                    "loss or gradient not finite in %d steps in a row, the last of them step "
+                    "%" PRId64 "; nothing of them reached a weight or a checkpoint",
                     RUN_MAX_STREAK, r->p.step);
             rc = err_hint(e, "look for bad values in the base (linfo), or lower --lr; the last "
                              "checkpoint is step %" PRId64, r->saved);

@@ -51,7 +51,8 @@ static const struct opt opts[] = {
     { 0, "beta2", "X", OPT_F64, &s.beta2, 0, 0.99999999, "of AdamW [0.95]" },
     { 0, "eps", "X", OPT_F64, &s.eps, 1e-30, 1, "of AdamW [1e-8]" },
     { 0, "clip", "X", OPT_F64, &s.clip, 0, 1e9, "largest norm of the gradient, 0: any [1]" },
-    { 0, "seed", "N", OPT_I64, &s.seed, 0, 1LL << 53, "of the order and of fresh weights [42]" },
+    { 0, "seed", "N", OPT_I64, &s.seed, 0, 1LL << 53,
+      "of the order and of fresh weights [42]" },
     OPT_HEADING("data"),
     { 0, "split", "NAME", OPT_STR, &s.split, 0, 0, "of a folder of shards [train]" },
     { 0, "val", "DATA", OPT_STR, &s.val, 0, 0,
@@ -66,7 +67,8 @@ static const struct opt opts[] = {
     { 'o', "out", "FOLDER", OPT_STR, &s.out, 0, 0,
       "adapter or model, checkpoints, metrics.jsonl, options.json" },
     { 'f', "force", NULL, OPT_FLAG, &s.anew, 0, 0, "start anew: what --out holds is removed" },
-    { 0, "save-every", "N", OPT_I64, &s.save_every, 1, 1e12, "steps between checkpoints [100]" },
+    { 0, "save-every", "N", OPT_I64, &s.save_every, 1, 1e12,
+      "steps between checkpoints [100]" },
     { 0, "keep", "N", OPT_I64, &s.keep, 1, 1e6, "checkpoints that are kept [2]" },
     { 0, "metrics", "FILE", OPT_STR, &s.metrics, 0, 0,
       "JSON lines, a step each, - for stdout [--out/metrics.jsonl]" },
@@ -130,8 +132,8 @@ static int finish(const struct run *r, bool done)
     char *text = run_summary(r);
 
     if (done)
-        log_info("'%s' is complete already: %" PRId64 " steps (-f starts anew, more --steps goes "
-                 "on)", r->s->out, r->resumed);
+        log_info("'%s' is complete already: %" PRId64
+                 " steps (-f starts anew, more --steps goes on)", r->s->out, r->resumed);
     else
         log_info("%s in '%s'", r->s->mode > 0 ? "adapter" : "model", r->s->out);
     if (r->s->json && text)
@@ -157,7 +159,7 @@ int main(int argc, char **argv)
     if (rc >= 0 && !stop) {
         log_init("ltrain", s.quiet ? -1 : s.verbose);
         s.data = rc > 0 ? argv[1] : NULL;
-        rc = rc > 1 ? err_set(&e, E_USAGE, "'%s': one data set is all that is taken", argv[2]) : 0;
+        rc = rc > 1 ? err_set(&e, E_USAGE, "'%s' is one data set too many", argv[2]) : 0;
         if (rc == 0) {
             stop_install();
             rc = run_open(&r, &s, &e);

@@ -93,8 +93,8 @@ int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_
     for (int64_t i = 0; i < r->ctx; i++)
         if (ids[i] < 0 || ids[i] >= r->vocab)
             return err_set(e, E_DATA,
-                           "token %" PRId64 " of the data is %" PRId32 ", the model has %" PRId64
-                           " ids",
+                           "token %" PRId64 " of the data is %" PRId32
+                           ", the model has %" PRId64 " ids",
                            first + i, ids[i], r->vocab);
     for (int64_t i = 0; i + 1 < r->ctx; i++)
         targets[i] = r->mask[i + 1] ? -1 : ids[i + 1];

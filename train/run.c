@@ -31,8 +31,8 @@ static int check_tokenizer(const struct run *r, struct err *e)
 
     if (path && info && *info->fingerprint && tokenizer_open(&t, path, &why) == 0) {
         if (strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0) {
-            rc = err_set(e, E_CONFIG, "'%s' was made with another tokenizer than '%s'", r->s->data,
-                         path);
+            rc = err_set(e, E_CONFIG, "'%s' was made with another tokenizer than '%s'",
+                         r->s->data, path);
             err_hint(e, "prepare it with 'lprep -t %s', or insist with --any-tokenizer", path);
         }
         tokenizer_close(t);
@@ -153,7 +153,8 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0 && *note)
         log_warn("%s", note);
     if (rc == 0 && s->mode == 2 && r->config.tied) {
-        log_info("the base ties lm_head to the embedding: the embedding is trained, lm_head stays");
+        log_info("the base ties lm_head to the embedding: the embedding is trained, "
+                 "lm_head stays");
         r->config.tied = false;
     }
     if (rc == 0 && r->data)
@@ -193,7 +194,8 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
     if (c->data_hash != dataset_hash(r->data)) {
         err_set(e, E_CONFIG, "'%s' is not the data that '%s' was trained on so far", r->s->data,
                 folder);
-        return err_hint(e, "give the same data, start anew with -f, or give another folder (-o)");
+        return err_hint(e, "give the same data, start anew with -f, or give another folder "
+                           "(-o)");
     }
     snprintf(now, sizeof now, "%s %s", r->device.name, r->device.detail);
     if (strcmp(now, c->device) != 0)
@@ -267,9 +269,10 @@ static void echo(const struct run *r)
              dataset_form(r->data), dataset_tokens(r->data), dataset_docs(r->data),
              r->t.order.rows);
     log_info("model '%s': params=%" PRId64 " mode=%s trained=%" PRId64 " (%.2f%%)",
-             s->model ? s->model : s->init, p->params, settings_mode(s->mode), p->trained_params,
-             100.0 * (double)p->trained_params / (double)(p->params ? p->params : 1));
-    log_info("ctx=%" PRId64 " (model %" PRId64 ") rope=%s factor=%g attention=%s group=%" PRId64,
+             s->model ? s->model : s->init, p->params, settings_mode(s->mode),
+             p->trained_params, 100.0 * (double)p->trained_params / (double)(p->params ? p->params : 1));
+    log_info("ctx=%" PRId64 " (model %" PRId64
+             ") rope=%s factor=%g attention=%s group=%" PRId64,
              s->ctx, r->base_context,
              r->config.rope.type == ROPE_LINEAR ? "linear"
              : r->config.rope.type == ROPE_LLAMA3 ? "llama3" : "default",
@@ -285,25 +288,42 @@ static void echo(const struct run *r)
         log_info("going on after step %" PRId64, r->resumed);
 }
 
+static json_t *summary_object(const struct run *r, double seconds)
+{
+    const struct memory_plan *p = &r->budget.model;
+    double tok_s = r->trained_s > 0 ? (double)r->trained_tokens / r->trained_s : 0;
+    const struct {
+        const char *key;
+        int64_t value;
+    } field[] = {
+        { "steps", r->p.step },
+        { "tokens", r->p.step * r->t.order.batch * r->t.order.ctx },
+        { "skipped", r->p.skipped },
+        { "resumed_from", r->resumed },
+        { "params", p->params },
+        { "trained_params", p->trained_params },
+        { "context", r->config.context },
+        { "peak_rss_bytes", budget_peak_rss() },
+        { "predicted_bytes", (int64_t)r->budget.peak },
+    };
+    json_t *o = json_object();
+
+    json_object_set_new(o, "mode", json_string(settings_mode(r->s->mode)));
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++)
+        json_object_set_new(o, field[i].key, json_integer(field[i].value));
+    json_object_set_new(o, "seconds", json_real(round(seconds * 1e3) / 1e3));
+    json_object_set_new(o, "tok_s", json_real(round(tok_s)));
+    if (r->trained_tokens) /* none where only publishing was left to do */
+        json_object_set_new(o, "loss", json_real(r->last_loss));
+    return o;
+}
+
 static int write_summary(const struct run *r, double seconds, struct err *e)
 {
     char *path = path_join(r->s->out, "summary.json");
-    json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:I,s:I}", "mode",
-                          settings_mode(r->s->mode), "steps", (json_int_t)r->p.step, "tokens",
-                          (json_int_t)(r->p.step * r->t.order.batch * r->t.order.ctx), "skipped",
-                          (json_int_t)r->p.skipped, "resumed_from", (json_int_t)r->resumed,
-                          "params", (json_int_t)r->budget.model.params, "trained_params",
-                          (json_int_t)r->budget.model.trained_params, "context",
-                          (json_int_t)r->config.context, "seconds", round(seconds * 1e3) / 1e3, "tok_s",
-                          r->trained_s > 0 ? round((double)r->trained_tokens / r->trained_s) : 0.0,
-                          "peak_rss_bytes", (json_int_t)budget_peak_rss(), "predicted_bytes",
-                          (json_int_t)r->budget.peak);
-    int rc;
+    json_t *o = summary_object(r, seconds);
+    int rc = o ? js_save(o, path, e) : err_set(e, E_SYS, "out of memory");
 
-    if (o && r->trained_tokens) { /* no step was done where only publishing was left */
-        json_object_set_new(o, "loss", json_real(r->last_loss));
-    }
-    rc = o ? js_save(o, path, e) : err_set(e, E_SYS, "out of memory");
     json_decref(o);
     free(path);
     return rc;

@@ -59,8 +59,9 @@ int settings_targets(const char *list, bool target[TK_HEAD + 1], struct err *e)
                                  memcmp(target_names[k], p, n) == 0))
             k++;
         if (k > TK_HEAD)
-            return err_set(e, E_USAGE, "'%.*s' in --targets is none of q, k, v, o, gate, up, down",
-                           (int)n, p);
+            return err_set(e, E_USAGE,
+                           "'%.*s' in --targets is none of q, k, v, o, gate, up, down", (int)n,
+                           p);
         if (target[k])
             return err_set(e, E_USAGE, "'%.*s' is twice in --targets", (int)n, p);
         target[k] = true;
@@ -112,8 +113,8 @@ int settings_check(const struct settings *s, struct err *e)
     if (s->group >= 0 && s->group_ratio)
         return err_set(e, E_USAGE, "--group and --group-ratio say the same thing: give one");
     if (s->micro > s->batch)
-        return err_set(e, E_USAGE, "--micro %" PRId64 " is more than --batch %" PRId64, s->micro,
-                       s->batch);
+        return err_set(e, E_USAGE, "--micro %" PRId64 " is more than --batch %" PRId64,
+                       s->micro, s->batch);
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
     return settings_targets(s->targets, target, e);

@@ -131,8 +131,8 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
     int rc = st_open(&f, path, e);
 
     if (rc == 0 && st_count(f) != 3 * t->n_params)
-        rc = err_set(e, E_DATA, "'%s' has %" PRId64 " tensors, this model trains %" PRId64, path,
-                     st_count(f), 3 * t->n_params);
+        rc = err_set(e, E_DATA, "'%s' has %" PRId64 " tensors, this model trains %" PRId64,
+                     path, st_count(f), 3 * t->n_params);
     for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
         const struct param *p = &t->params[i % t->n_params];
         int part = (int)(i / t->n_params);
@@ -141,8 +141,8 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
         snprintf(name, sizeof name, "%c.%s", part_letter[part], p->name);
         found = st_find(f, name);
         if (!found || found->dtype != ST_F32 || found->count != p->count)
-            rc = err_set(e, E_DATA, "'%s' has no float32 tensor '%s' of %" PRId64 " values", path,
-                         name, p->count);
+            rc = err_set(e, E_DATA, "'%s' has no float32 tensor '%s' of %" PRId64 " values",
+                         path, name, p->count);
         else
             rc = load_tensor(d, found, part_of(t, part) + p->offset, e);
     }

@@ -126,6 +126,19 @@ stopped() { # stopped SIGNAL
 for s in TERM INT USR1; do
     ok "SIG$s: 75 and a checkpoint of the last step" stopped $s
 done
+at_once() { # a step of minutes: the second signal does not wait for its end
+    "${tune[@]}" --batch 200000 -o "$tmp/slow" 2> "$tmp/err" &
+    local pid=$! i
+    for i in $(seq 300); do [ -e "$tmp/slow/metrics.jsonl" ] && break; sleep 0.02; done
+    sleep 0.3
+    kill -TERM $pid
+    sleep 0.2
+    kill -0 $pid || return 1
+    kill -TERM $pid
+    wait $pid
+    [ $? -eq 143 ] && [ ! -e "$tmp/slow/checkpoints" ]
+}
+ok 'a second signal leaves at once' at_once
 goes_on() { local k; k=$(wc -l < "$tmp/sig/metrics.jsonl")
     tune -q -o "$tmp/sig" --steps $((k + 2)) && [ "$(wc -l < "$tmp/sig/metrics.jsonl")" -eq $((k + 2)) ]; }
 ok 'and the same command goes on from there' goes_on
