@@ -22,7 +22,14 @@ static inline float float_of(uint32_t u)
     return v;
 }
 
-/* The four below have no branches, so that the loops over them become vector code. */
+/* The four below choose by masks and have no branches, so that the loops over them become
+ * vector code: a float sum or product under a condition would keep gcc from it. */
+static inline uint32_t choose(bool first, uint32_t a, uint32_t b)
+{
+    uint32_t m = -(uint32_t)first;
+
+    return (a & m) | (b & ~m);
+}
 
 static inline float widen_bf16(uint16_t h) { return float_of((uint32_t)h << 16); }
 
@@ -32,7 +39,7 @@ static inline uint16_t narrow_bf16(float v)
     uint32_t rounded = (u + 0x7FFF + ((u >> 16) & 1)) >> 16;
     uint32_t quiet = (u >> 16) | 0x40; /* rounding could carry a NaN into infinity */
 
-    return (uint16_t)((u & 0x7FFFFFFF) > 0x7F800000 ? quiet : rounded);
+    return (uint16_t)choose((u & 0x7FFFFFFF) > 0x7F800000, quiet, rounded);
 }
 
 /* Exponent and mantissa shifted into place read as a float 2^112 times too small, subnormals
@@ -43,7 +50,7 @@ static inline float widen_f16(uint16_t h)
     uint32_t finite = bits_of(float_of(mag) * 0x1p112f);
     uint32_t special = mag | 0x7F800000;
 
-    return float_of(sign | (mag >= 0x0F800000 ? special : finite));
+    return float_of(sign | choose(mag >= 0x0F800000, special, finite));
 }
 
 /* Normal results: rebias the exponent by -112 and round the 13 bits that go by adding; a carry
@@ -55,10 +62,10 @@ static inline uint16_t narrow_f16(float v)
     uint32_t normal = (mag - 0x38000000u + 0xFFF + ((mag >> 13) & 1)) >> 13;
     uint32_t small = bits_of(float_of(mag) + 0.5f) - 0x3F000000u;
     uint32_t nan = 0x7E00 | ((mag >> 13) & 0x3FF);
-    uint32_t r = mag < 0x38800000 ? small : normal;
+    uint32_t r = choose(mag < 0x38800000, small, normal);
 
-    r = mag >= 0x477FF000 ? 0x7C00 : r; /* 65520 and above */
-    r = mag > 0x7F800000 ? nan : r;
+    r = choose(mag >= 0x477FF000, 0x7C00, r); /* 65520 and above */
+    r = choose(mag > 0x7F800000, nan, r);
     return (uint16_t)(sign | r);
 }
 
