@@ -93,8 +93,8 @@ $(FB)/%.c.o: %.c | $(B)/libs.mk
 	  -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
 $(FB)/%.cc.o: %.cc | $(B)/libs.mk
 	@mkdir -p $(@D)
-	$(FUZZCC) -x c++ -std=c++17 $(FSAN) -fsanitize=fuzzer-no-link -D_GNU_SOURCE -I. \
-	  -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
+	$(FUZZCC) -x c++ -std=c++17 $(FSAN) -fno-sanitize=vptr -fsanitize=fuzzer-no-link \
+	  -D_GNU_SOURCE -I. -pthread $(LIBCFLAGS) -MMD -MP -c -o $@ $<
 $(FB)/liblonglora.a: $(SRCS:%=$(FB)/%.o)
 	@rm -f $@
 	ar rcs $@ $^

@@ -382,8 +382,11 @@ int json_text(const struct json_value *v, bool replace, struct buf *out, struct 
 int json_quote(struct buf *out, const char *p, size_t n, struct err *e)
 {
     static const char hex[] = "0123456789abcdef", from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-    const char *end = p + n, *q;
+    const char *end, *q;
     int rc = buf_reserve(out, n + 2, e);
+
+    p = n ? p : ""; /* an empty text may have no bytes at all */
+    end = p + n;
 
     if (rc == 0)
         rc = buf_add(out, "\"", 1, e);
