@@ -95,7 +95,13 @@ static void note_piece(struct spmodel *m, const struct field *f, uint64_t type)
             m->before_space[f->p[i - 1]] = true;
 }
 
-static int check_piece(struct spmodel *m, const struct field *outer, struct err *e)
+struct visitor {
+    spmodel_piece_fn *fn; /* NULL: nobody wants to see the pieces */
+    void *ctx;
+};
+
+static int check_piece(struct spmodel *m, const struct field *outer, const struct visitor *v,
+                       struct err *e)
 {
     struct cursor c = inside(outer);
     struct field f, text = { 0 };
@@ -127,7 +133,13 @@ static int check_piece(struct spmodel *m, const struct field *outer, struct err 
     if (++m->pieces > SPMODEL_MAX_PIECES)
         return wrong("too many pieces", e);
     note_piece(m, &text, type);
-    return 0;
+    return v->fn ? v->fn(v->ctx, (const char *)text.p, text.n, score, (enum spmodel_type)type, e)
+                 : 0;
+}
+
+static struct spmodel_text text_of(const struct field *f)
+{
+    return (struct spmodel_text){ (const char *)f->p, f->n };
 }
 
 static int check_trainer(struct spmodel *m, const struct field *outer, struct err *e)
@@ -149,6 +161,10 @@ static int check_trainer(struct spmodel *m, const struct field *outer, struct er
             m->space_is_suffix = flag;
         if (f.number == 35)
             m->byte_fallback = flag;
+        if (f.number == 44 && f.wire == WIRE_BYTES)
+            m->unk_surface = text_of(&f);
+        if (f.number >= 45 && f.number <= 48 && f.wire == WIRE_BYTES)
+            m->names[f.number - 45] = text_of(&f);
     }
     return rc;
 }
@@ -161,32 +177,43 @@ static uint32_t unit_at(const unsigned char *trie, size_t i)
 static size_t unit_offset(uint32_t u) { return (size_t)(u >> 10) << ((u & (1u << 9)) >> 6); }
 static uint32_t unit_label(uint32_t u) { return u & 0x800000FFu; }
 
-/* Visits every node that a search can reach from the root; most[i] is 1 + the largest number
- * of leaves passed on a way to node i, so that a cycle through a leaf is found as well. */
-static bool trie_ok(const unsigned char *trie, size_t n, size_t pool_bytes, unsigned char *most,
-                    uint32_t *queue)
+/* A leaf's value: an offset into the pool, of a string that ends and is short. */
+static bool leaf_ok(uint32_t unit, const struct spmodel_norm *norm)
 {
-    size_t head = 0, tail = 0; /* a node waits in the queue at most once: a ring of n + 1 */
+    size_t at = unit & 0x7FFFFFFFu, room;
+
+    if (at >= norm->pool_bytes)
+        return false;
+    room = norm->pool_bytes - at;
+    return memchr(norm->pool + at, 0,
+                  room < SPMODEL_MAX_RULE_BYTES + 1 ? room : SPMODEL_MAX_RULE_BYTES + 1);
+}
+
+/* Visits every node that a search can reach from the root; most[i] is 1 + the largest number
+ * of leaves passed on a way to node i, so that a cycle through a leaf is found as well. A trie
+ * has one way to a node: one that keeps leading back to nodes already seen is none. */
+static bool trie_ok(const struct spmodel_norm *norm, unsigned char *most, uint32_t *queue)
+{
+    size_t n = norm->units, head = 0, tail = 0; /* a node waits at most once: a ring of n + 1 */
 
     most[0] = 1;
     queue[tail++] = 0;
-    while (head != tail) {
+    for (size_t visits = 0; head != tail; visits++) {
         size_t at = queue[head], base;
-        uint32_t u = unit_at(trie, at);
+        uint32_t u = unit_at(norm->trie, at);
         unsigned leaves = most[at] & 127u;
 
         head = head + 1 > n ? 0 : head + 1;
         most[at] &= 127u;
         base = at ^ unit_offset(u);
-        if ((base | 255) >= n)
+        if ((base | 255) >= n || visits > 2 * n)
             return false;
-        if (u >> 8 & 1) {
-            if ((unit_at(trie, base) & 0x7FFFFFFFu) >= pool_bytes || ++leaves > MAX_LEAVES + 1)
-                return false;
-        }
+        if ((u >> 8 & 1) &&
+            (!leaf_ok(unit_at(norm->trie, base), norm) || ++leaves > MAX_LEAVES + 1))
+            return false;
         for (unsigned c = 0; c < 256; c++) {
             size_t to = base ^ c;
-            if (unit_label(unit_at(trie, to)) != c || (most[to] & 127u) >= leaves)
+            if (unit_label(unit_at(norm->trie, to)) != c || (most[to] & 127u) >= leaves)
                 continue;
             if (!(most[to] & 128u)) {
                 queue[tail] = (uint32_t)to;
@@ -198,71 +225,80 @@ static bool trie_ok(const unsigned char *trie, size_t n, size_t pool_bytes, unsi
     return true;
 }
 
-static int check_charsmap(const struct field *f, struct err *e)
+static int check_charsmap(struct spmodel_norm *norm, const struct field *f, struct err *e)
 {
-    size_t trie_bytes, units;
+    size_t trie_bytes;
     unsigned char *most;
     uint32_t *queue;
     bool ok;
 
+    norm->units = 0;
+    if (f->n == 0)
+        return 0;
     if (f->n < 8 || (trie_bytes = (size_t)get_le(f->p, 4)) >= f->n - 4 || trie_bytes % 4 ||
         trie_bytes == 0 || f->p[f->n - 1] != 0)
         return wrong("the normaliser's table is broken", e);
-    units = trie_bytes / 4;
-    most = calloc(units, 1);
-    queue = malloc((units + 1) * sizeof *queue);
+    if (f->n > SPMODEL_MAX_CHARSMAP_BYTES)
+        return err_set(e, E_DATA, "not a SentencePiece model: the normaliser's table has %zu "
+                       "bytes, at most %zu", f->n, SPMODEL_MAX_CHARSMAP_BYTES);
+    norm->trie = f->p + 4;
+    norm->pool = (const char *)f->p + 4 + trie_bytes;
+    norm->pool_bytes = f->n - 4 - trie_bytes;
+    norm->units = trie_bytes / 4;
+    most = calloc(norm->units, 1);
+    queue = malloc((norm->units + 1) * sizeof *queue);
     ok = most && queue;
     if (!ok) {
         free(most);
         free(queue);
-        return err_set(e, E_SYS, "out of memory for a normaliser of %zu units", units);
+        return err_set(e, E_SYS, "out of memory for a normaliser of %zu units", norm->units);
     }
-    ok = trie_ok(f->p + 4, units, f->n - 4 - trie_bytes, most, queue);
+    ok = trie_ok(norm, most, queue);
     free(most);
     free(queue);
     return ok ? 0 : wrong("the normaliser's trie points outside itself", e);
 }
 
-static int check_normalizer(struct spmodel *m, const struct field *outer, bool encodes,
-                            struct err *e)
+static int check_normalizer(struct spmodel_norm *norm, const struct field *outer, struct err *e)
 {
     struct cursor c = inside(outer);
     struct field f;
     int rc;
 
     while ((rc = next_field(&c, &f, e)) == 1) {
-        if (f.number == 2 && f.wire == WIRE_BYTES && f.n) {
-            if ((rc = check_charsmap(&f, e)) < 0)
+        if (f.number == 2 && f.wire == WIRE_BYTES) {
+            if ((rc = check_charsmap(norm, &f, e)) < 0)
                 return rc;
-            m->charsmap |= encodes;
-        } else if (f.number >= 3 && f.number <= 5 && f.wire == WIRE_VARINT && encodes) {
-            *(f.number == 3 ? &m->dummy_prefix : f.number == 4 ? &m->strip_spaces
-                                                                : &m->escape_spaces) = f.value;
-        } else if (f.number >= 2 && f.number <= 5 && encodes && f.wire != WIRE_BYTES) {
+        } else if (f.number >= 3 && f.number <= 5 && f.wire == WIRE_VARINT) {
+            *(f.number == 3 ? &norm->dummy_prefix : f.number == 4 ? &norm->strip_spaces
+                                                                  : &norm->escape_spaces) = f.value;
+        } else if (f.number >= 2 && f.number <= 5) {
             return wrong("normalizer_spec has a field of the wrong type", e);
         }
     }
     return rc;
 }
 
-int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e)
+int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn, void *ctx,
+                 struct err *e)
 {
+    static const struct spmodel_norm defaults = { true, true, true, NULL, 0, NULL, 0 };
     struct cursor c = { bytes, bytes, (const unsigned char *)bytes + n };
+    const struct visitor v = { fn, ctx };
     struct field f;
     int rc;
 
-    *m = (struct spmodel){ .type = 1, .dummy_prefix = true, .strip_spaces = true,
-                           .escape_spaces = true };
+    *m = (struct spmodel){ .type = 1, .norm = { defaults, defaults } };
     if (n == 0 || n > SPMODEL_MAX_BYTES)
         return err_set(e, E_DATA, "not a SentencePiece model: %zu bytes, must be 1 to %zu", n,
                        SPMODEL_MAX_BYTES);
     while ((rc = next_field(&c, &f, e)) == 1) {
         if (f.number >= 1 && f.number <= 5 && f.wire != WIRE_BYTES)
             return wrong("a part has the wrong type", e);
-        rc = f.number == 1   ? check_piece(m, &f, e)
+        rc = f.number == 1   ? check_piece(m, &f, &v, e)
              : f.number == 2 ? check_trainer(m, &f, e)
-             : f.number == 3 ? check_normalizer(m, &f, true, e)
-             : f.number == 5 ? check_normalizer(m, &f, false, e)
+             : f.number == 3 ? check_normalizer(&m->norm[SPMODEL_ENCODES], &f, e)
+             : f.number == 5 ? check_normalizer(&m->norm[SPMODEL_DECODES], &f, e)
                              : 0;
         if (rc < 0)
             return rc;
@@ -272,8 +308,15 @@ int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e)
     return rc;
 }
 
+int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e)
+{
+    return spmodel_read(m, bytes, n, NULL, NULL, e);
+}
+
 bool spmodel_cuts_at_spaces(const struct spmodel *m)
 {
-    return m->type == 2 && m->dummy_prefix && !m->strip_spaces && m->escape_spaces &&
-           !m->space_is_suffix && !m->charsmap && m->byte_fallback && m->space_piece;
+    const struct spmodel_norm *norm = &m->norm[SPMODEL_ENCODES];
+
+    return m->type == 2 && norm->dummy_prefix && !norm->strip_spaces && norm->escape_spaces &&
+           !m->space_is_suffix && !norm->units && m->byte_fallback && m->space_piece;
 }
