@@ -157,6 +157,10 @@ static int archive_failed(struct source *s, struct err *e)
     if (no == EIO || no == ENOMEM)
         return err_set(e, no == EIO ? E_IO : E_SYS, "cannot read '%s': %s", s->name,
                        strerror(no));
+    if (why && strstr(why, "too much memory")) {
+        err_set(e, E_DATA, "'%s': its zstd window is larger than 128 MiB", s->name);
+        return err_hint(e, "pack it anew: zstd -dc --long=31 FILE | zstd --long=27 > NEW.zst");
+    }
     if (!why || strlen(why) < 2)
         why = "it ends too early";
     err_set(e, E_DATA, "'%s' is cut short or damaged: %c%s", s->name,

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RING = 1024 };                    /* documents under way, at most */
-#define WAITING_BYTES ((size_t)64 << 20) /* of their text */
-#define KEEP_BYTES ((size_t)256 << 10)   /* a larger buffer is not kept for the next document */
+enum { RING = 512 };                     /* documents under way, at most */
+#define WAITING_BYTES ((size_t)32 << 20) /* of their text */
+#define KEEP_BYTES ((size_t)32 << 10)    /* a larger buffer is not kept for the next document */
 #define OUT_BYTES ((size_t)256 << 10)    /* of JSON lines are written at once */
 
 struct job {

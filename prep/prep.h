@@ -38,7 +38,7 @@ int prep_encode(const struct tokenizer *t, const struct doc *d, const struct pre
 
 /*
  * Reads in one thread, encodes in o->threads others, writes in the caller's, in input order:
- * the output is the same for any number of threads. At most 64 MiB of text wait at once, or one
+ * the output is the same for any number of threads. At most 32 MiB of text wait at once, or one
  * document if that is longer. t may be NULL with o->text. name is of fd, for messages.
  * After an error the stream has no END, so that no reader takes it for whole.
  * E_NOINPUT, E_DATA, E_IO, E_SYS; E_CONFIG for a BOS or EOS that the tokenizer has not.

@@ -125,6 +125,9 @@ head -c $(($(stat -c %s in.tar.xz) - 30)) in.tar.xz > cut.tar.xz
 for f in cut.tar.gz cut.tar cut.zip cut.tar.zst cut.tar.xz; do
     ok "$f: 65, named, nothing that passes for whole" fails 65 "'$f.*cut short" -t "$model" $f
 done
+yes '{"text":"x"}' | head -c 300000 | zstd -q --long=30 > window.jsonl.zst
+ok 'a zstd window over 128 MiB: 65 and the remedy' \
+    fails 65 'zstd --long=27' --text window.jsonl.zst
 goes_on() {
     lprep --text --on-error skip cut.tar.gz in > skipped.jsonl 2> err
     [ $? -eq 0 ] && grep -q '1 bad files' err && diff <(tail -n 2 skipped.jsonl | sed \
