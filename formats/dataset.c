@@ -131,9 +131,11 @@ static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct
 {
     struct shard *s = &p->s;
 
-    if (p->nbytes % 2)
-        return err_set(e, E_DATA, "'%s' has %zu bytes, an odd number: neither a shard nor raw "
-                       "16-bit token ids", p->path, p->nbytes);
+    if (p->nbytes % 2) {
+        err_set(e, E_DATA, "'%s' has %zu bytes, an odd number: neither a shard nor raw 16-bit "
+                "token ids", p->path, p->nbytes);
+        return err_hint(e, "text is packed first: lprep FILE -t tokenizer.model | lpack -o DIR");
+    }
     d->form = "raw u16";
     d->raw = true;
     d->hash = XXH3_64bits(p->map, p->nbytes);

@@ -149,14 +149,18 @@ static int check_index(const struct weights *w, const struct js *map, struct err
 static int no_weights(const char *folder, struct err *e)
 {
     char *bin = path_join(folder, "pytorch_model.bin"),
-         *bins = path_join(folder, "pytorch_model.bin.index.json");
-    bool pickle = path_exists(bin) || path_exists(bins);
+         *bins = path_join(folder, "pytorch_model.bin.index.json"),
+         *lora = path_join(folder, "adapter_config.json");
+    bool pickle = path_exists(bin) || path_exists(bins), adapter = path_exists(lora);
 
     free(bin);
     free(bins);
+    free(lora);
     err_set(e, E_NOINPUT, "'%s' has neither model.safetensors nor %s", folder, index_name);
     if (pickle)
         return err_hint(e, "its weights are in pytorch_model.bin: save it as safetensors");
+    if (adapter)
+        return err_hint(e, "it is an adapter: --model is its base, --adapter is it");
     return err_hint(e, "a model folder has config.json and the weights as *.safetensors");
 }
 
