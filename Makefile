@@ -100,7 +100,7 @@ $(FB)/liblonglora.a: $(SRCS:%=$(FB)/%.o)
 	ar rcs $@ $^
 $(FB)/bin/fuzz_%: $(FB)/tests/fuzz/fuzz_%.c.o $(FB)/liblonglora.a
 	@mkdir -p $(@D)
-	$(FUZZCC) $(FSAN) -fsanitize=fuzzer -pthread $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(FUZZCC) --driver-mode=g++ $(FSAN) -fsanitize=fuzzer -pthread $(LDFLAGS) -o $@ $^ $(LIBS)
 fuzzcc:
 	@mkdir -p $(FB) && echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' | \
 	  $(FUZZCC) $(FSAN) -fsanitize=fuzzer -x c -o $(FB)/probe - 2>/dev/null || { \
