@@ -132,11 +132,29 @@ int file_publish(const char *from, const char *to, struct err *e)
     return sync_parent(to, e);
 }
 
+/* A device or a pipe has no old content to keep, and a rename would put a file in its place. */
+static int write_into(const char *path, const void *buf, size_t nbytes, struct err *e)
+{
+    int rc, fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+
+    if (fd < 0)
+        return err_sys(e, E_CREATE, "cannot open '%s' for writing", path);
+    rc = file_write_all(fd, buf, nbytes, path, e);
+    if (close(fd) < 0 && rc == 0)
+        rc = err_sys(e, E_IO, "cannot close '%s'", path);
+    return rc;
+}
+
 int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e)
 {
-    char tmp[PATH_MAX];
+    char tmp[PATH_MAX], real[PATH_MAX];
+    struct stat st;
     int fd, rc;
 
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return write_into(path, buf, nbytes, e);
+    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && realpath(path, real))
+        path = real; /* what the link names is replaced, not the link */
     if (snprintf(tmp, sizeof tmp, "%s.tmp%ld", path, (long)getpid()) >= (int)sizeof tmp)
         return err_set(e, E_CREATE, "path too long: '%s'", path);
     if ((fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)

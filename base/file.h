@@ -20,7 +20,8 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
 int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, struct err *e);
 
 /* Replaces path by buf: all of it or, after a crash, what was there before (temporary file,
- * fsync, rename, fsync of the folder). E_CREATE, E_IO. */
+ * fsync, rename, fsync of the folder). A link is followed, and a device or a pipe written
+ * into. E_CREATE, E_IO. */
 int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e);
 
 /* fsync of the file or folder at path. E_IO. */

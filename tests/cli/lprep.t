@@ -183,6 +183,15 @@ stats() {
         grep -q '"documents": 4' s.json && grep -q '"alpaca": {"documents": 2' s.json
 }
 ok '--stats' stats
+stats_kept() { # what is no file is written into, never replaced by one
+    mkfifo fifo && : > there.json && ln -s there.json link || return 1
+    timeout 10 cat fifo > got &
+    lprep -q -t "$model" --stats fifo in > /dev/null && wait && [ -p fifo ] &&
+        grep -q '"documents": 2' got || return 1
+    lprep -q -t "$model" --stats link in > /dev/null && [ -L link ] &&
+        grep -q '"documents": 2' there.json
+}
+ok '--stats into a named pipe and through a link' stats_kept
 limits() {
     [ "$(texts --max-docs 3 many.jsonl | wc -l)" -eq 3 ] &&
         [ "$(texts --min-chars 26 many.jsonl 2> /dev/null | wc -l)" -eq 301 ] &&
