@@ -85,7 +85,8 @@ ok 'both orders' ends 64 'exclude' lpack --shuffle --no-shuffle -o "$tmp/no" "$a
 ok 'nothing came of any of them' nothing "$tmp/no"
 terminal() { script -qec "lpack '$a'" /dev/null < /dev/null > "$tmp/tty"; [ $? -eq 64 ] &&
     grep -q 'will not write a shard to the terminal' "$tmp/tty"; }
-if command -v script > /dev/null; then ok 'a terminal' terminal; else skip 'a terminal' 'no script(1)'; fi
+if script -qec true /dev/null > /dev/null 2>&1 < /dev/null; then ok 'a terminal' terminal
+else skip 'a terminal' 'script(1) makes no terminal here'; fi
 locked() { "$make" 1 1000000 32000 10 10000 | lpack -q -o "$tmp/lock" & sleep 0.3
     ends 73 'another lpack' lpack -f -o "$tmp/lock" "$a"; local rc=$?
     kill %%; wait 2> /dev/null; return $rc; }
