@@ -9,6 +9,7 @@
 
 #define FAN 16 /* ranks under one minimum */
 #define MAX_LEVELS 8
+#define NOT_ASCII 128
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 typedef int32_t min16_fn(const int32_t *p);             /* the least of 16 */
@@ -42,19 +43,19 @@ static int grow(struct spm_cache *c, size_t n, struct err *e)
     return 0;
 }
 
-/* Looks up the pair of symbol i and the next. */
-ALWAYS_INLINE void look(const struct spm *m, struct spm_cache *c, int32_t i)
+/* Looks up what symbol i and the next, r, merge to. */
+ALWAYS_INLINE void look(const struct spm *m, struct spm_cache *c, int32_t i, uint32_t r)
 {
-    uint32_t l = c->sym[i], r = c->sym[c->next[i]];
-    const struct spm_pair *p = spm_bpe_pair(&m->bpe, l, r);
+    uint32_t l = c->sym[i];
 
-    c->rank[i] = p ? p->rank : RANK_NONE;
-    if (!p)
+    if (m->bpe.small) {
+        c->rank[i] = spm_small_pair(&m->bpe, l, r, &c->to[i]);
         return;
-    c->to[i] = p->id;
-    if (!m->bpe.local && m->kind[p->id] == PIECE_UNUSED) {
-        c->split[p->id][0] = l; /* the library keeps the way that was looked up last */
-        c->split[p->id][1] = r;
+    }
+    c->rank[i] = spm_bpe_pair(&m->bpe, l, r, &c->to[i]);
+    if (!m->bpe.local && c->rank[i] != RANK_NONE && m->kind[c->to[i]] == PIECE_UNUSED) {
+        c->split[c->to[i]][0] = l; /* the library keeps the way that was looked up last */
+        c->split[c->to[i]][1] = r;
     }
 }
 
@@ -87,7 +88,7 @@ ALWAYS_INLINE struct levels make_levels(struct spm_cache *c, size_t n, min16_fn 
     return v;
 }
 
-/* Merges the n > 1 symbols of a run; those that remain are linked by next from symbol 0. */
+/* Merges the n > 1 symbols of a run, each looked up with its next; those that remain are linked by next from symbol 0. */
 ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n,
                              min16_fn *min16, first16_fn *first16)
 {
@@ -98,8 +99,6 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
         c->prev[i] = i - 1;
         c->next[i] = i + 1;
     }
-    for (int32_t i = 0; i + 1 < n; i++)
-        look(m, c, i);
     c->rank[n - 1] = RANK_NONE;
     v = make_levels(c, (size_t)n, min16);
     while ((least = min16(v.at[v.n - 1])) != RANK_NONE) {
@@ -114,10 +113,10 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
         c->next[i] = after;
         c->rank[right] = c->rank[i] = RANK_NONE;
         if (before >= 0)
-            look(m, c, before);
+            look(m, c, before, c->sym[i]);
         if (after < n) {
             c->prev[after] = i;
-            look(m, c, i);
+            look(m, c, i, c->sym[after]);
         }
         raise(&v, i / FAN, min16);
         if (right / FAN != i / FAN)
@@ -125,6 +124,47 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
         if (before >= 0 && before / FAN != i / FAN)
             raise(&v, before / FAN, min16);
     }
+}
+
+#define SMALL 16
+
+/* The same for n <= SMALL symbols, all in registers and the nearest cache: what most words that
+ * are not remembered need. c->next is set as by merge_run. */
+static void merge_small(const struct spm *m, struct spm_cache *c, int32_t n)
+{
+    uint32_t key[SMALL], alive = (1u << n) - 1; /* rank, then place: the least is the leftmost */
+    int32_t last = 0;
+
+    for (int32_t i = 0; i < n - 1; i++)
+        key[i] = c->rank[i] == RANK_NONE ? UINT32_MAX : (uint32_t)c->rank[i] << 4 | (uint32_t)i;
+    key[n - 1] = UINT32_MAX;
+    for (;;) {
+        uint32_t least = key[0], i, right, after, before;
+
+        for (int32_t k = 1; k < n; k++)
+            least = key[k] < least ? key[k] : least;
+        if (least == UINT32_MAX)
+            break;
+        i = least & 15;
+        right = (uint32_t)__builtin_ctz(alive & ~((2u << i) - 1));
+        alive &= ~(1u << right);
+        c->sym[i] = c->to[i];
+        key[i] = key[right] = UINT32_MAX;
+        if ((before = alive & ((1u << i) - 1))) {
+            before = 31u - (uint32_t)__builtin_clz(before);
+            look(m, c, (int32_t)before, c->sym[i]);
+            key[before] = c->rank[before] == RANK_NONE
+                              ? UINT32_MAX : (uint32_t)c->rank[before] << 4 | before;
+        }
+        if ((after = alive & ~((2u << i) - 1))) {
+            look(m, c, (int32_t)i, c->sym[__builtin_ctz(after)]);
+            if (c->rank[i] != RANK_NONE)
+                key[i] = (uint32_t)c->rank[i] << 4 | i;
+        }
+    }
+    for (alive &= alive - 1; alive; alive &= alive - 1)
+        last = c->next[last] = __builtin_ctz(alive);
+    c->next[last] = n;
 }
 
 static int32_t min16_plain(const int32_t *p)
@@ -195,6 +235,10 @@ AVX512 static void merge_avx512(const struct spm *m, struct spm_cache *c, int32_
 
 static void merge(const struct spm *m, struct spm_cache *c, int32_t n)
 {
+    if (n <= SMALL) {
+        merge_small(m, c, n);
+        return;
+    }
 #ifdef __x86_64__
     if (c->level == SPM_AVX512) {
         merge_avx512(m, c, n);
@@ -258,6 +302,15 @@ static int put_symbol(const struct spm *m, const struct spm_cache *c,
     return spm_put(m, id, text->p, text->n, first, out, e);
 }
 
+/* True when no merge can join what ends in l to what starts with r; x and y are their bytes,
+ * where they are ASCII. */
+static inline bool apart(const struct spm *m, uint32_t l, uint32_t r, unsigned x, unsigned y)
+{
+    if ((x | y) < NOT_ASCII)
+        return m->bpe.cut[y][x];
+    return ((l | r) & SYM_FROZEN) || !spm_bpe_next_to(&m->bpe, l, r);
+}
+
 static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
                  int32_t n, int64_t first, struct spm_ids *out, struct err *e)
 {
@@ -267,8 +320,14 @@ static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part
         merge(m, c, n);
     else
         c->next[0] = 1;
-    for (int32_t i = 0; i < n && rc == 0; i = c->next[i])
-        rc = put_symbol(m, c, part, i, first, out, e);
+    for (int32_t i = 0; i < n && rc == 0; i = c->next[i]) {
+        uint32_t s = c->sym[i];
+
+        if (s < (uint64_t)m->vocab && m->bpe.own_id[s] && out->len < out->cap)
+            out->p[out->len++] = (int32_t)s;
+        else
+            rc = put_symbol(m, c, part, i, first, out, e);
+    }
     return rc;
 }
 
@@ -295,16 +354,21 @@ static uint32_t symbol_at(const struct spm *m, const char *p, size_t n, bool raw
     return s == SYM_NONE ? SYM_OTHER : s;
 }
 
-/* True when no merge can join what ends in l to what starts with r. */
-static bool apart(const struct spm *m, uint32_t l, uint32_t r)
+/* Two ASCII characters: looked up by their bytes. */
+static inline void look_ascii(const struct spm *m, struct spm_cache *c, int32_t i, unsigned x,
+                              unsigned y)
 {
-    return ((l | r) & SYM_FROZEN) || !spm_bpe_next_to(&m->bpe, l, r);
+    uint32_t p = m->bpe.ascii_pair[x][y];
+
+    c->rank[i] = p == UINT32_MAX ? RANK_NONE : (int32_t)(p & UINT16_MAX);
+    c->to[i] = p >> 16;
 }
 
 int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
                    int64_t first, struct spm_ids *out, struct err *e)
 {
     bool cuts = m->bpe.local && !part->whole;
+    unsigned before = NOT_ASCII, here;
     int32_t k = 0;
     int rc = 0;
 
@@ -312,10 +376,13 @@ int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_pa
         return rc;
     if (part->prefix)
         c->sym[k++] = m->bpe.space;
-    for (size_t i = 0, used; i < part->n; i += used) {
+    for (size_t i = 0, used; i < part->n; i += used, before = here) {
         uint32_t s = symbol_at(m, part->p + i, part->n - i, part->raw, &used);
 
-        if (cuts && k > 0 && apart(m, c->sym[k - 1], s)) {
+        here = (unsigned char)part->p[i];
+        if (here > 127 || (s & SYM_FROZEN))
+            here = NOT_ASCII;
+        if (cuts && k > 0 && apart(m, c->sym[k - 1], s, before, here)) {
             if ((rc = flush(m, c, part, k, first, out, e)) < 0)
                 return rc;
             k = 0;
@@ -324,6 +391,10 @@ int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_pa
             return rc;
         c->sym[k] = s;
         c->pos[k++] = (uint32_t)i;
+        if (k > 1 && m->bpe.small && (before | here) < NOT_ASCII)
+            look_ascii(m, c, k - 2, before, here);
+        else if (k > 1)
+            look(m, c, k - 2, s);
     }
     return k > 0 ? flush(m, c, part, k, first, out, e) : 0;
 }

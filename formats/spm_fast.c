@@ -76,6 +76,55 @@ static int append(const struct job *j, const int32_t *ids, int64_t n)
     return 0;
 }
 
+#define PHRASE_BITS 13 /* 1 MiB */
+
+static uint64_t mix_16(uint64_t h, const unsigned char *p)
+{
+    uint64_t lo, hi;
+    unsigned __int128 r;
+
+    memcpy(&lo, p, 8);
+    memcpy(&hi, p + 8, 8);
+    r = (unsigned __int128)(lo ^ h) * (hi ^ 0xD6E8FEB86659FD93u);
+    return (uint64_t)r ^ (uint64_t)(r >> 64);
+}
+
+/* A fragment of WORD_BYTES + 1 to PHRASE_BYTES bytes. */
+static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
+{
+    const struct spm_part part = { (const char *)p, n, j->raw, false, false };
+    bool narrow = j->m->vocab <= 65536;
+    struct spm_cache *c = j->c;
+    struct spm_phrase *w;
+    int32_t ids[PHRASE_IDS];
+    uint64_t h = n * 0x9E3779B97F4A7C15u;
+    int rc;
+
+    for (size_t i = 0; i + 16 < n; i += 16)
+        h = mix_16(h, p + i);
+    w = &c->phrases[mix_16(h, p + n - 16) & ((1u << PHRASE_BITS) - 1)];
+    if (w->n_bytes == n && memcmp(w->text, p, n) == 0) {
+        for (int i = 0; i < w->n_ids && narrow; i++)
+            ids[i] = w->ids[i];
+        if (!narrow)
+            memcpy(ids, w->ids, w->n_ids * sizeof *ids);
+        return append(j, ids, w->n_ids);
+    }
+    c->ids.len = 0;
+    if ((rc = spm_bpe_encode(j->m, c, &part, 0, &c->ids, j->e)) < 0)
+        return rc;
+    if (c->ids.len <= (narrow ? PHRASE_IDS : PHRASE_IDS / 2)) {
+        w->n_bytes = (uint8_t)n;
+        w->n_ids = (uint8_t)c->ids.len;
+        memcpy(w->text, p, n);
+        for (int i = 0; i < w->n_ids && narrow; i++)
+            w->ids[i] = (uint16_t)c->ids.p[i];
+        if (!narrow)
+            memcpy(w->ids, c->ids.p, w->n_ids * sizeof *ids);
+    }
+    return append(j, c->ids.p, c->ids.len);
+}
+
 static int encode_part(const struct job *j, const unsigned char *p, size_t n, bool prefix)
 {
     const struct spm_part part = { (const char *)p, n, j->raw, prefix, false };
@@ -135,7 +184,7 @@ static int encode_word(const struct job *j, const unsigned char *p, size_t n)
     struct spm_ids one = { ids, 0, WORD_IDS + 1 };
 
     if (n > WORD_BYTES)
-        return encode_part(j, p, n, false);
+        return n <= PHRASE_BYTES ? encode_phrase(j, p, n) : encode_part(j, p, n, false);
     load_key(p, n, &lo, &hi);
     slot = slot_of(lo, hi);
     w = &j->c->words[slot];
@@ -350,6 +399,7 @@ int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, siz
 
     if (c->serial != m->serial) {
         memset(c->words, 0, sizeof *c->words << WORD_BITS);
+        memset(c->phrases, 0, sizeof *c->phrases << PHRASE_BITS);
         c->serial = m->serial;
     }
     if (raw && m->norm.dummy_prefix)
@@ -368,18 +418,21 @@ int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, siz
 int spm_cache_open(struct spm_cache **out, struct err *e)
 {
     struct spm_cache *c = calloc(1, sizeof *c);
-    size_t bytes = sizeof *c->words << WORD_BITS;
-    void *words = MAP_FAILED;
+    size_t bytes = (sizeof *c->words << WORD_BITS) + HUGE_BYTES;
+    void *map = MAP_FAILED;
 
     *out = NULL;
-    if (c)
-        words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (words == MAP_FAILED) {
+    if (c && (c->phrases = calloc((size_t)1 << PHRASE_BITS, sizeof *c->phrases)))
+        map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) {
+        if (c)
+            free(c->phrases);
         free(c);
         return err_set(e, E_SYS, "out of memory for a cache of %zu bytes", bytes);
     }
-    madvise(words, bytes, MADV_HUGEPAGE); /* before the first touch */
-    c->words = words;
+    c->map = map;
+    c->words = (void *)(((uintptr_t)map + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
+    madvise(c->words, sizeof *c->words << WORD_BITS, MADV_HUGEPAGE); /* before the first touch */
     c->level = spm_best_level();
     *out = c;
     return 0;
@@ -389,8 +442,8 @@ void spm_cache_close(struct spm_cache *c)
 {
     if (!c)
         return;
-    munmap(c->words, sizeof *c->words << WORD_BITS);
-    free(c->longer);
+    munmap(c->map, (sizeof *c->words << WORD_BITS) + HUGE_BYTES);
+    free(c->phrases);
     buf_free(&c->norm);
     free(c->sym);
     free(c->pos);

@@ -71,10 +71,16 @@ struct spm_bpe {
     struct spm_pair *pairs;   /* open addressing; left SYM_NONE: free */
     size_t n_pairs;
     int pair_shift;
+    /* The same in 8 bytes a pair, where symbols and ranks have 16 bits and text is local; it is
+     * then used in place of pairs. left | right << 16 | rank << 32 | id << 48; all ones: free. */
+    uint64_t *small;
+    size_t n_small;
+    uint32_t (*ascii_pair)[128]; /* with small, [x][y]: rank | id << 16, all ones: no pair */
     uint32_t *chars;          /* open addressing: indices of extra, UINT32_MAX free */
     int char_shift;
     uint64_t *next_to;        /* one bit per hash of two characters side by side in a piece */
     uint32_t (*split)[2];     /* how an unused piece came to be, where that is one way only */
+    unsigned char *own_id;    /* 1: this piece's id is what it gives, as for nearly all */
     bool local;               /* text may be cut: no unused piece has two ways */
     bool raw;                 /* the fast way may read the text itself: no real normaliser */
     bool fast;                /* cut[] may be used */
@@ -113,12 +119,21 @@ struct spm_word { /* ids of a fragment of text; 32 bytes: two share a cache line
     uint8_t n_bytes, n_ids;          /* n_bytes 0: empty */
 };
 
+#define PHRASE_BYTES 64
+#define PHRASE_IDS 31
+struct spm_phrase { /* the same for a longer fragment; two cache lines */
+    unsigned char text[PHRASE_BYTES];
+    uint16_t ids[PHRASE_IDS]; /* or 15 of 32 bits */
+    uint8_t n_bytes, n_ids;
+};
+
 /* What one thread works with. */
 struct spm_cache {
     uint64_t serial; /* of the model that the words are of */
     enum spm_level level;
+    void *map; /* words are in it, where a huge page may start */
     struct spm_word *words;
-    void *longer;           /* fragments of more than WORD_BYTES, see spm_fast.c */
+    struct spm_phrase *phrases;
     struct buf norm; /* text in normal form */
     uint32_t *sym, *pos, *to; /* one a symbol: what it is, where it starts, what it and the
                                  next merge to */
@@ -163,17 +178,44 @@ static inline bool spm_bpe_next_to(const struct spm_bpe *b, uint32_t l, uint32_t
     return b->next_to[h >> 6] >> (h & 63) & 1;
 }
 #define NEXT_TO_WORDS ((size_t)1 << 14)
-static inline const struct spm_pair *spm_bpe_pair(const struct spm_bpe *b, uint32_t l, uint32_t r)
+/* The rank of a pair, or RANK_NONE; *id is what it merges to. */
+static inline int32_t spm_bpe_pair(const struct spm_bpe *b, uint32_t l, uint32_t r, uint32_t *id)
 {
     size_t mask = ((size_t)1 << (64 - b->pair_shift)) - 1;
 
     for (size_t i = spm_mix(l, r) >> b->pair_shift;; i = (i + 1) & mask) {
         const struct spm_pair *p = &b->pairs[i];
 
-        if (p->left == l && p->right == r)
-            return p;
+        if (p->left == l && p->right == r) {
+            *id = p->id;
+            return p->rank;
+        }
         if (p->left == SYM_NONE)
-            return NULL;
+            return RANK_NONE;
+    }
+}
+static inline size_t spm_small_slot(const struct spm_bpe *b, uint32_t key)
+{
+    uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
+
+    return (size_t)(((h ^ h >> 29) & UINT32_MAX) * b->n_small >> 32);
+}
+static inline int32_t spm_small_pair(const struct spm_bpe *b, uint32_t l, uint32_t r,
+                                     uint32_t *id)
+{
+    uint32_t key = l | r << 16;
+
+    if ((l | r) > UINT16_MAX)
+        return RANK_NONE;
+    for (size_t i = spm_small_slot(b, key);; i = i + 1 < b->n_small ? i + 1 : 0) {
+        uint64_t p = b->small[i];
+
+        if ((uint32_t)p == key && p != UINT64_MAX) {
+            *id = (uint32_t)(p >> 48);
+            return (int32_t)(p >> 32 & UINT16_MAX);
+        }
+        if (p == UINT64_MAX)
+            return RANK_NONE;
     }
 }
 

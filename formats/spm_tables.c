@@ -270,6 +270,55 @@ static int find_pairs(struct spm *m, struct err *e)
     return rc;
 }
 
+/* Bigrams of ASCII are the bulk of what is looked up: a table of their own, in the first cache.
+ * Where raw text is read, a space stands for its mark. */
+static void fill_ascii_pairs(const struct spm *m)
+{
+    const struct spm_bpe *b = &m->bpe;
+
+    for (unsigned x = 0; x < 128; x++)
+        for (unsigned y = 0; y < 128; y++) {
+            uint32_t l = x == ' ' && b->raw ? b->space : b->ascii[x], id;
+            uint32_t r = y == ' ' && b->raw ? b->space : b->ascii[y];
+            int32_t rank = spm_small_pair(b, l, r, &id);
+
+            b->ascii_pair[x][y] = rank == RANK_NONE ? UINT32_MAX : (uint32_t)rank | id << 16;
+        }
+}
+
+static int make_small(struct spm *m, struct err *e)
+{
+    struct spm_bpe *b = &m->bpe;
+    size_t slots = (size_t)1 << (64 - b->pair_shift), probes = 0;
+
+    if (!b->local || m->vocab + b->n_extra > UINT16_MAX)
+        return 0; /* a rank is less than the vocabulary */
+    b->n_small = b->n_pairs + b->n_pairs / 2 + 16;
+    b->small = malloc(b->n_small * sizeof *b->small);
+    b->ascii_pair = malloc(sizeof(uint32_t[128][128]));
+    if (!b->small || !b->ascii_pair)
+        return err_set(e, E_SYS, "out of memory for %zu merges", b->n_pairs);
+    memset(b->small, 0xFF, b->n_small * sizeof *b->small);
+    for (size_t k = 0; k < slots; k++) {
+        const struct spm_pair *p = &b->pairs[k];
+        size_t i;
+
+        if (p->left == SYM_NONE)
+            continue;
+        for (i = spm_small_slot(b, p->left | p->right << 16); b->small[i] != UINT64_MAX;
+             probes++)
+            i = i + 1 < b->n_small ? i + 1 : 0;
+        b->small[i] = p->left | (uint64_t)p->right << 16 | (uint64_t)p->rank << 32 |
+                      (uint64_t)p->id << 48;
+        if (probes > 64 * b->n_pairs + MAX_PROBES)
+            return err_set(e, E_DATA, "the merges of the pieces collide on purpose");
+    }
+    fill_ascii_pairs(m);
+    free(b->pairs);
+    b->pairs = NULL;
+    return 0;
+}
+
 int spm_bpe_make(struct spm *m, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;
@@ -278,20 +327,29 @@ int spm_bpe_make(struct spm *m, struct err *e)
     b->local = true;
     b->next_to = calloc(NEXT_TO_WORDS, sizeof *b->next_to);
     b->split = malloc((size_t)m->vocab * sizeof *b->split);
-    if (!b->next_to || !b->split)
+    b->own_id = calloc((size_t)m->vocab, 1);
+    if (!b->next_to || !b->split || !b->own_id)
         return err_set(e, E_SYS, "out of memory for %lld pieces", (long long)m->vocab);
     memset(b->split, 0xFF, (size_t)m->vocab * sizeof *b->split);
+    for (int64_t id = 0; id < m->vocab; id++)
+        b->own_id[id] = m->piece[id].value == id &&
+                        (m->kind[id] == PIECE_NORMAL || m->kind[id] == PIECE_USER);
     if ((rc = find_symbols(m, e)) < 0 || (rc = find_pairs(m, e)) < 0)
         return rc;
-    return spm_bpe_cuts(m, e);
+    if ((rc = spm_bpe_cuts(m, e)) < 0)
+        return rc;
+    return make_small(m, e);
 }
 
 void spm_bpe_free(struct spm_bpe *b)
 {
     free(b->extra);
     free(b->pairs);
+    free(b->small);
+    free(b->ascii_pair);
     free(b->chars);
     free(b->next_to);
     free(b->split);
+    free(b->own_id);
     free(b->cut);
 }
