@@ -13,8 +13,13 @@ start=$(date +%s)
 say() { printf '\n\033[1m%s\033[0m\n' "$*" | if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9]*m//g'; fi; }
 run() { printf '  $ %s\n' "$*" >&2; "$@"; }
 
+if [ -e "$out" ] && [ ! -e "$out/made-by-the-demo" ]; then
+    echo "demo: '$out' is there and was not made by the demo: move it away, or set DEMO_OUT" >&2
+    exit 73
+fi
 rm -rf "$out"
 mkdir -p "$out"
+: > "$out/made-by-the-demo"
 say "1. Text: what this machine has to read"
 "$root/tools/collect_text.sh" "$out/text" "${DEMO_BYTES:-8000000}" "$@"
 
@@ -26,17 +31,17 @@ linfo "$out/shards"
 
 say "3. The base: the shipped model of $ctx tokens, made used to this text at its own context"
 run ltrain "$out/shards" --model "$base" -o "$out/base" --mode full --attention dense \
-    --ctx $ctx --batch 32 --steps 60 --lr 1e-3 --schedule cosine --warmup 6 --save-every 1000 --log-every 20
+    --ctx $ctx --batch 32 --steps 100 --lr 1e-3 --schedule cosine --warmup 6 --save-every 1000 --log-every 20
 
 # extend NAME MODE ATTENTION LR STEPS
 extend() {
     run ltrain "$out/shards" --model "$out/base" -o "$out/$1" --mode "$2" --attention "$3" \
-        --ctx $long --batch $batch --steps "$5" --lr "$4" --warmup 4 --save-every 1000 --log-every 20
+        --ctx $long --batch $batch --steps "$5" --lr "$4" --schedule cosine --warmup 4 --save-every 1000 --log-every 20
 }
 say "4. From $ctx to $long tokens, three ways"
-extend lora lora s2 2e-3 40
-extend longlora lora+ s2 2e-3 40
-extend full full dense 5e-4 40
+extend lora lora s2 5e-3 60
+extend longlora lora+ s2 5e-3 60
+extend full full dense 1e-3 60
 
 say "5. Perplexity of held-out text at 1, 2 and 4 times the original context"
 # score LABEL FILE [leval options]
