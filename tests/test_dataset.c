@@ -208,6 +208,7 @@ static void test_split_rules(void **state)
     struct split_rules r = {0};
     struct token_doc d = { .source = "pg19", .name = "x.tar:pg19/validation/7.txt" };
     struct err e = {0};
+    int taken = 0, both = 0;
 
     (void)state;
     assert_int_equal(split_add(&r, "v=0.5", &e), 0);
@@ -221,6 +222,15 @@ static void test_split_rules(void **state)
     assert_int_equal(split_of(&r, 0, &d), 0);
     assert_int_equal(split_add(&r, "b=pg19", &e), 0);
     assert_int_equal(split_of(&r, 0, &d), 2);
+    /* a fraction is of the texts, another choice by each seed */
+    r = (struct split_rules){0};
+    assert_int_equal(split_add(&r, "v=0.25", &e), 0);
+    for (d.text_hash = 0; d.text_hash < 4000; d.text_hash++) {
+        taken += split_of(&r, 7, &d);
+        both += split_of(&r, 7, &d) && split_of(&r, 8, &d);
+    }
+    assert_in_range(taken, 900, 1100);
+    assert_in_range(both, 200, 300);
 }
 
 static void test_same_input_same_bytes(void **state)
@@ -271,6 +281,39 @@ static void test_no_documents(void **state)
 }
 
 /* One shard to a descriptor, and what happens when a token in it is spoilt. */
+/* A read across blocks checks every one of them, each once, and a later one's damage is named. */
+static void test_each_block_is_checked(void **state)
+{
+    enum { IDS = 3 * (1 << 20) / 4 + 5 }; /* of four bytes: three blocks and a little */
+    struct token_info info = made_info(128256);
+    uint32_t *ids = calloc(IDS, sizeof *ids);
+    struct token_doc doc = { .ids = ids, .n_ids = IDS, .source = "s", .name = "n" };
+    char *path = path_join(folder, "long.shard");
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    struct shard_writer *w;
+    struct dataset *d;
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(shard_create(&w, fd, path, &info, folder, &e), 0);
+    assert_int_equal(shard_write(w, &doc, &e), 0);
+    assert_int_equal(shard_finish(w, NULL, &e), 0);
+    for (int64_t block = 0; block < 4; block++) {
+        assert_int_equal(pwrite(fd, "\1", 1, 4096 + (block << 20)), 1);
+        assert_int_equal(dataset_open(&d, path, NULL, 0, &e), 0);
+        if (block > 0) /* those before it can be read */
+            assert_int_equal(dataset_read(d, 0, block << 18, (int32_t *)ids, NULL, &e), 0);
+        assert_int_equal(dataset_read(d, 0, IDS, (int32_t *)ids, NULL, &e), E_DATA);
+        assert_non_null(strstr(e.msg, "token block "));
+        assert_int_equal(strstr(e.msg, "token block ")[12] - '0', block);
+        dataset_close(d);
+        assert_int_equal(pwrite(fd, "\0", 1, 4096 + (block << 20)), 1);
+    }
+    close(fd);
+    free(path);
+    free(ids);
+}
+
 static void test_single_shard(void **state)
 {
     struct pack_options o = {0};
@@ -434,8 +477,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_round_trip_u16), TEST(test_round_trip_u32), TEST(test_windows),
         TEST(test_splits), TEST(test_split_rules), TEST(test_same_input_same_bytes),
-        TEST(test_no_documents), TEST(test_single_shard), TEST(test_raw),
-        TEST(test_spoilt_manifest_is_named), TEST(test_exchanged_shard),
+        TEST(test_no_documents), TEST(test_each_block_is_checked), TEST(test_single_shard),
+        TEST(test_raw), TEST(test_spoilt_manifest_is_named), TEST(test_exchanged_shard),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -229,6 +229,53 @@ static void test_plain_lora_trains_the_pairs_only(void **state)
     tear_down(f);
 }
 
+/* Kaiming's uniform with a = sqrt 5 for A, as peft begins, and zeros for B; every tensor has
+ * numbers of its own, which the seed names. */
+static void test_pairs_begin_as_in_peft(void **state)
+{
+    struct model_options o = lora_options(TRAIN_LORA);
+    const struct trained *t;
+    float *first = NULL;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        struct fixture fix, *f = &fix;
+        struct weights *w;
+
+        set_up(f, "gqa", &o, 1, false);
+        OK(weights_open(&w, DATA "gqa", &f->e));
+        OK(model_load(f->m, w, seed, &f->e));
+        t = model_trained(f->m);
+        for (int64_t i = 0; i < t->n_params; i++) {
+            const float *v = t->w + t->params[i].offset;
+            int64_t n = t->params[i].count, in = n / o.rank;
+            double bound = t->params[i].part == 1 ? 1 / sqrt((double)in) : 0, most = 0, sum = 0;
+
+            for (int64_t k = 0; k < n; k++) {
+                most = fmax(most, fabs((double)v[k]));
+                sum += (double)v[k] * v[k];
+            }
+            assert_true(most <= bound);
+            if (bound > 0) {
+                assert_true(most > 0.8 * bound);
+                assert_float_equal(sum / (double)n, bound * bound / 3, bound * bound / 9);
+            }
+            for (int64_t k = 0; bound > 0 && k < i; k++)
+                assert_true(t->params[k].part != 1 || t->params[k].count != n ||
+                            memcmp(t->w + t->params[k].offset, v, (size_t)n * 4) != 0);
+        }
+        if (!first) {
+            first = malloc((size_t)t->n * 4);
+            memcpy(first, t->w, (size_t)t->n * 4);
+        } else {
+            assert_memory_not_equal(first, t->w, (size_t)t->n * 4);
+        }
+        weights_close(w);
+        tear_down(f);
+    }
+    free(first);
+}
+
 static void test_merged_adapter_scores_as_the_pairs_do(void **state)
 {
     struct fixture fa, fb, *f = &fa;
@@ -426,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_gradients_equal_transformers),
         cmocka_unit_test(test_lora_plus_gradients_equal_peft),
         cmocka_unit_test(test_plain_lora_trains_the_pairs_only),
+        cmocka_unit_test(test_pairs_begin_as_in_peft),
         cmocka_unit_test(test_merged_adapter_scores_as_the_pairs_do),
         cmocka_unit_test(test_bits_do_not_depend_on_memory_or_threads),
         cmocka_unit_test(test_causality),
