@@ -211,6 +211,7 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     struct adapter *a;
     char *path;
     int rc;
+    bool unfinished;
 
     *out = NULL;
     if (!path_is_dir(folder)) {
@@ -222,8 +223,13 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     path = path_join(folder, "adapter_config.json");
     rc = adapter_config_load(&a->config, path, e);
     free(path);
+    path = path_join(folder, "checkpoints");
+    unfinished = path_is_dir(path);
+    free(path);
     if (rc == E_NOINPUT)
-        err_hint(e, "an adapter has adapter_config.json and adapter_model.safetensors");
+        err_hint(e, unfinished
+                        ? "the training into this folder has not ended: give its command again"
+                        : "an adapter has adapter_config.json and adapter_model.safetensors");
     if (rc == 0 && (rc = read_model(a, folder, c, e)) == 0)
         rc = open_tensors(a, folder, c, e);
     if (rc < 0)

@@ -61,6 +61,7 @@ int budget_make(struct budget *b, struct device *d, const struct llama_config *c
     size_t load, run, piece;
     int rc = model_plan(d, c, o, &b->model, e);
 
+    b->free = d->free_bytes(d);
     if (rc == 0)
         rc = warm_up(d, c, o->seqs * o->ctx, e);
     if (rc < 0)
@@ -73,6 +74,11 @@ int budget_make(struct budget *b, struct device *d, const struct llama_config *c
     run = b->model.total + b->host;
     b->peak = b->process + (load > run ? load : run);
     return 0;
+}
+
+bool budget_too_large(const struct budget *b)
+{
+    return b->free && b->model.total + b->host > b->free;
 }
 
 static void line(FILE *f, const char *name, size_t nbytes, const char *what)
@@ -100,6 +106,7 @@ void budget_print(const struct budget *b, FILE *f)
     line(f, "process", b->process, "program and libraries");
     line(f, "mapped", b->mapped, "base weights while they are loaded");
     line(f, "peak", b->peak, "predicted: loading or training, whichever is more");
+    line(f, "free", b->free, "what can be had now");
 }
 
 json_t *budget_json(const struct budget *b)
@@ -114,6 +121,7 @@ json_t *budget_json(const struct budget *b)
         { "saved_bytes", (int64_t)p->saved },         { "work_bytes", (int64_t)p->work },
         { "host_bytes", (int64_t)b->host },           { "process_bytes", (int64_t)b->process },
         { "mapped_bytes", (int64_t)b->mapped },       { "peak_bytes", (int64_t)b->peak },
+        { "free_bytes", (int64_t)b->free },
         { "keep_layers", p->keep_layers },            { "layers", p->layers },
         { "params", p->params },                      { "trained_params", p->trained_params },
     };

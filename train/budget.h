@@ -5,6 +5,7 @@
 #include "model/model.h"
 #include "train/settings.h"
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 C_BEGIN
@@ -21,12 +22,15 @@ struct budget {
     size_t host;    /* rows of the data, pieces of a checkpoint on their way */
     size_t mapped;  /* the largest part of the base's files that is mapped at once */
     size_t peak;
+    size_t free; /* what the device could still give before the run took any */
 };
 
 /* Called with the device and the data open, the model not: plans, and measures the process
  * after a matrix product that makes the library take its buffers. E_CONFIG, E_DEVICE. */
 int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
                 const struct model_options *o, size_t mapped, struct err *e);
+/* Whether what must stay resident exceeds what is free. */
+bool budget_too_large(const struct budget *b);
 /* A table for people. */
 void budget_print(const struct budget *b, FILE *f);
 json_t *budget_json(const struct budget *b);

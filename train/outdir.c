@@ -73,13 +73,21 @@ static int sweep(const char *out, struct err *e)
     return rc;
 }
 
-static int refuse_foreign(const struct settings *s, struct err *e)
+static bool same_place(const char *p, const char *q)
 {
     struct stat a, b;
 
-    if (s->model && stat(s->model, &a) == 0 && stat(s->out, &b) == 0 && a.st_dev == b.st_dev &&
-        a.st_ino == b.st_ino)
+    return p && stat(p, &a) == 0 && stat(q, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+static int refuse_foreign(const struct settings *s, struct err *e)
+{
+    if (same_place(s->model, s->out))
         return err_set(e, E_USAGE, "'%s' is the base model's own folder: give another with -o",
+                       s->out);
+    if (same_place(s->data, s->out))
+        return err_set(e, E_USAGE, "'%s' is the data's own folder: give another with -o",
                        s->out);
     if (s->anew || has(s->out, "options.json"))
         return 0;

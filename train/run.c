@@ -89,6 +89,34 @@ static size_t weights_bytes(const struct weights *w)
     return sum;
 }
 
+/* Base weights that will be mapped. Those of a plan by --init are not at hand: taken to be
+ * 16-bit, as most are. */
+static size_t base_bytes(const struct run *r)
+{
+    struct tensor_spec t;
+    size_t sum = 0;
+
+    if (r->weights)
+        return weights_bytes(r->weights);
+    for (int64_t i = 0; r->s->mode > 0 && i < config_tensors(&r->config); i++) {
+        config_tensor(&r->config, i, &t);
+        sum += 2 * (size_t)t.count;
+    }
+    return sum;
+}
+
+static void warn_too_large(const struct run *r)
+{
+    size_t need = r->budget.model.total + r->budget.host;
+    char a[16], b[16];
+
+    if (budget_too_large(&r->budget))
+        log_warn("the plan takes %s, %s are free: give less --ctx or --micro%s, or more memory",
+                 fmt_bytes((double)need, a, sizeof a),
+                 fmt_bytes((double)r->budget.free, b, sizeof b),
+                 r->s->mode == 0 && !r->s->init ? ", train by --mode lora+" : "");
+}
+
 /* "dim=32 layers=2 ... xxh3=...": the sizes for people, the hash for the rest. */
 static void model_id(const struct run *r, uint64_t hash, char *id, int cap)
 {
@@ -165,8 +193,9 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0 && (rc = device_open(&r->device, s->device, (int)s->threads, e)) == 0)
         r->has_device = true;
     if (rc == 0)
-        rc = budget_make(&r->budget, &r->device, &r->config, &r->options,
-                         r->weights ? weights_bytes(r->weights) : 0, e);
+        rc = budget_make(&r->budget, &r->device, &r->config, &r->options, base_bytes(r), e);
+    if (rc == 0)
+        warn_too_large(r);
     return rc == 0 ? name_run(r, e) : rc;
 }
 

@@ -103,7 +103,7 @@ int settings_check(const struct settings *s, struct err *e)
         return err_set(e, E_USAGE, "give one of --model FOLDER and --init config.json");
     if (!s->out && !s->plan)
         return err_set(e, E_USAGE, "no folder for the results given (-o)");
-    if (s->init && s->mode > 0) {
+    if (s->init && s->mode > 0 && !s->plan) { /* a plan needs the sizes alone */
         err_set(e, E_USAGE, "--mode %s trains parts of a model that is there, --init makes one",
                 settings_mode(s->mode));
         return err_hint(e, "give --model, or --mode full");
@@ -157,7 +157,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     if (s->ctx < 0)
         s->ctx = c->context;
     if (s->attention < 0) /* the cheap pattern is for extending a model that can attend */
-        s->attention = s->init && s->group < 0 && !s->group_ratio ? ATTN_DENSE : ATTN_S2;
+        s->attention = s->init && s->mode == 0 && s->group < 0 && !s->group_ratio ? ATTN_DENSE : ATTN_S2;
     if ((rc = resolve_group(s, note, cap, e)) < 0 ||
         (rc = rope_extend(c, s->ctx, s->rope_factor, e)) < 0)
         return rc;

@@ -186,6 +186,17 @@ ok 'LoRA of nothing' is 64 'mode lora+' fresh "${out[@]}" --mode lora+
 ok 'no data' is 64 'no data given' ltrain --model "$tmp/base" "${out[@]}"
 ok 'device that is none' is 69 'warp' tune "${out[@]}2" --device warp
 ok 'results over the base' is 64 "base model's own folder" tune -o "$tmp/base/."
+over_data() {
+    lprep -q -t tests/data/tiny.model LICENSE | lpack -q -o "$tmp/set" &&
+        is 64 "data's own folder" ltrain "$tmp/set" --model "$tmp/base" -o "$tmp/set"
+}
+ok 'results over the data' over_data
+unfinished() {
+    mkdir -p "$tmp/un/checkpoints"
+    is 66 'not ended: give its command again' \
+        lmerge --model "$tmp/base" --adapter "$tmp/un" -o "$tmp/merged"
+}
+ok 'an adapter that is not there yet' unfinished
 foreign() { mkdir -p "$tmp/foreign" && echo x > "$tmp/foreign/config.json" &&
         is 73 "holds 'config.json'" tune -o "$tmp/foreign" --steps 1 &&
         [ "$(cat "$tmp/foreign/config.json")" = x ]; }
@@ -225,6 +236,14 @@ predicts() { # predicts ARGUMENT...: within a tenth
     awk -v p="$p" -v m="$m" 'BEGIN { exit !(m > 0 && p > 0.9 * m && p < 1.1 * m) }'
 }
 ok 'a plan without data' is 0 '' ltrain --model "$tmp/base" --ctx 32k --plan
+sized() { # a model that is not here, and does not fit: its sizes and no memory are enough
+    printf '{"model_type":"llama","hidden_size":8192,"intermediate_size":28672,
+        "num_hidden_layers":4000,"num_attention_heads":64,"num_key_value_heads":8,
+        "vocab_size":32000,"max_position_embeddings":4096}' > "$tmp/huge.json"
+    is 0 'the plan takes .* are free' ltrain --init "$tmp/huge.json" --mode lora+ --ctx 32k --plan &&
+        grep -q 'mode=lora+ .* factor=8' "$tmp/out" && grep -q '^free ' "$tmp/out"
+}
+ok 'a plan of sizes alone, and that they do not fit' sized
 ok 'no file is written by a plan' test ! -e "$tmp/none9"
 if [ -n "$SAN" ]; then
     for i in 1 2 3; do skip 'memory under sanitizers is not the program'\''s'; done
