@@ -153,8 +153,8 @@ static void say_split(const struct manifest_split *s)
 
     for (int64_t i = 0; i < s->n_shards; i++)
         bytes += s->shards[i].bytes;
-    log_info("%s: %" PRId64 " documents, %" PRId64 " tokens in %" PRId64 " shard%s, %s", s->name,
-             s->docs, s->tokens, s->n_shards, s->n_shards == 1 ? "" : "s",
+    log_info("%s: %" PRId64 " document%s, %" PRId64 " tokens in %" PRId64 " shard%s, %s", s->name,
+             s->docs, s->docs == 1 ? "" : "s", s->tokens, s->n_shards, s->n_shards == 1 ? "" : "s",
              fmt_bytes((double)bytes, size, sizeof size));
     for (int64_t i = 0; i < s->n_shards && s->shards[i].file[0]; i++)
         log_debug("%s: %" PRId64 " documents, %" PRId64 " tokens", s->shards[i].file,

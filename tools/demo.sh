@@ -24,7 +24,8 @@ say "1. Text: what this machine has to read"
 "$root/tools/collect_text.sh" "$out/text" "${DEMO_BYTES:-8000000}" "$@"
 
 say "2. Tokens: lprep | lpack, a tenth of the documents held out"
-printf '  $ lprep %s/text -t tokenizer.model | lpack -o %s/shards --split validation=0.1\n' "$out" "$out"
+printf '  $ lprep %s/text --utf8 replace -t %s/tokenizer.model | lpack -o %s/shards --split validation=0.1\n' \
+    "$out" "$base" "$out"
 lprep -q "$out/text" --utf8 replace -t "$base/tokenizer.model" |
     lpack -q -o "$out/shards" --split validation=0.1
 linfo "$out/shards"
