@@ -36,8 +36,10 @@ int64_t source_add(struct source_table *t, const char *name, int64_t docs, int64
             if (t->v[i].hash == h && strcmp(t->v[i].name, name) == 0)
                 break;
     if (i == t->n) {
-        if (t->n == SHARD_MAX_SOURCES)
-            return err_set(e, E_DATA, "more than %d different sources", SHARD_MAX_SOURCES);
+        if (t->n == SHARD_MAX_SOURCES) {
+            err_set(e, E_DATA, "more than %d different sources", SHARD_MAX_SOURCES);
+            return err_hint(e, "lprep --source NAME gives all documents one");
+        }
         if (t->n == t->cap) {
             int64_t cap = t->cap ? 2 * t->cap : 8;
             if (!(c = realloc(t->v, (size_t)cap * sizeof *c)))

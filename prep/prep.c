@@ -2,6 +2,7 @@
 #include "prep/prep.h"
 
 #include "base/file.h"
+#include "formats/shard.h"
 #include "formats/stream.h"
 
 #include <pthread.h>
@@ -124,38 +125,52 @@ static void *encode_docs(void *arg)
     }
 }
 
-static struct prep_source *find_source(struct prep_counts *c, const char *name, struct err *e)
+static int64_t source_place(const struct prep_counts *c, const char *name, bool *found)
 {
     int64_t lo = 0, hi = c->n_sources;
-    struct prep_source *v;
 
     while (lo < hi) {
         int64_t mid = (lo + hi) / 2;
         int order = strcmp(c->source[mid].name, name);
-        if (order == 0)
-            return &c->source[mid];
+        if ((*found = order == 0))
+            return mid;
         if (order < 0)
             lo = mid + 1;
         else
             hi = mid;
     }
+    *found = false;
+    return lo;
+}
+
+/* A shard has room for so many: the last of them stands for all that come after. */
+static struct prep_source *find_source(struct prep_counts *c, const char *name, struct err *e)
+{
+    bool found;
+    int64_t at = source_place(c, name, &found);
+    struct prep_source *v;
+
+    if (!found && c->n_sources >= SHARD_MAX_SOURCES - 1) {
+        name = "other";
+        at = source_place(c, name, &found);
+    }
+    if (found)
+        return &c->source[at];
     if (!(v = realloc(c->source, (size_t)(c->n_sources + 1) * sizeof *v))) {
         err_set(e, E_SYS, "out of memory for %lld sources", (long long)c->n_sources);
         return NULL;
     }
     c->source = v;
-    memmove(v + lo + 1, v + lo, (size_t)(c->n_sources++ - lo) * sizeof *v);
-    v[lo] = (struct prep_source){ 0 };
-    memcpy(v[lo].name, name, strlen(name) + 1);
-    return &v[lo];
+    memmove(v + at + 1, v + at, (size_t)(c->n_sources++ - at) * sizeof *v);
+    v[at] = (struct prep_source){ 0 };
+    memcpy(v[at].name, name, strlen(name) + 1);
+    return &v[at];
 }
 
-static int count(struct prep_counts *c, const struct job *j, bool text, struct err *e)
+static void count(struct prep_counts *c, struct prep_source *own, const struct job *j, bool text)
 {
-    struct prep_source *s[2] = { &c->all, find_source(c, j->doc.source, e) };
+    struct prep_source *s[2] = { &c->all, own };
 
-    if (!s[1])
-        return E_SYS;
     for (int i = 0; i < 2; i++) {
         s[i]->docs++;
         s[i]->tokens += j->tokens.n_ids;
@@ -163,7 +178,6 @@ static int count(struct prep_counts *c, const struct job *j, bool text, struct e
         s[i]->bytes += text ? (int64_t)j->bytes : j->tokens.text_bytes;
         s[i]->words += j->tokens.text_words;
     }
-    return 0;
 }
 
 struct output {
@@ -198,6 +212,7 @@ static int put(struct output *out, struct job *j, struct err *e)
 /* The caller's thread: what is next in line, as soon as it is done. */
 static int write_docs(struct line *l, struct output *out, struct prep_counts *c, struct err *e)
 {
+    struct prep_source *source;
     struct job *j;
     bool more;
     int rc = 0;
@@ -213,8 +228,13 @@ static int write_docs(struct line *l, struct output *out, struct prep_counts *c,
             break;
         if ((rc = j->rc) < 0)
             *e = j->err;
-        if (rc == 0 && (rc = put(out, j, e)) == 0)
-            rc = count(c, j, out->stream == NULL, e);
+        if (rc == 0 && !(source = find_source(c, j->doc.source, e)))
+            rc = E_SYS;
+        if (rc == 0) {
+            j->tokens.source = source->name;
+            if ((rc = put(out, j, e)) == 0)
+                count(c, source, j, out->stream == NULL);
+        }
         free((void *)j->tokens.ids);
         j->tokens = (struct token_doc){ 0 };
         j->masked = 0;

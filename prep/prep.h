@@ -10,6 +10,8 @@ struct prep_source {
     char name[DOC_SOURCE_MAX + 1];
     int64_t docs, tokens, masked, bytes, words; /* of the text that was tokenised */
 };
+/* At most as many sources as a shard holds; the documents of further ones become "other", in
+ * the token stream too. */
 struct prep_counts {
     struct prep_source all, *source; /* sorted by name */
     int64_t n_sources;
