@@ -212,6 +212,7 @@ static void test_cut_anywhere(void **state)
     static const char *const names[] = { "a.tar", "a.tar.gz", "a.tar.xz", "tar-by-another-name",
                                          "a.zip" };
     struct err e = { 0 };
+    int between = 0;
 
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
@@ -225,8 +226,16 @@ static void test_cut_anywhere(void **state)
             if (!strstr(list(at("cut"), NULL), "cut short"))
                 fail_msg("%s cut at %zu of %zu: %s", names[k], cut, n, list(at("cut"), NULL));
         }
+        /* Between members too, where only the end mark of two empty blocks is missing. */
+        for (size_t cut = 512; k == 0 && cut + 1024 < n; cut += 512)
+            if (memcmp(bytes + cut + 257, "ustar", 5) == 0) {
+                put("cut", bytes, cut);
+                assert_non_null(strstr(list(at("cut"), NULL), "cut short"));
+                between++;
+            }
         free(bytes);
     }
+    assert_true(between > 0);
 }
 
 /* After an archive that is cut comes the next file. */

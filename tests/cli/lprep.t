@@ -198,6 +198,27 @@ limits() {
         [ "$(lprep -q --text --source mine in | grep -c '"source":"mine"')" -eq 2 ]
 }
 ok '--max-docs, --min-chars, --source' limits
+many_sources() { # as many as a shard holds; the rest together, and nobody's memory grows
+    awk 'BEGIN { for (i = 0; i < 5000; i++) printf "{\"text\":\"a\",\"source\":\"s%d\"}\n", i }' > rows.jsonl
+    lprep -q -t "$model" rows.jsonl --stats stats | lpack -q > rows.shard || return 1
+    linfo --json rows.shard > rows.json
+    [ "$(grep -o '"name"' rows.json | wc -l)" -eq 4096 ] &&
+        grep -q '"name":"other","documents":905,' rows.json &&
+        grep -q '"other": {"documents": 905, ' stats
+}
+ok 'rows of 5000 sources: the last of them are "other"' many_sources
+marked() { # before JSON a byte order mark says nothing, whatever the file is called
+    printf '\xef\xbb\xbf{"text":"marked"}\n{"text":"plain"}\n' | tee marked.jsonl > marked
+    [ "$(texts marked.jsonl | wc -l)" -eq 2 ] && [ "$(texts marked | wc -l)" -eq 2 ] &&
+        texts marked | grep -q '^{"text":"marked"'
+}
+ok 'a byte order mark before JSON' marked
+printed() { # the stream names its tokenizer by name and content
+    lprep -q -t "$model" in > a.stream && linfo --json a.stream > a.json &&
+        linfo --json "$model" | grep -o '"fingerprint":"[0-9a-f]*"' > print &&
+        [ "$(wc -c < print)" -eq 49 ] && grep -qFf print a.json && grep -qF "\"tokenizer\":\"$model\"" a.json
+}
+ok 'the stream says which tokenizer it was made with' printed
 terminal() {
     script -qec "lprep -t '$model' in" typescript > /dev/null 2>&1
     [ $? -eq 64 ] && grep -q 'not for a terminal' typescript
