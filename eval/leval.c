@@ -5,6 +5,8 @@
 #include "base/plot.h"
 #include "eval/ppl.h"
 
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,10 +27,16 @@ static const char *const devices[] = { "auto", "cpu", "cuda" };
 /* An output file must be new, or with -f a regular file. */
 static int check_output(const char *path, bool force, struct err *e)
 {
+    char dir[PATH_MAX];
     struct stat st;
 
-    if (!path || stat(path, &st) < 0)
+    if (!path)
         return 0;
+    if (stat(path, &st) < 0) { /* a folder that is missing is told before the work, not after */
+        snprintf(dir, sizeof dir, "%s", path);
+        return access(dirname(dir), W_OK) == 0
+                   ? 0 : err_sys(e, E_CREATE, "cannot write '%s'", path);
+    }
     if (!S_ISREG(st.st_mode))
         return err_set(e, E_CREATE, "'%s' is not a regular file", path);
     if (force)
@@ -46,6 +54,8 @@ static int check_args(struct args *a, int operands, struct err *e)
     if (a->table) {
         if (a->file || a->ppl.model || operands == 0)
             return err_set(e, E_USAGE, "--table takes result files and no --ppl or --model");
+        if (a->by_position)
+            return err_set(e, E_USAGE, "--by-position is for --ppl, not for --table");
     } else {
         if (!a->file || !a->ppl.model) {
             err_set(e, E_USAGE, "no %s given", a->file ? "--model DIR" : "--ppl FILE");
@@ -89,17 +99,36 @@ static int columns(void)
     return 80;
 }
 
-/* The chart where it was asked for: into out, to the file, or both. */
-static int put_charts(const struct args *a, struct buf *out, const struct result *r, int64_t n,
-                      bool text, struct err *e)
+static int deliver(const struct args *a, const struct buf *out, struct err *e)
+{
+    if (a->out)
+        return file_replace(a->out, out->p, out->len, e);
+    if (fwrite(out->p, 1, out->len, stdout) != out->len || fflush(stdout) != 0)
+        return err_sys(e, E_IO, "cannot write standard output");
+    return 0;
+}
+
+/* Table or JSON, with a chart below where one was asked for, then the plot: what took hours to
+ * measure is out before anything to do with drawing can fail. */
+static int put_results(const struct args *a, struct buf *out, const struct result *r, int64_t n,
+                       bool text, struct err *e)
 {
     struct result_chart h = { a->title, a->by_position, plot_utf8(),
                               !a->out && log_colour(STDOUT_FILENO), columns() };
+    struct err why = { 0 };
     int rc = 0;
 
-    if (text && (rc = buf_add(out, "\n", 1, e)) == 0)
-        rc = results_chart(out, NULL, &h, r, n, e);
-    if (rc == 0 && a->plot && (rc = results_chart(NULL, a->plot, &h, r, n, e)) == 0)
+    if (text && (rc = buf_add(out, "\n", 1, &why)) == 0)
+        rc = results_chart(out, NULL, &h, r, n, &why);
+    if (rc == E_DATA) { /* perplexities that are all infinite leave nothing to draw */
+        if (a->chart)
+            log_warn("%s", why.msg);
+    } else if (rc < 0) {
+        *e = why;
+        return rc;
+    }
+    if ((rc = deliver(a, out, e)) == 0 && a->plot &&
+        (rc = results_chart(NULL, a->plot, &h, r, n, e)) == 0)
         log_info("plot written to '%s'", a->plot);
     return rc;
 }
@@ -112,7 +141,7 @@ static int run_ppl(struct args *a, struct buf *out, struct err *e)
     if (rc == 0)
         rc = a->json ? result_json(out, r, e) : result_table(out, r, a->by_position, e);
     if (rc == 0)
-        rc = put_charts(a, out, r, 1, a->chart && !a->json, e);
+        rc = put_results(a, out, r, 1, a->chart && !a->json, e);
     free(r);
     return rc;
 }
@@ -120,7 +149,6 @@ static int run_ppl(struct args *a, struct buf *out, struct err *e)
 static int run_table(const struct args *a, char **file, int n, struct buf *out, struct err *e)
 {
     struct result *r = calloc((size_t)n, sizeof *r);
-    struct err why = { 0 };
     int rc = r ? 0 : err_set(e, E_SYS, "out of memory");
 
     for (int k = 0; k < n && rc == 0; k++) {
@@ -136,26 +164,10 @@ static int run_table(const struct args *a, char **file, int n, struct buf *out, 
     }
     if (rc == 0)
         rc = a->json ? results_json(out, r, n, e) : results_table(out, r, n, e);
-    if (rc == 0 && a->by_position) {
-        rc = err_set(e, E_USAGE, "--by-position is for --ppl, not for --table");
-    } else if (rc == 0 && (rc = put_charts(a, out, r, n, !a->json && !a->quiet, &why)) < 0) {
-        /* Perplexities that are all infinite leave a table, but nothing to draw. */
-        if (rc == E_DATA && !a->plot)
-            rc = 0;
-        else if (e)
-            *e = why;
-    }
+    if (rc == 0)
+        rc = put_results(a, out, r, n, !a->json && !a->quiet, e);
     free(r);
     return rc;
-}
-
-static int deliver(const struct args *a, const struct buf *out, struct err *e)
-{
-    if (a->out)
-        return file_replace(a->out, out->p, out->len, e);
-    if (fwrite(out->p, 1, out->len, stdout) != out->len)
-        return err_sys(e, E_IO, "cannot write standard output");
-    return 0;
 }
 
 static int run(struct args *a, char **operand, int n, struct err *e)
@@ -171,8 +183,6 @@ static int run(struct args *a, char **operand, int n, struct err *e)
     a->ppl.threads = (int)a->threads;
     if (rc == 0)
         rc = a->table ? run_table(a, operand, n, &out, e) : run_ppl(a, &out, e);
-    if (rc == 0)
-        rc = deliver(a, &out, e);
     buf_free(&out);
     return rc;
 }

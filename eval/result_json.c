@@ -219,7 +219,8 @@ int result_read(struct result *r, const char *path, struct err *e)
 
     memset(r, 0, sizeof *r);
     if ((rc = js_load(&o, path, FILE_MAX_BYTES, e)) < 0)
-        return rc;
+        return rc == E_DATA ? err_hint(e, "results are what 'leval --ppl ... --json' writes")
+                            : rc;
     rc = read_fields(r, &o, e);
     js_free(&o);
     return rc;

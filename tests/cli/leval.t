@@ -87,6 +87,14 @@ ok "no gnuplot: the package is named" says 71 gnuplot-nox \
     env PATH="$(dirname "$(command -v leval)"):/nonexistent" \
     leval --ppl "$tmp/ids.bin" --model $model --plot "$tmp/new.png"
 [ ! -e "$tmp/new.png" ] || rm "$tmp/new.png"
+no_plot() { # a plot that fails takes nothing with it
+    mkdir -p "$tmp/bin" && printf '#!/bin/sh\n[ $# = 1 ] && [ "$1" = --version ]\n' > "$tmp/bin/gnuplot" &&
+        chmod +x "$tmp/bin/gnuplot"
+    PATH=$tmp/bin:$PATH score --plot "$tmp/new.png" > "$tmp/t" 2> "$tmp/err"
+    [ $? = 71 ] && grep -q '^protocol  longlora' "$tmp/t" && [ ! -e "$tmp/new.png" ]
+}
+ok "a plot that fails: the table is out" no_plot
+ok "a plot into no folder: told at once" says 73 "nowhere/p.png" score --plot "$tmp/nowhere/p.png"
 
 ok "no such data" says 66 "absent" leval -q --ppl "$tmp/absent" --model $model
 ok "no such model" says 66 "absent" leval -q --ppl "$tmp/ids.bin" --model "$tmp/absent"
@@ -95,6 +103,7 @@ ok "a context that is no number" says 64 "8x" score --ctx 16,8x
 ok "a context of one token" says 64 "--ctx 1" score --ctx 1
 ok "a factor that is none" says 64 "--rope-factor" score --rope-factor 0.5
 ok "a plot without a known ending" says 64 ".png" score --plot "$tmp/p.gif"
+ok "a result that is none" says 65 "--json" leval --table "$tmp/ids.bin"
 ok "two modes at once" says 64 "--table" score --table
 ok "too few tokens for a window" says 65 "--protocol nonoverlap" score --ctx 512
 ok "a step that skips tokens" says 78 "--step" score --protocol stride --step 16
