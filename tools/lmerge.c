@@ -105,7 +105,7 @@ int main(int argc, char **argv)
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGHUP, &act, NULL);
     if ((rc = check_options(&o, rc, argv, &e)) == 0 && (rc = merge_run(&o, &r, &e)) == 0 &&
-        !quiet)
+        (json || !quiet))
         json ? print_json(&o, &r) : print_text(&o, &r);
     if (stop && rc < 0) {
         log_warn("stopped, nothing written");

@@ -61,7 +61,7 @@ ok 'both forms of RoPE' eval 'has "$tmp/w/m/config.json" "\"rope_theta\": 10000.
 ok 'a name with a slash at the end' eval 'merge -q -o "$tmp/w/s/" && diff -r "$tmp/w/m" "$tmp/w/s"'
 ok 'any number of threads, the same bytes' eval 'merge -q --threads 3 -o "$tmp/w/t" &&
     diff -r "$tmp/w/m" "$tmp/w/t"'
-ok 'JSON on request' eval 'merge --json -o "$tmp/w/j" > "$tmp/said" && [ "$(wc -l < "$tmp/said")" -eq 1 ] &&
+ok 'JSON on request' eval 'merge --json -q -o "$tmp/w/j" > "$tmp/said" && [ "$(wc -l < "$tmp/said")" -eq 1 ] &&
     has "$tmp/said" "\"merged\":8,\"replaced\":6,\"copied\":7,\"untied\":false"'
 ok 'several files and an index' eval 'merge --shard-size 8k -o "$tmp/w/i" > "$tmp/said" &&
     has "$tmp/said" "in 5 files" && has "$tmp/w/i/model.safetensors.index.json" "\"total_size\": 31040" &&
