@@ -89,9 +89,14 @@ static int refuse_foreign(const struct settings *s, struct err *e)
     if (same_place(s->data, s->out))
         return err_set(e, E_USAGE, "'%s' is the data's own folder: give another with -o",
                        s->out);
-    if (s->anew || has(s->out, "options.json"))
+    if (has(s->out, "options.json"))
         return 0;
-    for (int i = FIRST_RESULT; i <= LAST_RESULT; i++)
+    if (has(s->out, "checkpoints")) { /* a run's options come before them, and go after them */
+        err_set(e, E_CREATE, "'%s' holds 'checkpoints', which no run of ltrain left there",
+                s->out);
+        return err_hint(e, "give another folder with -o");
+    }
+    for (int i = FIRST_RESULT; i <= LAST_RESULT && !s->anew; i++)
         if (has(s->out, ours[i])) {
             err_set(e, E_CREATE, "'%s' holds '%s', which no run of ltrain left there", s->out,
                     ours[i]);

@@ -201,6 +201,30 @@ foreign() { mkdir -p "$tmp/foreign" && echo x > "$tmp/foreign/config.json" &&
         is 73 "holds 'config.json'" tune -o "$tmp/foreign" --steps 1 &&
         [ "$(cat "$tmp/foreign/config.json")" = x ]; }
 ok 'results over a model of others' foreign
+others() { # -f or not
+    mkdir -p "$tmp/others/checkpoints/step-00000007" && echo x > "$tmp/others/checkpoints/step-00000007/x" &&
+        is 73 "holds 'checkpoints'" tune -o "$tmp/others" --steps 1 &&
+        is 73 "holds 'checkpoints'" tune -f -o "$tmp/others" --steps 1 &&
+        [ "$(cat "$tmp/others/checkpoints/step-00000007/x")" = x ]
+}
+ok 'checkpoints of others are not removed' others
+other_tokenizer() {
+    cp -r "$tmp/base" "$tmp/named" && cp tests/data/tiny.model "$tmp/named/tokenizer.model" &&
+        lprep -q README.md ARCHITECTURE.md -t tests/fuzz/seeds/tokenizer/unigram.model | lpack -q > "$tmp/uni.shard" &&
+        lprep -q README.md ARCHITECTURE.md -t tests/data/tiny.model | lpack -q > "$tmp/bpe.shard" || return 1
+    one=(--model "$tmp/named" --batch 1 --steps 1)
+    is 78 'made with another tokenizer' ltrain "$tmp/uni.shard" "${one[@]}" -o "$tmp/t1" &&
+        [ ! -e "$tmp/t1/options.json" ] &&
+        is 0 '' ltrain "$tmp/uni.shard" "${one[@]}" -o "$tmp/t2" --any-tokenizer &&
+        is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3"
+}
+ok 'data of another tokenizer are refused' other_tokenizer
+left_over() { # what a killed writer left beside the results goes; other files stay
+    touch "$tmp/t3/adapter_model.safetensors.tmp123" "$tmp/t3/config.json.tmp9" "$tmp/t3/config.json.tmpx"
+    is 0 'complete already' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3" &&
+        [ "$(cd "$tmp/t3" && echo *.tmp*)" = config.json.tmpx ]
+}
+ok 'what killed writers left is removed' left_over
 ok 'metrics over notes' is 73 'not a metrics log' tune "${out[@]}3" --metrics "$c"
 ids_beyond() { printf '\x00\x00\xff\xff%.0s' $(seq 200) > "$tmp/big.bin" &&
         is 65 '65535' ltrain "$tmp/big.bin" --model "$tmp/base" "${out[@]}4"; }
