@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define MAX_EXTRA ((uint32_t)2 << 20)   /* Unicode has 1,112,064 characters */
-#define MAX_PAIRS ((size_t)16 << 20)    /* Llama 2: 61,249 */
-#define MAX_STEPS ((uint64_t)1 << 29)   /* of tries walked for the pairs; Llama 2: 0.4 M */
+#define MAX_PAIRS ((size_t)4 << 20)     /* Llama 2: 61,249; Gemma 2: 514,906 */
+#define MAX_STEPS ((uint64_t)1 << 27)   /* bytes of pieces looked up for the pairs */
 #define MAX_PROBES 4096                 /* of a table: more is no vocabulary but an attack */
 
 static bool is_text(const struct spm *m, int64_t id)

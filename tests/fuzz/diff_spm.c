@@ -3,6 +3,7 @@
 #include "formats/spm.h"
 #include "formats/splib.h"
 #include "formats/spmodel.h"
+#include "tests/spmrandom.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -192,19 +193,58 @@ static void load(struct pair *p, const char *path)
     free(bytes);
 }
 
-/* usage: diff_spm SECONDS SEED MODEL...; ends at the first difference. */
+/* A small model made at random, and 200 texts for it. */
+static int64_t random_model(struct spm_cache *c, char *text, int64_t *models, int64_t *text_bytes)
+{
+    static struct buf bytes;
+    uint64_t seed = state;
+    struct pair p = { .path = "a random model" };
+    struct err ours = { 0 }, theirs = { 0 };
+    struct spmodel check;
+    int a, b;
+
+    dice(2);
+    make_random_model(&bytes, &seed);
+    a = spm_parse(&p.ours, bytes.p, bytes.len, p.path, &ours);
+    b = spmodel_check(&check, bytes.p, bytes.len, &theirs);
+    if (b == 0)
+        b = splib_parse(&p.theirs, bytes.p, bytes.len, &theirs);
+    if ((a < 0) != (b < 0)) {
+        fprintf(stderr, "diff_spm: one refuses: ours '%s', theirs '%s'\n", ours.msg, theirs.msg);
+        exit(1);
+    }
+    if (a < 0)
+        return 0;
+    for (int k = 0; k < 200; k++) {
+        size_t n = random_text(&seed, text, k < 150 ? 40 : 400);
+        char *exact = malloc(n + !n);
+
+        memcpy(exact, text, n);
+        compare(&p, c, exact, n);
+        free(exact);
+        *text_bytes += (int64_t)n;
+    }
+    ++*models;
+    spm_free(p.ours);
+    splib_free(p.theirs);
+    return 200;
+}
+
+/* usage: diff_spm SECONDS SEED [MODEL...]; random models and texts, and random texts for the
+ * models named; ends at the first difference. */
 int main(int argc, char **argv)
 {
     static struct pair pairs[MAX_MODELS];
     static char text[MAX_TEXT_BYTES];
     struct spm_cache *c[MAX_MODELS];
+    struct spm_cache *spare;
     int n_pairs = argc - 3;
-    int64_t count = 0, bytes = 0;
+    int64_t count = 0, bytes = 0, models = n_pairs;
     time_t end;
     struct err e = { 0 };
 
-    if (n_pairs < 1 || n_pairs > MAX_MODELS) {
-        fprintf(stderr, "usage: diff_spm SECONDS SEED MODEL...\n");
+    if (n_pairs < 0 || n_pairs > MAX_MODELS) {
+        fprintf(stderr, "usage: diff_spm SECONDS SEED [MODEL...]\n");
         return 64;
     }
     state = strtoull(argv[2], NULL, 10) * 2 + 1;
@@ -213,8 +253,12 @@ int main(int argc, char **argv)
         if (spm_cache_open(&c[i], &e) < 0)
             return 71;
     }
-    for (end = time(NULL) + atol(argv[1]); time(NULL) < end;)
-        for (int k = 0; k < 100; k++, count++) {
+    if (spm_cache_open(&spare, &e) < 0)
+        return 71;
+    for (end = time(NULL) + atol(argv[1]); time(NULL) < end;) {
+        for (int k = 0; k < 4; k++)
+            count += random_model(spare, text, &models, &bytes);
+        for (int k = 0; k < 100 && n_pairs; k++, count++) {
             uint32_t i = dice((uint32_t)n_pairs);
             size_t n = make_text(pairs[i].ours, text);
             char *exact = malloc(n + !n); /* so that a byte too many is seen */
@@ -224,7 +268,14 @@ int main(int argc, char **argv)
             free(exact);
             bytes += (int64_t)n;
         }
-    printf("diff_spm: %" PRId64 " texts, %" PRId64 " bytes, %d models, no difference\n", count,
-           bytes, n_pairs);
+    }
+    printf("diff_spm: %" PRId64 " texts, %" PRId64 " bytes, %" PRId64 " models, no "
+           "difference\n", count, bytes, models);
+    for (int i = 0; i < n_pairs; i++) {
+        spm_free(pairs[i].ours);
+        splib_free(pairs[i].theirs);
+        spm_cache_close(c[i]);
+    }
+    spm_cache_close(spare);
     return 0;
 }
