@@ -255,6 +255,63 @@ static void test_what_is_not_finite_changes_nothing(void **state)
     close_bench(&b);
 }
 
+/* Moments are corrected for the updates made, not the steps: the first moves each weight that
+ * has a gradient by the whole rate, though a step before it was skipped. */
+static void test_a_skipped_step_is_no_update(void **state)
+{
+    struct bench b;
+    struct step_result r;
+    const struct trained *t;
+    double most = 0;
+    float *w;
+
+    (void)state;
+    open_bench(&b, 4, 4, 0);
+    real_squares = b.d.sum_squares;
+    b.d.sum_squares = bad_squares;
+    spoil_squares = 1;
+    step(&b, &r);
+    spoil_squares = 0;
+    t = model_trained(b.t.m);
+    w = copy_of(t->w, t->n);
+    step(&b, &r);
+    for (int64_t i = 0; i < t->n; i++)
+        most = fmax(most, fabs((double)t->w[i] - w[i]));
+    assert_float_equal(most, r.lr, 0.01 * r.lr);
+    free(w);
+    close_bench(&b);
+}
+
+/* Held-out loss is by dense attention, whatever the training's. */
+static void test_validation_is_dense(void **state)
+{
+    struct bench b;
+    struct err e = { 0 };
+    double loss = 0, nll[2] = { 0, 0 };
+    int64_t scored = 0, n;
+
+    (void)state;
+    open_bench(&b, 4, 4, 0);
+    b.s.lr = 1e-2;
+    for (int i = 0; i < 5; i++) { /* away from weights for which all attention is alike */
+        struct step_result r;
+        step(&b, &r);
+    }
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(rows_load(&b.t.rows, i, b.t.data, i, &scored, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        struct batch four = { .n_seqs = 4, .len = CTX, .ids = b.t.rows.ids,
+                              .targets = b.t.rows.targets, .seg = &b.t.seg };
+        assert_int_equal(segments_build(&b.t.seg, i ? ATTN_S2 : ATTN_DENSE, 4, CTX, CTX / 4,
+                                        NULL, 0, &e), 0);
+        assert_int_equal(model_forward(b.t.m, &four, &nll[i], &n, &e), 0);
+    }
+    assert_int_equal(update_validate(&b.t, b.t.data, 4, &loss, &e), 0);
+    assert_true(loss == nll[0] / (double)scored);
+    assert_true(nll[0] != nll[1]);
+    close_bench(&b);
+}
+
 static void test_state_comes_back_bit_for_bit(void **state)
 {
     char *root = path_join(dir, "state"), *folder = path_join(root, "step-00000003");
@@ -347,6 +404,8 @@ int main(void)
         cmocka_unit_test(test_loss_is_the_mean_over_all_scored_tokens),
         cmocka_unit_test(test_clipping_bounds_the_first_moment),
         cmocka_unit_test(test_what_is_not_finite_changes_nothing),
+        cmocka_unit_test(test_a_skipped_step_is_no_update),
+        cmocka_unit_test(test_validation_is_dense),
         cmocka_unit_test(test_state_comes_back_bit_for_bit),
         cmocka_unit_test(test_decay_spares_norms),
     };
