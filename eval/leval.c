@@ -193,9 +193,9 @@ int main(int argc, char **argv)
     const struct opt opts[] = {
         OPT_HEADING("what to measure"),
         { 0, "ppl", "FILE", OPT_STR, &a.file, 0, 0, "shards, raw u16 ids, or text; - is text" },
-        { 0, "model", "DIR", OPT_STR, &a.ppl.model, 0, 0, "model folder (Hugging Face)" },
-        { 0, "adapter", "DIR", OPT_STR, &a.ppl.adapter, 0, 0, "LoRA adapter for it (PEFT)" },
-        { 0, "ctx", "LIST", OPT_STR, &a.ctx, 0, 0, "contexts, 8k,16k [the model's own]" },
+        { 'm', "model", "DIR", OPT_STR, &a.ppl.model, 0, 0, "model folder (Hugging Face)" },
+        { 'a', "adapter", "DIR", OPT_STR, &a.ppl.adapter, 0, 0, "LoRA adapter for it (PEFT)" },
+        { 'c', "ctx", "LIST", OPT_STR, &a.ctx, 0, 0, "contexts, 8k,16k [the model's own]" },
         { 0, "protocol", "longlora|stride|nonoverlap", OPT_ENUM, &a.protocol, 0, 0,
           "how windows are laid and averaged [longlora]" },
         { 0, "step", "N", OPT_TOKENS, &a.ppl.step, 1, 0x1p31,

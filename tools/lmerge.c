@@ -78,7 +78,7 @@ int main(int argc, char **argv)
           "type of the merged weights [keep: each as it is]" },
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
           "largest file of weights [4g]" },
-        { 0, "threads", "N", OPT_I64, &threads, 0, 1024, "threads, 0 for all [0]" },
+        { 'j', "threads", "N", OPT_I64, &threads, 0, 1024, "threads, 0 for all [0]" },
         { 0, "json", NULL, OPT_FLAG, &json, 0, 0, "print the summary as JSON" },
         { 'q', "quiet", NULL, OPT_FLAG, &quiet, 0, 0, "print nothing but errors" },
         { 'v', "verbose", NULL, OPT_FLAG, &verbose, 0, 0, "say more" },
