@@ -191,7 +191,9 @@ static int score_all(struct job *j, struct err *e)
             tell(&t, &j->r->row[i]);
         log_progress_end();
     }
-    return rc < 0 ? err_within(e, "'%s'", j->o->data.path) : 0;
+    if (rc < 0 && *e->msg != '\'') /* the data name themselves, the arithmetic does not */
+        err_within(e, "'%s'", j->o->data.path);
+    return rc;
 }
 
 static void describe(struct job *j)

@@ -210,6 +210,14 @@ static int begin(struct lister *l, const struct token_info *info, struct err *e)
     return l->o->docs || l->o->ids ? 0 : open_tokenizer(l, e);
 }
 
+static int no_document(const struct lister *l, int64_t n, struct err *e)
+{
+    if (n == 0)
+        return err_set(e, E_USAGE, "'%s' holds no documents at all", l->path);
+    return err_set(e, E_USAGE, "'%s' has no document %lld, only 0 to %lld", l->path,
+                   (long long)l->o->doc, (long long)n - 1);
+}
+
 static int from_dataset(struct lister *l, struct err *e)
 {
     struct dataset *set;
@@ -228,8 +236,7 @@ static int from_dataset(struct lister *l, struct err *e)
             rc = show(l, &d, e);
         }
     if (rc == 0 && l->o->doc >= 0 && !l->found)
-        rc = err_set(e, E_USAGE, "'%s' has no document %lld, only 0 to %lld", l->path,
-                     (long long)l->o->doc, (long long)dataset_docs(set) - 1);
+        rc = no_document(l, dataset_docs(set), e);
     dataset_close(set);
     return rc;
 }
@@ -254,8 +261,7 @@ static int from_stream(struct lister *l, struct err *e)
         rc = show(l, &d, e);
     }
     if (rc == 0 && l->o->doc >= 0 && !l->found)
-        rc = err_set(e, E_USAGE, "'%s' has no document %lld, only 0 to %lld", l->path,
-                     (long long)l->o->doc, (long long)n - 1);
+        rc = no_document(l, n, e);
     stream_close(r);
     if (!from_stdin)
         close(fd);

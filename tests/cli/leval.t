@@ -106,6 +106,9 @@ ok "a plot without a known ending" says 64 ".png" score --plot "$tmp/p.gif"
 ok "a result that is none" says 65 "--json" leval --table "$tmp/ids.bin"
 ok "two modes at once" says 64 "--table" score --table
 ok "too few tokens for a window" says 65 "--protocol nonoverlap" score --ctx 512
+printf '\x01\x00\x00\x01%.0s' $(seq 40) > "$tmp/high.bin"
+ok "an id above the vocabulary, its file named once" says 65 "leval: '$tmp/high.bin': token 1 is" \
+    leval -q --ppl "$tmp/high.bin" --form raw --model $model --ctx 8
 ok "a step that skips tokens" says 78 "--step" score --protocol stride --step 16
 printf '\x30\x00%.0s' $(seq 40) > "$tmp/big.bin"
 ok "ids beyond the vocabulary" says 65 "big.bin" \

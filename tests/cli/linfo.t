@@ -105,6 +105,8 @@ ok 'a path that is not there' ends 66 'cannot open' linfo "$tmp/none"
 ok 'of no known form' ends 65 'no known form' linfo tests/data/tiny.txt
 ok 'an empty folder' eval 'mkdir "$tmp/empty" && ends 65 "no known form" linfo "$tmp/empty"'
 ok 'raw ids of odd length' eval 'printf abc > "$tmp/odd" && ends 65 odd linfo --raw "$tmp/odd"'
+lprep -q -t $tok /dev/null > "$tmp/none.stream" 2> /dev/null
+ok 'no document at all' ends 64 'no documents at all' linfo --doc 0 -t $tok "$tmp/none.stream"
 ok 'no such document' ends 64 'no document 3, only 0 to 2' linfo --doc 3 -t $tok "$tmp/shards"
 ok 'no such document in a stream' ends 64 'no document 9' linfo --doc 9 -t $tok "$tmp/s.stream"
 ok 'no such split' ends 78 "no split 'test'" linfo --ids -s test "$tmp/shards"
