@@ -77,7 +77,7 @@ static int decode(const struct spm *m, const int32_t *ids, int64_t n, struct buf
         if (kind == PIECE_CONTROL)
             continue;
         if (kind == PIECE_UNKNOWN) {
-            rc = buf_add(out, m->unk_surface.p, m->unk_surface.n, e);
+            rc = buf_add(out, m->unk_surface, strlen(m->unk_surface), e);
             continue;
         }
         if (at_start && strips && piece->n >= 3 && memcmp(piece->p, SPACE_MARK, 3) == 0) {
@@ -100,6 +100,8 @@ int spm_decode(const struct spm *m, const int32_t *ids, int64_t n, struct buf *o
         if (ids[i] < 0 || ids[i] >= m->vocab)
             return err_set(e, E_DATA, "token id %d at %lld is outside the vocabulary of %lld",
                            (int)ids[i], (long long)i, (long long)m->vocab);
+    if (n == 0)
+        return 0;
     if (!m->denorm.trie) {
         rc = decode(m, ids, n, out, e);
     } else {

@@ -94,15 +94,14 @@ struct spm {
     bool byte_fallback;
     int32_t unk, bos, eos;
     int32_t byte_id[256];
-    char *bytes; /* the model's file: what the strings point into */
-    char *text;  /* the pieces, each with a NUL after it */
+    char *text; /* the pieces, each with a NUL after it */
     size_t text_len;
     struct spm_string *piece; /* value: the id that PieceToId gives for the text */
     size_t piece_cap;
     float *score;
     unsigned char *kind; /* enum spmodel_type */
     uint32_t *order;     /* ids by text; of two of one text, the reserved one first */
-    struct spm_string unk_surface;
+    char *unk_surface;          /* what decoding puts for unk */
     float min_score, max_score; /* unigram */
     struct spm_trie trie;       /* normal, user-defined and unused pieces */
     struct spm_trie user;       /* user-defined symbols */

@@ -51,7 +51,7 @@ static int bad_piece(const struct spm *m, const char *what, struct err *e)
     return err_set(e, E_DATA, "piece %lld: %s", (long long)m->vocab, what);
 }
 
-/* A spmodel_piece_fn. The text goes into the model's own copy of the file. */
+/* A spmodel_piece_fn. */
 static int take_piece(void *ctx, const char *text, size_t n, float score,
                       enum spmodel_type type, struct err *e)
 {
@@ -216,20 +216,17 @@ static int read_model(struct spm *m, const void *bytes, size_t n, struct err *e)
 
     m->unk = m->bos = m->eos = -1;
     memset(m->byte_id, 0xFF, sizeof m->byte_id);
-    m->bytes = malloc(n + !n);
     m->text = malloc(n + 1); /* a piece of k bytes takes k + 4 of the file, k + 1 here */
-    if (!m->bytes || !m->text)
+    if (!m->text)
         return err_set(e, E_SYS, "out of memory for a model of %zu bytes", n);
-    memcpy(m->bytes, bytes, n);
-    if ((rc = spmodel_read(&spec, m->bytes, n, take_piece, m, e)) < 0)
+    if ((rc = spmodel_read(&spec, bytes, n, take_piece, m, e)) < 0)
         return rc;
     m->type = spec.type;
     m->byte_fallback = spec.byte_fallback;
-    m->unk_surface = (struct spm_string){ " \xE2\x81\x87 ", 5, 0 };
-    if (spec.unk_surface.p)
-        m->unk_surface = (struct spm_string){
-            spec.unk_surface.p, (uint32_t)strnlen(spec.unk_surface.p, spec.unk_surface.n), 0
-        };
+    m->unk_surface = spec.unk_surface.p ? strndup(spec.unk_surface.p, spec.unk_surface.n)
+                                        : strdup(" \xE2\x81\x87 ");
+    if (!m->unk_surface)
+        return err_set(e, E_SYS, "out of memory");
     if (m->unk < 0)
         return err_set(e, E_DATA, "no piece of type unknown");
     if ((rc = check_bytes(m, e)) < 0 || (rc = sort_pieces(m, e)) < 0)
@@ -272,8 +269,8 @@ void spm_free(struct spm *m)
 {
     if (!m)
         return;
-    free(m->bytes);
     free(m->text);
+    free(m->unk_surface);
     free(m->piece);
     free(m->score);
     free(m->kind);

@@ -84,17 +84,6 @@ static int wrong(const char *what, struct err *e)
     return err_set(e, E_DATA, "not a SentencePiece model: %s", what);
 }
 
-static void note_piece(struct spmodel *m, const struct field *f, uint64_t type)
-{
-    static const unsigned char space[3] = { 0xE2, 0x96, 0x81 };
-
-    if (type == 1 && f->n == 3 && memcmp(f->p, space, 3) == 0)
-        m->space_piece = true;
-    for (size_t i = 1; i + 3 <= f->n; i++)
-        if (memcmp(f->p + i, space, 3) == 0)
-            m->before_space[f->p[i - 1]] = true;
-}
-
 struct visitor {
     spmodel_piece_fn *fn; /* NULL: nobody wants to see the pieces */
     void *ctx;
@@ -132,7 +121,6 @@ static int check_piece(struct spmodel *m, const struct field *outer, const struc
                        (long long)m->pieces, (unsigned long long)type, (double)score);
     if (++m->pieces > SPMODEL_MAX_PIECES)
         return wrong("too many pieces", e);
-    note_piece(m, &text, type);
     return v->fn ? v->fn(v->ctx, (const char *)text.p, text.n, score, (enum spmodel_type)type, e)
                  : 0;
 }
@@ -311,12 +299,4 @@ int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_f
 int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e)
 {
     return spmodel_read(m, bytes, n, NULL, NULL, e);
-}
-
-bool spmodel_cuts_at_spaces(const struct spmodel *m)
-{
-    const struct spmodel_norm *norm = &m->norm[SPMODEL_ENCODES];
-
-    return m->type == 2 && norm->dummy_prefix && !norm->strip_spaces && norm->escape_spaces &&
-           !m->space_is_suffix && !norm->units && m->byte_fallback && m->space_piece;
 }

@@ -1,4 +1,4 @@
-/* formats/spmodel.h - checks a SentencePiece model file before the library sees it. */
+/* formats/spmodel.h - reads and checks a SentencePiece model file. */
 #ifndef FORMATS_SPMODEL_H
 #define FORMATS_SPMODEL_H
 #include "base/err.h"
@@ -8,7 +8,7 @@
 C_BEGIN
 
 /* libsentencepiece trusts what it loads: trie offsets, string pools, recursion by piece length
- * (issues 1263, 1265, 1267, 1269 there). So the protobuf is walked here first. */
+ * (issues 1263, 1265, 1267, 1269 there). So the protobuf is walked here, for it and for us. */
 #define SPMODEL_MAX_BYTES ((size_t)64 << 20)
 #define SPMODEL_MAX_PIECES ((int64_t)4 << 20)
 #define SPMODEL_MAX_PIECE_BYTES 4096
@@ -40,8 +40,6 @@ struct spmodel {
     bool byte_fallback, space_is_suffix;
     struct spmodel_norm norm[2];
     struct spmodel_text names[SPMODEL_NAMES], unk_surface;
-    bool space_piece;       /* U+2581 alone is a normal piece */
-    bool before_space[256]; /* some piece has this byte right before U+2581 */
 };
 
 enum spmodel_type { /* of a piece */
@@ -60,11 +58,6 @@ int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e)
 /* The same, and hands over every piece; m then points into bytes. */
 int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn, void *ctx,
                  struct err *e);
-
-/* True when text may be cut before any space whose byte before is ASCII, no space and not in
- * before_space, each later part encoded alone without that space (the dummy prefix stands for
- * it), and the ids joined: no merge can cross such a cut. BPE with an identity normaliser. */
-bool spmodel_cuts_at_spaces(const struct spmodel *m);
 
 C_END
 #endif

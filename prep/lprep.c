@@ -12,7 +12,7 @@
 struct args {
     const char *tokenizer, *stats;
     bool quiet, verbose;
-    int format, on_error, utf8, prompt;
+    int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
     struct opt_list include;
     struct prep_opts prep;
@@ -168,6 +168,10 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
         return rc;
     if (a->tokenizer && !o->text && (rc = tokenizer_open(&t, a->tokenizer, e)) < 0)
         return rc;
+    if (t && a->engine == 1 && (rc = tokenizer_use(t, TOKENIZER_SENTENCEPIECE, e)) < 0) {
+        tokenizer_close(t);
+        return rc;
+    }
     if (n == 0)
         log_debug("reading standard input");
     rc = prep_run(operands, n, o, t, STDOUT_FILENO, "standard output", &c, e);
@@ -214,6 +218,8 @@ int main(int argc, char **argv)
         { 0, "no-eos", NULL, OPT_FLAG, &a.prep.no_eos, 0, 0, "do not end documents with EOS" },
         { 0, "prompt", "llama2|alpaca", OPT_ENUM, &a.prompt, 0, 0,
           "template of instructions [llama2]" },
+        { 0, "engine", "own|sentencepiece", OPT_ENUM, &a.engine, 0, 0,
+          "who makes the tokens, which are the same [own]" },
         OPT_HEADING("running"),
         { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024,
           "threads that tokenise, 0: as many as processors [0]" },

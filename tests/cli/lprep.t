@@ -110,6 +110,12 @@ eos() { # every document ends with EOS, and begins with BOS when asked to
 }
 ok '--no-eos and --add-bos: a token less, a token more' eos
 
+engines() { # the token streams of the two engines do not differ in a bit
+    diff <(lprep -q -t "$model" many.jsonl in | sha256sum) \
+        <(lprep -q -t "$model" --engine sentencepiece many.jsonl in | sha256sum)
+}
+ok '--engine sentencepiece: the same bytes' engines
+
 ok 'no tokenizer: 64' fails 64 'tokenizer.model' in
 ok 'a tokenizer that is none: 65' fails 65 "'$root/README.md': not a SentencePiece model" \
     -t "$root/README.md" in
