@@ -78,6 +78,12 @@ FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(B)/fuzz/replay_%: $(B)/tests/fuzz/%.c.o $(B)/tests/fuzz/replay.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS)
+# Our tokenizer against libsentencepiece: $(B)/fuzz/diff_spm SECONDS SEED [MODEL...]
+$(B)/fuzz/diff_%: $(B)/tests/fuzz/diff_%.c.o $(B)/liblonglora.a
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+diff: $(B)/fuzz/diff_spm
+	$< $(or $(FUZZ_S),60) $$(date +%s) $(MODELS)
 replays: $(FUZZERS:%=$(B)/fuzz/replay_%)
 
 check: all tests replays pages
@@ -144,7 +150,7 @@ uninstall:
 
 clean:
 	rm -rf build
-.PHONY: all tests replays pages check clean fuzz fuzzcc bench man completion install uninstall
+.PHONY: all tests replays pages check clean diff fuzz fuzzcc bench man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))
