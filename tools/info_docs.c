@@ -162,6 +162,20 @@ static int open_tokenizer(struct lister *l, struct err *e)
     return rc;
 }
 
+/* The text as a JSON string on one line. */
+static int print_quoted(const struct lister *l, const char *text, size_t n, struct err *e)
+{
+    json_t *j = json_stringn(text, n);
+    char *line = j ? json_dumps(j, JSON_ENCODE_ANY) : NULL;
+
+    if (line)
+        fprintf(l->f, "%s\n", line);
+    free(line);
+    json_decref(j);
+    return line ? 0 : err_set(e, E_DATA, "'%s': a document that is not UTF-8 cannot be JSON",
+                              l->path);
+}
+
 static int print_text(struct lister *l, const struct doc *d, struct err *e)
 {
     const struct token_info *t = l->info;
@@ -179,7 +193,9 @@ static int print_text(struct lister *l, const struct doc *d, struct err *e)
             n--;
         rc = tokenizer_decode(l->tok, ids + first, n - first, &text, &nbytes, e);
     }
-    if (rc == 0)
+    if (rc == 0 && l->o->json)
+        rc = print_quoted(l, text, nbytes, e);
+    else if (rc == 0)
         fwrite(text, 1, nbytes, l->f);
     free(text);
     free(ids);

@@ -79,6 +79,8 @@ ok 'text from a shard' text_back "$tmp/one.shard"
 ok 'text from shards' text_back "$tmp/shards"
 ok 'text of a stream with BOS' text_back "$tmp/bos.stream"
 ok 'text by the manifest' text_back "$tmp/shards/manifest.json"
+ok 'text as JSON' says '^"Two  spaces,.n.na tab.t, no newline at the end: ü €"$' \
+    linfo --json --doc 1 -t $tok "$tmp/shards"
 ok 'text of another split' eval 'linfo --doc 0 -s validation -t $tok "$tmp/split" | cmp - "$tmp/in/b.txt"'
 ok 'the tokenizer beside the data is found' eval 'cp $tok "$tmp/tiny.model" &&
     (cd / && linfo --doc 1 "$tmp/one.shard") | cmp - "$tmp/in/b.txt"; rc=$?; rm -f "$tmp/tiny.model"; [ $rc -eq 0 ]'
