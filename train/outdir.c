@@ -215,21 +215,28 @@ static int write_weights(const struct settings *s, struct device *d, struct mode
     return rc;
 }
 
+int outdir_tokenizer(const struct settings *s, const struct token_info *info, const char *from,
+                     struct err *e)
+{
+    struct tokenizer *t = NULL;
+    int rc = tokenizer_open(&t, from, e);
+
+    if (rc == 0 && info && *info->fingerprint && !s->any_tokenizer &&
+        strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0)
+        rc = err_set(e, E_CONFIG, "'%s' is not the tokenizer that the data was made with", from);
+    tokenizer_close(t);
+    return rc;
+}
+
 /* The tokenizer of a fresh model is the data's: named by the user, or where it was then. */
 static int copy_tokenizer(const struct settings *s, const struct token_info *info,
                           struct err *e)
 {
     const char *from = s->tokenizer ? s->tokenizer : info ? info->tokenizer : "";
-    struct tokenizer *t = NULL;
     struct err why = { 0 };
     char *tmp, *to;
-    int rc = tokenizer_open(&t, from, s->tokenizer ? e : &why);
+    int rc = outdir_tokenizer(s, info, from, s->tokenizer ? e : &why);
 
-    if (rc == 0 && info && *info->fingerprint &&
-        strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0)
-        rc = err_set(s->tokenizer ? e : &why, E_CONFIG,
-                     "'%s' is not the tokenizer that the data was made with", from);
-    tokenizer_close(t);
     if (rc < 0) {
         if (!s->tokenizer)
             log_info("no tokenizer copied: the data's is not at hand (--tokenizer FILE)");

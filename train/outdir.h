@@ -19,6 +19,10 @@ int outdir_open(const struct settings *s, int *lock, struct err *e);
  * configuration last. */
 int outdir_results(const struct settings *s, struct device *d, struct model *m,
                    const struct token_info *info, struct err *e);
+/* 'from' is a tokenizer, and the one that the data of info was made with (or any, where that is
+ * allowed): what outdir_results will ask of --tokenizer. E_NOINPUT, E_DATA, E_CONFIG. */
+int outdir_tokenizer(const struct settings *s, const struct token_info *info, const char *from,
+                     struct err *e);
 /* The final files of such a run are there. */
 bool outdir_done(const struct settings *s);
 

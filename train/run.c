@@ -57,6 +57,22 @@ static int open_data(struct run *r, struct dataset **d, const char *path, const 
     return 0;
 }
 
+/* Held-out data of another tokenizer would have a loss that says nothing. */
+static int open_validation(struct run *r, struct err *e)
+{
+    const char *split = path_is_dir(r->s->val) ? "validation" : NULL, *a, *b;
+    int rc = open_data(r, &r->val, r->s->val, split, e);
+
+    if (rc < 0 || !r->data || r->s->any_tokenizer)
+        return rc;
+    a = dataset_info(r->data)->fingerprint, b = dataset_info(r->val)->fingerprint;
+    if (!*a || !*b || strcmp(a, b) == 0)
+        return 0;
+    err_set(e, E_CONFIG, "'%s' and '%s' were made with different tokenizers", r->s->data,
+            r->s->val);
+    return err_hint(e, "prepare both with the same one, or insist with --any-tokenizer");
+}
+
 /* Names the base by its tensors and samples of their bytes: reading all would take as long as
  * loading. */
 static uint64_t weights_id(const struct weights *w)
@@ -173,9 +189,11 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0 && s->data && (rc = open_data(r, &r->data, s->data, s->split, e)) == 0) {
         n_tokens = dataset_tokens(r->data);
         rc = s->any_tokenizer ? 0 : check_tokenizer(r, e);
+        if (rc == 0 && s->tokenizer)
+            rc = outdir_tokenizer(s, dataset_info(r->data), s->tokenizer, e);
     }
     if (rc == 0 && s->val)
-        rc = open_data(r, &r->val, s->val, path_is_dir(s->val) ? "validation" : NULL, e);
+        rc = open_validation(r, e);
     if (rc == 0)
         rc = settings_resolve(s, &r->config, n_tokens, &r->options, note, sizeof note, e);
     if (rc == 0 && *note)

@@ -219,6 +219,16 @@ other_tokenizer() {
         is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3"
 }
 ok 'data of another tokenizer are refused' other_tokenizer
+own_tokenizer() { # beside a fresh model; what could not be copied at the end is refused at once
+    local fresh=(ltrain "$tmp/bpe.shard" --init $c --batch 1 --steps 1)
+    is 0 '' "${fresh[@]}" -o "$tmp/t4" && cmp tests/data/tiny.model "$tmp/t4/tokenizer.model" &&
+        is 78 'is not the tokenizer that' "${fresh[@]}" -o "$tmp/t5" \
+            --tokenizer tests/fuzz/seeds/tokenizer/unigram.model &&
+        is 66 'none.model' "${fresh[@]}" -o "$tmp/t5" --tokenizer "$tmp/none.model" &&
+        is 78 'made with different tokenizers' "${fresh[@]}" -o "$tmp/t5" --val "$tmp/uni.shard" &&
+        [ ! -e "$tmp/t5" ]
+}
+ok 'a fresh model gets the tokenizer of its data' own_tokenizer
 left_over() { # what a killed writer left beside the results goes; other files stay
     touch "$tmp/t3/adapter_model.safetensors.tmp123" "$tmp/t3/config.json.tmp9" "$tmp/t3/config.json.tmpx"
     is 0 'complete already' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3" &&
