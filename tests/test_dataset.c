@@ -280,7 +280,6 @@ static void test_no_documents(void **state)
     dataset_close(d);
 }
 
-/* One shard to a descriptor, and what happens when a token in it is spoilt. */
 /* A read across blocks checks every one of them, each once, and a later one's damage is named. */
 static void test_each_block_is_checked(void **state)
 {
@@ -314,6 +313,7 @@ static void test_each_block_is_checked(void **state)
     free(ids);
 }
 
+/* One shard to a descriptor, and what happens when a token in it is spoilt. */
 static void test_single_shard(void **state)
 {
     struct pack_options o = {0};
@@ -400,6 +400,7 @@ static const struct { const char *from, *to, *why; } spoilt[] = {
     { "\"shuffled\": true", "\"shuffled\": 0", "shuffled" },
     { "\"documents\": 50,\n  \"tokens\"", "\"documents\": 51,\n  \"tokens\"", "add up" },
     { "\"documents\": 50,\n      \"tokens\"", "\"documents\": 51,\n      \"tokens\"", "add up" },
+    { "\"text_bytes\": ", "\"text_bytes\": 1", "do not add up to its" },
     { "\"train\"", "\"../x\"", "a name that is none" },
     { "\"train\": {", "\"train\": {}, \"b\": {", "missing" },
     { "\"file\": \"train", "\"file\": \"../train", "file in its folder" },
@@ -439,6 +440,11 @@ static void test_spoilt_manifest_is_named(void **state)
     assert_int_equal(file_replace(path, text, strlen(text), &e), 0);
     assert_int_equal(dataset_open(&d, folder, NULL, 0, &e), 0);
     dataset_close(d);
+    at = strstr(text, "\"file\": "); /* one file for two shards: trained and validated on */
+    memcpy(strstr(at + 1, "\"file\": "), at, strlen("\"file\": \"train-00000-0123456789abcdef"));
+    assert_int_equal(file_replace(path, text, strlen(text), &e), 0);
+    assert_int_equal(dataset_open(&d, folder, NULL, 0, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "is listed twice"));
     free(text);
     free(path);
 }

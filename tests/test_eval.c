@@ -441,6 +441,31 @@ static void test_documents_are_kept_apart_unless_joined(void **state)
     close_bench(&b);
 }
 
+/* Of documents of 40, 0, 1, 23 .. tokens, the first 50 tokens are 40, 0, 1 and 9. */
+static void test_data_may_be_taken_in_part(void **state)
+{
+    static const int64_t len[] = { 40, 0, 1, 23, 2, 61 };
+    struct corpus_options co = { .vocab = 48, .max_tokens = 50 };
+    struct corpus *c;
+    struct corpus_doc d;
+    int32_t ids[64];
+    char path[64];
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/part.shard", tmp);
+    make_shard(path, len, 6);
+    co.path = path;
+    OK(corpus_open(&c, &co, &err));
+    assert_int_equal(corpus_tokens(c), 50);
+    assert_int_equal(corpus_docs(c), 4);
+    OK(corpus_doc(c, 3, &d, &err));
+    assert_true(d.start == 41 && d.n == 9 && d.whole == 23);
+    OK(corpus_read(c, 0, 50, ids, &err));
+    assert_int_equal(corpus_read(c, 0, 51, ids, &err), E_BUG);
+    corpus_close(c);
+    clear_err();
+}
+
 static void test_words_and_bytes(void **state)
 {
     static const int64_t len[] = { 40, 20, 30 };
@@ -537,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_scores_equal_transformers),
         cmocka_unit_test(test_threads_do_not_change_a_bit),
         cmocka_unit_test(test_documents_are_kept_apart_unless_joined),
+        cmocka_unit_test(test_data_may_be_taken_in_part),
         cmocka_unit_test(test_words_and_bytes),
         cmocka_unit_test(test_unfit_input_is_refused),
     };
