@@ -231,6 +231,11 @@ static int parse_one(const struct cmd *c, int argc, char **argv, int *i, bool *d
     char *word = argv[*i];
     bool is_long = word[1] == '-';
 
+    /* '-force' is a slip for '--force', and not -f -o rce. */
+    if (!is_long && word[2] && find(c, 0, word + 1, strcspn(word + 1, "="))) {
+        err_set(e, E_USAGE, "'%.100s' with one dash", word);
+        return err_hint(e, "did you mean '-%.100s'?", word);
+    }
     for (char *p = word + 1; *p;) {
         char *eq = is_long ? strchr(word, '=') : NULL;
         size_t n = is_long ? (eq ? (size_t)(eq - word) : strlen(word)) - 2 : 1;

@@ -52,8 +52,10 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
     free(s);
     if (rc < 0 || l->n > 0)
         return rc;
-    if (corpus_tokens(c) < 2)
-        return err_set(e, E_DATA, "%" PRId64 " tokens: nothing to predict", corpus_tokens(c));
+    if (corpus_tokens(c) < 2) {
+        err_set(e, E_DATA, "%" PRId64 " tokens: nothing to predict", corpus_tokens(c));
+        return err_hint(e, "give another text, or another --split");
+    }
     if (spec->protocol != PROTO_LONGLORA)
         return err_set(e, E_DATA, "no document has two tokens: nothing to predict");
     err_set(e, E_DATA, "%" PRId64 " tokens are fewer than one window of %" PRId64,

@@ -160,7 +160,8 @@ static void say_split(const struct manifest_split *s)
         log_debug("%s: %" PRId64 " documents, %" PRId64 " tokens", s->shards[i].file,
                   s->shards[i].docs, s->shards[i].tokens);
     if (s->docs == 0)
-        log_warn("split '%s' has no documents", s->name);
+        log_warn("split '%s' has no documents: it needs a larger share, another --seed, or a "
+                 "pattern that matches", s->name);
 }
 
 static int print_json(const struct manifest *m, struct err *e)

@@ -88,7 +88,8 @@ static void test_wrong_options_are_refused(void **state)
         { "--tokens=1g", "1g" }, { "--tokens=-1", "-1" },
         { "--bytes=9000000t", "9000000t" }, { "--word=tw", "one|two|three" },
         { "--all=1", "no value" },
-        { "--numbe=1", "did you mean '--number'" }, { "-z", "unknown option '-z'" },
+        { "--numbe=1", "did you mean '--number'" }, { "-number", "did you mean '--number'" },
+        { "-number=1", "with one dash" }, { "-z", "unknown option '-z'" },
         { "--tokens=99999999999999999999", "is not" }, { "--word=", "is not one of" },
     };
     char rest[16][32];

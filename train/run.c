@@ -205,9 +205,12 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     }
     if (rc == 0 && r->data)
         rc = order_make(&r->t.order, n_tokens, s->ctx, s->batch, (uint64_t)s->seed, s->data, e);
-    if (rc == 0 && r->val && dataset_tokens(r->val) < s->ctx)
-        rc = err_set(e, E_CONFIG, "'%s' has too few tokens for one row of %" PRId64, s->val,
-                     s->ctx);
+    if (rc == 0 && r->val && dataset_tokens(r->val) < s->ctx) {
+        rc = err_set(e, E_CONFIG, "--val '%s'%s has %" PRId64 " tokens, too few for one row of %"
+                     PRId64, s->val, path_is_dir(s->val) ? " (split validation)" : "",
+                     dataset_tokens(r->val), s->ctx);
+        err_hint(e, "pack more for validation: lpack --split validation=0.1");
+    }
     if (rc == 0 && (rc = device_open(&r->device, s->device, (int)s->threads, e)) == 0)
         r->has_device = true;
     if (rc == 0)

@@ -191,6 +191,12 @@ over_data() {
         is 64 "data's own folder" ltrain "$tmp/set" --model "$tmp/base" -o "$tmp/set"
 }
 ok 'results over the data' over_data
+no_held_out() {
+    lprep -q -t tests/data/tiny.model LICENSE | lpack -q -o "$tmp/nov" --split 'validation=nothing' 2> "$tmp/err"
+    grep -q 'larger share' "$tmp/err" && is 78 'split validation) has 0 tokens' \
+        ltrain "$tmp/nov" --val "$tmp/nov" --model "$tmp/base" --ctx 64 -o "$tmp/nov-out"
+}
+ok 'held-out data of no documents, told when packed and when used' no_held_out
 unfinished() {
     mkdir -p "$tmp/un/checkpoints"
     is 66 'not ended: give its command again' \
