@@ -18,12 +18,5 @@ void *arena_alloc(struct arena *a, int64_t n, size_t elem_bytes, size_t align)
         return NULL;
     }
     a->used_bytes = end;
-    if (end > a->peak_bytes)
-        a->peak_bytes = end;
     return a->base ? a->base + start : NULL;
-}
-
-void arena_reset(struct arena *a, size_t mark)
-{
-    a->used_bytes = mark;
 }

@@ -11,16 +11,13 @@ C_BEGIN
  * host and on device addresses alike; base must be aligned to the largest align asked for. */
 struct arena {
     unsigned char *base;
-    size_t cap_bytes, used_bytes, peak_bytes;
+    size_t cap_bytes, used_bytes;
     bool failed;
 };
 
 /* n elements of elem_bytes at a multiple of align (a power of two). NULL when measuring, or
  * with failed set when the size overflows or does not fit: check failed once, at the end. */
 void *arena_alloc(struct arena *a, int64_t n, size_t elem_bytes, size_t align);
-
-/* Everything allocated since mark (an earlier used_bytes) is free again; the peak stays. */
-void arena_reset(struct arena *a, size_t mark);
 
 C_END
 #endif
