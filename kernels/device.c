@@ -41,6 +41,11 @@ static int open_cuda(struct device *d, int threads, struct err *e)
         err_hint(e, "use the CPU (device cpu), or name the module in LONGLORA_CUDA");
         return E_DEVICE;
     }
+    if (!dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE)) { /* the driver's: small */
+        err_set(e, E_DEVICE, "no GPU can be used: there is no NVIDIA driver (libcuda.so.1)");
+        err_hint(e, "use the CPU (device cpu), or install the driver");
+        return E_DEVICE;
+    }
     if (!(lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE))) {
         err_set(e, E_DEVICE, "cannot load the CUDA device: %s", dlerror());
         err_hint(e, "use the CPU (device cpu), or install what it needs");

@@ -1,0 +1,77 @@
+/* kernels/cuda/bf16.cuh - device code that the kernels share: bfloat16 in eights, sums. */
+#ifndef KERNELS_CUDA_BF16_CUH
+#define KERNELS_CUDA_BF16_CUH
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+typedef __nv_bfloat16 bf16;
+
+static __device__ __forceinline__ float wide(bf16 x) { return __bfloat162float(x); }
+static __device__ __forceinline__ bf16 narrow(float x) { return __float2bfloat16_rn(x); }
+
+/* Eight neighbours, 16-byte aligned. */
+static __device__ __forceinline__ void load8(const bf16 *p, float x[8])
+{
+    uint4 u = *(const uint4 *)p;
+    const __nv_bfloat162 *h = (const __nv_bfloat162 *)&u;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 f = __bfloat1622float2(h[i]);
+        x[2 * i] = f.x;
+        x[2 * i + 1] = f.y;
+    }
+}
+
+static __device__ __forceinline__ void store8(bf16 *p, const float x[8])
+{
+    uint4 u;
+    __nv_bfloat162 *h = (__nv_bfloat162 *)&u;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        h[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+    *(uint4 *)p = u;
+}
+
+/* V values from p: 8 at once where the caller knows them aligned, else one. */
+template <int V> static __device__ __forceinline__ void load_v(const bf16 *p, float *x)
+{
+    if (V == 8)
+        load8(p, x);
+    else
+        x[0] = wide(*p);
+}
+template <int V> static __device__ __forceinline__ void store_v(bf16 *p, const float *x)
+{
+    if (V == 8)
+        store8(p, x);
+    else
+        *p = narrow(x[0]);
+}
+
+/* Over the block, the same in every thread and in an order fixed by blockDim (a multiple of 32,
+ * at most 1024). */
+static __device__ __forceinline__ float block_sum(float x)
+{
+    __shared__ float part[33];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+
+    for (int o = 16; o; o >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, o);
+    __syncthreads();
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    if (warp == 0) {
+        x = lane < warps ? part[lane] : 0.0f;
+        for (int o = 16; o; o >>= 1)
+            x += __shfl_xor_sync(0xffffffffu, x, o);
+        if (lane == 0)
+            part[32] = x;
+    }
+    __syncthreads();
+    return part[32];
+}
+
+static inline int aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
+#endif

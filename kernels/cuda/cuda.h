@@ -1,0 +1,110 @@
+/* kernels/cuda/cuda.h - what the files of the CUDA device share; nobody else includes it. */
+#ifndef KERNELS_CUDA_CUDA_H
+#define KERNELS_CUDA_CUDA_H
+#include "kernels/cuda/cuda_profile.h"
+#include "kernels/kernels.h"
+
+#include <cuda_runtime.h>
+C_BEGIN
+
+/*
+ * Everything is queued on one stream; sync, to_host and sum_squares wait for it. A failure is
+ * described once in c->fault, the op returns E_DEVICE, and sync hands the description out.
+ *
+ * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
+ * then adds in a fixed order, products take the first algorithm offered, untimed);
+ * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_CUDA_PROFILE=1
+ * times every kind of op.
+ */
+
+/* Blocks of device memory that an op grows and keeps. */
+enum cuda_scratch_kind {
+    SCRATCH_PARTIAL, /* partial sums of a reduction */
+    SCRATCH_SORT,    /* embed_back's order of rows */
+    SCRATCH_DQ,      /* attention_back's float32 gradient of the queries */
+    SCRATCH_SDPA,    /* cuDNN's own workspace */
+    SCRATCH_CUTS,    /* segment lists */
+    SCRATCH_KINDS
+};
+
+struct cuda_attention; /* cuda_attention.c */
+struct cuda_gemms;     /* cuda_gemm.c */
+struct cuda_clock;     /* cuda_clock.c */
+
+struct cuda {
+    cudaStream_t stream;
+    int sms;              /* multiprocessors */
+    int64_t smem_bytes;   /* shared memory one block may have */
+    bool deterministic;
+    struct cuda_gemms *gemms;
+    struct cuda_attention *attention;
+    struct cuda_clock *clock;
+    struct { void *p; size_t cap; } scratch[SCRATCH_KINDS];
+    struct err fault;     /* the first failure since the last sync; code 0: none */
+};
+
+static inline struct cuda *cuda_of(const struct device *d) { return (struct cuda *)d->state; }
+static inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* Blocks for n pieces of work that a kernel strides over: enough to fill the card. */
+static inline unsigned cuda_blocks(const struct cuda *c, int64_t n, int64_t each)
+{
+    return (unsigned)lesser(ceil_div(n, each), (int64_t)c->sms * 32);
+}
+
+/* Notes a failure; returns E_DEVICE. cuda_check returns 0 where r is cudaSuccess. */
+int cuda_fault(struct cuda *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int cuda_check(struct cuda *c, cudaError_t r, const char *what);
+/* At least nbytes of a kind, or NULL with the fault noted. Waits when it must grow. */
+void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes);
+
+/* An op stands between cuda_begin and cuda_end, which gives the op's return value from what
+ * happened so far (rc) and from its launches. flop: of its matrix products, else 0. */
+void cuda_begin(struct cuda *c, enum cuda_kind kind);
+int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop);
+
+/* cuda_clock.c: event pairs round the ops, read when the stream has been waited for. */
+int clock_open(struct cuda_clock **k, bool all);
+void clock_close(struct cuda_clock *k);
+void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s);
+void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s);
+double clock_collect(struct cuda_clock *k); /* seconds of matrix ops since the last call */
+void clock_report(const struct cuda_clock *k, struct cuda_profile *p);
+
+/* cuda_gemm.c */
+int gemms_open(struct cuda *c, struct err *e);
+void gemms_close(struct cuda *c);
+int gemm_run(struct cuda *c, const struct op_gemm *a);
+/* naive.cu: the product for shapes that cuBLASLt refuses. */
+int gemm_naive(struct cuda *c, const struct op_gemm *a);
+
+/* cuda_attention.c */
+int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e);
+void attention_close(struct cuda *c);
+/* flash.cu: our own kernels, any segments and head dimension to 256. bounds: device int32
+ * [2][2][rows], first row and end of each row's segment by half. */
+int flash_bounds(struct cuda *c, const int64_t *cu, int64_t n, int64_t rows, int32_t *first,
+                 int32_t *end);
+int flash_forward(struct cuda *c, const struct op_attention *a, const int32_t *bounds);
+int flash_backward(struct cuda *c, const struct op_attention_back *a, const int32_t *bounds);
+
+int cuda_gemm(struct device *d, const struct op_gemm *a);
+int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a);
+int cuda_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a);
+int cuda_rope(struct device *d, const struct op_rope *a);
+int cuda_attention(struct device *d, const struct op_attention *a);
+int cuda_attention_back(struct device *d, const struct op_attention_back *a);
+int cuda_swiglu(struct device *d, const struct op_swiglu *a);
+int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a);
+int cuda_embed(struct device *d, const struct op_embed *a);
+int cuda_embed_back(struct device *d, const struct op_embed_back *a);
+int cuda_loss(struct device *d, const struct op_loss *a);
+size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab);
+int cuda_adamw(struct device *d, const struct op_adamw *a);
+int cuda_add(struct device *d, int64_t n, const void *x, void *y);
+int cuda_cast(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
+              enum dtype to);
+int cuda_sum_squares(struct device *d, int64_t n, const float *x, double *sum);
+
+C_END
+#endif

@@ -1,0 +1,327 @@
+/* kernels/cuda/cuda_attention.c - segmented causal attention: cuDNN where it fits, else ours. */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/runs.h"
+#include "kernels/cuda/sdpa.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * The heads of a half are one group with one segment list; where both lists are equal all heads
+ * are one group. A list of few runs of equal segments (dense, S2) is that many strided calls of
+ * cuDNN on the arrays as they lie: dense 1, S2 1 + 2. Lists cut anywhere, heads whose halves
+ * share a key head oddly, very short segments: our own kernels, for the whole op.
+ */
+enum { RUNS = 6, SHORTEST = 64, MOST_PLANS = 64 };
+#define DET_BYTES ((int64_t)4 << 30) /* most workspace of one deterministic call */
+
+struct list {
+    int64_t *cu, n, cap;
+    struct run run[RUNS];
+    int runs; /* -1: not regular */
+};
+
+struct cuda_attention {
+    struct sdpa *dnn; /* NULL: there is none */
+    struct list list[2];
+    bool same;
+    int64_t bounds_rows; /* of the lists in SCRATCH_CUTS; 0: not made */
+};
+
+/* Heads [head, head + hq) of one group, and their key heads. */
+struct group {
+    int half;
+    int64_t head, hq, kv, hkv;
+};
+
+/* One cuDNN call: b of a run's segments, for some heads. */
+struct call {
+    int64_t first, b, step, len, head, hq, kv, hkv;
+};
+
+/* What the calls of an op need together; the second pass, with it, runs them. */
+struct needs {
+    size_t acc, workspace;
+    void *acc_at, *workspace_at;
+    bool go;
+};
+
+int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e)
+{
+    const char *path = getenv("LONGLORA_CUDNN");
+    struct err why = { 0 };
+    int rc;
+
+    if (!(c->attention = calloc(1, sizeof *c->attention)))
+        return err_set(e, E_SYS, "out of memory");
+    c->attention->list[0].runs = c->attention->list[1].runs = -1;
+    if (path && strcmp(path, "none") == 0) {
+        snprintf(detail, cap, "own attention");
+        return 0;
+    }
+    rc = sdpa_open(&c->attention->dnn, path && *path ? path : NULL, c->stream, NULL, &why);
+    if (rc == 0) {
+        int64_t v = sdpa_version(c->attention->dnn);
+        snprintf(detail, cap, "cuDNN %d.%d.%d", (int)(v / 10000), (int)(v / 100 % 100),
+                 (int)(v % 100));
+        return 0;
+    }
+    if (path && *path) {
+        *e = why;
+        return err_hint(e, "LONGLORA_CUDNN names cuDNN 9's library, or 'none'");
+    }
+    snprintf(detail, cap, "own attention: %s", why.msg);
+    return 0;
+}
+
+void attention_close(struct cuda *c)
+{
+    struct cuda_attention *t = c->attention;
+
+    if (!t)
+        return;
+    sdpa_close(t->dnn);
+    free(t->list[0].cu);
+    free(t->list[1].cu);
+    free(t);
+    c->attention = NULL;
+}
+
+static bool list_ok(const struct op_segments *s, int64_t rows)
+{
+    if (s->n < 1 || s->cu[0] != 0 || s->cu[s->n] != rows)
+        return false;
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->cu[i] > s->cu[i + 1])
+            return false;
+    return true;
+}
+
+static int check(const struct op_attention *a)
+{
+    if (a->rows < 1 || a->rows >= INT32_MAX || a->heads < 1 || a->kv_heads < 1 ||
+        a->heads % a->kv_heads || a->dim < 1 || a->dim > 1024 || a->q_ld < a->heads * a->dim ||
+        a->kv_ld < a->kv_heads * a->dim)
+        return E_BUG;
+    return list_ok(&a->seg[0], a->rows) && list_ok(&a->seg[1], a->rows) ? 0 : E_BUG;
+}
+
+static double pairs_of(const struct op_attention *a)
+{
+    double pairs[2] = { 0, 0 };
+
+    for (int half = 0; half < 2; half++)
+        for (int64_t i = 0; i < a->seg[half].n; i++) {
+            double n = (double)(a->seg[half].cu[i + 1] - a->seg[half].cu[i]);
+            pairs[half] += n * (n + 1) / 2;
+        }
+    return pairs[0] * (double)(a->heads / 2) + pairs[1] * (double)(a->heads - a->heads / 2);
+}
+
+/* A list is looked through once; a step asks for the same one in every layer. */
+static int know(struct list *l, const struct op_segments *s, bool *changed)
+{
+    size_t bytes = (size_t)(s->n + 1) * sizeof *s->cu;
+
+    if (l->cu && l->n == s->n && memcmp(l->cu, s->cu, bytes) == 0)
+        return 0;
+    *changed = true;
+    if (l->cap < s->n + 1) {
+        int64_t *p = realloc(l->cu, bytes);
+        if (!p)
+            return E_SYS;
+        l->cu = p;
+        l->cap = s->n + 1;
+    }
+    memcpy(l->cu, s->cu, bytes);
+    l->n = s->n;
+    l->runs = runs_find(s, l->run, RUNS);
+    return 0;
+}
+
+static int know_both(struct cuda_attention *t, const struct op_attention *a)
+{
+    bool changed = false;
+
+    if (know(&t->list[0], &a->seg[0], &changed) < 0 || know(&t->list[1], &a->seg[1], &changed) < 0)
+        return E_SYS;
+    if (changed) {
+        t->bounds_rows = 0;
+        t->same = t->list[0].n == t->list[1].n &&
+                  memcmp(t->list[0].cu, t->list[1].cu,
+                         (size_t)(t->list[0].n + 1) * sizeof(int64_t)) == 0;
+    }
+    return 0;
+}
+
+/* The groups of heads that cuDNN can take one by one; 0: none. */
+static int groups_of(const struct cuda_attention *t, const struct op_attention *a,
+                     struct group g[2])
+{
+    int n = t->same ? 1 : 2;
+
+    if (n == 2 && (a->heads % 2 || a->kv_heads % 2))
+        return 0;
+    for (int i = 0; i < n; i++) {
+        g[i] = (struct group){ i, i * a->heads / n, a->heads / n, i * a->kv_heads / n,
+                               a->kv_heads / n };
+        if (t->list[i].runs < 0)
+            return 0;
+        for (int r = 0; r < t->list[i].runs; r++)
+            if (t->list[i].run[r].len < SHORTEST)
+                return 0;
+    }
+    return n;
+}
+
+static bool aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
+
+static bool cudnn_takes(const struct cuda_attention *t, const struct op_attention *a,
+                        const struct op_attention_back *b)
+{
+    if (!t->dnn || a->dim % 8 || a->dim > 128 || a->q_ld % 8 || a->kv_ld % 8 || !aligned(a->q) ||
+        !aligned(a->k) || !aligned(a->v) || !aligned(a->o))
+        return false;
+    return !b || (aligned(b->d_o) && aligned(b->dq) && aligned(b->dk) && aligned(b->dv));
+}
+
+static void *act(const void *base, int64_t row, int64_t ld, int64_t head, int64_t dim)
+{
+    return base ? (char *)(uintptr_t)base + 2 * (row * ld + head * dim) : NULL;
+}
+
+/* Measures one call, or runs it. 1: cuDNN does not take it. */
+static int one(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b,
+               const struct call *k, struct needs *n)
+{
+    struct cuda_attention *t = c->attention;
+    struct sdpa_shape s = { b != NULL, b && c->deterministic, k->b, k->hq, k->hkv, k->len, a->dim,
+                            { k->step * a->q_ld, a->dim, a->q_ld },
+                            { k->step * a->kv_ld, a->dim, a->kv_ld },
+                            { k->step, a->rows, 1 }, a->scale };
+    const struct sdpa_plan *p;
+    struct err e = { 0 };
+    struct sdpa_args g;
+    size_t acc = b && !s.det ? (size_t)(k->b * k->hq * k->len * a->dim) * sizeof(float) : 0;
+
+    if (s.back && s.s % 128 && sdpa_version(t->dnn) <= 91500) /* wants a padding mask there */
+        return 1;
+    if (sdpa_plan(t->dnn, &s, sdpa_plans(t->dnn) < MOST_PLANS, &p, &e) < 0 || !p)
+        return 1;
+    n->acc = acc > n->acc ? acc : n->acc;
+    n->workspace = sdpa_workspace(p) > n->workspace ? sdpa_workspace(p) : n->workspace;
+    if (!n->go)
+        return 0;
+    memset(&g, 0, sizeof g);
+    g.q = act(a->q, k->first, a->q_ld, k->head, a->dim);
+    g.k = act(a->k, k->first, a->kv_ld, k->kv, a->dim);
+    g.v = act(a->v, k->first, a->kv_ld, k->kv, a->dim);
+    g.o = act(a->o, k->first, a->q_ld, k->head, a->dim);
+    g.lse = a->lse + k->head * a->rows + k->first;
+    if (b) {
+        g.d_o = act(b->d_o, k->first, a->q_ld, k->head, a->dim);
+        g.dq = act(b->dq, k->first, a->q_ld, k->head, a->dim);
+        g.dk = act(b->dk, k->first, a->kv_ld, k->kv, a->dim);
+        g.dv = act(b->dv, k->first, a->kv_ld, k->kv, a->dim);
+        g.sum = b->scratch;
+        g.acc = n->acc_at;
+    }
+    g.workspace = n->workspace_at;
+    return sdpa_run(t->dnn, p, &g, &e) < 0 ? cuda_fault(c, "%s", e.msg) : 0;
+}
+
+/* A run for a group, in one call, or where a deterministic backward would want too much
+ * workspace, in several: fewer key heads, then one segment at a time. */
+static int whole_run(struct cuda *c, const struct op_attention *a,
+                     const struct op_attention_back *b, const struct run *r, const struct group *g,
+                     struct needs *n)
+{
+    int64_t share = g->hq / g->hkv, keys = g->hkv, segs = r->n;
+    int64_t each = r->len * r->len * 2 * share;
+    int rc = 0;
+
+    if (b && c->deterministic) {
+        while (keys > 1 && segs * keys * each > DET_BYTES)
+            keys = keys % 2 ? 1 : keys / 2;
+        if (segs * keys * each > DET_BYTES)
+            segs = 1;
+        if (segs * keys * each > DET_BYTES)
+            return 1;
+    }
+    for (int64_t s = 0; s < r->n && rc == 0; s += segs)
+        for (int64_t k = 0; k < g->hkv && rc == 0; k += keys) {
+            struct call one_call = { r->first + s * r->step, segs, r->step, r->len,
+                                     g->head + k * share, keys * share, g->kv + k, keys };
+            rc = one(c, a, b, &one_call, n);
+        }
+    return rc;
+}
+
+static int all_runs(struct cuda *c, const struct op_attention *a,
+                    const struct op_attention_back *b, struct needs *n)
+{
+    struct cuda_attention *t = c->attention;
+    struct group g[2];
+    int groups = groups_of(t, a, g), rc = groups ? 0 : 1;
+
+    for (int i = 0; i < groups && rc == 0; i++)
+        for (int r = 0; r < t->list[i].runs && rc == 0; r++)
+            rc = whole_run(c, a, b, &t->list[i].run[r], &g[i], n);
+    return rc;
+}
+
+/* 0: done; 1: cuDNN does not take it, nothing was queued. */
+static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
+{
+    struct needs n = { 0 };
+
+    if (!cudnn_takes(c->attention, a, b) || all_runs(c, a, b, &n) != 0)
+        return 1;
+    if (n.acc && !(n.acc_at = cuda_scratch(c, SCRATCH_DQ, n.acc)))
+        return E_DEVICE;
+    if (!(n.workspace_at = cuda_scratch(c, SCRATCH_SDPA, n.workspace)))
+        return E_DEVICE;
+    n.go = true;
+    return all_runs(c, a, b, &n);
+}
+
+static int bounds(struct cuda *c, const struct op_attention *a, int32_t **p)
+{
+    struct cuda_attention *t = c->attention;
+    int rc = 0;
+
+    if (!(*p = cuda_scratch(c, SCRATCH_CUTS, (size_t)a->rows * 4 * sizeof **p)))
+        return E_DEVICE;
+    if (t->bounds_rows == a->rows)
+        return 0;
+    for (int h = 0; h < 2 && rc == 0; h++)
+        rc = flash_bounds(c, a->seg[h].cu, a->seg[h].n, a->rows, *p + 2 * h * a->rows,
+                          *p + (2 * h + 1) * a->rows);
+    t->bounds_rows = rc ? 0 : a->rows;
+    return rc;
+}
+
+static int run(struct device *d, const struct op_attention *a, const struct op_attention_back *b)
+{
+    struct cuda *c = cuda_of(d);
+    enum cuda_kind kind = b ? CUDA_ATTENTION_BACK : CUDA_ATTENTION;
+    int32_t *limits = NULL;
+    int rc;
+
+    if (a->rows == 0)
+        return 0;
+    if ((rc = check(a)) < 0 || (rc = know_both(c->attention, a)) < 0)
+        return rc;
+    cuda_begin(c, kind);
+    rc = by_cudnn(c, a, b);
+    if (rc == 1 && (rc = bounds(c, a, &limits)) == 0)
+        rc = b ? flash_backward(c, b, limits) : flash_forward(c, a, limits);
+    return cuda_end(d, rc, kind, (b ? 10.0 : 4.0) * (double)a->dim * pairs_of(a));
+}
+
+int cuda_attention(struct device *d, const struct op_attention *a) { return run(d, a, NULL); }
+int cuda_attention_back(struct device *d, const struct op_attention_back *a)
+{
+    return run(d, &a->fwd, a);
+}

@@ -1,0 +1,97 @@
+/* kernels/cuda/cuda_clock.c - times of queued ops, from pairs of events. */
+#include "kernels/cuda/cuda.h"
+
+#include <stdlib.h>
+
+enum { PAIRS = 8192 };
+
+struct cuda_clock {
+    bool all;
+    int n; /* pairs in use; beyond PAIRS nothing more is timed until they are read */
+    cudaEvent_t from[PAIRS], to[PAIRS];
+    enum cuda_kind kind[PAIRS];
+    bool made[PAIRS];
+    double s[CUDA_KINDS], flop[CUDA_KINDS];
+    int64_t calls[CUDA_KINDS];
+};
+
+static const char *const names[CUDA_KINDS] = {
+    "gemm", "attention", "attention_back", "loss", "rmsnorm", "rmsnorm_back", "rope", "swiglu",
+    "swiglu_back", "embed", "embed_back", "adamw", "add/cast/sum", "copy/zero"
+};
+
+int clock_open(struct cuda_clock **k, bool all)
+{
+    if (!(*k = calloc(1, sizeof **k)))
+        return E_SYS;
+    (*k)->all = all;
+    return 0;
+}
+
+void clock_close(struct cuda_clock *k)
+{
+    for (int i = 0; k && i < PAIRS; i++)
+        if (k->made[i]) {
+            cudaEventDestroy(k->from[i]);
+            cudaEventDestroy(k->to[i]);
+        }
+    free(k);
+}
+
+static bool timed(const struct cuda_clock *k, enum cuda_kind kind)
+{
+    return (k->all || kind <= CUDA_LOSS) && k->n < PAIRS;
+}
+
+void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s)
+{
+    int i = k->n;
+
+    if (!timed(k, kind))
+        return;
+    if (!k->made[i]) {
+        if (cudaEventCreate(&k->from[i]) != cudaSuccess)
+            return;
+        if (cudaEventCreate(&k->to[i]) != cudaSuccess) {
+            cudaEventDestroy(k->from[i]);
+            return;
+        }
+        k->made[i] = true;
+    }
+    cudaEventRecord(k->from[i], s);
+}
+
+void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s)
+{
+    k->calls[kind]++;
+    k->flop[kind] += flop;
+    if (!timed(k, kind) || !k->made[k->n])
+        return;
+    cudaEventRecord(k->to[k->n], s);
+    k->kind[k->n++] = kind;
+}
+
+double clock_collect(struct cuda_clock *k)
+{
+    double matrix = 0;
+
+    for (int i = 0; i < k->n; i++) {
+        float ms;
+        if (cudaEventElapsedTime(&ms, k->from[i], k->to[i]) != cudaSuccess)
+            continue;
+        k->s[k->kind[i]] += 1e-3 * (double)ms;
+        matrix += k->kind[i] <= CUDA_LOSS ? 1e-3 * (double)ms : 0;
+    }
+    k->n = 0;
+    return matrix;
+}
+
+void clock_report(const struct cuda_clock *k, struct cuda_profile *p)
+{
+    for (int i = 0; i < CUDA_KINDS; i++) {
+        p->kind[i].name = names[i];
+        p->kind[i].calls = k->calls[i];
+        p->kind[i].s = k->s[i];
+        p->kind[i].flop = k->flop[i];
+    }
+}

@@ -1,0 +1,330 @@
+/* kernels/cuda/cuda_device.c - the CUDA device: opening, memory, failures, scratch. */
+#include "kernels/cuda/cuda.h"
+
+#include "kernels/collective.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cuda_fault(struct cuda *c, const char *fmt, ...)
+{
+    char msg[512];
+    va_list ap;
+
+    if (c->fault.code)
+        return E_DEVICE;
+    va_start(ap, fmt);
+    vsnprintf(msg, sizeof msg, fmt, ap);
+    va_end(ap);
+    return err_set(&c->fault, E_DEVICE, "%s", msg);
+}
+
+int cuda_check(struct cuda *c, cudaError_t r, const char *what)
+{
+    return r == cudaSuccess ? 0 : cuda_fault(c, "%s failed on the GPU: %s", what,
+                                             cudaGetErrorString(r));
+}
+
+static double gib(size_t n) { return (double)n / 0x1p30; }
+
+static int cuda_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
+{
+    size_t left = 0, all = 0;
+    cudaError_t r;
+
+    *p = NULL;
+    r = cudaMalloc(p, nbytes ? nbytes : 1);
+    if (r == cudaSuccess)
+        r = cudaMemsetAsync(*p, 0, nbytes ? nbytes : 1, cuda_of(d)->stream);
+    if (r == cudaSuccess)
+        return 0;
+    cudaFree(*p);
+    *p = NULL;
+    (void)cudaGetLastError();
+    if (r != cudaErrorMemoryAllocation)
+        return err_set(e, E_DEVICE, "the GPU cannot allocate: %s", cudaGetErrorString(r));
+    cudaMemGetInfo(&left, &all);
+    return err_set(e, E_DEVICE, "out of GPU memory: cannot have %zu bytes (%.1f GiB), %.1f of "
+                   "%.1f GiB are free", nbytes, gib(nbytes), gib(left), gib(all));
+}
+
+static void cuda_release(struct device *d, void *p)
+{
+    if (!p)
+        return;
+    cudaStreamSynchronize(cuda_of(d)->stream); /* what is queued may still use it */
+    cudaFree(p);
+}
+
+static size_t cuda_free_bytes(struct device *d)
+{
+    size_t left = 0, all = 0;
+
+    (void)d;
+    return cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
+}
+
+/* The host's memory is pageable: it may be reused as soon as the call returns. */
+static int transfer(struct device *d, void *dst, const void *src, size_t nbytes,
+                    enum cudaMemcpyKind kind)
+{
+    struct cuda *c = cuda_of(d);
+    int rc = 0;
+
+    if (!nbytes)
+        return 0;
+    rc = cuda_check(c, cudaMemcpyAsync(dst, src, nbytes, kind, c->stream), "a copy");
+    return rc ? rc : cuda_check(c, cudaStreamSynchronize(c->stream), "work queued before a copy");
+}
+
+static int cuda_to_device(struct device *d, void *dst, const void *src, size_t nbytes)
+{
+    return transfer(d, dst, src, nbytes, cudaMemcpyHostToDevice);
+}
+
+static int cuda_to_host(struct device *d, void *dst, const void *src, size_t nbytes)
+{
+    return transfer(d, dst, src, nbytes, cudaMemcpyDeviceToHost);
+}
+
+static int cuda_copy(struct device *d, void *dst, const void *src, size_t nbytes)
+{
+    struct cuda *c = cuda_of(d);
+    int rc = 0;
+
+    cuda_begin(c, CUDA_COPY);
+    if (nbytes && dst != src)
+        rc = cuda_check(c, cudaMemcpyAsync(dst, src, nbytes, cudaMemcpyDeviceToDevice, c->stream),
+                        "a copy");
+    return cuda_end(d, rc, CUDA_COPY, 0);
+}
+
+static int cuda_zero(struct device *d, void *dst, size_t nbytes)
+{
+    struct cuda *c = cuda_of(d);
+    int rc = 0;
+
+    cuda_begin(c, CUDA_COPY);
+    if (nbytes)
+        rc = cuda_check(c, cudaMemsetAsync(dst, 0, nbytes, c->stream), "clearing");
+    return cuda_end(d, rc, CUDA_COPY, 0);
+}
+
+static int cuda_sync(struct device *d, struct err *e)
+{
+    struct cuda *c = cuda_of(d);
+    int code;
+
+    cuda_check(c, cudaStreamSynchronize(c->stream), "queued work");
+    d->gemm_s += clock_collect(c->clock);
+    code = c->fault.code;
+    if (code && e)
+        *e = c->fault;
+    c->fault.code = 0;
+    return code;
+}
+
+void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
+{
+    void *p = NULL;
+
+    if (nbytes <= c->scratch[kind].cap && c->scratch[kind].p)
+        return c->scratch[kind].p;
+    if (cuda_check(c, cudaStreamSynchronize(c->stream), "queued work"))
+        return NULL;
+    cudaFree(c->scratch[kind].p);
+    c->scratch[kind].p = NULL;
+    c->scratch[kind].cap = 0;
+    nbytes = nbytes < 256 ? 256 : nbytes;
+    if (cudaMalloc(&p, nbytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        cuda_fault(c, "out of GPU memory: no %.2f GiB for an operation's scratch\nlower --ctx, "
+                   "--micro, --keep-layers or --memory", gib(nbytes));
+        return NULL;
+    }
+    c->scratch[kind].p = p;
+    c->scratch[kind].cap = nbytes;
+    return p;
+}
+
+void cuda_begin(struct cuda *c, enum cuda_kind kind) { clock_start(c->clock, kind, c->stream); }
+
+int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop)
+{
+    static const char *const what[CUDA_KINDS] = {
+        "a matrix product", "attention", "attention's backward", "the loss", "rmsnorm",
+        "rmsnorm's backward", "rope", "swiglu", "swiglu's backward", "the embedding",
+        "the embedding's backward", "adamw", "a vector operation", "a copy"
+    };
+    struct cuda *c = cuda_of(d);
+
+    clock_stop(c->clock, kind, flop, c->stream);
+    d->gemm_flop += flop;
+    if (rc == 0)
+        rc = cuda_check(c, cudaGetLastError(), what[kind]);
+    return rc;
+}
+
+void cuda_profile_read(const struct device *d, struct cuda_profile *p)
+{
+    clock_report(cuda_of(d)->clock, p);
+}
+
+static int cuda_all_reduce(struct device *d, float *x, int64_t n, struct err *e)
+{
+    return collective_sum(d->rank, d->size, x, n, e);
+}
+
+static int cuda_broadcast(struct device *d, void *x, size_t nbytes, struct err *e)
+{
+    return collective_broadcast(d->rank, d->size, x, nbytes, e);
+}
+
+static void cuda_close(struct device *d)
+{
+    struct cuda *c = cuda_of(d);
+
+    if (!c)
+        return;
+    if (c->stream)
+        cudaStreamSynchronize(c->stream);
+    attention_close(c);
+    gemms_close(c);
+    clock_close(c->clock);
+    for (int i = 0; i < SCRATCH_KINDS; i++)
+        cudaFree(c->scratch[i].p);
+    if (c->stream)
+        cudaStreamDestroy(c->stream);
+    free(c);
+    d->state = NULL;
+}
+
+static void fill(struct device *d)
+{
+    d->name = "cuda";
+    d->act = DT_BF16;
+    d->size = 1;
+    d->alloc = cuda_alloc;
+    d->release = cuda_release;
+    d->free_bytes = cuda_free_bytes;
+    d->to_device = cuda_to_device;
+    d->to_host = cuda_to_host;
+    d->copy = cuda_copy;
+    d->zero = cuda_zero;
+    d->sync = cuda_sync;
+    d->close = cuda_close;
+    d->gemm = cuda_gemm;
+    d->rmsnorm = cuda_rmsnorm;
+    d->rmsnorm_back = cuda_rmsnorm_back;
+    d->rope = cuda_rope;
+    d->attention = cuda_attention;
+    d->attention_back = cuda_attention_back;
+    d->swiglu = cuda_swiglu;
+    d->swiglu_back = cuda_swiglu_back;
+    d->embed = cuda_embed;
+    d->embed_back = cuda_embed_back;
+    d->loss = cuda_loss;
+    d->loss_scratch_bytes = cuda_loss_scratch_bytes;
+    d->adamw = cuda_adamw;
+    d->add = cuda_add;
+    d->cast = cuda_cast;
+    d->sum_squares = cuda_sum_squares;
+    d->all_reduce = cuda_all_reduce;
+    d->broadcast = cuda_broadcast;
+}
+
+static bool wish(const char *name)
+{
+    const char *v = getenv(name);
+
+    return v && *v && strcmp(v, "0") != 0;
+}
+
+/* Is there a driver, a GPU, one that this build has code for? */
+static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
+{
+    int n = 0, driver = 0, runtime = 0;
+    cudaError_t r = cudaGetDeviceCount(&n);
+
+    if (r == cudaErrorInsufficientDriver) {
+        cudaDriverGetVersion(&driver);
+        cudaRuntimeGetVersion(&runtime);
+        err_set(e, E_DEVICE, "the NVIDIA driver is too old: it serves CUDA %d.%d, this needs "
+                "%d.%d", driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return err_hint(e, "update the driver, or use the CPU (device cpu)");
+    }
+    if (r != cudaSuccess || n == 0) {
+        err_set(e, E_DEVICE, "no GPU can be used: %s",
+                r == cudaSuccess ? "none is there" : cudaGetErrorString(r));
+        return err_hint(e, "nvidia-smi shows what the driver sees; or use the CPU (device cpu)");
+    }
+    if ((r = cudaSetDevice(0)) != cudaSuccess || (r = cudaGetDeviceProperties(p, 0)) != cudaSuccess ||
+        (r = cudaFree(NULL)) != cudaSuccess)
+        return err_set(e, E_DEVICE, "cannot use the GPU: %s", cudaGetErrorString(r));
+    if (p->major < 8) {
+        err_set(e, E_DEVICE, "'%s' has compute capability %d.%d, this needs 8.0 (bfloat16)",
+                p->name, p->major, p->minor);
+        return err_hint(e, "use the CPU (device cpu)");
+    }
+    c->sms = p->multiProcessorCount;
+    c->smem_bytes = (int64_t)p->sharedMemPerBlockOptin;
+    return 0;
+}
+
+/* A kernel of this module has to run here: an architecture it was not built for shows now. */
+static int try_kernel(struct device *d, const struct cudaDeviceProp *p, struct err *e)
+{
+    struct cuda *c = cuda_of(d);
+    void *x = cuda_scratch(c, SCRATCH_PARTIAL, 1 << 16);
+    int rc = x ? cuda_cast(d, 1, x, DT_F32, (char *)x + 256, DT_BF16) : E_DEVICE;
+
+    if (rc == 0)
+        rc = cuda_sync(d, e);
+    if (rc == 0)
+        return 0;
+    err_set(e, E_DEVICE, "this build does not run on '%s' (compute capability %d.%d): %s", p->name,
+            p->major, p->minor, c->fault.code ? c->fault.msg : "no code for it");
+    return err_hint(e, "build with CUDA_ARCHS=%d%d, or use the CPU (device cpu)", p->major, p->minor);
+}
+
+__attribute__((visibility("default"))) int device_open_cuda(struct device *d, int threads,
+                                                            struct err *e);
+int device_open_cuda(struct device *d, int threads, struct err *e)
+{
+    struct cuda *c = calloc(1, sizeof *c);
+    struct cudaDeviceProp p;
+    char with[96] = "";
+    int rc = c ? 0 : err_set(e, E_SYS, "out of memory");
+
+    (void)threads;
+    memset(d, 0, sizeof *d);
+    d->state = c;
+    fill(d);
+    if (rc == 0)
+        rc = find_gpu(c, &p, e);
+    if (rc == 0) {
+        c->deterministic = wish("LONGLORA_DETERMINISTIC");
+        if (clock_open(&c->clock, wish("LONGLORA_CUDA_PROFILE")) < 0)
+            rc = err_set(e, E_SYS, "out of memory");
+        else if (cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking) != cudaSuccess)
+            rc = err_set(e, E_DEVICE, "the GPU gives no stream");
+    }
+    if (rc == 0)
+        rc = try_kernel(d, &p, e);
+    if (rc == 0)
+        rc = gemms_open(c, e);
+    if (rc == 0)
+        rc = attention_open(c, with, sizeof with, e);
+    if (rc < 0) {
+        if (c && !c->clock)
+            free(c), d->state = NULL;
+        else
+            cuda_close(d);
+        return rc;
+    }
+    snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s%s", p.name, gib(p.totalGlobalMem), with,
+             c->deterministic ? ", deterministic" : "");
+    return 0;
+}

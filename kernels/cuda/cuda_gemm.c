@@ -1,0 +1,282 @@
+/* kernels/cuda/cuda_gemm.c - matrix products through cuBLASLt, its plans kept by shape. */
+#include "kernels/cuda/cuda.h"
+
+#include <cublasLt.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * cuBLASLt counts columns first, so C = op(A) op(B) by rows is C^T = op(B)^T op(A)^T there: the
+ * operands change places and nothing is transposed. For each shape the heuristics' offers are
+ * timed once on the real operands, with the result going to a side buffer, so that what is
+ * added to stays as it was; the fastest stays. A deterministic device takes the first offer.
+ */
+enum { OFFERS = 8, PLANS = 1024 };
+#define WORKSPACE_BYTES ((size_t)64 << 20)
+#define SIDE_BYTES ((size_t)256 << 20) /* of a timed result; a taller one is timed in part */
+#define TIMED_FLOP 2e9                 /* smaller products are not worth timing */
+
+struct key {
+    int64_t m, n, k, lda, ldb, ldc;
+    int32_t ta, tb, c_type, add, align_a, align_b, align_c, pad;
+};
+
+struct plan {
+    struct key key;
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulAlgo_t algo;
+    bool found;
+};
+
+struct cuda_gemms {
+    cublasLtHandle_t lt;
+    void *workspace;
+    int n, last;
+    struct plan plan[PLANS];
+};
+
+int gemms_open(struct cuda *c, struct err *e)
+{
+    struct cuda_gemms *g = calloc(1, sizeof *g);
+
+    if (!g)
+        return err_set(e, E_SYS, "out of memory");
+    c->gemms = g;
+    if (cublasLtCreate(&g->lt) != CUBLAS_STATUS_SUCCESS)
+        return err_set(e, E_DEVICE, "cuBLASLt cannot start on this GPU");
+    if (cudaMalloc(&g->workspace, WORKSPACE_BYTES) != cudaSuccess)
+        return err_set(e, E_DEVICE, "out of GPU memory: no 64 MiB for matrix products");
+    return 0;
+}
+
+static void plan_free(struct plan *p)
+{
+    if (p->op)
+        cublasLtMatmulDescDestroy(p->op);
+    if (p->a)
+        cublasLtMatrixLayoutDestroy(p->a);
+    if (p->b)
+        cublasLtMatrixLayoutDestroy(p->b);
+    if (p->c)
+        cublasLtMatrixLayoutDestroy(p->c);
+    memset(p, 0, sizeof *p);
+}
+
+void gemms_close(struct cuda *c)
+{
+    struct cuda_gemms *g = c->gemms;
+
+    if (!g)
+        return;
+    for (int i = 0; i < g->n; i++)
+        plan_free(&g->plan[i]);
+    cudaFree(g->workspace);
+    if (g->lt)
+        cublasLtDestroy(g->lt);
+    free(g);
+    c->gemms = NULL;
+}
+
+static int32_t alignment(const void *p, int64_t ld, int64_t elem_bytes)
+{
+    uint64_t bits = (uint64_t)(uintptr_t)p | (uint64_t)(ld * elem_bytes) | 256;
+
+    return (int32_t)(bits & (~bits + 1));
+}
+
+static struct key key_of(const struct op_gemm *a)
+{
+    struct key k;
+
+    memset(&k, 0, sizeof k);
+    k.m = a->m, k.n = a->n, k.k = a->k;
+    k.lda = a->lda, k.ldb = a->ldb, k.ldc = a->ldc;
+    k.ta = a->trans_a, k.tb = a->trans_b, k.c_type = (int32_t)a->c_type, k.add = a->beta != 0;
+    k.align_a = alignment(a->a, a->lda, 2);
+    k.align_b = alignment(a->b, a->ldb, 2);
+    k.align_c = alignment(a->c, a->ldc, (int64_t)dtype_bytes(a->c_type));
+    return k;
+}
+
+/* A row-major [rows][cols] matrix, as cuBLASLt sees it: [cols][rows] by columns. */
+static bool layout(cublasLtMatrixLayout_t *l, cudaDataType_t type, int64_t rows, int64_t cols,
+                   int64_t ld)
+{
+    return cublasLtMatrixLayoutCreate(l, type, (uint64_t)cols, (uint64_t)rows, ld) ==
+           CUBLAS_STATUS_SUCCESS;
+}
+
+static bool describe(struct plan *p, const struct op_gemm *a)
+{
+    cublasOperation_t first = a->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t second = a->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+
+    return cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F) ==
+               CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &first,
+                                          sizeof first) == CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSB, &second,
+                                          sizeof second) == CUBLAS_STATUS_SUCCESS &&
+           layout(&p->b, CUDA_R_16BF, a->trans_b ? a->n : a->k, a->trans_b ? a->k : a->n, a->ldb) &&
+           layout(&p->a, CUDA_R_16BF, a->trans_a ? a->k : a->m, a->trans_a ? a->m : a->k, a->lda) &&
+           layout(&p->c, a->c_type == DT_F32 ? CUDA_R_32F : CUDA_R_16BF, a->m, a->n, a->ldc);
+}
+
+static int offers(struct cuda *c, struct plan *p, cublasLtMatmulHeuristicResult_t *r)
+{
+    cublasLtMatmulPreference_t want = NULL;
+    size_t ws = WORKSPACE_BYTES;
+    uint32_t sums = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+    uint32_t first = (uint32_t)p->key.align_b, second = (uint32_t)p->key.align_a;
+    uint32_t result = (uint32_t)p->key.align_c;
+    int n = 0;
+
+    if (cublasLtMatmulPreferenceCreate(&want) != CUBLAS_STATUS_SUCCESS)
+        return 0;
+    if (cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &ws,
+                                             sizeof ws) != CUBLAS_STATUS_SUCCESS ||
+        cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                             &sums, sizeof sums) != CUBLAS_STATUS_SUCCESS ||
+        cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                             &first, sizeof first) != CUBLAS_STATUS_SUCCESS ||
+        cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                             &second, sizeof second) != CUBLAS_STATUS_SUCCESS ||
+        cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                                             &result, sizeof result) != CUBLAS_STATUS_SUCCESS ||
+        cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+                                             &result, sizeof result) != CUBLAS_STATUS_SUCCESS ||
+        cublasLtMatmulAlgoGetHeuristic(c->gemms->lt, p->op, p->b, p->a, p->c, p->c, want, OFFERS, r,
+                                       &n) != CUBLAS_STATUS_SUCCESS)
+        n = 0;
+    cublasLtMatmulPreferenceDestroy(want);
+    for (int i = 0; i < n; i++) /* offers come best first, those that cannot run last */
+        if (r[i].state != CUBLAS_STATUS_SUCCESS)
+            n = i;
+    return n;
+}
+
+/* op with the layouts of p; d receives, which may be another buffer than a->c. */
+static bool multiply(struct cuda *c, const struct plan *p, const struct op_gemm *a, void *d,
+                     const cublasLtMatmulAlgo_t *algo)
+{
+    return cublasLtMatmul(c->gemms->lt, p->op, &a->alpha, a->b, p->b, a->a, p->a, &a->beta, a->c,
+                          p->c, d, p->c, algo, c->gemms->workspace, WORKSPACE_BYTES,
+                          c->stream) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* Milliseconds of the faster of two runs; negative where the algorithm does not run. */
+static float time_one(struct cuda *c, const struct plan *p, const struct op_gemm *a, void *side,
+                      const cublasLtMatmulAlgo_t *algo, cudaEvent_t ev[3])
+{
+    float first = -1, second = -1;
+
+    if (!multiply(c, p, a, side, algo))
+        return -1;
+    cudaEventRecord(ev[0], c->stream);
+    multiply(c, p, a, side, algo);
+    cudaEventRecord(ev[1], c->stream);
+    multiply(c, p, a, side, algo);
+    cudaEventRecord(ev[2], c->stream);
+    if (cudaEventSynchronize(ev[2]) != cudaSuccess ||
+        cudaEventElapsedTime(&first, ev[0], ev[1]) != cudaSuccess ||
+        cudaEventElapsedTime(&second, ev[1], ev[2]) != cudaSuccess)
+        return -1;
+    return first < second ? first : second;
+}
+
+static int fastest(struct cuda *c, const struct op_gemm *whole,
+                   const cublasLtMatmulHeuristicResult_t *r, int n)
+{
+    struct op_gemm a = *whole;
+    size_t row = (size_t)a.ldc * dtype_bytes(a.c_type);
+    struct plan part;
+    cudaEvent_t ev[3] = { NULL, NULL, NULL };
+    void *side = NULL;
+    float best = -1;
+    int choice = 0;
+
+    a.m = lesser(a.m, (int64_t)(SIDE_BYTES / row));
+    memset(&part, 0, sizeof part);
+    if (a.m < 1 || cudaMalloc(&side, (size_t)a.m * row) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return 0;
+    }
+    for (int i = 0; i < 3; i++)
+        cudaEventCreate(&ev[i]);
+    for (int i = 0; i < n && describe(&part, &a); i++) {
+        float ms = time_one(c, &part, &a, side, &r[i].algo, ev);
+        if (ms >= 0 && (best < 0 || ms < best)) {
+            best = ms;
+            choice = i;
+        }
+        plan_free(&part);
+    }
+    plan_free(&part);
+    for (int i = 0; i < 3; i++)
+        cudaEventDestroy(ev[i]);
+    cudaFree(side);
+    (void)cudaGetLastError();
+    return choice;
+}
+
+static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
+{
+    struct cuda_gemms *g = c->gemms;
+    cublasLtMatmulHeuristicResult_t r[OFFERS];
+    struct key key = key_of(a);
+    struct plan *p;
+    int n;
+
+    for (int i = 0; i < g->n; i++) { /* mostly the one after the last */
+        int at = (g->last + 1 + i) % g->n;
+        if (memcmp(&g->plan[at].key, &key, sizeof key) == 0) {
+            g->last = at;
+            return &g->plan[at];
+        }
+    }
+    if (g->n == PLANS) { /* many shapes: begin anew */
+        for (int i = 0; i < g->n; i++)
+            plan_free(&g->plan[i]);
+        g->n = 0;
+    }
+    g->last = g->n;
+    p = &g->plan[g->n++];
+    p->key = key;
+    n = describe(p, a) ? offers(c, p, r) : 0;
+    if (n > 0) {
+        double flop = 2.0 * (double)a->m * (double)a->n * (double)a->k;
+        int choice = n > 1 && !c->deterministic && flop >= TIMED_FLOP ? fastest(c, a, r, n) : 0;
+        p->algo = r[choice].algo;
+        p->found = true;
+    }
+    return p;
+}
+
+int gemm_run(struct cuda *c, const struct op_gemm *a)
+{
+    int64_t cols_a = a->trans_a ? a->m : a->k, cols_b = a->trans_b ? a->k : a->n;
+    struct plan *p;
+
+    if (a->m < 0 || a->n < 0 || a->k < 0 || a->lda < cols_a || a->ldb < cols_b || a->ldc < a->n ||
+        (a->c_type != DT_F32 && a->c_type != DT_BF16))
+        return E_BUG;
+    if (a->m == 0 || a->n == 0)
+        return 0;
+    if (a->k == 0)
+        return gemm_naive(c, a);
+    p = plan_of(c, a);
+    if (p->found && multiply(c, p, a, a->c, &p->algo))
+        return 0;
+    p->found = false;
+    return gemm_naive(c, a);
+}
+
+int cuda_gemm(struct device *d, const struct op_gemm *a)
+{
+    struct cuda *c = cuda_of(d);
+
+    cuda_begin(c, CUDA_GEMM);
+    return cuda_end(d, gemm_run(c, a), CUDA_GEMM,
+                    2.0 * (double)a->m * (double)a->n * (double)a->k);
+}

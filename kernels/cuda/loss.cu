@@ -1,0 +1,128 @@
+/* kernels/cuda/loss.cu - linear layer and cross-entropy in chunks of rows. */
+#include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/cuda.h"
+
+enum { THREADS = 512 };
+
+/* The largest logit and the sum of exp(x - it), gathered together over the block. */
+struct soft {
+    float max, sum;
+};
+
+static __device__ __forceinline__ struct soft join(struct soft a, struct soft b)
+{
+    struct soft s;
+
+    s.max = fmaxf(a.max, b.max);
+    s.sum = s.max == -INFINITY ? 0.0f : a.sum * __expf(a.max - s.max) + b.sum * __expf(b.max - s.max);
+    return s;
+}
+
+static __device__ struct soft block_soft(struct soft s)
+{
+    __shared__ struct soft part[THREADS / 32];
+    struct soft other;
+
+    for (int o = 16; o; o >>= 1) {
+        other.max = __shfl_xor_sync(0xffffffffu, s.max, o);
+        other.sum = __shfl_xor_sync(0xffffffffu, s.sum, o);
+        s = join(s, other);
+    }
+    if ((threadIdx.x & 31) == 0)
+        part[threadIdx.x >> 5] = s;
+    __syncthreads();
+    s = part[0];
+    for (int i = 1; i < THREADS / 32; i++)
+        s = join(s, part[i]);
+    return s;
+}
+
+/* A block a row: float32 logits to nll and, where grad is given, the bf16 gradient. */
+static __global__ void score(int64_t vocab, const float *logits, const int32_t *targets, float scale,
+                             float *nll, bf16 *grad)
+{
+    int64_t r = blockIdx.x;
+    const float *x = logits + r * vocab;
+    int32_t target = targets[r];
+    struct soft s = { -INFINITY, 0.0f };
+
+    if (target < 0 || target >= vocab) {
+        if (threadIdx.x == 0)
+            nll[r] = 0;
+        for (int64_t i = threadIdx.x; grad && i < vocab; i += THREADS)
+            grad[r * vocab + i] = narrow(0.0f);
+        return;
+    }
+    for (int64_t i = threadIdx.x; i < vocab; i += THREADS) {
+        float v = x[i];
+        if (v > s.max) {
+            s.sum = s.sum * __expf(s.max - v) + 1.0f;
+            s.max = v;
+        } else {
+            s.sum += __expf(v - s.max);
+        }
+    }
+    s = block_soft(s);
+    if (threadIdx.x == 0)
+        nll[r] = logf(s.sum) + s.max - x[target];
+    if (!grad)
+        return;
+    for (int64_t i = threadIdx.x; i < vocab; i += THREADS)
+        grad[r * vocab + i] = narrow(scale * (__expf(x[i] - s.max) / s.sum -
+                                              (i == target ? 1.0f : 0.0f)));
+}
+
+/* Of a chunk: float32 logits, then their bf16 gradients. */
+extern "C" size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab)
+{
+    (void)d;
+    return (size_t)chunk * (size_t)vocab * (sizeof(float) + sizeof(bf16)) + 512;
+}
+
+static int product(struct cuda *c, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta,
+                   const void *a, int64_t lda, const void *b, int64_t ldb, void *out,
+                   enum dtype type)
+{
+    struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, n, type };
+
+    return gemm_run(c, &g);
+}
+
+static int chunk(struct cuda *c, const struct op_loss *a, int64_t first, int64_t n)
+{
+    const bf16 *h = (const bf16 *)a->h + first * a->dim;
+    bf16 *dh = a->dh ? (bf16 *)a->dh + first * a->dim : NULL;
+    size_t bytes = ((size_t)a->chunk * (size_t)a->vocab * sizeof(float) + 255) / 256 * 256;
+    float *logits = (float *)a->scratch;
+    bf16 *grad = (bf16 *)((char *)a->scratch + bytes);
+    int rc = product(c, false, true, n, a->vocab, a->dim, 0, h, a->dim, a->w, a->dim, logits,
+                     DT_F32);
+
+    if (rc)
+        return rc;
+    score<<<(unsigned)n, THREADS, 0, c->stream>>>(a->vocab, logits, a->targets + first,
+                                                  a->grad_scale, a->nll + first,
+                                                  dh ? grad : NULL);
+    if (dh)
+        rc = product(c, false, false, n, a->dim, a->vocab, 0, grad, a->vocab, a->w, a->dim, dh,
+                     DT_BF16);
+    if (rc == 0 && dh && a->dw)
+        rc = product(c, true, false, a->vocab, a->dim, n, 1, grad, a->vocab, h, a->dim, a->dw,
+                     DT_F32);
+    return rc;
+}
+
+extern "C" int cuda_loss(struct device *d, const struct op_loss *a)
+{
+    struct cuda *c = cuda_of(d);
+    double passes = a->dh ? a->dw ? 3 : 2 : 1;
+    int rc = 0;
+
+    if (a->rows < 0 || a->chunk < 1 || a->chunk > INT32_MAX || a->vocab < 1 || a->dim < 1)
+        return E_BUG;
+    cuda_begin(c, CUDA_LOSS);
+    for (int64_t r = 0; r < a->rows && rc == 0; r += a->chunk)
+        rc = chunk(c, a, r, lesser(a->chunk, a->rows - r));
+    return cuda_end(d, rc, CUDA_LOSS,
+                    2.0 * passes * (double)a->rows * (double)a->vocab * (double)a->dim);
+}

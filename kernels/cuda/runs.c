@@ -1,0 +1,80 @@
+/* kernels/cuda/runs.c - see runs.h. */
+#include "kernels/cuda/runs.h"
+
+#include <stdlib.h>
+
+enum { MOST = 4096, NEAR = 16 }; /* seconds tried for each first */
+
+struct seg {
+    int64_t first, len;
+    bool used;
+};
+
+/* The unused segment of that place and length, from index lo on; -1: none. */
+static int64_t find(const struct seg *s, int64_t n, int64_t lo, int64_t first, int64_t len)
+{
+    int64_t hi = n;
+
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+        if (s[mid].first < first)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < n && s[lo].first == first && s[lo].len == len && !s[lo].used ? lo : -1;
+}
+
+static int64_t length_of(const struct seg *s, int64_t n, int64_t i, int64_t j)
+{
+    int64_t step = s[j].first - s[i].first, count = 1;
+
+    for (int64_t at = j; at >= 0; at = find(s, n, at, s[at].first + step, s[i].len))
+        count++;
+    return count;
+}
+
+/* The longest even run that starts at i; its segments become used. */
+static struct run take(struct seg *s, int64_t n, int64_t i)
+{
+    struct run r = { s[i].first, 1, s[i].len, s[i].len };
+    int64_t at = i;
+
+    for (int64_t j = i + 1, tried = 0; j < n && tried < NEAR; j++) {
+        int64_t count;
+        if (s[j].used || s[j].len != s[i].len)
+            continue;
+        tried++;
+        if ((count = length_of(s, n, i, j)) > r.n) {
+            r.n = count;
+            r.step = s[j].first - s[i].first;
+        }
+    }
+    for (int64_t k = 0; k < r.n; k++) {
+        at = find(s, n, at, r.first + k * r.step, r.len);
+        s[at].used = true;
+    }
+    return r;
+}
+
+int runs_find(const struct op_segments *list, struct run *runs, int cap)
+{
+    struct seg *s;
+    int64_t n = 0;
+    int count = 0;
+
+    if (list->n > MOST || !(s = malloc((size_t)(list->n > 0 ? list->n : 1) * sizeof *s)))
+        return -1;
+    for (int64_t i = 0; i < list->n; i++)
+        if (list->cu[i + 1] > list->cu[i])
+            s[n++] = (struct seg){ list->cu[i], list->cu[i + 1] - list->cu[i], false };
+    for (int64_t i = 0; i < n && count >= 0; i++)
+        if (!s[i].used) {
+            if (count == cap)
+                count = -1;
+            else
+                runs[count++] = take(s, n, i);
+        }
+    free(s);
+    return count;
+}

@@ -1,0 +1,184 @@
+/* tests/gpu/test_cuda_attention.c - segmented attention, by cuDNN and by our own kernels. */
+#include "tests/gpu/gputest.h"
+
+enum { MAX_CUTS = 600 };
+struct attention_case {
+    const char *name;
+    int64_t rows, heads, kv_heads, dim, q_pad, kv_pad, n[2];
+    int64_t cu[2][MAX_CUTS];
+};
+
+/* o, lse, dq, dk, dv of a device, as float32; what lies between the rows is zero. */
+struct results {
+    float *o, *lse, *dq, *dk, *dv;
+};
+
+static int64_t q_ld(const struct attention_case *c) { return c->heads * c->dim + c->q_pad; }
+static int64_t kv_ld(const struct attention_case *c)
+{
+    return c->kv_heads * c->dim + c->kv_pad;
+}
+
+static struct results compute(struct device *d, const struct attention_case *c)
+{
+    int64_t nq = c->rows * q_ld(c), nk = c->rows * kv_ld(c), nl = c->rows * c->heads;
+    float *q = normal(nq, 1, 1), *k = normal(nk, 2, 1), *v = normal(nk, 3, 1);
+    float *d_o = normal(nq, 4, 1), *zq = calloc((size_t)nq, 4), *zk = calloc((size_t)nk, 4);
+    float *junk = malloc((size_t)nl * 4);
+    enum dtype t = d->act;
+    struct results r;
+    struct op_attention_back b = {
+        { c->rows, c->heads, c->kv_heads, c->dim, q_ld(c), kv_ld(c), 1 / sqrtf((float)c->dim),
+          { { c->n[0], c->cu[0] }, { c->n[1], c->cu[1] } }, NULL, NULL, NULL, NULL, NULL },
+        NULL, NULL, NULL, NULL, NULL };
+
+    memset(junk, 0xff, (size_t)nl * 4);
+    b.fwd.q = up(d, q, nq, t), b.fwd.k = up(d, k, nk, t), b.fwd.v = up(d, v, nk, t);
+    b.fwd.o = up(d, zq, nq, t), b.fwd.lse = up(d, junk, nl, DT_F32);
+    b.d_o = up(d, d_o, nq, t), b.scratch = up(d, junk, nl, DT_F32);
+    b.dq = up(d, zq, nq, t), b.dk = up(d, zk, nk, t), b.dv = up(d, zk, nk, t);
+    if (d->attention(d, &b.fwd) < 0 || d->attention_back(d, &b) < 0) {
+        struct err e = { 0 };
+        d->sync(d, &e);
+        fail_msg("%s: %s", c->name, e.msg);
+    }
+    r = (struct results){ down(d, b.fwd.o, nq, t), down(d, b.fwd.lse, nl, DT_F32),
+                          down(d, b.dq, nq, t), down(d, b.dk, nk, t), down(d, b.dv, nk, t) };
+    d->release(d, (void *)(uintptr_t)b.fwd.q), d->release(d, (void *)(uintptr_t)b.fwd.k);
+    d->release(d, (void *)(uintptr_t)b.fwd.v), d->release(d, (void *)(uintptr_t)b.d_o);
+    d->release(d, b.scratch);
+    free(q), free(k), free(v), free(d_o), free(zq), free(zk), free(junk);
+    return r;
+}
+
+static void results_free(struct results *r)
+{
+    free(r->o), free(r->lse), free(r->dq), free(r->dk), free(r->dv);
+}
+
+static void check(const struct attention_case *c)
+{
+    static const char *const names[] = { "default", "own", "deterministic" };
+    int64_t nq = c->rows * q_ld(c), nk = c->rows * kv_ld(c), nl = c->rows * c->heads;
+    struct results want = compute(&cpu, c);
+
+    for (int i = 0; i < GPUS; i++) {
+        struct results r = compute(&gpu[i], c);
+        char what[200];
+        snprintf(what, sizeof what, "%s (%lld rows, %lld/%lld heads of %lld) on %s", c->name,
+                 (long long)c->rows, (long long)c->heads, (long long)c->kv_heads,
+                 (long long)c->dim, names[i]);
+        char *end = what + strlen(what);
+        strcpy(end, ": o"), near(what, r.o, want.o, nq, 8e-3);
+        strcpy(end, ": lse"), near(what, r.lse, want.lse, nl, 1e-4);
+        strcpy(end, ": dv"), near(what, r.dv, want.dv, nk, 1e-2);
+        strcpy(end, ": dq"), near(what, r.dq, want.dq, nq, 1.5e-2);
+        strcpy(end, ": dk"), near(what, r.dk, want.dk, nk, 1.5e-2);
+        if (i != DEFAULT) { /* equal bits again */
+            struct results s = compute(&gpu[i], c);
+            *end = '\0';
+            same_bits(what, r.o, s.o, nq), same_bits(what, r.lse, s.lse, nl);
+            same_bits(what, r.dq, s.dq, nq), same_bits(what, r.dk, s.dk, nk);
+            same_bits(what, r.dv, s.dv, nk);
+            results_free(&s);
+        }
+        results_free(&r);
+    }
+    results_free(&want);
+}
+
+/* Sequences of len rows, cut every group, the second half's shifted by half a group. */
+static struct attention_case make(const char *name, int64_t seqs, int64_t len, int64_t heads,
+                                  int64_t kv_heads, int64_t dim, int64_t group)
+{
+    struct attention_case c = { name, seqs * len, heads, kv_heads, dim, 0, 0, { 0, 0 }, { { 0 } } };
+
+    for (int half = 0; half < 2; half++) {
+        int64_t n = 0;
+        for (int64_t s = 0; s < seqs; s++)
+            for (int64_t at = 0; at < len; at += at == 0 && half && group < len ? group / 2 : group)
+                c.cu[half][n++] = s * len + at;
+        c.cu[half][n] = c.rows;
+        c.n[half] = n;
+    }
+    return c;
+}
+
+static void test_dense(void **state)
+{
+    static const int64_t v[][5] = { /* seqs, len, heads, kv heads, dim */
+        { 1, 1, 1, 1, 64 },    { 1, 2, 2, 2, 128 },  { 1, 300, 4, 4, 128 }, { 3, 129, 4, 2, 64 },
+        { 1, 1000, 3, 1, 64 }, { 2, 256, 8, 2, 128 }, { 1, 515, 2, 2, 32 }, { 1, 100, 1, 1, 256 },
+        { 1, 200, 2, 1, 5 },   { 4, 33, 6, 3, 80 } };
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        struct attention_case c = make("dense", v[i][0], v[i][1], v[i][2], v[i][3], v[i][4],
+                                       v[i][1]);
+        if (i == 6)
+            c.q_pad = 24, c.kv_pad = 8;
+        if (i == 8)
+            c.q_pad = 1, c.kv_pad = 3;
+        check(&c);
+    }
+}
+
+static void test_s2(void **state)
+{
+    static const int64_t v[][6] = { /* seqs, len, group, heads, kv heads, dim */
+        { 1, 1024, 256, 4, 4, 128 }, { 1, 1024, 256, 8, 2, 64 }, { 1, 1000, 250, 4, 4, 64 },
+        { 2, 600, 150, 4, 2, 128 },  { 5, 512, 128, 2, 2, 64 },  { 1, 530, 131, 4, 1, 64 },
+        { 1, 700, 200, 6, 3, 64 },   { 1, 101, 7, 4, 2, 32 } };
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        struct attention_case c = make("s2", v[i][0], v[i][1], v[i][3], v[i][4], v[i][5], v[i][2]);
+        check(&c);
+    }
+}
+
+/* Cuts anywhere: documents of one row, lists with nothing in common, empty segments. */
+static void test_cuts_anywhere(void **state)
+{
+    NEED_GPU();
+    for (uint64_t seed = 0; seed < 5; seed++) {
+        static const int64_t kv[] = { 1, 2, 3, 6, 6 };
+        struct attention_case c = { "cuts", 100 + (int64_t)(mix64(seed) % 400), 6, kv[seed],
+                                    seed % 2 ? 64 : 128, 0, 0, { 0, 0 }, { { 0 } } };
+        for (int half = 0; half < 2; half++) {
+            int64_t at = 0, n = 0;
+            while (at < c.rows && n < MAX_CUTS - 2) {
+                c.cu[half][n++] = at;
+                at += (int64_t)(mix64(seed * 999 + (uint64_t)(2 * n + half)) %
+                                (seed % 3 == 0 ? 3 : 150));
+            }
+            c.cu[half][n] = c.rows;
+            c.n[half] = n;
+        }
+        check(&c);
+    }
+}
+
+static void test_refuses(void **state)
+{
+    struct device *d = &gpu[0];
+    struct attention_case c = make("refused", 1, 64, 2, 2, 64, 64);
+    struct op_attention a = { 64, 2, 2, 64, 128, 128, 1, { { 1, c.cu[0] }, { 1, c.cu[1] } },
+                              NULL, NULL, NULL, NULL, NULL }, bad = a;
+
+    NEED_GPU();
+    bad.kv_heads = 3;
+    assert_int_equal(d->attention(d, &bad), E_BUG);
+    bad = a, bad.q_ld = 7;
+    assert_int_equal(d->attention(d, &bad), E_BUG);
+    c.cu[0][1] = 5;
+    assert_int_equal(d->attention(d, &a), E_BUG);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dense), cmocka_unit_test(test_s2),
+        cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_refuses),
+    };
+
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
