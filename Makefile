@@ -2,6 +2,7 @@
 # make SAN=1 check the same under ASan and UBSan  make fuzz         60 s a parser (FUZZ_S=60)
 # make install     DESTDIR= PREFIX=/usr/local     make uninstall    make man     lint the pages
 # make bench       the speeds of this machine     make completion   make clean
+# make CUDA=0      without the CUDA device        make check-gpu    see kernels/cuda/cuda.mk
 CC       ?= cc
 CXX      ?= c++
 PREFIX   ?= /usr/local
@@ -147,6 +148,8 @@ install: all completion pages
 uninstall:
 	cd "$(DEST)" && rm -f $(FILES)
 	-rmdir "$(DEST)/share/doc/longlora"
+
+include kernels/cuda/cuda.mk
 
 clean:
 	rm -rf build
