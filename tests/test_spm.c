@@ -273,6 +273,52 @@ static void test_random_models(void **state)
     buf_free(&b);
 }
 
+/* More ids than 16 bits hold: other tables, other words in the cache. */
+static void test_large_vocabulary(void **state)
+{
+    struct buf b = { 0 }, spec = { 0 }, text = { 0 };
+    struct engines g;
+    uint64_t dice = 5;
+    char piece[8];
+
+    (void)state;
+    for (int byte_fallback = 0; byte_fallback < 2; byte_fallback++) {
+        b.len = spec.len = text.len = 0;
+        put_piece(&b, "<unk>", 5, 0, 2);
+        for (unsigned c = 0; c < 256 && byte_fallback; c++) {
+            snprintf(piece, sizeof piece, "<0x%02X>", c);
+            put_piece(&b, piece, 6, 0, 6);
+        }
+        for (uint32_t i = 0; i < 90000; i++) { /* 17^4 words of four letters, and shorter ones */
+            size_t n = 0;
+
+            for (uint32_t v = i; n == 0 || v > 0; v /= 17)
+                piece[n++] = (char)('a' + v % 17);
+            put_piece(&b, piece, n, -(float)pick(&dice, 60000), 1);
+        }
+        put_piece(&b, "\xE2\x96\x81", 3, -1, 1);
+        put_number(&spec, 3, 2);
+        if (byte_fallback)
+            put_number(&spec, 35, 1);
+        put_bytes(&b, 2, spec.p, spec.len);
+        put_bytes(&b, 3, "\x20\x00", 2); /* spaces are kept */
+        g = open_bytes(&b, "90,000 pieces");
+        for (int i = 0; i < 100000; i++) {
+            uint32_t k = pick(&dice, 100);
+            char c = k < 80 ? (char)('a' + k % 17) : k < 95 ? ' ' : (char)('q' + k % 10);
+
+            add(&text, &c, 1);
+        }
+        same(&g, text.p, text.len, true);
+        for (size_t at = 0; at < text.len; at += 500)
+            same(&g, text.p + at, 500, true); /* words again: from the cache */
+        close_engines(&g);
+    }
+    buf_free(&b);
+    buf_free(&spec);
+    buf_free(&text);
+}
+
 /* Models of kinds that are not at hand, trained here. */
 static void test_trained_models(void **state)
 {
@@ -481,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_tiny_model),
         cmocka_unit_test(test_appending),
         cmocka_unit_test(test_random_models),
+        cmocka_unit_test(test_large_vocabulary),
         cmocka_unit_test(test_trained_models),
         cmocka_unit_test(test_real_models_and_texts),
         cmocka_unit_test(test_hostile_models),
