@@ -90,8 +90,8 @@ static void train_step(struct device *d, struct model *m, const struct batch *b,
     const struct trained *t = model_trained(m);
     struct op_adamw a = { t->n, n, 1e-4f, 0.9f, 0.95f, 1e-8f, 0, 1, t->w, t->m, t->v, t->grad };
     struct err e = { 0 };
-    double sum, squares;
-    int64_t scored;
+    double sum = 0, squares = 0;
+    int64_t scored = 0;
     int rc;
 
     if (options.mode == TRAIN_NONE) {

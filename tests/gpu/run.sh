@@ -6,7 +6,7 @@
 # BIN, SO, TOOLS: folders and module of a build; else those beside this script.
 here=$(cd "$(dirname "$0")" && pwd)
 BIN=${BIN:-$here/bin} TOOLS=${TOOLS:-$here/bin} SO=${SO:-$here/lib/liblonglora_cuda.so}
-out=${OUT:-$(mktemp -d)}
+out=$(mktemp -d)
 what=${*:-tests sanitize bench tools}
 
 # Libraries: those of the system first, what was carried last; NVIDIA's beside Python if there.
@@ -37,7 +37,7 @@ step() { # step SECONDS LOG COMMAND...: runs, shows the end of what it said, not
     echo "== $log: $*  [$(($(now) - t0)) s]"
     timeout "$limit" "$@" > "$out/$log.log" 2>&1
     rc=$?
-    tail -n "${LINES_SHOWN:-60}" "$out/$log.log"
+    tail -n 45 "$out/$log.log"
     note "$log: exit $rc, $(($(now) - t0)) s after the start"
     return $rc
 }
@@ -50,8 +50,8 @@ if wanted tests; then
     step 120 model "$BIN/test_cuda_model"
 fi
 if wanted bench; then
-    LONGLORA_CUDA_PROFILE=1 step 100 bench_8k "$BIN/bench_step" --steps 3 8192
-    LONGLORA_CUDA_PROFILE=1 step 100 bench_32k "$BIN/bench_step" --steps 2 32768
+    step 100 bench_8k env LONGLORA_CUDA_PROFILE=1 "$BIN/bench_step" --steps 5 8192
+    step 100 bench_32k env LONGLORA_CUDA_PROFILE=1 "$BIN/bench_step" --steps 3 32768
 fi
 if wanted tools; then
     python3 - "$out/tokens.bin" << 'EOF'
@@ -63,20 +63,21 @@ for i in range(40000):
 open(sys.argv[1], "wb").write(struct.pack("<%dH" % len(out), *out))
 EOF
     for d in cpu cuda; do
-        LINES_SHOWN=8 step 60 "ltrain_$d" "$TOOLS/ltrain" "$out/tokens.bin" \
+        step 60 "ltrain_$d" "$TOOLS/ltrain" "$out/tokens.bin" \
             --model tests/data/model/mha --ctx 64 --steps 20 --warmup 2 --lr 1e-3 --device $d \
             -o "$out/adapter_$d"
-        LINES_SHOWN=8 step 60 "leval_$d" "$TOOLS/leval" --ppl "$out/tokens.bin" \
+        step 60 "leval_$d" "$TOOLS/leval" --ppl "$out/tokens.bin" \
             --model tests/data/model/mha --ctx 64 --device $d
     done
 fi
 if wanted sanitize && [ $(($(now) - t0)) -lt 390 ]; then
     san=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
     export LONGLORA_GPU_SMALL=1
-    LINES_SHOWN=12 step 100 memcheck_ops "$san" --tool memcheck "$BIN/test_cuda_ops"
+    step 100 memcheck_ops "$san" --tool memcheck "$BIN/test_cuda_ops"
     export LONGLORA_CUDNN=none # our own kernels are what is looked at
-    LINES_SHOWN=12 step 90 memcheck_attention "$san" --tool memcheck "$BIN/test_cuda_attention"
+    step 90 memcheck_attention "$san" --tool memcheck "$BIN/test_cuda_attention"
 fi
-echo "== summary, logs in $out"
+[ -n "$OUT" ] && cat "$out"/*.log > "$OUT/gpu.log" # all of it
+echo "== summary, logs in ${OUT:-$out}"
 cat "$summary"
 grep -h -E '^\[  (FAILED|ERROR)|^RESULT|ERROR SUMMARY' "$out"/*.log | cut -c1-300
