@@ -9,8 +9,8 @@ C_BEGIN
 /* Read-only once loaded: any number of threads may use it. No exception leaves it. */
 struct splib;
 
-/* A model from the bytes of its file (copied), which spmodel_check must have passed: the library
- * trusts what it loads. E_DATA, E_SYS. */
+/* A model from the bytes of its file (copied), which spmodel_check must have passed, as the
+ * library trusts what it loads. E_DATA, E_SYS. */
 int splib_parse(struct splib **l, const void *bytes, size_t n, struct err *e);
 void splib_free(struct splib *l);
 int64_t splib_vocab(const struct splib *l);

@@ -1,4 +1,4 @@
-/* formats/spm_bpe.c - merging: always the pair of the best score, of equal ones the leftmost. */
+/* formats/spm_bpe.c - merging: always the pair of the best score, the leftmost of equals. */
 #include "formats/spm_impl.h"
 
 #include <stdlib.h>
@@ -88,7 +88,8 @@ ALWAYS_INLINE struct levels make_levels(struct spm_cache *c, size_t n, min16_fn 
     return v;
 }
 
-/* Merges the n > 1 symbols of a run, each looked up with its next; those that remain are linked by next from symbol 0. */
+/* Merges the n > 1 symbols of a run, each looked up with its next; those that remain are linked
+ * by next from symbol 0. */
 ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n,
                              min16_fn *min16, first16_fn *first16)
 {
@@ -132,7 +133,8 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
  * are not remembered need. c->next is set as by merge_run. */
 static void merge_small(const struct spm *m, struct spm_cache *c, int32_t n)
 {
-    uint32_t key[SMALL], alive = (1u << n) - 1; /* rank, then place: the least is the leftmost */
+    uint32_t key[SMALL]; /* rank, then place: the least is the leftmost */
+    uint32_t alive = (1u << n) - 1;
     int32_t last = 0;
 
     for (int32_t i = 0; i < n - 1; i++)

@@ -6,7 +6,7 @@
 
 /*
  * A merge makes a piece, so a cut that no piece spans changes nothing: text may be cut between
- * bytes x and y when no piece has y right after x. (User-defined symbols are pieces, so no match
+ * bytes x and y when no piece has y right after x. (User-defined symbols are pieces: no match
  * of one spans the cut either.) A cut never parts the bytes of a character.
  *
  * In raw text a space stands for U+2581, which itself may stand there too, and a byte that

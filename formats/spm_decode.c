@@ -26,8 +26,8 @@ static unsigned char byte_of(const struct spm_string *piece)
 {
     unsigned v = 0;
 
-    for (int i = 3; i < 5; i++)
-        v = v * 16 + (unsigned)(piece->p[i] <= '9' ? piece->p[i] - '0' : piece->p[i] - 'A' + 10);
+    for (const char *p = piece->p + 3; p < piece->p + 5; p++)
+        v = v * 16 + (unsigned)(*p <= '9' ? *p - '0' : *p - 'A' + 10);
     return (unsigned char)v;
 }
 
@@ -61,7 +61,7 @@ static int decode(const struct spm *m, const int32_t *ids, int64_t n, struct buf
 
     for (int64_t i = 0; i < n && rc == 0; i++) {
         const struct spm_string *piece = &m->piece[ids[i]];
-        int kind = m->kind[piece->value]; /* of a reserved piece of this text, if there is one */
+        int kind = m->kind[piece->value]; /* of a reserved piece of this text, if any */
         size_t skip = 0;
 
         if (kind == PIECE_BYTE) {

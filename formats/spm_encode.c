@@ -95,7 +95,8 @@ static int encode_words(const struct spm *m, const char *text, size_t n, struct 
         }
     }
     if (rc == 0 && n > from)
-        rc = spm_put(m, spm_find(m, text + from, n - from), text + from, n - from, first, out, e);
+        rc = spm_put(m, spm_find(m, text + from, n - from), text + from, n - from, first, out,
+                     e);
     return rc;
 }
 
@@ -149,8 +150,8 @@ static int checked(const struct spm *m, struct spm_cache *c, const char *text, s
     if (n == 0)
         return 0;
     if (n > SPM_MAX_TEXT_BYTES)
-        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (%zu)", n,
-                       SPM_MAX_TEXT_BYTES);
+        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (%zu)",
+                       n, SPM_MAX_TEXT_BYTES);
     if ((rc = encode(m, c, text, n, whole, out, e)) < 0)
         out->len = len;
     return rc;

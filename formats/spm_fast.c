@@ -190,7 +190,7 @@ static int encode_word(const struct job *j, const unsigned char *p, size_t n)
     return append(j, ids, put_word(ids, w, j->m->vocab <= 65536) - ids);
 }
 
-/* The fragments of b end at b->end[0 .. k-1]; p has WORD_BYTES readable bytes after the last. */
+/* The fragments of b end at b->end[0 .. k-1]; p has WORD_BYTES bytes more to read. */
 ALWAYS_INLINE int encode_batch(const struct job *j, struct batch *b, const unsigned char *p,
                                size_t k, bool narrow, bool fuses)
 {
@@ -275,7 +275,8 @@ ALWAYS_INLINE int encode_blocks(const struct job *j, const unsigned char *text, 
     return rc;
 }
 
-static size_t scan_plain(const struct spm_bpe *b, const unsigned char *p, size_t n, uint16_t *at)
+static size_t scan_plain(const struct spm_bpe *b, const unsigned char *p, size_t n,
+                         uint16_t *at)
 {
     size_t k = 0;
 
@@ -292,8 +293,8 @@ static int blocks_plain(const struct job *j, const unsigned char *text, size_t n
 
 #ifdef __x86_64__
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
-#define AVX512                                                                                  \
-    __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,"      \
+#define AVX512                                                                                 \
+    __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,"     \
                           "avx512vbmi,avx512vbmi2")))
 
 AVX2 static int blocks_avx2(const struct job *j, const unsigned char *text, size_t n)
@@ -432,7 +433,7 @@ int spm_cache_open(struct spm_cache **out, struct err *e)
     }
     c->map = map;
     c->words = (void *)(((uintptr_t)map + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
-    madvise(c->words, sizeof *c->words << WORD_BITS, MADV_HUGEPAGE); /* before the first touch */
+    madvise(c->words, sizeof *c->words << WORD_BITS, MADV_HUGEPAGE); /* before a first touch */
     c->level = spm_best_level();
     *out = c;
     return 0;

@@ -47,7 +47,7 @@ size_t spm_trie_longest(const struct spm_trie *t, const char *p, size_t n);
 
 struct spm_norm {
     bool dummy_prefix, strip_spaces, escape_spaces, suffix;
-    uint32_t *trie; /* Darts-clone's units, NULL without a table; spmodel_check holds for them */
+    uint32_t *trie; /* Darts-clone's units, checked by spmodel_read; NULL without a table */
     char *pool;
     bool starts[256]; /* a rule may start with this byte */
 };
@@ -72,7 +72,7 @@ struct spm_bpe {
     size_t n_pairs;
     int pair_shift;
     /* The same in 8 bytes a pair, where symbols and ranks have 16 bits and text is local; it is
-     * then used in place of pairs. left | right << 16 | rank << 32 | id << 48; all ones: free. */
+     * then used in place of pairs. left, right << 16, rank << 32, id << 48; all ones: free. */
     uint64_t *small;
     size_t n_small;
     uint32_t (*ascii_pair)[128]; /* with small, [x][y]: rank | id << 16, all ones: no pair */
@@ -156,8 +156,8 @@ int spm_normalize(const struct spm_norm *norm, const struct spm_trie *user, cons
 
 /* PieceToId: the reserved piece of this text, else the normal one, else unk. */
 int32_t spm_find(const struct spm *m, const char *text, size_t n);
-/* Appends the ids of a symbol that is none of the pieces' own: bytes or unk. first: no id before
- * out->p[first] belongs to this text. E_DATA for a control symbol. */
+/* Appends id, or for unk what stands for text: its bytes or unk. No id before out->p[first]
+ * belongs to this text. E_DATA for a control symbol. */
 int spm_put(const struct spm *m, int32_t id, const char *text, size_t n, int64_t first,
             struct spm_ids *out, struct err *e);
 
@@ -178,7 +178,8 @@ static inline bool spm_bpe_next_to(const struct spm_bpe *b, uint32_t l, uint32_t
 }
 #define NEXT_TO_WORDS ((size_t)1 << 14)
 /* The rank of a pair, or RANK_NONE; *id is what it merges to. */
-static inline int32_t spm_bpe_pair(const struct spm_bpe *b, uint32_t l, uint32_t r, uint32_t *id)
+static inline int32_t spm_bpe_pair(const struct spm_bpe *b, uint32_t l, uint32_t r,
+                                   uint32_t *id)
 {
     size_t mask = ((size_t)1 << (64 - b->pair_shift)) - 1;
 

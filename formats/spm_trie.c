@@ -26,7 +26,10 @@ struct range { /* strings lo..hi-1 share their first depth bytes, which lead to 
     uint32_t depth, node;
 };
 
-static bool is_used(const struct block *b, unsigned i) { return b->used[i >> 6] >> (i & 63) & 1; }
+static bool is_used(const struct block *b, unsigned i)
+{
+    return b->used[i >> 6] >> (i & 63) & 1;
+}
 
 /* A new block, in place of the oldest when as many are open as may be. */
 static struct block *new_block(struct builder *b, struct err *e)

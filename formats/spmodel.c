@@ -121,8 +121,9 @@ static int check_piece(struct spmodel *m, const struct field *outer, const struc
                        (long long)m->pieces, (unsigned long long)type, (double)score);
     if (++m->pieces > SPMODEL_MAX_PIECES)
         return wrong("too many pieces", e);
-    return v->fn ? v->fn(v->ctx, (const char *)text.p, text.n, score, (enum spmodel_type)type, e)
-                 : 0;
+    if (!v->fn)
+        return 0;
+    return v->fn(v->ctx, (const char *)text.p, text.n, score, (enum spmodel_type)type, e);
 }
 
 static struct spmodel_text text_of(const struct field *f)
@@ -258,8 +259,8 @@ static int check_normalizer(struct spmodel_norm *norm, const struct field *outer
             if ((rc = check_charsmap(norm, &f, e)) < 0)
                 return rc;
         } else if (f.number >= 3 && f.number <= 5 && f.wire == WIRE_VARINT) {
-            *(f.number == 3 ? &norm->dummy_prefix : f.number == 4 ? &norm->strip_spaces
-                                                                  : &norm->escape_spaces) = f.value;
+            bool *flag[] = { &norm->dummy_prefix, &norm->strip_spaces, &norm->escape_spaces };
+            *flag[f.number - 3] = f.value;
         } else if (f.number >= 2 && f.number <= 5) {
             return wrong("normalizer_spec has a field of the wrong type", e);
         }
@@ -267,8 +268,8 @@ static int check_normalizer(struct spmodel_norm *norm, const struct field *outer
     return rc;
 }
 
-int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn, void *ctx,
-                 struct err *e)
+int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn,
+                 void *ctx, struct err *e)
 {
     static const struct spmodel_norm defaults = { true, true, true, NULL, 0, NULL, 0 };
     struct cursor c = { bytes, bytes, (const unsigned char *)bytes + n };

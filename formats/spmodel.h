@@ -52,12 +52,12 @@ typedef int spmodel_piece_fn(void *ctx, const char *text, size_t n, float score,
 
 /* Walks all n bytes: wire format, sizes against the bytes left, piece types, finite scores, and
  * the double-array tries of the normalisers (every reachable unit inside the array, every leaf
- * inside a NUL-terminated pool and short, at most 32 leaves on a path). Allocates nothing but one byte a
- * trie unit. E_DATA, without the file's name. */
+ * inside a NUL-terminated pool and short, at most 32 leaves on a path). Allocates nothing but
+ * 5 bytes a trie unit. E_DATA, without the file's name. */
 int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e);
 /* The same, and hands over every piece; m then points into bytes. */
-int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn, void *ctx,
-                 struct err *e);
+int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn,
+                 void *ctx, struct err *e);
 
 C_END
 #endif

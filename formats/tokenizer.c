@@ -72,8 +72,9 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const c
         rc = err_set(e, E_SYS, "out of memory for a model of %zu bytes", n);
     if (rc < 0) {
         tokenizer_close(t);
-        return rc == E_DATA && e
-                   ? err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has") : rc;
+        if (rc == E_DATA && e)
+            err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has");
+        return rc;
     }
     memcpy(t->bytes, bytes, n);
     t->n_bytes = n;

@@ -114,7 +114,8 @@ static void open_model(const char *folder, const char *name)
 
 int main(int argc, char **argv)
 {
-    static const char *const books[] = { "pg19/pg19-validation.tar.zst", "pg19/pg19-test.tar.zst",
+    static const char *const books[] = { "pg19/pg19-validation.tar.zst",
+                                         "pg19/pg19-test.tar.zst",
                                          "pg19/pg19-train.tar.zst",
                                          "pg19/pg19-train-more.tar.zst" };
     const char *data = getenv("LONGLORA_DATA");

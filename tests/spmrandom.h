@@ -7,7 +7,8 @@
 
 /* Letters that the pieces and texts of a random model are made of. */
 static const char *const letters[] = { "a", "b", "c", "\xE2\x96\x81", " ", "d", "\xC3\xA9",
-                                       "\xE4\xBD\xA0", "\xEF\xBF\xBD", "\xE2", "<", "\xF0\x9F\x98\x80" };
+                                       "\xE4\xBD\xA0", "\xEF\xBF\xBD", "\xE2", "<",
+                                       "\xF0\x9F\x98\x80" };
 
 static inline uint32_t pick(uint64_t *seed, uint32_t n) { return next_random(seed) % n; }
 

@@ -100,8 +100,11 @@ static void add(struct buf *b, const void *p, size_t n)
 /* c as UTF-8 would have it, surrogates and what lies beyond U+10FFFF too. */
 static void add_char(struct buf *b, uint32_t c)
 {
-    unsigned char u[4] = { (unsigned char)(0xF0 | c >> 18), (unsigned char)(0x80 | (c >> 12 & 63)),
-                           (unsigned char)(0x80 | (c >> 6 & 63)), (unsigned char)(0x80 | (c & 63)) };
+    unsigned char u[4];
+
+    for (int i = 0; i < 4; i++)
+        u[i] = (unsigned char)(0x80 | (c >> 6 * (3 - i) & 63));
+    u[0] = (unsigned char)(0xF0 | c >> 18);
 
     if (c >= 0x10000) {
         add(b, u, 4);
@@ -122,14 +125,18 @@ static const struct {
     size_t n;
 } odd[] = {
 #define S(s) { s, sizeof s - 1 }
-    S(""), S(" "), S("  "), S("a"), S(" a"), S("a "), S("\n"), S("\0"), S("a\0b\0\0c"), S("\xFF"),
+    S(""), S(" "), S("  "), S("a"), S(" a"), S("a "), S("\n"), S("\0"), S("a\0b\0\0c"),
+    S("\xFF"),
     S("\x80"), S("a\x80""b"), S("\xC0\x80"), S("\xC1\xBF x"), S("\xE0\x80\x80"), S("\xE2\x96"),
     S("\xE2\x96 a"), S("\xE2"), S("x\xE2 y"), S("\xED\xA0\x80"), S("\xED\xBF\xBF!"),
     S("\xF4\x90\x80\x80"), S("\xF0\x82\x82\xAC"), S("\xF8\x88\x80\x80\x80"), S("\xF0\x9F\x98"),
     S("\xEF\xBF\xBD"), S("\xEF\xBF\xBE"), S("\xE2\x96\x81"), S(" \xE2\x96\x81 "),
-    S("x\xE2\x96\x81y \xE2\x96\x81\xE2\x96\x81z"), S("<s>"), S("</s> <s><unk>"), S("<0x41><0x0A>"),
-    S("<pad>"), S("\r\n\t\v\f"), S("\xC2\xA0\xE3\x80\x80\xE2\x80\x83x"), S("A\xCC\x8A \xE2\x84\xAB"),
-    S("\xEF\xAC\x81ne \xEF\xBC\xA1\xEF\xBC\xA2"), S("\xEF\xB7\xBA"), S("\xE1\x84\x80\xE1\x85\xA1"),
+    S("x\xE2\x96\x81y \xE2\x96\x81\xE2\x96\x81z"), S("<s>"), S("</s> <s><unk>"),
+    S("<0x41><0x0A>"),
+    S("<pad>"), S("\r\n\t\v\f"), S("\xC2\xA0\xE3\x80\x80\xE2\x80\x83x"),
+    S("A\xCC\x8A \xE2\x84\xAB"),
+    S("\xEF\xAC\x81ne \xEF\xBC\xA1\xEF\xBC\xA2"), S("\xEF\xB7\xBA"),
+    S("\xE1\x84\x80\xE1\x85\xA1"),
     S("1234567890 3.14159"), S("............................!!!!!!!!??"), S("\xE2\x81\x87"),
 #undef S
 };
@@ -221,7 +228,8 @@ static void test_appending(void **state)
     assert_int_equal(spm_encode(g.ours, g.cache, "the nation", 10, &out, &e), 0);
     assert_int_equal(out.len, 2 * n);
     assert_memory_equal(out.p, out.p + n, (size_t)n * sizeof *out.p);
-    assert_int_equal(spm_encode(g.ours, g.cache, "x", SPM_MAX_TEXT_BYTES + 1, &out, &e), E_DATA);
+    assert_int_equal(spm_encode(g.ours, g.cache, "x", SPM_MAX_TEXT_BYTES + 1, &out, &e),
+                     E_DATA);
     assert_int_equal(out.len, 2 * n);
     spm_ids_free(&out);
     close_engines(&g);
@@ -289,7 +297,7 @@ static void test_large_vocabulary(void **state)
             snprintf(piece, sizeof piece, "<0x%02X>", c);
             put_piece(&b, piece, 6, 0, 6);
         }
-        for (uint32_t i = 0; i < 90000; i++) { /* 17^4 words of four letters, and shorter ones */
+        for (uint32_t i = 0; i < 90000; i++) { /* words of one to five letters */
             size_t n = 0;
 
             for (uint32_t v = i; n == 0 || v > 0; v /= 17)
@@ -348,7 +356,8 @@ static void test_trained_models(void **state)
     for (size_t k = 0; k < N_OF(kinds); k++) {
         struct engines g;
 
-        snprintf(command, sizeof command, "spm_train --input=tests/data/tiny.txt --num_threads=1 "
+        snprintf(command, sizeof command,
+                 "spm_train --input=tests/data/tiny.txt --num_threads=1 "
                  "--minloglevel=2 --model_prefix=%s/m %s >/dev/null 2>&1", folder, kinds[k]);
         if (system(command) != 0)
             fail_msg("'%s' failed", command);
@@ -378,7 +387,8 @@ static void test_real_models_and_texts(void **state)
         "tokenizers/llama2/tokenizer.model.zst", "tokenizers/mistral/tokenizer.model.v1.zst",
         "tokenizers/mistral/mistral_instruct_tokenizer_240323.model.v3.zst",
         "tokenizers/t5like/fast_sentencepiece.model.zst",
-        "tokenizers/t5like/sentencepiece.model.zst", "tokenizers/sentencepiece/test_model.model.zst",
+        "tokenizers/t5like/sentencepiece.model.zst",
+        "tokenizers/sentencepiece/test_model.model.zst",
         "tokenizers/sentencepiece/test_ja_model.model.zst", "weights/stories260K/tok512.model"
     };
     const char *data = getenv("LONGLORA_DATA");

@@ -54,10 +54,13 @@ static size_t put_char(char *to, uint32_t c)
 static size_t put_some(const struct spm *m, char *to, uint32_t kind)
 {
     static const char *const odd[] = {
-        "\xE2\x96\x81", "\xEF\xBF\xBD", "\xC0\x80", "\xE2\x96", "\xED\xA0\x80", "\xF4\x90\x80\x80",
-        "\xF8\x88\x80\x80\x80", "\xFF", "\x80", "\xE2 ", "<s>", "</s>", "<unk>", "<0x41>", "<pad>",
+        "\xE2\x96\x81", "\xEF\xBF\xBD", "\xC0\x80", "\xE2\x96", "\xED\xA0\x80",
+        "\xF4\x90\x80\x80",
+        "\xF8\x88\x80\x80\x80", "\xFF", "\x80", "\xE2 ", "<s>", "</s>", "<unk>",
+        "<0x41>", "<pad>",
         "\n", "\r\n", "\t", " ", "  ", "\xC2\xA0", "\xE3\x80\x80", "a\xCC\x80", "\xEF\xAC\x81",
-        "\xE2\x84\xAB", "\xEF\xB7\xBA", "\xE2\x80\x8B", "\xF0\x9F\x98\x80", "\xE1\x84\x80\xE1\x85\xA1"
+        "\xE2\x84\xAB", "\xEF\xB7\xBA", "\xE2\x80\x8B", "\xF0\x9F\x98\x80",
+        "\xE1\x84\x80\xE1\x85\xA1"
     };
     size_t n = 0, k;
     const char *p;
@@ -194,7 +197,8 @@ static void load(struct pair *p, const char *path)
 }
 
 /* A small model made at random, and 200 texts for it. */
-static int64_t random_model(struct spm_cache *c, char *text, int64_t *models, int64_t *text_bytes)
+static int64_t random_model(struct spm_cache *c, char *text, int64_t *models,
+                            int64_t *text_bytes)
 {
     static struct buf bytes;
     uint64_t seed = state;
@@ -210,7 +214,8 @@ static int64_t random_model(struct spm_cache *c, char *text, int64_t *models, in
     if (b == 0)
         b = splib_parse(&p.theirs, bytes.p, bytes.len, &theirs);
     if ((a < 0) != (b < 0)) {
-        fprintf(stderr, "diff_spm: one refuses: ours '%s', theirs '%s'\n", ours.msg, theirs.msg);
+        fprintf(stderr, "diff_spm: one refuses: ours '%s', theirs '%s'\n", ours.msg,
+                theirs.msg);
         exit(1);
     }
     if (a < 0)
