@@ -60,6 +60,12 @@ $(B)/gpu/%: $(B)/tests/gpu/%.c.o $(B)/liblonglora.a
 check-gpu: all $(CUDA_SO) $(GPU_BINS:%=$(B)/gpu/%)
 	@BIN=$(B)/gpu SO=$(CUDA_SO) TOOLS=$(BIN) sh tests/gpu/run.sh $(GPU_RUN)
 
+# Without a GPU: the toolkit's stub stands in for the driver, which planning hardly asks.
+check-plans: $(B)/gpu/test_cuda_plans
+	@mkdir -p $(B)/gpu/stub
+	@ln -sf $(firstword $(wildcard $(CUDA_HOME)/lib64/stubs/libcuda.so)) $(B)/gpu/stub/libcuda.so.1
+	LD_LIBRARY_PATH=$(B)/gpu/stub:$(CUDA_HOME)/lib64:$$LD_LIBRARY_PATH $<
+
 # Everything that tests/gpu/run.sh needs, in a folder that can be carried to a machine with a GPU
 # and few libraries: sh build/gpu/run.sh
 gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain $(BIN)/leval
@@ -72,5 +78,5 @@ gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain
 	  cp -L "$$f" build/gpu/lib || exit 1; done
 	cp tests/gpu/run.sh build/gpu
 	@du -sh build/gpu
-.PHONY: always cuda check-gpu gpu-bundle install-cuda
+.PHONY: always cuda check-gpu check-plans gpu-bundle install-cuda
 -include $(wildcard $(CUDA_OBJS:.o=.d)) $(wildcard $(GPU_BINS:%=$(B)/tests/gpu/%.c.d))
