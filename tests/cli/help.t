@@ -2,18 +2,7 @@
 # Every tool alike: --help, --version, completion and the man page, held against each other.
 cd "$(dirname "$0")/../.." || exit 70
 export LC_ALL=C
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
-n=0
-ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$tmp/why"
-    fi
-}
+. tests/cli/lib.sh
 
 # Options as sorted lines, one form a line ("-o", "--output"), from help, man page, completion.
 help_options() {

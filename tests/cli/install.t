@@ -1,18 +1,7 @@
 #!/bin/bash
 # make install puts everything in its place, and make uninstall leaves no file.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
-n=0
-ok() {
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        tail -n 20 "$tmp/why" | sed 's/^/# /'
-    fi
-}
+. tests/cli/lib.sh
 into() { make -s "$1" SAN="$SAN" DESTDIR="$tmp/to" PREFIX=/opt/long; }
 all_there() {
     local f missing=0

@@ -1,19 +1,7 @@
 #!/bin/bash
 # leval as a user meets it: results, forms of data, refusals, and a pretrained model's numbers.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
-n=0
-ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$tmp/why"
-    fi
-}
-skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
+. tests/cli/lib.sh
 says() { # says STATUS WORDS COMMAND...: exit status, and words on standard error
     local want=$1 words=$2 got
     shift 2

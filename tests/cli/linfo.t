@@ -1,28 +1,7 @@
 #!/bin/bash
 # linfo as a program: every form is known, documents come back as they were, damage is found.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
-n=0
-ok() { # NAME COMMAND...: the command must succeed
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        tail -n 20 "$tmp/why" | sed 's/^/# /'
-    fi
-}
-skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
-ends() { # STATUS WORDS COMMAND...: it must end so, and say so on stderr
-    local want=$1 words=$2 rc
-    shift 2
-    "$@" > "$tmp/out" 2> "$tmp/err"
-    rc=$?
-    cat "$tmp/err"
-    [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
-    grep -q -- "$words" "$tmp/err" || { echo "stderr lacks: $words"; return 1; }
-}
+. tests/cli/lib.sh
 says() { # PATTERN COMMAND...: on stdout
     local words=$1
     shift

@@ -1,20 +1,9 @@
 #!/bin/bash
 # lmerge as a program: what it writes, exit statuses, all or nothing, full disks.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
+. tests/cli/lib.sh
+clean() { [ -z "$mnt" ] || umount "$mnt"; }
 mnt=
-trap '[ -z "$mnt" ] || umount "$mnt"; rm -rf "$tmp"' EXIT
-n=0
-ok() { # NAME COMMAND...: the command must succeed
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        tail -n 20 "$tmp/why" | sed 's/^/# /'
-    fi
-}
-skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
 ends() { # STATUS WORDS COMMAND...: it must end so, and say so on stderr, in three lines
     local want=$1 words=$2 rc
     shift 2

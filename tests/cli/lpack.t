@@ -3,29 +3,9 @@
 cd "$(dirname "$0")/../.." || exit 70
 make=$TESTBIN/test_stream # with arguments: SEED DOCS VOCAB [MAX_IDS [US [cut]]]
 [ -x "$make" ] || { echo '1..0 # SKIP the stream producer is not built'; exit 0; }
-tmp=$(mktemp -d) || exit 70
+. tests/cli/lib.sh
+clean() { [ -z "$mnt" ] || umount "$mnt"; }
 mnt=
-trap '[ -z "$mnt" ] || umount "$mnt"; rm -rf "$tmp"' EXIT
-n=0
-ok() { # NAME COMMAND...: the command must succeed
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        tail -n 20 "$tmp/why" | sed 's/^/# /'
-    fi
-}
-skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
-ends() { # STATUS WORDS COMMAND...: it must end so, and say so on stderr
-    local want=$1 words=$2 rc
-    shift 2
-    "$@" > "$tmp/out" 2> "$tmp/err"
-    rc=$?
-    cat "$tmp/err"
-    [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
-    grep -q -- "$words" "$tmp/err" || { echo "stderr lacks: $words"; return 1; }
-}
 from() { local in=$1; shift; "$@" < "$in"; }
 nothing() { [ ! -e "$1" ] || { ls -la "$1"; return 1; }; } # not even the folder
 only() { # FOLDER FILES: so many files are in it, and no hidden one

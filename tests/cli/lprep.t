@@ -4,19 +4,7 @@ cd "$(dirname "$0")/../.." || exit 70
 export LC_ALL=C
 root=$PWD
 model=$root/tests/data/tiny.model
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
-n=0
-ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$tmp/why"
-    fi
-}
-skip() { n=$((n + 1)); echo "ok $n # SKIP $1"; }
+. tests/cli/lib.sh
 
 # fails STATUS PATTERN ARGUMENT...: lprep ends in this status, says that in at most three lines.
 fails() {
@@ -230,7 +218,7 @@ terminal() {
     [ $? -eq 64 ] && grep -q 'not for a terminal' typescript
 }
 if script -qec true /dev/null > /dev/null 2>&1; then ok 'tokens are refused by a terminal' terminal
-else skip 'no script(1), or no terminals here'; fi
+else skip 'not here' 'no script(1), or no terminals here'; fi
 
 if [ -n "$LONGLORA_DATA" ]; then
     whole() { # every set of the data is known for what it is
@@ -253,8 +241,8 @@ if [ -n "$LONGLORA_DATA" ]; then
         [ "$(tail -n 1 rss)" -lt 300000 ]
     }
     if [ -x /usr/bin/time ] && [ -z "$SAN" ]; then ok 'memory stays bounded' memory
-    else skip 'no time(1), or memory that sanitizers watch'; fi
+    else skip 'not here' 'no time(1), or memory that sanitizers watch'; fi
 else
-    for i in 1 2 3; do skip 'no $LONGLORA_DATA'; done
+    for i in 1 2 3; do skip 'not here' 'no $LONGLORA_DATA'; done
 fi
 echo "1..$n"

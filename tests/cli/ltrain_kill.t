@@ -3,20 +3,9 @@
 # again with the same command, its losses and its adapter are those of an undisturbed run.
 # KILLS=50: random kills; KILL_SEED: of their moments.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
+. tests/cli/lib.sh
 KILLS=${KILLS:-50}
 RANDOM=${KILL_SEED:=$$}
-n=0
-ok() {
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        tail -n 20 "$tmp/why" | sed 's/^/# /'
-    fi
-}
 awk 'BEGIN { srand(3); for (i = 0; i < 20000; i++)
     printf "\\x%02x\\x%02x%s", int(rand() * 256), i % 2, i % 500 == 499 ? "\n" : "" }' |
     while read -r line; do printf '%b' "$line"; done > "$tmp/d.bin"

@@ -4,19 +4,8 @@
 # where it ends in '# exits N'. A page's commands run in order, in one scratch folder that
 # holds what the tools before it in the pipe would have made.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
+. tests/cli/lib.sh
 export LC_ALL=C.UTF-8 GNUTERM=dumb
-n=0
-ok() {
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        tail -n 25 "$tmp/why" | sed 's/^/# /'
-    fi
-}
 
 lint() { [ -z "$(mandoc -Tlint -W warning "$1" 2>&1 | tee /dev/stderr)" ]; }
 order() { # sections in the order that readers expect; what is not named here may stand anywhere

@@ -1,0 +1,25 @@
+# tests/cli/lib.sh - what the .t scripts share: a scratch folder that goes, and TAP lines.
+# Sourced from the project's root; a script that mounts something redefines 'clean'.
+tmp=$(mktemp -d) || exit 70
+clean() { :; }
+trap 'clean; rm -rf "$tmp"' EXIT
+n=0
+ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
+    n=$((n + 1))
+    local name=$1
+    shift
+    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
+        echo "not ok $n - $name"
+        tail -n 25 "$tmp/why" | sed 's/^/# /'
+    fi
+}
+skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; } # skip NAME REASON
+ends() { # ends STATUS WORDS COMMAND...: it ends so, and says so on standard error, in 3 lines
+    local want=$1 words=$2 rc
+    shift 2
+    "$@" > "$tmp/out" 2> "$tmp/err"
+    rc=$?
+    cat "$tmp/err"
+    [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
+    grep -q -- "$words" "$tmp/err" || { echo "standard error lacks: $words"; return 1; }
+}
