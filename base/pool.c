@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct worker {
     struct pool *pool;
@@ -60,14 +61,24 @@ static void *work(void *arg)
     }
 }
 
+int pool_processors(void)
+{
+    cpu_set_t set; /* of 1024: a larger machine answers by sysconf */
+    long n;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+    n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > 4096 ? 4096 : (int)n;
+}
+
 struct pool *pool_open(int n_threads, struct err *e)
 {
     struct pool *p = calloc(1, sizeof *p);
-    cpu_set_t set;
     int rc = 0;
 
     if (n_threads <= 0)
-        n_threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+        n_threads = pool_processors();
     if (p)
         p->workers = calloc((size_t)n_threads, sizeof *p->workers);
     if (!p || !p->workers) {

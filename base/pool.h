@@ -5,6 +5,9 @@
 #include <stdint.h>
 C_BEGIN
 
+/* Processors this process may use, at least 1. */
+int pool_processors(void);
+
 struct pool;
 typedef void pool_fn(void *ctx, int64_t task, int thread); /* thread: 0 .. n_threads-1 */
 

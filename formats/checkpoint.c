@@ -338,6 +338,11 @@ int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
             *folder = path;
             break;
         }
+        if (rc != E_DATA && rc != E_NOINPUT) { /* the disk or memory failed, not the checkpoint */
+            *e = why;
+            free(path);
+            break;
+        }
         rc = 0;
         if (bad)
             bad(ctx, path, &why);

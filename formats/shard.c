@@ -8,9 +8,16 @@
 
 static const char magic_head[8] = "LLSHARD\x1a", magic_end[8] = "LLSHEND\x1a";
 
-bool shard_is(const void *bytes, size_t nbytes)
+static bool has_head(const void *bytes, size_t nbytes)
 {
     return nbytes >= 8 && memcmp(bytes, magic_head, 8) == 0;
+}
+
+bool shard_is(const void *bytes, size_t nbytes)
+{
+    return has_head(bytes, nbytes) ||
+           (nbytes >= SHARD_HEADER_BYTES + SHARD_FOOTER_BYTES &&
+            memcmp((const char *)bytes + nbytes - 8, magic_end, 8) == 0);
 }
 
 static bool all_zero(const unsigned char *p, size_t n)
@@ -22,8 +29,10 @@ static int parse_header(struct shard *s, const unsigned char *p, size_t nbytes, 
 {
     int rc;
 
-    if (!shard_is(p, nbytes))
-        return err_set(e, E_DATA, "not a shard (%zu bytes)", nbytes);
+    if (!has_head(p, nbytes))
+        return shard_is(p, nbytes)
+                   ? err_set(e, E_DATA, "a shard whose first 8 bytes are damaged")
+                   : err_set(e, E_DATA, "not a shard (%zu bytes)", nbytes);
     if (nbytes < 12 || get_le(p + 8, 4) != 1)
         return err_set(e, E_DATA, "shard version %u, this reads 1",
                        nbytes < 12 ? 0 : (unsigned)get_le(p + 8, 4));

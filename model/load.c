@@ -54,6 +54,13 @@ static int from_file(void *ctx, int64_t at, int64_t n, float *out, struct err *e
     int rc = st_to_f32(t->dtype, (const char *)t->data + (size_t)at * st_dtype_bytes(t->dtype), n,
                        out, e);
 
+    for (int64_t i = 0; i < n && rc == 0; i++)
+        if (!isfinite(out[i])) {
+            rc = err_set(e, E_DATA, "element %lld is %s", (long long)(at + i),
+                         isnan(out[i]) ? "not a number" : "infinite");
+            err_hint(e, "the file is damaged or was saved by a run that diverged; "
+                     "'linfo --verify FOLDER' checks all of it");
+        }
     return rc < 0 ? err_within(e, "tensor '%s'", t->name) : 0;
 }
 

@@ -38,6 +38,14 @@ int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *
                 "scaling cannot be interpolated further", (long long)ctx, (long long)c->context);
         return err_hint(e, "choose --ctx %lld or less", (long long)c->context);
     }
+    if (factor == 0 && c->rope.type == ROPE_LINEAR && c->rope.factor != 1) {
+        err_set(e, E_CONFIG, "a context of %lld is beyond the model's %lld, and its RoPE is "
+                "already scaled by %g: whether %lld is its first context or the scaled one, "
+                "its config.json does not say", (long long)ctx, (long long)c->context,
+                c->rope.factor, (long long)c->context);
+        return err_hint(e, "say how much further: --rope-factor F makes it %g x F in all",
+                        c->rope.factor);
+    }
     if (factor == 0)
         factor = ceil((double)ctx / (double)c->context);
     if (!(factor >= 1) || factor > 65536)

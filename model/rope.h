@@ -12,8 +12,9 @@ void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_fre
 
 /* The reference's rule (fine-tune.py): where ctx exceeds c->context, linear scaling by
  * ceil(ctx / context); c->context becomes factor * context. factor > 0 forces one.
- * Nothing changes where ctx fits. A model that is scaled linearly already multiplies up.
- * E_CONFIG for a model with llama3 scaling whose context is exceeded. */
+ * Nothing changes where ctx fits. On a model that is scaled linearly already a given factor
+ * multiplies; without one it is E_CONFIG, as files in use put either the first or the scaled
+ * context into max_position_embeddings. E_CONFIG also for llama3 scaling that is exceeded. */
 int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *e);
 
 C_END

@@ -1,12 +1,13 @@
 /* prep/prep.c - see prep.h. */
 #include "prep/prep.h"
 
+#include "base/pool.h"
+
 #include "base/file.h"
 #include "formats/shard.h"
 #include "formats/stream.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -329,11 +330,10 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
                       .done = PTHREAD_COND_INITIALIZER };
     struct output out = { .fd = fd, .name = name };
     int rc, threads = o->threads;
-    cpu_set_t set;
 
     *c = (struct prep_counts){ 0 };
     if (threads <= 0)
-        threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+        threads = pool_processors();
     if (!(l.job = calloc(RING, sizeof *l.job)))
         return err_set(e, E_SYS, "out of memory");
     if ((rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0 &&

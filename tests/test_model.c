@@ -458,7 +458,9 @@ static void test_rope_follows_the_reference_rule(void **state)
     assert_int_equal(rope_extend(&c, 10000, 0, &e), 0);
     assert_int_equal(c.rope.type, ROPE_LINEAR);
     assert_true(c.rope.factor == 3 && c.context == 3 * 4096);
-    assert_int_equal(rope_extend(&c, 2 * c.context, 0, &e), 0);
+    assert_int_equal(rope_extend(&c, 2 * c.context, 0, &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "--rope-factor"));
+    assert_int_equal(rope_extend(&c, 2 * c.context, 2, &e), 0);
     assert_true(c.rope.factor == 6 && c.context == 6 * 4096);
     c.rope.type = ROPE_LLAMA3;
     assert_int_equal(rope_extend(&c, 2 * c.context, 0, &e), E_CONFIG);

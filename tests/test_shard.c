@@ -157,7 +157,7 @@ static void reseal(unsigned char *b, size_t n, const struct shard *s)
 enum part { HEAD, TOKENS, DOCS, RUNS, SOURCES, NAMES, FOOT };
 /* Of a shard of 5 documents, the 4th empty, the 1st with 3 runs; all checksums made right. */
 static const struct { enum part part; int at, bytes; uint64_t v; const char *why; } spoilt[] = {
-    { HEAD, 0, 1, 'X', "not a shard" }, { HEAD, 8, 4, 2, "version 2" },
+    { HEAD, 0, 1, 'X', "first 8 bytes are damaged" }, { HEAD, 8, 4, 2, "version 2" },
     { HEAD, 12, 4, 4097, "header bytes 4097" }, { HEAD, 16, 4, 4, "width 4" },
     { HEAD, 20, 4, 0, "vocab 0" }, { HEAD, 20, 4, 65537, "width 2" },
     { HEAD, 24, 4, 100, "bos 100" }, { HEAD, 28, 4, 100, "eos 100" },

@@ -193,7 +193,7 @@ static int write_plain(struct run *r, struct st_writer *w, const struct merge_it
         k = t->count - i < PIECE ? t->count - i : PIECE;
         if ((rc = stopped(r, e)) < 0)
             break;
-        if (t->dtype == m->dtype && !m->whole) {
+        if (!st_dtype_real(t->dtype)) { /* an extra tensor of the base: ids, flags */
             rc = st_write_raw(w, src, (size_t)k * size, e);
             continue;
         }
@@ -201,7 +201,12 @@ static int write_plain(struct run *r, struct st_writer *w, const struct merge_it
             break;
         for (int64_t j = 0; j < k; j++) /* float16 ends at 65504, and rounds up from 65520 */
             bad += !(fabsf(r->w[j]) < (m->dtype == ST_F16 ? 65520.0f : INFINITY));
-        rc = bad ? not_finite(m, e) : st_write_f32(w, r->w, k, e);
+        if (bad)
+            rc = not_finite(m, e);
+        else if (t->dtype == m->dtype && !m->whole)
+            rc = st_write_raw(w, src, (size_t)k * size, e);
+        else
+            rc = st_write_f32(w, r->w, k, e);
     }
     return rc;
 }

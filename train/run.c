@@ -166,6 +166,10 @@ static int open_model_files(struct run *r, struct err *e)
 {
     int rc;
 
+    if (r->s->init && path_is_dir(r->s->init)) {
+        err_set(e, E_USAGE, "--init '%s' is a folder, and a file is wanted", r->s->init);
+        return err_hint(e, "give its config.json: --init %s/config.json", r->s->init);
+    }
     if (r->s->init)
         return config_read(&r->config, r->s->init, e);
     if ((rc = weights_open(&r->weights, r->s->model, e)) == 0)

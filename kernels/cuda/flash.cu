@@ -159,9 +159,9 @@ static __global__ void __launch_bounds__(THREADS) forward(struct flash f)
         keep = most == -INFINITY ? 1.0f : __expf(max - most);
         sum *= keep;
         for (int j = 0; j < 8; j++) {
-            bf16 w = narrow(x[j] == -INFINITY ? 0.0f : __expf(x[j] - most));
-            sum += wide(w);
-            p[row * LDP + col + j] = w;
+            float w = x[j] == -INFINITY ? 0.0f : __expf(x[j] - most);
+            sum += w;
+            p[row * LDP + col + j] = narrow(w);
         }
         if (keep != 1.0f)
             for (int j = threadIdx.x % 4; j < f.dp; j += 4)

@@ -1,19 +1,7 @@
 #!/bin/bash
 # The whole pipe as a user runs it: text to tokens to a longer context to a merged model.
 cd "$(dirname "$0")/../.." || exit 70
-tmp=$(mktemp -d) || exit 70
-trap 'rm -rf "$tmp"' EXIT
-n=0
-ok() { # ok NAME COMMAND...: one test line; what the command printed explains a failure
-    n=$((n + 1))
-    local name=$1
-    shift
-    if "$@" > "$tmp/why" 2>&1; then echo "ok $n - $name"; else
-        echo "not ok $n - $name"
-        sed 's/^/# /' "$tmp/why"
-    fi
-}
-skip() { n=$((n + 1)); echo "ok $n - $1 # SKIP $2"; }
+. tests/cli/lib.sh
 
 base=demo/base
 mkdir "$tmp/texts"
@@ -35,6 +23,13 @@ round_trip() {
     done
 }
 ok "decoding a shard gives every document back, byte for byte" round_trip
+
+damaged() { # a shard whose first byte is wrong is not taken for raw ids
+    cp "$tmp/all.shard" "$tmp/bad.shard"
+    printf 'X' | dd of="$tmp/bad.shard" conv=notrunc 2> /dev/null
+    ends 65 'first 8 bytes are damaged' leval --ppl "$tmp/bad.shard" --model $base
+}
+ok "a shard with a damaged first byte is refused as one" damaged
 
 train() {
     ltrain -q "$tmp/shards" --model $base -o "$tmp/adapter" --ctx 1k --batch 2 --steps 3 --lr 1e-3 \
@@ -58,6 +53,15 @@ merge() {
         exit !(a > 0 && d < 1e-5 * a && c - a > 0.01) }'
 }
 ok "lmerge: base + adapter and the merged model score the same, and better than the base" merge
+
+not_a_number() { # lmerge publishes nothing with a NaN in it
+    cp -r "$tmp/merged" "$tmp/nan" && chmod u+w "$tmp/nan/model.safetensors"
+    printf '\x00\x00\xc0\x7f' | dd of="$tmp/nan/model.safetensors" bs=1 conv=notrunc \
+        seek=$(($(stat -c %s "$tmp/nan/model.safetensors") - 4)) 2> /dev/null
+    ends 65 'tensor' lmerge --model "$tmp/nan" --adapter "$tmp/adapter" -o "$tmp/nan2" &&
+        [ ! -e "$tmp/nan2" ]
+}
+ok "lmerge refuses a base with a NaN" not_a_number
 
 # A model that others trained: stories260K, from 512 to 2048 tokens on PG-19 books.
 stories() {
