@@ -32,7 +32,7 @@ linfo "$out/shards"
 
 say "3. The base: the shipped model of $ctx tokens, made used to this text at its own context"
 run ltrain "$out/shards" --model "$base" -o "$out/base" --mode full --attention dense \
-    --ctx $ctx --batch 32 --steps 100 --lr 1e-3 --schedule cosine --warmup 6 --save-every 1000 --log-every 20
+    --ctx $ctx --batch 32 --steps 120 --lr 1e-3 --schedule cosine --warmup 6 --save-every 1000 --log-every 20
 
 # extend NAME MODE ATTENTION LR STEPS
 extend() {
@@ -40,9 +40,9 @@ extend() {
         --ctx $long --batch $batch --steps "$5" --lr "$4" --schedule cosine --warmup 4 --save-every 1000 --log-every 20
 }
 say "4. From $ctx to $long tokens, three ways"
-extend lora lora s2 5e-3 60
-extend longlora lora+ s2 5e-3 60
-extend full full dense 1e-3 60
+extend lora lora s2 5e-3 80
+extend longlora lora+ s2 5e-3 80
+extend full full dense 1e-3 80
 
 say "5. Perplexity of held-out text at 1, 2 and 4 times the original context"
 # score LABEL FILE [leval options]
