@@ -19,13 +19,14 @@ struct weight {
 };
 
 /* What one layer's forward leaves for its backward. x is every layer's own; the others are
- * the layer's own where it is kept, else the shared buffers of struct work. */
+ * the layer's own from their level on, else the shared buffers of struct work. */
 struct saved {
     void *x;                   /* [rows][dim] the layer's input */
-    void *q, *k, *v, *o, *x2;  /* after RoPE; attention's output; the residual after it */
+    void *o;                   /* KEEP_ATTENTION: attention's output */
     float *lse;                /* [heads][rows] */
-    void *gate, *up;           /* [rows][ffn], or NULL: recomputed a tile at a time */
-    bool kept;
+    void *q, *k, *v, *x2;      /* KEEP_QKV: after RoPE; the residual after attention */
+    void *gate, *up;           /* KEEP_ALL: [rows][ffn], or NULL: a tile at a time */
+    enum keep level;
 };
 
 /* Buffers of one layer at a time. rows = seqs * ctx. */
@@ -84,6 +85,12 @@ static inline void *act_at(const struct model *m, void *p, int64_t n)
 /* layout.c: places everything; run with empty arenas it only measures. */
 int model_layout(struct model *m, struct err *e);
 
+/* Bytes of all classes, as last laid out. */
+size_t model_bytes(const struct model *m);
+
+/* keep.c: decides the level of each layer by the options and the budget, and lays it out. */
+int model_choose_kept(struct model *m, struct err *e);
+
 /* linear.c: y [rows][out] = x W^T + s (x A^T) B^T (+ y when add), and the backward: dx = dy W
  * + s (dy B) A (+ dx when add), gradients of W, A, B where they are trained. */
 void linear(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y,
@@ -92,7 +99,7 @@ void linear_back(struct model *m, const struct weight *w, int64_t rows, const vo
                  const void *dy, void *dx, bool add);
 
 /* layer.c: one transformer layer. forward: y [rows][dim] is the next layer's input and may be
- * s->x. recompute: fills q .. x2 again from s->x. backward: m->work.dx holds the gradient of
+ * s->x. backward: computes again what the level did not keep; m->work.dx holds the gradient of
  * the layer's output and afterwards that of its input. */
 struct span {
     int64_t rows, len; /* rows = sequences * len */

@@ -46,9 +46,10 @@ static struct op_attention attention_of(const struct model *m, const struct save
     };
 }
 
-/* x2 = x + attention(norm1(x)) Wo^T; x2 may be x. Fills q, k, v, o, lse. */
+/* x2 = x + attention(norm1(x)) Wo^T; x2 may be x. Fills q, k, v and, unless they are there
+ * already (attended), o and lse. */
 static void attention_block(struct model *m, const struct layer *l, const struct saved *s,
-                            const struct span *b, void *x2)
+                            const struct span *b, bool attended, void *x2)
 {
     struct op_attention a = attention_of(m, s, b);
 
@@ -58,7 +59,7 @@ static void attention_block(struct model *m, const struct layer *l, const struct
     linear(m, &l->w[TK_V], b->rows, m->work.h, s->v, false);
     rope(m, b, s->q, m->c.heads, false);
     rope(m, b, s->k, m->c.kv_heads, false);
-    if (m->rc == 0)
+    if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
     copy_rows(m, b->rows, s->x, x2);
     linear(m, &l->w[TK_O], b->rows, s->o, x2, true);
@@ -88,9 +89,9 @@ static void gate_up(struct model *m, const struct layer *l, const struct tile *t
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
                    const struct span *b, void *y)
 {
-    void *x2 = s->kept ? s->x2 : y; /* a layer that is not kept adds straight into its output */
+    void *x2 = s->level >= KEEP_QKV ? s->x2 : y; /* not kept: straight into the output */
 
-    attention_block(m, l, s, b, x2);
+    attention_block(m, l, s, b, false, x2);
     norm(m, &l->w[TK_NORM2], b->rows, x2, m->work.h);
     copy_rows(m, b->rows, x2, y);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
@@ -145,8 +146,8 @@ static void attention_backward(struct model *m, const struct layer *l, const str
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,
                     const struct span *b)
 {
-    if (!s->kept)
-        attention_block(m, l, s, b, s->x2);
+    if (s->level < KEEP_QKV)
+        attention_block(m, l, s, b, s->level >= KEEP_ATTENTION, s->x2);
     mlp_backward(m, l, s, b);
     attention_backward(m, l, s, b);
 }

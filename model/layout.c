@@ -1,6 +1,8 @@
 /* model/layout.c - where every buffer of a model lies: run once to measure, once to place. */
 #include "model/inside.h"
 
+#include "base/bytes.h"
+
 static void *take(struct model *m, int class, int64_t n, size_t elem_bytes)
 {
     return arena_alloc(&m->mem[class], n, elem_bytes, 256);
@@ -132,6 +134,17 @@ static void lay_work(struct model *m, int64_t rows)
     k->delta = take(m, MEM_WORK, rows * m->c.heads, 4);
 }
 
+/* The plan counts layers by level; the last layers, whose memory is free again first, keep most. */
+static enum keep level_of(const struct model *m, int64_t layer)
+{
+    int64_t from = m->c.layers;
+
+    for (int k = KEEP_ALL; k > KEEP_INPUT; k--)
+        if (layer >= (from -= m->plan.keep[k]))
+            return (enum keep)k;
+    return KEEP_INPUT;
+}
+
 static void lay_saved(struct model *m, int64_t rows)
 {
     for (int64_t i = 0; i < m->c.layers; i++) {
@@ -143,20 +156,34 @@ static void lay_saved(struct model *m, int64_t rows)
         if (m->o.mode == TRAIN_NONE)
             continue;
         s->x = take_act(m, MEM_SAVED, rows, m->c.dim);
-        s->kept = i >= m->c.layers - m->plan.keep_layers; /* the last ones: used again first */
-        if (!s->kept)
-            continue;
-        s->q = take_act(m, MEM_SAVED, rows, q_dim(m));
-        s->k = take_act(m, MEM_SAVED, rows, kv_dim(m));
-        s->v = take_act(m, MEM_SAVED, rows, kv_dim(m));
-        s->o = take_act(m, MEM_SAVED, rows, q_dim(m));
-        s->x2 = take_act(m, MEM_SAVED, rows, m->c.dim);
-        s->lse = take(m, MEM_SAVED, rows * m->c.heads, 4);
-        s->gate = take_act(m, MEM_SAVED, rows, m->c.ffn_dim);
-        s->up = take_act(m, MEM_SAVED, rows, m->c.ffn_dim);
+        s->level = level_of(m, i);
+        if (s->level >= KEEP_ATTENTION) {
+            s->o = take_act(m, MEM_SAVED, rows, q_dim(m));
+            s->lse = take(m, MEM_SAVED, rows * m->c.heads, 4);
+        }
+        if (s->level >= KEEP_QKV) {
+            s->q = take_act(m, MEM_SAVED, rows, q_dim(m));
+            s->k = take_act(m, MEM_SAVED, rows, kv_dim(m));
+            s->v = take_act(m, MEM_SAVED, rows, kv_dim(m));
+            s->x2 = take_act(m, MEM_SAVED, rows, m->c.dim);
+        }
+        if (s->level >= KEEP_ALL) {
+            s->gate = take_act(m, MEM_SAVED, rows, m->c.ffn_dim);
+            s->up = take_act(m, MEM_SAVED, rows, m->c.ffn_dim);
+        }
     }
     if (m->o.mode != TRAIN_NONE) /* the last layer's output, which the final norm reads */
         m->work.x = take_act(m, MEM_SAVED, rows, m->c.dim);
+}
+
+size_t model_bytes(const struct model *m)
+{
+    size_t sum = 0;
+
+    for (int i = 0; i < MEM_CLASSES; i++)
+        if (!add_ok(sum, m->mem[i].used_bytes, &sum))
+            return SIZE_MAX;
+    return sum;
 }
 
 /* The trained values are placed last, yet the weights point into them: two passes settle it. */

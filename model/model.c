@@ -1,7 +1,6 @@
 /* model/model.c - plan, open and close a model. */
 #include "model/inside.h"
 
-#include "base/bytes.h"
 #include "model/rope.h"
 
 #include <stdio.h>
@@ -45,46 +44,6 @@ static int check_options(struct model *m, struct err *e)
     return 0;
 }
 
-static size_t total_bytes(const struct model *m)
-{
-    size_t sum = 0;
-
-    for (int i = 0; i < MEM_CLASSES; i++)
-        if (!add_ok(sum, m->mem[i].used_bytes, &sum))
-            return SIZE_MAX;
-    return sum;
-}
-
-/* As many kept layers as the budget holds: every kept layer costs the same. */
-static int choose_kept(struct model *m, struct err *e)
-{
-    size_t none, one, budget = (size_t)m->o.memory_bytes, each;
-    int rc;
-
-    m->plan.keep_layers = m->o.keep_layers;
-    if (m->o.mode == TRAIN_NONE || m->o.keep_layers == 0)
-        m->plan.keep_layers = 0;
-    if (m->plan.keep_layers > m->c.layers)
-        m->plan.keep_layers = m->c.layers;
-    if (m->plan.keep_layers >= 0)
-        return model_layout(m, e);
-    if (budget == 0)
-        budget = m->d->free_bytes(m->d) / 5 * 4;
-    m->plan.keep_layers = 0;
-    if ((rc = model_layout(m, e)) < 0)
-        return rc;
-    none = total_bytes(m);
-    m->plan.keep_layers = 1;
-    if ((rc = model_layout(m, e)) < 0)
-        return rc;
-    one = total_bytes(m);
-    each = one > none ? one - none : 1;
-    m->plan.keep_layers = budget <= none ? 0 : (int64_t)((budget - none) / each);
-    if (m->plan.keep_layers > m->c.layers)
-        m->plan.keep_layers = m->c.layers;
-    return model_layout(m, e);
-}
-
 static void fill_plan(struct model *m)
 {
     struct memory_plan *p = &m->plan;
@@ -95,7 +54,7 @@ static void fill_plan(struct model *m)
     p->moments = m->mem[MEM_MOMENTS].used_bytes;
     p->saved = m->mem[MEM_SAVED].used_bytes;
     p->work = m->mem[MEM_WORK].used_bytes;
-    p->total = total_bytes(m);
+    p->total = model_bytes(m);
     p->layers = m->c.layers;
 }
 
@@ -130,7 +89,7 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     if (!m->layers || !m->inv_freq)
         rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
     else if ((rc = check_options(m, e)) == 0)
-        rc = choose_kept(m, e);
+        rc = model_choose_kept(m, e);
     if (rc < 0) {
         model_close(m);
         return rc;

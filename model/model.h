@@ -24,13 +24,26 @@ struct model_options {
     bool target[TK_HEAD + 1];   /* kinds with pairs: TK_Q..TK_O, TK_GATE..TK_DOWN */
     int64_t ctx;                /* tokens a sequence */
     int64_t seqs;               /* sequences computed at once (micro-batch) */
-    int64_t keep_layers;        /* training: layers whose activations are kept; the others
-                                   keep their input and recompute. -1: as many as fit */
+    int64_t keep_layers;        /* training: layers whose activations are all kept; the others
+                                   keep their input and recompute. -1: what saves most time
+                                   in the memory there is, by levels (enum keep) */
+    int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
+                                   costs; 0: ctx. Changes no result */
     int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048 */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024 */
 };
 void model_defaults(struct model_options *o); /* LoRA+, rank 8, alpha 16, q k v o, keep -1 */
+
+/* What a layer's forward leaves for its backward; each level keeps what those below it do.
+ * The rest is computed again, to the same bits. */
+enum keep {
+    KEEP_INPUT,     /* the layer's input */
+    KEEP_ATTENTION, /* attention's output and statistics: the one op that grows with ctx^2 */
+    KEEP_QKV,       /* q, k, v and the residual after attention */
+    KEEP_ALL,       /* the MLP's two inner products */
+    KEEP_LEVELS
+};
 
 /* Bytes of each class, by the same code that later allocates. */
 struct memory_plan {
@@ -41,7 +54,8 @@ struct memory_plan {
     size_t saved;       /* what the forward keeps for the backward */
     size_t work;        /* buffers of one layer, the loss chunk, ids */
     size_t total;
-    int64_t keep_layers, layers;
+    int64_t keep[KEEP_LEVELS]; /* layers at each level; 0 without training */
+    int64_t layers;
     int64_t params, trained_params;
 };
 /* Without a device's memory: answers "does it fit". E_CONFIG for impossible options. */

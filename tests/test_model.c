@@ -293,18 +293,34 @@ static void test_merged_adapter_scores_as_the_pairs_do(void **state)
     tear_down(&fb);
 }
 
-/* Recomputed or kept, one thread or three: the same bits. */
+/* Whatever is recomputed, by one thread or three: the same bits. The model has two layers; the
+ * budgets go from what nothing kept takes to more than all kept takes, by way of each level. */
 static void test_bits_do_not_depend_on_memory_or_threads(void **state)
 {
+    enum { BUDGETS = 40 };
+    int64_t seen[KEEP_LEVELS] = { 0 };
+    size_t low = 0, high = 0;
     float *first = NULL;
 
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = -2; i < BUDGETS; i++) {
         struct fixture fix, *f = &fix;
         struct model_options o = lora_options(TRAIN_LORA_PLUS);
 
-        o.keep_layers = i % 3;
-        set_up(f, "mha", &o, i + 1, true);
+        o.attention_span = i % 2 ? GROUP : 1 << 20;
+        o.keep_layers = i == -2 ? 0 : i == -1 ? 2 : -1;
+        o.memory_bytes = i < 0 ? 0 : (int64_t)(low + (high - low) * (size_t)i / (BUDGETS - 1));
+        set_up(f, "mha", &o, 1 + (i & 3), true);
+        if (i == -2)
+            low = model_memory(f->m)->total;
+        else if (i == -1)
+            high = model_memory(f->m)->total;
+        else
+            assert_true(model_memory(f->m)->total <= (size_t)o.memory_bytes);
+        for (int k = 0; k < KEEP_LEVELS; k++)
+            seen[k] += model_memory(f->m)->keep[k];
+        if (i == BUDGETS - 1)
+            assert_int_equal(model_memory(f->m)->keep[KEEP_ALL], 2);
         OK(segments_build(&f->seg, ATTN_S2, SEQS, LEN, GROUP, NULL, 0, &f->e));
         step(f);
         if (!first) {
@@ -316,6 +332,8 @@ static void test_bits_do_not_depend_on_memory_or_threads(void **state)
         }
         tear_down(f);
     }
+    for (int k = 0; k < KEEP_LEVELS; k++)
+        assert_true(seen[k] > 0);
     free(first);
 }
 

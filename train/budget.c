@@ -88,14 +88,27 @@ static void line(FILE *f, const char *name, size_t nbytes, const char *what)
     fprintf(f, "%-10s %12s  %s\n", name, fmt_bytes((double)nbytes, text, sizeof text), what);
 }
 
+void budget_kept(const struct memory_plan *p, char *text, size_t cap)
+{
+    static const char *const name[KEEP_LEVELS] = { "input", "attention", "q k v", "all" };
+    int n = 0;
+
+    *text = '\0';
+    for (int k = KEEP_ALL; k >= KEEP_INPUT && n >= 0 && (size_t)n < cap; k--)
+        if (p->keep[k])
+            n += snprintf(text + n, cap - (size_t)n, "%s%s of %" PRId64, n ? ", " : "", name[k],
+                          p->keep[k]);
+    if (n >= 0 && (size_t)n < cap)
+        snprintf(text + n, cap - (size_t)n, " layers");
+}
+
 void budget_print(const struct budget *b, FILE *f)
 {
     const struct memory_plan *p = &b->model;
-    char saved[96];
+    char kept[96], saved[160];
 
-    snprintf(saved, sizeof saved,
-             "activations for the backward; %" PRId64 " of %" PRId64 " layers kept",
-             p->keep_layers, p->layers);
+    budget_kept(p, kept, sizeof kept);
+    snprintf(saved, sizeof saved, "activations for the backward: %s", kept);
     line(f, "frozen", p->frozen, "weights that are not trained");
     line(f, "trained", p->trained, "weights that are, and their copies");
     line(f, "gradients", p->gradients, "of the trained weights");
@@ -122,7 +135,9 @@ json_t *budget_json(const struct budget *b)
         { "host_bytes", (int64_t)b->host },           { "process_bytes", (int64_t)b->process },
         { "mapped_bytes", (int64_t)b->mapped },       { "peak_bytes", (int64_t)b->peak },
         { "free_bytes", (int64_t)b->free },
-        { "keep_layers", p->keep_layers },            { "layers", p->layers },
+        { "keep_layers", p->keep[KEEP_ALL] },         { "layers", p->layers },
+        { "keep_qkv_layers", p->keep[KEEP_QKV] },
+        { "keep_attention_layers", p->keep[KEEP_ATTENTION] },
         { "params", p->params },                      { "trained_params", p->trained_params },
     };
     json_t *o = json_object();

@@ -31,6 +31,8 @@ int budget_make(struct budget *b, struct device *d, const struct llama_config *c
                 const struct model_options *o, size_t mapped, struct err *e);
 /* Whether what must stay resident exceeds what is free. */
 bool budget_too_large(const struct budget *b);
+/* "all of 7, q k v of 3, attention of 2, input of 20 layers": without the levels of no layer. */
+void budget_kept(const struct memory_plan *p, char *text, size_t cap);
 /* A table for people. */
 void budget_print(const struct budget *b, FILE *f);
 json_t *budget_json(const struct budget *b);

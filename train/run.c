@@ -317,8 +317,9 @@ static void echo(const struct run *r)
 {
     const struct settings *s = r->s;
     const struct memory_plan *p = &r->budget.model;
-    char mem[16];
+    char mem[16], kept[96];
 
+    budget_kept(p, kept, sizeof kept);
     log_info("data '%s': %s, tokens=%" PRId64 " documents=%" PRId64 " rows=%" PRId64, s->data,
              dataset_form(r->data), dataset_tokens(r->data), dataset_docs(r->data),
              r->t.order.rows);
@@ -335,9 +336,9 @@ static void echo(const struct run *r)
     log_info("batch=%" PRId64 " micro=%" PRId64 " tokens_per_step=%" PRId64 " steps=%" PRId64
              " epochs=%.2f lr=%g", s->batch, s->micro, s->batch * s->ctx, s->steps,
              order_epoch(&r->t.order, s->steps), s->lr);
-    log_info("device=%s (%s) memory=%s predicted, layers kept %" PRId64 " of %" PRId64,
+    log_info("device=%s (%s) memory=%s predicted, kept %s",
              r->device.name, r->device.detail,
-             fmt_bytes((double)r->budget.peak, mem, sizeof mem), p->keep_layers, p->layers);
+             fmt_bytes((double)r->budget.peak, mem, sizeof mem), kept);
     if (r->resumed)
         log_info("going on after step %" PRId64, r->resumed);
 }

@@ -176,6 +176,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->mode = settings_train_mode(s->mode);
     o->rank = s->rank, o->alpha = s->alpha;
     o->ctx = s->ctx, o->seqs = s->micro;
+    o->attention_span = s->group;
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
     return settings_targets(s->targets, o->target, e);
 }

@@ -171,6 +171,7 @@ static void bench(struct device *d, int64_t ctx)
     for (int64_t i = 0; i < ctx; i++)
         targets[i] = i + 1 < ctx ? ids[i + 1] : -1;
     o.ctx = ctx;
+    o.attention_span = kind == ATTN_S2 ? ctx / 4 : ctx;
     frozen = NULL;
     if (model_open(&m, d, &llama, &o, &e) < 0 ||
         segments_build(&seg, kind, 1, ctx, ctx / 4, NULL, 0, &e) < 0)
@@ -180,8 +181,10 @@ static void bench(struct device *d, int64_t ctx)
         fill_trained(d, m);
     if (d->sync(d, &e) < 0)
         die(&e);
-    printf("ctx %lld: ready in %.1f s, kept %lld of 32 layers, plan %.1f GiB\n", (long long)ctx,
-           now_s() - start, (long long)model_memory(m)->keep_layers,
+    printf("ctx %lld: ready in %.1f s, kept %lld %lld %lld %lld layers, plan %.1f GiB\n", (long long)ctx,
+           now_s() - start, (long long)model_memory(m)->keep[0],
+           (long long)model_memory(m)->keep[1], (long long)model_memory(m)->keep[2],
+           (long long)model_memory(m)->keep[3],
            (double)model_memory(m)->total / 0x1p30);
     start = now_s();
     train_step(d, m, &b, 1, &loss);
