@@ -18,6 +18,7 @@ struct plot {
     const char *title, *x_label, *y_label; /* NULL: none */
     bool log2_x;                           /* tokens: 512, 1k, 2k ... */
     bool log_y;
+    bool bars;                             /* in a file, with log2_x: a histogram from 0 */
     const struct plot_series *series;
     int64_t n_series;
 };

@@ -167,6 +167,8 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
         rc = buf_printf(b, e, "set grid lc rgb '#cccccc'\nset key below noenhanced\n"
                         "set bmargin 5.5\n"
                         "set offsets graph 0.03, graph 0.03, graph 0.03, graph 0.03\n");
+    if (rc == 0 && p->bars)
+        rc = buf_printf(b, e, "set yrange [0:*]\n");
     if (rc == 0 && p->log_y)
         rc = put_log_y(b, p, e);
     if (rc == 0 && p->log2_x)
@@ -178,8 +180,15 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
     for (int64_t k = 0; k < p->n_series && rc == 0; k++) {
         if (!has_points(p, k))
             continue;
-        rc = buf_printf(b, e, "%s$s%lld using 1:2 with linespoints lw 2 pt %d ps 1.3 title ",
-                        first ? "plot " : ", ", (long long)k, 5 + 2 * (int)(k % 5));
+        rc = buf_printf(b, e, first ? "plot " : ", ");
+        if (rc == 0 && p->bars) /* side by side within 4/5 of what lies up to the next power */
+            rc = buf_printf(b, e, "$s%lld using 1:2:($1*2**%.4f):($1*2**%.4f):(0):2 "
+                            "with boxxyerror fill solid 0.7 title ", (long long)k,
+                            0.1 + 0.8 * (double)k / (double)p->n_series,
+                            0.1 + 0.8 * (double)(k + 1) / (double)p->n_series);
+        else if (rc == 0)
+            rc = buf_printf(b, e, "$s%lld using 1:2 with linespoints lw 2 pt %d ps 1.3 title ",
+                            (long long)k, 5 + 2 * (int)(k % 5));
         first = false;
         if (rc == 0)
             rc = quoted(b, p->series[k].label, e);

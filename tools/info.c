@@ -21,6 +21,15 @@ static bool has_file(const char *folder, const char *name)
     return yes;
 }
 
+char *info_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (path_is_dir(path))
+        return strdup(path);
+    return slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
+}
+
 static int unknown(const char *path, struct err *e)
 {
     err_set(e, E_DATA, "'%s' is of no known form", path);

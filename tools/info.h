@@ -23,6 +23,11 @@ struct info_options {
     bool verify;           /* read every byte: checksums, hashes, NaN and infinities */
     bool verbose;          /* every tensor, every shard */
     bool docs, ids, json;  /* info_documents: list them; their ids; as JSON lines */
+    bool stats;            /* info_stats */
+    const char *plot;      /* info_stats: a picture too, in this file; or NULL */
+    int64_t sample;        /* info_sample: so many documents, */
+    int64_t ctx, seed;     /* or, ctx > 0, rows of so many tokens; which ones */
+    bool colour, utf8;     /* what the terminal takes */
     int64_t doc;           /* only this one, -1 for all */
     const char *tokenizer; /* NULL: the one the data names */
     const char *split;     /* NULL: "train" */
@@ -45,8 +50,29 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
 int info_documents(const char *path, enum info_kind kind, const struct info_options *o, FILE *f,
                    struct err *e);
 
+/* For kinds up to INFO_RAW: counts by split and source and a histogram of the documents' lengths
+ * in powers of two, as lines or a line of JSON. Tables alone are read, of a stream all of it.
+ * o->split limits it to one. E_DATA, E_NOINPUT, E_CONFIG; of the picture, plot_file's. */
+int info_stats(const char *path, enum info_kind kind, const struct info_options *o, FILE *f,
+               struct err *e);
+
+/* The same kinds but streams: o->sample documents or rows as text, with a line before each
+ * document and what is masked marked. Which ones is a pure function of the seed and of how many
+ * there are; no one twice. E_USAGE (a stream; no row of that length), and as info_documents. */
+int info_sample(const char *path, enum info_kind kind, const struct info_options *o, FILE *f,
+                struct err *e);
+
 /* The object as indented lines "key  value". */
 void info_print(const json_t *o, FILE *f);
+
+/* The tokenizer to decode data with: the one given, or else what info names, as it stands or in
+ * or beside the data. E_NOINPUT; E_CONFIG when it is not the one that made the ids. */
+struct tokenizer;
+struct token_info;
+int info_tokenizer(struct tokenizer **t, const char *data, const struct token_info *info,
+                   const char *given, struct err *e);
+/* The folder that path is, or that holds it as dir/manifest.json; malloc'ed, or NULL. */
+char *info_folder(const char *path);
 
 /* The parts that info_describe calls, by what they know of. */
 int info_data(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,

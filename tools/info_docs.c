@@ -114,19 +114,19 @@ static char *in_folder(const char *folder, const char *name)
 
 /* The tokenizer that the data names: as it was given, or its file name in the data's folder or
  * beside the data. */
-static char *find_tokenizer(const struct lister *l)
+static char *find_tokenizer(const char *data, const char *name)
 {
-    const char *name = l->info->tokenizer, *slash = strrchr(name, '/');
-    char *path = NULL, *beside = strdup(l->path), *end;
-    size_t n = strlen(l->path);
+    const char *slash = strrchr(name, '/');
+    char *path = NULL, *beside = strdup(data), *end;
+    size_t n = strlen(data);
 
     if (!*name || path_exists(name)) {
         free(beside);
         return *name ? strdup(name) : NULL;
     }
     name = slash ? slash + 1 : name;
-    if (path_is_dir(l->path))
-        path = in_folder(l->path, name);
+    if (path_is_dir(data))
+        path = in_folder(data, name);
     while (beside && n > 1 && beside[n - 1] == '/')
         beside[--n] = '\0';
     if (!path && beside && (end = strrchr(beside, '/'))) {
@@ -139,24 +139,24 @@ static char *find_tokenizer(const struct lister *l)
     return path;
 }
 
-static int open_tokenizer(struct lister *l, struct err *e)
+int info_tokenizer(struct tokenizer **t, const char *data, const struct token_info *info,
+                   const char *given, struct err *e)
 {
-    char *path = l->o->tokenizer ? strdup(l->o->tokenizer) : find_tokenizer(l);
+    char *path = given ? strdup(given) : find_tokenizer(data, info->tokenizer);
     int rc;
 
     if (!path) {
-        err_set(e, E_NOINPUT, "no tokenizer to decode '%s' with: '%s' is not found", l->path,
-                *l->info->tokenizer ? l->info->tokenizer : "(none named)");
+        err_set(e, E_NOINPUT, "no tokenizer to decode '%s' with: '%s' is not found", data,
+                *info->tokenizer ? info->tokenizer : "(none named)");
         return err_hint(e, "name it: -t FILE.model");
     }
-    rc = tokenizer_open(&l->tok, path, e);
-    if (rc == 0 && *l->info->fingerprint &&
-        strcmp(tokenizer_fingerprint(l->tok), l->info->fingerprint) != 0) {
+    rc = tokenizer_open(t, path, e);
+    if (rc == 0 && *info->fingerprint &&
+        strcmp(tokenizer_fingerprint(*t), info->fingerprint) != 0) {
         rc = err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
-                     "must be %s", l->path, path, tokenizer_fingerprint(l->tok),
-                     l->info->fingerprint);
+                     "must be %s", data, path, tokenizer_fingerprint(*t), info->fingerprint);
         err_hint(e, "name the right one: -t FILE.model%s%s",
-                 *l->info->tokenizer ? ", it was called " : "", l->info->tokenizer);
+                 *info->tokenizer ? ", it was called " : "", info->tokenizer);
     }
     free(path);
     return rc;
@@ -223,7 +223,8 @@ static int show(struct lister *l, const struct doc *d, struct err *e)
 static int begin(struct lister *l, const struct token_info *info, struct err *e)
 {
     l->info = info;
-    return l->o->docs || l->o->ids ? 0 : open_tokenizer(l, e);
+    return l->o->docs || l->o->ids
+               ? 0 : info_tokenizer(&l->tok, l->path, info, l->o->tokenizer, e);
 }
 
 static int no_document(const struct lister *l, int64_t n, struct err *e)
@@ -288,19 +289,15 @@ int info_documents(const char *path, enum info_kind kind, const struct info_opti
                    struct err *e)
 {
     struct lister l = { .o = o, .path = path, .f = f };
-    char *folder = NULL, *slash;
+    char *folder = NULL;
     int rc;
 
     if (kind > INFO_RAW) {
         err_set(e, E_USAGE, "'%s' holds no documents", path);
         return err_hint(e, "--docs, --ids and --doc are for shards and token streams");
     }
-    if (kind == INFO_SHARDS && !path_is_dir(path)) { /* dir/manifest.json */
-        slash = (folder = strdup(path)) ? strrchr(folder, '/') : NULL;
-        if (slash)
-            slash[slash == folder] = '\0';
-        l.path = slash ? folder : ".";
-    }
+    if (kind == INFO_SHARDS && !(l.path = folder = info_folder(path)))
+        return err_set(e, E_SYS, "out of memory");
     if (!(l.ids = malloc(STEP * sizeof *l.ids)))
         rc = err_set(e, E_SYS, "out of memory");
     else

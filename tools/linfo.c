@@ -1,10 +1,12 @@
 /* tools/linfo.c - shows, verifies and decodes what the tools read and write. */
 #include "base/log.h"
 #include "base/opt.h"
+#include "base/plot.h"
 #include "tools/info.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int one(const char *path, const struct info_options *o, bool raw, bool quiet,
                struct err *e)
@@ -14,6 +16,10 @@ static int one(const char *path, const struct info_options *o, bool raw, bool qu
     char *text;
     int rc = info_kind_of(path, raw, &kind, e);
 
+    if (rc == 0 && o->stats)
+        return info_stats(path, kind, o, stdout, e);
+    if (rc == 0 && o->sample)
+        return info_sample(path, kind, o, stdout, e);
     if (rc == 0 && (o->docs || o->ids || o->doc >= 0))
         return info_documents(path, kind, o, stdout, e);
     if (rc == 0 && (rc = info_describe(path, kind, o, &j, e)) == 0) {
@@ -62,7 +68,16 @@ int main(int argc, char **argv)
         { 'd', "doc", "N", OPT_I64, &o.doc, 0, 1e15, "only document N, from 0: its text" },
         { 't', "tokenizer", "FILE", OPT_STR, &o.tokenizer, 0, 0,
           "SentencePiece model to decode with [the data's]" },
-        { 's', "split", "NAME", OPT_STR, &o.split, 0, 0, "split of a data set [train]" },
+        { 0, "stats", NULL, OPT_FLAG, &o.stats, 0, 0,
+          "counts by split and source, lengths of documents" },
+        { 0, "plot", "FILE", OPT_STR, &o.plot, 0, 0,
+          "with --stats: the lengths as PNG, SVG or PDF" },
+        { 0, "sample", "N", OPT_I64, &o.sample, 1, 1e15,
+          "N documents as text, bounds and masks shown" },
+        { 0, "ctx", "N", OPT_TOKENS, &o.ctx, 1, 1e9,
+          "with --sample: rows of N tokens, not documents" },
+        { 0, "seed", "N", OPT_I64, &o.seed, 0, 9e15, "with --sample: which ones [0]" },
+        { 's', "split", "NAME", OPT_STR, &o.split, 0, 0, "split of a data set; --stats: only this [train]" },
         { 0, "raw", NULL, OPT_FLAG, &raw, 0, 0, "the file is headerless 16-bit token ids" },
         { 0, "json", NULL, OPT_FLAG, &o.json, 0, 0, "one JSON value a line" },
         { 'q', "quiet", NULL, OPT_FLAG, &quiet, 0, 0, "print nothing but errors" },
@@ -70,10 +85,12 @@ int main(int argc, char **argv)
         OPT_END
     };
     const struct cmd cmd = {
-        "linfo", "[--verify] [--docs] [--ids] [--doc N] path ...",
+        "linfo", "[--verify] [--stats] [--sample N] [--docs] [--ids] [--doc N] path ...",
         "Shows what shards, token streams, models, adapters and tokenizers hold, verifies\n"
         "them, and decodes documents back to text. '-' is a token stream on standard input.",
         "  linfo --verify shards/ model/ adapter/\n"
+        "  linfo --stats --plot lengths.png shards/\n"
+        "  linfo --sample 5 --ctx 2k shards/ | less -R\n"
         "  linfo --doc 3 -t tokenizer.model shards/\n"
         "  lprep book.txt -t tokenizer.model | linfo --ids - | head -c 200\n",
         opts
@@ -88,5 +105,13 @@ int main(int argc, char **argv)
         err_set(&e, E_USAGE, "no path given");
         return cmd_exit(&cmd, err_hint(&e, "linfo --help shows what it reads"), &e);
     }
+    if ((o.plot && !o.stats) || (o.ctx && !o.sample) || (o.stats && o.sample)) {
+        err_set(&e, E_USAGE, o.plot && !o.stats ? "--plot is for --stats"
+                             : o.stats ? "--stats and --sample are two questions"
+                                       : "--ctx is for --sample");
+        return cmd_exit(&cmd, E_USAGE, &e);
+    }
+    o.colour = log_colour(STDOUT_FILENO);
+    o.utf8 = plot_utf8();
     return cmd_exit(&cmd, all(n, argv + 1, &o, raw, quiet, &e), &e);
 }

@@ -80,6 +80,61 @@ cp "$tmp/in/c.txt" "$tmp/$evil"
 ok 'control characters of a name are not passed on' eval '(cd "$tmp" && lprep -q "$evil" -t "$OLDPWD/$tok") > "$tmp/evil" &&
     says "x?.31my.txt" linfo --docs "$tmp/evil" && ! linfo --docs "$tmp/evil" | grep -q "$(printf "\033")"'
 
+# --- statistics
+stats() { linfo --stats --json "$@" > "$tmp/stats.json"; }
+bytes_in=$(cat "$tmp/in"/* | wc -c) tokens_in=$(wc -w < "$tmp/ids")
+bins() { # of the lists of ids: "from documents" for each power of two, as --json has them
+    awk '{ f = 1; while (2 * f <= NF) f *= 2; n[f]++ } END { for (f in n) print f, n[f] }' "$tmp/ids" | sort -n
+}
+ok 'counts: documents, tokens, bytes' eval 'stats "$tmp/shards" &&
+    grep -q "^{\"path\":[^,]*,\"form\":\"shards\",\"documents\":3,\"tokens\":$tokens_in,\"text_bytes\":$bytes_in," "$tmp/stats.json"'
+ok 'tokens a byte' eval 'grep -q "\"tokens_per_byte\":$(awk "BEGIN { printf \"%.4f\", $tokens_in / $bytes_in }" | sed "s/0*$//")," "$tmp/stats.json"'
+ok 'the histogram is that of the ids' eval 'grep -o "\"from\":[0-9]*,\"to\":[0-9]*,\"documents\":[0-9]*" "$tmp/stats.json" |
+    sed "s/[^0-9 ,]//g; s/,/ /g" | awk "\$2 == 2 * \$1 - 1 { print \$1, \$3 }" | diff - <(bins)'
+ok 'the same from a shard and a stream' eval 'sed "s/.*\"lengths\"//" "$tmp/stats.json" > "$tmp/want" &&
+    for x in "$tmp/one.shard" "$tmp/s.stream"; do stats "$x" && sed "s/.*\"lengths\"//" "$tmp/stats.json" | cmp - "$tmp/want" || exit; done;
+    linfo --stats --json - < "$tmp/s.stream" | sed "s/.*\"lengths\"//" | cmp - "$tmp/want"'
+ok 'all splits, or one' eval 'stats "$tmp/split" && grep -q "\"documents\":3,.*\"name\":\"train\".*\"name\":\"validation\"" "$tmp/stats.json" &&
+    stats -s validation "$tmp/split" && grep -q "\"documents\":1," "$tmp/stats.json" && ! grep -q train "$tmp/stats.json"'
+ok 'bars, in ASCII and UTF-8, no colour off a terminal' eval 'says " ####" linfo --stats "$tmp/shards" && ! grep -q "$(printf "\033")" "$tmp/out" &&
+    LC_ALL=C.UTF-8 says "██" linfo --stats "$tmp/shards"'
+ok 'of the tables alone: a spoilt token is not looked at' eval 'cp "$tmp/one.shard" "$tmp/bad1.shard" && flip "$tmp/bad1.shard" 4100 &&
+    stats "$tmp/bad1.shard" && ends 65 "" linfo --verify "$tmp/bad1.shard"'
+if command -v gnuplot > /dev/null; then
+    ok 'a picture' eval 'linfo --stats --plot "$tmp/l.png" "$tmp/shards" && [ "$(head -c 4 "$tmp/l.png" | tail -c 3)" = PNG ] &&
+        linfo --stats --plot "$tmp/l.svg" "$tmp/shards" && grep -q "<svg" "$tmp/l.svg"'
+else
+    skip 'a picture' 'no gnuplot'
+fi
+ok 'no statistics of a model' ends 64 'holds no documents' linfo --stats $data/plain/base
+ok 'no such split to count' ends 78 "no split 'test'" linfo --stats -s test "$tmp/shards"
+ok '--plot needs --stats' ends 64 '--plot is for --stats' linfo --plot x.png "$tmp/shards"
+
+# --- samples
+for i in 1 2 3 4 5 6; do printf '%s\n' "{\"instruction\": \"Say $i  now\", \"input\": \"\", \"output\": \"So  $i it is\"}"; done > "$tmp/i.jsonl"
+lprep -q "$tmp/i.jsonl" -t $tok | lpack -q -o "$tmp/said"
+sample() { linfo --sample "$@" -t $tok; }
+ok 'all documents, no one twice' eval '[ "$(sample 99 "$tmp/said" | grep "^--- document" | sort -u | wc -l)" -eq 6 ]'
+ok 'the same for a seed, others for another' eval 'sample 3 "$tmp/said" > "$tmp/1" && sample 3 --seed 0 "$tmp/said" | cmp - "$tmp/1" &&
+    for s in 1 2 3 4; do sample 3 --seed $s "$tmp/said"; done > "$tmp/2" && ! sample 3 --seed 1 "$tmp/said" | cmp -s - "$tmp/1"'
+ok 'what is masked is marked' eval '[ "$(sample 6 "$tmp/said" | tr "\n" " " | grep -o "\[masked: \[INST\]Say [0-9]  now\[/INST\]\]So  [0-9] it is" | wc -l)" -eq 6 ] || { sample 6 "$tmp/said"; false; }'
+ok 'as JSON' eval 'sample 6 --json "$tmp/said" > "$tmp/out" && [ "$(grep -c "\"masked\":true,\"text\":\"[^\"]*Say [0-9]  now.*\"masked\":false,\"text\":\"So  [0-9] it is" "$tmp/out")" -eq 6 ]'
+ok 'rows hold so many tokens, bounds within' eval 'sample 3 --ctx 50 --json "$tmp/said" > "$tmp/out" && [ "$(grep -c "^{\"row\":[0-9]*,\"tokens\":50," "$tmp/out")" -ge 2 ] &&
+    sample 3 --ctx 50 "$tmp/said" | grep -q "^--- document [0-9]* from token [0-9]* of"'
+ok 'a whole text is as it was' eval 'sample 3 "$tmp/shards" | grep -A 9 "a.txt$" | sed 1d | head -n 5 | cmp - <(head -n 5 "$tmp/in/a.txt")'
+if script -qec true /dev/null > /dev/null 2>&1; then
+    tty() { TERM=xterm script -qec "$1" /dev/null; }
+    ok 'in colour on a terminal' eval 'tty "linfo --sample 1 -t $tok $tmp/said" | grep -q "$(printf "\033")\[33m"'
+    ok 'unless NO_COLOR is set' eval '! NO_COLOR=1 tty "linfo --sample 1 -t $tok $tmp/said" | grep -q "$(printf "\033")"'
+else
+    skip 'in colour on a terminal' 'no script'
+    skip 'unless NO_COLOR is set' 'no script'
+fi
+ok 'control characters of a text are not passed on' eval 'printf "a\033[31mb\n" > "$tmp/esc.txt" && lprep -q "$tmp/esc.txt" -t $tok | lpack -q > "$tmp/esc.shard" &&
+    says "a?\[31mb" linfo --sample 1 -t $tok "$tmp/esc.shard" && ! grep -q "$(printf "\033")" "$tmp/out"'
+ok 'no samples of a stream' ends 64 'nothing to take samples of' linfo --sample 1 "$tmp/s.stream"
+ok 'no row of that length' ends 64 'holds no row' linfo --sample 1 --ctx 1m -t $tok "$tmp/said"
+
 # --- refusals
 ok 'no path' ends 64 'no path given' linfo
 ok 'a path that is not there' ends 66 'cannot open' linfo "$tmp/none"
