@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -43,6 +44,46 @@ const struct manifest_split *manifest_find(const struct manifest *m, const char 
         if (strcmp(m->splits[i].name, name) == 0)
             return &m->splits[i];
     return NULL;
+}
+
+struct manifest_split *manifest_add_split(struct manifest *m, const char *name)
+{
+    struct manifest_split *s;
+
+    for (int i = 0; i < m->n_splits; i++)
+        if (strcmp(m->splits[i].name, name) == 0)
+            return &m->splits[i];
+    if (m->n_splits == MANIFEST_MAX_SPLITS)
+        return NULL;
+    s = &m->splits[m->n_splits++];
+    snprintf(s->name, sizeof s->name, "%s", name);
+    return s;
+}
+
+int manifest_verify_shard(const char *path, const struct manifest_shard *h, struct err *e)
+{
+    struct shard s;
+    const void *map;
+    size_t n;
+    char hex[40];
+    int rc = file_map(path, &map, &n, e);
+
+    if (rc < 0)
+        return rc;
+    rc = shard_parse(&s, map, n, e);
+    if (rc == 0)
+        rc = shard_verify(&s, e);
+    if (rc == 0 && h) {
+        XXH128_hash_t x = XXH3_128bits(map, n);
+        snprintf(hex, sizeof hex, "%016" PRIx64 "%016" PRIx64, (uint64_t)x.high64,
+                 (uint64_t)x.low64);
+        if (strcmp(hex, h->hash) != 0 || s.n_docs != h->docs || s.n_tokens != h->tokens ||
+            n != (uint64_t)h->bytes || s.footer_hash != h->footer_hash)
+            rc = err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be "
+                         "%s", hex, h->hash);
+    }
+    file_unmap(map, n);
+    return rc < 0 ? err_within(e, "'%s'", path) : 0;
 }
 
 int manifest_add_shard(struct manifest_split *s, const struct manifest_shard *shard,

@@ -52,8 +52,14 @@ const struct manifest_split *manifest_find(const struct manifest *m, const char 
 /* Letters, digits, '.', '_', '-', beginning with a letter or digit; 1 to 63 of them. */
 bool split_name_ok(const char *name);
 
+/* Reads all of a shard's file: its own checksums, and the size, hash and counts that h, which
+ * may be NULL, lists for it. E_NOINPUT, E_DATA. */
+int manifest_verify_shard(const char *path, const struct manifest_shard *h, struct err *e);
+
 /* For writers. manifest_new: NULL when memory is short. Splits get their names directly. */
 struct manifest *manifest_new(void);
+/* The split of that name, made where it is missing; NULL when there are too many. */
+struct manifest_split *manifest_add_split(struct manifest *m, const char *name);
 int manifest_add_shard(struct manifest_split *s, const struct manifest_shard *shard,
                        struct err *e);
 

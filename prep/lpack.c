@@ -18,13 +18,17 @@ static struct {
     const char *folder;
     struct opt_list splits;
     int64_t shard_tokens, seed;
-    bool shuffle, no_shuffle, force, quiet, verbose, json;
-} a;
+    bool shuffle, no_shuffle, force, append, merge, quiet, verbose, json;
+} a = { .seed = -1 };
 
 static const struct opt opts[] = {
     { 'o', "output", "DIR", OPT_STR, &a.folder, 0, 0,
       "write a data set folder; without it, one shard to stdout" },
     { 'f', "force", NULL, OPT_FLAG, &a.force, 0, 0, "replace a data set that DIR holds" },
+    { 0, "append", NULL, OPT_FLAG, &a.append, 0, 0,
+      "add to the data set that DIR holds, as new shards" },
+    { 0, "merge", NULL, OPT_FLAG, &a.merge, 0, 0,
+      "the operands are data set folders: join them to one" },
     { 0, "split", "NAME=X", OPT_LIST, &a.splits, 0, 0,
       "X a fraction (0.05), or a pattern on name or source; the rest is train" },
     { 0, "seed", "N", OPT_I64, &a.seed, 0, (double)MANIFEST_SEED_MAX,
@@ -43,12 +47,15 @@ static const struct opt opts[] = {
 
 static const struct cmd cmd = {
     "lpack", "[-o DIR] [--split NAME=X ...] [stream ... | -]",
-    "Packs token streams, as lprep writes them, into memory-mapped shards.",
+    "Packs token streams, as lprep writes them, into memory-mapped shards; joins what several\n"
+    "machines have packed.",
     "  lprep books/ -t tokenizer.model | lpack -o shards/\n"
     "  lprep books/ -t tokenizer.model | lpack --split validation=0.05 -o shards/\n"
     "  lprep pg19.tar.zst -t tokenizer.model | lpack --split 'validation=pg19/validation/*' shards/\n"
     "  lprep pg19/validation -t tokenizer.model | lpack > pg19.val\n"
-    "  lpack a.stream b.stream -o shards/ -f\n",
+    "  lpack a.stream b.stream -o shards/ -f\n"
+    "  lprep more/ -t tokenizer.model | lpack --append -o shards/\n"
+    "  lpack --merge -o shards/ machine1/ machine2/\n",
     opts
 };
 
@@ -104,11 +111,27 @@ static int take_folder(int n, char **v, struct err *e)
     return dash > 1 ? err_set(e, E_USAGE, "'-', standard input, is given more than once") : left;
 }
 
+/* --merge and --append: where to, and what does not go with them. */
+static int check_joins(int n, struct err *e)
+{
+    if ((a.merge || a.append) && !a.folder)
+        return err_set(e, E_USAGE, "--merge and --append need an output folder: name it with -o");
+    if (a.append && a.force)
+        return err_set(e, E_USAGE, "--append and --force exclude each other");
+    if (a.merge && (a.splits.n || a.shard_tokens || a.shuffle || a.no_shuffle || a.seed >= 0))
+        return err_set(e, E_USAGE, "--merge takes shards as they are: no --split, --seed, "
+                                   "--shuffle or --shard-tokens");
+    return a.merge && n == 0 ? err_set(e, E_USAGE, "no data set to merge is given") : 0;
+}
+
 /* What cannot go together, once it is known where the output goes. */
 static int check_usage(int n, char **v, struct err *e)
 {
     bool tty = n == 0;
+    int rc = check_joins(n, e);
 
+    if (rc < 0 || a.merge)
+        return rc;
     for (int i = 0; i < n; i++)
         tty |= strcmp(v[i], "-") == 0;
     if (a.shuffle && a.no_shuffle)
@@ -134,7 +157,9 @@ static int pack_all(struct pack *p, int n, char **v, struct err *e)
 
     for (int i = 0; i < n && rc == 0; i++) {
         int fd;
-        if (strcmp(v[i], "-") == 0) {
+        if (a.merge) {
+            rc = pack_set(p, v[i], e);
+        } else if (strcmp(v[i], "-") == 0) {
             rc = pack_stream(p, STDIN_FILENO, "standard input", e);
         } else if ((fd = open(v[i], O_RDONLY | O_CLOEXEC)) < 0) {
             rc = err_sys(e, E_NOINPUT, "cannot open '%s'", v[i]);
@@ -159,7 +184,7 @@ static void say_split(const struct manifest_split *s)
     for (int64_t i = 0; i < s->n_shards && s->shards[i].file[0]; i++)
         log_debug("%s: %" PRId64 " documents, %" PRId64 " tokens", s->shards[i].file,
                   s->shards[i].docs, s->shards[i].tokens);
-    if (s->docs == 0)
+    if (s->docs == 0 && !a.merge)
         log_warn("split '%s' has no documents: it needs a larger share, another --seed, or a "
                  "pattern that matches", s->name);
 }
@@ -243,15 +268,17 @@ int main(int argc, char **argv)
     memcpy(given, argv, (size_t)argc * sizeof *given); /* opt_parse moves the operands */
     rc = opt_parse(&cmd, argc, argv, &done, &e);
     log_init(cmd.name, a.quiet ? -1 : a.verbose ? 1 : 0);
-    if (rc >= 0 && !done && (rc = n = take_folder(rc, argv + 1, &e)) >= 0 &&
+    if (rc >= 0 && !done && (rc = n = a.merge ? rc : take_folder(rc, argv + 1, &e)) >= 0 &&
         (rc = check_usage(n, argv + 1, &e)) == 0) {
         static char name[] = "lpack";
         given[0] = name;
         o.folder = a.folder;
         o.fd = STDOUT_FILENO;
         o.shard_tokens = a.shard_tokens ? a.shard_tokens : (int64_t)256 << 20;
-        o.shuffle = a.folder ? !a.no_shuffle : a.shuffle;
+        o.shuffle = a.folder && !a.merge ? !a.no_shuffle : a.shuffle;
         o.force = a.force;
+        o.append = a.append;
+        o.merge = a.merge;
         o.seed = a.seed;
         o.command = given;
         o.n_command = argc;

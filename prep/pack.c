@@ -1,5 +1,7 @@
 /* prep/pack.c - token streams to shards; see pack.h. Publishing is in publish.c. */
 #include "prep/pack.h"
+#include "base/file.h"
+#include "formats/dataset.h"
 #include "formats/document.h"
 #include "prep/publish.h"
 #include "prep/shuffle.h"
@@ -12,27 +14,68 @@
 struct pack {
     const struct pack_options *o;
     struct manifest *m;
+    struct manifest_split *split[SPLIT_MAX + 1]; /* of m, by rule */
+    int64_t seed;
     struct folder *folder; /* NULL when writing to fd */
     struct shuffle *shuffle;
     struct shard_writer *w[SPLIT_MAX + 1]; /* the open shard of each split */
     int fd[SPLIT_MAX + 1];
     int64_t temp[SPLIT_MAX + 1]; /* number of its temporary */
-    char *first; /* name of the first stream; NULL before it */
+    char *first; /* what the others must agree with; NULL before it */
+    int64_t n_inputs;
     int64_t docs, tokens;
     bool written;
 };
 
-static int copy_command(struct manifest *m, char **v, int n, struct err *e)
+/* After the commands that made what is appended to, with ";" between. */
+static int add_command(struct manifest *m, char **v, int n, struct err *e)
 {
-    if (!(m->command = calloc((size_t)n + 1, sizeof *m->command)))
+    char **grown = realloc(m->command, ((size_t)m->n_command + (size_t)n + 2) * sizeof *grown);
+    int between = m->n_command > 0;
+
+    if (!grown)
         return err_set(e, E_SYS, "out of memory");
-    for (int i = 0; i < n; i++) {
-        size_t k = strlen(v[i]);
-        if (!(m->command[i] = malloc(k + 1)))
+    m->command = grown;
+    for (int i = -between; i < n; i++) {
+        const char *word = i < 0 ? ";" : v[i];
+        size_t k = strlen(word);
+        if (!(m->command[m->n_command] = malloc(k + 1)))
             return err_set(e, E_SYS, "out of memory");
-        label_clean(m->command[i], k, v[i]);
-        m->n_command++;
+        label_clean(m->command[m->n_command++], k, word);
     }
+    return 0;
+}
+
+/* The manifest that is appended to becomes ours. */
+static int take_manifest(struct pack *p, struct err *e)
+{
+    struct manifest *m;
+    int rc = manifest_read(&m, p->o->folder, e);
+
+    if (rc < 0)
+        return rc;
+    manifest_free(p->m);
+    p->m = m;
+    if (p->o->seed >= 0 && p->o->seed != m->seed) {
+        err_set(e, E_CONFIG, "'%s' was made with seed %lld, not %lld", p->o->folder,
+                (long long)m->seed, (long long)p->o->seed);
+        return err_hint(e, "appending goes on with its seed: leave --seed out");
+    }
+    p->seed = m->seed;
+    if (!p->o->merge)
+        m->shuffled &= p->o->shuffle;
+    p->first = strdup(p->o->folder);
+    return p->first ? 0 : err_set(e, E_SYS, "out of memory");
+}
+
+static int name_splits(struct pack *p, struct err *e)
+{
+    const struct split_rules *rules = &p->o->rules;
+
+    for (int i = 0; i <= rules->n && !p->o->merge; i++)
+        if (!(p->split[i] = manifest_add_split(p->m, split_name(rules, i))))
+            return err_set(e, E_CONFIG, "'%s' would have more than %d splits", p->o->folder,
+                           MANIFEST_MAX_SPLITS);
     return 0;
 }
 
@@ -47,14 +90,16 @@ int pack_open(struct pack **out, const struct pack_options *o, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     }
     p->o = o;
-    p->m->seed = o->seed;
+    p->seed = p->m->seed = o->seed < 0 ? 0 : o->seed;
     p->m->shuffled = o->shuffle;
-    p->m->n_splits = o->rules.n + 1;
-    for (int i = 0; i <= o->rules.n; i++)
-        snprintf(p->m->splits[i].name, sizeof p->m->splits[i].name, "%s",
-                 split_name(&o->rules, i));
-    if ((rc = copy_command(p->m, o->command, o->n_command, e)) == 0 && o->folder)
-        rc = folder_open(&p->folder, o->folder, o->force, e);
+    if (o->append && !path_is_dir(o->folder))
+        rc = err_sys(e, E_NOINPUT, "cannot append to '%s'", o->folder);
+    if (rc == 0 && o->folder)
+        rc = folder_open(&p->folder, o->folder, o->force || o->append, e);
+    if (rc == 0 && o->append)
+        rc = take_manifest(p, e);
+    if (rc == 0 && (rc = name_splits(p, e)) == 0)
+        rc = add_command(p->m, o->command, o->n_command, e);
     if (rc == 0 && o->shuffle)
         rc = shuffle_open(&p->shuffle, o->folder, e);
     if (rc < 0) {
@@ -79,10 +124,29 @@ static int open_shard(struct pack *p, int k, struct err *e)
     return rc;
 }
 
+/* Gives a finished temporary its name and lists it. A shard that is there already would be
+ * trained on twice, or validated on too: a set given twice, or a run that was repeated. */
+static int list_shard(struct pack *p, struct manifest_split *s, struct manifest_shard *h,
+                      int64_t temp, const char *from, struct err *e)
+{
+    int rc;
+
+    for (int i = 0; i < p->m->n_splits; i++)
+        for (int64_t k = 0; k < p->m->splits[i].n_shards; k++)
+            if (strcmp(p->m->splits[i].shards[k].hash, h->hash) == 0)
+                return err_set(e, E_DATA, "%s has the documents of '%s' once more", from,
+                               p->m->splits[i].shards[k].file);
+    snprintf(h->file, sizeof h->file, "%s-%05lld-%.16s.shard", s->name, (long long)s->n_shards,
+             h->hash);
+    if ((rc = folder_name_temp(p->folder, temp, h->file, e)) < 0)
+        return rc;
+    return manifest_add_shard(s, h, e);
+}
+
 /* Finishes the open shard of split k and adds it to the manifest. */
 static int close_shard(struct pack *p, int k, struct err *e)
 {
-    struct manifest_split *s = &p->m->splits[k];
+    struct manifest_split *s = p->split[k];
     struct manifest_shard h = {0};
     struct shard_sums sums;
     int rc = shard_finish(p->w[k], &sums, e);
@@ -99,18 +163,14 @@ static int close_shard(struct pack *p, int k, struct err *e)
     h.tokens = sums.tokens;
     h.footer_hash = sums.footer_hash;
     memcpy(h.hash, sums.hash, sizeof h.hash);
-    if (p->folder) {
-        snprintf(h.file, sizeof h.file, "%s-%05lld-%.16s.shard", s->name, (long long)s->n_shards,
-                 h.hash);
-        rc = folder_name_temp(p->folder, p->temp[k], h.file, e);
-    }
-    return rc < 0 ? rc : manifest_add_shard(s, &h, e);
+    return p->folder ? list_shard(p, s, &h, p->temp[k], "what was read", e)
+                     : manifest_add_shard(s, &h, e);
 }
 
 static int place(struct pack *p, const struct token_doc *d, struct err *e)
 {
-    int rc, k = split_of(&p->o->rules, p->o->seed, d);
-    struct manifest_split *s = &p->m->splits[k];
+    int rc, k = split_of(&p->o->rules, p->seed, d);
+    struct manifest_split *s = p->split[k];
     int64_t id;
 
     if (p->folder && p->w[k] && shard_writer_docs(p->w[k]) > 0 &&
@@ -131,7 +191,7 @@ static int place(struct pack *p, const struct token_doc *d, struct err *e)
     return 0;
 }
 
-/* The first stream says what the others must agree with. */
+/* The first input says what the others must agree with. */
 static int agree(struct pack *p, const struct token_info *info, const char *name, struct err *e)
 {
     if (p->first) {
@@ -153,6 +213,7 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
 
     if (rc < 0)
         return rc;
+    p->n_inputs++;
     rc = agree(p, stream_info(r), name, e);
     while (rc == 0 && (rc = stream_read(r, &d, e)) == 1) {
         p->docs++;
@@ -165,6 +226,79 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
     return rc;
 }
 
+static int take_shard(struct pack *p, struct manifest_split *s, const char *folder,
+                      const struct manifest_shard *from, struct err *e)
+{
+    char *path = path_join(folder, from->file), *temp = NULL, name[300];
+    struct manifest_shard h = *from;
+    int64_t number;
+    int rc = folder_take(p->folder, path, &number, e);
+
+    if (rc == 0) {
+        temp = folder_temp_path(p->folder, number);
+        if ((rc = manifest_verify_shard(temp, from, e)) < 0)
+            err_within(e, "'%s'", path);
+    }
+    snprintf(name, sizeof name, "'%.250s'", path);
+    if (rc == 0)
+        rc = list_shard(p, s, &h, number, name, e);
+    free(temp);
+    free(path);
+    return rc;
+}
+
+static int take_split(struct pack *p, const struct manifest_split *from, const char *folder,
+                      struct err *e)
+{
+    struct manifest_split *s = manifest_add_split(p->m, from->name);
+    int64_t id = 0;
+    int rc = 0;
+
+    if (!s)
+        return err_set(e, E_CONFIG, "'%s' would have more than %d splits", p->o->folder,
+                       MANIFEST_MAX_SPLITS);
+    for (int64_t i = 0; i < from->n_shards && rc == 0; i++) {
+        rc = take_shard(p, s, folder, &from->shards[i], e);
+        p->docs += from->shards[i].docs;
+        p->tokens += from->shards[i].tokens;
+        if (p->o->progress)
+            p->o->progress(p->o->progress_ctx, false, p->docs, p->tokens);
+    }
+    for (int64_t i = 0; i < from->sources.n && rc == 0 && id >= 0; i++)
+        id = source_add(&s->sources, from->sources.v[i].name, from->sources.v[i].docs,
+                        from->sources.v[i].tokens, from->sources.v[i].text_bytes, e);
+    if (rc < 0 || id < 0)
+        return rc < 0 ? rc : (int)id;
+    if (__builtin_add_overflow(s->docs, from->docs, &s->docs) ||
+        __builtin_add_overflow(s->tokens, from->tokens, &s->tokens) ||
+        __builtin_add_overflow(s->text_bytes, from->text_bytes, &s->text_bytes) ||
+        __builtin_add_overflow(s->text_words, from->text_words, &s->text_words))
+        return err_set(e, E_DATA, "the counts of split '%s' overflow", s->name);
+    return 0;
+}
+
+int pack_set(struct pack *p, const char *folder, struct err *e)
+{
+    struct manifest *m;
+    struct dataset *d;
+    int rc = manifest_read(&m, folder, e);
+
+    if (rc < 0)
+        return rc;
+    if (!p->first)
+        p->m->seed = m->seed, p->m->shuffled = m->shuffled;
+    p->m->shuffled &= m->shuffled;
+    p->n_inputs++;
+    rc = agree(p, &m->info, folder, e);
+    for (int i = 0; i < m->n_splits && rc == 0; i++)
+        if ((rc = dataset_open(&d, folder, m->splits[i].name, 0, e)) == 0) { /* it adds up */
+            dataset_close(d);
+            rc = take_split(p, &m->splits[i], folder, e);
+        }
+    manifest_free(m);
+    return rc;
+}
+
 static int place_shuffled(struct pack *p, struct err *e)
 {
     int64_t n = shuffle_docs(p->shuffle), tokens = 0;
@@ -172,7 +306,7 @@ static int place_shuffled(struct pack *p, struct err *e)
     int rc;
 
     for (int64_t i = 0; i < n; i++) {
-        if ((rc = shuffle_read(p->shuffle, i, p->o->seed, &p->m->info, &d, e)) < 0 ||
+        if ((rc = shuffle_read(p->shuffle, i, p->seed, &p->m->info, &d, e)) < 0 ||
             (rc = place(p, &d, e)) < 0)
             return rc;
         tokens += d.n_ids;
@@ -184,7 +318,7 @@ static int place_shuffled(struct pack *p, struct err *e)
 
 int pack_write(struct pack *p, struct err *e)
 {
-    int rc = p->first ? 0 : err_set(e, E_USAGE, "no token stream was given");
+    int rc = p->n_inputs ? 0 : err_set(e, E_USAGE, "no token stream was given");
 
     if (rc == 0 && p->shuffle)
         rc = place_shuffled(p, e);

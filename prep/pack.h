@@ -15,7 +15,9 @@ struct pack_options {
     struct split_rules rules; /* none with fd */
     int64_t shard_tokens;    /* a shard ends before the document that would exceed it */
     bool shuffle, force;     /* force: a data set in the folder is replaced */
-    int64_t seed;            /* 0 .. MANIFEST_SEED_MAX */
+    bool append;             /* to the data set in the folder, which must be there */
+    bool merge;              /* of pack_set alone: splits are those of the sets */
+    int64_t seed;            /* 0 .. MANIFEST_SEED_MAX; -1: that of what is appended to, or 0 */
     char **command;          /* for the manifest; made UTF-8 with '?' */
     int n_command;
     /* Called after each document, read (writing false) or written; may be NULL. */
@@ -30,11 +32,16 @@ struct pack_options {
  */
 struct pack;
 /* Makes and locks the folder. E_CREATE (a data set is there and force is not; another lpack
- * is at work there; cannot create), E_SYS. *o must outlive the pack. */
+ * is at work there; cannot create), E_SYS; with append E_NOINPUT, E_DATA, and E_CONFIG for
+ * another seed: documents would change sides. *o must outlive the pack. */
 int pack_open(struct pack **p, const struct pack_options *o, struct err *e);
 /* Takes all documents of one stream. E_DATA, E_IO, E_CONFIG (made with another tokenizer than
  * the streams before). After a failure only pack_abandon is left. */
 int pack_stream(struct pack *p, int fd, const char *name, struct err *e);
+/* Takes the shards of a data set folder as they are, in order and under their splits' names:
+ * by hard links where it can, else copied, every byte checked. With append and merge alone.
+ * E_NOINPUT, E_DATA (damage; a shard that is there already), E_CONFIG as pack_stream. */
+int pack_set(struct pack *p, const char *folder, struct err *e);
 /* Writes what was set aside for the shuffle and finishes all shards; E_USAGE when there was no
  * stream; E_IO, E_CREATE. What remains after it is short: a caller whose signal handler uses
  * p blocks signals from here to the end of pack_finish or pack_abandon. */

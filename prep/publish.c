@@ -137,11 +137,9 @@ int folder_open(struct folder **out, const char *path, bool force, struct err *e
     return 0;
 }
 
-int folder_temp(struct folder *f, int64_t *number, struct err *e)
+/* Counts another temporary and writes its name to name[40]. */
+static int next_temp(struct folder *f, int64_t *number, char *name, struct err *e)
 {
-    char name[40];
-    int fd;
-
     if (f->n_temps == f->cap) {
         int64_t cap = f->cap ? 2 * f->cap : 16;
         void *p = realloc(f->names, (size_t)cap * sizeof *f->names);
@@ -153,8 +151,42 @@ int folder_temp(struct folder *f, int64_t *number, struct err *e)
     f->names[*number = f->n_temps][0] = '\0';
     temp_name(name, f->n_temps);
     f->n_temps++; /* before the file is there, so that no signal finds one uncounted */
+    return 0;
+}
+
+int folder_temp(struct folder *f, int64_t *number, struct err *e)
+{
+    char name[40];
+    int fd = next_temp(f, number, name, e);
+
+    if (fd < 0)
+        return fd;
     fd = openat(f->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     return fd < 0 ? err_sys(e, E_CREATE, "cannot create '%s/%s'", f->path, name) : fd;
+}
+
+char *folder_temp_path(const struct folder *f, int64_t number)
+{
+    char name[40];
+
+    temp_name(name, number);
+    return path_join(f->path, name);
+}
+
+int folder_take(struct folder *f, const char *path, int64_t *number, struct err *e)
+{
+    char name[40], *temp;
+    int rc = next_temp(f, number, name, e);
+
+    if (rc < 0)
+        return rc;
+    temp = folder_temp_path(f, *number);
+    if (linkat(AT_FDCWD, path, f->dir, name, AT_SYMLINK_FOLLOW) == 0)
+        rc = file_sync(temp, e); /* who wrote it may not have */
+    else
+        rc = file_copy(path, temp, e); /* another file system, or one without links */
+    free(temp);
+    return rc;
 }
 
 int folder_sync_temp(struct folder *f, int fd, struct err *e)
@@ -180,6 +212,7 @@ static int rename_all(struct folder *f, int64_t *done, struct err *e)
         if (renameat(f->dir, name, f->dir, f->names[*done]) < 0)
             return err_sys(e, E_CREATE, "cannot rename '%s/%s' to '%s'", f->path, name,
                            f->names[*done]);
+        unlinkat(f->dir, name, 0); /* stays where both names were links to one file */
     }
     return fsync(f->dir) < 0 ? err_sys(e, E_IO, "cannot sync the folder '%s'", f->path) : 0;
 }

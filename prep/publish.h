@@ -14,6 +14,11 @@ struct folder;
 int folder_open(struct folder **f, const char *path, bool force, struct err *e);
 /* Opens the next temporary for writing; *number is its N. Returns the descriptor, or E_CREATE. */
 int folder_temp(struct folder *f, int64_t *number, struct err *e);
+/* Makes 'path' the next temporary: a link to it where the file system can, else a copy. On
+ * disk when it returns. E_NOINPUT, E_CREATE, E_IO. */
+int folder_take(struct folder *f, const char *path, int64_t *number, struct err *e);
+/* The path of temporary 'number'; malloc'ed. */
+char *folder_temp_path(const struct folder *f, int64_t number);
 /* Puts a finished temporary on disk. E_IO. */
 int folder_sync_temp(struct folder *f, int fd, struct err *e);
 /* Says what temporary 'number' will be called. E_SYS. */

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 static void set(json_t *o, const char *key, json_t *v) { json_object_set_new(o, key, v); }
 static void set_int(json_t *o, const char *key, int64_t v) { set(o, key, json_integer(v)); }
@@ -43,32 +42,6 @@ static json_t *source_rows(const struct source_table *t)
     return list;
 }
 
-/* Every byte of a shard: its own checks, and where a manifest lists it, what that says. */
-static int verify_shard(const char *path, const struct manifest_shard *h, struct err *e)
-{
-    struct shard s;
-    const void *map;
-    size_t n;
-    char hex[40];
-    int rc = file_map(path, &map, &n, e);
-
-    if (rc < 0)
-        return rc;
-    rc = shard_parse(&s, map, n, e);
-    if (rc == 0)
-        rc = shard_verify(&s, e);
-    if (rc == 0 && h) {
-        XXH128_hash_t x = XXH3_128bits(map, n);
-        snprintf(hex, sizeof hex, "%016llx%016llx", (unsigned long long)x.high64,
-                 (unsigned long long)x.low64);
-        if (strcmp(hex, h->hash) != 0 || s.n_docs != h->docs || s.n_tokens != h->tokens)
-            rc = err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be "
-                         "%s", hex, h->hash);
-    }
-    file_unmap(map, n);
-    return rc < 0 ? err_within(e, "'%s'", path) : 0;
-}
-
 static int verify_split(const char *folder, const struct manifest_split *s, int64_t *bytes,
                         struct err *e)
 {
@@ -76,7 +49,7 @@ static int verify_split(const char *folder, const struct manifest_split *s, int6
 
     for (int64_t i = 0; i < s->n_shards && rc == 0; i++) {
         char *path = path_join(folder, s->shards[i].file);
-        rc = verify_shard(path, &s->shards[i], e);
+        rc = manifest_verify_shard(path, &s->shards[i], e);
         *bytes += s->shards[i].bytes;
         free(path);
     }
@@ -175,7 +148,7 @@ static int shard_info(const char *path, const struct info_options *o, json_t *ou
     if (rc == 0 && (rc = shard_parse(&s, map, n, e)) < 0)
         err_within(e, "'%s'", path);
     else if (rc == 0 && o->verify)
-        rc = verify_shard(path, NULL, e);
+        rc = manifest_verify_shard(path, NULL, e);
     if (rc == 0) {
         for (int64_t i = 0; i < s.n_sources; i++) {
             int64_t docs, tokens, bytes;

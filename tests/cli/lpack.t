@@ -139,4 +139,75 @@ replace() { # killed while replacing: the old data set or the new one, never non
     done
 }
 ok 'SIGKILL while replacing' replace
+
+# --- several machines' sets to one, and adding to one
+field() { linfo --json "$1" | grep -oE "\"$2\":[0-9]+" | head -n 1 | cut -d : -f 2; }
+sum_is() { # FIELD A B C: what A and B have is what C has
+    [ $(($(field "$2" "$1") + $(field "$3" "$1"))) -eq "$(field "$4" "$1")" ]
+}
+ids_of() { local d s; for d; do for s in train v; do linfo --ids -s $s "$d"; done; done | sort; }
+same_docs() { cmp <(ids_of "$1" "$2") <(ids_of "$3"); }
+lpack -q -o "$tmp/ma" --shard-tokens 20k --split v=0.2 "$a"
+lpack -q -o "$tmp/mb" --shard-tokens 20k --split v=0.2 "$b"
+ok '--merge' lpack -q --merge -o "$tmp/merged" "$tmp/ma/" "$tmp/mb"
+ok 'is whole' whole "$tmp/merged"
+ok 'has every document of both' same_docs "$tmp/ma" "$tmp/mb" "$tmp/merged"
+ok 'adds up' eval 'sum_is tokens "$tmp/ma" "$tmp/mb" "$tmp/merged" &&
+    sum_is documents "$tmp/ma" "$tmp/mb" "$tmp/merged"'
+ok 'takes no second copy on one file system' eval '[ "$(stat -c %h "$tmp"/merged/train-00000-*)" -eq 2 ]'
+ok 'again: the same bytes' eval 'lpack -q -f --merge -o "$tmp/merged" "$tmp/ma/" "$tmp/mb" &&
+    cp -r "$tmp/merged" "$tmp/once" && lpack -q -f --merge -o "$tmp/merged" "$tmp/ma/" "$tmp/mb" &&
+    diff -r "$tmp/once" "$tmp/merged"'
+into_itself() { # a set among its own operands: no temporary is left of links to one file
+    cp -r "$tmp/ma" "$tmp/self" && lpack -q -f --merge -o "$tmp/self" "$tmp/self" "$tmp/mb" &&
+        same_docs "$tmp/ma" "$tmp/mb" "$tmp/self" && [ -z "$(ls -A "$tmp/self" | grep '^\.')" ]
+}
+ok 'into one of its operands' into_itself
+elsewhere() { # another file system has no links to this one
+    local to; to=$(mktemp -d /dev/shm/lpack.XXXXXX) || return
+    lpack -q --merge -o "$to/d" "$tmp/ma" && whole "$to/d"; local rc=$?
+    rm -rf "$to"; return $rc
+}
+[ -w /dev/shm ] && [ "$(stat -c %d /dev/shm)" != "$(stat -c %d "$tmp")" ] &&
+    ok 'by copies to another file system' elsewhere || skip 'by copies' 'one file system only'
+ok 'one set twice is refused' ends 65 'once more' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/ma"
+lpack -q -o "$tmp/mw" "$tmp/wide.stream"
+ok 'another tokenizer is refused' ends 78 'mw' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/mw"
+damaged() {
+    cp -r "$tmp/mb" "$tmp/bad" && printf '\377' | dd of="$(echo "$tmp"/bad/train-00000-*)" \
+        bs=1 seek=5000 conv=notrunc status=none
+    ends 65 'bad/train-00000' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/bad"
+}
+ok 'one damaged token is found' damaged
+ok 'no data set' ends 66 'no manifest' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/mnt"
+ok '--merge without -o' ends 64 'output folder' lpack --merge "$tmp/ma"
+ok '--merge takes them as they are' ends 64 'as they are' lpack --merge --shuffle -o "$tmp/no" "$tmp/ma"
+ok 'nothing came of these' nothing "$tmp/no"
+cp -r "$tmp/ma" "$tmp/grown"
+ok '--append' lpack -q --append -o "$tmp/grown" --shard-tokens 20k --split v=0.2 "$b"
+ok 'has what it had, and what was added' eval 'whole "$tmp/grown" &&
+    same_docs "$tmp/ma" "$tmp/mb" "$tmp/grown"'
+ok 'left the old shards alone' eval 'for f in "$tmp"/ma/*.shard; do cmp "$f" "$tmp/grown/${f##*/}" || exit; done'
+cp -r "$tmp/grown" "$tmp/grown1"
+ok 'the same once more is refused' ends 65 'once more' lpack --append -o "$tmp/grown" --shard-tokens 20k --split v=0.2 "$b"
+ok 'another seed too' ends 78 'seed' lpack --append -o "$tmp/grown" --seed 7 "$b"
+ok 'and another tokenizer' ends 78 'wide' lpack --append -o "$tmp/grown" "$tmp/wide.stream"
+ok 'it is as it was' diff -r "$tmp/grown" "$tmp/grown1"
+ok '--append to nothing' ends 66 'cannot append' lpack --append -o "$tmp/no" "$b"
+kill_append() { # killed while appending: what it was, or all of it; the next run ends the same
+    local i docs
+    for i in $(seq 1 15); do
+        rm -rf "$tmp/k"; cp -r "$tmp/ma" "$tmp/k"
+        lpack -q --append -o "$tmp/k" --shard-tokens 5k "$b" 2> /dev/null & local pid=$!
+        sleep "$(printf '0.%03d' $((RANDOM % 30)))"
+        kill -KILL $pid 2> /dev/null; wait $pid 2> /dev/null
+        whole "$tmp/k" > /dev/null || return 1
+        docs=$(field "$tmp/k" documents)
+        [ "$docs" -eq 200 ] || [ "$docs" -eq 300 ] || { echo "$docs documents"; return 1; }
+        [ "$docs" -eq 300 ] || lpack -q --append -o "$tmp/k" --shard-tokens 5k "$b" || return
+        [ "$(field "$tmp/k" documents)" -eq 300 ] && [ -z "$(ls -A "$tmp/k" | grep '^\.')" ] ||
+            return 1
+    done
+}
+ok 'SIGKILL while appending' kill_append
 echo "1..$n"
