@@ -23,7 +23,8 @@ C_BEGIN
  * Matrices are row-major; ld is the distance of rows in elements. Rows are tokens. All counts
  * are int64_t: rows * channels passes 2^31 at 100k tokens.
  *
- * Determinism: for equal inputs the CPU device gives equal bits for any number of threads.
+ * Determinism: for equal inputs the CPU device gives equal bits for any number of threads;
+ * others do when told to (be_deterministic).
  */
 enum dtype { DT_F32, DT_F16, DT_BF16 };
 static inline size_t dtype_bytes(enum dtype t) { return t == DT_F32 ? 4 : 2; }
@@ -95,7 +96,8 @@ struct op_attention {
 };
 
 /* dq, dk, dv are overwritten; layouts as q, k, v. o and lse are the forward's.
- * scratch float32 [heads][rows], overwritten (holds sum(do * o)). */
+ * scratch: attention_scratch_bytes of it, overwritten (begins with sum(do * o), float32
+ * [heads][rows]; the rest is as the device likes). */
 struct op_attention_back {
     struct op_attention fwd;
     const void *d_o;
@@ -162,6 +164,7 @@ struct device {
     const char *name;  /* "cpu", "cuda" */
     char detail[256];  /* processor and matrix library, for people */
     enum dtype act;
+    bool own_memory; /* its memory is not the host's */
     void *state; /* the device's own */
 
     /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */
@@ -174,6 +177,9 @@ struct device {
     int (*zero)(struct device *d, void *dst, size_t nbytes);
     int (*sync)(struct device *d, struct err *e); /* waits; the first error since the last */
     void (*close)(struct device *d);
+    /* From now on equal inputs give equal bits, at what cost that takes. Before the first op
+     * and before anything is sized by the device. */
+    void (*be_deterministic)(struct device *d);
 
     /* Ops. */
     int (*gemm)(struct device *d, const struct op_gemm *a);
@@ -182,6 +188,8 @@ struct device {
     int (*rope)(struct device *d, const struct op_rope *a);
     int (*attention)(struct device *d, const struct op_attention *a);
     int (*attention_back)(struct device *d, const struct op_attention_back *a);
+    size_t (*attention_scratch_bytes)(const struct device *d, int64_t rows, int64_t heads,
+                                      int64_t dim);
     int (*swiglu)(struct device *d, const struct op_swiglu *a);
     int (*swiglu_back)(struct device *d, const struct op_swiglu_back *a);
     int (*embed)(struct device *d, const struct op_embed *a);

@@ -37,8 +37,7 @@ struct work {
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
     void *xa, *dxa;               /* [rows][rank] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
-    float *delta;                 /* [heads][rows] attention_back's scratch */
-    void *loss;
+    void *attention, *loss;       /* scratch of attention_back and of the loss */
     int32_t *ids, *targets;       /* [rows] device */
     float *nll;                   /* [rows] device */
 };

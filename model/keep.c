@@ -13,7 +13,7 @@ static void savings(const struct model *m, double spared[KEEP_LEVELS])
     double span = (double)(m->o.attention_span > 0 ? m->o.attention_span : m->o.ctx);
 
     spared[KEEP_INPUT] = 0;
-    spared[KEEP_ATTENTION] = ATTENTION_WEIGHT * 2 * q * span; /* two products, half of span seen */
+    spared[KEEP_ATTENTION] = ATTENTION_WEIGHT * 2 * q * span; /* two products, half seen */
     spared[KEEP_QKV] = spared[KEEP_ATTENTION] + 2 * dim * (q + 2 * kv) + 2 * q * dim;
     spared[KEEP_ALL] = spared[KEEP_QKV] + 2 * 2 * dim * (double)m->c.ffn_dim;
 }
@@ -25,7 +25,7 @@ static void all_at(struct model *m, enum keep k, int64_t n)
     m->plan.keep[KEEP_INPUT] += m->c.layers - n;
 }
 
-/* Bytes of the model with nothing kept, and what one layer of each level adds: all are alike. */
+/* Bytes of the model with nothing kept, and what a layer of each level adds: all are alike. */
 static int costs(struct model *m, size_t *base, size_t each[KEEP_LEVELS], struct err *e)
 {
     for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++) {
@@ -95,7 +95,8 @@ int model_choose_kept(struct model *m, struct err *e)
     if ((rc = costs(m, &base, each, e)) < 0)
         return rc;
     if (budget == 0)
-        budget = m->d->free_bytes(m->d) / 5 * 4;
+        budget = m->d->own_memory ? m->d->free_bytes(m->d) / 16 * 15 /* nobody else's */
+                                  : m->d->free_bytes(m->d) / 5 * 4;
     all_at(m, KEEP_INPUT, 0);
     if (budget > base)
         spend(m, each, budget - base);

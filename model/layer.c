@@ -133,7 +133,7 @@ static void attention_backward(struct model *m, const struct layer *l, const str
 
     linear_back(m, &l->w[TK_O], b->rows, s->o, k->dx, k->d_o, false);
     OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
-       .dv = k->dv, .scratch = k->delta);
+       .dv = k->dv, .scratch = k->attention);
     rope(m, b, k->dq, m->c.heads, true);
     rope(m, b, k->dk, m->c.kv_heads, true);
     norm(m, &l->w[TK_NORM1], b->rows, s->x, k->h);

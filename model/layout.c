@@ -131,7 +131,8 @@ static void lay_work(struct model *m, int64_t rows)
     k->dq = take_act(m, MEM_WORK, rows, q_dim(m));
     k->dk = take_act(m, MEM_WORK, rows, kv_dim(m));
     k->dv = take_act(m, MEM_WORK, rows, kv_dim(m));
-    k->delta = take(m, MEM_WORK, rows * m->c.heads, 4);
+    k->attention = take(m, MEM_WORK, (int64_t)m->d->attention_scratch_bytes(
+                            m->d, rows, m->c.heads, m->c.head_dim), 1);
 }
 
 /* The plan counts layers by level; the last layers, whose memory is free again first, keep most. */

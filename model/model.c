@@ -17,6 +17,7 @@ void model_defaults(struct model_options *o)
 static int check_options(struct model *m, struct err *e)
 {
     struct model_options *o = &m->o;
+    bool bf16 = m->d->act == DT_BF16; /* a device that wants large products */
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
     int64_t rows = o->seqs * o->ctx, pairs = 0;
 
@@ -35,8 +36,8 @@ static int check_options(struct model *m, struct err *e)
     if (lora && o->mode == TRAIN_LORA_PLUS && m->c.tied)
         return err_set(e, E_CONFIG, "a tied model's head cannot stay frozen while its embedding "
                        "is trained: untie the configuration");
-    o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile : 2048;
-    o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk : 1024;
+    o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile : bf16 ? 8192 : 2048;
+    o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk : bf16 ? 2048 : 1024;
     if (o->mlp_tile > rows)
         o->mlp_tile = rows;
     if (o->loss_chunk > rows)

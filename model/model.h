@@ -29,9 +29,10 @@ struct model_options {
                                    in the memory there is, by levels (enum keep) */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
-    int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free */
-    int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048 */
-    int64_t loss_chunk;         /* rows of logits at once; 0: 1024 */
+    int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free,
+                                   of a device's own memory 15/16 */
+    int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048, of bf16 8192 */
+    int64_t loss_chunk;         /* rows of logits at once; 0: 1024, of bf16 2048 */
 };
 void model_defaults(struct model_options *o); /* LoRA+, rank 8, alpha 16, q k v o, keep -1 */
 

@@ -64,7 +64,7 @@ static void run_attention(struct device *d, const void *ctx, float *out)
     b.dq = dq;
     b.dk = dq + nq;
     b.dv = dq + nq + nk;
-    b.scratch = malloc((size_t)(c->heads * c->rows) * sizeof(float));
+    b.scratch = malloc(d->attention_scratch_bytes(d, c->rows, c->heads, c->dim));
     assert_int_equal(d->attention(d, &b.fwd), 0);
     assert_int_equal(d->attention_back(d, &b), 0);
     clear_padding(out, c->rows, q_ld(c), c->heads * c->dim);

@@ -73,12 +73,22 @@ int budget_make(struct budget *b, struct device *d, const struct llama_config *c
     load = b->model.frozen + b->model.trained + mapped;
     run = b->model.total + b->host;
     b->peak = b->process + (load > run ? load : run);
+    b->own_memory = d->own_memory;
+    if (b->own_memory) {
+        b->peak = b->model.total;
+        b->host_peak = b->process + (mapped > b->host ? mapped : b->host);
+    }
     return 0;
+}
+
+size_t budget_need(const struct budget *b)
+{
+    return b->own_memory ? b->model.total : b->model.total + b->host;
 }
 
 bool budget_too_large(const struct budget *b)
 {
-    return b->free && b->model.total + b->host > b->free;
+    return b->free && budget_need(b) > b->free;
 }
 
 static void line(FILE *f, const char *name, size_t nbytes, const char *what)
@@ -115,9 +125,17 @@ void budget_print(const struct budget *b, FILE *f)
     line(f, "moments", p->moments, "AdamW's two");
     line(f, "saved", p->saved, saved);
     line(f, "work", p->work, "buffers of one layer, of the loss, token ids");
+    if (b->own_memory) {
+        line(f, "peak", b->peak, "predicted, of the device");
+        line(f, "free", b->free, "what the device can give now");
+    }
     line(f, "host", b->host, "rows of data, pieces of a checkpoint");
     line(f, "process", b->process, "program and libraries");
     line(f, "mapped", b->mapped, "base weights while they are loaded");
+    if (b->own_memory) {
+        line(f, "host peak", b->host_peak, "predicted, of this process");
+        return;
+    }
     line(f, "peak", b->peak, "predicted: loading or training, whichever is more");
     line(f, "free", b->free, "what can be had now");
 }
@@ -144,5 +162,7 @@ json_t *budget_json(const struct budget *b)
 
     for (size_t i = 0; o && i < sizeof field / sizeof *field; i++)
         json_object_set_new(o, field[i].key, json_integer(field[i].value));
+    if (o && b->own_memory)
+        json_object_set_new(o, "host_peak_bytes", json_integer((int64_t)b->host_peak));
     return o;
 }

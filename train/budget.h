@@ -15,13 +15,16 @@ int64_t budget_rss(void);
 int64_t budget_peak_rss(void);
 
 /* Bytes. The peak is the larger of loading (base weights are copied from mapped files, whose
- * pages count too) and training, when everything of the model's plan is in use. */
+ * pages count too) and training, when everything of the model's plan is in use. On a device with
+ * memory of its own the plan alone is its peak, and the rest is the host's. */
 struct budget {
     struct memory_plan model;
     size_t process; /* program, libraries, the matrix library's buffers: measured */
     size_t host;    /* rows of the data, pieces of a checkpoint on their way */
     size_t mapped;  /* the largest part of the base's files that is mapped at once */
     size_t peak;
+    bool own_memory;   /* peak and free are of the device, host_peak of this process */
+    size_t host_peak;
     size_t free; /* what the device could still give before the run took any */
 };
 
@@ -29,7 +32,8 @@ struct budget {
  * after a matrix product that makes the library take its buffers. E_CONFIG, E_DEVICE. */
 int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
                 const struct model_options *o, size_t mapped, struct err *e);
-/* Whether what must stay resident exceeds what is free. */
+/* What must stay resident where free was measured, and whether it is more than that. */
+size_t budget_need(const struct budget *b);
 bool budget_too_large(const struct budget *b);
 /* "all of 7, q k v of 3, attention of 2, input of 20 layers": without the levels of no layer. */
 void budget_kept(const struct memory_plan *p, char *text, size_t cap);

@@ -75,7 +75,7 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
     l.loss = s.loss, l.grad_norm = s.grad_norm, l.lr = s.lr;
     l.tok_s = (double)tokens / fmax(l.step_s, 1e-9);
     l.gemm_fraction = (r->device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
-    l.mem_bytes = budget_rss();
+    l.mem_bytes = (int64_t)run_memory(r);
     if (r->val && (l.step % r->s->val_every == 0 || l.step == r->s->steps)) {
         l.has_val = true;
         if ((rc = update_validate(&r->t, r->val, r->s->val_rows, &l.val_loss, e)) < 0)

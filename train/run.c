@@ -123,7 +123,7 @@ static size_t base_bytes(const struct run *r)
 
 static void warn_too_large(const struct run *r)
 {
-    size_t need = r->budget.model.total + r->budget.host;
+    size_t need = budget_need(&r->budget);
     char a[16], b[16];
 
     if (budget_too_large(&r->budget))
@@ -343,6 +343,16 @@ static void echo(const struct run *r)
         log_info("going on after step %" PRId64, r->resumed);
 }
 
+size_t run_memory(const struct run *r)
+{
+    struct device *d = (struct device *)(uintptr_t)&r->device;
+    size_t left = d->free_bytes(d);
+
+    if (!r->budget.own_memory)
+        return (size_t)budget_rss();
+    return r->budget.free > left ? r->budget.free - left : 0;
+}
+
 static json_t *summary_object(const struct run *r, double seconds)
 {
     const struct memory_plan *p = &r->budget.model;
@@ -366,6 +376,8 @@ static json_t *summary_object(const struct run *r, double seconds)
     json_object_set_new(o, "mode", json_string(settings_mode(r->s->mode)));
     for (size_t i = 0; i < sizeof field / sizeof *field; i++)
         json_object_set_new(o, field[i].key, json_integer(field[i].value));
+    if (r->budget.own_memory)
+        json_object_set_new(o, "device_bytes", json_integer((int64_t)run_memory(r)));
     json_object_set_new(o, "seconds", json_real(round(seconds * 1e3) / 1e3));
     json_object_set_new(o, "tok_s", json_real(round(tok_s)));
     if (r->trained_tokens) /* none where only publishing was left to do */

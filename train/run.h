@@ -45,6 +45,9 @@ int run_train(struct run *r, int argc, char **argv, struct err *e);
 char *run_summary(const struct run *r);
 void run_close(struct run *r);
 
+/* Bytes taken now: resident ones, or of a device with memory of its own what it gave since. */
+size_t run_memory(const struct run *r);
+
 /* loop.c: steps until the last one or a signal. */
 int run_loop(struct run *r, struct err *e);
 

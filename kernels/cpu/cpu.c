@@ -175,6 +175,8 @@ static void processor(char *buf, size_t cap)
         fclose(f);
 }
 
+static void cpu_be_deterministic(struct device *d) { (void)d; } /* always so */
+
 static void fill(struct device *d)
 {
     d->name = "cpu";
@@ -187,12 +189,14 @@ static void fill(struct device *d)
     d->zero = cpu_zero;
     d->sync = cpu_sync;
     d->close = cpu_close;
+    d->be_deterministic = cpu_be_deterministic;
     d->gemm = cpu_gemm;
     d->rmsnorm = cpu_rmsnorm;
     d->rmsnorm_back = cpu_rmsnorm_back;
     d->rope = cpu_rope;
     d->attention = cpu_attention;
     d->attention_back = cpu_attention_back;
+    d->attention_scratch_bytes = cpu_attention_scratch_bytes;
     d->swiglu = cpu_swiglu;
     d->swiglu_back = cpu_swiglu_back;
     d->embed = cpu_embed;

@@ -61,6 +61,8 @@ int cpu_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a);
 int cpu_rope(struct device *d, const struct op_rope *a);
 int cpu_attention(struct device *d, const struct op_attention *a);
 int cpu_attention_back(struct device *d, const struct op_attention_back *a);
+size_t cpu_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
+                                   int64_t dim);
 int cpu_swiglu(struct device *d, const struct op_swiglu *a);
 int cpu_swiglu_back(struct device *d, const struct op_swiglu_back *a);
 int cpu_embed(struct device *d, const struct op_embed *a);

@@ -21,7 +21,6 @@ C_BEGIN
 enum cuda_scratch_kind {
     SCRATCH_PARTIAL, /* partial sums of a reduction */
     SCRATCH_SORT,    /* embed_back's order of rows */
-    SCRATCH_DQ,      /* attention_back's float32 gradient of the queries */
     SCRATCH_SDPA,    /* cuDNN's own workspace */
     SCRATCH_CUTS,    /* segment lists */
     SCRATCH_KINDS
@@ -94,6 +93,8 @@ int cuda_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a);
 int cuda_rope(struct device *d, const struct op_rope *a);
 int cuda_attention(struct device *d, const struct op_attention *a);
 int cuda_attention_back(struct device *d, const struct op_attention_back *a);
+size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
+                                    int64_t dim);
 int cuda_swiglu(struct device *d, const struct op_swiglu *a);
 int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a);
 int cuda_embed(struct device *d, const struct op_embed *a);

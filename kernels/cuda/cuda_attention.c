@@ -271,16 +271,42 @@ static int all_runs(struct cuda *c, const struct op_attention *a,
     return rc;
 }
 
+/* The caller's scratch of a backward: sum(do * o), then from a round address the float32 gradient
+ * of the queries or, for a deterministic one, cuDNN's workspace. */
+static size_t sum_bytes(int64_t rows, int64_t heads)
+{
+    return ((size_t)rows * (size_t)heads * sizeof(float) + 255) / 256 * 256;
+}
+
+static size_t rest_bytes(const struct cuda *c, int64_t rows, int64_t heads, int64_t dim)
+{
+    double each = 2.0 * (double)heads * (double)rows * (double)rows;
+
+    if (!c->attention->dnn)
+        return 0;
+    if (c->deterministic)
+        return each < (double)DET_BYTES ? (size_t)each : (size_t)DET_BYTES;
+    return (size_t)rows * (size_t)heads * (size_t)dim * sizeof(float);
+}
+
+size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
+                                    int64_t dim)
+{
+    return sum_bytes(rows, heads) + rest_bytes(cuda_of(d), rows, heads, dim);
+}
+
 /* 0: done; 1: cuDNN does not take it, nothing was queued. */
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct needs n = { 0 };
+    void *rest = b ? (char *)b->scratch + sum_bytes(a->rows, a->heads) : NULL;
 
     if (!cudnn_takes(c->attention, a, b) || all_runs(c, a, b, &n) != 0)
         return 1;
-    if (n.acc && !(n.acc_at = cuda_scratch(c, SCRATCH_DQ, n.acc)))
-        return E_DEVICE;
-    if (!(n.workspace_at = cuda_scratch(c, SCRATCH_SDPA, n.workspace)))
+    n.acc_at = n.acc ? rest : NULL;
+    if (b && !n.acc && n.workspace <= rest_bytes(c, a->rows, a->heads, a->dim))
+        n.workspace_at = rest;
+    else if (!(n.workspace_at = cuda_scratch(c, SCRATCH_SDPA, n.workspace)))
         return E_DEVICE;
     n.go = true;
     return all_runs(c, a, b, &n);

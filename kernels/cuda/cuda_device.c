@@ -201,10 +201,21 @@ static void cuda_close(struct device *d)
     d->state = NULL;
 }
 
+static void cuda_be_deterministic(struct device *d)
+{
+    struct cuda *c = cuda_of(d);
+    size_t n = strlen(d->detail);
+
+    if (!c->deterministic)
+        snprintf(d->detail + n, sizeof d->detail - n, ", deterministic");
+    c->deterministic = true;
+}
+
 static void fill(struct device *d)
 {
     d->name = "cuda";
     d->act = DT_BF16;
+    d->own_memory = true;
     d->size = 1;
     d->alloc = cuda_alloc;
     d->release = cuda_release;
@@ -215,12 +226,14 @@ static void fill(struct device *d)
     d->zero = cuda_zero;
     d->sync = cuda_sync;
     d->close = cuda_close;
+    d->be_deterministic = cuda_be_deterministic;
     d->gemm = cuda_gemm;
     d->rmsnorm = cuda_rmsnorm;
     d->rmsnorm_back = cuda_rmsnorm_back;
     d->rope = cuda_rope;
     d->attention = cuda_attention;
     d->attention_back = cuda_attention_back;
+    d->attention_scratch_bytes = cuda_attention_scratch_bytes;
     d->swiglu = cuda_swiglu;
     d->swiglu_back = cuda_swiglu_back;
     d->embed = cuda_embed;
@@ -305,7 +318,6 @@ int device_open_cuda(struct device *d, int threads, struct err *e)
     if (rc == 0)
         rc = find_gpu(c, &p, e);
     if (rc == 0) {
-        c->deterministic = wish("LONGLORA_DETERMINISTIC");
         if (clock_open(&c->clock, wish("LONGLORA_CUDA_PROFILE")) < 0)
             rc = err_set(e, E_SYS, "out of memory");
         else if (cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking) != cudaSuccess)
@@ -324,7 +336,9 @@ int device_open_cuda(struct device *d, int threads, struct err *e)
             cuda_close(d);
         return rc;
     }
-    snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s%s", p.name, gib(p.totalGlobalMem), with,
-             c->deterministic ? ", deterministic" : "");
+    snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s", p.name,
+             gib(p.totalGlobalMem), with);
+    if (wish("LONGLORA_DETERMINISTIC"))
+        cuda_be_deterministic(d);
     return 0;
 }

@@ -35,7 +35,9 @@ static struct results compute(struct device *d, const struct attention_case *c)
     memset(junk, 0xff, (size_t)nl * 4);
     b.fwd.q = up(d, q, nq, t), b.fwd.k = up(d, k, nk, t), b.fwd.v = up(d, v, nk, t);
     b.fwd.o = up(d, zq, nq, t), b.fwd.lse = up(d, junk, nl, DT_F32);
-    b.d_o = up(d, d_o, nq, t), b.scratch = up(d, junk, nl, DT_F32);
+    b.d_o = up(d, d_o, nq, t), b.scratch = NULL;
+    d->alloc(d, d->attention_scratch_bytes(d, c->rows, c->heads, c->dim), (void **)&b.scratch, NULL);
+    d->to_device(d, b.scratch, junk, (size_t)nl * 4);
     b.dq = up(d, zq, nq, t), b.dk = up(d, zk, nk, t), b.dv = up(d, zk, nk, t);
     if (d->attention(d, &b.fwd) < 0 || d->attention_back(d, &b) < 0) {
         struct err e = { 0 };
