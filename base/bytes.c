@@ -153,16 +153,21 @@ bool utf8_valid(const char *s, size_t n, size_t *at)
     return true;
 }
 
+static unsigned char is_space(char c)
+{
+    return (c == ' ') | ((unsigned char)(c - '\t') <= '\r' - '\t');
+}
+
 int64_t text_words(const char *s, size_t n)
 {
-    int64_t words = 0;
-    bool in = false;
+    int64_t words = n > 0 && !is_space(s[0]);
 
-    for (size_t i = 0; i < n; i++) {
-        bool space = s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r');
-
-        words += !space && !in;
-        in = !space;
+    for (size_t i = 1; i < n;) { /* ends of space, few enough for a byte: this vectorises */
+        size_t end = n - i > 255 ? i + 255 : n;
+        unsigned char here = 0;
+        for (; i < end; i++)
+            here = (unsigned char)(here + (is_space(s[i - 1]) & !is_space(s[i])));
+        words += here;
     }
     return words;
 }

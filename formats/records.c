@@ -17,6 +17,15 @@ void records_start(struct records *r, enum record_mode mode, size_t max_bytes,
 }
 
 void records_free(struct records *r) { buf_free(&r->b); }
+void records_swap(struct records *r, struct buf *b)
+{
+    struct buf text = r->b;
+
+    r->b = *b;
+    r->b.len = 0;
+    *b = text;
+}
+
 enum record_mode records_mode(const struct records *r) { return r->mode; }
 
 static int too_long(const struct records *r, struct err *e)

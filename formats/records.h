@@ -46,6 +46,9 @@ void records_start(struct records *r, enum record_mode mode, size_t max_bytes,
  * the longest record and one block; it grows only as bytes arrive. After an error the stream
  * cannot go on. */
 int records_next(struct records *r, struct record *rec, struct err *e);
+/* Trades buffers once the one record of a text (RECORDS_TEXT) has been handed out: the whole
+ * text is then b's, and b's memory serves the next stream. */
+void records_swap(struct records *r, struct buf *b);
 /* What AUTO and JSON turned out to be, once records_next has been called. */
 enum record_mode records_mode(const struct records *r);
 void records_free(struct records *r);

@@ -13,7 +13,7 @@
 #define STREAM_MAGIC "LLSTREAM"
 #define STREAM_VERSION 1
 #define HEADER_BYTES 332
-#define PREFIX_BYTES 16
+#define PREFIX_BYTES STREAM_PREFIX_BYTES
 #define END_BYTES 24
 #define IO_BYTES ((size_t)1 << 20)
 
@@ -72,35 +72,60 @@ int stream_create(struct stream_writer **out, int fd, const char *name,
     return 0;
 }
 
-/* The frame whose payload stands at out.p + at + PREFIX_BYTES, to the end of out. */
-static int seal_frame(struct stream_writer *w, size_t at, const char *kind, struct err *e)
+/* The frame whose payload stands at out->p + at + PREFIX_BYTES, to the end of out. */
+static int seal_frame(struct buf *out, size_t at, const char *kind, struct err *e)
 {
     unsigned char crc[4], *p;
-    size_t n = w->out.len - at - PREFIX_BYTES;
+    size_t n = out->len - at - PREFIX_BYTES;
     int rc;
 
-    put_le(crc, crc32c(0, w->out.p + at + PREFIX_BYTES, n), 4);
-    if ((rc = buf_add(&w->out, crc, 4, e)) < 0)
+    put_le(crc, crc32c(0, out->p + at + PREFIX_BYTES, n), 4);
+    if ((rc = buf_add(out, crc, 4, e)) < 0)
         return rc;
-    p = (unsigned char *)w->out.p + at;
+    p = (unsigned char *)out->p + at;
     memcpy(p, kind, 4);
     put_le(p + 4, n, 8);
     put_le(p + 12, crc32c(0, p, 12), 4);
     return 0;
 }
 
-int stream_write(struct stream_writer *w, const struct token_doc *doc, struct err *e)
+int stream_frame(const struct token_info *info, const struct token_doc *doc, struct buf *out,
+                 struct err *e)
 {
     static const char blank[PREFIX_BYTES];
-    size_t at = w->out.len;
-    int rc = buf_add(&w->out, blank, sizeof blank, e);
+    size_t at = out->len;
+    int rc = buf_add(out, blank, sizeof blank, e);
 
-    if (rc == 0 && (rc = doc_encode(&w->out, doc, &w->info, e)) == 0)
-        rc = seal_frame(w, at, "DOC ", e);
-    if (rc < 0) {
-        w->out.len = at; /* the stream goes on as if this document had not been given */
-        return rc;
+    if (rc == 0 && (rc = doc_encode(out, doc, info, e)) == 0)
+        rc = seal_frame(out, at, "DOC ", e);
+    if (rc < 0)
+        out->len = at; /* the stream goes on as if this document had not been given */
+    return rc;
+}
+
+int stream_add(struct stream_writer *w, const void *frames, size_t nbytes, int64_t docs,
+               int64_t tokens, struct err *e)
+{
+    int rc;
+
+    XXH3_64bits_update(w->hash, frames, nbytes);
+    w->docs += (uint64_t)docs;
+    w->tokens += (uint64_t)tokens;
+    if (nbytes >= IO_BYTES / 4) { /* not worth a copy */
+        rc = writer_flush(w, e);
+        return rc < 0 ? rc : file_write_all(w->fd, frames, nbytes, w->name, e);
     }
+    rc = buf_add(&w->out, frames, nbytes, e);
+    return rc == 0 && w->out.len >= IO_BYTES ? writer_flush(w, e) : rc;
+}
+
+int stream_write(struct stream_writer *w, const struct token_doc *doc, struct err *e)
+{
+    size_t at = w->out.len;
+    int rc = stream_frame(&w->info, doc, &w->out, e);
+
+    if (rc < 0)
+        return rc;
     XXH3_64bits_update(w->hash, w->out.p + at, w->out.len - at);
     w->docs++;
     w->tokens += (uint64_t)doc->n_ids;
@@ -117,7 +142,7 @@ int stream_finish(struct stream_writer *w, struct err *e)
     put_le(b + PREFIX_BYTES + 8, w->tokens, 8);
     put_le(b + PREFIX_BYTES + 16, XXH3_64bits_digest(w->hash), 8);
     if ((rc = buf_add(&w->out, b, sizeof b, e)) == 0 &&
-        (rc = seal_frame(w, at, "END ", e)) == 0)
+        (rc = seal_frame(&w->out, at, "END ", e)) == 0)
         rc = writer_flush(w, e);
     stream_abandon(w);
     return rc;

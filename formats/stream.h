@@ -50,6 +50,14 @@ int stream_create(struct stream_writer **w, int fd, const char *name,
 /* E_DATA for a document that breaks a rule of stream.md: nothing was written then, and the
  * stream may go on. E_IO. */
 int stream_write(struct stream_writer *w, const struct token_doc *doc, struct err *e);
+/* stream_write in two steps, of which the first may run in many threads at once: appends a
+ * document's frame to out; then such frames go into a stream of the same info. E_DATA, E_SYS;
+ * E_IO. */
+#define STREAM_PREFIX_BYTES 16 /* before a frame's payload; 4 of checksum follow it */
+int stream_frame(const struct token_info *info, const struct token_doc *doc, struct buf *out,
+                 struct err *e);
+int stream_add(struct stream_writer *w, const void *frames, size_t nbytes, int64_t docs,
+               int64_t tokens, struct err *e);
 /* Writes END (documents, tokens, hash) and frees. Without it readers refuse the stream. */
 int stream_finish(struct stream_writer *w, struct err *e);
 /* Frees without END. */

@@ -91,6 +91,19 @@ int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size
     return rc < 0 ? rc : buf_add(&d->text, p + done, n - done, e);
 }
 
+int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
+                 const struct doc_opts *o, struct err *e)
+{
+    struct buf text = *b;
+
+    if (!utf8_valid(b->p, b->len, NULL))
+        return doc_from_text(d, at, b->p, b->len, o, e);
+    doc_from_text(d, at, "", 0, o, e);
+    *b = d->text;
+    d->text = text;
+    return 0;
+}
+
 /* The keys that tell schemas apart. */
 enum key { K_TEXT, K_RAW_CONTENT, K_INSTRUCTION, K_INPUT, K_OUTPUT, K_META, K_SOURCE, K_SUBSET,
            K_PRED_LABEL, K_FIELD, KEYS };

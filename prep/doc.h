@@ -51,6 +51,10 @@ struct doc_place {
 /* The whole of a text file, byte for byte. E_DATA with the offset of invalid UTF-8. */
 int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size_t n,
                   const struct doc_opts *o, struct err *e);
+/* The same of a text that is all of b, which gets d's buffer in exchange where nothing had to
+ * be mended. */
+int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
+                 const struct doc_opts *o, struct err *e);
 /* One JSON object. E_DATA, naming file and line: not JSON, no known key (which there are), a
  * text that is no string, bad UTF-8. */
 int doc_from_json(struct doc *d, const struct doc_place *at, const char *p, size_t n,

@@ -5,23 +5,26 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* BOS and EOS as ids round what was encoded, never as text. */
-static int frame(const struct tokenizer *t, const int32_t *ids, int64_t n, bool bos, bool eos,
+/* BOS and EOS as ids round what was encoded, never as text. ids are the callee's. */
+static int frame(const struct tokenizer *t, int32_t *ids, int64_t n, bool bos, bool eos,
                  struct token_doc *out, struct err *e)
 {
-    uint32_t *v = malloc(((size_t)n + 2) * sizeof *v);
-    int64_t k = 0;
+    int32_t *v = realloc(ids, ((size_t)n + 2) * sizeof *v);
+    int64_t first = bos && tokenizer_bos(t) >= 0;
 
-    if (!v)
+    if (!v) {
+        free(ids);
         return err_set(e, E_SYS, "out of memory for %lld tokens", (long long)n);
-    if (bos && tokenizer_bos(t) >= 0)
-        v[k++] = (uint32_t)tokenizer_bos(t);
-    for (int64_t i = 0; i < n; i++)
-        v[k++] = (uint32_t)ids[i];
+    }
+    if (first) {
+        memmove(v + 1, v, (size_t)n * sizeof *v);
+        v[0] = tokenizer_bos(t);
+    }
+    n += first;
     if (eos && tokenizer_eos(t) >= 0)
-        v[k++] = (uint32_t)tokenizer_eos(t);
-    out->ids = v;
-    out->n_ids = k;
+        v[n++] = tokenizer_eos(t);
+    out->ids = (uint32_t *)v;
+    out->n_ids = n;
     return 0;
 }
 
@@ -52,16 +55,13 @@ static int encode_instruction(const struct tokenizer *t, const struct doc *d,
         rc = tokenizer_encode(t, whole.p, prompt_bytes, &prompt, &n_prompt, e);
     if (rc == 0)
         rc = tokenizer_encode(t, whole.p, whole.len, &ids, &n, e);
-    if (rc == 0)
-        rc = frame(t, ids, n, true, !o->no_eos, out, e);
-    if (rc == 0) {
-        while (same < n && same < n_prompt && ids[same] == prompt[same])
-            same++;
+    while (rc == 0 && same < n && same < n_prompt && ids[same] == prompt[same])
+        same++;
+    if (rc == 0 && (rc = frame(t, ids, n, true, !o->no_eos, out, e)) == 0) {
         *masked = bos + same;
         describe(out, whole.p, whole.len);
     }
     free(prompt);
-    free(ids);
     buf_free(&whole);
     return rc;
 }
@@ -80,7 +80,6 @@ int prep_encode(const struct tokenizer *t, const struct doc *d, const struct pre
     } else if ((rc = tokenizer_encode(t, d->text.p, d->text.len, &ids, &n, e)) == 0) {
         rc = frame(t, ids, n, o->add_bos, !o->no_eos, out, e);
         describe(out, d->text.p, d->text.len);
-        free(ids);
     }
     return rc < 0 ? err_within(e, "'%s'", d->name) : 0;
 }

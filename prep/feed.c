@@ -5,14 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BATCH_BYTES ((size_t)64 << 10) /* of records go to a thread at once */
+
 struct feed {
     struct feed_opts o;
     struct source *source;
     struct source_member member;
     struct records records;
     bool in_member, member_failed;
-    int64_t docs;
-    struct feed_counts counts;
+    /* Below: of the thread that takes the notes. */
     char *file;              /* that seen[] is of; plain text files in a row count as one */
     int64_t seen[SCHEMAS], seen_files;
     char sources[160];       /* of that file, as far as they fit */
@@ -48,8 +49,6 @@ void feed_close(struct feed *f)
     free(f);
 }
 
-const struct feed_counts *feed_counts(const struct feed *f) { return &f->counts; }
-
 void feed_progress(const struct feed *f, struct source_progress *p)
 {
     source_progress(f->source, p);
@@ -60,6 +59,8 @@ static void note(struct feed *f, bool warning, const char *text)
     if (f->o.note)
         f->o.note(f->o.note_ctx, warning, text);
 }
+
+void feed_warn(struct feed *f, const char *text) { note(f, true, text); }
 
 /* Says which schemas the file had whose turn is over. */
 static void note_schemas(struct feed *f)
@@ -91,39 +92,39 @@ static void note_schemas(struct feed *f)
     f->sources[0] = '\0';
 }
 
-static void see(struct feed *f, const struct doc *d)
+void feed_kept(struct feed *f, enum schema schema, const char *source)
 {
-    size_t used = strlen(f->sources), n = strlen(d->source);
-    const char *at = strstr(f->sources, d->source);
+    size_t used = strlen(f->sources), n = strlen(source);
+    const char *at = strstr(f->sources, source);
 
-    f->seen[d->schema]++;
+    f->seen[schema]++;
     if (at && (at == f->sources || at[-1] == ' ') && (at[n] == '\0' || at[n] == ','))
         return;
     if (used + n + 8 < sizeof f->sources)
         snprintf(f->sources + used, sizeof f->sources - used, "%s%s", used ? ", " : "",
-                 d->source);
+                 source);
     else if (used && f->sources[used - 1] != '.' && used + 6 < sizeof f->sources)
         memcpy(f->sources + used, ", ...", 6);
 }
 
 /* Keeps count of files: one note a file, but one for many plain text files. */
-static int begin_member(struct feed *f, struct err *e)
+int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e)
 {
-    const struct source_member *m = &f->member;
-    bool plain = !m->archived && m->kind == SOURCE_TEXT, same;
+    bool same = f->file && strcmp(f->file, b->file) == 0;
 
-    same = f->file && strcmp(f->file, m->file) == 0;
-    if (f->file && !same && !(plain && f->plain))
+    if (f->file && !same && !(b->plain && f->plain))
         note_schemas(f);
     if (!same) {
         free(f->file);
-        if (!(f->file = strdup(m->file)))
+        if (!(f->file = strdup(b->file)))
             return err_set(e, E_SYS, "out of memory");
         f->seen_files++;
     }
-    f->plain = plain;
+    f->plain = b->plain;
     return 0;
 }
+
+void feed_end(struct feed *f) { note_schemas(f); }
 
 static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
 {
@@ -134,37 +135,15 @@ static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
     return n;
 }
 
-/* A file that cannot be read on: 0 to go on with the next one, or the error. */
-static int lose_file(struct feed *f, int rc, struct err *e)
-{
-    f->in_member = false;
-    if (!f->o.skip_errors || rc == E_SYS)
-        return rc;
-    f->counts.bad_files++;
-    note(f, true, e->msg);
-    *e = (struct err){ 0 };
-    return 0;
-}
-
 static int next_member(struct feed *f, struct err *e)
 {
     static const enum record_mode by_kind[] = { [SOURCE_UNKNOWN] = RECORDS_AUTO,
                                                 [SOURCE_TEXT] = RECORDS_TEXT,
                                                 [SOURCE_JSON] = RECORDS_JSON,
                                                 [SOURCE_LINES] = RECORDS_LINES };
-    int rc;
+    int rc = source_next(f->source, &f->member, e);
 
-    for (;;) {
-        if ((rc = source_next(f->source, &f->member, e)) >= 0)
-            break;
-        if ((rc = lose_file(f, rc, e)) < 0)
-            return rc;
-    }
-    if (rc == 0) {
-        note_schemas(f);
-        return 0;
-    }
-    if ((rc = begin_member(f, e)) < 0)
+    if (rc <= 0)
         return rc;
     f->in_member = true;
     f->member_failed = false;
@@ -174,71 +153,90 @@ static int next_member(struct feed *f, struct err *e)
     return 1;
 }
 
-static int parse(struct feed *f, struct doc *d, const struct record *r, struct err *e)
+void feed_batch_free(struct feed_batch *b)
 {
-    bool text = records_mode(&f->records) == RECORDS_TEXT;
-    struct doc_place at = { f->member.name, text ? 0 : r->line, r->offset };
-
-    return text ? doc_from_text(d, &at, r->p, r->n, &f->o.doc, e)
-                : doc_from_json(d, &at, r->p, r->n, &f->o.doc, e);
+    buf_free(&b->raw);
+    free(b->file);
+    free(b->name);
 }
 
-/* True for a document to hand on; counts it otherwise. */
-static bool keep(struct feed *f, const struct doc *d)
+static int name_batch(struct feed_batch *b, const struct source_member *m, struct err *e)
 {
-    if (d->text.len == 0 && (!d->instruct || d->output.len == 0)) {
-        f->counts.empty++;
-        return false;
-    }
-    if (f->o.min_chars > 0 && text_chars(d->text.p, d->text.len) +
-                                      text_chars(d->input.p, d->input.len) +
-                                      text_chars(d->output.p, d->output.len) < f->o.min_chars) {
-        f->counts.too_short++;
-        return false;
-    }
-    return true;
+    b->plain = !m->archived && m->kind == SOURCE_TEXT;
+    if (b->name && strcmp(b->name, m->name) == 0 && strcmp(b->file, m->file) == 0)
+        return 0;
+    free(b->file);
+    free(b->name);
+    b->file = strdup(m->file);
+    b->name = strdup(m->name);
+    return b->file && b->name ? 0 : err_set(e, E_SYS, "out of memory");
 }
 
-static int skip_doc(struct feed *f, int rc, struct err *e)
-{
-    if (!f->o.skip_errors || rc != E_DATA)
-        return rc;
-    f->counts.bad_docs++;
-    note(f, true, e->msg);
-    *e = (struct err){ 0 };
-    return 0;
-}
-
-int feed_next(struct feed *f, struct doc *d, struct err *e)
+/* Rows of the open member, until the batch is full: 1, or 0 at the member's end. */
+static int fill_batch(struct feed *f, struct feed_batch *b, struct err *e)
 {
     struct record r;
-    int rc;
+    int rc = 1;
 
-    if (f->o.max_docs && f->docs == f->o.max_docs) {
-        note_schemas(f);
-        return 0;
-    }
-    for (;;) {
-        if (!f->in_member && (rc = next_member(f, e)) <= 0)
-            return rc;
-        if ((rc = records_next(&f->records, &r, e)) == 0) {
-            f->in_member = false;
-            continue;
-        }
-        if (rc < 0) {
-            if (!f->member_failed)
-                err_within(e, "'%s'", f->member.name);
-            if ((rc = lose_file(f, rc, e)) < 0)
-                return rc;
-            continue;
-        }
-        rc = parse(f, d, &r, e);
-        if (rc == 0 && keep(f, d))
+    while (b->n < FEED_ROWS && b->raw.len < BATCH_BYTES) {
+        if ((rc = records_next(&f->records, &r, e)) != 1)
             break;
-        if (rc < 0 && (rc = skip_doc(f, rc, e)) < 0)
-            return rc;
+        b->text = records_mode(&f->records) == RECORDS_TEXT;
+        b->row[b->n++] = (struct feed_row){ b->raw.len, r.n, r.line, r.offset };
+        if (b->text) {
+            records_swap(&f->records, &b->raw);
+            break; /* by trade: the text is not copied */
+        }
+        if ((rc = buf_add(&b->raw, r.p, r.n, e)) < 0) {
+            b->n--;
+            break;
+        }
+        rc = 1;
     }
-    see(f, d);
-    f->docs++;
-    return 1;
+    if (rc < 0 && !f->member_failed)
+        err_within(e, "'%s'", f->member.name);
+    if (rc <= 0)
+        f->in_member = false;
+    return rc;
+}
+
+int feed_read(struct feed *f, struct feed_batch *b)
+{
+    int rc = 1;
+
+    b->n = 0;
+    b->raw.len = 0;
+    b->rc = 0;
+    b->err = (struct err){ 0 };
+    while (rc >= 0 && b->n == 0) {
+        if (!f->in_member && (rc = next_member(f, &b->err)) <= 0)
+            break;
+        if ((rc = name_batch(b, &f->member, &b->err)) == 0)
+            rc = fill_batch(f, b, &b->err);
+    }
+    b->rc = rc < 0 ? rc : 0;
+    return rc < 0 && (!f->o.skip_errors || rc == E_SYS) ? rc : rc < 0 || b->n > 0;
+}
+
+/* KEPT, or why not. */
+static enum drop judge(const struct feed_opts *o, const struct doc *d)
+{
+    if (d->text.len == 0 && (!d->instruct || d->output.len == 0))
+        return DROP_EMPTY;
+    if (o->min_chars > 0 && text_chars(d->text.p, d->text.len) +
+                                    text_chars(d->input.p, d->input.len) +
+                                    text_chars(d->output.p, d->output.len) < o->min_chars)
+        return DROP_SHORT;
+    return KEPT;
+}
+
+int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct doc *d,
+               struct err *e)
+{
+    const struct feed_row *r = &b->row[i];
+    struct doc_place at = { b->name, b->text ? 0 : r->line, r->offset };
+    int rc = b->text ? doc_from_buf(d, &at, &b->raw, &o->doc, e)
+                     : doc_from_json(d, &at, b->raw.p + r->at, r->n, &o->doc, e);
+
+    return rc < 0 ? rc : (int)judge(o, d);
 }

@@ -1,4 +1,4 @@
-/* prep/feed.h - one document after another, out of all operands: reading and parsing. */
+/* prep/feed.h - records out of all operands, in batches; documents out of records. */
 #ifndef PREP_FEED_H
 #define PREP_FEED_H
 #include "base/err.h"
@@ -7,7 +7,7 @@
 #include "prep/doc.h"
 C_BEGIN
 
-/* What the user may be told on the way; called from the thread that calls feed_next. */
+/* What the user may be told on the way. */
 typedef void feed_note_fn(void *ctx, bool warning, const char *text);
 
 struct feed_opts {
@@ -22,10 +22,25 @@ struct feed_opts {
     void *note_ctx;
 };
 
-/* What was left out, and why. */
-struct feed_counts {
-    int64_t empty, too_short, bad_docs, bad_files;
+/* Why a document is not kept. */
+enum drop { KEPT, DROP_EMPTY, DROP_SHORT, DROP_BAD, DROPS };
+
+/* Records of one member that follow each other, as they stand in it. */
+enum { FEED_ROWS = 64 };
+struct feed_row {
+    size_t at, n; /* in raw */
+    int64_t line, offset;
 };
+struct feed_batch {
+    char *file, *name; /* of the member; as in struct source_member */
+    bool text, plain;  /* a text file, not JSON; and no archive's member */
+    int n;
+    struct feed_row row[FEED_ROWS];
+    struct buf raw;
+    int rc; /* < 0: after these rows the member, or everything, could not be read on */
+    struct err err;
+};
+void feed_batch_free(struct feed_batch *b);
 
 struct feed;
 /* The strings must outlive the feed. E_NOINPUT, E_SYS. */
@@ -33,10 +48,22 @@ int feed_open(struct feed **f, const char *const *operands, int n, const struct 
               struct err *e);
 void feed_close(struct feed *f);
 
-/* 1 and the next document that is not empty and not too short, 0 at the end, or an error, after
- * which there is no going on. Notes tell, once a file, which schemas its documents had. */
-int feed_next(struct feed *f, struct doc *d, struct err *e);
-const struct feed_counts *feed_counts(const struct feed *f);
+/*
+ * Three steps, each by a thread of its own kind.
+ * feed_read, by one thread: 1 and the next batch, 0 at the end; b->rc < 0 as well when there is
+ * no going on. With skip_errors a lost file is left in b->err and reading goes on behind it.
+ * feed_parse, by any: row i of a batch as a document, KEPT or what else; or E_DATA, E_SYS.
+ * The feed's notes, by one thread, in the order of the input.
+ */
+int feed_read(struct feed *f, struct feed_batch *b);
+int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct doc *d,
+               struct err *e);
+/* A batch's turn has come; a document of it is kept; a file was lost; the end. Notes tell, once
+ * a file, which schemas its documents had. */
+int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e);
+void feed_kept(struct feed *f, enum schema schema, const char *source);
+void feed_warn(struct feed *f, const char *text);
+void feed_end(struct feed *f);
 /* May be called by another thread. */
 void feed_progress(const struct feed *f, struct source_progress *p);
 

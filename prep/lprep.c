@@ -68,17 +68,32 @@ static void note(void *ctx, bool warning, const char *text)
         log_info("%s", text);
 }
 
+static const char *const drop_name[DROPS] = { "", "empty", "short", "bad_documents" };
+
+static void tell_dropped(const struct prep_counts *c)
+{
+    static const char *const words[DROPS] = { "", "empty", "too short", "bad documents" };
+    char text[400] = "";
+    size_t used = 0;
+
+    for (int k = 1; k < DROPS; k++)
+        if (c->all.dropped[k])
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld %s",
+                                     used ? ", " : "", (long long)c->all.dropped[k], words[k]);
+    if (c->bad_files)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld bad files",
+                                 used ? ", " : "", (long long)c->bad_files);
+    if (used)
+        log_warn("left out: %s", text);
+}
+
 static void sum_up(const struct prep_counts *c, const struct progress *p)
 {
     char docs[32], tokens[32], masked[32], size[16], rate[16], took[16];
     double s = now_s() - p->start_s;
-    const struct feed_counts *o = &c->left_out;
 
     log_progress_end();
-    if (o->empty + o->too_short + o->bad_docs + o->bad_files)
-        log_warn("left out: %lld empty, %lld too short, %lld bad documents, %lld bad files",
-                 (long long)o->empty, (long long)o->too_short, (long long)o->bad_docs,
-                 (long long)o->bad_files);
+    tell_dropped(c);
     if (c->read.passed_over)
         log_info("passed over %lld archive members that are no text by name",
                  (long long)c->read.passed_over);
@@ -103,25 +118,43 @@ static int add_source(struct buf *b, const struct prep_source *s, struct err *e)
                       (long long)s->bytes, (long long)s->words);
 }
 
+/* ", "left_out": {...}": all reasons, or only those there were. */
+static int add_dropped(struct buf *b, const int64_t *dropped, bool all, int64_t bad_files,
+                       struct err *e)
+{
+    const char *sep = "";
+    int rc = 0;
+
+    for (int k = 1; k < DROPS && rc == 0; k++)
+        if (all || dropped[k]) {
+            rc = buf_printf(b, e, "%s\"%s\": %lld", *sep ? sep : ", \"left_out\": {",
+                            drop_name[k], (long long)dropped[k]);
+            sep = ", ";
+        }
+    if (rc == 0 && all)
+        rc = buf_printf(b, e, ", \"bad_files\": %lld", (long long)bad_files);
+    return rc == 0 && *sep ? buf_printf(b, e, "}") : rc;
+}
+
 static int write_stats(const char *path, const struct prep_counts *c, struct err *e)
 {
-    const struct feed_counts *o = &c->left_out;
     struct buf b = { 0 };
     int rc = buf_printf(&b, e, "{");
 
     if (rc == 0)
         rc = add_source(&b, &c->all, e);
     if (rc == 0)
-        rc = buf_printf(&b, e,
-                        ",\n \"files\": %lld, \"left_out\": {\"empty\": %lld, \"short\": %lld, "
-                        "\"bad_documents\": %lld, \"bad_files\": %lld},\n \"sources\": {",
-                        (long long)c->read.files, (long long)o->empty, (long long)o->too_short,
-                        (long long)o->bad_docs, (long long)o->bad_files);
+        rc = buf_printf(&b, e, ",\n \"files\": %lld", (long long)c->read.files);
+    if (rc == 0)
+        rc = add_dropped(&b, c->all.dropped, true, c->bad_files, e);
+    if (rc == 0)
+        rc = buf_printf(&b, e, ",\n \"sources\": {");
     for (int64_t i = 0; i < c->n_sources && rc == 0; i++) {
         const struct prep_source *s = &c->source[i];
         if ((rc = buf_printf(&b, e, i ? ",\n  " : "\n  ")) == 0 &&
             (rc = json_quote(&b, s->name, strlen(s->name), e)) == 0 &&
-            (rc = buf_printf(&b, e, ": {")) == 0 && (rc = add_source(&b, s, e)) == 0)
+            (rc = buf_printf(&b, e, ": {")) == 0 && (rc = add_source(&b, s, e)) == 0 &&
+            (rc = add_dropped(&b, s->dropped, false, 0, e)) == 0)
             rc = buf_printf(&b, e, "}");
     }
     if (rc == 0 && (rc = buf_printf(&b, e, "\n }}\n")) == 0)

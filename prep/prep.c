@@ -1,30 +1,39 @@
 /* prep/prep.c - see prep.h. */
 #include "prep/prep.h"
 
-#include "base/pool.h"
-
 #include "base/file.h"
-#include "formats/shard.h"
+#include "base/pool.h"
+#include "formats/document.h"
 #include "formats/stream.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RING = 512 };                     /* documents under way, at most */
-#define WAITING_BYTES ((size_t)32 << 20) /* of their text */
-#define KEEP_BYTES ((size_t)32 << 10)    /* a larger buffer is not kept for the next document */
-#define OUT_BYTES ((size_t)256 << 10)    /* of JSON lines are written at once */
+enum { RING = 128, SPARES = 16 };         /* batches under way, at most; buffers kept by */
+#define WAITING_BYTES ((size_t)16 << 20)  /* of their records */
+#define KEEP_BYTES ((size_t)256 << 10)    /* a larger buffer does not stay with its batch */
+#define SPARE_BYTES ((size_t)16 << 20)    /* of such, kept for the next that is long */
+#define OUT_BYTES ((size_t)256 << 10)     /* of JSON lines are written at once */
+
+/* What became of one row. Its frame, or line of JSON, stands in its batch's out. */
+struct result {
+    enum drop drop;
+    struct err *err; /* DROP_BAD; rc is its code */
+    int rc;
+    enum schema schema;
+    char source[DOC_SOURCE_MAX + 1];
+    size_t at, n;
+    int64_t tokens, masked, bytes, words;
+};
 
 struct job {
-    struct doc doc;
-    size_t bytes;           /* of the doc's texts, as counted in waiting_bytes */
-    struct token_doc tokens;
-    int64_t masked;
-    struct buf json;
+    struct feed_batch in;
+    struct result result[FEED_ROWS];
+    struct buf out;
+    size_t bytes; /* of the records, as counted in waiting_bytes */
+    int rc;       /* of feed_read: < 0 ends all */
     bool done;
-    int rc;
-    struct err err;
 };
 
 /* Three positions follow each other round the ring: written, taken, filled, at most RING apart.
@@ -32,30 +41,44 @@ struct job {
 struct line {
     const struct prep_opts *o;
     const struct tokenizer *t;
+    struct token_info info;
     struct feed *feed;
     struct job *job; /* [RING] */
     pthread_mutex_t lock;
     pthread_cond_t room, work, done;
     uint64_t filled, taken, written;
-    size_t waiting_bytes;
+    size_t waiting_bytes, spare_bytes;
+    struct buf spare[SPARES];
+    int n_spare;
     bool ended, stop; /* nothing more is filled; leave as soon as you can */
 };
 
-void prep_counts_free(struct prep_counts *c)
+/* Under the lock. A buffer that grew for a long document serves the next long one: fresh memory
+ * costs more than what is read into it. */
+static void calm(struct line *l, struct buf *b)
 {
-    free(c->source);
-    *c = (struct prep_counts){ 0 };
+    if (b->cap <= KEEP_BYTES)
+        return;
+    if (l->n_spare < SPARES && l->spare_bytes + b->cap <= SPARE_BYTES) {
+        l->spare_bytes += b->cap;
+        l->spare[l->n_spare++] = *b;
+        *b = (struct buf){ 0 };
+    } else {
+        buf_free(b);
+    }
 }
 
-/* A buffer that grew for one long document is given back before the next. */
-static void calm(struct buf *b)
+static void take_spare(struct line *l, struct buf *b)
 {
-    if (b->cap > KEEP_BYTES)
-        buf_free(b);
+    if (b->cap > 0 || l->n_spare == 0)
+        return;
+    *b = l->spare[--l->n_spare];
+    l->spare_bytes -= b->cap;
+    b->len = 0;
 }
 
 /* The reading thread. An error takes its place in the line, behind what came before it. */
-static void *read_docs(void *arg)
+static void *read_batches(void *arg)
 {
     struct line *l = arg;
     int rc = 1;
@@ -69,20 +92,14 @@ static void *read_docs(void *arg)
             pthread_cond_wait(&l->room, &l->lock);
         j = &l->job[l->filled % RING];
         rc = l->stop ? 0 : 1;
+        take_spare(l, &j->in.raw);
         pthread_mutex_unlock(&l->lock);
-        if (rc == 1) {
-            calm(&j->doc.text);
-            calm(&j->doc.input);
-            calm(&j->doc.output);
-            j->err = (struct err){ 0 };
-            j->rc = rc = feed_next(l->feed, &j->doc, &j->err);
-            j->bytes = j->doc.text.len + j->doc.input.len + j->doc.output.len;
-            j->done = rc < 0;
-        }
+        if (rc == 1)
+            j->rc = rc = feed_read(l->feed, &j->in);
         pthread_mutex_lock(&l->lock);
         if (rc != 0) {
             l->filled++;
-            l->waiting_bytes += j->bytes;
+            l->waiting_bytes += j->bytes = j->in.raw.len;
         }
         if (rc != 1)
             l->ended = true;
@@ -96,89 +113,82 @@ static void *read_docs(void *arg)
     return NULL;
 }
 
-/* An encoding thread. */
-static void *encode_docs(void *arg)
+/* The document's frame or line, behind those of the batch's other rows. */
+static int put_doc(struct line *l, const struct doc *d, struct result *r, struct buf *out,
+                   struct err *e)
+{
+    struct token_doc tokens = { 0 };
+    struct mask_run run = { 0, 0 };
+    int rc;
+
+    if (l->o->text) {
+        r->bytes = (int64_t)(d->text.len + d->input.len + d->output.len);
+        return doc_to_json(d, out, e);
+    }
+    if ((rc = prep_encode(l->t, d, l->o, &tokens, &r->masked, e)) == 0) {
+        run.count = r->masked;
+        tokens.runs = &run;
+        tokens.n_runs = r->masked > 0;
+        r->tokens = tokens.n_ids;
+        r->bytes = tokens.text_bytes;
+        r->words = tokens.text_words;
+        rc = stream_frame(&l->info, &tokens, out, e);
+    }
+    free((void *)tokens.ids);
+    return rc;
+}
+
+static void work_row(struct line *l, struct job *j, int i, struct doc *d)
+{
+    struct result *r = &j->result[i];
+    struct err e = { 0 };
+    int rc = feed_parse(&l->o->feed, &j->in, i, d, &e);
+
+    *r = (struct result){ .at = j->out.len, .schema = d->schema };
+    memcpy(r->source, d->source, sizeof r->source);
+    if (rc > 0) {
+        r->drop = (enum drop)rc;
+    } else if (rc < 0 || (rc = put_doc(l, d, r, &j->out, &e)) < 0) {
+        r->drop = DROP_BAD;
+        r->rc = rc;
+        if ((r->err = malloc(sizeof e)))
+            *r->err = e;
+    }
+    r->n = j->out.len - r->at;
+}
+
+/* A working thread. */
+static void *work_batches(void *arg)
 {
     struct line *l = arg;
+    struct doc d = { 0 };
+    struct job *j = NULL;
 
     for (;;) {
-        struct job *j;
-
         pthread_mutex_lock(&l->lock);
+        if (j) {
+            calm(l, &j->in.raw);
+            calm(l, &d.text);
+            calm(l, &d.input);
+            calm(l, &d.output);
+            j->done = true;
+            pthread_cond_signal(&l->done);
+        }
         while (!l->stop && l->taken == l->filled && !l->ended)
             pthread_cond_wait(&l->work, &l->lock);
-        if (l->stop || l->taken == l->filled) {
-            pthread_mutex_unlock(&l->lock);
-            return NULL;
-        }
+        if (l->stop || l->taken == l->filled)
+            break;
         j = &l->job[l->taken++ % RING];
+        if (j->bytes > KEEP_BYTES)
+            take_spare(l, &j->out);
         pthread_mutex_unlock(&l->lock);
-        if (j->rc == 1) {
-            j->json.len = 0;
-            j->rc = l->o->text ? doc_to_json(&j->doc, &j->json, &j->err)
-                               : prep_encode(l->t, &j->doc, l->o, &j->tokens, &j->masked,
-                                             &j->err);
-        }
-        pthread_mutex_lock(&l->lock);
-        j->done = true;
-        pthread_cond_signal(&l->done);
-        pthread_mutex_unlock(&l->lock);
+        j->out.len = 0;
+        for (int i = 0; i < j->in.n; i++)
+            work_row(l, j, i, &d);
     }
-}
-
-static int64_t source_place(const struct prep_counts *c, const char *name, bool *found)
-{
-    int64_t lo = 0, hi = c->n_sources;
-
-    while (lo < hi) {
-        int64_t mid = (lo + hi) / 2;
-        int order = strcmp(c->source[mid].name, name);
-        if ((*found = order == 0))
-            return mid;
-        if (order < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    *found = false;
-    return lo;
-}
-
-/* A shard has room for so many: the last of them stands for all that come after. */
-static struct prep_source *find_source(struct prep_counts *c, const char *name, struct err *e)
-{
-    bool found;
-    int64_t at = source_place(c, name, &found);
-    struct prep_source *v;
-
-    if (!found && c->n_sources >= SHARD_MAX_SOURCES - 1) {
-        name = "other";
-        at = source_place(c, name, &found);
-    }
-    if (found)
-        return &c->source[at];
-    if (!(v = realloc(c->source, (size_t)(c->n_sources + 1) * sizeof *v))) {
-        err_set(e, E_SYS, "out of memory for %lld sources", (long long)c->n_sources);
-        return NULL;
-    }
-    c->source = v;
-    memmove(v + at + 1, v + at, (size_t)(c->n_sources++ - at) * sizeof *v);
-    v[at] = (struct prep_source){ 0 };
-    memcpy(v[at].name, name, strlen(name) + 1);
-    return &v[at];
-}
-
-static void count(struct prep_counts *c, struct prep_source *own, const struct job *j, bool text)
-{
-    struct prep_source *s[2] = { &c->all, own };
-
-    for (int i = 0; i < 2; i++) {
-        s[i]->docs++;
-        s[i]->tokens += j->tokens.n_ids;
-        s[i]->masked += j->masked;
-        s[i]->bytes += text ? (int64_t)j->bytes : j->tokens.text_bytes;
-        s[i]->words += j->tokens.text_words;
-    }
+    pthread_mutex_unlock(&l->lock);
+    doc_free(&d);
+    return NULL;
 }
 
 struct output {
@@ -196,24 +206,131 @@ static int flush_lines(struct output *out, struct err *e)
     return rc;
 }
 
-static int put(struct output *out, struct job *j, struct err *e)
+/* The rows [*from, to) of a batch, whose frames follow each other. */
+static int flush_rows(struct output *out, const struct job *j, int *from, int to, struct err *e)
 {
-    struct mask_run run = { 0, j->masked };
+    size_t at = *from < to ? j->result[*from].at : 0, n = 0;
+    int64_t docs = 0, tokens = 0;
     int rc;
 
-    if (out->stream) {
-        j->tokens.runs = &run;
-        j->tokens.n_runs = j->masked > 0;
-        return stream_write(out->stream, &j->tokens, e);
+    for (; *from < to; ++*from) {
+        const struct result *r = &j->result[*from];
+        n += r->n;
+        docs += r->drop == KEPT;
+        tokens += r->tokens;
     }
-    rc = buf_add(&out->lines, j->json.p, j->json.len, e);
+    if (n == 0)
+        return 0;
+    if (out->stream)
+        return stream_add(out->stream, j->out.p + at, n, docs, tokens, e);
+    rc = buf_add(&out->lines, j->out.p + at, n, e);
     return rc == 0 && out->lines.len >= OUT_BYTES ? flush_lines(out, e) : rc;
 }
 
-/* The caller's thread: what is next in line, as soon as it is done. */
-static int write_docs(struct line *l, struct output *out, struct prep_counts *c, struct err *e)
+/* The frame of a document whose source is counted with others', made anew. */
+static int put_renamed(struct output *out, const struct line *l, const struct job *j,
+                       const struct result *r, const char *source, struct err *e)
 {
-    struct prep_source *source;
+    struct doc_space space = { 0 };
+    struct token_doc doc;
+    int rc = doc_decode(&space, j->out.p + r->at + STREAM_PREFIX_BYTES,
+                        r->n - STREAM_PREFIX_BYTES - 4, &l->info, &doc, e);
+
+    if (rc == 0) {
+        doc.source = source;
+        rc = stream_write(out->stream, &doc, e);
+    }
+    doc_space_free(&space);
+    return rc;
+}
+
+static void count(struct prep_counts *c, struct prep_source *own, const struct result *r)
+{
+    struct prep_source *s[2] = { &c->all, own };
+
+    for (int i = 0; i < 2; i++) {
+        s[i]->dropped[r->drop] += r->drop != KEPT;
+        s[i]->docs += r->drop == KEPT;
+        s[i]->tokens += r->tokens;
+        s[i]->masked += r->masked;
+        s[i]->bytes += r->bytes;
+        s[i]->words += r->words;
+    }
+}
+
+/* What a bad row means: 0 to go on. */
+static int bad_row(struct line *l, const struct result *r, struct err *e)
+{
+    if (!r->err)
+        return err_set(e, E_SYS, "out of memory");
+    *e = *r->err;
+    if (!l->o->feed.skip_errors || r->rc != E_DATA)
+        return r->rc;
+    feed_warn(l->feed, e->msg);
+    *e = (struct err){ 0 };
+    return 0;
+}
+
+/* A batch whose turn has come; 1 when no more documents are wanted. */
+static int write_batch(struct line *l, struct job *j, struct output *out, struct prep_counts *c,
+                       struct err *e)
+{
+    int64_t max = l->o->feed.max_docs;
+    int rc = j->in.n ? feed_begin(l->feed, &j->in, e) : 0, from = 0, i;
+    bool full = max && c->all.docs == max;
+
+    for (i = 0; i < j->in.n && rc == 0 && !full; i++) {
+        struct result *r = &j->result[i];
+        struct prep_source *s;
+
+        if (r->drop == DROP_BAD && (rc = bad_row(l, r, e)) < 0)
+            break;
+        if (r->drop != KEPT && r->drop != DROP_BAD)
+            r->tokens = r->masked = r->bytes = r->words = 0;
+        if (r->drop == DROP_BAD) {
+            c->all.dropped[DROP_BAD]++;
+            continue;
+        }
+        if (!(s = prep_counts_of(c, r->source, e))) {
+            rc = E_SYS;
+            break;
+        }
+        count(c, s, r);
+        if (r->drop != KEPT)
+            continue;
+        feed_kept(l->feed, r->schema, r->source);
+        if (out->stream && strcmp(s->name, r->source) != 0) {
+            if ((rc = flush_rows(out, j, &from, i, e)) == 0)
+                rc = put_renamed(out, l, j, r, s->name, e);
+            from = i + 1;
+        }
+        full = max && c->all.docs == max;
+    }
+    if (rc == 0)
+        rc = flush_rows(out, j, &from, i, e);
+    if (rc == 0 && j->in.rc < 0 && !full) {
+        *e = j->in.err;
+        if (j->rc < 0)
+            return j->rc;
+        c->bad_files++;
+        feed_warn(l->feed, e->msg);
+        *e = (struct err){ 0 };
+    }
+    return rc < 0 ? rc : full;
+}
+
+static void clear_results(struct job *j)
+{
+    for (int i = 0; i < j->in.n; i++) {
+        free(j->result[i].err);
+        j->result[i].err = NULL;
+    }
+}
+
+/* The caller's thread: what is next in line, as soon as it is done. */
+static int write_batches(struct line *l, struct output *out, struct prep_counts *c,
+                         struct err *e)
+{
     struct job *j;
     bool more;
     int rc = 0;
@@ -227,20 +344,10 @@ static int write_docs(struct line *l, struct output *out, struct prep_counts *c,
         pthread_mutex_unlock(&l->lock);
         if (!more)
             break;
-        if ((rc = j->rc) < 0)
-            *e = j->err;
-        if (rc == 0 && !(source = find_source(c, j->doc.source, e)))
-            rc = E_SYS;
-        if (rc == 0) {
-            j->tokens.source = source->name;
-            if ((rc = put(out, j, e)) == 0)
-                count(c, source, j, out->stream == NULL);
-        }
-        free((void *)j->tokens.ids);
-        j->tokens = (struct token_doc){ 0 };
-        j->masked = 0;
-        calm(&j->json);
+        rc = write_batch(l, j, out, c, e);
+        clear_results(j);
         pthread_mutex_lock(&l->lock);
+        calm(l, &j->out);
         j->done = false;
         l->written++;
         l->waiting_bytes -= j->bytes;
@@ -250,7 +357,9 @@ static int write_docs(struct line *l, struct output *out, struct prep_counts *c,
         if (rc == 0 && l->o->tick)
             l->o->tick(l->o->tick_ctx, c);
     }
-    return rc;
+    if (rc >= 0)
+        feed_end(l->feed);
+    return rc < 0 ? rc : 0;
 }
 
 /* Starts the threads, writes, and waits for all of them. */
@@ -263,9 +372,9 @@ static int run_line(struct line *l, int threads, struct output *out, struct prep
     if (!team)
         return err_set(e, E_SYS, "out of memory for %d threads", threads);
     for (; n <= threads && rc == 0; n += rc == 0)
-        rc = pthread_create(&team[n], NULL, n ? encode_docs : read_docs, l);
+        rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, l);
     rc = rc ? err_set(e, E_SYS, "cannot start %d threads: %s", threads, strerror(rc))
-            : write_docs(l, out, c, e);
+            : write_batches(l, out, c, e);
     pthread_mutex_lock(&l->lock);
     l->stop = true;
     pthread_cond_broadcast(&l->room);
@@ -298,17 +407,15 @@ static int token_info_of(const struct tokenizer *t, const struct prep_opts *o,
                : 0;
 }
 
-static int open_output(struct output *out, const struct prep_opts *o, const struct tokenizer *t,
-                       struct err *e)
+static int open_output(struct output *out, struct line *l, struct err *e)
 {
-    struct token_info info;
     int rc;
 
-    if (o->text)
+    if (l->o->text)
         return 0;
-    if ((rc = token_info_of(t, o, &info, e)) < 0)
+    if ((rc = token_info_of(l->t, l->o, &l->info, e)) < 0)
         return rc;
-    return stream_create(&out->stream, out->fd, out->name, &info, e);
+    return stream_create(&out->stream, out->fd, out->name, &l->info, e);
 }
 
 static int close_output(struct output *out, int rc, struct err *e)
@@ -319,6 +426,19 @@ static int close_output(struct output *out, int rc, struct err *e)
         stream_abandon(out->stream);
     buf_free(&out->lines);
     return rc;
+}
+
+static void free_line(struct line *l)
+{
+    feed_close(l->feed);
+    for (int i = 0; i < RING; i++) {
+        clear_results(&l->job[i]);
+        feed_batch_free(&l->job[i].in);
+        buf_free(&l->job[i].out);
+    }
+    while (l->n_spare > 0)
+        buf_free(&l->spare[--l->n_spare]);
+    free(l->job);
 }
 
 int prep_run(const char *const *operands, int n, const struct prep_opts *o,
@@ -337,18 +457,11 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
     if (!(l.job = calloc(RING, sizeof *l.job)))
         return err_set(e, E_SYS, "out of memory");
     if ((rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0 &&
-        (rc = open_output(&out, o, t, e)) == 0) {
+        (rc = open_output(&out, &l, e)) == 0) {
         rc = run_line(&l, threads, &out, c, e);
         rc = close_output(&out, rc, e);
-        c->left_out = *feed_counts(l.feed);
         feed_progress(l.feed, &c->read);
     }
-    feed_close(l.feed);
-    for (int i = 0; i < RING; i++) {
-        doc_free(&l.job[i].doc);
-        buf_free(&l.job[i].json);
-        free((void *)l.job[i].tokens.ids);
-    }
-    free(l.job);
+    free_line(&l);
     return rc;
 }

@@ -9,15 +9,18 @@ C_BEGIN
 struct prep_source {
     char name[DOC_SOURCE_MAX + 1];
     int64_t docs, tokens, masked, bytes, words; /* of the text that was tokenised */
+    int64_t dropped[DROPS];
 };
 /* At most as many sources as a shard holds; the documents of further ones become "other", in
  * the token stream too. */
 struct prep_counts {
     struct prep_source all, *source; /* sorted by name */
     int64_t n_sources;
-    struct feed_counts left_out;
+    int64_t bad_files;
     struct source_progress read;
 };
+/* The counts of a source, made if need be; NULL and E_SYS when out of memory. */
+struct prep_source *prep_counts_of(struct prep_counts *c, const char *source, struct err *e);
 void prep_counts_free(struct prep_counts *c);
 
 typedef void prep_tick_fn(void *ctx, const struct prep_counts *c);
@@ -39,9 +42,9 @@ int prep_encode(const struct tokenizer *t, const struct doc *d, const struct pre
                 struct token_doc *out, int64_t *masked, struct err *e);
 
 /*
- * Reads in one thread, encodes in o->threads others, writes in the caller's, in input order:
- * the output is the same for any number of threads. At most 32 MiB of text wait at once, or one
- * document if that is longer. t may be NULL with o->text. name is of fd, for messages.
+ * Reads and unpacks in one thread, parses and encodes in o->threads others, writes in the
+ * caller's, in input order: the output is the same for any number of threads. At most 16 MiB of
+ * records wait at once, or one batch (feed.h) if that is longer. t may be NULL with o->text. name is of fd, for messages.
  * After an error the stream has no END, so that no reader takes it for whole.
  * E_NOINPUT, E_DATA, E_IO, E_SYS; E_CONFIG for a BOS or EOS that the tokenizer has not.
  */

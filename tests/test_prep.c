@@ -494,12 +494,12 @@ static void test_errors_leave_no_end(void **state)
     assert_int_equal(run("bad.jsonl", &o, t, &c, &e), 0);
     assert_int_equal(read_back(&last), 2);
     assert_int_equal(last, 0);
-    assert_int_equal(c.left_out.bad_docs, 2);
-    assert_int_equal(c.left_out.empty, 1);
+    assert_int_equal(c.all.dropped[DROP_BAD], 2);
+    assert_int_equal(c.all.dropped[DROP_EMPTY], 1);
     prep_counts_free(&c);
     o.feed.min_chars = 5;
     assert_int_equal(run("bad.jsonl", &o, t, &c, &e), 0);
-    assert_int_equal(c.left_out.too_short, 1);
+    assert_int_equal(c.all.dropped[DROP_SHORT], 1);
     assert_int_equal(c.all.docs, 1);
     prep_counts_free(&c);
     o.feed.min_chars = 0;
