@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/opt.h"
 #include "formats/jsonscan.h"
+#include "prep/part.h"
 #include "prep/prep.h"
 
 #include <stdio.h>
@@ -10,7 +11,7 @@
 #include <unistd.h>
 
 struct args {
-    const char *tokenizer, *stats;
+    const char *tokenizer, *stats, *part;
     bool quiet, verbose;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
@@ -219,6 +220,24 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     return rc;
 }
 
+static int run_part(struct args *a, const char *const *operands, int n, struct err *e)
+{
+    struct part_files f = { 0 };
+    struct part p;
+    int rc = a->part ? part_parse(&p, a->part, e) : 0;
+
+    if (rc < 0 || !a->part)
+        return rc < 0 ? rc : run(a, operands, n, e);
+    rc = part_take(&f, &p, operands, n, a->include.v, a->include.n, e);
+    if (rc == 0)
+        log_info("part %lld of %lld: %lld of %lld files", (long long)p.k + 1, (long long)p.n,
+                 (long long)f.n, (long long)f.of);
+    if (rc == 0)
+        rc = run(a, (const char *const *)f.path, (int)f.n, e);
+    part_free(&f);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     struct args a = { .max_record = (int64_t)1 << 30 };
@@ -230,6 +249,8 @@ int main(int argc, char **argv)
         OPT_HEADING("which documents"),
         { 0, "include", "GLOB", OPT_LIST, &a.include, 0, 0,
           "take such names from folders and archives" },
+        { 0, "part", "K/N|auto", OPT_STR, &a.part, 0, 0,
+          "only the K-th of N parts of the files [all]" },
         { 0, "format", "auto|text|json|lines", OPT_ENUM, &a.format, 0, 0,
           "what files hold, whatever their names [auto]" },
         { 0, "field", "NAME", OPT_STR, &a.prep.feed.doc.field, 0, 0,
@@ -276,5 +297,5 @@ int main(int argc, char **argv)
     log_init("lprep", a.quiet ? -1 : a.verbose ? 1 : 0);
     if (n < 0 || done)
         return cmd_exit(&cmd, n, &e);
-    return cmd_exit(&cmd, run(&a, (const char *const *)argv + 1, n, &e), &e);
+    return cmd_exit(&cmd, run_part(&a, (const char *const *)argv + 1, n, &e), &e);
 }

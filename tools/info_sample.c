@@ -1,4 +1,4 @@
-/* tools/info_sample.c - some documents or rows as text, their bounds and masks shown; see info.h. */
+/* tools/info_sample.c - some documents or rows as text, their bounds and masks shown. */
 #include "tools/info.h"
 
 #include "base/perm.h"
@@ -43,7 +43,8 @@ static int decode(const struct sample *s, int64_t at, int64_t end, bool inside, 
 /* For a terminal: control characters but line ends and tabs are not passed on. */
 static int put_text(struct sample *s, const char *p, size_t n, bool masked, struct err *e)
 {
-    const char *on = s->o->colour ? "\033[33m" : "[masked: ", *off = s->o->colour ? "\033[0m" : "]";
+    const char *on = s->o->colour ? "\033[33m" : "[masked: ";
+    const char *off = s->o->colour ? "\033[0m" : "]";
     struct buf b = { 0 };
     int rc = buf_add(&b, masked ? on : "", masked ? strlen(on) : 0, e);
 
@@ -118,8 +119,8 @@ static int put_bound(struct sample *s, int64_t i, const struct dataset_doc *d, i
         return 0;
     if (skipped)
         snprintf(from, sizeof from, " from token %lld", (long long)skipped);
-    snprintf(line, sizeof line, "--- document %lld%s of %lld tokens  %s  %s", (long long)i, from,
-             (long long)d->n_ids, d->source, d->name);
+    snprintf(line, sizeof line, "--- document %lld%s of %lld tokens  %s  %s", (long long)i,
+             from, (long long)d->n_ids, d->source, d->name);
     return put_line(s, "\033[36m", line, e);
 }
 
@@ -213,7 +214,8 @@ int info_sample(const char *path, enum info_kind kind, const struct info_options
                          o->ctx ? "row of that many tokens" : "documents at all");
     }
     for (int64_t i = 0; i < s.n && rc == 0; i++) {
-        rc = put_one(&s, (int64_t)perm_at((uint64_t)i, (uint64_t)s.of, (uint64_t)o->seed, 0), e);
+        uint64_t at = perm_at((uint64_t)i, (uint64_t)s.of, (uint64_t)o->seed, 0);
+        rc = put_one(&s, (int64_t)at, e);
         if (rc == 0 && ferror(f))
             rc = err_sys(e, E_IO, "cannot write the samples");
     }

@@ -1,4 +1,4 @@
-/* tools/info_stats.c - how much data there is, of what, and how long documents are; see info.h. */
+/* tools/info_stats.c - how much data there is, of what, and how long; see info.h. */
 #include "tools/info.h"
 
 #include "base/plot.h"

@@ -1,0 +1,131 @@
+/* prep/part.c - see part.h. */
+#include "prep/part.h"
+
+#include "base/opt.h"
+#include "formats/source_list.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* More than there are anywhere, and a product of two fits. */
+#define PART_MAX ((int64_t)1 << 30)
+
+/* A number of the environment; false when it is not set. */
+static bool env_number(const char *name, int64_t *v, int *rc, struct err *e)
+{
+    const char *s = getenv(name);
+
+    if (!s || !*s)
+        return false;
+    if (!num_i64(s, v) || *v < 0 || *v > PART_MAX) {
+        *rc = err_set(e, E_USAGE, "%s is '%.40s', which is no number of a process", name, s);
+        return false;
+    }
+    return true;
+}
+
+/* True when both stand there, and k < n. */
+static bool env_pair(const char *k, const char *n, struct part *p, int *rc, struct err *e)
+{
+    if (!env_number(k, &p->k, rc, e) || !env_number(n, &p->n, rc, e))
+        return false;
+    if (*rc == 0 && p->k >= p->n)
+        *rc = err_set(e, E_USAGE, "%s is %lld and %s only %lld", k, (long long)p->k, n,
+                      (long long)p->n);
+    return *rc == 0;
+}
+
+static int part_auto(struct part *p, struct err *e)
+{
+    struct part rank = { 0, 1 }, task = { 0, 1 };
+    int64_t min = 0, step = 1, id = 0;
+    int rc = 0;
+    bool found = env_pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", &rank, &rc, e) ||
+                 (rc == 0 && env_pair("PMI_RANK", "PMI_SIZE", &rank, &rc, e)) ||
+                 (rc == 0 && env_pair("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", &rank, &rc, e));
+
+    if (!found)
+        rank = (struct part){ 0, 1 };
+    if (rc == 0 && env_number("SLURM_ARRAY_TASK_ID", &id, &rc, e) &&
+        env_number("SLURM_ARRAY_TASK_COUNT", &task.n, &rc, e)) {
+        env_number("SLURM_ARRAY_TASK_MIN", &min, &rc, e);
+        env_number("SLURM_ARRAY_TASK_STEP", &step, &rc, e);
+        task.k = (id - min) / (step > 0 ? step : 1);
+        if (rc == 0 && (id < min || task.k >= task.n))
+            rc = err_set(e, E_USAGE, "SLURM_ARRAY_TASK_ID is %lld, of %lld tasks from %lld",
+                         (long long)id, (long long)task.n, (long long)min);
+        found = true;
+    }
+    if (rc == 0 && !found) {
+        err_set(e, E_USAGE, "--part auto: nothing in the environment says which part this is");
+        return err_hint(e, "for mpirun, srun and Slurm's array jobs; elsewhere name it, as in "
+                        "--part 1/8");
+    }
+    p->k = task.k * rank.n + rank.k;
+    p->n = task.n * rank.n;
+    return rc;
+}
+
+int part_parse(struct part *p, const char *text, struct err *e)
+{
+    const char *slash = strchr(text, '/');
+    char k[24];
+
+    if (strcmp(text, "auto") == 0)
+        return part_auto(p, e);
+    if (slash && (size_t)(slash - text) < sizeof k) {
+        memcpy(k, text, (size_t)(slash - text));
+        k[slash - text] = '\0';
+        if (num_i64(k, &p->k) && num_i64(slash + 1, &p->n) && p->k >= 1 && p->k <= p->n &&
+            p->n <= PART_MAX) {
+            p->k--;
+            return 0;
+        }
+    }
+    err_set(e, E_USAGE, "--part '%.60s' is no part", text);
+    return err_hint(e, "--part 3/8 is the third of eight, --part auto the scheduler's rank");
+}
+
+static int take(struct part_files *f, const struct part *p, struct source_list *l,
+                struct err *e)
+{
+    for (int64_t i = 0; i < l->n; i++)
+        if (!l->v[i].path)
+            return err_set(e, E_USAGE, "standard input cannot be dealt out in parts");
+    if (l->n < p->n) {
+        err_set(e, E_USAGE, "%lld file%s cannot be dealt out in %lld parts", (long long)l->n,
+                l->n == 1 ? "" : "s", (long long)p->n);
+        return err_hint(e, "ask for at most %lld, or split the files", (long long)l->n);
+    }
+    if (l->n / p->n >= INT32_MAX)
+        return err_set(e, E_USAGE, "%lld files are too many for one part", (long long)l->n);
+    if (!(f->path = calloc((size_t)(l->n / p->n) + 1, sizeof *f->path)))
+        return err_set(e, E_SYS, "out of memory");
+    f->of = l->n;
+    for (int64_t i = p->k; i < l->n; i += p->n) {
+        f->path[f->n++] = l->v[i].path;
+        l->v[i].path = NULL;
+    }
+    return 0;
+}
+
+int part_take(struct part_files *f, const struct part *p, const char *const *operands, int n,
+              const char *const *include, int n_include, struct err *e)
+{
+    struct source_list l = { .include = include, .n_include = n_include };
+    int rc = source_list_fill(&l, operands, n, e);
+
+    *f = (struct part_files){ 0 };
+    if (rc == 0)
+        rc = take(f, p, &l, e);
+    source_list_free(&l);
+    return rc;
+}
+
+void part_free(struct part_files *f)
+{
+    for (int64_t i = 0; i < f->n; i++)
+        free(f->path[i]);
+    free(f->path);
+}
