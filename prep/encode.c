@@ -5,17 +5,16 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* BOS and EOS as ids round what was encoded, never as text. ids are the callee's. */
-static int frame(const struct tokenizer *t, int32_t *ids, int64_t n, bool bos, bool eos,
+/* BOS and EOS as ids round what was encoded, never as text. On success *ids became out's. */
+static int frame(const struct tokenizer *t, int32_t **ids, int64_t n, bool bos, bool eos,
                  struct token_doc *out, struct err *e)
 {
-    int32_t *v = realloc(ids, ((size_t)n + 2) * sizeof *v);
+    int32_t *v = realloc(*ids, ((size_t)n + 2) * sizeof *v);
     int64_t first = bos && tokenizer_bos(t) >= 0;
 
-    if (!v) {
-        free(ids);
+    if (!v)
         return err_set(e, E_SYS, "out of memory for %lld tokens", (long long)n);
-    }
+    *ids = NULL;
     if (first) {
         memmove(v + 1, v, (size_t)n * sizeof *v);
         v[0] = tokenizer_bos(t);
@@ -57,11 +56,12 @@ static int encode_instruction(const struct tokenizer *t, const struct doc *d,
         rc = tokenizer_encode(t, whole.p, whole.len, &ids, &n, e);
     while (rc == 0 && same < n && same < n_prompt && ids[same] == prompt[same])
         same++;
-    if (rc == 0 && (rc = frame(t, ids, n, true, !o->no_eos, out, e)) == 0) {
+    if (rc == 0 && (rc = frame(t, &ids, n, true, !o->no_eos, out, e)) == 0) {
         *masked = bos + same;
         describe(out, whole.p, whole.len);
     }
     free(prompt);
+    free(ids);
     buf_free(&whole);
     return rc;
 }
@@ -78,8 +78,9 @@ int prep_encode(const struct tokenizer *t, const struct doc *d, const struct pre
     if (d->instruct) {
         rc = encode_instruction(t, d, o, out, masked, e);
     } else if ((rc = tokenizer_encode(t, d->text.p, d->text.len, &ids, &n, e)) == 0) {
-        rc = frame(t, ids, n, o->add_bos, !o->no_eos, out, e);
+        rc = frame(t, &ids, n, o->add_bos, !o->no_eos, out, e);
         describe(out, d->text.p, d->text.len);
+        free(ids);
     }
     return rc < 0 ? err_within(e, "'%s'", d->name) : 0;
 }

@@ -218,18 +218,6 @@ int feed_read(struct feed *f, struct feed_batch *b)
     return rc < 0 && (!f->o.skip_errors || rc == E_SYS) ? rc : rc < 0 || b->n > 0;
 }
 
-/* KEPT, or why not. */
-static enum drop judge(const struct feed_opts *o, const struct doc *d)
-{
-    if (d->text.len == 0 && (!d->instruct || d->output.len == 0))
-        return DROP_EMPTY;
-    if (o->min_chars > 0 && text_chars(d->text.p, d->text.len) +
-                                    text_chars(d->input.p, d->input.len) +
-                                    text_chars(d->output.p, d->output.len) < o->min_chars)
-        return DROP_SHORT;
-    return KEPT;
-}
-
 int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct doc *d,
                struct err *e)
 {
@@ -238,5 +226,5 @@ int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct do
     int rc = b->text ? doc_from_buf(d, &at, &b->raw, &o->doc, e)
                      : doc_from_json(d, &at, b->raw.p + r->at, r->n, &o->doc, e);
 
-    return rc < 0 ? rc : (int)judge(o, d);
+    return rc < 0 ? rc : filter_doc(&o->filter, d, b->text ? NULL : b->raw.p + r->at, r->n, e);
 }

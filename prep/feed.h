@@ -5,6 +5,7 @@
 #include "formats/records.h"
 #include "formats/source.h"
 #include "prep/doc.h"
+#include "prep/filter.h"
 C_BEGIN
 
 /* What the user may be told on the way. */
@@ -16,14 +17,12 @@ struct feed_opts {
     enum record_mode mode; /* RECORDS_AUTO: by the file's name, or its first bytes */
     struct doc_opts doc;
     size_t max_record_bytes;
-    int64_t min_chars, max_docs; /* max_docs 0: all */
+    struct filter filter;
+    int64_t max_docs;            /* 0: all */
     bool skip_errors;            /* bad rows and files are counted and left out */
     feed_note_fn *note;          /* may be NULL */
     void *note_ctx;
 };
-
-/* Why a document is not kept. */
-enum drop { KEPT, DROP_EMPTY, DROP_SHORT, DROP_BAD, DROPS };
 
 /* Records of one member that follow each other, as they stand in it. */
 enum { FEED_ROWS = 64 };

@@ -15,7 +15,7 @@ struct args {
     bool quiet, verbose;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
-    struct opt_list include;
+    struct opt_list include, where, where_not, sample;
     struct prep_opts prep;
 };
 
@@ -69,18 +69,16 @@ static void note(void *ctx, bool warning, const char *text)
         log_info("%s", text);
 }
 
-static const char *const drop_name[DROPS] = { "", "empty", "short", "bad_documents" };
-
 static void tell_dropped(const struct prep_counts *c)
 {
-    static const char *const words[DROPS] = { "", "empty", "too short", "bad documents" };
     char text[400] = "";
     size_t used = 0;
 
     for (int k = 1; k < DROPS; k++)
         if (c->all.dropped[k])
             used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld %s",
-                                     used ? ", " : "", (long long)c->all.dropped[k], words[k]);
+                                     used ? ", " : "", (long long)c->all.dropped[k],
+                                     drop_words((enum drop)k));
     if (c->bad_files)
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld bad files",
                                  used ? ", " : "", (long long)c->bad_files);
@@ -129,7 +127,7 @@ static int add_dropped(struct buf *b, const int64_t *dropped, bool all, int64_t 
     for (int k = 1; k < DROPS && rc == 0; k++)
         if (all || dropped[k]) {
             rc = buf_printf(b, e, "%s\"%s\": %lld", *sep ? sep : ", \"left_out\": {",
-                            drop_name[k], (long long)dropped[k]);
+                            drop_name((enum drop)k), (long long)dropped[k]);
             sep = ", ";
         }
     if (rc == 0 && all)
@@ -170,11 +168,26 @@ static int check(const struct args *a, struct err *e)
         err_set(e, E_USAGE, "no tokenizer given");
         return err_hint(e, "-t tokenizer.model makes tokens; --text writes JSON lines instead");
     }
+    if (a->prep.text && (a->prep.min_tokens || a->prep.max_tokens))
+        return err_set(e, E_USAGE, "--text makes no tokens for --min-tokens and --max-tokens");
     if (!a->prep.text && isatty(STDOUT_FILENO)) {
         err_set(e, E_USAGE, "a token stream is not for a terminal");
         return err_hint(e, "lprep ... | lpack -o shards/, or --text to see the documents");
     }
     return 0;
+}
+
+static int add_filters(const struct args *a, struct filter *f, struct err *e)
+{
+    int rc = 0;
+
+    for (int i = 0; i < a->where.n && rc == 0; i++)
+        rc = filter_add_where(f, a->where.v[i], false, e);
+    for (int i = 0; i < a->where_not.n && rc == 0; i++)
+        rc = filter_add_where(f, a->where_not.v[i], true, e);
+    for (int i = 0; i < a->sample.n && rc == 0; i++)
+        rc = filter_add_rate(f, a->sample.v[i], e);
+    return rc;
 }
 
 static int run(struct args *a, const char *const *operands, int n, struct err *e)
@@ -200,6 +213,8 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     o->feed.note = note;
     if ((rc = check(a, e)) < 0)
         return rc;
+    if ((rc = add_filters(a, &o->feed.filter, e)) < 0)
+        return rc;
     if (a->tokenizer && !o->text && (rc = tokenizer_open(&t, a->tokenizer, e)) < 0)
         return rc;
     if (t && a->engine == 1 && (rc = tokenizer_use(t, TOKENIZER_SENTENCEPIECE, e)) < 0) {
@@ -216,6 +231,7 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
     prep_counts_free(&c);
+    filter_free(&o->feed.filter);
     tokenizer_close(t);
     return rc;
 }
@@ -257,8 +273,24 @@ int main(int argc, char **argv)
           "key that holds the text [by schema]" },
         { 0, "source", "NAME", OPT_STR, &a.prep.feed.doc.source, 0, 0,
           "source of all documents [by schema]" },
-        { 0, "min-chars", "N", OPT_I64, &a.prep.feed.min_chars, 0, 1e15,
+        { 0, "min-chars", "N", OPT_I64, &a.prep.feed.filter.min_chars, 0, 1e15,
           "leave out documents of fewer characters [0]" },
+        { 0, "max-chars", "N", OPT_I64, &a.prep.feed.filter.max_chars, 0, 1e15,
+          "leave out documents of more, 0: none [0]" },
+        { 0, "min-tokens", "N", OPT_TOKENS, &a.prep.min_tokens, 0, 1e15,
+          "leave out documents of fewer tokens [0]" },
+        { 0, "max-tokens", "N", OPT_TOKENS, &a.prep.max_tokens, 0, 1e15,
+          "leave out documents of more, 0: none [0]" },
+        { 0, "language", "LIST", OPT_STR, &a.prep.feed.filter.languages, 0, 0,
+          "take rows whose language is one of these" },
+        { 0, "where", "KEY=REGEX", OPT_LIST, &a.where, 0, 0,
+          "take rows whose key matches: meta.url=org" },
+        { 0, "where-not", "KEY=REGEX", OPT_LIST, &a.where_not, 0, 0,
+          "leave out rows whose key matches" },
+        { 0, "sample", "SOURCE=RATE", OPT_LIST, &a.sample, 0, 0,
+          "take that share of a source, chosen by text" },
+        { 0, "seed", "N", OPT_I64, &a.prep.feed.filter.seed, 0, 9e15,
+          "another seed, another choice by --sample [0]" },
         { 0, "max-docs", "N", OPT_I64, &a.prep.feed.max_docs, 0, 1e15,
           "stop after N documents, 0: all [0]" },
         { 0, "max-record", "SIZE", OPT_BYTES, &a.max_record, 1024, (double)((int64_t)1 << 30),

@@ -132,7 +132,12 @@ static int put_doc(struct line *l, const struct doc *d, struct result *r, struct
         r->tokens = tokens.n_ids;
         r->bytes = tokens.text_bytes;
         r->words = tokens.text_words;
-        rc = stream_frame(&l->info, &tokens, out, e);
+        if (tokens.n_ids < l->o->min_tokens)
+            r->drop = DROP_FEW_TOKENS;
+        else if (l->o->max_tokens > 0 && tokens.n_ids > l->o->max_tokens)
+            r->drop = DROP_MANY_TOKENS;
+        else
+            rc = stream_frame(&l->info, &tokens, out, e);
     }
     free((void *)tokens.ids);
     return rc;

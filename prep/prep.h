@@ -29,6 +29,7 @@ struct prep_opts {
     struct feed_opts feed;
     bool text;            /* JSON lines in place of tokens */
     bool add_bos, no_eos; /* of plain documents; instructions always get BOS */
+    int64_t min_tokens, max_tokens; /* BOS and EOS among them; max 0: no limit */
     enum prompt prompt;
     int threads;          /* that tokenise; 0: the processors this process may use */
     prep_tick_fn *tick;   /* after every document, may be NULL */

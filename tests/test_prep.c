@@ -497,12 +497,12 @@ static void test_errors_leave_no_end(void **state)
     assert_int_equal(c.all.dropped[DROP_BAD], 2);
     assert_int_equal(c.all.dropped[DROP_EMPTY], 1);
     prep_counts_free(&c);
-    o.feed.min_chars = 5;
+    o.feed.filter.min_chars = 5;
     assert_int_equal(run("bad.jsonl", &o, t, &c, &e), 0);
     assert_int_equal(c.all.dropped[DROP_SHORT], 1);
     assert_int_equal(c.all.docs, 1);
     prep_counts_free(&c);
-    o.feed.min_chars = 0;
+    o.feed.filter.min_chars = 0;
     o.feed.max_docs = 1;
     o.feed.skip_errors = false; /* it stops before the bad row */
     assert_int_equal(run("bad.jsonl", &o, t, &c, &e), 0);
@@ -513,6 +513,28 @@ static void test_errors_leave_no_end(void **state)
     assert_int_equal(run("bad.jsonl", &o, t, &c, &e), E_DATA);
     prep_counts_free(&c);
     tokenizer_close(t);
+}
+
+static void test_nested_keys(void **state)
+{
+    static const char row[] = "{\"text\":\"t\",\"meta\":{\"url\":\"u\\u0021\",\"n\":{\"x\":[1, 2]},"
+                              "\"a.b\":7},\"m\":\"{\\\"k\\\":{\\\"z\\\":\\\"s\\\"}}\",\"meta.q\":0}";
+    static const struct {
+        const char *path, *want;
+    } t[] = { { "text", "t" }, { "meta.url", "u!" }, { "meta.n.x", "[1, 2]" },
+              { "meta.a.b", "7" }, { "m.k.z", "s" }, { "meta.q", "0" }, { "none", NULL },
+              { "meta.none", NULL }, { "text.a", NULL }, { "meta.n.x.y", NULL }, { "", NULL } };
+    struct buf b = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        b.len = 0;
+        if (filter_find(row, sizeof row - 1, t[i].path, &b, NULL) != (t[i].want != NULL))
+            fail_msg("%s", t[i].path);
+        if (t[i].want && (b.len != strlen(t[i].want) || memcmp(b.p, t[i].want, b.len) != 0))
+            fail_msg("%s: %.*s", t[i].path, (int)b.len, b.p);
+    }
+    buf_free(&b);
 }
 
 int main(void)
@@ -528,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_mask_compares_ids),
         cmocka_unit_test(test_same_for_any_number_of_threads),
         cmocka_unit_test(test_errors_leave_no_end),
+        cmocka_unit_test(test_nested_keys),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

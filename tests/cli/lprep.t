@@ -192,6 +192,42 @@ limits() {
         [ "$(lprep -q --text --source mine in | grep -c '"source":"mine"')" -eq 2 ]
 }
 ok '--max-docs, --min-chars, --source' limits
+seq 0 999 | awk '{ printf "{\"text\":\"row %d\",\"meta\":{\"url\":\"http://%s.org/%d\",\"language\":\"%s\",\"source\":\"%s\"}}\n",
+    $1, $1 % 4 ? "a" : "b", $1, $1 % 5 ? "en" : "de", $1 % 2 ? "c4" : "arxiv" }' > meta.jsonl
+count() { lprep -q --text "$@" meta.jsonl 2> /dev/null | wc -l; }
+filters() {
+    [ "$(count --language en)" -eq 800 ] && [ "$(count --language fr,de)" -eq 200 ] &&
+        [ "$(count --where 'meta.url=^http://b\.org/')" -eq 250 ] &&
+        [ "$(count --where 'meta.url=b.org' --where-not 'meta.source=^arxiv$')" -eq 0 ] &&
+        [ "$(count --where-not 'meta.none=.' --where 'text=1$')" -eq 100 ] &&
+        [ "$(count --where 'meta.none=.*')" -eq 0 ] && [ "$(count --max-chars 5)" -eq 10 ] &&
+        [ "$(count --min-chars 6 --max-chars 6)" -eq 90 ]
+}
+ok '--language, --where, --where-not, --max-chars' filters
+sampling() { # the share asked for, the same one again, another by another seed
+    local a b
+    a=$(count --sample 'redpajama.c4=0.2') b=$(count --sample '*.c4=0' --sample '*=0.5')
+    echo "$a $b"
+    [ "$a" -gt 550 ] && [ "$a" -lt 650 ] && [ "$b" -gt 200 ] && [ "$b" -lt 300 ] || return 1
+    lprep -q --text --sample '*=0.5' meta.jsonl > half 2> /dev/null
+    lprep -q --text --sample '*=0.5' -j 3 meta.jsonl 2> /dev/null | cmp - half || return 1
+    ! lprep -q --text --sample '*=0.5' --seed 1 meta.jsonl 2> /dev/null | cmp -s - half
+}
+ok '--sample and --seed' sampling
+reasons() {
+    lprep -q -t "$model" --stats s.json --language en --sample '*.c4=0' --min-tokens 7 \
+        --max-tokens 8 meta.jsonl > some.stream 2> err
+    cat s.json err
+    grep -q '"left_out": {"empty": 0, "short": 0, "long": 0, "language": 200, "where": 0, "sample": 400' s.json &&
+        grep -q '"redpajama.c4": {"documents": 0, .*"language": 100, "sample": 400' s.json &&
+        grep -q 'left out: 200 of another language, 400 by --sample' err &&
+        [ "$(linfo --json some.stream | grep -o '"documents":[0-9]*' | head -n 1)" = \
+            "\"documents\":$(sed -nE 's/^\{"documents": ([0-9]+).*/\1/p' s.json)" ]
+}
+ok 'what was left out is counted by reason and source' reasons
+ok 'a bad regular expression: 64' fails 64 'where .text=(' --text --where 'text=(' in
+ok 'a rate over 1: 64' fails 64 'RATE from 0 to 1' --text --sample 'a=1.5' in
+ok '--min-tokens without tokens: 64' fails 64 'makes no tokens' --text --min-tokens 3 in
 many_sources() { # as many as a shard holds; the rest together, and nobody's memory grows
     awk 'BEGIN { for (i = 0; i < 5000; i++) printf "{\"text\":\"a\",\"source\":\"s%d\"}\n", i }' > rows.jsonl
     lprep -q -t "$model" rows.jsonl --stats stats | lpack -q > rows.shard || return 1
