@@ -160,6 +160,12 @@ struct op_adamw {
     const float *grad;
 };
 
+struct op_time {
+    const char *name;
+    int64_t calls;
+    double s, flop; /* flop of matrix products only */
+};
+
 struct device {
     const char *name;  /* "cpu", "cuda" */
     char detail[256];  /* processor and matrix library, for people */
@@ -211,6 +217,11 @@ struct device {
     int rank, size;
     int (*all_reduce)(struct device *d, float *x, int64_t n, struct err *e);
     int (*broadcast)(struct device *d, void *x, size_t nbytes, struct err *e);
+
+    /* Time by kind of op since opening, after a sync: fills at most max, returns how many kinds
+     * there are, 0 where the device does not measure. all: from now on every kind is timed, not
+     * the matrix ones alone. */
+    int (*profile)(struct device *d, bool all, struct op_time *t, int max);
 
     /* Seconds spent inside matrix products (gemm, attention's and loss's included) since
      * opening, and floating-point operations done there; for --bench and the metrics. */

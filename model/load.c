@@ -206,6 +206,66 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
     return rc;
 }
 
+/* Values that repeat after NOISE: making each would take minutes for a model of billions. */
+enum { NOISE = 1 << 22 };
+struct noise {
+    float *f;
+    uint16_t *half;
+};
+
+static int make_noise(struct noise *z, const struct model *m, uint64_t seed, struct err *e)
+{
+    struct random r = { seed, 1.7 * m->c.init_range };
+
+    z->f = malloc((size_t)NOISE * sizeof *z->f);
+    z->half = malloc((size_t)NOISE * sizeof *z->half);
+    if (!z->f || !z->half)
+        return err_set(e, E_SYS, "out of memory");
+    uniform_values(&r, 0, NOISE, z->f, e);
+    for (int64_t i = 0; i < NOISE; i++)
+        z->half[i] = m->d->act == DT_BF16 ? f32_to_bf16(z->f[i]) : f32_to_f16(z->f[i]);
+    return 0;
+}
+
+static int put_noise(struct model *m, const struct noise *z, void *dst, enum dtype to, int64_t n)
+{
+    const void *src = to == DT_F32 ? (const void *)z->f : z->half;
+    int rc = 0;
+
+    for (int64_t at = 0; at < n && rc == 0; at += NOISE)
+        rc = m->d->to_device(m->d, (char *)dst + (size_t)at * dtype_bytes(to), src,
+                             (size_t)(n - at < NOISE ? n - at : NOISE) * dtype_bytes(to));
+    return rc;
+}
+
+int model_noise(struct model *m, uint64_t seed, struct err *e)
+{
+    struct noise z = { 0 };
+    struct tensor_spec s;
+    float one = 1;
+    int rc = make_noise(&z, m, seed, e);
+
+    for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
+        struct weight *to;
+
+        config_tensor(&m->c, i, &s);
+        to = weight_at(m, s.kind, s.layer);
+        if (is_norm(s.kind))
+            rc = fill(m, place_of(to), DT_F32, s.count, same_values, &one, e);
+        else if (put_noise(m, &z, place_of(to), type_of(m, to, false), s.count) < 0)
+            rc = m->d->sync(m->d, e);
+    }
+    for (int64_t i = 0; i < m->t.n_params && rc == 0; i++)
+        if (m->params[i].part && put_noise(m, &z, m->t.w + m->params[i].offset, DT_F32,
+                                           m->params[i].count) < 0)
+            rc = m->d->sync(m->d, e);
+    if (rc == 0 && model_sync_trained(m) < 0)
+        rc = m->d->sync(m->d, e);
+    free(z.f);
+    free(z.half);
+    return rc;
+}
+
 /* W += scale B A on the device, for a model that is only evaluated. */
 static int merge_pair(struct model *m, const struct weight *w, double scale,
                       const struct st_tensor *ta, const struct st_tensor *tb, struct err *e)

@@ -77,6 +77,8 @@ const struct memory_plan *model_memory(const struct model *m);
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e);
 /* Fresh weights: normal(0, init_range) by seed, norms 1; pure function of seed and name. */
 int model_init(struct model *m, uint64_t seed, struct err *e);
+/* Numbers for measuring: as wide as model_init's, soon made, and they repeat. B is not zero. */
+int model_noise(struct model *m, uint64_t seed, struct err *e);
 /* Trained values (pairs and whole modules) from an adapter. With TRAIN_NONE they are merged
  * into the weights in float32; with a LoRA mode rank, alpha and targets must equal it. */
 int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/opt.h"
 #include "formats/json.h"
+#include "train/bench.h"
 #include "train/run.h"
 #include "train/stop.h"
 
@@ -18,6 +19,8 @@ static const struct opt opts[] = {
     { 'm', "model", "FOLDER", OPT_STR, &s.model, 0, 0,
       "base model: config.json and safetensors" },
     { 0, "init", "config.json", OPT_STR, &s.init, 0, 0, "a fresh model of this configuration" },
+    { 0, "shape", SHAPES, OPT_ENUM, &s.shape, 0, 0,
+      "its sizes alone, for --plan and --bench" },
     { 0, "mode", "full|lora|lora+", OPT_ENUM, &s.mode, 0, 0,
       "what is trained [lora+; full with --init]" },
     { 0, "rank", "N", OPT_I64, &s.rank, 1, 4096, "rank of the LoRA pairs [8]" },
@@ -25,8 +28,8 @@ static const struct opt opts[] = {
     { 0, "targets", "LIST", OPT_STR, &s.targets, 0, 0,
       "of q,k,v,o,gate,up,down [q,k,v,o]" },
     OPT_HEADING("context and attention"),
-    { 'c', "ctx", "TOKENS", OPT_TOKENS, &s.ctx, 2, 1 << 30,
-      "context trained at, 32k [the model's]" },
+    { 'c', "ctx", "TOKENS", OPT_STR, &s.ctx_text, 0, 0,
+      "context trained at, 32k; several for --bench [the model's]" },
     { 0, "rope-factor", "F", OPT_F64, &s.rope_factor, 0, 1e6,
       "position interpolation, 0: ceil(ctx / model's context) [0]" },
     { 0, "attention", "dense|s2", OPT_ENUM, &s.attention, 0, 0,
@@ -84,6 +87,10 @@ static const struct opt opts[] = {
     { 0, "keep-layers", "N", OPT_I64, &s.keep_layers, -1, 1 << 20,
       "layers that are not recomputed, -1: as many as fit [-1]" },
     { 0, "plan", NULL, OPT_FLAG, &s.plan, 0, 0, "print the memory plan and stop" },
+    { 0, "bench", NULL, OPT_FLAG, &s.bench, 0, 0,
+      "measure training steps of random weights, without data [5 steps]" },
+    { 0, "deterministic", NULL, OPT_FLAG, &s.deterministic, 0, 0,
+      "equal bits run after run on a GPU too, at some speed" },
     { 'q', "quiet", NULL, OPT_FLAG, &s.quiet, 0, 0, "warnings only" },
     { 'v', "verbose", NULL, OPT_FLAG, &s.verbose, 0, 0, "say more" },
     { 0, "json", NULL, OPT_FLAG, &s.json, 0, 0, "the summary, or the plan, as JSON on stdout" },
@@ -97,7 +104,8 @@ static const struct cmd cmd = {
                "The same command goes on where a stopped run was.",
     .examples = "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
                 "  ltrain shards/ --init config.json --ctx 256 --lr 1e-3 -o base/\n"
-                "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n",
+                "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n"
+                "  ltrain --bench --shape llama-2-7b --ctx 8k,32k\n",
     .opts = opts,
 };
 
@@ -162,8 +170,14 @@ int main(int argc, char **argv)
         rc = rc > 1 ? err_set(&e, E_USAGE, "'%s' is one data set too many", argv[2]) : 0;
         if (rc == 0) {
             stop_install();
-            rc = run_open(&r, &s, &e);
-            if (rc == 0 && s.plan)
+            rc = settings_contexts(&s, &e);
+            if (rc == 0 && s.bench)
+                rc = bench_run(&s, stdout, &e);
+            else if (rc == 0)
+                rc = run_open(&r, &s, &e);
+            if (s.bench)
+                ; /* its paragraphs were all */
+            else if (rc == 0 && s.plan)
                 rc = print_plan(&r, &e);
             else if (rc == 0 && (rc = run_begin(&r, &done, &e)) == 0)
                 if (done || (rc = run_train(&r, argc, args, &e)) == 0)

@@ -7,6 +7,7 @@
 #include "formats/json.h"
 #include "formats/tokenizer.h"
 #include "model/rope.h"
+#include "train/bench.h"
 #include "train/outdir.h"
 #include "train/state.h"
 
@@ -166,12 +167,8 @@ static int open_model_files(struct run *r, struct err *e)
 {
     int rc;
 
-    if (r->s->init && path_is_dir(r->s->init)) {
-        err_set(e, E_USAGE, "--init '%s' is a folder, and a file is wanted", r->s->init);
-        return err_hint(e, "give its config.json: --init %s/config.json", r->s->init);
-    }
-    if (r->s->init)
-        return config_read(&r->config, r->s->init, e);
+    if (!r->s->model)
+        return bench_config(r->s, &r->config, e);
     if ((rc = weights_open(&r->weights, r->s->model, e)) == 0)
         r->config = *weights_config(r->weights);
     return rc;
@@ -217,6 +214,8 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     }
     if (rc == 0 && (rc = device_open(&r->device, s->device, (int)s->threads, e)) == 0)
         r->has_device = true;
+    if (rc == 0 && s->deterministic)
+        r->device.be_deterministic(&r->device);
     if (rc == 0)
         rc = budget_make(&r->budget, &r->device, &r->config, &r->options, base_bytes(r), e);
     if (rc == 0)

@@ -26,7 +26,7 @@ void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
         .device = "auto", .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
-        .attention = -1, .ctx = -1,
+        .attention = -1, .ctx = -1, .shape = -1,
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
@@ -92,14 +92,50 @@ int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e
                    ratio);
 }
 
+int settings_contexts(struct settings *s, struct err *e)
+{
+    const int most = (int)(sizeof s->contexts / sizeof *s->contexts);
+
+    if (!s->ctx_text)
+        return 0;
+    s->n_contexts = num_tokens_list(s->ctx_text, s->contexts, most, e);
+    if (s->n_contexts < 0)
+        return err_within(e, "--ctx");
+    for (int i = 0; i < s->n_contexts; i++)
+        if (s->contexts[i] < 2 || s->contexts[i] > 1 << 30)
+            return err_set(e, E_USAGE, "--ctx '%s' is not from 2 to 1073741824", s->ctx_text);
+    if (s->n_contexts > 1 && !s->bench)
+        return err_set(e, E_USAGE, "--ctx '%s' is a list, which is for --bench", s->ctx_text);
+    s->ctx = s->contexts[0];
+    return 0;
+}
+
+static int check_bench(const struct settings *s, struct err *e)
+{
+    bool target[TK_HEAD + 1];
+
+    if (!s->init == (s->shape < 0)) {
+        err_set(e, E_USAGE, "--bench wants sizes: one of --shape and --init config.json");
+        return err_hint(e, "ltrain --bench --shape llama-2-7b --ctx 32k");
+    }
+    if (s->data || s->model || s->plan || s->out)
+        return err_set(e, E_USAGE, "--bench takes no data, no --model, no --output and no --plan: "
+                       "its weights and ids are random");
+    return settings_targets(s->targets, target, e);
+}
+
 int settings_check(const struct settings *s, struct err *e)
 {
     bool target[TK_HEAD + 1];
     int64_t group;
 
+    if (s->bench)
+        return check_bench(s, e);
     if (!s->data && !s->plan)
         return err_set(e, E_USAGE, "no data given, try --help");
-    if (!s->model == !s->init)
+    if (s->shape >= 0 && !s->plan)
+        return err_set(e, E_USAGE, "--shape names sizes, not weights: it is for --plan and --bench");
+    if (!!s->model + !!s->init + (s->shape >= 0) != 1)
         return err_set(e, E_USAGE, "give one of --model FOLDER and --init config.json");
     if (!s->out && !s->plan)
         return err_set(e, E_USAGE, "no folder for the results given (-o)");

@@ -15,6 +15,10 @@ C_BEGIN
  * it in. Strings point into argv. */
 struct settings {
     const char *data, *model, *init, *out;
+    int shape;           /* of bench.h's SHAPES; -1: none. For plans and benchmarks */
+    const char *ctx_text; /* "32k"; of a benchmark "8k,32k" */
+    int64_t contexts[16];
+    int n_contexts;      /* by settings_contexts */
     const char *split, *val, *tokenizer, *device, *metrics;
     int mode;            /* 0 full, 1 lora, 2 lora+; by: full with --init, else lora+ */
     int64_t rank;
@@ -37,10 +41,12 @@ struct settings {
     int64_t save_every, keep, log_every, val_every, val_rows;
     int64_t threads, memory_bytes, keep_layers;
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
-    bool plan, anew, any_tokenizer, json, quiet, verbose;
+    bool plan, bench, deterministic, anew, any_tokenizer, json, quiet, verbose;
 };
 void settings_defaults(struct settings *s); /* the paper's */
 
+/* ctx_text to contexts and, where it is one, ctx. E_USAGE. */
+int settings_contexts(struct settings *s, struct err *e);
 /* The combination of options, before any file is opened. E_USAGE. */
 int settings_check(const struct settings *s, struct err *e);
 /* Fills in what depends on the model, c becomes the extended configuration and *o what the

@@ -109,10 +109,9 @@ static int apply(struct trainer *t, int64_t step, double lr, double scale)
 
 int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e)
 {
-    const struct trained *w = model_trained(t->m);
     struct schedule schedule = settings_schedule(t->s);
     int64_t first = p->step * t->order.batch;
-    double nll, squares, scale = 1.0;
+    double nll;
     int rc;
 
     *r = (struct step_result){ .lr = schedule_lr(&schedule, p->step + 1) };
@@ -122,8 +121,17 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
         p->step++;
         return 0;
     }
-    if ((rc = gradients(t, first, r->scored, &nll, e)) < 0)
-        return rc;
+    rc = gradients(t, first, r->scored, &nll, e);
+    return rc < 0 ? rc : update_apply(t, p, nll, r, e);
+}
+
+int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
+                 struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    double squares, scale = 1.0;
+    int rc;
+
     if ((rc = t->d->sum_squares(t->d, w->n, w->grad, &squares)) < 0)
         return err_set(e, rc, "cannot sum the gradients on '%s'", t->d->name);
     if ((rc = t->d->sync(t->d, e)) < 0)

@@ -38,6 +38,11 @@ struct step_result {
  * and p->streak. Decay is for matrices, not for norms. E_DATA, E_DEVICE, E_SYS. */
 int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e);
 
+/* The second half of it: trained.grad and nll, the sum of the losses of r->scored targets, are
+ * there. */
+int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
+                 struct err *e);
+
 /* Mean loss of at most max_rows rows of d, one after the other, dense attention; in *loss. */
 int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, double *loss,
                     struct err *e);

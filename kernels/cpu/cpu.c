@@ -177,6 +177,12 @@ static void processor(char *buf, size_t cap)
 
 static void cpu_be_deterministic(struct device *d) { (void)d; } /* always so */
 
+static int cpu_profile(struct device *d, bool all, struct op_time *t, int max)
+{
+    (void)d, (void)all, (void)t, (void)max;
+    return 0;
+}
+
 static void fill(struct device *d)
 {
     d->name = "cpu";
@@ -189,6 +195,7 @@ static void fill(struct device *d)
     d->zero = cpu_zero;
     d->sync = cpu_sync;
     d->close = cpu_close;
+    d->profile = cpu_profile;
     d->be_deterministic = cpu_be_deterministic;
     d->gemm = cpu_gemm;
     d->rmsnorm = cpu_rmsnorm;

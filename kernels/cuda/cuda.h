@@ -1,7 +1,6 @@
 /* kernels/cuda/cuda.h - what the files of the CUDA device share; nobody else includes it. */
 #ifndef KERNELS_CUDA_CUDA_H
 #define KERNELS_CUDA_CUDA_H
-#include "kernels/cuda/cuda_profile.h"
 #include "kernels/kernels.h"
 
 #include <cuda_runtime.h>
@@ -16,6 +15,13 @@ C_BEGIN
  * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_CUDA_PROFILE=1
  * times every kind of op.
  */
+
+/* What is timed apart: those to CUDA_LOSS, the matrix ops, always. */
+enum cuda_kind {
+    CUDA_GEMM, CUDA_ATTENTION, CUDA_ATTENTION_BACK, CUDA_LOSS, /* the matrix ops: always timed */
+    CUDA_NORM, CUDA_NORM_BACK, CUDA_ROPE, CUDA_SWIGLU, CUDA_SWIGLU_BACK, CUDA_EMBED,
+    CUDA_EMBED_BACK, CUDA_ADAMW, CUDA_VEC, CUDA_COPY, CUDA_KINDS
+};
 
 /* Blocks of device memory that an op grows and keeps. */
 enum cuda_scratch_kind {
@@ -68,7 +74,7 @@ void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s);
 void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s);
 double clock_collect(struct cuda_clock *k); /* seconds of matrix ops since the last call */
-void clock_report(const struct cuda_clock *k, struct cuda_profile *p);
+int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max); /* device.profile */
 
 /* cuda_gemm.c */
 int gemms_open(struct cuda *c, struct err *e);

@@ -86,12 +86,10 @@ double clock_collect(struct cuda_clock *k)
     return matrix;
 }
 
-void clock_report(const struct cuda_clock *k, struct cuda_profile *p)
+int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max)
 {
-    for (int i = 0; i < CUDA_KINDS; i++) {
-        p->kind[i].name = names[i];
-        p->kind[i].calls = k->calls[i];
-        p->kind[i].s = k->s[i];
-        p->kind[i].flop = k->flop[i];
-    }
+    k->all = all;
+    for (int i = 0; i < CUDA_KINDS && i < max; i++)
+        t[i] = (struct op_time){ names[i], k->calls[i], k->s[i], k->flop[i] };
+    return CUDA_KINDS;
 }

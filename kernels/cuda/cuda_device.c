@@ -167,9 +167,9 @@ int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop)
     return rc;
 }
 
-void cuda_profile_read(const struct device *d, struct cuda_profile *p)
+static int cuda_profile(struct device *d, bool all, struct op_time *t, int max)
 {
-    clock_report(cuda_of(d)->clock, p);
+    return clock_report(cuda_of(d)->clock, all, t, max);
 }
 
 static int cuda_all_reduce(struct device *d, float *x, int64_t n, struct err *e)
@@ -226,6 +226,7 @@ static void fill(struct device *d)
     d->zero = cuda_zero;
     d->sync = cuda_sync;
     d->close = cuda_close;
+    d->profile = cuda_profile;
     d->be_deterministic = cuda_be_deterministic;
     d->gemm = cuda_gemm;
     d->rmsnorm = cuda_rmsnorm;

@@ -3,10 +3,8 @@
  * usage: bench_step [--dense] [--eval] [--keep N] [--tile N] [--chunk N] [--steps N] CTX ... */
 #include "base/log.h"
 #include "base/perm.h"
-#include "kernels/cuda/cuda_profile.h"
 #include "model/model.h"
 
-#include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,35 +118,23 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void snapshot(const struct device *d, struct cuda_profile *p)
+/* One step more, every op timed. */
+static void table(struct device *d, struct model *m, const struct batch *b)
 {
-    const char *path = getenv("LONGLORA_CUDA");
-    void *lib = path ? dlopen(path, RTLD_NOW | RTLD_NOLOAD) : NULL;
-    void *sym = lib ? dlsym(lib, "cuda_profile_read") : NULL;
-    cuda_profile_fn *read;
+    struct op_time was[32], now[32];
+    int n = d->profile(d, true, was, 32);
+    double start = now_s(), wall, loss, all = 0;
 
-    memset(p, 0, sizeof *p);
-    if (!sym)
-        return;
-    memcpy(&read, &sym, sizeof read);
-    read(d, p);
-}
-
-static void table(const struct device *d, const struct cuda_profile *from, double wall, int64_t n)
-{
-    struct cuda_profile p;
-    double all = 0;
-
-    snapshot(d, &p);
-    for (int k = 0; k < CUDA_KINDS; k++) {
-        double s = (p.kind[k].s - from->kind[k].s) / (double)n;
-        double flop = (p.kind[k].flop - from->kind[k].flop) / (double)n;
-        int64_t calls = (p.kind[k].calls - from->kind[k].calls) / n;
+    train_step(d, m, b, steps + 3, &loss);
+    wall = now_s() - start;
+    d->profile(d, false, now, 32);
+    for (int k = 0; k < n; k++) {
+        double s = now[k].s - was[k].s, flop = now[k].flop - was[k].flop;
         all += s;
-        if (calls)
-            printf("  %-15s %6lld calls %9.2f ms %5.1f%%  %s%.0f%s\n", p.kind[k].name,
-                   (long long)calls, 1e3 * s, 100 * s / wall, flop > 0 && s > 0 ? "" : "(",
-                   s > 0 ? flop / s / 1e12 : 0, flop > 0 && s > 0 ? " TFLOP/s" : ")");
+        if (now[k].calls > was[k].calls)
+            printf("  %-15s %6lld calls %9.2f ms %5.1f%%  %.0f TFLOP/s\n", now[k].name,
+                   (long long)(now[k].calls - was[k].calls), 1e3 * s, 100 * s / wall,
+                   s > 0 ? flop / s / 1e12 : 0);
     }
     printf("  %-15s              %9.2f ms %5.1f%%\n", "between ops", 1e3 * (wall - all),
            100 * (wall - all) / wall);
@@ -158,7 +144,6 @@ static void bench(struct device *d, int64_t ctx)
 {
     struct model_options o = options;
     struct segments seg = { 0 };
-    struct cuda_profile before;
     struct err e = { 0 };
     struct model *m;
     size_t free_at_start = d->free_bytes(d);
@@ -191,7 +176,6 @@ static void bench(struct device *d, int64_t ctx)
     printf("  first step %.2f s (plans, algorithms), loss %.4f\n", now_s() - start, loss);
     fflush(stdout);
     train_step(d, m, &b, 2, &loss);
-    snapshot(d, &before);
     flop = d->gemm_flop;
     for (int64_t i = 0; i < steps; i++) {
         start = now_s();
@@ -199,16 +183,13 @@ static void bench(struct device *d, int64_t ctx)
         s[i] = now_s() - start;
     }
     flop = (d->gemm_flop - flop) / (double)steps;
-    double mean = 0;
-    for (int64_t i = 0; i < steps; i++)
-        mean += s[i] / (double)steps;
     qsort(s, (size_t)steps, sizeof *s, by_value);
     median = s[steps / 2];
     printf("RESULT ctx %lld %s%s: %.0f tokens/s, %.3f s a step (%.3f to %.3f), %.1f GiB used, "
            "%.0f TFLOP/s, loss %.4f\n", (long long)ctx, kind == ATTN_S2 ? "s2" : "dense",
            o.mode == TRAIN_NONE ? " eval" : "", (double)ctx / median, median, s[0], s[steps - 1],
            (double)(free_at_start - d->free_bytes(d)) / 0x1p30, flop / median / 1e12, loss);
-    table(d, &before, mean, steps);
+    table(d, m, &b);
     fflush(stdout);
     segments_free(&seg);
     model_close(m);

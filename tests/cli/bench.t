@@ -1,0 +1,40 @@
+#!/bin/bash
+# ltrain --bench: random weights of a shape, measured without data.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+c=tests/data/tiny-config.json
+bench() { ltrain -q --bench --device cpu --init $c --steps 2 "$@"; }
+
+measures() {
+    bench --ctx 64,256 --mode lora+ > "$tmp/out" || return 1
+    cat "$tmp/out"
+    grep -q '^ctx=64 micro=64 mode=lora+ attention=s2 group=16$' "$tmp/out" &&
+        grep -q '^ctx=256 micro=32 mode=lora+ attention=s2 group=64$' "$tmp/out" &&
+        [ "$(grep -cE '^  [1-9][0-9]* tokens/s .* a step .* loss [0-9.]+$' "$tmp/out")" -eq 2 ] &&
+        [ "$(grep -cE '^  memory .* predicted .*kept: all of 2 layers$' "$tmp/out")" -eq 2 ]
+}
+ok 'two contexts, a paragraph each' measures
+finite() { # the loss of random ids is about the log of the vocabulary, 512, and sinks
+    bench --ctx 64 --mode full --micro 2 --lr 1e-2 --steps 8 --json > "$tmp/out" || return 1
+    cat "$tmp/out"
+    sed -E 's/.*"loss":([0-9.]+).*/\1/' "$tmp/out" | awk '{ exit !($1 > 1 && $1 < 6.2) }' &&
+        grep -qE '^\{"ctx":64,"micro":2,.*"tok_s":[1-9].*"model_flop_s":[1-9].*\}$' "$tmp/out"
+}
+ok 'as JSON; what is measured does train' finite
+levels() {
+    bench --ctx 256 --memory 1k > "$tmp/out" && grep -q 'kept: input of 2 layers' "$tmp/out" &&
+        bench --ctx 256 --keep-layers 1 --deterministic > "$tmp/out" &&
+        grep -q 'kept: all of 1, input of 1 layers' "$tmp/out"
+}
+ok 'with nothing kept, with one layer kept' levels
+ok 'a shape is planned for' eval "ltrain --plan --device cpu --shape llama-2-7b --ctx 32k \
+    > $tmp/out 2> $tmp/err; grep -q 'mode=lora+ params=6738415616 ' $tmp/out"
+ok 'neither shape nor config' ends 64 'one of --shape and --init' ltrain --bench --ctx 64
+ok 'data is refused' ends 64 'takes no data' ltrain --bench --init $c some.bin
+ok 'a shape has no weights' ends 64 'it is for --plan and --bench' \
+    ltrain d.bin --shape llama-2-7b -o "$tmp/o"
+ok 'a list of contexts is for the benchmark' ends 64 'which is for --bench' \
+    ltrain d.bin --model m --ctx 1k,2k -o "$tmp/o"
+ok 'a context that is none' ends 64 "ctx" ltrain --bench --init $c --ctx 64,x
+ok 'a context of one token' ends 64 "not from 2 to" ltrain --bench --init $c --ctx 1
+echo "1..$n"

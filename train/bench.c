@@ -1,0 +1,286 @@
+/* train/bench.c - see bench.h. */
+#include "train/bench.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/perm.h"
+#include "train/budget.h"
+#include "train/update.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WARM_UP = 2, MOST_STEPS = 1000, MOST_KINDS = 32 };
+
+static void shape_config(struct llama_config *c, int shape)
+{
+    static const struct {
+        int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
+        double theta;
+    } all[] = {
+        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4 },
+        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4 },
+        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4 },
+        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5 },
+        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5 },
+    };
+
+    *c = (struct llama_config){
+        .vocab = all[shape].vocab, .dim = all[shape].dim, .ffn_dim = all[shape].ffn,
+        .layers = all[shape].layers, .heads = all[shape].heads,
+        .kv_heads = all[shape].kv_heads, .head_dim = all[shape].dim / all[shape].heads,
+        .context = all[shape].context, .norm_eps = 1e-5, .bos = 1, .eos = 2,
+        .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta }
+    };
+}
+
+int bench_config(const struct settings *s, struct llama_config *c, struct err *e)
+{
+    if (s->shape >= 0) {
+        shape_config(c, s->shape);
+        return 0;
+    }
+    if (path_is_dir(s->init)) {
+        err_set(e, E_USAGE, "--init '%s' is a folder, and a file is wanted", s->init);
+        return err_hint(e, "give its config.json: --init %s/config.json", s->init);
+    }
+    return config_read(c, s->init, e);
+}
+
+/* One context being measured. */
+struct bench {
+    struct settings s;
+    struct llama_config config;
+    struct budget budget;
+    struct trainer t;
+    struct progress p;
+    struct step_result last;
+    struct batch batch;
+    int32_t *ids, *targets;
+    double matrix_rate; /* operations a second of one large product */
+    double *seconds;    /* of the measured steps */
+    double flop;        /* of matrix products in one of them, recomputation included */
+};
+
+/* Operations a second of one product as large as they come. */
+static int matrix_rate(struct device *d, double *rate, struct err *e)
+{
+    int64_t n = d->own_memory ? 8192 : 1024;
+    size_t bytes = (size_t)(n * n) * dtype_bytes(d->act);
+    char *p;
+    int rc = d->alloc(d, 3 * bytes, (void **)&p, e);
+
+    *rate = 0;
+    for (int i = 0; i < 5 && rc == 0; i++) {
+        struct op_gemm g = { .trans_b = true, .m = n, .n = n, .k = n, .alpha = 1, .a = p,
+                             .b = p + bytes, .c = p + 2 * bytes, .lda = n, .ldb = n, .ldc = n,
+                             .c_type = d->act };
+        double start = now_s();
+        if (d->gemm(d, &g) < 0)
+            err_set(e, E_DEVICE, "a matrix product failed on '%s'", d->name);
+        if ((rc = d->sync(d, e)) == 0)
+            *rate = fmax(*rate, 2.0 * (double)n * (double)n * (double)n / (now_s() - start));
+    }
+    if (rc == 0 || *rate > 0)
+        d->release(d, p);
+    return rc;
+}
+
+static int random_rows(struct bench *b, struct err *e)
+{
+    int64_t ctx = b->s.ctx, n = b->s.micro * ctx;
+
+    b->ids = malloc((size_t)n * sizeof *b->ids);
+    b->targets = malloc((size_t)n * sizeof *b->targets);
+    if (!b->ids || !b->targets)
+        return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", n);
+    for (int64_t i = 0; i < n; i++)
+        b->ids[i] = (int32_t)(mix64((uint64_t)i) % (uint64_t)b->config.vocab);
+    for (int64_t i = 0; i < n; i++)
+        b->targets[i] = i % ctx == ctx - 1 ? -1 : b->ids[i + 1];
+    b->batch = (struct batch){ .n_seqs = b->s.micro, .len = ctx, .ids = b->ids,
+                               .targets = b->targets, .seg = &b->t.seg };
+    return segments_build(&b->t.seg, (enum attention_kind)b->s.attention, b->s.micro, ctx,
+                          b->s.group, NULL, 0, e);
+}
+
+static int one_step(struct bench *b, struct err *e)
+{
+    const struct trained *w = model_trained(b->t.m);
+    struct device *d = b->t.d;
+    double nll = 0;
+    int rc = d->zero(d, w->grad, (size_t)w->n * sizeof(float));
+
+    b->last = (struct step_result){ .lr = b->s.lr, .scored = b->s.micro * (b->s.ctx - 1) };
+    if (rc < 0)
+        return err_set(e, rc, "cannot clear the gradients on '%s'", d->name);
+    rc = model_step(b->t.m, &b->batch, 1.0 / (double)b->last.scored, &nll, &b->last.scored, e);
+    return rc < 0 ? rc : update_apply(&b->t, &b->p, nll, &b->last, e);
+}
+
+static int measure(struct bench *b, struct err *e)
+{
+    struct device *d = b->t.d;
+    double flop = 0;
+    int rc = 0;
+
+    for (int64_t i = -WARM_UP; i < b->s.steps && rc == 0; i++) {
+        double start = now_s();
+        if (i == 0)
+            flop = d->gemm_flop;
+        rc = one_step(b, e);
+        if (i >= 0)
+            b->seconds[i] = now_s() - start;
+    }
+    b->flop = (d->gemm_flop - flop) / (double)b->s.steps;
+    return rc;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Operations of a step that no implementation can do without: nothing computed twice. Frozen
+ * matrices have no gradient of their own. */
+static double model_flop(const struct bench *b)
+{
+    const struct llama_config *c = &b->config;
+    double dim = (double)c->dim, q = (double)(c->heads * c->head_dim);
+    double layer = dim * (2 * q + 2.0 * (double)(c->kv_heads * c->head_dim) +
+                          3.0 * (double)c->ffn_dim);
+    double all = (double)c->layers * layer + dim * (double)c->vocab, pairs = 0;
+
+    for (int h = 0; h < 2; h++)
+        for (int64_t i = 0; i < b->t.seg.half[h].n; i++) {
+            double n = (double)(b->t.seg.half[h].cu[i + 1] - b->t.seg.half[h].cu[i]);
+            pairs += n * (n + 1) / 4; /* half of the heads */
+        }
+    return 2 * all * (double)(b->s.micro * b->s.ctx) * (b->s.mode == 0 ? 3 : 2) +
+           3 * 4 * q * pairs * (double)c->layers;
+}
+
+static void say(const struct bench *b, FILE *f, size_t taken)
+{
+    double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
+    double model = model_flop(b) / s;
+    char kept[96], mem[16], plan[16];
+
+    if (b->s.json) {
+        fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
+                "\"%s\",\"tok_s\":%.1f,\"step_s\":%.6f,\"min_s\":%.6f,\"max_s\":%.6f,"
+                "\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
+                "\"predicted_bytes\":%zu,\"loss\":%.4f}\n", b->s.ctx, b->s.micro,
+                settings_mode(b->s.mode), b->s.attention == ATTN_DENSE ? "dense" : "s2",
+                tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], model, b->matrix_rate,
+                taken, b->budget.peak, b->last.loss);
+        return;
+    }
+    budget_kept(&b->budget.model, kept, sizeof kept);
+    fprintf(f, "ctx=%" PRId64 " micro=%" PRId64 " mode=%s attention=%s group=%" PRId64 "\n",
+            b->s.ctx, b->s.micro, settings_mode(b->s.mode),
+            b->s.attention == ATTN_DENSE ? "dense" : "s2", b->s.group);
+    fprintf(f, "  %.0f tokens/s  %.4g s a step (%.4g to %.4g)  loss %.4f\n", tokens / s, s,
+            b->seconds[0], b->seconds[b->s.steps - 1], b->last.loss);
+    fprintf(f, "  %.4g TFLOP/s of the model, %.4g with what is computed twice; "
+            "%.0f%% and %.0f%% of %.4g\n", 1e-12 * model, 1e-12 * b->flop / s,
+            100 * model / b->matrix_rate, 100 * b->flop / s / b->matrix_rate,
+            1e-12 * b->matrix_rate);
+    fprintf(f, "  memory %s, predicted %s; kept: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
+            fmt_bytes((double)b->budget.peak, plan, sizeof plan), kept);
+}
+
+/* One step more, every op timed. */
+static int profile(struct bench *b, FILE *f, struct err *e)
+{
+    struct op_time was[MOST_KINDS], now[MOST_KINDS];
+    struct device *d = b->t.d;
+    int n = d->profile(d, true, was, MOST_KINDS), rc;
+    double start = now_s(), all = 0, wall;
+
+    if (n == 0)
+        return 0;
+    rc = one_step(b, e);
+    wall = now_s() - start;
+    d->profile(d, false, now, MOST_KINDS);
+    for (int i = 0; i < n && rc == 0; i++) {
+        double s = now[i].s - was[i].s, flop = now[i].flop - was[i].flop;
+
+        all += s;
+        if (now[i].calls == was[i].calls)
+            continue;
+        fprintf(f, "  %-15s %6" PRId64 " calls %9.2f ms %5.1f%%", now[i].name,
+                now[i].calls - was[i].calls, 1e3 * s, 100 * s / wall);
+        if (flop > 0 && s > 0)
+            fprintf(f, "  %4.0f TFLOP/s", 1e-12 * flop / s);
+        fputc('\n', f);
+    }
+    if (rc == 0)
+        fprintf(f, "  %-15s              %9.2f ms %5.1f%%\n", "between ops", 1e3 * (wall - all),
+                100 * (wall - all) / wall);
+    return rc;
+}
+
+static int one_context(struct bench *b, FILE *f, struct err *e)
+{
+    struct model_options o;
+    char note[256];
+    int rc = settings_resolve(&b->s, &b->config, 0, &o, note, sizeof note, e);
+
+    if (b->s.mode == 2)
+        b->config.tied = false;
+    if (rc == 0 && *note)
+        log_warn("%s", note);
+    if (rc == 0 && !(b->seconds = calloc((size_t)b->s.steps, sizeof *b->seconds)))
+        rc = err_set(e, E_SYS, "out of memory");
+    if (rc == 0 && (rc = budget_make(&b->budget, b->t.d, &b->config, &o, 0, e)) == 0 &&
+        (rc = model_open(&b->t.m, b->t.d, &b->config, &o, e)) == 0 &&
+        (rc = model_noise(b->t.m, (uint64_t)b->s.seed, e)) == 0 && (rc = random_rows(b, e)) == 0)
+        rc = measure(b, e);
+    if (rc == 0) {
+        size_t left = b->t.d->free_bytes(b->t.d);
+        qsort(b->seconds, (size_t)b->s.steps, sizeof *b->seconds, by_value);
+        say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
+                  : b->budget.free > left ? b->budget.free - left : 0);
+        rc = b->s.json ? 0 : profile(b, f, e);
+        fflush(f);
+    }
+    segments_free(&b->t.seg);
+    model_close(b->t.m);
+    free(b->seconds);
+    free(b->ids);
+    free(b->targets);
+    return rc;
+}
+
+int bench_run(const struct settings *s, FILE *f, struct err *e)
+{
+    struct llama_config c;
+    struct device d;
+    double rate = 0;
+    int rc = settings_check(s, e);
+
+    if (rc == 0)
+        rc = bench_config(s, &c, e);
+    if (rc < 0 || (rc = device_open(&d, s->device, (int)s->threads, e)) < 0)
+        return rc;
+    if (s->deterministic)
+        d.be_deterministic(&d);
+    if ((rc = matrix_rate(&d, &rate, e)) == 0)
+        log_info("device=%s (%s), one large product %.4g TFLOP/s", d.name, d.detail, 1e-12 * rate);
+    for (int i = 0; i < (s->n_contexts ? s->n_contexts : 1) && rc == 0; i++) {
+        struct bench b = { .s = *s, .config = c, .matrix_rate = rate };
+
+        b.s.ctx = s->n_contexts ? s->contexts[i] : c.context;
+        b.s.steps = s->steps < 0 ? BENCH_STEPS : s->steps < MOST_STEPS ? s->steps : MOST_STEPS;
+        b.s.warmup = 0;
+        b.t.s = &b.s, b.t.d = &d;
+        rc = one_context(&b, f, e);
+    }
+    d.close(&d);
+    return rc;
+}

@@ -1,0 +1,23 @@
+/* train/bench.h - what a machine can do: training steps of random weights and ids. */
+#ifndef TRAIN_BENCH_H
+#define TRAIN_BENCH_H
+#include "base/err.h"
+#include "train/settings.h"
+#include <stdio.h>
+C_BEGIN
+
+#define BENCH_STEPS 5 /* measured, unless --steps says otherwise; two before them are not */
+
+/* The names of --shape; settings hold their place here. */
+#define SHAPES "llama-2-7b|llama-2-13b|llama-2-70b|llama-3-8b|llama-3-70b"
+/* The configuration of --shape or else --init. E_USAGE, and those of config_read. */
+int bench_config(const struct settings *s, struct llama_config *c, struct err *e);
+
+/* For every context of s: opens the model of s->shape or s->init, trains --steps steps of one
+ * micro-batch, and writes a paragraph (a line of JSON with --json) to f: tokens a second of the
+ * median step, operations, memory, and what each kind of op took where the device says. Needs
+ * no data, writes no file. E_CONFIG, E_DEVICE, E_SYS. */
+int bench_run(const struct settings *s, FILE *f, struct err *e);
+
+C_END
+#endif
