@@ -132,6 +132,36 @@ int file_publish(const char *from, const char *to, struct err *e)
     return sync_parent(to, e);
 }
 
+/* Three renames, where there is no exchange. */
+static int swap_slowly(const char *a, const char *b, struct err *e)
+{
+    char aside[PATH_MAX];
+    int rc = 0;
+
+    if (snprintf(aside, sizeof aside, "%s.old%ld", b, (long)getpid()) >= (int)sizeof aside)
+        return err_set(e, E_CREATE, "path too long: '%s'", b);
+    if (rename(b, aside) < 0)
+        return err_sys(e, E_CREATE, "cannot rename '%s' to '%s'", b, aside);
+    if (rename(a, b) < 0) {
+        rc = err_sys(e, E_CREATE, "cannot rename '%s' to '%s'", a, b);
+        rename(aside, b);
+    } else if (rename(aside, a) < 0) {
+        rc = err_sys(e, E_IO, "cannot rename '%s' to '%s'", aside, a);
+    }
+    return rc;
+}
+
+int file_swap(const char *a, const char *b, struct err *e)
+{
+    int rc = 0;
+
+    if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0)
+        rc = errno == EINVAL || errno == ENOSYS
+                 ? swap_slowly(a, b, e)
+                 : err_sys(e, E_CREATE, "cannot swap '%s' and '%s'", a, b);
+    return rc < 0 ? rc : sync_parent(b, e);
+}
+
 /* A device or a pipe has no old content to keep, and a rename would put a file in its place. */
 static int write_into(const char *path, const void *buf, size_t nbytes, struct err *e)
 {

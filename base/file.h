@@ -28,6 +28,10 @@ int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e
 int file_sync(const char *path, struct err *e);
 /* rename, then fsync of the parent folder of 'to'. E_CREATE. */
 int file_publish(const char *from, const char *to, struct err *e);
+/* Swaps two folders or files of one parent, both of which exist: in one step where the file
+ * system can, so that a crash finds the old or the new under each name. E_CREATE, and they are
+ * as they were; E_IO, and they are swapped, but perhaps not on disk. */
+int file_swap(const char *a, const char *b, struct err *e);
 /* Byte-for-byte copy of a regular file (with fsync). E_NOINPUT, E_CREATE, E_IO. */
 int file_copy(const char *from, const char *to, struct err *e);
 

@@ -37,6 +37,12 @@ int rename(const char *from, const char *to)
     count();
     return NEXT("rename", int (*)(const char *, const char *))(from, to);
 }
+int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
+{
+    count();
+    return NEXT("renameat2", int (*)(int, const char *, int, const char *,
+                                     unsigned))(a, from, b, to, flags);
+}
 int unlink(const char *path)
 {
     count();

@@ -352,21 +352,12 @@ static int check_out(const struct merge_options *o, const char *out, struct err 
 /* From the temporary folder to out; what was there goes only after the new one stands. */
 static int publish(const char *tmp, const char *out, struct err *e)
 {
-    char *old;
     int rc;
 
     if (!path_exists(out))
         return file_publish(tmp, out, e);
-    if (asprintf(&old, "%s.old%ld", out, (long)getpid()) < 0)
-        return err_set(e, E_SYS, "out of memory");
-    if ((rc = file_publish(out, old, e)) == 0) {
-        if ((rc = file_publish(tmp, out, e)) < 0)
-            rename(old, out);
-        else
-            rc = dir_remove(old, e);
-    }
-    free(old);
-    return rc;
+    rc = file_swap(tmp, out, e);
+    return rc < 0 ? rc : dir_remove(tmp, e); /* what was in out */
 }
 
 static int build(struct run *r, const char *out, struct err *e)
