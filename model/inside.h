@@ -2,6 +2,7 @@
 #ifndef MODEL_INSIDE_H
 #define MODEL_INSIDE_H
 #include "base/arena.h"
+#include "base/pool.h"
 #include "model/model.h"
 
 /* One tensor of the model. Matrices are act [out][in]; norms are float32 [in], out = 1. */
@@ -89,6 +90,11 @@ size_t model_bytes(const struct model *m);
 
 /* keep.c: decides the level of each layer by the options and the budget, and lays it out. */
 int model_choose_kept(struct model *m, struct err *e);
+
+/* upload.c: a tensor of a file to dst, as type to, by the threads of p (NULL: by this one).
+ * E_DATA names the tensor and its first element that is not finite. */
+int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
+                  const struct st_tensor *t, struct err *e);
 
 /* linear.c: y [rows][out] = x W^T + s (x A^T) B^T (+ y when add), and the backward: dx = dy W
  * + s (dy B) A (+ dx when add), gradients of W, A, B where they are trained. */

@@ -48,28 +48,6 @@ static int fill(struct model *m, void *dst, enum dtype to, int64_t count, values
     return rc;
 }
 
-static int from_file(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
-{
-    const struct st_tensor *t = ctx;
-    int rc = st_to_f32(t->dtype, (const char *)t->data + (size_t)at * st_dtype_bytes(t->dtype), n,
-                       out, e);
-
-    for (int64_t i = 0; i < n && rc == 0; i++)
-        if (!isfinite(out[i])) {
-            rc = err_set(e, E_DATA, "element %lld is %s", (long long)(at + i),
-                         isnan(out[i]) ? "not a number" : "infinite");
-            err_hint(e, "the file is damaged or was saved by a run that diverged; "
-                     "'linfo --verify FOLDER' checks all of it");
-        }
-    return rc < 0 ? err_within(e, "tensor '%s'", t->name) : 0;
-}
-
-static int fill_from(struct model *m, void *dst, enum dtype to, const struct st_tensor *t,
-                     struct err *e)
-{
-    return fill(m, dst, to, t->count, from_file, (void *)(uintptr_t)t, e);
-}
-
 struct random {
     uint64_t seed;
     double scale;
@@ -161,6 +139,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
 {
     struct tensor_spec s;
     const struct st_tensor *t;
+    struct pool *p = pool_open(0, NULL); /* without it: slower */
     int rc = 0;
 
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
@@ -172,8 +151,9 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
         /* an untied model over a tied base: its head begins as the base's embedding */
         name = s.kind == TK_HEAD && weights_config(w)->tied ? "model.embed_tokens.weight" : s.name;
         if ((rc = weights_get(w, name, s.dims, s.shape, &t, e)) == 0)
-            rc = fill_from(m, place_of(to), type_of(m, to, is_norm(s.kind)), t, e);
+            rc = upload_tensor(m, p, place_of(to), type_of(m, to, is_norm(s.kind)), t, e);
     }
+    pool_close(p);
     if (rc == 0)
         rc = init_pairs(m, seed, e);
     if (rc == 0 && model_sync_trained(m) < 0)
@@ -277,9 +257,9 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
     if (rc == 0)
         rc = m->d->alloc(m->d, (size_t)tb->count * dtype_bytes(m->d->act), &b, e);
     if (rc == 0)
-        rc = fill_from(m, a, m->d->act, ta, e);
+        rc = upload_tensor(m, NULL, a, m->d->act, ta, e);
     if (rc == 0)
-        rc = fill_from(m, b, m->d->act, tb, e);
+        rc = upload_tensor(m, NULL, b, m->d->act, tb, e);
     if (rc == 0) {
         struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)scale, .beta = 1,
             .a = b, .lda = rank, .b = a, .ldb = w->in, .c = w->w, .ldc = w->in,
@@ -326,11 +306,13 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         to = weight_at(m, s.kind, s.layer);
         adapter_find(a, &s, &whole, &la, &lb);
         if (whole)
-            rc = fill_from(m, place_of(to), type_of(m, to, is_norm(s.kind)), whole, e);
+            rc = upload_tensor(m, NULL, place_of(to), type_of(m, to, is_norm(s.kind)), whole,
+                               e);
         if (rc == 0 && la && m->o.mode == TRAIN_NONE)
             rc = merge_pair(m, to, adapter_scale(ac), la, lb, e);
-        else if (rc == 0 && la && (rc = fill_from(m, to->pair.master_a, DT_F32, la, e)) == 0)
-            rc = fill_from(m, to->pair.master_b, DT_F32, lb, e);
+        else if (rc == 0 && la &&
+                 (rc = upload_tensor(m, NULL, to->pair.master_a, DT_F32, la, e)) == 0)
+            rc = upload_tensor(m, NULL, to->pair.master_b, DT_F32, lb, e);
     }
     if (rc == 0 && model_sync_trained(m) < 0)
         rc = m->d->sync(m->d, e);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "model/model.h"
 #include "model/rope.h"
 
@@ -412,6 +413,114 @@ static void test_bad_ids_are_refused(void **state)
     tear_down(f);
 }
 
+/* A device of bfloat16 that notes what goes up to it. */
+static struct {
+    size_t nbytes, pieces;
+    uint64_t sum;
+} seen_up;
+
+static uint64_t sum_bytes(const void *p, size_t n)
+{
+    uint64_t h = 0;
+
+    for (size_t i = 0; i < n; i++)
+        h = h * 31 + ((const unsigned char *)p)[i];
+    return h;
+}
+
+static int note_up(struct device *d, void *dst, const void *src, size_t nbytes)
+{
+    (void)d;
+    memcpy(dst, src, nbytes);
+    seen_up.pieces++;
+    seen_up.nbytes += nbytes;
+    seen_up.sum += sum_bytes(src, nbytes);
+    return 0;
+}
+
+/* The golden model's weights as another type, in a folder; bad: one value of it is spoilt. */
+static void write_as(struct fixture *f, const struct weights *w, enum st_dtype t, const char *to,
+                     uint64_t *sum, uint16_t bad)
+{
+    struct st_decl decl[64];
+    struct st_writer *out;
+    char path[512];
+    int64_t n = weights_count(w);
+
+    assert_true(n <= 64);
+    for (int64_t i = 0; i < n; i++) {
+        const struct st_tensor *s = weights_at(w, i);
+        decl[i] = (struct st_decl){ .name = s->name, .dtype = t, .dims = s->dims };
+        memcpy(decl[i].shape, s->shape, sizeof s->shape);
+    }
+    snprintf(path, sizeof path, "%s/config.json", to);
+    OK(config_write(weights_config(w), DATA "mha/config.json", "bfloat16", path, &f->e));
+    snprintf(path, sizeof path, "%s/model.safetensors", to);
+    OK(st_create(&out, path, decl, n, &f->e));
+    *sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const struct st_tensor *s = weights_at(w, i);
+        float *x = malloc((size_t)s->count * 4);
+        uint16_t *half = malloc((size_t)s->count * 2);
+
+        OK(st_to_f32(s->dtype, s->data, s->count, x, &f->e));
+        OK(st_from_f32(ST_BF16, x, s->count, half, &f->e));
+        OK(st_to_f32(ST_BF16, half, s->count, x, &f->e)); /* what it holds of a norm */
+        *sum += s->dims == 1 ? sum_bytes(x, (size_t)s->count * 4)
+                             : sum_bytes(half, (size_t)s->count * 2);
+        if (bad && strcmp(s->name, "model.layers.1.mlp.up_proj.weight") == 0)
+            half[37] = bad;
+        OK(st_to_f32(ST_BF16, half, s->count, x, &f->e));
+        OK(st_write_f32(out, x, s->count, &f->e));
+        free(x);
+        free(half);
+    }
+    OK(st_finish(out, &f->e));
+}
+
+/* On a device of bfloat16 the same values arrive whether the file has them so or as float32;
+ * one that is not finite is named in either. */
+static void test_weights_go_up_as_they_are(void **state)
+{
+    struct fixture fix = { 0 }, *f = &fix;
+    char dir[] = "/tmp/longlora-test-up-XXXXXX";
+    struct weights *golden, *w;
+    struct model_options o;
+    uint64_t want;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    OK(device_open(&f->d, "cpu", 2, &f->e));
+    f->d.act = DT_BF16;
+    f->d.to_device = note_up;
+    model_defaults(&o);
+    o.mode = TRAIN_NONE, o.ctx = 8;
+    OK(weights_open(&golden, DATA "mha", &f->e));
+    for (int i = 0; i < 6; i++) {
+        enum st_dtype t = i % 2 ? ST_F32 : ST_BF16;
+        uint16_t bad = i < 2 ? 0 : i < 4 ? 0x7FC1 : 0xFF80;
+
+        write_as(f, golden, t, dir, &want, bad);
+        OK(weights_open(&w, dir, &f->e));
+        OK(model_open(&f->m, &f->d, weights_config(w), &o, &f->e));
+        memset(&seen_up, 0, sizeof seen_up);
+        if (!bad) {
+            OK(model_load(f->m, w, 1, &f->e));
+            assert_true(seen_up.sum == want);
+            assert_int_equal(seen_up.pieces, weights_count(w));
+        } else {
+            assert_int_equal(model_load(f->m, w, 1, &f->e), E_DATA);
+            assert_non_null(strstr(f->e.msg, "up_proj.weight': element 37 is "));
+            assert_non_null(strstr(f->e.msg, i < 4 ? "not a number" : "infinite"));
+        }
+        model_close(f->m);
+        weights_close(w);
+    }
+    weights_close(golden);
+    f->d.close(&f->d);
+    OK(dir_remove(dir, &f->e));
+}
+
 static void test_the_plan_is_what_is_allocated(void **state)
 {
     struct fixture fix, *f = &fix;
@@ -499,6 +608,7 @@ int main(void)
         cmocka_unit_test(test_causality),
         cmocka_unit_test(test_masked_documents_are_alone),
         cmocka_unit_test(test_bad_ids_are_refused),
+        cmocka_unit_test(test_weights_go_up_as_they_are),
         cmocka_unit_test(test_the_plan_is_what_is_allocated),
     };
 
