@@ -122,6 +122,46 @@ int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
                                : NEXT("renameat2", int (*)(int, const char *, int, const char *,
                                                            unsigned))(a, from, b, to, flags);
 }
+/* path as seen from the folder dir. */
+static const char *seen_from(int dir, const char *path, char *out, size_t cap)
+{
+    char fd[64];
+    ssize_t n;
+
+    if (dir == AT_FDCWD || path[0] == '/')
+        return path;
+    snprintf(fd, sizeof fd, "/proc/self/fd/%d", dir);
+    if ((n = readlink(fd, out, cap - 1)) < 0)
+        return path;
+    snprintf(out + n, cap - (size_t)n, "/%s", path);
+    return out;
+}
+
+int renameat(int a, const char *from, int b, const char *to)
+{
+    char f[8192], t[8192];
+
+    tell("rename", seen_from(a, from, f, sizeof f));
+    if (fails("rename", seen_from(b, to, t, sizeof t)))
+        return -1;
+    return NEXT("renameat", int (*)(int, const char *, int, const char *))(a, from, b, to);
+}
+int linkat(int a, const char *from, int b, const char *to, int flags)
+{
+    char t[8192];
+
+    if (fails("link", seen_from(b, to, t, sizeof t)))
+        return -1;
+    return NEXT("linkat", int (*)(int, const char *, int, const char *, int))(a, from, b, to,
+                                                                             flags);
+}
+int unlinkat(int dir, const char *path, int flags)
+{
+    char t[8192];
+
+    tell("unlink", seen_from(dir, path, t, sizeof t));
+    return NEXT("unlinkat", int (*)(int, const char *, int))(dir, path, flags);
+}
 int link(const char *from, const char *to)
 {
     return fails("link", to) ? -1 : NEXT("link", int (*)(const char *, const char *))(from, to);
@@ -167,6 +207,20 @@ int open64(const char *path, int flags, ...)
     mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;
     va_end(ap);
     return opens("open64", path, flags, mode);
+}
+int openat(int dir, const char *path, int flags, ...)
+{
+    char t[8192];
+    va_list ap;
+    mode_t mode;
+
+    va_start(ap, flags);
+    mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;
+    va_end(ap);
+    if ((flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) &&
+        fails("open", seen_from(dir, path, t, sizeof t)))
+        return -1;
+    return NEXT("openat", int (*)(int, const char *, int, ...))(dir, path, flags, mode);
 }
 FILE *fopen(const char *path, const char *mode)
 {
