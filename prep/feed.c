@@ -228,3 +228,32 @@ int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct do
 
     return rc < 0 ? rc : filter_doc(&o->filter, d, b->text ? NULL : b->raw.p + r->at, r->n, e);
 }
+
+int feed_each(const char *const *operands, int n, const struct feed_opts *o, feed_doc_fn *fn,
+              void *ctx, struct err *e)
+{
+    struct feed_batch *b = calloc(1, sizeof *b);
+    struct doc d = { 0 };
+    struct feed *f = NULL;
+    int rc = b ? feed_open(&f, operands, n, o, e) : err_set(e, E_SYS, "out of memory");
+
+    while (rc == 0 && (rc = feed_read(f, b)) != 0) {
+        int failed = 0;
+        for (int i = 0; i < b->n && failed == 0; i++)
+            if ((failed = feed_parse(o, b, i, &d, e)) == KEPT)
+                failed = fn(ctx, &d, e);
+            else if (failed > 0)
+                failed = 0;
+        if (failed == 0 && b->rc < 0) {
+            failed = b->rc;
+            *e = b->err;
+        }
+        rc = failed;
+    }
+    feed_close(f);
+    doc_free(&d);
+    if (b)
+        feed_batch_free(b);
+    free(b);
+    return rc;
+}

@@ -57,6 +57,10 @@ void feed_close(struct feed *f);
 int feed_read(struct feed *f, struct feed_batch *b);
 int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct doc *d,
                struct err *e);
+/* All documents of the operands, one after another; stops at the first failure, also fn's. */
+typedef int feed_doc_fn(void *ctx, const struct doc *d, struct err *e);
+int feed_each(const char *const *operands, int n, const struct feed_opts *o, feed_doc_fn *fn,
+              void *ctx, struct err *e);
 /* A batch's turn has come; a document of it is kept; a file was lost; the end. Notes tell, once
  * a file, which schemas its documents had. */
 int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e);

@@ -24,6 +24,9 @@ static const struct {
     { "sample", "by --sample" },
     { "few_tokens", "of too few tokens" },
     { "many_tokens", "of too many tokens" },
+    { "contaminated", "contaminated" },
+    { "copies", "copies" },
+    { "near_copies", "near copies" },
     { "bad_documents", "bad documents" },
 };
 

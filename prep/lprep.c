@@ -15,7 +15,9 @@ struct args {
     bool quiet, verbose;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
-    struct opt_list include, where, where_not, sample;
+    struct opt_list include, where, where_not, sample, eval;
+    int dedup;
+    int64_t dedup_bytes, bands, rows, words, eval_words;
     struct prep_opts prep;
 };
 
@@ -190,6 +192,37 @@ static int add_filters(const struct args *a, struct filter *f, struct err *e)
     return rc;
 }
 
+static int add_eval(void *ctx, const struct doc *d, struct err *e)
+{
+    return contam_add(ctx, d, e);
+}
+
+/* What was seen, and what must not be: near and the two sets live until the run is over. */
+static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *near,
+                     struct contam **contam, struct err *e)
+{
+    struct feed_opts plain = { .max_record_bytes = (size_t)a->max_record,
+                               .doc = { .replace = true } };
+    int rc = 0;
+
+    if (a->dedup && (rc = dedup_open(&o->seen, (size_t)a->dedup_bytes, e)) < 0)
+        return rc;
+    if (a->dedup == 2) {
+        minhash_init(near, (int)a->bands, (int)a->rows, (int)a->words);
+        o->near = near;
+    }
+    if (a->eval.n == 0)
+        return 0;
+    if ((rc = contam_open(contam, (int)a->eval_words, e)) < 0)
+        return rc;
+    o->contam = *contam;
+    if ((rc = feed_each(a->eval.v, a->eval.n, &plain, add_eval, *contam, e)) < 0)
+        return rc < 0 ? err_within(e, "--decontaminate") : rc;
+    if (contam_grams(*contam) == 0)
+        log_warn("no text of --decontaminate has %lld words", (long long)a->eval_words);
+    return 0;
+}
+
 static int run(struct args *a, const char *const *operands, int n, struct err *e)
 {
     static const enum record_mode mode[] = { RECORDS_AUTO, RECORDS_TEXT, RECORDS_JSON,
@@ -198,6 +231,8 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     struct prep_counts c = { 0 };
     struct tokenizer *t = NULL;
     struct prep_opts *o = &a->prep;
+    struct minhash near;
+    struct contam *contam = NULL;
     int rc;
 
     o->threads = (int)a->threads;
@@ -223,15 +258,21 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     }
     if (n == 0)
         log_debug("reading standard input");
-    rc = prep_run(operands, n, o, t, STDOUT_FILENO, "standard output", &c, e);
+    if ((rc = open_sets(a, o, &near, &contam, e)) == 0)
+        rc = prep_run(operands, n, o, t, STDOUT_FILENO, "standard output", &c, e);
     if (rc == 0)
         sum_up(&c, &progress);
-    else
+    if (rc == 0 && o->seen && dedup_over(o->seen) > 0)
+        log_info("--dedup-memory was full: a new key is taken for a copy's with chance %.2g",
+                 dedup_error(o->seen));
+    if (rc < 0)
         log_progress_end();
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
     prep_counts_free(&c);
     filter_free(&o->feed.filter);
+    dedup_close(o->seen);
+    contam_close(contam);
     tokenizer_close(t);
     return rc;
 }
@@ -256,7 +297,8 @@ static int run_part(struct args *a, const char *const *operands, int n, struct e
 
 int main(int argc, char **argv)
 {
-    struct args a = { .max_record = (int64_t)1 << 30 };
+    struct args a = { .max_record = (int64_t)1 << 30, .dedup_bytes = 256 << 20, .bands = 14,
+                      .rows = 8, .words = 5, .eval_words = 13 };
     const struct opt opts[] = {
         { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
           "SentencePiece model that makes the tokens" },
@@ -299,6 +341,18 @@ int main(int argc, char **argv)
           "at a bad document or file [stop]" },
         { 0, "utf8", "strict|replace", OPT_ENUM, &a.utf8, 0, 0,
           "invalid UTF-8 is bad, or becomes U+FFFD [strict]" },
+        OPT_HEADING("copies"),
+        { 0, "dedup", "off|exact|near", OPT_ENUM, &a.dedup, 0, 0,
+          "leave out copies of documents before [off]" },
+        { 0, "dedup-memory", "SIZE", OPT_BYTES, &a.dedup_bytes, 65536, 1e13,
+          "for the documents seen; the rest is guessed [256m]" },
+        { 0, "near-bands", "N", OPT_I64, &a.bands, 1, MINHASH_BANDS_MAX,
+          "MinHash: one equal band of N is a near copy [14]" },
+        { 0, "near-rows", "N", OPT_I64, &a.rows, 1, 16, "hashes in a band [8]" },
+        { 0, "near-words", "N", OPT_I64, &a.words, 1, 32, "words in an n-gram [5]" },
+        { 0, "decontaminate", "FILE", OPT_LIST, &a.eval, 0, 0,
+          "leave out what shares an n-gram with this text" },
+        { 0, "contam-words", "N", OPT_I64, &a.eval_words, 1, 32, "words in that n-gram [13]" },
         OPT_HEADING("tokens"),
         { 0, "add-bos", NULL, OPT_FLAG, &a.prep.add_bos, 0, 0, "begin documents with BOS" },
         { 0, "no-eos", NULL, OPT_FLAG, &a.prep.no_eos, 0, 0, "do not end documents with EOS" },

@@ -25,6 +25,9 @@ struct result {
     char source[DOC_SOURCE_MAX + 1];
     size_t at, n;
     int64_t tokens, masked, bytes, words;
+    XXH128_hash_t key; /* with prep_opts.seen; and with near: */
+    bool has_near;
+    uint64_t near[MINHASH_BANDS_MAX];
 };
 
 struct job {
@@ -143,6 +146,17 @@ static int put_doc(struct line *l, const struct doc *d, struct result *r, struct
     return rc;
 }
 
+/* What is asked of a document's words. */
+static enum drop examine(const struct prep_opts *o, const struct doc *d, struct result *r)
+{
+    if (o->contam && contam_shares(o->contam, d))
+        return DROP_CONTAMINATED;
+    if (o->seen)
+        r->key = dedup_key(d);
+    r->has_near = o->seen && o->near && minhash_keys(o->near, d, r->near);
+    return KEPT;
+}
+
 static void work_row(struct line *l, struct job *j, int i, struct doc *d)
 {
     struct result *r = &j->result[i];
@@ -151,6 +165,8 @@ static void work_row(struct line *l, struct job *j, int i, struct doc *d)
 
     *r = (struct result){ .at = j->out.len, .schema = d->schema };
     memcpy(r->source, d->source, sizeof r->source);
+    if (rc == 0)
+        rc = (int)examine(l->o, d, r);
     if (rc > 0) {
         r->drop = (enum drop)rc;
     } else if (rc < 0 || (rc = put_doc(l, d, r, &j->out, &e)) < 0) {
@@ -276,6 +292,24 @@ static int bad_row(struct line *l, const struct result *r, struct err *e)
     return 0;
 }
 
+/* In the order of the input: is it a copy of a document that was kept? */
+static enum drop seen_before(const struct prep_opts *o, const struct result *r)
+{
+    int bands = o->seen && r->has_near ? o->near->bands : 0;
+
+    if (!o->seen)
+        return KEPT;
+    if (dedup_has(o->seen, r->key))
+        return DROP_COPY;
+    for (int i = 0; i < bands; i++)
+        if (dedup_has(o->seen, (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 }))
+            return DROP_NEAR;
+    dedup_add(o->seen, r->key);
+    for (int i = 0; i < bands; i++)
+        dedup_add(o->seen, (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 });
+    return KEPT;
+}
+
 /* A batch whose turn has come; 1 when no more documents are wanted. */
 static int write_batch(struct line *l, struct job *j, struct output *out, struct prep_counts *c,
                        struct err *e)
@@ -290,7 +324,12 @@ static int write_batch(struct line *l, struct job *j, struct output *out, struct
 
         if (r->drop == DROP_BAD && (rc = bad_row(l, r, e)) < 0)
             break;
-        if (r->drop != KEPT && r->drop != DROP_BAD)
+        if (r->drop == KEPT && (r->drop = seen_before(l->o, r)) != KEPT) {
+            if ((rc = flush_rows(out, j, &from, i, e)) < 0)
+                break;
+            from = i + 1;
+        }
+        if (r->drop != KEPT)
             r->tokens = r->masked = r->bytes = r->words = 0;
         if (r->drop == DROP_BAD) {
             c->all.dropped[DROP_BAD]++;

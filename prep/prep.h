@@ -3,7 +3,10 @@
 #define PREP_PREP_H
 #include "base/err.h"
 #include "formats/tokenizer.h"
+#include "prep/contam.h"
+#include "prep/dedup.h"
 #include "prep/feed.h"
+#include "prep/minhash.h"
 C_BEGIN
 
 struct prep_source {
@@ -30,6 +33,9 @@ struct prep_opts {
     bool text;            /* JSON lines in place of tokens */
     bool add_bos, no_eos; /* of plain documents; instructions always get BOS */
     int64_t min_tokens, max_tokens; /* BOS and EOS among them; max 0: no limit */
+    const struct contam *contam; /* what shares an n-gram with it is left out; may be NULL */
+    struct dedup *seen;          /* copies are left out, and found here; may be NULL */
+    const struct minhash *near;  /* with seen: near copies too; may be NULL */
     enum prompt prompt;
     int threads;          /* that tokenise; 0: the processors this process may use */
     prep_tick_fn *tick;   /* after every document, may be NULL */

@@ -228,6 +228,39 @@ ok 'what was left out is counted by reason and source' reasons
 ok 'a bad regular expression: 64' fails 64 'where .text=(' --text --where 'text=(' in
 ok 'a rate over 1: 64' fails 64 'RATE from 0 to 1' --text --sample 'a=1.5' in
 ok '--min-tokens without tokens: 64' fails 64 'makes no tokens' --text --min-tokens 3 in
+copies() { # exact copies anywhere, also in another file; near ones only when asked
+    local j
+    for i in 1 2 3; do seq -s ' ' $((i * 1000)) $((i * 1000 + 120)); done |
+        awk '{ printf "{\"text\":\"%s\"}\n", $0; printf "{\"text\":\"%s and more\",\"source\":\"x\"}\n", $0 }' > c.jsonl
+    head -n 3 c.jsonl > d.jsonl
+    [ "$(texts --dedup exact c.jsonl d.jsonl 2> err | wc -l)" -eq 6 ] && grep -q 'left out: 3 copies' err &&
+        [ "$(texts --dedup near c.jsonl d.jsonl 2> err | wc -l)" -eq 3 ] &&
+        grep -q 'left out: 3 copies, 3 near copies\|left out: 2 copies, 4 near copies' err || return 1
+    lprep -q -t "$model" --dedup near --stats s.json -j1 c.jsonl many.jsonl many.jsonl > n1 2> err
+    cat s.json
+    grep -q '"x": {"documents": 0, .*"near_copies": 3' s.json || return 1
+    for j in 2 5; do
+        lprep -q -t "$model" --dedup near -j$j c.jsonl many.jsonl many.jsonl 2> err | cmp - n1 || return 1
+    done
+    linfo n1
+}
+ok '--dedup exact and near: counted, the same for any number of threads' copies
+full_memory() { # over what the table holds nothing seen is taken for new
+    seq -f '{"text":"number %.0f of many"}' 6000 > f.jsonl
+    lprep --text --dedup exact --dedup-memory 64k f.jsonl f.jsonl > g.jsonl 2> err
+    cat err; wc -l g.jsonl
+    grep -q 'dedup-memory was full' err && [ "$(wc -l < g.jsonl)" -gt 5900 ] &&
+        [ "$(wc -l < g.jsonl)" -le 6000 ]
+}
+ok '--dedup-memory: full, and said so' full_memory
+decontaminated() {
+    printf 'An exam: 1101, 1102 1103 1104 1105 1106 1107 1108 1109 1110 1111 1112 -- 1113!' > exam.txt
+    [ "$(texts --decontaminate exam.txt c.jsonl 2> err | wc -l)" -eq 4 ] &&
+        grep -q 'left out: 2 contaminated' err &&
+        [ "$(texts --decontaminate exam.txt --contam-words 14 c.jsonl 2> err | wc -l)" -eq 6 ]
+}
+ok '--decontaminate' decontaminated
+ok '--decontaminate of what is not there: 66' fails 66 'none.txt' --text --decontaminate none.txt in
 many_sources() { # as many as a shard holds; the rest together, and nobody's memory grows
     awk 'BEGIN { for (i = 0; i < 5000; i++) printf "{\"text\":\"a\",\"source\":\"s%d\"}\n", i }' > rows.jsonl
     lprep -q -t "$model" rows.jsonl --stats stats | lpack -q > rows.shard || return 1
