@@ -22,7 +22,7 @@ whole() { # N: N parts hold each file once
     for k in $(seq "$1"); do lprep -q --text books --part "$k/$1"; done | sort > "$tmp/got"
     lprep -q --text books | sort | cmp - "$tmp/got"
 }
-every_n() { for n in 1 2 3 5 12 13; do whole $n || { echo "of $n parts"; return 1; }; done; }
+every_n() { local p; for p in 1 2 3 5 12 13; do whole $p || { echo "of $p parts"; return 1; }; done; }
 ok 'each file is in one part' every_n
 ok 'a part is every N-th file' eval '[ "$(lprep -q --text books --part 2/5 | grep -o "Book .\. " | uniq | tr -d "\n")" = "Book b. Book g. Book l. " ]'
 ok 'globs and includes are dealt too' eval '[ "$(lprep -q --text "books/[a-d].txt" --part 2/2 | wc -l)" -eq 2 ] &&
