@@ -38,6 +38,8 @@ static const struct opt opts[] = {
     { 0, "group-ratio", "R", OPT_STR, &s.group_ratio, 0, 0, "the same as a share [1/4]" },
     { 0, "mask-documents", NULL, OPT_FLAG, &s.apart, 0, 0,
       "attention does not cross from one document to the next" },
+    { 0, "packing", "concat|bestfit", OPT_ENUM, &s.packing, 0, 0,
+      "rows cut from all documents joined, or of whole documents [concat]" },
     OPT_HEADING("steps"),
     { 'b', "batch", "N", OPT_I64, &s.batch, 1, 1 << 20, "sequences a step [64]" },
     { 0, "micro", "N", OPT_I64, &s.micro, 1, 1 << 20,

@@ -10,7 +10,8 @@ C_BEGIN
  * does not fill a row is left out. Sequence k of the run (step s of b sequences has k = s * b
  * .. s * b + b - 1, s from 0) is row perm_at(k mod rows, rows, seed, k / rows): every epoch
  * sees each row once, in an order of its own. Nothing is remembered, so going on from step s
- * costs nothing, and the number of devices does not enter.
+ * costs nothing, and the number of devices does not enter. Rows of a packing (pack_rows.h) come
+ * in the same order: then n_tokens is that of its rows, padding and all.
  */
 struct order {
     int64_t rows, ctx, batch;

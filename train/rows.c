@@ -78,32 +78,76 @@ static int find_starts(struct rows *r, int64_t at, struct dataset *d, int64_t fi
     return 0;
 }
 
+/* Tokens [first, first + n) of the data as rows to .. to + n - 1; the last predicts nothing. */
+static int load_tokens(struct rows *r, int64_t to, struct dataset *d, int64_t first, int64_t n,
+                       struct err *e)
+{
+    int32_t *ids = r->ids + to, *targets = r->targets + to;
+    int rc = dataset_read(d, first, n, ids, r->mask, e);
+
+    if (rc < 0)
+        return rc;
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= r->vocab)
+            return err_set(e, E_DATA,
+                           "token %" PRId64 " of the data is %" PRId32
+                           ", the model has %" PRId64 " ids",
+                           first + i, ids[i], r->vocab);
+    for (int64_t i = 0; i + 1 < n; i++)
+        targets[i] = r->mask[i + 1] ? -1 : ids[i + 1];
+    targets[n - 1] = -1;
+    return 0;
+}
+
+static int64_t count_scored(const int32_t *targets, int64_t n)
+{
+    int64_t sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += targets[i] >= 0;
+    return sum;
+}
+
 int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_t *scored,
               struct err *e)
 {
-    int32_t *ids = r->ids + at * r->ctx, *targets = r->targets + at * r->ctx;
     int64_t first = row * r->ctx, before;
-    int rc = dataset_read(d, first, r->ctx, ids, r->mask, e);
+    int rc = load_tokens(r, at * r->ctx, d, first, r->ctx, e);
 
     if (rc < 0)
         return rc;
     if (at == 0)
         r->n_starts = 0;
     before = r->n_starts;
-    for (int64_t i = 0; i < r->ctx; i++)
-        if (ids[i] < 0 || ids[i] >= r->vocab)
-            return err_set(e, E_DATA,
-                           "token %" PRId64 " of the data is %" PRId32
-                           ", the model has %" PRId64 " ids",
-                           first + i, ids[i], r->vocab);
-    for (int64_t i = 0; i + 1 < r->ctx; i++)
-        targets[i] = r->mask[i + 1] ? -1 : ids[i + 1];
-    targets[r->ctx - 1] = -1;
     if (r->apart && (rc = find_starts(r, at, d, first, e)) < 0)
         return rc;
     for (int64_t i = before; i < r->n_starts; i++)
         r->targets[r->starts[i] - 1] = -1;
-    for (int64_t i = 0; i < r->ctx; i++)
-        *scored += targets[i] >= 0;
+    *scored += count_scored(r->targets + at * r->ctx, r->ctx);
     return 0;
+}
+
+int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_rows *p,
+                     int64_t row, int64_t *scored, struct err *e)
+{
+    int64_t to = at * r->ctx, end = to + r->ctx, cursor = 0, start, n;
+    int rc;
+
+    if (at == 0)
+        r->n_starts = 0;
+    while ((rc = pack_rows_next(p, row, &cursor, &start, &n, e)) > 0) {
+        if (n < 1 || n > end - to)
+            return err_set(e, E_BUG, "row %" PRId64 " of the packing is too long", row);
+        if (r->apart && to > at * r->ctx && (rc = add_start(r, to, e)) < 0)
+            return rc;
+        if ((rc = load_tokens(r, to, d, start, n, e)) < 0)
+            return rc;
+        to += n;
+    }
+    if (rc == 0 && r->apart && to < end)
+        rc = add_start(r, to, e);
+    for (; to < end; to++)
+        r->ids[to] = 0, r->targets[to] = -1;
+    *scored += count_scored(r->targets + at * r->ctx, r->ctx);
+    return rc;
 }

@@ -3,6 +3,7 @@
 #define TRAIN_ROWS_H
 #include "base/err.h"
 #include "formats/dataset.h"
+#include "train/pack_rows.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN
@@ -31,6 +32,12 @@ void rows_close(struct rows *r);
  * 'row' of d. *scored += targets that count. E_DATA: damage, or an id not below vocab. */
 int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_t *scored,
               struct err *e);
+
+/* The same with row 'row' of a packing of d: its pieces one after the other, then padding (id
+ * 0, not scored). The last token of a piece is not scored, as it says nothing of the next one;
+ * when documents are kept apart, each piece and the padding open a document in starts. */
+int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_rows *p,
+                     int64_t row, int64_t *scored, struct err *e);
 
 C_END
 #endif

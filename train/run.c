@@ -174,6 +174,18 @@ static int open_model_files(struct run *r, struct err *e)
     return rc;
 }
 
+/* n_tokens becomes that of the rows, padding and all. */
+static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
+{
+    const struct settings *s = r->s;
+    int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
+                            s->ctx < 0 ? r->config.context : s->ctx, (uint64_t)s->seed, s->data,
+                            e);
+
+    *n_tokens = r->t.pack.rows * r->t.pack.ctx; /* at most one row is not half full */
+    return rc;
+}
+
 int run_open(struct run *r, struct settings *s, struct err *e)
 {
     char note[256];
@@ -195,6 +207,8 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     }
     if (rc == 0 && s->val)
         rc = open_validation(r, e);
+    if (rc == 0 && r->data && s->packing == PACKING_BESTFIT)
+        rc = open_packing(r, &n_tokens, e);
     if (rc == 0)
         rc = settings_resolve(s, &r->config, n_tokens, &r->options, note, sizeof note, e);
     if (rc == 0 && *note)
@@ -316,12 +330,16 @@ static void echo(const struct run *r)
 {
     const struct settings *s = r->s;
     const struct memory_plan *p = &r->budget.model;
+    double padding = 100 - 100.0 * (double)r->t.pack.tokens /
+                               fmax(1, (double)(r->t.order.rows * s->ctx));
     char mem[16], kept[96];
 
     budget_kept(p, kept, sizeof kept);
     log_info("data '%s': %s, tokens=%" PRId64 " documents=%" PRId64 " rows=%" PRId64, s->data,
              dataset_form(r->data), dataset_tokens(r->data), dataset_docs(r->data),
              r->t.order.rows);
+    if (r->t.pack.rows)
+        log_info("packing=bestfit padding=%.4f%% cut=%" PRId64, padding, r->t.pack.cut);
     log_info("model '%s': params=%" PRId64 " mode=%s trained=%" PRId64 " (%.2f%%)",
              s->model ? s->model : s->init, p->params, settings_mode(s->mode),
              p->trained_params, 100.0 * (double)p->trained_params / (double)(p->params ? p->params : 1));
@@ -464,6 +482,7 @@ char *run_summary(const struct run *r)
 void run_close(struct run *r)
 {
     rows_close(&r->t.rows);
+    pack_rows_close(&r->t.pack);
     segments_free(&r->t.seg);
     model_close(r->t.m);
     if (r->has_device)

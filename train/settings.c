@@ -242,6 +242,7 @@ json_t *settings_run(const struct settings *s, const struct llama_config *c,
     put(o, "rope_type", json_integer(c->rope.type));
     put(o, "rope_factor", json_real(c->rope.factor));
     put(o, "mask_documents", json_boolean(s->apart));
+    put(o, "packing", json_string(s->packing == PACKING_BESTFIT ? "bestfit" : "concat"));
     put(o, "batch", json_integer(s->batch));
     put(o, "micro", json_integer(s->micro)); /* sums in another order round differently */
     put(o, "lr", json_real(s->lr));

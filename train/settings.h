@@ -11,6 +11,8 @@
 #include <stdint.h>
 C_BEGIN
 
+enum packing { PACKING_CONCAT, PACKING_BESTFIT }; /* order.h, pack_rows.h */
+
 /* -1 (or NULL, or a NaN) in a field with "by": the user gave none, and settings_resolve fills
  * it in. Strings point into argv. */
 struct settings {
@@ -30,6 +32,7 @@ struct settings {
     const char *group_ratio; /* "1/4", "0.25" */
     double rope_factor;  /* 0: the reference's rule */
     bool apart;          /* attention does not cross documents */
+    int packing;         /* enum packing */
     int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */
     int64_t steps;       /* by: 1000, or epochs */
     double epochs;       /* 0: not given */
@@ -50,7 +53,8 @@ int settings_contexts(struct settings *s, struct err *e);
 /* The combination of options, before any file is opened. E_USAGE. */
 int settings_check(const struct settings *s, struct err *e);
 /* Fills in what depends on the model, c becomes the extended configuration and *o what the
- * model is opened with. rows: sequences that the data has, 0 when there is no data (--plan).
+ * model is opened with. data_tokens: of the data (of a packing, those of its rows, padding
+ * and all), 0 when there is no data (--plan).
  * E_CONFIG. note (cap bytes): a warning for people, or "". */
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e);

@@ -4,6 +4,18 @@
 #include <inttypes.h>
 #include <math.h>
 
+/* Sequence k of the run as sequence 'at' of the rows. */
+static int load_row(struct trainer *t, int64_t at, int64_t k, int64_t *scored, struct err *e)
+{
+    int64_t row = order_row(&t->order, k);
+    int rc;
+
+    if (t->pack.rows == 0)
+        return rows_load(&t->rows, at, t->data, row, scored, e);
+    rc = pack_rows_plan(&t->pack, k / t->order.rows, e);
+    return rc < 0 ? rc : rows_load_packed(&t->rows, at, t->data, &t->pack, row, scored, e);
+}
+
 /* Targets that count in the whole batch, whoever computes them: the loss is their mean. */
 static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struct err *e)
 {
@@ -11,7 +23,7 @@ static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struc
 
     *scored = 0;
     for (int64_t j = 0; rc == 0 && j < t->order.batch; j++)
-        rc = rows_load(&t->rows, 0, t->data, order_row(&t->order, first + j), scored, e);
+        rc = load_row(t, 0, first + j, scored, e);
     return rc;
 }
 
@@ -22,7 +34,7 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     int rc = 0;
 
     for (int64_t j = 0; rc == 0 && j < n; j++)
-        rc = rows_load(&t->rows, j, t->data, order_row(&t->order, first + j), &unused, e);
+        rc = load_row(t, j, first + j, &unused, e);
     if (rc == 0)
         rc = segments_build(&t->seg, (enum attention_kind)t->s->attention, n, t->order.ctx,
                             t->s->group, t->rows.starts, t->rows.n_starts, e);

@@ -16,6 +16,7 @@ struct trainer {
     struct model *m;
     struct dataset *data;
     struct order order;
+    struct pack_rows pack; /* order's rows are its, where pack.rows is not 0 */
     struct rows rows;
     struct segments seg;
 };

@@ -68,6 +68,28 @@ whole() { tune -q -o "$tmp/full" --mode full --steps 2 --schedule cosine --dtype
         ltrain -q "$tmp/d.bin" --model "$tmp/full" --batch 2 --steps 1 -o "$tmp/again"; }
 ok 'full fine-tuning writes a model that can be trained again' whole
 
+# Whole documents in a row: 300 of 1 to 40 words.
+packed() {
+    awk 'BEGIN { for (i = 0; i < 300; i++) { printf "{\"text\":\"document"
+            for (k = 0; k < i * 7 % 40; k++) printf " of word %d", (i + k) % 10
+            print "\"}" } }' > "$tmp/p.jsonl"
+    lprep -q "$tmp/p.jsonl" -t tests/data/tiny.model | lpack -q -o "$tmp/shards" || return 1
+    pack() { ltrain "$tmp/shards" --init $c --batch 4 --lr 3e-3 --packing bestfit --save-every 3 "$@"; }
+    pack -o "$tmp/pk" --epochs 1 --json > "$tmp/sum" 2> "$tmp/err" || return 1
+    grep -q 'packing=bestfit padding=[0-9.]*% cut=' "$tmp/err" &&
+        grep -q '"packing": "bestfit"' "$tmp/pk/options.json" || return 1
+    local n; n=$(num "$tmp/sum" steps) # ends in the next epoch, as batches straddle
+    pack -q -o "$tmp/pk1" --steps $((n + 5)) --mask-documents -j 1 &&
+        pack -q -o "$tmp/pk2" --steps $((n / 2)) --mask-documents &&
+        pack -q -o "$tmp/pk2" --steps $((n + 5)) --mask-documents &&
+        cmp "$tmp/pk1/model.safetensors" "$tmp/pk2/model.safetensors" &&
+        cmp <(grep -o '"loss_hex":"[^"]*"' "$tmp/pk1/metrics.jsonl") \
+            <(grep -o '"loss_hex":"[^"]*"' "$tmp/pk2/metrics.jsonl")
+}
+ok '--packing bestfit: going on into another epoch changes no bit' packed
+ok 'another packing is refused by name' is 78 "'packing' \"bestfit\", this run has \"concat\"" \
+    pack -o "$tmp/pk" --packing concat --epochs 2
+
 # Going on only with what was begun.
 ok 'another option is refused by name' is 78 "'lr' 0.001, this run has 0.002" \
     tune -o "$tmp/ad" --steps 20 --lr 2e-3

@@ -1,0 +1,280 @@
+/* train/pack_rows.c - see pack_rows.h. */
+#include "train/pack_rows.h"
+
+#include "base/perm.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EVERY = 64, LEVELS = 6 }; /* 64^6 is more than any ctx */
+
+/* ---- a set of numbers below ctx: the smallest one that is not below n ---- */
+
+static void set_add(uint64_t **bits, int64_t n)
+{
+    for (int k = 0; k < LEVELS && bits[k]; k++, n >>= 6) {
+        uint64_t was = bits[k][n >> 6];
+        bits[k][n >> 6] = was | 1ull << (n & 63);
+        if (was)
+            return;
+    }
+}
+
+static void set_remove(uint64_t **bits, int64_t n)
+{
+    for (int k = 0; k < LEVELS && bits[k]; k++, n >>= 6)
+        if (bits[k][n >> 6] &= ~(1ull << (n & 63)))
+            return;
+}
+
+/* -1 where there is none. size: numbers that the lowest level has words for. */
+static int64_t set_find(uint64_t **bits, int64_t n, int64_t size)
+{
+    uint64_t w = 0;
+    int k = 0;
+
+    for (; k < LEVELS && bits[k] && n < size; k++, n = (n >> 6) + 1, size = (size + 63) >> 6)
+        if ((w = bits[k][n >> 6] & ~0ull << (n & 63)))
+            break;
+    if (!w)
+        return -1;
+    n = (n & ~63ll) + __builtin_ctzll(w);
+    while (k-- > 0)
+        n = n * 64 + __builtin_ctzll(bits[k][n]);
+    return n;
+}
+
+/* ---- documents ---- */
+
+int pack_rows_dataset(void *from, int64_t i, int64_t *start, int64_t *n_ids, struct err *e)
+{
+    struct dataset_doc doc;
+    int rc = dataset_doc(from, i, &doc, e);
+
+    if (rc == 0)
+        *start = doc.start, *n_ids = doc.n_ids;
+    return rc;
+}
+
+/* Counts what rows there will be; begin[n] becomes the number of items of n tokens. */
+static int count(struct pack_rows *p, struct err *e)
+{
+    int64_t start, n;
+    int rc;
+
+    for (int64_t i = 0; i < p->n_docs; i++) {
+        if (i % EVERY == 0)
+            p->full_before[i / EVERY] = p->full;
+        if ((rc = p->doc(p->from, i, &start, &n, e)) < 0)
+            return rc;
+        p->tokens += n;
+        if (n >= p->ctx) {
+            p->cut += n > p->ctx;
+            p->full += n / p->ctx;
+            n %= p->ctx;
+        }
+        p->begin[n]++;
+        p->n_items += n > 0;
+    }
+    p->begin[0] = 0;
+    for (int64_t i = 1, sum = 0, k; i <= p->ctx; i++) {
+        k = p->begin[i];
+        p->begin[i] = (uint32_t)sum;
+        sum += k;
+    }
+    return 0;
+}
+
+/* Items by length, those of one length in the order of their documents. */
+static int sort(struct pack_rows *p, struct err *e)
+{
+    int64_t start, n;
+    int rc;
+
+    for (int64_t i = 0; i < p->n_docs; i++) {
+        if ((rc = p->doc(p->from, i, &start, &n, e)) < 0)
+            return rc;
+        if (n >= p->ctx)
+            n %= p->ctx;
+        if (n > 0)
+            p->sorted[p->begin[n]++] = (uint32_t)i;
+    }
+    memmove(p->begin + 1, p->begin, (size_t)p->ctx * sizeof *p->begin); /* as it was */
+    p->begin[0] = 0;
+    return 0;
+}
+
+/* Shuffles the items of one length (Fisher and Yates), by numbers of seed, epoch and place. */
+static void shuffle(struct pack_rows *p, uint32_t from, uint32_t to, uint64_t key)
+{
+    for (uint32_t i = to - 1; i > from && to > from; i--) {
+        uint64_t r = mix64(key + i) >> 32; /* below 2^32, as i is: no overflow below */
+        uint32_t j = from + (uint32_t)(r * (i - from + 1ull) >> 32), t = p->sorted[i];
+        p->sorted[i] = p->sorted[j];
+        p->sorted[j] = t;
+    }
+}
+
+/* Puts item k, of n tokens, into the row with the least room for it. */
+static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
+{
+    int64_t left = set_find(p->bits, n, p->ctx), row;
+
+    if (left < 0) {
+        row = (*rows)++;
+        p->head[row] = 0;
+        left = p->ctx;
+    } else {
+        row = (int64_t)p->room[left] - 1;
+        if ((p->room[left] = p->spare[row]) == 0)
+            set_remove(p->bits, left);
+    }
+    p->next[k] = p->head[row];
+    p->head[row] = k + 1;
+    if ((left -= n) == 0)
+        return;
+    p->spare[row] = p->room[left];
+    p->room[left] = (uint32_t)row + 1;
+    set_add(p->bits, left);
+}
+
+static int plan(struct pack_rows *p, int64_t epoch, struct err *e)
+{
+    uint64_t key = mix64(mix64(p->seed) + (uint64_t)epoch);
+    int64_t rows = 0, words = p->ctx;
+    int rc = sort(p, e);
+
+    if (rc < 0)
+        return rc;
+    memset(p->room, 0, (size_t)p->ctx * sizeof *p->room);
+    for (int k = 0; p->bits[k]; k++) {
+        words = (words + 63) / 64;
+        memset(p->bits[k], 0, (size_t)words * sizeof **p->bits);
+    }
+    for (int64_t n = p->ctx - 1; n > 0; n--) {
+        shuffle(p, p->begin[n], p->begin[n + 1], key);
+        for (uint32_t k = p->begin[n]; k < p->begin[n + 1]; k++)
+            place(p, k, n, &rows);
+    }
+    p->rows = p->full + rows;
+    p->epoch = epoch;
+    return 0;
+}
+
+/* ---- the plan ---- */
+
+static int out_of_memory(struct err *e)
+{
+    return err_set(e, E_SYS, "out of memory for the packing");
+}
+
+static int take(struct pack_rows *p, struct err *e)
+{
+    const size_t n = (size_t)p->n_items + 1, ctx = (size_t)p->ctx; /* below 2^32 each */
+
+    p->sorted = malloc(n * sizeof *p->sorted);
+    p->next = malloc(n * sizeof *p->next);
+    p->head = malloc(n * sizeof *p->head); /* as many rows at most; untouched pages are free */
+    p->spare = malloc(n * sizeof *p->spare);
+    p->room = malloc(ctx * sizeof *p->room);
+    for (size_t k = 0, words = ctx; k == 0 || words > 1; k++) {
+        words = (words + 63) / 64;
+        if (!(p->bits[k] = malloc(words * sizeof **p->bits)))
+            return out_of_memory(e);
+    }
+    return p->sorted && p->next && p->head && p->spare && p->room ? 0 : out_of_memory(e);
+}
+
+int pack_rows_open(struct pack_rows *p, int64_t n_docs, pack_doc_fn *doc, void *from,
+                   int64_t ctx, uint64_t seed, const char *name, struct err *e)
+{
+    int rc;
+
+    *p = (struct pack_rows){ .ctx = ctx, .seed = seed, .n_docs = n_docs, .doc = doc,
+                             .from = from };
+    if (ctx < 2 || ctx > 1 << 30)
+        return err_set(e, E_CONFIG, "a context of %" PRId64 " tokens cannot be packed", ctx);
+    if (n_docs >= UINT32_MAX) {
+        err_set(e, E_CONFIG, "'%s' has %" PRId64 " documents, more than can be packed", name,
+                n_docs);
+        return err_hint(e, "train with --packing concat");
+    }
+    p->begin = calloc((size_t)ctx + 1, sizeof *p->begin);
+    p->full_before = malloc(((size_t)n_docs / EVERY + 1) * sizeof *p->full_before);
+    if (!p->begin || !p->full_before)
+        return out_of_memory(e);
+    if ((rc = count(p, e)) < 0)
+        return rc;
+    if (p->tokens == 0)
+        return err_set(e, E_CONFIG, "'%s' has no tokens", name);
+    rc = take(p, e);
+    return rc < 0 ? rc : plan(p, 0, e);
+}
+
+void pack_rows_close(struct pack_rows *p)
+{
+    for (int k = 0; k < LEVELS; k++)
+        free(p->bits[k]);
+    free(p->full_before);
+    free(p->begin);
+    free(p->sorted);
+    free(p->next);
+    free(p->head);
+    free(p->spare);
+    free(p->room);
+    memset(p, 0, sizeof *p);
+}
+
+int pack_rows_plan(struct pack_rows *p, int64_t epoch, struct err *e)
+{
+    return epoch == p->epoch ? 0 : plan(p, epoch, e);
+}
+
+/* The piece of ctx tokens that is full row 'row'. */
+static int full_row(struct pack_rows *p, int64_t row, int64_t *start, struct err *e)
+{
+    int64_t lo = 0, hi = (p->n_docs + EVERY - 1) / EVERY, n;
+    int rc;
+
+    while (hi - lo > 1) {
+        int64_t mid = lo + (hi - lo) / 2;
+        if (p->full_before[mid] <= row)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    row -= p->full_before[lo];
+    for (int64_t i = lo * EVERY;; i++, row -= n / p->ctx) {
+        if ((rc = p->doc(p->from, i, start, &n, e)) < 0)
+            return rc;
+        if (row < n / p->ctx)
+            break;
+    }
+    *start += row * p->ctx;
+    return 1;
+}
+
+int pack_rows_next(struct pack_rows *p, int64_t row, int64_t *at, int64_t *start,
+                   int64_t *n_ids, struct err *e)
+{
+    int64_t whole;
+    uint32_t k;
+    int rc;
+
+    if (*at < 0)
+        return 0;
+    if (row < p->full) {
+        *at = -1;
+        *n_ids = p->ctx;
+        return full_row(p, row, start, e);
+    }
+    k = (*at ? (uint32_t)*at : p->head[row - p->full]) - 1;
+    if ((rc = p->doc(p->from, p->sorted[k], start, n_ids, e)) < 0)
+        return rc;
+    whole = *n_ids / p->ctx * p->ctx;
+    *start += whole;
+    *n_ids -= whole;
+    *at = p->next[k] ? (int64_t)p->next[k] : -1;
+    return 1;
+}
