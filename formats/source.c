@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "formats/source_list.h"
+#include "formats/zipcheck.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -198,6 +199,9 @@ static int open_archive(struct source *s, struct err *e)
         archive_read_support_format_empty(a) != ARCHIVE_OK ||
         archive_read_support_format_raw(a) != ARCHIVE_OK)
         return err_set(e, E_SYS, "this libarchive was built without gzip, zstd or xz");
+    if (s->regular && memcmp(s->peek, "PK\3\4", 4) == 0 &&
+        (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
+        return rc;
     if (s->regular && lseek(s->fd, 0, SEEK_SET) == 0)
         rc = archive_read_open_fd(a, s->fd, BLOCK_BYTES);
     else

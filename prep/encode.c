@@ -1,5 +1,7 @@
-/* prep/encode.c - see prep_encode in prep.h. */
+/* prep/encode.c - see prep_encode and prep_info in prep.h. */
 #include "prep/prep.h"
+
+#include "formats/document.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -83,4 +85,25 @@ int prep_encode(const struct tokenizer *t, const struct doc *d, const struct pre
         free(ids);
     }
     return rc < 0 ? err_within(e, "'%s'", d->name) : 0;
+}
+
+int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token_info *info,
+              struct err *e)
+{
+    const char *path = tokenizer_path(t), *slash = strrchr(path, '/');
+
+    *info = (struct token_info){ .vocab = (uint32_t)tokenizer_vocab(t), .bos = tokenizer_bos(t),
+                                 .eos = tokenizer_eos(t), .adds_bos = o->add_bos,
+                                 .adds_eos = !o->no_eos };
+    info->width = token_width(info->vocab);
+    memcpy(info->fingerprint, tokenizer_fingerprint(t), FINGERPRINT_HEX + 1);
+    label_clean(info->tokenizer, sizeof info->tokenizer - 1,
+                strlen(path) < sizeof info->tokenizer || !slash ? path : slash + 1);
+    if (info->eos < 0 && !o->no_eos) {
+        err_set(e, E_CONFIG, "the tokenizer '%s' has no EOS token", path);
+        return err_hint(e, "--no-eos leaves it out; documents will then run into each other");
+    }
+    return info->bos < 0 && o->add_bos
+               ? err_set(e, E_CONFIG, "--add-bos: the tokenizer '%s' has no BOS token", path)
+               : 0;
 }

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 struct args {
-    const char *tokenizer, *stats, *part;
+    const char *tokenizer, *stats, *part, *skipped;
     bool quiet, verbose;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
@@ -62,9 +62,11 @@ static void tick(void *ctx, const struct prep_counts *c)
                  fmt_bytes((double)c->all.bytes / (s > 0.001 ? s : 0.001), rate, sizeof rate));
 }
 
+/* ctx: the file of what was skipped, or NULL; a line each, without the remedy. */
 static void note(void *ctx, bool warning, const char *text)
 {
-    (void)ctx;
+    if (warning && ctx)
+        fprintf(ctx, "%.*s\n", (int)strcspn(text, "\n"), text);
     if (warning)
         log_warn("left out: %s", text);
     else
@@ -223,6 +225,22 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
     return 0;
 }
 
+static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e)
+{
+    if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, "we")))
+        return err_sys(e, E_CREATE, "cannot create '%s'", a->skipped);
+    return 0;
+}
+
+static int close_skipped(const struct args *a, const struct prep_opts *o, int rc, struct err *e)
+{
+    bool bad = o->feed.note_ctx && ferror((FILE *)o->feed.note_ctx);
+
+    if (o->feed.note_ctx && (fclose(o->feed.note_ctx) != 0 || bad) && rc == 0)
+        return err_sys(e, E_IO, "cannot write '%s'", a->skipped);
+    return rc;
+}
+
 static int run(struct args *a, const char *const *operands, int n, struct err *e)
 {
     static const enum record_mode mode[] = { RECORDS_AUTO, RECORDS_TEXT, RECORDS_JSON,
@@ -258,7 +276,7 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     }
     if (n == 0)
         log_debug("reading standard input");
-    if ((rc = open_sets(a, o, &near, &contam, e)) == 0)
+    if ((rc = open_skipped(a, o, e)) == 0 && (rc = open_sets(a, o, &near, &contam, e)) == 0)
         rc = prep_run(operands, n, o, t, STDOUT_FILENO, "standard output", &c, e);
     if (rc == 0)
         sum_up(&c, &progress);
@@ -267,6 +285,7 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
                  dedup_error(o->seen));
     if (rc < 0)
         log_progress_end();
+    rc = close_skipped(a, o, rc, e);
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
     prep_counts_free(&c);
@@ -339,6 +358,8 @@ int main(int argc, char **argv)
           "longest text file or row [1g]" },
         { 0, "on-error", "stop|skip", OPT_ENUM, &a.on_error, 0, 0,
           "at a bad document or file [stop]" },
+        { 0, "skipped", "FILE", OPT_STR, &a.skipped, 0, 0,
+          "write there, a line each, what was skipped" },
         { 0, "utf8", "strict|replace", OPT_ENUM, &a.utf8, 0, 0,
           "invalid UTF-8 is bad, or becomes U+FFFD [strict]" },
         OPT_HEADING("copies"),

@@ -430,34 +430,13 @@ static int run_line(struct line *l, int threads, struct output *out, struct prep
     return rc;
 }
 
-static int token_info_of(const struct tokenizer *t, const struct prep_opts *o,
-                         struct token_info *info, struct err *e)
-{
-    const char *path = tokenizer_path(t), *slash = strrchr(path, '/');
-
-    *info = (struct token_info){ .vocab = (uint32_t)tokenizer_vocab(t), .bos = tokenizer_bos(t),
-                                 .eos = tokenizer_eos(t), .adds_bos = o->add_bos,
-                                 .adds_eos = !o->no_eos };
-    info->width = token_width(info->vocab);
-    memcpy(info->fingerprint, tokenizer_fingerprint(t), FINGERPRINT_HEX + 1);
-    label_clean(info->tokenizer, sizeof info->tokenizer - 1,
-                strlen(path) < sizeof info->tokenizer || !slash ? path : slash + 1);
-    if (info->eos < 0 && !o->no_eos) {
-        err_set(e, E_CONFIG, "the tokenizer '%s' has no EOS token", path);
-        return err_hint(e, "--no-eos leaves it out; documents will then run into each other");
-    }
-    return info->bos < 0 && o->add_bos
-               ? err_set(e, E_CONFIG, "--add-bos: the tokenizer '%s' has no BOS token", path)
-               : 0;
-}
-
 static int open_output(struct output *out, struct line *l, struct err *e)
 {
     int rc;
 
     if (l->o->text)
         return 0;
-    if ((rc = token_info_of(l->t, l->o, &l->info, e)) < 0)
+    if ((rc = prep_info(l->t, l->o, &l->info, e)) < 0)
         return rc;
     return stream_create(&out->stream, out->fd, out->name, &l->info, e);
 }

@@ -48,6 +48,10 @@ struct prep_opts {
 int prep_encode(const struct tokenizer *t, const struct doc *d, const struct prep_opts *o,
                 struct token_doc *out, int64_t *masked, struct err *e);
 
+/* What all documents have in common. E_CONFIG for a BOS or EOS that the tokenizer has not. */
+int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token_info *info,
+              struct err *e);
+
 /*
  * Reads and unpacks in one thread, parses and encodes in o->threads others, writes in the
  * caller's, in input order: the output is the same for any number of threads. At most 16 MiB of

@@ -128,6 +128,43 @@ goes_on() {
         -E 's/,"meta":.*//') in.texts
 }
 ok '--on-error skip goes on with the next file' goes_on
+skipped_file() {
+    printf '{"text":"a"}\n{"body":"b"}\n{"text":"c\n' > half.jsonl
+    lprep -q --text --on-error skip --skipped left.txt half.jsonl cut.tar.gz in > out 2> err || return 1
+    cat left.txt
+    [ "$(wc -l < left.txt)" -eq 3 ] && grep -q "^'half.jsonl' line 2: no key" left.txt &&
+        grep -q "^'half.jsonl' line 3: bad JSON" left.txt && grep -q 'cut.tar.gz' left.txt &&
+        lprep -q --text --on-error skip --skipped left.txt in > out && [ ! -s left.txt ]
+}
+ok '--skipped: what was left out, a line each' skipped_file
+ok '--skipped to a place that is none: 73' fails 73 'no/where' --text --skipped no/where in
+bounded() { # LIMIT_KB COMMAND...: within two seconds, and this memory where it is looked at
+    local limit=$1
+    shift
+    local t0=$EPOCHREALTIME
+    if [ -n "$SAN" ]; then "$@"; else (ulimit -v "$limit" && "$@"); fi || return 1
+    [ $((${EPOCHREALTIME/./} - ${t0/./})) -lt ${SLOW_US:-4000000} ]
+}
+printf '\x28\xB5\x2F\xFD\0\xA8\1\0\0' > window31.zst
+ok 'a zstd window of 2^31: 65, at once' bounded 600000 fails 65 'larger than 128 MiB' --text window31.zst
+head -c 300M /dev/zero | tr '\0' 'a' | zstd -q -3 > bomb.txt.zst
+ok 'a zstd bomb: 65, within time and memory' bounded 700000 fails 65 'more than 33554432 bytes' \
+    --text --max-record 32m bomb.txt.zst
+{ printf '{"text":"a","x":'; head -c 1000000 /dev/zero | tr '\0' '['; echo; } > deep.jsonl
+{ head -c 1000000 /dev/zero | tr '\0' '['; } > deep.json
+ok 'JSON a million deep, in a row: 65' bounded 600000 fails 65 'deeper than 128' --text deep.jsonl
+ok 'JSON a million deep, an array of arrays: 65' bounded 600000 fails 65 'not an object' --text deep.json
+overlap() { # two members of the directory point to one place
+    printf 'one text for all' > o1.txt && printf 'one text for all' > o2.txt &&
+        zip -q -0 -X over.zip o1.txt o2.txt && lprep -q --text over.zip | wc -l | grep -qx 2 || return 1
+    local dir
+    dir=$(grep -obUaP 'PK\x01\x02' over.zip | tail -n 1 | cut -d: -f1)
+    printf '\0\0\0\0' | dd of=over.zip bs=1 seek=$((dir + 42)) conv=notrunc status=none
+    bounded 600000 fails 65 'members overlap at byte 0' --text over.zip &&
+        lprep -q --text --on-error skip over.zip in 2> err | wc -l | grep -qx 2
+}
+if command -v zip > /dev/null; then ok 'a zip whose members overlap: 65, none is read' overlap
+else skip 'not here' 'no zip'; fi
 printf 'caf\351 latin' > latin.txt
 ok 'invalid UTF-8: 65, offset and remedy' fails 65 "byte 0xE9) at byte 3" --text latin.txt
 mended() { [ "$(texts --utf8 replace latin.txt)" = $'{"text":"caf\xEF\xBF\xBD latin"' ]; }
