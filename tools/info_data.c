@@ -87,20 +87,10 @@ static int open_splits(const char *folder, const struct manifest *m, struct err 
     return rc;
 }
 
-/* The folder that path is, or that holds it as dir/manifest.json; malloc'ed. */
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    if (path_is_dir(path))
-        return strdup(path);
-    return slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
-}
-
 static int shards_info(const char *path, const struct info_options *o, json_t *out,
                        struct err *e)
 {
-    char *folder = folder_of(path);
+    char *folder = info_folder(path);
     int64_t docs = 0, tokens = 0, bytes = 0;
     json_t *splits = json_array(), *command = json_array();
     struct manifest *m = NULL;
