@@ -292,8 +292,10 @@ static int try_kernel(struct device *d, const struct cudaDeviceProp *p, struct e
 {
     struct cuda *c = cuda_of(d);
     void *x = cuda_scratch(c, SCRATCH_PARTIAL, 1 << 16);
-    int rc = x ? cuda_cast(d, 1, x, DT_F32, (char *)x + 256, DT_BF16) : E_DEVICE;
+    int rc = x ? cuda_check(c, cudaMemsetAsync(x, 0, 4, c->stream), "clearing memory") : E_DEVICE;
 
+    if (rc == 0)
+        rc = cuda_cast(d, 1, x, DT_F32, (char *)x + 256, DT_BF16);
     if (rc == 0)
         rc = cuda_sync(d, e);
     if (rc == 0)
