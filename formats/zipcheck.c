@@ -105,7 +105,8 @@ static int check(const unsigned char *p, size_t n, struct extent dir, uint64_t s
     if (!v)
         return err_set(e, E_SYS, "out of memory for a directory of %zu bytes", n);
     while (n >= 46 && memcmp(p, "PK\1\2", 4) == 0) {
-        uint64_t packed = get_le(p + 20, 4), unpacked = get_le(p + 24, 4), at = get_le(p + 42, 4);
+        uint64_t packed = get_le(p + 20, 4), unpacked = get_le(p + 24, 4),
+                 at = get_le(p + 42, 4);
         size_t label = (size_t)get_le(p + 28, 2), extra = (size_t)get_le(p + 30, 2),
                all = 46 + label + extra + (size_t)get_le(p + 32, 2);
         if (all > n)
@@ -125,8 +126,8 @@ static int check(const unsigned char *p, size_t n, struct extent dir, uint64_t s
     qsort(v, members, sizeof *v, by_place);
     for (size_t i = 1; i < members && rc == 0; i++)
         if (v[i].from < v[i - 1].to) {
-            err_set(e, E_DATA, "'%s': members overlap at byte %llu: it is a zip bomb, or damaged",
-                    name, (unsigned long long)v[i].from);
+            err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or bad", name,
+                    (unsigned long long)v[i].from);
             rc = err_hint(e, "nothing honest packs so: leave it out, or --on-error skip");
         }
     free(v);

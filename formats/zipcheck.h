@@ -7,8 +7,8 @@ C_BEGIN
 
 /* In a zip bomb members share their bytes: the directory names one place again and again, so
  * that a small file unpacks to any size. E_DATA for members that overlap each other or the
- * directory, or a directory of over 64 MiB; 0 otherwise, also where there is no directory, which
- * the reader will say. E_IO, E_SYS. Reads by offset: fd stays where it is. */
+ * directory, or a directory of over 64 MiB; 0 otherwise, also where there is no directory,
+ * which the reader will say. E_IO, E_SYS. Reads by offset: fd stays where it is. */
 int zip_check(int fd, int64_t bytes, const char *name, struct err *e);
 
 C_END
