@@ -1,10 +1,10 @@
 #!/bin/bash
 # lprep | lpack killed by SIGKILL at random moments, either side or both: started again with the
 # same command, the shards and the manifest are those of an undisturbed run, byte for byte.
-# KILLS=10: how many; KILL_SEED: of their moments.
+# KILLS=6: how many; KILL_SEED: of their moments.
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
-KILLS=${KILLS:-10}
+KILLS=${KILLS:-6}
 RANDOM=${KILL_SEED:=$$}
 tok=$PWD/tests/data/tiny.model
 mkdir "$tmp/in"
