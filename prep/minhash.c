@@ -54,7 +54,12 @@ __attribute__((target("avx2"))) static void update_avx2(const struct minhash *m,
     update(m, x, n, s);
 }
 
-__attribute__((target("avx512f,prefer-vector-width=512"))) static void
+#ifdef __clang__ /* has no such word, and needs none */
+#define WIDE "avx512f"
+#else
+#define WIDE "avx512f,prefer-vector-width=512"
+#endif
+__attribute__((target(WIDE))) static void
 update_avx512(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *s)
 {
     update(m, x, n, s);

@@ -11,17 +11,17 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 PATH=$root/build/bin:$PATH
 out=$1
 shift
-mkdir -p "$out/work"
+mkdir -p "$out/parts"
 
-lprep -q --text "$@" --utf8 replace --max-docs 25 | head -c 6000000 > "$out/work/books.txt"
-MIN=6000 "$root/tools/collect_text.sh" "$out/work/text" 8000000
-{ cat "$out/work/books.txt"; cat "$out"/work/text/*.txt | head -c 5000000; } > "$out/work/mixed.txt"
-spm_train --input="$out/work/mixed.txt" --model_prefix="$out/work/tokenizer" --vocab_size=2048 \
+lprep -q --text "$@" --utf8 replace --max-docs 25 | head -c 6000000 > "$out/parts/books.txt"
+MIN=6000 "$root/tools/collect_text.sh" "$out/parts/text" 8000000
+{ cat "$out/parts/books.txt"; cat "$out"/parts/text/*.txt | head -c 5000000; } > "$out/parts/mixed.txt"
+spm_train --input="$out/parts/mixed.txt" --model_prefix="$out/parts/tokenizer" --vocab_size=2048 \
     --model_type=bpe --byte_fallback=true --character_coverage=0.9995 \
     --normalization_rule_name=identity --remove_extra_whitespaces=false \
     --allow_whitespace_only_pieces=true --split_digits=true --max_sentence_length=100000
 
-cat > "$out/work/config.json" <<END
+cat > "$out/parts/config.json" <<END
 { "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 2048,
   "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
   "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
@@ -29,8 +29,8 @@ cat > "$out/work/config.json" <<END
   "hidden_act": "silu", "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
   "initializer_range": 0.02, "torch_dtype": "float32" }
 END
-lprep "$@" -t "$out/work/tokenizer.model" --utf8 replace | lpack -o "$out/work/shards"
-ltrain "$out/work/shards" --init "$out/work/config.json" -o "$out/run" --ctx 256 --batch 64 \
+lprep "$@" -t "$out/parts/tokenizer.model" --utf8 replace | lpack -o "$out/parts/shards"
+ltrain "$out/parts/shards" --init "$out/parts/config.json" -o "$out/run" --ctx 256 --batch 64 \
     --steps 1129 --attention dense --lr 3e-3 --warmup 50 --schedule cosine --min-lr 1e-4 \
     --decay 0.1 --save-every 200 --dtype bfloat16
 mkdir -p "$out/base"
