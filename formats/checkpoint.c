@@ -1,5 +1,6 @@
 /* formats/checkpoint.c - see checkpoint.h. */
 #include "formats/checkpoint.h"
+#include "formats/hash.h"
 
 #include "base/file.h"
 
@@ -13,17 +14,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 void checkpoint_free(struct checkpoint *c)
 {
     free(c->run);
     memset(c, 0, sizeof *c);
-}
-
-static void hex_of(XXH128_hash_t h, char hex[33])
-{
-    snprintf(hex, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64, (uint64_t)h.low64);
 }
 
 static char *step_path(const char *root, int64_t step, const char *suffix)
@@ -151,7 +146,7 @@ static int hash_fd(int fd, const char *path, XXH3_state_t *h, struct checkpoint_
     }
     free(buf);
     sum = XXH3_128bits_digest(h);
-    hex_of(sum, f->xxh3);
+    hash_hex(sum, f->xxh3);
     return 0;
 }
 

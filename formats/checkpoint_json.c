@@ -1,23 +1,16 @@
 /* formats/checkpoint_json.c - the manifest of a checkpoint, written and read: checkpoint.h. */
 #include "formats/checkpoint.h"
+#include "formats/hash.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define FORMAT "longlora-checkpoint"
 #define VERSION 1
 #define SELF "  \"manifest_xxh3_128\": \"" /* the last field; its hash covers all before it */
-
-static void hash_hex(const void *p, size_t nbytes, char hex[33])
-{
-    XXH128_hash_t h = XXH3_128bits(p, nbytes);
-
-    snprintf(hex, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64, (uint64_t)h.low64);
-}
 
 int checkpoint_format(const struct checkpoint *c, struct buf *out, struct err *e)
 {
@@ -44,7 +37,7 @@ int checkpoint_format(const struct checkpoint *c, struct buf *out, struct err *e
     if (rc == 0)
         rc = buf_printf(out, e, "\n  ],\n");
     if (rc == 0) {
-        hash_hex(out->p, out->len, hex);
+        hash_hex(XXH3_128bits(out->p, out->len), hex);
         rc = buf_printf(out, e, SELF "%s\"\n}\n", hex);
     }
     free(device);
@@ -152,7 +145,7 @@ static int check_self(const char *json, size_t nbytes, const char *name, struct 
     if (nbytes < tail || memcmp(json + nbytes - tail, SELF, sizeof SELF - 1) != 0 ||
         memcmp(json + nbytes - 4, "\"\n}\n", 4) != 0)
         return err_set(e, E_DATA, "'%s' was cut short or is not a checkpoint's manifest", name);
-    hash_hex(json, nbytes - tail, hex);
+    hash_hex(XXH3_128bits(json, nbytes - tail), hex);
     if (memcmp(json + nbytes - 36, hex, 32) != 0)
         return err_set(e, E_DATA, "'%s' was changed: its own hash does not agree", name);
     return 0;

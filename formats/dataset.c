@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "formats/document.h"
+#include "formats/hash.h"
 #include "formats/manifest.h"
 #include "formats/shard.h"
 
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* One mapped file; raw ids are a shard without tables. */
 struct part {
@@ -363,7 +363,6 @@ int dataset_verify(struct dataset *d, struct err *e)
 {
     for (int64_t i = 0; i < d->n_parts; i++) {
         struct part *p = &d->parts[i];
-        XXH128_hash_t h;
         char hex[33];
         if (d->raw)
             continue;
@@ -371,9 +370,7 @@ int dataset_verify(struct dataset *d, struct err *e)
             return err_within(e, "'%s'", p->path);
         if (!p->hash[0])
             continue;
-        h = XXH3_128bits(p->map, p->nbytes);
-        snprintf(hex, sizeof hex, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64,
-                 (uint64_t)h.low64);
+        hash_hex(XXH3_128bits(p->map, p->nbytes), hex);
         if (strcmp(hex, p->hash) != 0)
             return err_set(e, E_DATA, "'%s' has the hash %s, the manifest says %s", p->path, hex,
                            p->hash);

@@ -2,13 +2,13 @@
 #include "formats/manifest.h"
 #include "base/file.h"
 #include "formats/document.h"
+#include "formats/hash.h"
 #include "formats/json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -65,7 +65,7 @@ int manifest_verify_shard(const char *path, const struct manifest_shard *h, stru
     struct shard s;
     const void *map;
     size_t n;
-    char hex[40];
+    char hex[33];
     int rc = file_map(path, &map, &n, e);
 
     if (rc < 0)
@@ -74,9 +74,7 @@ int manifest_verify_shard(const char *path, const struct manifest_shard *h, stru
     if (rc == 0)
         rc = shard_verify(&s, e);
     if (rc == 0 && h) {
-        XXH128_hash_t x = XXH3_128bits(map, n);
-        snprintf(hex, sizeof hex, "%016" PRIx64 "%016" PRIx64, (uint64_t)x.high64,
-                 (uint64_t)x.low64);
+        hash_hex(XXH3_128bits(map, n), hex);
         if (strcmp(hex, h->hash) != 0 || s.n_docs != h->docs || s.n_tokens != h->tokens ||
             n != (uint64_t)h->bytes || s.footer_hash != h->footer_hash)
             rc = err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be "

@@ -2,13 +2,13 @@
 #include "base/file.h"
 #include "base/spool.h"
 #include "formats/document.h"
+#include "formats/hash.h"
 #include "formats/shard.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 struct shard_writer {
     int fd;
@@ -283,7 +283,6 @@ static int put_footer(struct shard_writer *w, const uint32_t crc[4], struct err 
 int shard_finish(struct shard_writer *w, struct shard_sums *sums, struct err *e)
 {
     uint32_t crc[4];
-    XXH128_hash_t h;
     int rc;
 
     if ((rc = flush_block(w, e)) == 0 && (rc = put_zeros(w, SHARD_HEADER_BYTES, e)) == 0 &&
@@ -293,9 +292,7 @@ int shard_finish(struct shard_writer *w, struct shard_sums *sums, struct err *e)
         (rc = put_spool(w, w->names, &crc[3], e)) == 0 && (rc = put_zeros(w, 8, e)) == 0 &&
         (rc = put(w, w->crcs.p, w->crcs.len, e)) == 0 && (rc = put_zeros(w, 8, e)) == 0)
         rc = put_footer(w, crc, e);
-    h = XXH3_128bits_digest(w->file_hash);
-    snprintf(w->sums.hash, sizeof w->sums.hash, "%016" PRIx64 "%016" PRIx64,
-             (uint64_t)h.high64, (uint64_t)h.low64);
+    hash_hex(XXH3_128bits_digest(w->file_hash), w->sums.hash);
     if (rc == 0 && sums)
         *sums = w->sums;
     shard_abandon(w);

@@ -1,4 +1,5 @@
 /* formats/tokenizer.c - see tokenizer.h: the door to the two engines. */
+#include "formats/hash.h"
 #include "formats/tokenizer.h"
 
 #include "base/file.h"
@@ -9,7 +10,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 struct tokenizer {
     struct spm *own;
@@ -45,19 +45,6 @@ static int thread_cache(struct spm_cache **c, struct err *e)
     return 0;
 }
 
-static void fingerprint(char hex[FINGERPRINT_HEX + 1], const void *bytes, size_t n)
-{
-    static const char digits[] = "0123456789abcdef";
-    XXH128_canonical_t c;
-
-    XXH128_canonicalFromHash(&c, XXH3_128bits(bytes, n));
-    for (size_t i = 0; i < sizeof c.digest; i++) {
-        hex[2 * i] = digits[c.digest[i] >> 4];
-        hex[2 * i + 1] = digits[c.digest[i] & 15];
-    }
-    hex[FINGERPRINT_HEX] = '\0';
-}
-
 int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const char *name,
                     struct err *e)
 {
@@ -78,7 +65,7 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const c
     }
     memcpy(t->bytes, bytes, n);
     t->n_bytes = n;
-    fingerprint(t->fingerprint, bytes, n);
+    hash_hex(XXH3_128bits(bytes, n), t->fingerprint);
     *out = t;
     return 0;
 }
