@@ -23,9 +23,7 @@
 
 #include <cmocka.h>
 
-enum { CTX = 32, N_TOKENS = 32 * 40 + 7, VOCAB = 512 };
-static char dir[] = "/tmp/train.XXXXXX";
-static char raw[64];
+#include "tests/traintest.h"
 
 /* ---- order and schedule ---- */
 
@@ -390,26 +388,6 @@ static void test_masks_and_documents_kept_apart(void **state)
     rows_close(&r);
     dataset_close(d);
     free(path);
-}
-
-static int setup(void **state)
-{
-    unsigned char bytes[2 * N_TOKENS];
-    struct err e = { 0 };
-
-    (void)state;
-    if (!mkdtemp(dir))
-        return -1;
-    snprintf(raw, sizeof raw, "%s/d.bin", dir);
-    for (int i = 0; i < N_TOKENS; i++) /* a text that can be learned: each id tells the next */
-        put_le(bytes + 2 * i, (uint64_t)(3 + (i * 7 + (int)(mix64((uint64_t)i) % 3)) % 500), 2);
-    return file_replace(raw, bytes, sizeof bytes, &e);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return dir_remove(dir, NULL);
 }
 
 int main(void)

@@ -17,9 +17,7 @@
 
 #include <cmocka.h>
 
-enum { CTX = 32, N_TOKENS = 32 * 40 + 7, VOCAB = 512 };
-static char dir[] = "/tmp/update.XXXXXX";
-static char raw[64];
+#include "tests/traintest.h"
 
 static struct llama_config tiny(void)
 {
@@ -375,26 +373,6 @@ static void test_decay_spares_norms(void **state)
     assert_int_equal(norms, 5);
     free(w);
     close_bench(&b);
-}
-
-static int setup(void **state)
-{
-    unsigned char bytes[2 * N_TOKENS];
-    struct err e = { 0 };
-
-    (void)state;
-    if (!mkdtemp(dir))
-        return -1;
-    snprintf(raw, sizeof raw, "%s/d.bin", dir);
-    for (int i = 0; i < N_TOKENS; i++) /* a text that can be learned: each id tells the next */
-        put_le(bytes + 2 * i, (uint64_t)(3 + (i * 7 + (int)(mix64((uint64_t)i) % 3)) % 500), 2);
-    return file_replace(raw, bytes, sizeof bytes, &e);
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return dir_remove(dir, NULL);
 }
 
 int main(void)
