@@ -20,9 +20,9 @@ static void savings(const struct model *m, double spared[KEEP_LEVELS])
 
 static void all_at(struct model *m, enum keep k, int64_t n)
 {
-    memset(m->plan.keep, 0, sizeof m->plan.keep);
-    m->plan.keep[k] += n;
-    m->plan.keep[KEEP_INPUT] += m->c.layers - n;
+    memset(&m->plan.placing, 0, sizeof m->plan.placing);
+    m->plan.placing.n[k][0] += n;
+    m->plan.placing.n[KEEP_INPUT][0] += m->c.layers - n;
 }
 
 /* Bytes of the model with nothing kept, and what a layer of each level adds: all are alike. */
@@ -49,7 +49,7 @@ static bool best_raise(const struct model *m, const double spared[KEEP_LEVELS],
     double best = 0;
 
     for (int a = KEEP_INPUT; a < KEEP_LEVELS; a++)
-        for (int b = a + 1; b < KEEP_LEVELS && m->plan.keep[a]; b++) {
+        for (int b = a + 1; b < KEEP_LEVELS && m->plan.placing.n[a][0]; b++) {
             size_t more = each[b] > each[a] ? each[b] - each[a] : 1;
             double worth = (spared[b] - spared[a]) / (double)more;
 
@@ -72,9 +72,9 @@ static void spend(struct model *m, const size_t each[KEEP_LEVELS], size_t left)
         size_t more = each[to] > each[from] ? each[to] - each[from] : 1;
         int64_t n = (int64_t)(left / more);
 
-        n = n < m->plan.keep[from] ? n : m->plan.keep[from];
-        m->plan.keep[from] -= n;
-        m->plan.keep[to] += n;
+        n = n < m->plan.placing.n[from][0] ? n : m->plan.placing.n[from][0];
+        m->plan.placing.n[from][0] -= n;
+        m->plan.placing.n[to][0] += n;
         left -= (size_t)n * more;
     }
 }
@@ -85,7 +85,7 @@ int model_choose_kept(struct model *m, struct err *e)
     int64_t asked = m->o.keep_layers < m->c.layers ? m->o.keep_layers : m->c.layers;
     int rc;
 
-    memset(m->plan.keep, 0, sizeof m->plan.keep);
+    memset(&m->plan.placing, 0, sizeof m->plan.placing);
     if (m->o.mode == TRAIN_NONE)
         return model_layout(m, e);
     if (asked >= 0) {

@@ -141,7 +141,7 @@ static enum keep level_of(const struct model *m, int64_t layer)
     int64_t from = m->c.layers;
 
     for (int k = KEEP_ALL; k > KEEP_INPUT; k--)
-        if (layer >= (from -= m->plan.keep[k]))
+        if (layer >= (from -= placing_kept(&m->plan.placing, (enum keep)k)))
             return (enum keep)k;
     return KEEP_INPUT;
 }

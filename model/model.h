@@ -31,6 +31,10 @@ struct model_options {
                                    costs; 0: ctx. Changes no result */
     int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free,
                                    of a device's own memory 15/16 */
+    int64_t host_bytes;         /* the same of the host's memory, for what a device with memory
+                                   of its own puts there; 0: three quarters of what is free,
+                                   -1: none */
+    const struct placing *placing; /* not chosen but told: for tests; NULL */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048, of bf16 8192 */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024, of bf16 2048 */
 };
@@ -46,6 +50,22 @@ enum keep {
     KEEP_LEVELS
 };
 
+/* How many layers keep what, and where. n[keep][away]: layers that keep up to level keep, of it
+ * the levels below away in the host's memory; away is 0 (all on the device) to keep + 1. */
+struct placing {
+    int64_t n[KEEP_LEVELS][KEEP_LEVELS + 1];
+    int64_t streamed; /* layers whose frozen matrices lie in the host's memory, fetched for use */
+};
+/* Layers that keep up to a level, wherever it lies. */
+static inline int64_t placing_kept(const struct placing *p, enum keep k)
+{
+    int64_t n = 0;
+
+    for (int away = 0; away <= KEEP_LEVELS; away++)
+        n += p->n[k][away];
+    return n;
+}
+
 /* Bytes of each class, by the same code that later allocates. */
 struct memory_plan {
     size_t frozen;      /* weights that are not trained */
@@ -55,7 +75,9 @@ struct memory_plan {
     size_t saved;       /* what the forward keeps for the backward */
     size_t work;        /* buffers of one layer, the loss chunk, ids */
     size_t total;
-    int64_t keep[KEEP_LEVELS]; /* layers at each level; 0 without training */
+    size_t host;        /* of the host's memory, pinned: what is away, and streamed weights */
+    struct placing placing; /* no layers without training */
+    double step_s;      /* predicted time of one micro-batch; 0: not known */
     int64_t layers;
     int64_t params, trained_params;
 };

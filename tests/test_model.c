@@ -319,9 +319,9 @@ static void test_bits_do_not_depend_on_memory_or_threads(void **state)
         else
             assert_true(model_memory(f->m)->total <= (size_t)o.memory_bytes);
         for (int k = 0; k < KEEP_LEVELS; k++)
-            seen[k] += model_memory(f->m)->keep[k];
+            seen[k] += placing_kept(&model_memory(f->m)->placing, (enum keep)k);
         if (i == BUDGETS - 1)
-            assert_int_equal(model_memory(f->m)->keep[KEEP_ALL], 2);
+            assert_int_equal(placing_kept(&model_memory(f->m)->placing, KEEP_ALL), 2);
         OK(segments_build(&f->seg, ATTN_S2, SEQS, LEN, GROUP, NULL, 0, &f->e));
         step(f);
         if (!first) {

@@ -105,9 +105,9 @@ void budget_kept(const struct memory_plan *p, char *text, size_t cap)
 
     *text = '\0';
     for (int k = KEEP_ALL; k >= KEEP_INPUT && n >= 0 && (size_t)n < cap; k--)
-        if (p->keep[k])
+        if (placing_kept(&p->placing, (enum keep)k))
             n += snprintf(text + n, cap - (size_t)n, "%s%s of %" PRId64, n ? ", " : "", name[k],
-                          p->keep[k]);
+                          placing_kept(&p->placing, (enum keep)k));
     if (n >= 0 && (size_t)n < cap)
         snprintf(text + n, cap - (size_t)n, " layers");
 }
@@ -153,9 +153,9 @@ json_t *budget_json(const struct budget *b)
         { "host_bytes", (int64_t)b->host },           { "process_bytes", (int64_t)b->process },
         { "mapped_bytes", (int64_t)b->mapped },       { "peak_bytes", (int64_t)b->peak },
         { "free_bytes", (int64_t)b->free },
-        { "keep_layers", p->keep[KEEP_ALL] },         { "layers", p->layers },
-        { "keep_qkv_layers", p->keep[KEEP_QKV] },
-        { "keep_attention_layers", p->keep[KEEP_ATTENTION] },
+        { "keep_layers", placing_kept(&p->placing, KEEP_ALL) },         { "layers", p->layers },
+        { "keep_qkv_layers", placing_kept(&p->placing, KEEP_QKV) },
+        { "keep_attention_layers", placing_kept(&p->placing, KEEP_ATTENTION) },
         { "params", p->params },                      { "trained_params", p->trained_params },
     };
     json_t *o = json_object();

@@ -167,9 +167,9 @@ static void bench(struct device *d, int64_t ctx)
     if (d->sync(d, &e) < 0)
         die(&e);
     printf("ctx %lld: ready in %.1f s, kept %lld %lld %lld %lld layers, plan %.1f GiB\n", (long long)ctx,
-           now_s() - start, (long long)model_memory(m)->keep[0],
-           (long long)model_memory(m)->keep[1], (long long)model_memory(m)->keep[2],
-           (long long)model_memory(m)->keep[3],
+           now_s() - start, (long long)placing_kept(&model_memory(m)->placing, 0),
+           (long long)placing_kept(&model_memory(m)->placing, 1), (long long)model_memory(m)->keep[2],
+           (long long)placing_kept(&model_memory(m)->placing, 3),
            (double)model_memory(m)->total / 0x1p30);
     start = now_s();
     train_step(d, m, &b, 1, &loss);
