@@ -166,11 +166,10 @@ static void bench(struct device *d, int64_t ctx)
         fill_trained(d, m);
     if (d->sync(d, &e) < 0)
         die(&e);
-    printf("ctx %lld: ready in %.1f s, kept %lld %lld %lld %lld layers, plan %.1f GiB\n", (long long)ctx,
-           now_s() - start, (long long)placing_kept(&model_memory(m)->placing, 0),
-           (long long)placing_kept(&model_memory(m)->placing, 1), (long long)model_memory(m)->keep[2],
-           (long long)placing_kept(&model_memory(m)->placing, 3),
-           (double)model_memory(m)->total / 0x1p30);
+    printf("ctx %lld: ready in %.1f s, kept", (long long)ctx, now_s() - start);
+    for (int k = 0; k < KEEP_LEVELS; k++)
+        printf(" %lld", (long long)placing_kept(&model_memory(m)->placing, (enum keep)k));
+    printf(" layers, plan %.1f GiB\n", (double)model_memory(m)->total / 0x1p30);
     start = now_s();
     train_step(d, m, &b, 1, &loss);
     printf("  first step %.2f s (plans, algorithms), loss %.4f\n", now_s() - start, loss);
