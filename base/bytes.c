@@ -1,59 +1,10 @@
 /* base/bytes.c - see bytes.h. */
 #include "base/bytes.h"
 
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static uint32_t crc_table[256];
-static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
-
-static void crc_init(void)
-{
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 8; k++)
-            c = c & 1 ? (c >> 1) ^ 0x82F63B78u : c >> 1;
-        crc_table[i] = c;
-    }
-}
-
-static uint32_t crc_plain(uint32_t c, const unsigned char *p, size_t n)
-{
-    pthread_once(&crc_once, crc_init);
-    while (n--)
-        c = crc_table[(c ^ *p++) & 255] ^ (c >> 8);
-    return c;
-}
-
-#ifdef __x86_64__
-__attribute__((target("sse4.2"))) static uint32_t crc_sse(uint32_t c, const unsigned char *p,
-                                                          size_t n)
-{
-    uint64_t c64 = c, w;
-
-    for (; n >= 8; n -= 8, p += 8) {
-        memcpy(&w, p, 8);
-        c64 = __builtin_ia32_crc32di(c64, w);
-    }
-    c = (uint32_t)c64;
-    while (n--)
-        c = __builtin_ia32_crc32qi(c, *p++);
-    return c;
-}
-#endif
-
-uint32_t crc32c(uint32_t crc, const void *buf, size_t nbytes)
-{
-    crc = ~crc;
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("sse4.2"))
-        return ~crc_sse(crc, buf, nbytes);
-#endif
-    return ~crc_plain(crc, buf, nbytes);
-}
 
 int buf_reserve(struct buf *b, size_t extra_bytes, struct err *e)
 {

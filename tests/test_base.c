@@ -131,6 +131,33 @@ static void test_checksums_and_integers(void **state)
     assert_true(get_le(b + 1, 3) == 0x050607u);
 }
 
+/* The definition, a bit at a time. */
+static uint32_t crc_by_bits(uint32_t crc, const unsigned char *p, size_t n)
+{
+    for (crc = ~crc; n--; p++) {
+        crc ^= *p;
+        for (int k = 0; k < 8; k++)
+            crc = crc & 1 ? (crc >> 1) ^ 0x82F63B78u : crc >> 1;
+    }
+    return ~crc;
+}
+
+static void test_every_way_to_a_checksum_is_one(void **state)
+{
+    static unsigned char b[20000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof b; i++)
+        b[i] = (unsigned char)mix64(i);
+    for (size_t n = 0; n < sizeof b - 16; n += n < 40 ? 1 : n > 4050 && n < 4110 ? 3 : 397)
+        for (size_t at = 0; at < 3; at++) {
+            uint32_t start = (uint32_t)mix64(n), want = crc_by_bits(start, b + at, n);
+            for (int way = 0; way < 3; way++)
+                assert_int_equal(crc32c_by(way, start, b + at, n), want);
+            assert_int_equal(crc32c(crc32c(start, b + at, n / 3), b + at + n / 3, n - n / 3), want);
+        }
+}
+
 static void test_utf8(void **state)
 {
     static const struct { const char *s; size_t bad; } at[] = {
@@ -310,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_wrong_options_are_refused),
         cmocka_unit_test(test_lists_of_numbers),
         cmocka_unit_test(test_checksums_and_integers),
+        cmocka_unit_test(test_every_way_to_a_checksum_is_one),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_permutations),
         cmocka_unit_test(test_normal_numbers),
