@@ -79,12 +79,34 @@ static void spend(struct model *m, const size_t each[KEEP_LEVELS], size_t left)
     }
 }
 
+/* The placing that was told: every layer once, nothing away that is not kept, and no trained
+ * matrix from the host. */
+static int take_placing(struct model *m, struct err *e)
+{
+    const struct placing *p = m->o.placing;
+    int64_t layers = 0, most = m->o.mode == TRAIN_FULL ? 0 : m->c.layers;
+    bool ok = p->streamed >= 0 && p->streamed <= most;
+
+    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
+        for (int away = 0; away <= KEEP_LEVELS; away++) {
+            ok = ok && p->n[k][away] >= 0 && p->n[k][away] <= (away <= k + 1 ? m->c.layers : 0);
+            layers += p->n[k][away];
+        }
+    if (!ok || layers != (m->o.mode == TRAIN_NONE ? 0 : m->c.layers))
+        return err_set(e, E_BUG, "a placing of %lld layers, %lld streamed, for a model of %lld",
+                       (long long)layers, (long long)p->streamed, (long long)m->c.layers);
+    m->plan.placing = *p;
+    return model_layout(m, e);
+}
+
 int model_choose_kept(struct model *m, struct err *e)
 {
     size_t base, each[KEEP_LEVELS], budget = (size_t)m->o.memory_bytes;
     int64_t asked = m->o.keep_layers < m->c.layers ? m->o.keep_layers : m->c.layers;
     int rc;
 
+    if (m->o.placing)
+        return take_placing(m, e);
     memset(&m->plan.placing, 0, sizeof m->plan.placing);
     if (m->o.mode == TRAIN_NONE)
         return model_layout(m, e);
