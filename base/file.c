@@ -162,42 +162,98 @@ int file_swap(const char *a, const char *b, struct err *e)
     return rc < 0 ? rc : sync_parent(b, e);
 }
 
-/* A device or a pipe has no old content to keep, and a rename would put a file in its place. */
-static int write_into(const char *path, const void *buf, size_t nbytes, struct err *e)
+/* Room for the new content beside path: a file without a name, which vanishes with a process
+ * that is killed, or where the file system knows none, one that has its name at once. */
+static int open_beside(struct file_out *o, struct err *e)
 {
-    int rc, fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    char copy[PATH_MAX];
 
-    if (fd < 0)
-        return err_sys(e, E_CREATE, "cannot open '%s' for writing", path);
-    rc = file_write_all(fd, buf, nbytes, path, e);
+    if (snprintf(o->tmp, sizeof o->tmp, "%s.tmp%ld", o->path, (long)getpid()) >=
+        (int)sizeof o->tmp)
+        return err_set(e, E_CREATE, "path too long: '%s'", o->path);
+    strcpy(copy, o->path);
+    errno = EOPNOTSUPP;
+    if (path_exists("/proc/self/fd"))
+        o->fd = open(dirname(copy), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    o->named = o->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT);
+    if (o->named)
+        o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    return o->fd < 0 ? err_sys(e, E_CREATE, "cannot create '%s'", o->tmp) : 0;
+}
+
+int file_out_open(struct file_out *o, const char *path, struct err *e)
+{
+    struct stat st;
+    bool there = stat(path, &st) == 0;
+
+    o->fd = -1;
+    o->named = false;
+    o->into = there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+    if (strlen(path) >= sizeof o->path)
+        return err_set(e, E_CREATE, "path too long: '%.200s...'", path);
+    if (there && S_ISDIR(st.st_mode))
+        return err_set(e, E_CREATE, "'%s' is a folder", path);
+    if (o->into) { /* no old content to keep, and a rename would put a file in its place */
+        strcpy(o->path, path);
+        o->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        return o->fd < 0 ? err_sys(e, E_CREATE, "cannot open '%s' for writing", path) : 0;
+    }
+    if (lstat(path, &st) != 0 || !S_ISLNK(st.st_mode) || !realpath(path, o->path))
+        strcpy(o->path, path); /* what a link names is replaced, not the link */
+    return open_beside(o, e);
+}
+
+static int name_it(struct file_out *o, struct err *e)
+{
+    char fd[32];
+
+    snprintf(fd, sizeof fd, "/proc/self/fd/%d", o->fd);
+    if (linkat(AT_FDCWD, fd, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW) < 0 &&
+        (errno != EEXIST || unlink(o->tmp) < 0 ||
+         linkat(AT_FDCWD, fd, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW) < 0))
+        return err_sys(e, E_CREATE, "cannot create '%s'", o->tmp);
+    o->named = true;
+    return 0;
+}
+
+int file_out_publish(struct file_out *o, struct err *e)
+{
+    int rc = 0, fd = o->fd;
+
+    if (!o->into && fsync(fd) < 0)
+        rc = err_sys(e, E_IO, "cannot sync '%s'", o->path);
+    if (rc == 0 && !o->into && !o->named)
+        rc = name_it(o, e);
+    o->fd = -1;
     if (close(fd) < 0 && rc == 0)
-        rc = err_sys(e, E_IO, "cannot close '%s'", path);
+        rc = err_sys(e, E_IO, "cannot close '%s'", o->path);
+    if (rc == 0 && !o->into)
+        rc = file_publish(o->tmp, o->path, e);
+    if (rc < 0)
+        file_out_abandon(o);
     return rc;
+}
+
+void file_out_abandon(struct file_out *o)
+{
+    if (o->fd >= 0)
+        close(o->fd);
+    if (!o->into && o->named)
+        unlink(o->tmp);
+    o->fd = -1;
+    o->named = false;
 }
 
 int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e)
 {
-    char tmp[PATH_MAX], real[PATH_MAX];
-    struct stat st;
-    int fd, rc;
+    struct file_out o;
+    int rc = file_out_open(&o, path, e);
 
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-        return write_into(path, buf, nbytes, e);
-    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && realpath(path, real))
-        path = real; /* what the link names is replaced, not the link */
-    if (snprintf(tmp, sizeof tmp, "%s.tmp%ld", path, (long)getpid()) >= (int)sizeof tmp)
-        return err_set(e, E_CREATE, "path too long: '%s'", path);
-    if ((fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        return err_sys(e, E_CREATE, "cannot create '%s'", tmp);
-    rc = file_write_all(fd, buf, nbytes, tmp, e);
-    if (rc == 0 && fsync(fd) < 0)
-        rc = err_sys(e, E_IO, "cannot sync '%s'", tmp);
-    if (close(fd) < 0 && rc == 0)
-        rc = err_sys(e, E_IO, "cannot close '%s'", tmp);
-    if (rc == 0)
-        rc = file_publish(tmp, path, e);
     if (rc < 0)
-        unlink(tmp);
+        return rc;
+    if ((rc = file_write_all(o.fd, buf, nbytes, o.path, e)) == 0)
+        return file_out_publish(&o, e);
+    file_out_abandon(&o);
     return rc;
 }
 
@@ -272,6 +328,13 @@ bool path_is_dir(const char *path)
     struct stat st;
 
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool path_is_file(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
 bool path_exists(const char *path)

@@ -19,9 +19,19 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
 /* Writes all of buf, going on after EINTR and short writes. name is for the message. E_IO. */
 int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, struct err *e);
 
-/* Replaces path by buf: all of it or, after a crash, what was there before (temporary file,
- * fsync, rename, fsync of the folder). A link is followed, and a device or a pipe written
- * into. E_CREATE, E_IO. */
+/* A file that is written piece by piece, through fd, and takes path's place whole: all of it
+ * or, after a crash, what was there before (fsync, rename, fsync of the folder). A link is
+ * followed, and a device or a pipe written into. Owns its descriptor until published or
+ * abandoned; publish abandons what it cannot publish. E_CREATE, E_IO. */
+struct file_out {
+    int fd;
+    bool into, named; /* path itself is open; tmp is there */
+    char path[4096], tmp[4096];
+};
+int file_out_open(struct file_out *o, const char *path, struct err *e);
+int file_out_publish(struct file_out *o, struct err *e);
+void file_out_abandon(struct file_out *o);
+/* The same for content that is at hand. */
 int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e);
 
 /* fsync of the file or folder at path. E_IO. */
@@ -41,6 +51,7 @@ int dir_make(const char *path, struct err *e);
 int dir_remove(const char *path, struct err *e);
 
 bool path_is_dir(const char *path);
+bool path_is_file(const char *path); /* a regular one */
 bool path_exists(const char *path);
 /* dir/name in malloc'ed memory (never NULL: out of memory aborts, as it is a few bytes). */
 char *path_join(const char *dir, const char *name);

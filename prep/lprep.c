@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 struct args {
-    const char *tokenizer, *stats, *part, *skipped;
-    bool quiet, verbose;
+    const char *tokenizer, *output, *stats, *part, *skipped;
+    bool quiet, verbose, json, force;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
     struct opt_list include, where, where_not, sample, eval;
@@ -139,29 +139,53 @@ static int add_dropped(struct buf *b, const int64_t *dropped, bool all, int64_t 
     return rc == 0 && *sep ? buf_printf(b, e, "}") : rc;
 }
 
+/* The counts as one JSON object, on one line or, for people, on one a source. */
+static int add_counts(struct buf *b, const struct prep_counts *c, bool one_line, struct err *e)
+{
+    const char *nl = one_line ? " " : "\n ";
+    int rc = buf_printf(b, e, "{");
+
+    if (rc == 0)
+        rc = add_source(b, &c->all, e);
+    if (rc == 0)
+        rc = buf_printf(b, e, ",%s\"files\": %lld", nl, (long long)c->read.files);
+    if (rc == 0)
+        rc = add_dropped(b, c->all.dropped, true, c->bad_files, e);
+    if (rc == 0)
+        rc = buf_printf(b, e, ",%s\"sources\": {", nl);
+    for (int64_t i = 0; i < c->n_sources && rc == 0; i++) {
+        const struct prep_source *s = &c->source[i];
+        if ((rc = buf_printf(b, e, "%s%s%s", i ? "," : "", i || !one_line ? nl : "",
+                             one_line ? "" : " ")) == 0 &&
+            (rc = json_quote(b, s->name, strlen(s->name), e)) == 0 &&
+            (rc = buf_printf(b, e, ": {")) == 0 && (rc = add_source(b, s, e)) == 0 &&
+            (rc = add_dropped(b, s->dropped, false, 0, e)) == 0)
+            rc = buf_printf(b, e, "}");
+    }
+    return rc == 0 ? buf_printf(b, e, "%s}}\n", one_line ? "" : nl) : rc;
+}
+
 static int write_stats(const char *path, const struct prep_counts *c, struct err *e)
 {
     struct buf b = { 0 };
-    int rc = buf_printf(&b, e, "{");
+    int rc = add_counts(&b, c, false, e);
 
     if (rc == 0)
-        rc = add_source(&b, &c->all, e);
-    if (rc == 0)
-        rc = buf_printf(&b, e, ",\n \"files\": %lld", (long long)c->read.files);
-    if (rc == 0)
-        rc = add_dropped(&b, c->all.dropped, true, c->bad_files, e);
-    if (rc == 0)
-        rc = buf_printf(&b, e, ",\n \"sources\": {");
-    for (int64_t i = 0; i < c->n_sources && rc == 0; i++) {
-        const struct prep_source *s = &c->source[i];
-        if ((rc = buf_printf(&b, e, i ? ",\n  " : "\n  ")) == 0 &&
-            (rc = json_quote(&b, s->name, strlen(s->name), e)) == 0 &&
-            (rc = buf_printf(&b, e, ": {")) == 0 && (rc = add_source(&b, s, e)) == 0 &&
-            (rc = add_dropped(&b, s->dropped, false, 0, e)) == 0)
-            rc = buf_printf(&b, e, "}");
-    }
-    if (rc == 0 && (rc = buf_printf(&b, e, "\n }}\n")) == 0)
         rc = file_replace(path, b.p, b.len, e);
+    buf_free(&b);
+    return rc;
+}
+
+/* On standard output, unless that is where the documents go. */
+static int print_json(const struct args *a, const struct prep_counts *c, struct err *e)
+{
+    int fd = a->output ? STDOUT_FILENO : STDERR_FILENO;
+    struct buf b = { 0 };
+    int rc = add_counts(&b, c, true, e);
+
+    if (rc == 0)
+        rc = file_write_all(fd, b.p, b.len, a->output ? "standard output" : "standard error",
+                            e);
     buf_free(&b);
     return rc;
 }
@@ -174,9 +198,13 @@ static int check(const struct args *a, struct err *e)
     }
     if (a->prep.text && (a->prep.min_tokens || a->prep.max_tokens))
         return err_set(e, E_USAGE, "--text makes no tokens for --min-tokens and --max-tokens");
-    if (!a->prep.text && isatty(STDOUT_FILENO)) {
+    if (a->output && !a->force && path_is_file(a->output)) {
+        err_set(e, E_CREATE, "'%s' exists", a->output);
+        return err_hint(e, "-f replaces it");
+    }
+    if (!a->prep.text && !a->output && isatty(STDOUT_FILENO)) {
         err_set(e, E_USAGE, "a token stream is not for a terminal");
-        return err_hint(e, "lprep ... | lpack -o shards/, or --text to see the documents");
+        return err_hint(e, "lprep ... | lpack -o shards/, -o FILE, or --text to see the documents");
     }
     return 0;
 }
@@ -241,6 +269,23 @@ static int close_skipped(const struct args *a, const struct prep_opts *o, int rc
     return rc;
 }
 
+/* All documents, to standard output or into the file that takes its place when it is whole. */
+static int prep_out(const struct args *a, const char *const *operands, int n,
+                    const struct tokenizer *t, struct prep_counts *c, struct err *e)
+{
+    struct file_out out;
+    int rc;
+
+    if (!a->output)
+        return prep_run(operands, n, &a->prep, t, STDOUT_FILENO, "standard output", c, e);
+    if ((rc = file_out_open(&out, a->output, e)) < 0)
+        return rc;
+    if ((rc = prep_run(operands, n, &a->prep, t, out.fd, a->output, c, e)) == 0)
+        return file_out_publish(&out, e);
+    file_out_abandon(&out);
+    return rc;
+}
+
 static int run(struct args *a, const char *const *operands, int n, struct err *e)
 {
     static const enum record_mode mode[] = { RECORDS_AUTO, RECORDS_TEXT, RECORDS_JSON,
@@ -264,6 +309,8 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     o->feed.skip_errors = a->on_error == 1;
     o->feed.doc.replace = a->utf8 == 1;
     o->feed.note = note;
+    if (a->output && strcmp(a->output, "-") == 0)
+        a->output = NULL;
     if ((rc = check(a, e)) < 0)
         return rc;
     if ((rc = add_filters(a, &o->feed.filter, e)) < 0)
@@ -277,7 +324,7 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     if (n == 0)
         log_debug("reading standard input");
     if ((rc = open_skipped(a, o, e)) == 0 && (rc = open_sets(a, o, &near, &contam, e)) == 0)
-        rc = prep_run(operands, n, o, t, STDOUT_FILENO, "standard output", &c, e);
+        rc = prep_out(a, operands, n, t, &c, e);
     if (rc == 0)
         sum_up(&c, &progress);
     if (rc == 0 && o->seen && dedup_over(o->seen) > 0)
@@ -288,6 +335,8 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     rc = close_skipped(a, o, rc, e);
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
+    if (rc == 0 && a->json)
+        rc = print_json(a, &c, e);
     prep_counts_free(&c);
     filter_free(&o->feed.filter);
     dedup_close(o->seen);
@@ -323,6 +372,9 @@ int main(int argc, char **argv)
           "SentencePiece model that makes the tokens" },
         { 0, "text", NULL, OPT_FLAG, &a.prep.text, 0, 0,
           "write documents as JSON lines, not tokens" },
+        { 'o', "output", "FILE", OPT_STR, &a.output, 0, 0,
+          "write there, whole or not at all [-]" },
+        { 'f', "force", NULL, OPT_FLAG, &a.force, 0, 0, "replace the output file" },
         OPT_HEADING("which documents"),
         { 0, "include", "GLOB", OPT_LIST, &a.include, 0, 0,
           "take such names from folders and archives" },
@@ -385,6 +437,8 @@ int main(int argc, char **argv)
         { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024,
           "threads that tokenise, 0: as many as processors [0]" },
         { 0, "stats", "FILE", OPT_STR, &a.stats, 0, 0, "write the counts there as JSON" },
+        { 0, "json", NULL, OPT_FLAG, &a.json, 0, 0,
+          "print the counts as JSON, on stderr without -o" },
         { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "warnings only" },
         { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more" },
         OPT_END

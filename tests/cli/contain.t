@@ -11,12 +11,13 @@ calls=open,openat,openat2,creat,rename,renameat,renameat2,link,linkat,symlink,sy
 calls=$calls,unlink,unlinkat,rmdir,truncate,chmod,fchmodat,chown,lchown,fchownat,mknod,mknodat,utimensat,setxattr
 if [ -z "$SAN" ] && strace -f -qq -o "$tmp/probe" -e trace=$calls true 2> /dev/null; then
     traced() { strace -f -qq -y -s 4096 -o "$tmp/trace" -e trace=$calls "$@"; }
-    # What was written to: opens but for those to read, and both paths of a rename.
+    # What was written to: opens but for those to read, and both paths of a rename. (A file
+    # without a name is linked from /proc/self/fd.)
     written() {
         grep -v 'resumed>\|+++\|---' "$tmp/trace" |
             grep -vE '^[0-9]+ +open(at2?)?\(.*O_RDONLY' | grep -v 'O_TMPFILE' |
             sed -E 's#(AT_FDCWD|[0-9]+)<([^>]*)>, "([^/"][^"]*)"#"\2/\3"#g' |
-            grep -oE '"([^"\\]|\\.)*"' | sed 's/^"//; s/"$//'
+            grep -oE '"([^"\\]|\\.)*"' | sed 's/^"//; s/"$//' | grep -v '^/proc/self/fd/'
     }
     sees="strace"
 elif [ -z "$SAN" ] && ${CC:-cc} -shared -fPIC -O1 -D_GNU_SOURCE -o "$tmp/failat.so" tests/failat.c -ldl 2> /dev/null; then
@@ -66,6 +67,9 @@ done
 ok 'lprep: dots.tgz' inside 0 "$none" lprep -q --text dots.tgz
 ok 'lprep: a link out of the folder' inside 0 "$none" lprep -q src -t "$tok"
 ok 'lprep --stats: that file alone' inside 0 'stats(\.tmp[0-9]+)?' lprep -q src -t "$tok" --stats stats
+
+ok 'lprep -o' inside 0 'one.stream(\.tmp[0-9]+)?' lprep -q src -t "$tok" -o one.stream
+ok 'lprep -o, bad data' inside 65 'two.stream(\.tmp[0-9]+)?' lprep -q src /dev/null src/a.txt /bin/sh -t "$tok" -o two.stream
 
 # --- the tools that write folders
 lprep -q up.tar abs.tar link.tar src -t "$tok" > s.stream

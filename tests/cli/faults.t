@@ -85,6 +85,8 @@ ok 'lprep: a cut stream is known as one' cut_stream
 told
 setup='rm -f stats; echo before > stats' cmd=(lprep -q in -t $tok --stats stats) target=stats
 ok 'lprep --stats' each
+setup='rm -f o; echo before > o' cmd=(lprep -q -f in -t $tok -o o) target=o
+ok 'lprep -o' each
 setup='rm -rf d' cmd=(lpack -q -o d --shard-tokens 2k --split v=0.3 a.stream) target=d
 ok 'lpack -o, a new folder' each 20
 told

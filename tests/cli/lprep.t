@@ -223,6 +223,25 @@ stats_kept() { # what is no file is written into, never replaced by one
         grep -q '"documents": 2' there.json
 }
 ok '--stats into a named pipe and through a link' stats_kept
+output() { # a file that appears whole or not at all, and is not overwritten unasked
+    lprep -q -t "$model" in > direct.stream && lprep -q -t "$model" in -o o.stream &&
+        cmp o.stream direct.stream && fails 73 "'o.stream' exists" -t "$model" in -o o.stream &&
+        fails 66 'none.txt' -t "$model" none.txt -f -o o.stream && cmp o.stream direct.stream &&
+        fails 65 'half.jsonl' --text in half.jsonl -o new.jsonl && [ ! -e new.jsonl ] &&
+        fails 73 'no/where' --text in -o no/where && fails 73 'is a folder' --text in -f -o in &&
+        lprep -q --text in -f -o o.stream && lprep -q --text in -o - | cmp - o.stream &&
+        lprep -q --text in -o /dev/stdout | cmp - o.stream || return 1
+    timeout -s KILL 1 lprep -q --text -o k.jsonl in - < <(sleep 9) 2> /dev/null
+    [ -z "$(ls k.jsonl* *.tmp* 2> /dev/null)" ]
+}
+ok '-o and -f: whole or not at all' output
+counts_as_json() { # on stdout with -o, else on stderr: what --stats has
+    lprep -q -t "$model" in rows.json --json --stats s.json 2> a.json > /dev/null &&
+        lprep -q -t "$model" in rows.json --json -f -o o.stream > b.json &&
+        cmp a.json b.json && [ "$(wc -l < a.json)" -eq 1 ] &&
+        diff <(tr -d ' \n' < s.json) <(tr -d ' \n' < a.json)
+}
+ok '--json' counts_as_json
 limits() {
     [ "$(texts --max-docs 3 many.jsonl | wc -l)" -eq 3 ] &&
         [ "$(texts --min-chars 26 many.jsonl 2> /dev/null | wc -l)" -eq 301 ] &&
