@@ -166,11 +166,23 @@ struct op_time {
     double s, flop; /* flop of matrix products only */
 };
 
+/* What a device does in a second at long rows, to foretell a step's time; 0: not known. */
+struct rates {
+    double matrix;                    /* operations of matrix products */
+    double attention, attention_back; /* the same of attention */
+    double memory;                    /* bytes that elementwise ops move */
+    double out, in;                   /* bytes to and from the host's memory, one way alone */
+};
+
 struct device {
     const char *name;  /* "cpu", "cuda" */
     char detail[256];  /* processor and matrix library, for people */
     enum dtype act;
     bool own_memory; /* its memory is not the host's */
+    bool planned;    /* it is not here (planned.h): it has sizes and rates, and no ops */
+    size_t held_bytes; /* of its own memory, that this process took by opening it, and what ops
+                          come to need beside the memory they are given */
+    struct rates rates;
     void *state; /* the device's own */
 
     /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */

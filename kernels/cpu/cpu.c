@@ -2,6 +2,7 @@
 #include "kernels/cpu/cpu.h"
 
 #include "base/bytes.h"
+#include "base/memory.h"
 #include "kernels/collective.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +174,12 @@ static void processor(char *buf, size_t cap)
         }
     if (f)
         fclose(f);
+}
+
+static size_t cpu_free_bytes(struct device *d)
+{
+    (void)d;
+    return memory_free_bytes();
 }
 
 static void cpu_be_deterministic(struct device *d) { (void)d; } /* always so */

@@ -68,7 +68,6 @@ int cpu_swiglu_back(struct device *d, const struct op_swiglu_back *a);
 int cpu_embed(struct device *d, const struct op_embed *a);
 int cpu_embed_back(struct device *d, const struct op_embed_back *a);
 int cpu_loss(struct device *d, const struct op_loss *a);
-size_t cpu_free_bytes(struct device *d);
 size_t cpu_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab);
 int cpu_adamw(struct device *d, const struct op_adamw *a);
 int cpu_add(struct device *d, int64_t n, const void *x, void *y);

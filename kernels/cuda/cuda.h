@@ -68,6 +68,12 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes);
 void cuda_begin(struct cuda *c, enum cuda_kind kind);
 int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop);
 
+/* cuda_card.c: rates of the card; bytes of it in use by all, 0 where the driver does not say;
+ * device.held_bytes, by what was in use before the first context was made. */
+struct rates cuda_rates(const struct cudaDeviceProp *p);
+size_t cuda_card_used(void);
+size_t cuda_held(size_t used_before);
+
 /* cuda_clock.c: event pairs round the ops, read when the stream has been waited for. */
 int clock_open(struct cuda_clock **k, bool all);
 void clock_close(struct cuda_clock *k);

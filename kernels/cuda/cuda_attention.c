@@ -2,6 +2,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/runs.h"
 #include "kernels/cuda/sdpa.h"
+#include "kernels/cuda/sizes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,6 @@
  * share a key head oddly, very short segments: our own kernels, for the whole op.
  */
 enum { RUNS = 6, SHORTEST = 64, MOST_PLANS = 64 };
-#define DET_BYTES ((int64_t)4 << 30) /* most workspace of one deterministic call */
 
 struct list {
     int64_t *cu, n, cap;
@@ -242,11 +242,11 @@ static int whole_run(struct cuda *c, const struct op_attention *a,
     int rc = 0;
 
     if (b && c->deterministic) {
-        while (keys > 1 && segs * keys * each > DET_BYTES)
+        while (keys > 1 && segs * keys * each > CUDA_DET_BYTES)
             keys = keys % 2 ? 1 : keys / 2;
-        if (segs * keys * each > DET_BYTES)
+        if (segs * keys * each > CUDA_DET_BYTES)
             segs = 1;
-        if (segs * keys * each > DET_BYTES)
+        if (segs * keys * each > CUDA_DET_BYTES)
             return 1;
     }
     for (int64_t s = 0; s < r->n && rc == 0; s += segs)
@@ -271,35 +271,22 @@ static int all_runs(struct cuda *c, const struct op_attention *a,
     return rc;
 }
 
-/* The caller's scratch of a backward: sum(do * o), then from a round address the float32 gradient
- * of the queries or, for a deterministic one, cuDNN's workspace. */
-static size_t sum_bytes(int64_t rows, int64_t heads)
-{
-    return ((size_t)rows * (size_t)heads * sizeof(float) + 255) / 256 * 256;
-}
-
 static size_t rest_bytes(const struct cuda *c, int64_t rows, int64_t heads, int64_t dim)
 {
-    double each = 2.0 * (double)heads * (double)rows * (double)rows;
-
-    if (!c->attention->dnn)
-        return 0;
-    if (c->deterministic)
-        return each < (double)DET_BYTES ? (size_t)each : (size_t)DET_BYTES;
-    return (size_t)rows * (size_t)heads * (size_t)dim * sizeof(float);
+    return cuda_rest_bytes(c->attention->dnn, c->deterministic, rows, heads, dim);
 }
 
 size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
                                     int64_t dim)
 {
-    return sum_bytes(rows, heads) + rest_bytes(cuda_of(d), rows, heads, dim);
+    return cuda_sum_bytes(rows, heads) + rest_bytes(cuda_of(d), rows, heads, dim);
 }
 
 /* 0: done; 1: cuDNN does not take it, nothing was queued. */
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct needs n = { 0 };
-    void *rest = b ? (char *)b->scratch + sum_bytes(a->rows, a->heads) : NULL;
+    void *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->rows, a->heads) : NULL;
 
     if (!cudnn_takes(c->attention, a, b) || all_runs(c, a, b, &n) != 0)
         return 1;

@@ -311,6 +311,7 @@ int device_open_cuda(struct device *d, int threads, struct err *e)
 {
     struct cuda *c = calloc(1, sizeof *c);
     struct cudaDeviceProp p;
+    size_t used = cuda_card_used();
     char with[96] = "";
     int rc = c ? 0 : err_set(e, E_SYS, "out of memory");
 
@@ -339,6 +340,8 @@ int device_open_cuda(struct device *d, int threads, struct err *e)
             cuda_close(d);
         return rc;
     }
+    d->rates = cuda_rates(&p);
+    d->held_bytes = cuda_held(used);
     snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s", p.name,
              gib(p.totalGlobalMem), with);
     if (wish("LONGLORA_DETERMINISTIC"))

@@ -1,6 +1,7 @@
 /* kernels/cuda/loss.cu - linear layer and cross-entropy in chunks of rows. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/sizes.h"
 
 enum { THREADS = 512 };
 
@@ -76,7 +77,7 @@ static __global__ void score(int64_t vocab, const float *logits, const int32_t *
 extern "C" size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab)
 {
     (void)d;
-    return (size_t)chunk * (size_t)vocab * (sizeof(float) + sizeof(bf16)) + 512;
+    return cuda_loss_bytes(chunk, vocab);
 }
 
 static int product(struct cuda *c, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta,

@@ -1,6 +1,8 @@
-/* kernels/cpu/cpu_free.c - how much memory this process could still take. */
-#include "kernels/cpu/cpu.h"
+/* base/memory.c - see memory.h. */
+#include "base/memory.h"
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,8 +34,7 @@ static size_t number_in(const char *path)
     return ok ? (size_t)n : SIZE_MAX;
 }
 
-/* What the machine has left, or the container (cgroup 2, then 1), whichever is less. */
-size_t cpu_free_bytes(struct device *d)
+size_t memory_free_bytes(void)
 {
     static const char *const group[][2] = {
         { "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current" },
@@ -42,7 +43,6 @@ size_t cpu_free_bytes(struct device *d)
     };
     size_t left = meminfo("MemAvailable:");
 
-    (void)d;
     if (left == 0)
         left = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     for (int i = 0; i < 2; i++) {

@@ -1,0 +1,25 @@
+/* kernels/cards.h - GPUs by name: their memory, and what they may be expected to do in a second. */
+#ifndef KERNELS_CARDS_H
+#define KERNELS_CARDS_H
+#include "kernels/kernels.h"
+C_BEGIN
+
+/* The words of an option that names one; card_at takes their places. */
+#define CARDS "h200|h100|h100-pcie|a100-80|a100-40|l40s|a6000|rtx-4090|rtx-3090"
+
+struct card {
+    const char *name;  /* as the driver says it, or a part of that */
+    double gib;        /* of memory, as the driver counts */
+    double tflops;     /* of the data sheet: dense bf16, float32 sums */
+    double memory_tb;  /* TB/s */
+    double link_gb;    /* GB/s to and from the host, one way alone, of what its socket does */
+};
+const struct card *card_at(int place); /* of CARDS */
+/* By the driver's name; NULL: not in the table. */
+const struct card *card_named(const char *name);
+
+/* The data sheet's figures at the shares of them that were measured on an H200. */
+struct rates card_rates(const struct card *c);
+
+C_END
+#endif

@@ -1,0 +1,68 @@
+/* kernels/planned.c - see planned.h. */
+#include "kernels/planned.h"
+
+#include "kernels/cuda/sizes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct planned {
+    size_t memory_bytes;
+    bool deterministic;
+};
+
+static struct planned *planned_of(const struct device *d) { return d->state; }
+
+static size_t planned_free(struct device *d)
+{
+    size_t all = planned_of(d)->memory_bytes;
+
+    return all > d->held_bytes ? all - d->held_bytes : 0;
+}
+
+static size_t planned_attention(const struct device *d, int64_t rows, int64_t heads, int64_t dim)
+{
+    return cuda_sum_bytes(rows, heads) +
+           cuda_rest_bytes(true, planned_of(d)->deterministic, rows, heads, dim);
+}
+
+static size_t planned_loss(const struct device *d, int64_t chunk, int64_t vocab)
+{
+    (void)d;
+    return cuda_loss_bytes(chunk, vocab);
+}
+
+static void planned_be_deterministic(struct device *d) { planned_of(d)->deterministic = true; }
+
+static void planned_close(struct device *d)
+{
+    free(d->state);
+    d->state = NULL;
+}
+
+int device_open_planned(struct device *d, const struct card *c, size_t memory_bytes,
+                        struct err *e)
+{
+    struct planned *p = calloc(1, sizeof *p);
+
+    memset(d, 0, sizeof *d);
+    if (!p)
+        return err_set(e, E_SYS, "out of memory");
+    p->memory_bytes = memory_bytes ? memory_bytes : (size_t)(c->gib * 0x1p30);
+    d->name = "planned";
+    snprintf(d->detail, sizeof d->detail, "%s, %.4g GiB", c->name,
+             (double)p->memory_bytes / 0x1p30);
+    d->act = DT_BF16;
+    d->own_memory = d->planned = true;
+    d->held_bytes = CUDA_OPEN_BYTES + CUDA_LATER_BYTES;
+    d->rates = card_rates(c);
+    d->size = 1;
+    d->state = p;
+    d->free_bytes = planned_free;
+    d->attention_scratch_bytes = planned_attention;
+    d->loss_scratch_bytes = planned_loss;
+    d->be_deterministic = planned_be_deterministic;
+    d->close = planned_close;
+    return 0;
+}
