@@ -1,8 +1,10 @@
-/* kernels/cuda/flash.cu - our own segmented causal attention, for what cuDNN does not take. */
-#include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/cuda.h"
+/* kernels/cuda/flash.cu - our own segmented causal attention, for what cuDNN does not take: head
+ * dimension 64 and 128 by flash_forward.cu and flash_back.cu, all others here. */
+#include "kernels/cuda/flash.cuh"
 
 #include <mma.h>
+#include <stdlib.h>
+#include <string.h>
 
 /*
  * Tiles of 32 rows against tiles of 32, products by the tensor cores through wmma (sm_80 and
@@ -15,18 +17,6 @@
 enum { TILE = 32, THREADS = 128, LDS = TILE + 4, LDP = TILE + 8, MOST_DIM = 256 };
 
 using namespace nvcuda;
-
-/* What a kernel needs of the op. dp: dim padded; ld: a tile's row in shared memory. */
-struct flash {
-    struct op_attention_back b;
-    const int32_t *first[2], *end[2]; /* by half */
-    int32_t dim, dp, ld, ldo;
-};
-
-static __device__ __forceinline__ int half_of(const struct flash &f, int64_t h)
-{
-    return h < f.b.fwd.heads / 2 ? 0 : 1;
-}
 
 /* 32 rows from row at of a [rows][ld] array, zeros past its end and its dimension. */
 static __device__ void load(const struct flash &f, bf16 *to, const void *from, int64_t ld,
@@ -359,8 +349,23 @@ static int give_room(struct cuda *c, const void *kernel, const struct flash *f, 
 {
     if (f->dim > MOST_DIM || (int64_t)bytes > c->smem_bytes || f->b.fwd.heads > 65535)
         return cuda_fault(c, "attention on this GPU does not take a head dimension of %d", f->dim);
-    return cuda_check(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              (int)bytes), "attention");
+    return flash_room(c, kernel, bytes);
+}
+
+/* What the tiles of flash_forward.cu and flash_back.cu take: whole 16-byte pieces, row numbers
+ * that a tile past the end does not wrap. LONGLORA_FLASH=old, for tests: nothing. */
+static bool tiles_take(const struct flash *f)
+{
+    const struct op_attention_back *b = &f->b;
+    const struct op_attention *a = &b->fwd;
+    const char *old = getenv("LONGLORA_FLASH");
+
+    if (old && strcmp(old, "old") == 0)
+        return false;
+    return (a->dim == 64 || a->dim == 128) && a->q_ld % 8 == 0 && a->kv_ld % 8 == 0 &&
+           a->rows < INT32_MAX - 1024 && a->heads <= 65535 && a->scale > 0 && aligned16(a->q) &&
+           aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned16(b->d_o) &&
+           aligned16(b->dq) && aligned16(b->dk) && aligned16(b->dv);
 }
 
 extern "C" int flash_forward(struct cuda *c, const struct op_attention *a, const int32_t *bounds)
@@ -369,8 +374,11 @@ extern "C" int flash_forward(struct cuda *c, const struct op_attention *a, const
     struct flash f = flash_of(&b, bounds);
     size_t bytes = room_of(&f, 3, 1, 1, 1);
     dim3 grid((unsigned)ceil_div(a->rows, TILE), (unsigned)a->heads);
-    int rc = give_room(c, (const void *)forward, &f, bytes);
+    int rc;
 
+    if (tiles_take(&f))
+        return flash_forward_tiles(c, &f);
+    rc = give_room(c, (const void *)forward, &f, bytes);
     if (rc == 0)
         forward<<<grid, THREADS, bytes, c->stream>>>(f);
     return rc;
@@ -382,8 +390,11 @@ extern "C" int flash_backward(struct cuda *c, const struct op_attention_back *b,
     struct flash f = flash_of(b, bounds);
     size_t keys = room_of(&f, 4, 2, 2, 2), queries = room_of(&f, 4, 1, 2, 1);
     unsigned tiles = (unsigned)ceil_div(b->fwd.rows, TILE);
-    int rc = give_room(c, (const void *)back_keys, &f, keys);
+    int rc;
 
+    if (tiles_take(&f))
+        return flash_backward_tiles(c, &f);
+    rc = give_room(c, (const void *)back_keys, &f, keys);
     if (rc == 0)
         rc = give_room(c, (const void *)back_queries, &f, queries);
     if (rc)

@@ -1,0 +1,209 @@
+/* kernels/cuda/flash_forward.cu - our own segmented causal attention, forward. */
+#include "kernels/cuda/flash.cuh"
+#include "kernels/cuda/mma.cuh"
+
+/*
+ * FlashAttention-2 (Dao 2023, arXiv:2307.08691): a block owns 128 rows of queries, a warp 32 of
+ * them, and goes through the keys that they see in tiles of 64, the next tile under way while one
+ * is worked on. Scores and weights stay in registers. A warp leaves out tiles of which its rows
+ * see nothing and masks only those of which some row does not see all.
+ */
+enum { ROWS = 128, KEYS = 64, WARPS = 4, THREADS = WARPS * 32, MINE = ROWS / WARPS };
+
+template <int D> struct forward_room {
+    enum { Q = ROWS * D * 2, KV = KEYS * D * 2, STAGE = 2 * KV, BYTES = Q + 2 * STAGE };
+};
+
+/* Of a warp's 32 rows: sums of weights and of weighted values, and the largest score. Index i, e:
+ * row 16 i + 8 e + g. */
+template <int D> struct forward_sums {
+    float o[2][D / 8][4], most[2][2], sum[2][2];
+};
+
+/* s = q k^T. */
+template <int D>
+static __device__ __forceinline__ void score(float s[2][KEYS / 8][4], uint32_t q, uint32_t k)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+            s[i][n][0] = s[i][n][1] = s[i][n][2] = s[i][n][3] = 0.0f;
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++) {
+        uint32_t a[2][4], b[4];
+        ldmatrix(a[0], q ^ (32 * kk));
+        ldmatrix(a[1], (q ^ (32 * kk)) + 16 * D * 2);
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+            ldmatrix(b, (k ^ (32 * kk)) + n * 16 * D * 2);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                mma(s[i][2 * n], a[i], b[0], b[1]);
+                mma(s[i][2 * n + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* Rows from row, keys from key: -infinity where the row does not see the key. */
+static __device__ __forceinline__ void mask(float s[2][KEYS / 8][4], const int32_t *first, int row,
+                                            int key, int rows)
+{
+    int lane = threadIdx.x & 31;
+
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            int t = row + 16 * i + 8 * e + (lane >> 2), from = t < rows ? first[t] : rows;
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    int at = key + 8 * n + 2 * (lane & 3) + j;
+                    if (at < from || at > t)
+                        s[i][n][2 * e + j] = -INFINITY;
+                }
+        }
+}
+
+/* Scores become weights, 2^(scale (s - most)); what is summed so far is scaled to the new most. */
+template <int D>
+static __device__ __forceinline__ void soften(struct forward_sums<D> &r, float s[2][KEYS / 8][4],
+                                              float scale)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float most = r.most[i][e], less, keep, sum = 0.0f;
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+                most = fmaxf(most, fmaxf(s[i][n][2 * e], s[i][n][2 * e + 1]));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+            less = most == -INFINITY ? 0.0f : most * scale;
+            keep = exp2_fast(r.most[i][e] * scale - less);
+            r.most[i][e] = most;
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    s[i][n][2 * e + j] = exp2_fast(s[i][n][2 * e + j] * scale - less);
+                    sum += s[i][n][2 * e + j];
+                }
+            r.sum[i][e] = r.sum[i][e] * keep + sum;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) {
+                r.o[i][n][2 * e] *= keep;
+                r.o[i][n][2 * e + 1] *= keep;
+            }
+        }
+}
+
+/* o += p v. */
+template <int D>
+static __device__ __forceinline__ void gather(struct forward_sums<D> &r,
+                                              const float p[2][KEYS / 8][4], uint32_t v)
+{
+#pragma unroll
+    for (int kk = 0; kk < KEYS / 16; kk++) {
+        uint32_t a[2][4], b[4];
+        pack_left(a[0], p[0][2 * kk], p[0][2 * kk + 1]);
+        pack_left(a[1], p[1][2 * kk], p[1][2 * kk + 1]);
+#pragma unroll
+        for (int n = 0; n < D / 16; n++) {
+            ldmatrix_turned(b, (v ^ (32 * n)) + kk * 16 * D * 2);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                mma(r.o[i][2 * n], a[i], b[0], b[1]);
+                mma(r.o[i][2 * n + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+template <int D>
+static __device__ __forceinline__ void finish(const struct flash &f, struct forward_sums<D> &r,
+                                              unsigned char *tile, int64_t h, int row)
+{
+    const struct op_attention &a = f.b.fwd;
+    int rows = (int)a.rows, lane = threadIdx.x & 31;
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float by[2];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            int t = row + 16 * i + 8 * e + (lane >> 2);
+            float sum = r.sum[i][e];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+            by[e] = sum > 0 ? 1 / sum : 1.0f;
+            if ((lane & 3) == 0 && t < rows)
+                a.lse[h * a.rows + t] = r.most[i][e] * a.scale + logf(sum);
+        }
+        sums_put<D>(tile + i * 16 * D * 2, r.o[i], by[0], by[1], (bf16 *)a.o + h * D, a.q_ld,
+                    row + 16 * i, rows);
+    }
+}
+
+template <int D>
+static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash f)
+{
+    typedef forward_room<D> room_of;
+    extern __shared__ __align__(1024) unsigned char room[];
+    const struct op_attention &a = f.b.fwd;
+    int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
+    int at = (int)(gridDim.x - 1 - blockIdx.x) * ROWS, row = at + warp * MINE; /* late see most */
+    int last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows);
+    int64_t h = blockIdx.y, shared = h / (a.heads / a.kv_heads);
+    const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
+    const int32_t *first = f.first[half_of(f, h)];
+    int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : rows;
+    int all = row < rows ? first[last] : rows; /* every row sees from here */
+    uint32_t q_at = shared_address(room), stage = q_at + room_of::Q;
+    uint32_t q_lane = q_at + warp * MINE * D * 2 + left_lane<D>(lane);
+    struct forward_sums<D> r = {};
+    float s[2][KEYS / 8][4];
+
+    r.most[0][0] = r.most[0][1] = r.most[1][0] = r.most[1][1] = -INFINITY;
+    tile_copy<D, ROWS, THREADS>(q_at, (const bf16 *)a.q + h * D, a.q_ld, at, rows);
+    tile_copy<D, KEYS, THREADS>(stage, k, a.kv_ld, key, rows);
+    tile_copy<D, KEYS, THREADS>(stage + room_of::KV, v, a.kv_ld, key, rows);
+    for (uint32_t odd = 0; key < stop; key += KEYS, odd ^= 1) {
+        uint32_t now = stage + odd * room_of::STAGE, next = stage + (odd ^ 1) * room_of::STAGE;
+
+        copies_wait();
+        __syncthreads(); /* all have this tile, and are done with the one before */
+        if (key + KEYS < stop) {
+            tile_copy<D, KEYS, THREADS>(next, k, a.kv_ld, key + KEYS, rows);
+            tile_copy<D, KEYS, THREADS>(next + room_of::KV, v, a.kv_ld, key + KEYS, rows);
+        }
+        if (key > last || key + KEYS <= sees)
+            continue;
+        score<D>(s, q_lane, now + right_lane<D>(lane));
+        if (key + KEYS - 1 > row || key < all)
+            mask(s, first, row, key, rows);
+        soften<D>(r, s, a.scale * 1.44269504f);
+        gather<D>(r, s, now + room_of::KV + left_lane<D>(lane));
+    }
+    finish<D>(f, r, room + warp * MINE * D * 2, h, row);
+}
+
+template <int D> static int launch(struct cuda *c, const struct flash *f)
+{
+    const struct op_attention *a = &f->b.fwd;
+    dim3 grid((unsigned)ceil_div(a->rows, ROWS), (unsigned)a->heads);
+    int rc = flash_room(c, (const void *)forward<D>, forward_room<D>::BYTES);
+
+    if (rc == 0)
+        forward<D><<<grid, THREADS, forward_room<D>::BYTES, c->stream>>>(*f);
+    return rc;
+}
+
+int flash_forward_tiles(struct cuda *c, const struct flash *f)
+{
+    return f->dim == 128 ? launch<128>(c, f) : launch<64>(c, f);
+}
