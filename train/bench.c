@@ -4,6 +4,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/perm.h"
+#include "kernels/rate.h"
+#include "model/flops.h"
 #include "train/budget.h"
 #include "train/update.h"
 
@@ -64,30 +66,6 @@ struct bench {
     double flop;        /* of matrix products in one of them, recomputation included */
 };
 
-/* Operations a second of one product as large as they come. */
-static int matrix_rate(struct device *d, double *rate, struct err *e)
-{
-    int64_t n = d->own_memory ? 8192 : 1024;
-    size_t bytes = (size_t)(n * n) * dtype_bytes(d->act);
-    char *p;
-    int rc = d->alloc(d, 3 * bytes, (void **)&p, e);
-
-    *rate = 0;
-    for (int i = 0; i < 5 && rc == 0; i++) {
-        struct op_gemm g = { .trans_b = true, .m = n, .n = n, .k = n, .alpha = 1, .a = p,
-                             .b = p + bytes, .c = p + 2 * bytes, .lda = n, .ldb = n, .ldc = n,
-                             .c_type = d->act };
-        double start = now_s();
-        if (d->gemm(d, &g) < 0)
-            err_set(e, E_DEVICE, "a matrix product failed on '%s'", d->name);
-        if ((rc = d->sync(d, e)) == 0)
-            *rate = fmax(*rate, 2.0 * (double)n * (double)n * (double)n / (now_s() - start));
-    }
-    if (rc == 0 || *rate > 0)
-        d->release(d, p);
-    return rc;
-}
-
 static int random_rows(struct bench *b, struct err *e)
 {
     int64_t ctx = b->s.ctx, n = b->s.micro * ctx;
@@ -145,29 +123,10 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Operations of a step that no implementation can do without: nothing computed twice. Frozen
- * matrices have no gradient of their own. */
-static double model_flop(const struct bench *b)
-{
-    const struct llama_config *c = &b->config;
-    double dim = (double)c->dim, q = (double)(c->heads * c->head_dim);
-    double layer = dim * (2 * q + 2.0 * (double)(c->kv_heads * c->head_dim) +
-                          3.0 * (double)c->ffn_dim);
-    double all = (double)c->layers * layer + dim * (double)c->vocab, pairs = 0;
-
-    for (int h = 0; h < 2; h++)
-        for (int64_t i = 0; i < b->t.seg.half[h].n; i++) {
-            double n = (double)(b->t.seg.half[h].cu[i + 1] - b->t.seg.half[h].cu[i]);
-            pairs += n * (n + 1) / 4; /* half of the heads */
-        }
-    return 2 * all * (double)(b->s.micro * b->s.ctx) * (b->s.mode == 0 ? 3 : 2) +
-           3 * 4 * q * pairs * (double)c->layers;
-}
-
 static void say(const struct bench *b, FILE *f, size_t taken)
 {
     double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
-    double model = model_flop(b) / s;
+    double model = model_flops(&b->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
     char kept[96], mem[16], plan[16];
 
     if (b->s.json) {
@@ -270,7 +229,7 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
         return rc;
     if (s->deterministic)
         d.be_deterministic(&d);
-    if ((rc = matrix_rate(&d, &rate, e)) == 0)
+    if ((rc = rate_matrix(&d, d.free_bytes(&d) / 8, &rate, e)) == 0)
         log_info("device=%s (%s), one large product %.4g TFLOP/s", d.name, d.detail, 1e-12 * rate);
     for (int i = 0; i < (s->n_contexts ? s->n_contexts : 1) && rc == 0; i++) {
         struct bench b = { .s = *s, .config = c, .matrix_rate = rate };

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "formats/checkpoint.h"
+#include "model/flops.h"
 #include "train/state.h"
 #include "train/stop.h"
 
@@ -42,17 +43,39 @@ static void report(struct run *r, const struct metrics_line *l, double eta_s)
 
     if (log_progress_due())
         log_progress("step %" PRId64 "/%" PRId64
-                     "  loss %.4f  lr %.3g  %.0f tokens/s  %s left  %s",
-                     l->step, r->s->steps, l->loss, l->lr, l->tok_s,
+                     "  loss %.4f  lr %.3g  %.0f tokens/s  mfu %.0f%%  %s left  %s",
+                     l->step, r->s->steps, l->loss, l->lr, l->tok_s, 100 * l->mfu,
                      fmt_duration(eta_s, eta, sizeof eta),
                      fmt_bytes((double)l->mem_bytes, mem, sizeof mem));
     if (plain && !isatty(STDERR_FILENO))
         log_info("step=%" PRId64 " loss=%.4f grad_norm=%.4g lr=%.4g tok_s=%.0f step_ms=%.0f "
-                 "gemm=%.2f mem=%" PRId64 " eta_s=%.0f",
+                 "gemm=%.2f mfu=%.3f mem=%" PRId64 " eta_s=%.0f",
                  l->step, l->loss, l->grad_norm, l->lr, l->tok_s, l->step_s * 1e3,
-                 l->gemm_fraction, l->mem_bytes, eta_s);
+                 l->gemm_fraction, l->mfu, l->mem_bytes, eta_s);
     if (l->has_val)
         log_info("step=%" PRId64 " val_loss=%.4f", l->step, l->val_loss);
+}
+
+/* How long it was from the command to the end of the first step, and what took it. */
+static void say_started(const struct run *r, double first_s)
+{
+    const double *s = r->phase_s;
+
+    log_info("first step done after %.2f s: files %.2f, device %.2f, plan %.2f, memory %.2f, "
+             "weights %.2f, step %.2f", now_s() - r->started_s, s[PHASE_FILES], s[PHASE_DEVICE],
+             s[PHASE_PLAN], s[PHASE_MEMORY], s[PHASE_WEIGHTS], first_s);
+}
+
+/* Speed of the model's arithmetic; attention as in the step's last sequences. */
+static void count_flops(const struct run *r, int64_t tokens, struct metrics_line *l)
+{
+    const struct op_segments *h = &r->t.seg.half[0];
+    double seen = h->n ? (double)h->cu[h->n] : 0;
+
+    if (seen > 0)
+        l->model_flop_s = model_flops(&r->config, r->options.mode, &r->t.seg) / seen *
+                          (double)tokens / fmax(l->step_s, 1e-9);
+    l->mfu = r->matrix_rate > 0 ? l->model_flop_s / r->matrix_rate : 0;
 }
 
 static int one_step(struct run *r, double *mean_s, struct err *e)
@@ -67,6 +90,8 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
         return rc;
     l.step_s = now_s() - start;
     *mean_s = *mean_s > 0 ? 0.9 * *mean_s + 0.1 * l.step_s : l.step_s;
+    if (r->trained_tokens == 0)
+        say_started(r, l.step_s);
     r->trained_s += l.step_s;
     r->trained_tokens += tokens;
     r->last_loss = s.loss;
@@ -75,6 +100,7 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
     l.loss = s.loss, l.grad_norm = s.grad_norm, l.lr = s.lr;
     l.tok_s = (double)tokens / fmax(l.step_s, 1e-9);
     l.gemm_fraction = (r->device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
+    count_flops(r, tokens, &l);
     l.mem_bytes = (int64_t)run_memory(r);
     if (r->val && (l.step % r->s->val_every == 0 || l.step == r->s->steps)) {
         l.has_val = true;

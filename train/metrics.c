@@ -106,8 +106,9 @@ int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e
     if (rc == 0)
         rc = buf_printf(&b, e,
                         ",\"tok_s\":%.1f,\"step_ms\":%.1f,\"gemm_fraction\":%.3f,"
-                        "\"mem\":%" PRId64 "}\n",
-                        l->tok_s, l->step_s * 1e3, l->gemm_fraction, l->mem_bytes);
+                        "\"model_flop_s\":%.4g,\"mfu\":%.4f,\"mem\":%" PRId64 "}\n",
+                        l->tok_s, l->step_s * 1e3, l->gemm_fraction, l->model_flop_s, l->mfu,
+                        l->mem_bytes);
     if (rc == 0)
         rc = file_write_all(m->fd, b.p, b.len, m->path, e);
     buf_free(&b);

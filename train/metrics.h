@@ -11,6 +11,7 @@ struct metrics_line {
     double epoch, loss, grad_norm, lr, val_loss;
     bool has_val;
     double step_s, tok_s, gemm_fraction; /* time fields */
+    double model_flop_s, mfu; /* of the model's arithmetic (flops.h); over the matrix rate */
     int64_t mem_bytes;
 };
 

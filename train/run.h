@@ -11,6 +11,9 @@ C_BEGIN
 
 #define RUN_MAX_STREAK 3 /* steps in a row that are not finite, then the run stops (E_NO) */
 
+/* Where the time before the first step goes. */
+enum run_phase { PHASE_FILES, PHASE_DEVICE, PHASE_PLAN, PHASE_MEMORY, PHASE_WEIGHTS, RUN_PHASES };
+
 /* Everything that is open during a run. Zero it before run_open; run_close takes any state. */
 struct run {
     struct settings *s;
@@ -31,6 +34,8 @@ struct run {
     int64_t resumed, saved;     /* step it went on from, last step published */
     double last_loss, started_s, trained_s;
     int64_t trained_tokens;     /* in this process */
+    double matrix_rate;         /* of the device, operations a second (rate.h) */
+    double phase_s[RUN_PHASES], mark_s;
 };
 
 /* Opens model files and data, resolves the settings, opens the device and plans: everything
@@ -41,12 +46,19 @@ int run_begin(struct run *r, bool *done, struct err *e);
 /* Loads the model, goes on from the checkpoint that run_begin found, writes options.json,
  * trains to the last step and publishes. E_AGAIN after a signal, with a checkpoint. */
 int run_train(struct run *r, int argc, char **argv, struct err *e);
+/* summary.c. OUT/summary.json speaks of finished results: it goes before they change, and comes
+ * back last. seconds: of the whole run. E_CREATE, E_IO. */
+int run_unsummarise(const struct run *r, struct err *e);
+int run_summarise(const struct run *r, double seconds, struct err *e);
 /* OUT/summary.json of the run, as text; malloc'ed, NULL where there is none. */
 char *run_summary(const struct run *r);
 void run_close(struct run *r);
 
 /* Bytes taken now: resident ones, or of a device with memory of its own what it gave since. */
 size_t run_memory(const struct run *r);
+
+/* Adds the time since the last call, or since mark_s was set, to phase p. */
+void run_phase(struct run *r, enum run_phase p);
 
 /* loop.c: steps until the last one or a signal. */
 int run_loop(struct run *r, struct err *e);

@@ -1,0 +1,20 @@
+/* model/flops.c - see flops.h. */
+#include "model/flops.h"
+
+double model_flops(const struct llama_config *c, enum train_mode mode,
+                   const struct segments *seg)
+{
+    double dim = (double)c->dim, q = (double)(c->heads * c->head_dim);
+    double layer = dim * (2 * q + 2.0 * (double)(c->kv_heads * c->head_dim) +
+                          3.0 * (double)c->ffn_dim);
+    double all = (double)c->layers * layer + dim * (double)c->vocab, pairs = 0, tokens = 0;
+
+    for (int h = 0; h < 2; h++)
+        for (int64_t i = 0; i < seg->half[h].n; i++) {
+            double n = (double)(seg->half[h].cu[i + 1] - seg->half[h].cu[i]);
+            pairs += n * (n + 1) / 4; /* half of the heads */
+            tokens += n / 2;
+        }
+    return 2 * all * tokens * (mode == TRAIN_NONE ? 1 : mode == TRAIN_FULL ? 3 : 2) +
+           (mode == TRAIN_NONE ? 1 : 3) * 4 * q * pairs * (double)c->layers;
+}

@@ -1,0 +1,265 @@
+/* train/run_open.c - opens what a run needs, and refuses what can be refused; see run.h. */
+#include "train/run.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "formats/tokenizer.h"
+#include "kernels/rate.h"
+#include "train/bench.h"
+#include "train/outdir.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* The base's tokenizer, where it has one, must be the data's. */
+static int check_tokenizer(const struct run *r, struct err *e)
+{
+    const struct token_info *info = dataset_info(r->data);
+    char *path = r->s->model ? weights_tokenizer_path(r->s->model) : NULL;
+    struct tokenizer *t = NULL;
+    struct err why = { 0 };
+    int rc = 0;
+
+    if (path && info && *info->fingerprint && tokenizer_open(&t, path, &why) == 0) {
+        if (strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0) {
+            rc = err_set(e, E_CONFIG, "'%s' was made with another tokenizer than '%s'",
+                         r->s->data, path);
+            err_hint(e, "prepare it with 'lprep -t %s', or insist with --any-tokenizer", path);
+        }
+        tokenizer_close(t);
+    }
+    free(path);
+    return rc;
+}
+
+static int open_data(struct run *r, struct dataset **d, const char *path, const char *split,
+                     struct err *e)
+{
+    const struct token_info *info;
+    int rc = dataset_open(d, path, split, r->config.vocab, e);
+
+    if (rc < 0)
+        return rc;
+    info = dataset_info(*d);
+    if (info && info->vocab > r->config.vocab)
+        return err_set(e, E_CONFIG,
+                       "'%s' has ids of a vocabulary of %" PRIu32 ", the model's has %" PRId64,
+                       path, info->vocab, r->config.vocab);
+    return 0;
+}
+
+/* Held-out data of another tokenizer would have a loss that says nothing. */
+static int open_validation(struct run *r, struct err *e)
+{
+    const char *split = path_is_dir(r->s->val) ? "validation" : NULL, *a, *b;
+    int rc = open_data(r, &r->val, r->s->val, split, e);
+
+    if (rc < 0 || !r->data || r->s->any_tokenizer)
+        return rc;
+    a = dataset_info(r->data)->fingerprint, b = dataset_info(r->val)->fingerprint;
+    if (!*a || !*b || strcmp(a, b) == 0)
+        return 0;
+    err_set(e, E_CONFIG, "'%s' and '%s' were made with different tokenizers", r->s->data,
+            r->s->val);
+    return err_hint(e, "prepare both with the same one, or insist with --any-tokenizer");
+}
+
+/* Names the base by its tensors and samples of their bytes: reading all would take as long as
+ * loading. */
+static uint64_t weights_id(const struct weights *w)
+{
+    XXH3_state_t *h = XXH3_createState();
+    uint64_t id;
+
+    if (!h)
+        return 0;
+    XXH3_64bits_reset(h);
+    for (int64_t i = 0; i < weights_count(w); i++) {
+        const struct st_tensor *t = weights_at(w, i);
+        size_t n = t->nbytes < 256 ? t->nbytes : 256;
+        XXH3_64bits_update(h, t->name, strlen(t->name) + 1);
+        XXH3_64bits_update(h, t->shape, (size_t)t->dims * sizeof *t->shape);
+        XXH3_64bits_update(h, t->data, n);
+        XXH3_64bits_update(h, (const char *)t->data + t->nbytes - n, n);
+    }
+    id = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
+    return id;
+}
+
+static size_t weights_bytes(const struct weights *w)
+{
+    size_t sum = 0;
+
+    for (int64_t i = 0; i < weights_count(w); i++)
+        sum += weights_at(w, i)->nbytes;
+    return sum;
+}
+
+/* Base weights that will be mapped. Those of a plan by --init are not at hand: taken to be
+ * 16-bit, as most are. */
+static size_t base_bytes(const struct run *r)
+{
+    struct tensor_spec t;
+    size_t sum = 0;
+
+    if (r->weights)
+        return weights_bytes(r->weights);
+    for (int64_t i = 0; r->s->mode > 0 && i < config_tensors(&r->config); i++) {
+        config_tensor(&r->config, i, &t);
+        sum += 2 * (size_t)t.count;
+    }
+    return sum;
+}
+
+static void warn_too_large(const struct run *r)
+{
+    size_t need = budget_need(&r->budget);
+    char a[16], b[16];
+
+    if (budget_too_large(&r->budget))
+        log_warn("the plan takes %s, %s are free: give less --ctx or --micro%s, or more memory",
+                 fmt_bytes((double)need, a, sizeof a),
+                 fmt_bytes((double)r->budget.free, b, sizeof b),
+                 r->s->mode == 0 && !r->s->init ? ", train by --mode lora+" : "");
+}
+
+/* "dim=32 layers=2 ... xxh3=...": the sizes for people, the hash for the rest. */
+static void model_id(const struct run *r, uint64_t hash, char *id, int cap)
+{
+    const struct llama_config *c = &r->config;
+
+    snprintf(id, (size_t)cap,
+             "vocab=%" PRId64 " dim=%" PRId64 " layers=%" PRId64 " heads=%" PRId64 "/%" PRId64
+             " xxh3=%016" PRIx64,
+             c->vocab, c->dim, c->layers, c->heads, c->kv_heads, hash);
+}
+
+static int name_run(struct run *r, struct err *e)
+{
+    const struct llama_config *c = &r->config;
+    uint64_t hash;
+    char id[256];
+
+    if (r->weights) {
+        hash = weights_id(r->weights);
+    } else {
+        int64_t n[] = { c->ffn_dim, c->head_dim, r->base_context, c->tied };
+        double f[] = { c->norm_eps, c->init_range, c->rope.theta };
+        hash = XXH3_64bits(n, sizeof n) ^ XXH3_64bits_withSeed(f, sizeof f, 1);
+    }
+    model_id(r, hash, id, sizeof id);
+    r->run = settings_run(r->s, c, id, r->device.name);
+    return r->run ? 0 : err_set(e, E_SYS, "out of memory");
+}
+
+static int open_model_files(struct run *r, struct err *e)
+{
+    int rc;
+
+    if (!r->s->model)
+        return bench_config(r->s, &r->config, e);
+    if ((rc = weights_open(&r->weights, r->s->model, e)) == 0)
+        r->config = *weights_config(r->weights);
+    return rc;
+}
+
+/* n_tokens becomes that of the rows, padding and all. */
+static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
+{
+    const struct settings *s = r->s;
+    int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
+                            s->ctx < 0 ? r->config.context : s->ctx, (uint64_t)s->seed, s->data,
+                            e);
+
+    *n_tokens = r->t.pack.rows * r->t.pack.ctx; /* at most one row is not half full */
+    return rc;
+}
+
+/* Too little held-out data for one row. */
+static int check_validation(const struct run *r, struct err *e)
+{
+    const struct settings *s = r->s;
+
+    if (!r->val || dataset_tokens(r->val) >= s->ctx)
+        return 0;
+    err_set(e, E_CONFIG, "--val '%s'%s has %" PRId64 " tokens, too few for one row of %" PRId64,
+            s->val, path_is_dir(s->val) ? " (split validation)" : "", dataset_tokens(r->val),
+            s->ctx);
+    return err_hint(e, "pack more for validation: lpack --split validation=0.1");
+}
+
+static int open_files(struct run *r, int64_t *n_tokens, struct err *e)
+{
+    struct settings *s = r->s;
+    int rc = open_model_files(r, e);
+
+    r->base_context = r->config.context;
+    if (rc == 0 && s->data && (rc = open_data(r, &r->data, s->data, s->split, e)) == 0) {
+        *n_tokens = dataset_tokens(r->data);
+        rc = s->any_tokenizer ? 0 : check_tokenizer(r, e);
+        if (rc == 0 && s->tokenizer)
+            rc = outdir_tokenizer(s, dataset_info(r->data), s->tokenizer, e);
+    }
+    if (rc == 0 && s->val)
+        rc = open_validation(r, e);
+    if (rc == 0 && r->data && s->packing == PACKING_BESTFIT)
+        rc = open_packing(r, n_tokens, e);
+    return rc;
+}
+
+static int resolve(struct run *r, int64_t n_tokens, struct err *e)
+{
+    struct settings *s = r->s;
+    char note[256];
+    int rc = settings_resolve(s, &r->config, n_tokens, &r->options, note, sizeof note, e);
+
+    if (rc == 0 && *note)
+        log_warn("%s", note);
+    if (rc == 0 && s->mode == 2 && r->config.tied) {
+        log_info("the base ties lm_head to the embedding: the embedding is trained, "
+                 "lm_head stays");
+        r->config.tied = false;
+    }
+    if (rc == 0 && r->data)
+        rc = order_make(&r->t.order, n_tokens, s->ctx, s->batch, (uint64_t)s->seed, s->data, e);
+    return rc < 0 ? rc : check_validation(r, e);
+}
+
+void run_phase(struct run *r, enum run_phase p)
+{
+    double now = now_s();
+
+    r->phase_s[p] += now - r->mark_s;
+    r->mark_s = now;
+}
+
+int run_open(struct run *r, struct settings *s, struct err *e)
+{
+    int64_t n_tokens = 0;
+    int rc = settings_check(s, e);
+
+    r->s = s;
+    r->lock = -1;
+    r->metrics.fd = -1;
+    r->started_s = r->mark_s = now_s();
+    if (rc == 0 && (rc = open_files(r, &n_tokens, e)) == 0)
+        rc = resolve(r, n_tokens, e);
+    run_phase(r, PHASE_FILES);
+    if (rc == 0 && (rc = device_open(&r->device, s->device, (int)s->threads, e)) == 0)
+        r->has_device = true;
+    if (rc == 0 && s->deterministic)
+        r->device.be_deterministic(&r->device);
+    run_phase(r, PHASE_DEVICE);
+    if (rc == 0)
+        rc = budget_make(&r->budget, &r->device, &r->config, &r->options, base_bytes(r), e);
+    if (rc == 0)
+        warn_too_large(r);
+    if (rc == 0 && !s->plan) /* no larger than what is coming, so that the prediction holds */
+        rc = rate_matrix(&r->device, r->budget.model.total, &r->matrix_rate, e);
+    run_phase(r, PHASE_PLAN);
+    return rc == 0 ? name_run(r, e) : rc;
+}
