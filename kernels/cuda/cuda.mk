@@ -49,7 +49,7 @@ endif
 
 # Tests and benchmark on a GPU. The plans of attention are checked without one too.
 GPU_TESTS := test_cuda_plans test_cuda_ops test_cuda_attention test_cuda_model
-GPU_BINS  := $(GPU_TESTS) bench_step
+GPU_BINS  := $(GPU_TESTS) bench_step make_model
 $(B)/gpu/test_cuda_plans: $(B)/tests/gpu/test_cuda_plans.c.o \
   $(patsubst %,$(CUDA_B)/kernels/cuda/%.c.o,sdpa sdpa_graph runs) $(B)/liblonglora.a
 	@mkdir -p $(@D)
@@ -57,8 +57,15 @@ $(B)/gpu/test_cuda_plans: $(B)/tests/gpu/test_cuda_plans.c.o \
 $(B)/gpu/%: $(B)/tests/gpu/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
-check-gpu: all $(CUDA_SO) $(GPU_BINS:%=$(B)/gpu/%)
-	@BIN=$(B)/gpu SO=$(CUDA_SO) TOOLS=$(BIN) sh tests/gpu/run.sh $(GPU_RUN)
+GPU_ENV = BIN=$(CURDIR)/$(B)/gpu SO=$(CURDIR)/$(CUDA_SO) TOOLS=$(CURDIR)/$(BIN)
+check-gpu bench-gpu startup-gpu: all $(CUDA_SO) $(GPU_BINS:%=$(B)/gpu/%)
+check-gpu:
+	@$(GPU_ENV) sh tests/gpu/run.sh $(GPU_RUN)
+# Ours beside PyTorch, a table: GPU_RUN="train:8192 eval" chooses rows. Then from command to step.
+bench-gpu:
+	@$(GPU_ENV) sh tests/gpu/bench_gpu.sh $(GPU_RUN)
+startup-gpu:
+	@$(GPU_ENV) sh tests/gpu/startup.sh
 
 # Without a GPU: the toolkit's stub stands in for the driver, which planning hardly asks.
 check-plans: $(B)/gpu/test_cuda_plans
@@ -76,7 +83,7 @@ gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain
 	@for f in $$(ldd build/gpu/bin/* | awk '$$3 ~ /^\// { print $$3 }' | sort -u | \
 	  grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so'); do \
 	  cp -L "$$f" build/gpu/lib || exit 1; done
-	cp tests/gpu/run.sh build/gpu
+	cp tests/gpu/*.sh tests/gpu/tools.t tests/gpu/peer_torch.py tests/cli/lib.sh build/gpu
 	@du -sh build/gpu
-.PHONY: always cuda check-gpu check-plans gpu-bundle install-cuda
+.PHONY: always cuda check-gpu bench-gpu startup-gpu check-plans gpu-bundle install-cuda
 -include $(wildcard $(CUDA_OBJS:.o=.d)) $(wildcard $(GPU_BINS:%=$(B)/tests/gpu/%.c.d))

@@ -23,3 +23,10 @@ ends() { # ends STATUS WORDS COMMAND...: it ends so, and says so on standard err
     [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
     grep -q -- "$words" "$tmp/err" || { echo "standard error lacks: $words"; return 1; }
 }
+ids() { # ids N SEED: so many raw u16 ids below 503 on stdout, in which each tells of the next
+    awk -v n="$1" -v seed="$2" 'BEGIN { srand(seed); x = 5
+        for (i = 0; i < n; i++) { x = (x * 7 + int(rand() * 3)) % 500
+            printf "\\x%02x\\x%02x%s", (x + 3) % 256, int((x + 3) / 256),
+                i % 500 == 499 ? "\n" : "" } }' | while read -r line; do printf '%b' "$line"; done
+}
+num() { sed -nE "s/.*\"$2\": ?([-0-9.e+]+).*/\1/p" "$1" | tail -n 1; } # num FILE KEY: of JSON, its last

@@ -14,20 +14,12 @@ is() { # is STATUS PATTERN COMMAND...: the exit status, and the message in at mo
     return 1
 }
 
-# 20000 ids in which each tells something of the next.
-ids() {
-    awk -v n="$1" -v seed="$2" 'BEGIN { srand(seed); x = 5
-        for (i = 0; i < n; i++) { x = (x * 7 + int(rand() * 3)) % 500
-            printf "\\x%02x\\x%02x%s", (x + 3) % 256, int((x + 3) / 256),
-                i % 500 == 499 ? "\n" : "" } }' | while read -r line; do printf '%b' "$line"; done
-}
 ids 20000 1 > "$tmp/d.bin"
 ids 4000 2 > "$tmp/v.bin"
 c=tests/data/tiny-config.json
 fresh() { ltrain -q "$tmp/d.bin" --init $c --batch 4 --lr 3e-3 "$@"; }
 tune=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3)
 tune() { "${tune[@]}" "$@"; }
-num() { sed -nE "s/.*\"$2\": ?([-0-9.e+]+).*/\1/p" "$1" | tail -n 1; }
 less() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }
 
 learns() {

@@ -24,6 +24,9 @@ enum { DEFAULT, OWN, DET, GPUS };
 static struct device cpu, gpu[GPUS];
 static bool have_gpu;
 
+/* Under a sanitizer: the fewest and smallest shapes that touch every kernel. */
+static inline bool small(void) { return getenv("LONGLORA_GPU_SMALL") != NULL; }
+
 static inline int open_all(void **state)
 {
     struct err e = { 0 };
