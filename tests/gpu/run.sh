@@ -28,6 +28,7 @@ if wanted sanitize; then # our own kernels, in small; the libraries' are not our
         step 90 "${t}_attention" "$san" --tool $t --launch-count 250 "$@" "$BIN/test_cuda_attention"
     done
 fi
+wanted bench && step 100 bench_attention "$BIN/bench_attention"
 wanted bench && step 400 bench sh "$here/bench_gpu.sh" train:8192 train:32768
 [ -n "$OUT" ] && cat "$out"/*.log > "$OUT/gpu.log" # all of it
 echo "== summary, logs in ${OUT:-$out}"

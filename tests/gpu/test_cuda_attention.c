@@ -111,15 +111,20 @@ static void test_dense(void **state)
     static const int64_t v[][5] = { /* seqs, len, heads, kv heads, dim */
         { 1, 1, 1, 1, 64 },    { 1, 2, 2, 2, 128 },  { 1, 300, 4, 4, 128 }, { 3, 129, 4, 2, 64 },
         { 1, 1000, 3, 1, 64 }, { 2, 256, 8, 2, 128 }, { 1, 515, 2, 2, 32 }, { 1, 100, 1, 1, 256 },
-        { 1, 200, 2, 1, 5 },   { 4, 33, 6, 3, 80 } };
+        { 1, 200, 2, 1, 5 },   { 4, 33, 6, 3, 80 },  { 1, 1537, 2, 1, 128 },
+        { 1, 1100, 4, 4, 64 }, { 7, 128, 2, 2, 64 }, { 1, 63, 3, 3, 128 },  { 1, 77, 4, 2, 64 } };
     NEED_GPU();
-    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    for (size_t i = 0; i < (small() ? 10 : sizeof v / sizeof *v); i++) {
         struct attention_case c = make("dense", v[i][0], v[i][1], v[i][2], v[i][3], v[i][4],
                                        v[i][1]);
         if (i == 6)
             c.q_pad = 24, c.kv_pad = 8;
         if (i == 8)
             c.q_pad = 1, c.kv_pad = 3;
+        if (i == 13)
+            c.q_pad = 40, c.kv_pad = 8;
+        if (i == 14) /* rows that do not begin at 16 bytes */
+            c.q_pad = 2, c.kv_pad = 4;
         check(&c);
     }
 }
@@ -137,25 +142,83 @@ static void test_s2(void **state)
     }
 }
 
-/* Cuts anywhere: documents of one row, lists with nothing in common, empty segments. */
+/* Cuts anywhere: documents of one row, lists with nothing in common, empty segments, cuts at
+ * the edges of tiles. most: longest segment; step: of what its length is a multiple. */
 static void test_cuts_anywhere(void **state)
 {
+    static const struct { int64_t rows, kv, most, step; } v[] = {
+        { 0, 1, 2, 1 },    { 0, 2, 149, 1 },   { 0, 3, 149, 1 }, { 0, 6, 2, 1 },
+        { 0, 6, 149, 1 },  { 1000, 2, 700, 1 }, { 1281, 6, 300, 1 }, { 1024, 3, 320, 64 },
+        { 896, 1, 256, 32 }, { 1150, 2, 40, 1 } };
     NEED_GPU();
-    for (uint64_t seed = 0; seed < 5; seed++) {
-        static const int64_t kv[] = { 1, 2, 3, 6, 6 };
-        struct attention_case c = { "cuts", 100 + (int64_t)(mix64(seed) % 400), 6, kv[seed],
-                                    seed % 2 ? 64 : 128, 0, 0, { 0, 0 }, { { 0 } } };
+    for (uint64_t seed = 0; seed < (small() ? 5 : sizeof v / sizeof *v); seed++) {
+        int64_t rows = v[seed].rows ? v[seed].rows : 100 + (int64_t)(mix64(seed) % 400);
+        struct attention_case c = { "cuts", rows, 6, v[seed].kv, seed % 2 ? 64 : 128, 0, 0,
+                                    { 0, 0 }, { { 0 } } };
         for (int half = 0; half < 2; half++) {
+            uint64_t lengths = (uint64_t)(v[seed].most / v[seed].step + 1);
             int64_t at = 0, n = 0;
             while (at < c.rows && n < MAX_CUTS - 2) {
                 c.cu[half][n++] = at;
-                at += (int64_t)(mix64(seed * 999 + (uint64_t)(2 * n + half)) %
-                                (seed % 3 == 0 ? 3 : 150));
+                at += v[seed].step *
+                      (int64_t)(mix64(seed * 999 + (uint64_t)(2 * n + half)) % lengths);
             }
             c.cu[half][n] = c.rows;
             c.n[half] = n;
         }
         check(&c);
+    }
+}
+
+/* All arrays side by side in rows ld apart: q, k, v, o, do, dq, dk, dv. Their values, row by row,
+ * after a forward and a backward. */
+enum { SIDE = 8 };
+static uint16_t *side_by_side(struct device *d, int64_t rows, int64_t dim, int64_t ld)
+{
+    int64_t cu[] = { 0, rows / 3, rows }, each = SIDE * dim;
+    uint16_t *x = calloc((size_t)(rows * each), 2), *base;
+    struct err e = { 0 };
+    float *lse, *scratch;
+
+    for (int64_t i = 0; i < rows * each; i++)
+        if (i / dim % SIDE < 3 || i / dim % SIDE == 4)
+            x[i] = (uint16_t)(0x3f00 + (mix64((uint64_t)i) & 0x80ff)); /* 0.5 to 1.99, a sign */
+    RUN(d->alloc(d, (size_t)(rows * ld) * 2, (void **)&base, &e));
+    RUN(d->alloc(d, (size_t)rows * 4, (void **)&lse, &e));
+    RUN(d->alloc(d, d->attention_scratch_bytes(d, rows, 1, dim), (void **)&scratch, &e));
+    for (int64_t t = 0; t < rows; t++)
+        RUN(d->to_device(d, base + t * ld, x + t * each, (size_t)each * 2));
+    struct op_attention_back b = {
+        { rows, 1, 1, dim, ld, ld, 0.125f, { { 2, cu }, { 2, cu } }, base, base + dim,
+          base + 2 * dim, base + 3 * dim, lse },
+        base + 4 * dim, base + 5 * dim, base + 6 * dim, base + 7 * dim, scratch };
+    RUN(d->attention(d, &b.fwd));
+    RUN(d->attention_back(d, &b));
+    for (int64_t t = 0; t < rows; t++)
+        RUN(d->to_host(d, x + t * each, base + t * ld, (size_t)each * 2));
+    if (d->sync(d, &e) < 0)
+        fail_msg("%s", e.msg);
+    d->release(d, base), d->release(d, lse), d->release(d, scratch);
+    return x;
+}
+
+/* Rows so far apart that elements are counted past 2^31: the same bits as close together. */
+static void test_far_rows(void **state)
+{
+    enum { FAR = 1 << 22 };
+    NEED_GPU();
+    if (small() || gpu[OWN].free_bytes(&gpu[OWN]) < (size_t)8 << 30)
+        skip();
+    for (int64_t dim = 64; dim <= 128; dim += 64) {
+        int64_t rows = 600, n = rows * SIDE * dim;
+        uint16_t *near_by = side_by_side(&gpu[OWN], rows, dim, SIDE * dim);
+        uint16_t *far = side_by_side(&gpu[OWN], rows, dim, FAR);
+        for (int64_t i = 0; i < n; i++)
+            if (near_by[i] != far[i])
+                fail_msg("head dimension %lld, row %lld, array %lld: %#x and %#x", (long long)dim,
+                         (long long)(i / dim / SIDE), (long long)(i / dim % SIDE), near_by[i],
+                         far[i]);
+        free(near_by), free(far);
     }
 }
 
@@ -179,7 +242,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense), cmocka_unit_test(test_s2),
-        cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_far_rows),
+        cmocka_unit_test(test_refuses),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
