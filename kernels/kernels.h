@@ -29,8 +29,9 @@ C_BEGIN
 enum dtype { DT_F32, DT_F16, DT_BF16 };
 static inline size_t dtype_bytes(enum dtype t) { return t == DT_F32 ? 4 : 2; }
 
-/* C[m][n] = alpha * op(A) op(B) + beta * C, op(A) [m][k], op(B) [k][n]; beta == 0 ignores what
- * C held, NaN included. a, b are act. c is c_type: act (DT of the device), or DT_F32 for the
+/* C[m][n] = alpha * op(A) op(B) + beta * D, op(A) [m][k], op(B) [k][n]. D is C, or another matrix
+ * of its layout where addend names one, which must not overlap C; beta == 0 ignores what it
+ * holds, NaN included. a, b are act. c is c_type: act (DT of the device), or DT_F32 for the
  * gradients of weights. Transposed means stored as [k][m] (A), [n][k] (B). */
 struct op_gemm {
     bool trans_a, trans_b;
@@ -40,6 +41,7 @@ struct op_gemm {
     void *c;
     int64_t lda, ldb, ldc;
     enum dtype c_type;
+    const void *addend; /* NULL: C itself */
 };
 
 /* y = w * x * rstd, rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich 2019,
@@ -53,26 +55,31 @@ struct op_rmsnorm {
     float *rstd;
 };
 
-/* dx += the gradient of x; dw, unless NULL, += that of w. x, dy, dx act [rows][dim]. */
+/* dx += the gradient of x, or = where overwrite is set; dw, unless NULL, += that of w.
+ * x, dy, dx act [rows][dim]. */
 struct op_rmsnorm_back {
     int64_t rows, dim;
     const void *x, *dy;
     const float *w, *rstd;
     void *dx;
     float *dw;
+    bool overwrite;
 };
 
 /* Rotary embedding in place, half-rotation form (Hugging Face Llama): for channel i < dim/2 of
  * each head, (a, b) = (x[i], x[i + dim/2]) turns by angle position * inv_freq[i], or by its
  * negative when inverse is set (the backward). position of row r is first + r % period.
  * x act, row stride ld, head h at h * dim. inv_freq float32 [dim/2], host memory.
- * scale multiplies the result (YaRN's attention factor; 1 otherwise). */
+ * scale multiplies the result (YaRN's attention factor; 1 otherwise).
+ * x2, unless NULL, is another array of as many rows, turned alike: queries and keys at once. */
 struct op_rope {
     int64_t rows, ld, heads, dim, first, period;
     bool inverse;
     float scale;
     const float *inv_freq;
     void *x;
+    int64_t ld2, heads2;
+    void *x2;
 };
 
 /* Causal attention inside segments. Row t of a segment sees rows first..t of that segment.
@@ -111,11 +118,13 @@ struct op_swiglu {
     const void *gate, *up;
     void *y;
 };
-/* d_gate, d_up overwritten from dy; each may be dy, gate or up. */
+/* d_gate, d_up overwritten from dy; each may be dy, gate or up. y, unless NULL and apart from all
+ * others, is the forward's result once more. */
 struct op_swiglu_back {
     int64_t n;
     const void *gate, *up, *dy;
     void *d_gate, *d_up;
+    void *y;
 };
 
 /* y[r] = table[ids[r]]. table act [vocab][dim], ids device int32 in [0, vocab), y act. */

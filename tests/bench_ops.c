@@ -105,7 +105,7 @@ static void bench_gemm(struct device *d, struct plain plain, bool ta, bool tb, i
     float *a = random_block(d, m * k), *b = random_block(d, k * n), *c = random_block(d, m * n);
     struct product p = { d, plain,
                          { ta, tb, m, n, k, 1, 0, a, b, c, ta ? m : k, tb ? k : n, n,
-                           DT_F32 } };
+                           DT_F32, NULL } };
     double gflop = 2e-9 * (double)m * (double)n * (double)k, best[2];
 
     best_of(ours, plain.sgemm ? theirs : NULL, &p, best);
@@ -226,7 +226,7 @@ static void do_swiglu(void *c)
 static void do_swiglu_back(void *c)
 {
     struct flat *f = c;
-    struct op_swiglu_back a = { N, f->x[0], f->x[1], f->x[2], f->x[3], f->x[4] };
+    struct op_swiglu_back a = { N, f->x[0], f->x[1], f->x[2], f->x[3], f->x[4], NULL };
     f->d->swiglu_back(f->d, &a);
 }
 static void do_norm(void *c)
@@ -239,14 +239,14 @@ static void do_norm_back(void *c)
 {
     struct flat *f = c;
     struct op_rmsnorm_back a = { N / WIDE, WIDE, f->x[0], f->x[2], f->x[1], f->x[3], f->x[4],
-                                 f->x[3] + N / 2 };
+                                 f->x[3] + N / 2, false };
     f->d->rmsnorm_back(f->d, &a);
 }
 static void do_rope(void *c)
 {
     struct flat *f = c;
     struct op_rope a = { N / WIDE, WIDE, WIDE / 64, 64, 0, N / WIDE, false, 1, f->x[2],
-                         f->x[0] };
+                         f->x[0], 0, 0, NULL };
     f->d->rope(f->d, &a);
 }
 static void do_embed_back(void *c)

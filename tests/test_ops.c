@@ -9,16 +9,17 @@ struct gemm_case {
     bool ta, tb;
     int64_t m, n, k, lda, ldb, ldc;
     float alpha, beta, *a, *b, *c;
+    bool apart; /* c is what is added, and the result goes elsewhere */
 };
 
 static void run_gemm(struct device *d, const void *ctx, float *out)
 {
     const struct gemm_case *g = ctx;
     struct op_gemm op = { g->ta, g->tb, g->m, g->n, g->k, g->alpha, g->beta, g->a, g->b, out,
-                          g->lda, g->ldb, g->ldc, DT_F32 };
+                          g->lda, g->ldb, g->ldc, DT_F32, g->apart ? g->c : NULL };
 
     memcpy(out, g->c, (size_t)(g->m * g->ldc) * sizeof *out);
-    for (int64_t i = 0; g->beta == 0 && i < g->m; i++)
+    for (int64_t i = 0; (g->beta == 0 || g->apart) && i < g->m; i++)
         for (int64_t j = 0; j < g->n; j++)
             out[i * g->ldc + j] = NAN; /* must not be read */
     assert_int_equal(d->gemm(d, &op), 0);
@@ -27,7 +28,7 @@ static void run_gemm(struct device *d, const void *ctx, float *out)
 static void one_gemm(int64_t m, int64_t n, int64_t k, int form)
 {
     struct gemm_case g = { form & 1, form & 2, m, n, k, 0, 0, n + 3, form & 4 ? -0.5f : 1,
-                           form & 8 ? 0.25f : 0, NULL, NULL, NULL };
+                           form & 8 ? 0.25f : 0, NULL, NULL, NULL, form & 16 };
     int64_t rows_a = g.ta ? k : m, rows_b = g.tb ? n : k;
     float *got;
     double *a, *b, *want;
@@ -54,7 +55,7 @@ static void test_gemm(void **state)
                                       { 1030, 40, 9 }, { 40, 2100, 9 } };
     (void)state;
     for (size_t s = 0; s < sizeof mnk / sizeof *mnk; s++)
-        for (int form = 0; form < 16; form++)
+        for (int form = 0; form < 32; form++)
             one_gemm(mnk[s][0], mnk[s][1], mnk[s][2], form);
     one_gemm(64, 48, 3000, 1);
 }
@@ -62,7 +63,7 @@ static void test_gemm(void **state)
 static void test_gemm_refuses(void **state)
 {
     float x[4] = { 0 };
-    struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, x, x, 2, 2, 2, DT_F32 }, bad = g;
+    struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, x, x, 2, 2, 2, DT_F32, NULL }, bad = g;
 
     (void)state;
     bad.c_type = DT_BF16;
@@ -81,7 +82,7 @@ static void test_gemm_empty_sum(void **state)
     (void)state;
     for (int i = 0; i < DEVICES; i++) {
         float c[4] = { 1, 2, 3, 4 }, x[4] = { 0 };
-        struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, x, c, 2, 2, 2, DT_F32 };
+        struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, x, c, 2, 2, 2, DT_F32, NULL };
         assert_int_equal(dev[i].gemm(&dev[i], &g), 0);
         assert_true(c[0] == 0.5f && c[3] == 2.0f);
     }
@@ -100,7 +101,7 @@ static void run_norm(struct device *d, const void *ctx, float *out)
     int64_t n = c->rows * c->dim;
     float *rstd = out + n, *dx = rstd + c->rows, *dw = dx + n;
     struct op_rmsnorm f = { c->rows, c->dim, norm_eps, c->x, c->w, out, rstd };
-    struct op_rmsnorm_back b = { c->rows, c->dim, c->x, c->dy, c->w, rstd, dx, dw };
+    struct op_rmsnorm_back b = { c->rows, c->dim, c->x, c->dy, c->w, rstd, dx, dw, false };
 
     memcpy(dx, c->dx, (size_t)n * sizeof *dx);
     memcpy(dw, c->dw, (size_t)c->dim * sizeof *dw);
@@ -131,14 +132,14 @@ static void test_rmsnorm(void **state)
     }
 }
 
-/* y may be x, rstd and dw may be NULL. */
+/* y may be x, rstd and dw may be NULL; what dx held counts or does not. */
 static void test_rmsnorm_options(void **state)
 {
     int64_t rows = 70, dim = 33, n = rows * dim;
     float *x = normal(n, 1), *w = normal(dim, 2), *y = copy_of(x, n), *rstd = normal(rows, 3);
     float *z = copy_of(x, n), *dx = normal(n, 4), *dx2 = copy_of(dx, n), *dw = normal(dim, 5);
     struct op_rmsnorm f = { rows, dim, norm_eps, x, w, z, rstd };
-    struct op_rmsnorm_back b = { rows, dim, x, z, w, rstd, dx, dw };
+    struct op_rmsnorm_back b = { rows, dim, x, z, w, rstd, dx, dw, false };
 
     (void)state;
     assert_int_equal(dev[1].rmsnorm(&dev[1], &f), 0);
@@ -151,6 +152,14 @@ static void test_rmsnorm_options(void **state)
     b.dw = NULL;
     assert_int_equal(dev[1].rmsnorm_back(&dev[1], &b), 0);
     assert_same_bits("without dw", dx, dx2, n);
+    b.dx = dx;
+    memset(dx, 0, (size_t)n * sizeof *dx);
+    assert_int_equal(dev[1].rmsnorm_back(&dev[1], &b), 0);
+    b.dx = dx2, b.overwrite = true;
+    memset(dx2, 0xff, (size_t)n * sizeof *dx2);
+    assert_int_equal(dev[1].rmsnorm_back(&dev[1], &b), 0);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(dx[i] == dx2[i]);
     free(x), free(w), free(y), free(rstd), free(z), free(dx), free(dx2), free(dw);
 }
 
@@ -189,7 +198,7 @@ static void test_rope(void **state)
         int64_t n = rows * ld;
         float *x = normal(n, s), inv_freq[32], *got;
         struct rope_case c = { { rows, ld, heads, dim, v[s][4], v[s][5], false, 1.25f, inv_freq,
-                                 NULL }, x };
+                                 NULL, 0, 0, NULL }, x };
         double *want = wide(x, n), *freq, *back = wide(x, n);
 
         for (int64_t i = 0; i < dim / 2; i++)
@@ -203,6 +212,26 @@ static void test_rope(void **state)
     }
 }
 
+/* Two arrays at once are turned as each alone. */
+static void test_rope_both(void **state)
+{
+    enum { ROWS = 90, LD = 50, LD2 = 18 };
+    float inv_freq[8] = { 1, 0.5f, 0.25f, 0.1f, 0.01f, 1e-3f, 1e-4f, 1e-5f };
+    float *x = normal(ROWS * LD, 1), *x2 = normal(ROWS * LD2, 2);
+    float *y = copy_of(x, ROWS * LD), *y2 = copy_of(x2, ROWS * LD2);
+    struct op_rope a = { ROWS, LD, 3, 16, 5, 40, true, 0.5f, inv_freq, x, 0, 0, NULL }, b = a;
+
+    (void)state;
+    assert_int_equal(dev[1].rope(&dev[1], &a), 0);
+    a.x = x2, a.ld = LD2, a.heads = 1;
+    assert_int_equal(dev[1].rope(&dev[1], &a), 0);
+    b.x = y, b.x2 = y2, b.ld2 = LD2, b.heads2 = 1;
+    assert_int_equal(dev[1].rope(&dev[1], &b), 0);
+    assert_same_bits("first", y, x, ROWS * LD);
+    assert_same_bits("second", y2, x2, ROWS * LD2);
+    free(x), free(x2), free(y), free(y2);
+}
+
 /* The table that the device keeps is made anew when a position or a frequency changes. */
 static void test_rope_again(void **state)
 {
@@ -213,7 +242,8 @@ static void test_rope_again(void **state)
     for (size_t i = 0; i < 10; i++) {
         int64_t first = v[i % 5][0], rows = v[i % 5][1];
         float *x = normal(rows * 4, i), *got = copy_of(x, rows * 4);
-        struct op_rope op = { rows, 4, 1, 4, first, rows, false, 1, inv_freq[i / 5], got };
+        struct op_rope op = { rows, 4, 1, 4, first, rows, false, 1, inv_freq[i / 5], got,
+                              0, 0, NULL };
         double *want = wide(x, rows * 4), *freq = wide(inv_freq[i / 5], 2);
 
         assert_int_equal(dev[1].rope(&dev[1], &op), 0);
@@ -233,7 +263,7 @@ static void run_swiglu(struct device *d, const void *ctx, float *out)
 {
     const struct swiglu_case *c = ctx;
     struct op_swiglu f = { c->n, c->gate, c->up, out };
-    struct op_swiglu_back b = { c->n, c->gate, c->up, c->dy, out + c->n, out + 2 * c->n };
+    struct op_swiglu_back b = { c->n, c->gate, c->up, c->dy, out + c->n, out + 2 * c->n, NULL };
 
     assert_int_equal(d->swiglu(d, &f), 0);
     assert_int_equal(d->swiglu_back(d, &b), 0);
@@ -245,7 +275,7 @@ static void test_swiglu(void **state)
     (void)state;
     for (size_t s = 0; s < 3; s++) {
         int64_t n = sizes[s];
-        float *gate = normal(n, 1), *up = normal(n, 2), *dy = normal(n, 3), *got, *again;
+        float *gate = normal(n, 1), *up = normal(n, 2), *dy = normal(n, 3), *got, *again, *y;
         struct swiglu_case c = { n, gate, up, dy };
         double *want = zeros(3 * n);
 
@@ -261,11 +291,13 @@ static void test_swiglu(void **state)
             assert_near("swiglu", got + k * n, want + k * n, n, 1e-6);
         /* each result over one of the inputs */
         again = copy_of(dy, n);
-        struct op_swiglu_back b = { n, gate, up, again, again, up };
+        y = copy_of(dy, n);
+        struct op_swiglu_back b = { n, gate, up, again, again, up, y };
         assert_int_equal(dev[1].swiglu_back(&dev[1], &b), 0);
+        assert_same_bits("y again", y, got, n);
         assert_same_bits("d_gate is dy", again, got + n, n);
         assert_same_bits("d_up is up", up, got + 2 * n, n);
-        free(gate), free(up), free(dy), free(got), free(again), free(want);
+        free(gate), free(up), free(dy), free(got), free(again), free(want), free(y);
     }
 }
 
@@ -462,7 +494,7 @@ int main(void)
         cmocka_unit_test(test_gemm),           cmocka_unit_test(test_gemm_refuses),
         cmocka_unit_test(test_gemm_empty_sum), cmocka_unit_test(test_rmsnorm),
         cmocka_unit_test(test_rmsnorm_options), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_rope_again),
+        cmocka_unit_test(test_rope_both), cmocka_unit_test(test_rope_again),
         cmocka_unit_test(test_swiglu),         cmocka_unit_test(test_swiglu_far_out),
         cmocka_unit_test(test_embed),          cmocka_unit_test(test_loss),
         cmocka_unit_test(test_adamw),          cmocka_unit_test(test_vec),

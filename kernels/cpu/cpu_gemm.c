@@ -3,6 +3,7 @@
 #include "kernels/cpu/cpu.h"
 
 #include <limits.h>
+#include <string.h>
 
 /*
  * Each block of C is one single-threaded product over the whole of k, so that the bits do not
@@ -77,10 +78,15 @@ static void gemm_block(void *ctx, int64_t task, int thread)
     int64_t j = task % job->blocks_across * job->cols;
     const float *a = (const float *)g->a + (g->trans_a ? i : i * g->lda);
     const float *b = (const float *)g->b + (g->trans_b ? j * g->ldb : j);
+    float *c = (float *)g->c + i * g->ldc + j;
+    int64_t rows = min_i64(job->rows, g->m - i), cols = min_i64(job->cols, g->n - j);
 
-    cpu_sgemm(job->c, thread, g->trans_a, g->trans_b, min_i64(job->rows, g->m - i),
-              min_i64(job->cols, g->n - j), g->k, g->alpha, a, g->lda, b, g->ldb, g->beta,
-              (float *)g->c + i * g->ldc + j, g->ldc);
+    if (g->addend && g->beta != 0)
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(c + r * g->ldc, (const float *)g->addend + (i + r) * g->ldc + j,
+                   (size_t)cols * sizeof *c);
+    cpu_sgemm(job->c, thread, g->trans_a, g->trans_b, rows, cols, g->k, g->alpha, a, g->lda, b,
+              g->ldb, g->beta, c, g->ldc);
 }
 
 int cpu_gemm(struct device *d, const struct op_gemm *g)

@@ -32,7 +32,7 @@ int cpu_rmsnorm(struct device *d, const struct op_rmsnorm *a)
     return 0;
 }
 
-/* dx += rstd * w dy - x * rstd^3 / dim * sum(w dy x); dw, unless NULL, += rstd * dy x. */
+/* dx += (or =) rstd * w dy - x * rstd^3 / dim * sum(w dy x); dw, unless NULL, += rstd * dy x. */
 SIMD_CLONES
 static void back_rows(const struct op_rmsnorm_back *a, int64_t lo, int64_t hi, float *dw)
 {
@@ -54,6 +54,12 @@ static void back_rows(const struct op_rmsnorm_back *a, int64_t lo, int64_t hi, f
             SIMD_LOOP
             for (i = 0; i < a->dim; i++)
                 dw[i] += rstd * (dy[i] * x[i]);
+        }
+        if (a->overwrite) {
+            SIMD_LOOP
+            for (i = 0; i < a->dim; i++)
+                dx[i] = rstd * (w[i] * dy[i]) - x[i] * sum;
+            continue;
         }
         SIMD_LOOP
         for (i = 0; i < a->dim; i++)

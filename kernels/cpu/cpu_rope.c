@@ -91,6 +91,8 @@ static void rows(const void *op, int64_t lo, int64_t hi)
         const double *coarse = job->t->trig + (STEP + p / STEP) * a->dim;
         angles(fine, coarse, half, (double)a->scale, a->inverse ? -1.0 : 1.0, cs);
         turn((float *)a->x + r * a->ld, a->heads, half, cs);
+        if (a->x2)
+            turn((float *)a->x2 + r * a->ld2, a->heads2, half, cs);
     }
 }
 
@@ -105,6 +107,7 @@ int cpu_rope(struct device *d, const struct op_rope *a)
         return 0;
     if (table(&c->rope, a) < 0)
         return E_SYS;
-    cpu_ranges(c, a->rows, ELEMENTS_A_TASK / max_i64(a->heads * a->dim, 1), rows, &job);
+    cpu_ranges(c, a->rows, ELEMENTS_A_TASK / max_i64((a->heads + a->heads2) * a->dim, 1), rows,
+               &job);
     return 0;
 }

@@ -30,6 +30,8 @@ static void back(const void *op, int64_t lo, int64_t hi)
     const float *gate = a->gate, *up = a->up, *dy = a->dy;
     float *d_gate = a->d_gate, *d_up = a->d_up;
 
+    if (a->y) /* before gate and up are overwritten */
+        forward(&(struct op_swiglu){ a->n, a->gate, a->up, a->y }, lo, hi);
     SIMD_LOOP
     for (int64_t i = lo; i < hi; i++) {
         float g = gate[i], u = up[i], dv = dy[i], e = simd_exp(-g), s = 1.0f / (1.0f + e);

@@ -10,10 +10,9 @@ typedef __nv_bfloat16 bf16;
 static __device__ __forceinline__ float wide(bf16 x) { return __bfloat162float(x); }
 static __device__ __forceinline__ bf16 narrow(float x) { return __float2bfloat16_rn(x); }
 
-/* Eight neighbours, 16-byte aligned. */
-static __device__ __forceinline__ void load8(const bf16 *p, float x[8])
+/* Eight neighbours in one register of 16 bytes, as they lie in memory where that is aligned. */
+static __device__ __forceinline__ void unpack(uint4 u, float x[8])
 {
-    uint4 u = *(const uint4 *)p;
     const __nv_bfloat162 *h = (const __nv_bfloat162 *)&u;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -23,14 +22,29 @@ static __device__ __forceinline__ void load8(const bf16 *p, float x[8])
     }
 }
 
-static __device__ __forceinline__ void store8(bf16 *p, const float x[8])
+static __device__ __forceinline__ uint4 pack(const float x[8])
 {
     uint4 u;
     __nv_bfloat162 *h = (__nv_bfloat162 *)&u;
 #pragma unroll
     for (int i = 0; i < 4; i++)
         h[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-    *(uint4 *)p = u;
+    return u;
+}
+
+/* The same for one alone, so that a template may take either. */
+static __device__ __forceinline__ void unpack(bf16 u, float x[1]) { x[0] = wide(u); }
+static __device__ __forceinline__ void pack_to(uint4 *p, const float x[8]) { *p = pack(x); }
+static __device__ __forceinline__ void pack_to(bf16 *p, const float x[1]) { *p = narrow(x[0]); }
+
+static __device__ __forceinline__ void load8(const bf16 *p, float x[8])
+{
+    unpack(*(const uint4 *)p, x);
+}
+
+static __device__ __forceinline__ void store8(bf16 *p, const float x[8])
+{
+    *(uint4 *)p = pack(x);
 }
 
 /* V values from p: 8 at once where the caller knows them aligned, else one. */

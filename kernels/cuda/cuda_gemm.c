@@ -11,10 +11,11 @@
  * timed once on the real operands, with the result going to a side buffer, so that what is
  * added to stays as it was; the fastest stays. A deterministic device takes the first offer.
  */
-enum { OFFERS = 8, PLANS = 1024 };
+enum { OFFERS = 16, PLANS = 1024 };
 #define WORKSPACE_BYTES ((size_t)64 << 20)
 #define SIDE_BYTES ((size_t)256 << 20) /* of a timed result; a taller one is timed in part */
-#define TIMED_FLOP 2e9                 /* smaller products are not worth timing */
+#define TIMED_FLOP 2e9                 /* products of less, and of fewer values, */
+#define TIMED_VALUES 4e6               /* are not worth timing */
 
 struct key {
     int64_t m, n, k, lda, ldb, ldc;
@@ -96,6 +97,8 @@ static struct key key_of(const struct op_gemm *a)
     k.align_a = alignment(a->a, a->lda, 2);
     k.align_b = alignment(a->b, a->ldb, 2);
     k.align_c = alignment(a->c, a->ldc, (int64_t)dtype_bytes(a->c_type));
+    if (a->addend && a->beta != 0)
+        k.align_c = (int32_t)lesser(k.align_c, alignment(a->addend, 0, 1));
     return k;
 }
 
@@ -160,7 +163,9 @@ static int offers(struct cuda *c, struct plan *p, cublasLtMatmulHeuristicResult_
 static bool multiply(struct cuda *c, const struct plan *p, const struct op_gemm *a, void *d,
                      const cublasLtMatmulAlgo_t *algo)
 {
-    return cublasLtMatmul(c->gemms->lt, p->op, &a->alpha, a->b, p->b, a->a, p->a, &a->beta, a->c,
+    const void *add = a->addend && a->beta != 0 ? a->addend : a->c;
+
+    return cublasLtMatmul(c->gemms->lt, p->op, &a->alpha, a->b, p->b, a->a, p->a, &a->beta, add,
                           p->c, d, p->c, algo, c->gemms->workspace, WORKSPACE_BYTES,
                           c->stream) == CUBLAS_STATUS_SUCCESS;
 }
@@ -220,6 +225,13 @@ static int fastest(struct cuda *c, const struct op_gemm *whole,
     return choice;
 }
 
+static bool worth_timing(const struct op_gemm *a)
+{
+    double m = (double)a->m, n = (double)a->n, k = (double)a->k;
+
+    return 2 * m * n * k >= TIMED_FLOP || m * k + k * n + m * n >= TIMED_VALUES;
+}
+
 static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
 {
     struct cuda_gemms *g = c->gemms;
@@ -245,8 +257,7 @@ static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
     p->key = key;
     n = describe(p, a) ? offers(c, p, r) : 0;
     if (n > 0) {
-        double flop = 2.0 * (double)a->m * (double)a->n * (double)a->k;
-        int choice = n > 1 && !c->deterministic && flop >= TIMED_FLOP ? fastest(c, a, r, n) : 0;
+        int choice = n > 1 && !c->deterministic && worth_timing(a) ? fastest(c, a, r, n) : 0;
         p->algo = r[choice].algo;
         p->found = true;
     }

@@ -38,7 +38,75 @@ static __device__ struct soft block_soft(struct soft s)
     return s;
 }
 
-/* A block a row: float32 logits to nll and, where grad is given, the bf16 gradient. */
+/* What one thread adds of a row whose vocabulary is a multiple of four and at most 4 * ROW_FOURS *
+ * ROW_THREADS: it stays in registers from the first look to the gradient. */
+enum { ROW_THREADS = 1024, ROW_FOURS = 8 };
+
+/* The largest, or the sum, over the block, in an order of its own. */
+template <bool MAX> static __device__ __forceinline__ float over_block(float x)
+{
+    __shared__ float part[ROW_THREADS / 32];
+
+    for (int o = 16; o; o >>= 1) {
+        float other = __shfl_xor_sync(0xffffffffu, x, o);
+        x = MAX ? fmaxf(x, other) : x + other;
+    }
+    if ((threadIdx.x & 31) == 0)
+        part[threadIdx.x >> 5] = x;
+    __syncthreads();
+    x = part[threadIdx.x & 31];
+    for (int o = 16; o; o >>= 1) {
+        float other = __shfl_xor_sync(0xffffffffu, x, o);
+        x = MAX ? fmaxf(x, other) : x + other;
+    }
+    return x;
+}
+
+static __global__ void __launch_bounds__(ROW_THREADS)
+    score_row(int vocab, const float *logits, const int32_t *targets, float scale, float *nll,
+              bf16 *grad)
+{
+    int64_t r = blockIdx.x;
+    const float4 *x = (const float4 *)(logits + r * vocab);
+    uint2 *to = (uint2 *)(grad + r * vocab);
+    int32_t target = targets[r];
+    bool scored = target >= 0 && target < vocab;
+    float4 v[ROW_FOURS];
+    float max = -INFINITY, sum = 0, by;
+
+#pragma unroll
+    for (int k = 0; k < ROW_FOURS; k++) {
+        int i = k * ROW_THREADS + (int)threadIdx.x;
+        v[k] = scored && i < vocab / 4 ? x[i]
+                                       : make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+        max = fmaxf(fmaxf(fmaxf(v[k].x, v[k].y), fmaxf(v[k].z, v[k].w)), max);
+    }
+    max = scored ? over_block<true>(max) : 0.0f;
+#pragma unroll
+    for (int k = 0; k < ROW_FOURS; k++) {
+        v[k].x = __expf(v[k].x - max), v[k].y = __expf(v[k].y - max);
+        v[k].z = __expf(v[k].z - max), v[k].w = __expf(v[k].w - max);
+        sum += (v[k].x + v[k].y) + (v[k].z + v[k].w);
+    }
+    sum = scored ? over_block<false>(sum) : 1.0f;
+    if (threadIdx.x == 0)
+        nll[r] = scored ? logf(sum) + max - logits[r * vocab + target] : 0.0f;
+    by = scale / sum;
+#pragma unroll
+    for (int k = 0; k < ROW_FOURS; k++) {
+        int i = k * ROW_THREADS + (int)threadIdx.x, at = target - 4 * i;
+        __nv_bfloat162 half[2];
+        if (!grad || i >= vocab / 4)
+            continue;
+        half[0] = __floats2bfloat162_rn(by * v[k].x - (at == 0 ? scale : 0.0f),
+                                        by * v[k].y - (at == 1 ? scale : 0.0f));
+        half[1] = __floats2bfloat162_rn(by * v[k].z - (at == 2 ? scale : 0.0f),
+                                        by * v[k].w - (at == 3 ? scale : 0.0f));
+        to[i] = *(const uint2 *)half;
+    }
+}
+
+/* Any vocabulary. A block a row: float32 logits to nll and, where grad is given, the bf16 gradient. */
 static __global__ void score(int64_t vocab, const float *logits, const int32_t *targets, float scale,
                              float *nll, bf16 *grad)
 {
@@ -84,7 +152,8 @@ static int product(struct cuda *c, bool ta, bool tb, int64_t m, int64_t n, int64
                    const void *a, int64_t lda, const void *b, int64_t ldb, void *out,
                    enum dtype type)
 {
-    struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, n, type };
+    struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, n, type,
+                         NULL };
 
     return gemm_run(c, &g);
 }
@@ -101,9 +170,14 @@ static int chunk(struct cuda *c, const struct op_loss *a, int64_t first, int64_t
 
     if (rc)
         return rc;
-    score<<<(unsigned)n, THREADS, 0, c->stream>>>(a->vocab, logits, a->targets + first,
-                                                  a->grad_scale, a->nll + first,
-                                                  dh ? grad : NULL);
+    if (a->vocab % 4 == 0 && a->vocab <= 4 * ROW_FOURS * ROW_THREADS && aligned16(logits))
+        score_row<<<(unsigned)n, ROW_THREADS, 0, c->stream>>>(
+            (int)a->vocab, logits, a->targets + first, a->grad_scale, a->nll + first,
+            dh ? grad : NULL);
+    else
+        score<<<(unsigned)n, THREADS, 0, c->stream>>>(a->vocab, logits, a->targets + first,
+                                                      a->grad_scale, a->nll + first,
+                                                      dh ? grad : NULL);
     if (dh)
         rc = product(c, false, false, n, a->dim, a->vocab, 0, grad, a->vocab, a->w, a->dim, dh,
                      DT_BF16);

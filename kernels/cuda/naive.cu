@@ -17,11 +17,11 @@ static __global__ void multiply(struct op_gemm g)
                  wide(g.trans_b ? b[j * g.ldb + p] : b[p * g.ldb + j]);
         s *= g.alpha;
         if (g.c_type == DT_F32) {
-            float *c = (float *)g.c;
-            c[o] = g.beta == 0 ? s : s + g.beta * c[o];
+            const float *add = (const float *)(g.addend ? g.addend : g.c);
+            ((float *)g.c)[o] = g.beta == 0 ? s : s + g.beta * add[o];
         } else {
-            bf16 *c = (bf16 *)g.c;
-            c[o] = narrow(g.beta == 0 ? s : s + g.beta * wide(c[o]));
+            const bf16 *add = (const bf16 *)(g.addend ? g.addend : g.c);
+            ((bf16 *)g.c)[o] = narrow(g.beta == 0 ? s : s + g.beta * wide(add[o]));
         }
     }
 }

@@ -2,69 +2,119 @@
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/cuda.h"
 
+#include <limits.h>
 #include <string.h>
 
-enum { THREADS = 256, MOST = 512 };
+enum { THREADS = 256, MOST = 512, AT_ONCE = 4 }; /* heads a thread has in flight */
 
 /* The frequencies go along as an argument: the caller's array may change once it has returned. */
 struct turns {
     float inv_freq[MOST];
 };
 
-/* A block a row: cosines and sines once, in float64 (at position 100,000 a float32 product is
- * off by 0.006 radian), then all heads. */
-static __global__ void rotate(struct op_rope a, struct turns t)
+/* Whole turns are dropped in float64: at position 100,000 a float32 angle is off by 0.006. */
+static __device__ __forceinline__ void angle(const struct op_rope &a, int64_t row, float inv_freq,
+                                             float *cosine, float *sine)
+{
+    double x = (double)(a.first + row % a.period) * (double)inv_freq * 0.15915494309189535;
+    float s, k;
+
+    x -= rint(x);
+    sincospif((float)(2 * x), &s, &k);
+    *cosine = a.scale * k;
+    *sine = a.scale * (a.inverse ? -s : s);
+}
+
+/* Turns the block's rows of one array. A thread keeps to one place of the half head, V channels
+ * (T of memory) wide, and goes down the heads with that place's cosines and sines. */
+template <int V, typename T>
+static __device__ void turn(bf16 *x, int64_t ld, int heads, int half, int rows,
+                            const float *cosine, const float *sine)
+{
+    int each = half / V, places = rows * each, lanes = places < THREADS ? places : THREADS;
+    int group = (int)threadIdx.x / lanes, groups = THREADS / lanes;
+
+    if (group >= groups)
+        return;
+    for (int p = (int)threadIdx.x - group * lanes; p < places; p += lanes) {
+        int row = p / each, i = (p - row * each) * V;
+        float k[V], s[V];
+        int step = 2 * half * groups;
+        bf16 *at = x + row * ld + 2 * half * group + i;
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            k[j] = cosine[row * half + i + j];
+            s[j] = sine[row * half + i + j];
+        }
+        for (int left = heads - group; left > 0; left -= groups * AT_ONCE, at += step * AT_ONCE) {
+            T lo[AT_ONCE], hi[AT_ONCE];
+#pragma unroll
+            for (int n = 0; n < AT_ONCE; n++)
+                if (n * groups < left) {
+                    lo[n] = *(const T *)(at + n * step);
+                    hi[n] = *(const T *)(at + n * step + half);
+                }
+#pragma unroll
+            for (int n = 0; n < AT_ONCE; n++)
+                if (n * groups < left) {
+                    float u[V], v[V];
+                    unpack(lo[n], u);
+                    unpack(hi[n], v);
+#pragma unroll
+                    for (int j = 0; j < V; j++) {
+                        float w = u[j] * k[j] - v[j] * s[j];
+                        v[j] = v[j] * k[j] + u[j] * s[j];
+                        u[j] = w;
+                    }
+                    pack_to((T *)(at + n * step), u);
+                    pack_to((T *)(at + n * step + half), v);
+                }
+        }
+    }
+}
+
+/* A block takes `each` rows at a time: their angles first, then all heads of both arrays. */
+template <int V, typename T>
+static __global__ void __launch_bounds__(THREADS, 3)
+    rotate(struct op_rope a, struct turns t, int each)
 {
     __shared__ float cosine[MOST], sine[MOST];
-    int64_t half = a.dim / 2, pairs = a.heads * half;
+    int half = (int)a.dim / 2;
 
-    for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
-        bf16 *x = (bf16 *)a.x + r * a.ld;
-        double position = (double)(a.first + r % a.period);
+    for (int64_t r = (int64_t)blockIdx.x * each; r < a.rows; r += (int64_t)gridDim.x * each) {
+        int rows = a.rows - r < each ? (int)(a.rows - r) : each;
 
         __syncthreads();
-        for (int64_t i = threadIdx.x; i < half; i += THREADS) {
-            double s, k;
-            sincos(position * (double)t.inv_freq[i], &s, &k);
-            cosine[i] = (float)(k * (double)a.scale);
-            sine[i] = (float)((a.inverse ? -s : s) * (double)a.scale);
-        }
+        for (int n = (int)threadIdx.x; n < rows * half; n += THREADS)
+            angle(a, r + n / half, t.inv_freq[n % half], cosine + n, sine + n);
         __syncthreads();
-        if (half % 2 == 0 && a.ld % 2 == 0 && ((uintptr_t)a.x & 3) == 0) {
-            for (int64_t p = threadIdx.x; p < pairs / 2; p += THREADS) {
-                int64_t h = p / (half / 2), i = 2 * (p - h * (half / 2));
-                __nv_bfloat162 *lo = (__nv_bfloat162 *)(x + h * a.dim + i);
-                __nv_bfloat162 *hi = (__nv_bfloat162 *)(x + h * a.dim + half + i);
-                float2 u = __bfloat1622float2(*lo), v = __bfloat1622float2(*hi);
-                *lo = __floats2bfloat162_rn(u.x * cosine[i] - v.x * sine[i],
-                                            u.y * cosine[i + 1] - v.y * sine[i + 1]);
-                *hi = __floats2bfloat162_rn(v.x * cosine[i] + u.x * sine[i],
-                                            v.y * cosine[i + 1] + u.y * sine[i + 1]);
-            }
-        } else {
-            for (int64_t p = threadIdx.x; p < pairs; p += THREADS) {
-                int64_t h = p / half, i = p - h * half;
-                bf16 *at = x + h * a.dim + i;
-                float u = wide(at[0]), v = wide(at[half]);
-                at[0] = narrow(u * cosine[i] - v * sine[i]);
-                at[half] = narrow(v * cosine[i] + u * sine[i]);
-            }
-        }
+        turn<V, T>((bf16 *)a.x + r * a.ld, a.ld, (int)a.heads, half, rows, cosine, sine);
+        if (a.x2)
+            turn<V, T>((bf16 *)a.x2 + r * a.ld2, a.ld2, (int)a.heads2, half, rows, cosine, sine);
     }
 }
 
 extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
 {
     struct cuda *c = cuda_of(d);
+    int64_t half = a->dim / 2, each;
+    unsigned blocks;
     struct turns t;
 
-    if (a->dim < 2 || a->dim > 2 * MOST || a->dim % 2 || a->period < 1 || a->rows < 0)
+    if (a->dim < 2 || a->dim > 2 * MOST || a->dim % 2 || a->period < 1 || a->rows < 0 ||
+        a->heads > INT_MAX / 2 || a->heads2 > INT_MAX / 2)
         return E_BUG;
     if (a->rows == 0)
         return 0;
     memset(&t, 0, sizeof t);
-    memcpy(t.inv_freq, a->inv_freq, (size_t)(a->dim / 2) * sizeof *t.inv_freq);
+    memcpy(t.inv_freq, a->inv_freq, (size_t)half * sizeof *t.inv_freq);
+    each = half < THREADS ? THREADS / half : 1;
+    blocks = (unsigned)lesser(ceil_div(a->rows, each), INT_MAX);
     cuda_begin(c, CUDA_ROPE);
-    rotate<<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a, t);
+    if (half % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
+        (!a->x2 || (a->ld2 % 8 == 0 && aligned16(a->x2))))
+        rotate<8, uint4><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
+    else
+        rotate<1, bf16><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
     return cuda_end(d, 0, CUDA_ROPE, 0);
 }

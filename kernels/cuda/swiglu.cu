@@ -22,12 +22,12 @@ static __global__ void forward(int64_t n, const bf16 *gate, const bf16 *up, bf16
 
 template <int V>
 static __global__ void backward(int64_t n, const bf16 *gate, const bf16 *up, const bf16 *dy,
-                                bf16 *d_gate, bf16 *d_up)
+                                bf16 *d_gate, bf16 *d_up, bf16 *y)
 {
     int64_t step = (int64_t)gridDim.x * THREADS * V;
 
     for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < n; i += step) {
-        float g[V], u[V], e[V];
+        float g[V], u[V], e[V], v[V];
         load_v<V>(gate + i, g);
         load_v<V>(up + i, u);
         load_v<V>(dy + i, e);
@@ -35,9 +35,12 @@ static __global__ void backward(int64_t n, const bf16 *gate, const bf16 *up, con
         for (int j = 0; j < V; j++) {
             float s = 1.0f / (1.0f + __expf(-g[j]));
             float dg = e[j] * u[j] * (s + g[j] * s * (1.0f - s));
+            v[j] = g[j] * s * u[j];
             u[j] = e[j] * g[j] * s;
             g[j] = dg;
         }
+        if (y)
+            store_v<V>(y + i, v);
         store_v<V>(d_gate + i, g);
         store_v<V>(d_up + i, u);
     }
@@ -65,18 +68,20 @@ extern "C" int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a
 {
     struct cuda *c = cuda_of(d);
     const bf16 *g = (const bf16 *)a->gate, *u = (const bf16 *)a->up, *dy = (const bf16 *)a->dy;
-    bf16 *dg = (bf16 *)a->d_gate, *du = (bf16 *)a->d_up;
-    int64_t main = aligned16(g) && aligned16(u) && aligned16(dy) && aligned16(dg) && aligned16(du)
-                       ? a->n / 8 * 8 : 0;
+    bf16 *dg = (bf16 *)a->d_gate, *du = (bf16 *)a->d_up, *y = (bf16 *)a->y;
+    bool aligned = aligned16(g) && aligned16(u) && aligned16(dy) && aligned16(dg) &&
+                   aligned16(du) && aligned16(y);
+    int64_t main = aligned ? a->n / 8 * 8 : 0;
 
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
     cuda_begin(c, CUDA_SWIGLU_BACK);
     if (main)
         backward<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, g, u, dy,
-                                                                                  dg, du);
+                                                                                  dg, du, y);
     if (main < a->n)
         backward<1><<<cuda_blocks(c, a->n - main, THREADS), THREADS, 0, c->stream>>>(
-            a->n - main, g + main, u + main, dy + main, dg + main, du + main);
+            a->n - main, g + main, u + main, dy + main, dg + main, du + main,
+            y ? y + main : NULL);
     return cuda_end(d, 0, CUDA_SWIGLU_BACK, 0);
 }

@@ -55,6 +55,18 @@ template <typename F, typename T> static __global__ void cast_kernel(int64_t n, 
         put(y + i, to_f32(x[i]));
 }
 
+/* The refreshing of compute copies: 32 bytes in, 16 out. */
+static __global__ void narrow_eights(int64_t eights, const float4 *x, uint4 *y)
+{
+    int64_t step = (int64_t)gridDim.x * THREADS;
+
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < eights; i += step) {
+        float4 lo = x[2 * i], hi = x[2 * i + 1];
+        float v[8] = { lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w };
+        y[i] = pack(v);
+    }
+}
+
 template <typename F> static void cast_from(struct cuda *c, int64_t n, const void *src, void *dst,
                                             enum dtype to)
 {
@@ -81,6 +93,9 @@ extern "C" int cuda_cast(struct device *d, int64_t n, const void *src, enum dtyp
     if (from == to)
         rc = cuda_check(c, cudaMemcpyAsync(dst, src, (size_t)n * dtype_bytes(to),
                                            cudaMemcpyDeviceToDevice, c->stream), "a copy");
+    else if (from == DT_F32 && to == DT_BF16 && n % 8 == 0 && aligned16(src) && aligned16(dst))
+        narrow_eights<<<cuda_blocks(c, n / 8, THREADS), THREADS, 0, c->stream>>>(
+            n / 8, (const float4 *)src, (uint4 *)dst);
     else if (from == DT_F32)
         cast_from<float>(c, n, src, dst, to);
     else if (from == DT_F16)
@@ -147,11 +162,11 @@ extern "C" int cuda_sum_squares(struct device *d, int64_t n, const float *x, dou
     return rc ? rc : d->to_host(d, sum, partial, sizeof *sum);
 }
 
-struct rates {
+struct adam {
     float lr, beta1, beta2, eps, decay, scale, fix1, fix2; /* fix: 1 / (1 - beta^step) */
 };
 
-static __global__ void adamw_kernel(int64_t n, struct rates r, float *w, float *m, float *v,
+static __global__ void adamw_kernel(int64_t n, struct adam r, float *w, float *m, float *v,
                                     const float *grad)
 {
     int64_t step = (int64_t)gridDim.x * THREADS;
@@ -170,7 +185,7 @@ static __global__ void adamw_kernel(int64_t n, struct rates r, float *w, float *
 extern "C" int cuda_adamw(struct device *d, const struct op_adamw *a)
 {
     struct cuda *c = cuda_of(d);
-    struct rates r;
+    struct adam r;
 
     if (a->n <= 0 || a->step < 1)
         return a->n < 0 || a->step < 1 ? E_BUG : 0;

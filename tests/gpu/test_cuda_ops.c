@@ -4,7 +4,8 @@
 static const double tol = 6e-3; /* one rounding to bfloat16 is 1.7e-3 of the norm */
 static const int64_t shapes[][2] = { { 1, 1 },     { 1, 16 },    { 3, 5 },     { 7, 33 },
                                      { 70, 64 },   { 129, 250 }, { 1000, 48 }, { 301, 4096 },
-                                     { 5, 12296 }, { 3, 12291 } };
+                                     { 40, 768 },  { 33, 2048 }, { 37, 5120 }, { 5, 12296 },
+                                     { 3, 12291 }, { 2, 16392 }, { 5003, 264 } };
 #define N_SHAPES (sizeof shapes / sizeof *shapes)
 
 static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form, int pad)
@@ -15,7 +16,8 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
     int64_t na = (ta ? k : m) * lda, nb = (tb ? n : k) * ldb, nc = m * ldc;
     float *a = normal(na, 1, 1), *b = normal(nb, 2, 1), *c = normal(nc, 3, 1), *got;
     struct op_gemm g = { ta, tb, m, n, k, form & 4 ? -0.5f : 1, form & 8 ? 0.25f : 0, a, b, c,
-                         lda, ldb, ldc, DT_F32 }, h = g;
+                         lda, ldb, ldc, DT_F32, NULL }, h = g;
+    bool apart = form & 32;
 
     h.a = up(d, a, na, DT_BF16), h.b = up(d, b, nb, DT_BF16);
     h.c_type = t;
@@ -24,8 +26,18 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
             for (int64_t j = 0; j < n; j++)
                 c[i * ldc + j] = NAN;
     h.c = up(d, c, nc, t);
+    if (apart) { /* what is added stays as it is, the result goes elsewhere */
+        h.addend = h.c, g.addend = c;
+        g.c = copy_of(c, nc), h.c = up(d, c, nc, t);
+    }
     RUN(cpu.gemm(&cpu, &g));
     RUN(d->gemm(d, &h));
+    if (apart) {
+        got = down(d, (void *)(uintptr_t)h.addend, nc, t);
+        if (g.beta != 0)
+            same_bits("addend", got, c, nc);
+        free(got), free(c), c = g.c;
+    }
     d->release(d, (void *)(uintptr_t)h.a), d->release(d, (void *)(uintptr_t)h.b);
     got = down(d, h.c, nc, t);
     near("gemm", got, c, nc, t == DT_F32 ? 1e-4 : tol);
@@ -40,7 +52,7 @@ static void test_gemm(void **state)
                                     { 2048, 1024, 640 } };
     NEED_GPU();
     for (size_t i = 0; i < sizeof v / sizeof *v; i += small() ? 4 : 1)
-        for (int form = 0; form < 32; form += small() ? 5 : 1)
+        for (int form = 0; form < 64; form += small() ? 5 : 1)
             one_gemm(&gpu[form & 4 ? DET : DEFAULT], v[i][0], v[i][1], v[i][2], form,
                      form & 8 ? 3 : (form & 2) * 4);
 }
@@ -49,7 +61,7 @@ static void test_gemm_edges(void **state)
 {
     struct device *d = &gpu[0];
     float x[4] = { 1, 2, 3, 4 }, *got;
-    struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, NULL, NULL, 2, 2, 2, DT_F32 };
+    struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, NULL, NULL, 2, 2, 2, DT_F32, NULL };
 
     NEED_GPU();
     g.a = g.b = up(d, x, 4, DT_BF16);
@@ -72,16 +84,25 @@ static void one_rmsnorm(struct device *d, int64_t rows, int64_t dim)
     int64_t n = rows * dim;
     float *x = normal(n, 1, 1), *w = normal(dim, 2, 1), *dy = normal(n, 3, 1), *dx = normal(n, 4, 1);
     float *dw = normal(dim, 5, 1), *y = normal(n, 6, 1), *rstd = normal(rows, 7, 1), *got;
+    float *other = normal(n, 8, 1), *dsum;
+    void *sum;
     struct op_rmsnorm f = { rows, dim, 1e-5f, x, w, y, rstd }, g = f;
-    struct op_rmsnorm_back b = { rows, dim, x, dy, w, rstd, dx, dw }, h = b;
+    struct op_rmsnorm_back b = { rows, dim, x, dy, w, rstd, dx, dw, false }, h = b;
 
     g.x = h.x = up(d, x, n, DT_BF16), g.w = h.w = up(d, w, dim, DT_F32);
     g.y = up(d, NULL, n, DT_BF16), g.rstd = up(d, NULL, rows, DT_F32), h.rstd = g.rstd;
     h.dy = up(d, dy, n, DT_BF16), h.dx = up(d, dx, n, DT_BF16), h.dw = up(d, dw, dim, DT_F32);
+    sum = h.dx, dsum = h.dw;
     RUN(cpu.rmsnorm(&cpu, &f));
     RUN(cpu.rmsnorm_back(&cpu, &b));
     RUN(d->rmsnorm(d, &g));
     RUN(d->rmsnorm_back(d, &h));
+    b.overwrite = h.overwrite = true, b.dw = h.dw = NULL;
+    b.dx = other, h.dx = up(d, NULL, n, DT_BF16);
+    RUN(cpu.rmsnorm_back(&cpu, &b));
+    RUN(d->rmsnorm_back(d, &h));
+    got = down(d, h.dx, n, DT_BF16), near("dx alone", got, other, n, tol), free(got);
+    h.dx = sum, h.dw = dsum;
     got = down(d, h.dx, n, DT_BF16), near("dx", got, dx, n, tol), free(got);
     got = down(d, g.y, n, DT_BF16), near("y", got, y, n, tol), free(got);
     got = down(d, g.rstd, rows, DT_F32), near("rstd", got, rstd, rows, 1e-5), free(got);
@@ -89,6 +110,7 @@ static void one_rmsnorm(struct device *d, int64_t rows, int64_t dim)
     d->release(d, (void *)(uintptr_t)h.x), d->release(d, (void *)(uintptr_t)h.w);
     d->release(d, (void *)(uintptr_t)h.dy);
     free(x), free(w), free(dy), free(dx), free(dw), free(y), free(rstd);
+    free(other);
 }
 
 static void test_rmsnorm(void **state)
@@ -103,26 +125,37 @@ static void test_rope(void **state)
 {
     static const int64_t v[][6] = { /* rows, heads, dim, extra, first, period */
         { 1, 1, 2, 0, 0, 1 },         { 200, 3, 10, 5, 0, 67 },    { 130, 2, 64, 0, 100000, 130 },
-        { 5, 1, 16, 1, 1000000, 1000 }, { 300, 32, 128, 0, 7, 300 }, { 9, 3, 6, 1, 0, 9 } };
+        { 5, 1, 16, 1, 1000000, 1000 }, { 300, 32, 128, 0, 7, 300 }, { 9, 3, 6, 1, 0, 9 },
+        { 33, 12, 64, 0, 0, 11 },     { 3, 2, 1024, 8, 5, 3 },   { 600, 5, 80, 0, 0, 600 } };
     struct device *d = &gpu[0];
 
     NEED_GPU();
     for (size_t s = 0; s < sizeof v / sizeof *v; s++)
         for (int inverse = 0; inverse < 2; inverse++) {
             int64_t ld = v[s][1] * v[s][2] + v[s][3], n = v[s][0] * ld;
-            float *x = normal(n, s, 1), inv_freq[64], *got;
+            float *x = normal(n, s, 1), inv_freq[512], *got;
             struct op_rope a = { v[s][0], ld, v[s][1], v[s][2], v[s][4], v[s][5], inverse, 1.25f,
-                                 inv_freq, x }, b = a;
+                                 inv_freq, x, 0, 0, NULL }, b = a;
+            float *x2 = normal(v[s][0] * v[s][2] * 2, s + 9, 1);
 
             for (int64_t i = 0; i < v[s][2] / 2; i++)
                 inv_freq[i] = (float)pow(10000, -2.0 * (double)i / (double)v[s][2]);
             b.x = up(d, x, n, DT_BF16);
+            if (s % 2) { /* another array beside it, of two heads */
+                a.x2 = x2, a.heads2 = b.heads2 = 2, a.ld2 = b.ld2 = 2 * v[s][2];
+                b.x2 = up(d, x2, v[s][0] * a.ld2, DT_BF16);
+            }
             RUN(cpu.rope(&cpu, &a));
             RUN(d->rope(d, &b));
             inv_freq[0] = 99; /* was read before the call returned */
             got = down(d, b.x, n, DT_BF16);
             near("rope", got, x, n, tol);
             free(x), free(got);
+            if (b.x2) {
+                got = down(d, b.x2, v[s][0] * a.ld2, DT_BF16);
+                near("rope, second", got, x2, v[s][0] * a.ld2, tol), free(got);
+            }
+            free(x2);
         }
 }
 
@@ -137,19 +170,21 @@ static void test_swiglu(void **state)
         float *gate = normal(n, 1, 3), *up_ = normal(n, 2, 1), *dy = normal(n, 3, 1), *got;
         float *y = normal(n, 4, 1), *dg = normal(n, 5, 1), *du = normal(n, 6, 1);
         struct op_swiglu f = { n, gate, up_, y }, g = f;
-        struct op_swiglu_back b = { n, gate, up_, dy, dg, du }, h;
+        struct op_swiglu_back b = { n, gate, up_, dy, dg, du, NULL }, h;
 
         if (n > 20)
             gate[3] = 200, gate[5] = -200;
         g.gate = up(d, gate, n, DT_BF16), g.up = up(d, up_, n, DT_BF16);
         g.y = up(d, NULL, n, DT_BF16);
-        h = (struct op_swiglu_back){ n, g.gate, g.up, up(d, dy, n, DT_BF16), NULL, NULL };
+        h = (struct op_swiglu_back){ n, g.gate, g.up, up(d, dy, n, DT_BF16), NULL, NULL,
+                                     up(d, NULL, n, DT_BF16) };
         h.d_gate = (void *)(uintptr_t)g.gate, h.d_up = (void *)(uintptr_t)h.dy; /* in place */
         RUN(cpu.swiglu(&cpu, &f));
         RUN(cpu.swiglu_back(&cpu, &b));
         RUN(d->swiglu(d, &g));
         RUN(d->swiglu_back(d, &h));
         got = down(d, g.y, n, DT_BF16), near("swiglu", got, y, n, tol), free(got);
+        got = down(d, h.y, n, DT_BF16), near("swiglu again", got, y, n, tol), free(got);
         got = down(d, h.d_gate, n, DT_BF16), near("d_gate", got, dg, n, tol), free(got);
         got = down(d, h.d_up, n, DT_BF16), near("d_up", got, du, n, tol), free(got);
         d->release(d, (void *)(uintptr_t)g.up);
@@ -232,6 +267,7 @@ static void test_loss(void **state)
     one_loss(&gpu[0], 9, 5, 7, 4);
     one_loss(&gpu[0], 100, 16, 301, 33);
     one_loss(&gpu[0], 64, 32, 5000, 64);
+    one_loss(&gpu[0], 20, 16, 33000, 9); /* too many for a row in registers */
     if (!small())
         one_loss(&gpu[0], 200, 128, 32000, 96);
 }
