@@ -3,7 +3,8 @@
 #include "base/log.h"
 #include "base/opt.h"
 #include "base/plot.h"
-#include "eval/ppl.h"
+#include "eval/bench_eval.h"
+#include "model/trial.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -17,9 +18,9 @@
 struct args {
     struct ppl_options ppl;
     const char *file, *ctx, *rope, *plot, *title, *out;
-    int protocol, form, device;
+    int protocol, form, device, shape;
     int64_t threads;
-    bool table, by_position, chart, json, force, quiet, verbose;
+    bool table, bench, by_position, chart, json, force, quiet, verbose;
 };
 
 static const char *const devices[] = { "auto", "cpu", "cuda" };
@@ -51,7 +52,12 @@ static int check_args(struct args *a, int operands, struct err *e)
     char *end;
     int n;
 
-    if (a->table) {
+    if (a->bench) {
+        if (a->table || a->file || operands || !a->ppl.model == (a->shape < 0))
+            return err_set(e, E_USAGE, "--bench takes sizes, one of --shape and --model, and no data");
+    } else if (a->shape >= 0) {
+        return err_set(e, E_USAGE, "--shape names sizes, not weights: it is for --bench");
+    } else if (a->table) {
         if (a->file || a->ppl.model || operands == 0)
             return err_set(e, E_USAGE, "--table takes result files and no --ppl or --model");
         if (a->by_position)
@@ -182,14 +188,15 @@ static int run(struct args *a, char **operand, int n, struct err *e)
     a->ppl.device = devices[a->device];
     a->ppl.threads = (int)a->threads;
     if (rc == 0)
-        rc = a->table ? run_table(a, operand, n, &out, e) : run_ppl(a, &out, e);
+        rc = a->bench ? bench_eval(&a->ppl, a->shape, a->json, stdout, e)
+             : a->table ? run_table(a, operand, n, &out, e) : run_ppl(a, &out, e);
     buf_free(&out);
     return rc;
 }
 
 int main(int argc, char **argv)
 {
-    struct args a = { .rope = "0", .ppl = { .batch_tokens = 8192 } };
+    struct args a = { .rope = "0", .shape = -1, .ppl = { .batch_tokens = 8192 } };
     const struct opt opts[] = {
         OPT_HEADING("what to measure"),
         { 0, "ppl", "FILE", OPT_STR, &a.file, 0, 0, "shards, raw u16 ids, or text; - is text" },
@@ -235,17 +242,21 @@ int main(int argc, char **argv)
         { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024, "threads; 0: all processors [0]" },
         { 0, "batch-tokens", "N", OPT_TOKENS, &a.ppl.batch_tokens, 1, 0x1p31,
           "tokens computed at once, or one window [8k]" },
+        { 0, "bench", NULL, OPT_FLAG, &a.bench, 0, 0,
+          "measure scoring with random weights, without data" },
+        { 0, "shape", SHAPES, OPT_ENUM, &a.shape, 0, 0, "for --bench: sizes by name" },
         { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "warnings and errors only" },
         { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more" },
         OPT_END
     };
     const struct cmd cmd = {
-        "leval", "--ppl FILE --model DIR [--adapter DIR] [--ctx LIST] | --table FILE ...",
+        "leval", "--ppl FILE --model DIR [--adapter DIR] [--ctx LIST] | --table FILE ... | --bench",
         "Perplexity of a model at each of several contexts, with dense attention.",
         "  leval --ppl pg19.val --model Llama-2-7b-hf --adapter adapter/ --ctx 8k,16k,32k\n"
         "  leval --ppl book.txt --model Llama-2-7b-hf --ctx 4k,8k --protocol stride --chart\n"
         "  leval --ppl shards/ --model base/ --ctx 512,1k,2k --json > base.json\n"
-        "  leval --table base.json lora.json longlora.json --plot ppl.png\n", opts
+        "  leval --table base.json lora.json longlora.json --plot ppl.png\n"
+        "  leval --bench --shape llama-2-7b --ctx 4k,32k\n", opts
     };
     struct err e = { 0 };
     bool done;

@@ -4,7 +4,8 @@
 #include "base/log.h"
 #include "formats/adapter.h"
 #include "formats/weights.h"
-#include "model/model.h"
+#include "kernels/rate.h"
+#include "model/flops.h"
 #include "model/rope.h"
 
 #include <inttypes.h>
@@ -24,6 +25,8 @@ struct job {
     bool have_device;
     struct model *m;
     int64_t rows; /* the model was opened for */
+    double matrix_rate; /* of the device, operations a second */
+    size_t free_bytes;  /* of it, before the model took any */
     struct window_spec spec[RESULT_ROWS];
     struct window_list list[RESULT_ROWS];
 };
@@ -140,6 +143,9 @@ static int open_model(struct job *j, struct err *e)
         return rc;
     j->have_device = true;
     log_info("device %s: %s", j->d.name, j->d.detail);
+    j->free_bytes = j->d.free_bytes(&j->d);
+    if ((rc = rate_matrix(&j->d, j->free_bytes / 8, &j->matrix_rate, e)) < 0)
+        return rc;
     model_defaults(&mo);
     mo.mode = TRAIN_NONE;
     mo.ctx = longest;
@@ -155,23 +161,42 @@ static int open_model(struct job *j, struct err *e)
 }
 
 struct told {
+    struct job *j;
     const struct window_list *l;
     double start;
 };
 
+/* "  mfu 61%  14.9 GiB": share of the device's matrix rate, memory the model took. */
+static void tell_device(struct job *j, int64_t ctx, double rate, char *out, size_t cap)
+{
+    int64_t cu[2] = { 0, ctx };
+    struct segments window = { .half = { { 1, cu }, { 1, cu } } };
+    double flop = model_flops(&j->c, TRAIN_NONE, &window) / (double)ctx;
+    size_t left = j->d.own_memory ? j->d.free_bytes(&j->d) : 0;
+    size_t taken = j->d.own_memory && j->free_bytes > left ? j->free_bytes - left
+                                                           : model_memory(j->m)->total;
+    char mem[16];
+
+    snprintf(out, cap, "mfu %.0f%%  %s",
+             j->matrix_rate > 0 ? 100 * rate * flop / j->matrix_rate : 0,
+             fmt_bytes((double)taken, mem, sizeof mem));
+}
+
 static void tell(void *arg, const struct score *s)
 {
     const struct told *t = arg;
-    double spent, left;
-    char eta[24];
+    double spent, left, rate;
+    char eta[24], device[64];
 
     if (!log_progress_due())
         return;
     spent = now_s() - t->start;
     left = s->windows ? spent * (double)(t->l->n - s->windows) / (double)s->windows : 0;
+    rate = spent > 0 ? (double)s->read / spent : 0;
+    tell_device(t->j, s->ctx, rate, device, sizeof device);
     log_progress("ctx %" PRId64 "  window %" PRId64 "/%" PRId64 "  ppl %.4f  %.0f tokens/s  "
-                 "ETA %s", s->ctx, s->windows, t->l->n, score_ppl(s),
-                 spent > 0 ? (double)s->read / spent : 0, fmt_duration(left, eta, sizeof eta));
+                 "%s  ETA %s", s->ctx, s->windows, t->l->n, score_ppl(s), rate, device,
+                 fmt_duration(left, eta, sizeof eta));
 }
 
 static int score_all(struct job *j, struct err *e)
@@ -180,7 +205,7 @@ static int score_all(struct job *j, struct err *e)
 
     for (int64_t i = 0; i < j->r->n && rc == 0; i++) {
         const struct window_list *l = &j->list[i];
-        struct told t = { l, now_s() };
+        struct told t = { j, l, now_s() };
         int64_t rows = l->longest > j->o->batch_tokens ? l->longest : j->o->batch_tokens;
 
         log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64,

@@ -3,9 +3,9 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "base/perm.h"
 #include "kernels/rate.h"
 #include "model/flops.h"
+#include "model/trial.h"
 #include "train/budget.h"
 #include "train/update.h"
 
@@ -16,32 +16,10 @@
 
 enum { WARM_UP = 2, MOST_STEPS = 1000, MOST_KINDS = 32 };
 
-static void shape_config(struct llama_config *c, int shape)
-{
-    static const struct {
-        int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
-        double theta;
-    } all[] = {
-        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4 },
-        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4 },
-        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4 },
-        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5 },
-        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5 },
-    };
-
-    *c = (struct llama_config){
-        .vocab = all[shape].vocab, .dim = all[shape].dim, .ffn_dim = all[shape].ffn,
-        .layers = all[shape].layers, .heads = all[shape].heads,
-        .kv_heads = all[shape].kv_heads, .head_dim = all[shape].dim / all[shape].heads,
-        .context = all[shape].context, .norm_eps = 1e-5, .bos = 1, .eos = 2,
-        .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta }
-    };
-}
-
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e)
 {
     if (s->shape >= 0) {
-        shape_config(c, s->shape);
+        trial_shape(c, s->shape);
         return 0;
     }
     if (path_is_dir(s->init)) {
@@ -60,7 +38,6 @@ struct bench {
     struct progress p;
     struct step_result last;
     struct batch batch;
-    int32_t *ids, *targets;
     double matrix_rate; /* operations a second of one large product */
     double *seconds;    /* of the measured steps */
     double flop;        /* of matrix products in one of them, recomputation included */
@@ -68,20 +45,10 @@ struct bench {
 
 static int random_rows(struct bench *b, struct err *e)
 {
-    int64_t ctx = b->s.ctx, n = b->s.micro * ctx;
+    int rc = trial_batch(&b->batch, b->s.micro, b->s.ctx, b->config.vocab, &b->t.seg, e);
 
-    b->ids = malloc((size_t)n * sizeof *b->ids);
-    b->targets = malloc((size_t)n * sizeof *b->targets);
-    if (!b->ids || !b->targets)
-        return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", n);
-    for (int64_t i = 0; i < n; i++)
-        b->ids[i] = (int32_t)(mix64((uint64_t)i) % (uint64_t)b->config.vocab);
-    for (int64_t i = 0; i < n; i++)
-        b->targets[i] = i % ctx == ctx - 1 ? -1 : b->ids[i + 1];
-    b->batch = (struct batch){ .n_seqs = b->s.micro, .len = ctx, .ids = b->ids,
-                               .targets = b->targets, .seg = &b->t.seg };
-    return segments_build(&b->t.seg, (enum attention_kind)b->s.attention, b->s.micro, ctx,
-                          b->s.group, NULL, 0, e);
+    return rc < 0 ? rc : segments_build(&b->t.seg, (enum attention_kind)b->s.attention, b->s.micro,
+                                        b->s.ctx, b->s.group, NULL, 0, e);
 }
 
 static int one_step(struct bench *b, struct err *e)
@@ -114,13 +81,6 @@ static int measure(struct bench *b, struct err *e)
     }
     b->flop = (d->gemm_flop - flop) / (double)b->s.steps;
     return rc;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return x < y ? -1 : x > y;
 }
 
 static void say(const struct bench *b, FILE *f, size_t taken)
@@ -202,7 +162,7 @@ static int one_context(struct bench *b, FILE *f, struct err *e)
         rc = measure(b, e);
     if (rc == 0) {
         size_t left = b->t.d->free_bytes(b->t.d);
-        qsort(b->seconds, (size_t)b->s.steps, sizeof *b->seconds, by_value);
+        trial_sort(b->seconds, b->s.steps);
         say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
                   : b->budget.free > left ? b->budget.free - left : 0);
         rc = b->s.json ? 0 : profile(b, f, e);
@@ -211,8 +171,7 @@ static int one_context(struct bench *b, FILE *f, struct err *e)
     segments_free(&b->t.seg);
     model_close(b->t.m);
     free(b->seconds);
-    free(b->ids);
-    free(b->targets);
+    trial_free(&b->batch);
     return rc;
 }
 

@@ -2,14 +2,13 @@
 #ifndef TRAIN_BENCH_H
 #define TRAIN_BENCH_H
 #include "base/err.h"
+#include "model/trial.h"
 #include "train/settings.h"
 #include <stdio.h>
 C_BEGIN
 
 #define BENCH_STEPS 5 /* measured, unless --steps says otherwise; two before them are not */
 
-/* The names of --shape; settings hold their place here. */
-#define SHAPES "llama-2-7b|llama-2-13b|llama-2-70b|llama-3-8b|llama-3-70b"
 /* The configuration of --shape or else --init. E_USAGE, and those of config_read. */
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e);
 

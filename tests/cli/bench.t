@@ -37,4 +37,17 @@ ok 'a list of contexts is for the benchmark' ends 64 'which is for --bench' \
     ltrain d.bin --model m --ctx 1k,2k -o "$tmp/o"
 ok 'a context that is none' ends 64 "ctx" ltrain --bench --init $c --ctx 64,x
 ok 'a context of one token' ends 64 "not from 2 to" ltrain --bench --init $c --ctx 1
+scores() {
+    leval -q --bench --device cpu --model tests/data/model/mha --ctx 16,64 > "$tmp/out" &&
+        leval -q --bench --device cpu --model tests/data/model/mha --ctx 32 --json > "$tmp/json" ||
+        return 1
+    cat "$tmp/out" "$tmp/json"
+    [ "$(grep -cE '^ctx=(16 windows=512|64 windows=128)$' "$tmp/out")" -eq 2 ] &&
+        [ "$(grep -cE '^  [1-9][0-9]* tokens/s .* loss [2-9]\.[0-9]+$' "$tmp/out")" -eq 2 ] &&
+        grep -qE '^\{"ctx":32,"windows":256,"tok_s":[1-9].*"matrix_flop_s":[1-9].*\}$' "$tmp/json"
+}
+ok 'leval --bench: two contexts, and as JSON' scores
+ok 'it takes sizes' ends 64 'one of --shape and --model' leval --bench
+ok 'and no data' ends 64 'no data' leval --bench --shape llama-2-7b --ppl x
+ok 'a shape scores nothing' ends 64 'it is for --bench' leval --shape llama-2-7b --ppl x
 echo "1..$n"

@@ -1,0 +1,64 @@
+/* model/trial.c - see trial.h. */
+#include "model/trial.h"
+
+#include "base/perm.h"
+
+#include <stdlib.h>
+
+void trial_shape(struct llama_config *c, int shape)
+{
+    static const struct {
+        int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
+        double theta;
+    } all[] = {
+        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4 },
+        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4 },
+        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4 },
+        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5 },
+        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5 },
+    };
+
+    *c = (struct llama_config){
+        .vocab = all[shape].vocab, .dim = all[shape].dim, .ffn_dim = all[shape].ffn,
+        .layers = all[shape].layers, .heads = all[shape].heads,
+        .kv_heads = all[shape].kv_heads, .head_dim = all[shape].dim / all[shape].heads,
+        .context = all[shape].context, .norm_eps = 1e-5, .bos = 1, .eos = 2,
+        .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta }
+    };
+}
+
+int trial_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,
+                const struct segments *seg, struct err *e)
+{
+    int64_t n = n_seqs * ctx;
+    int32_t *ids = malloc((size_t)n * sizeof *ids), *targets = malloc((size_t)n * sizeof *ids);
+
+    *b = (struct batch){ .n_seqs = n_seqs, .len = ctx, .ids = ids, .targets = targets,
+                         .seg = seg };
+    if (!ids || !targets)
+        return err_set(e, E_SYS, "out of memory for %lld tokens", (long long)n);
+    for (int64_t i = 0; i < n; i++)
+        ids[i] = (int32_t)(mix64((uint64_t)i) % (uint64_t)vocab);
+    for (int64_t i = 0; i < n; i++)
+        targets[i] = i % ctx == ctx - 1 ? -1 : ids[i + 1];
+    return 0;
+}
+
+void trial_free(struct batch *b)
+{
+    free((void *)(uintptr_t)b->ids);
+    free((void *)(uintptr_t)b->targets);
+    b->ids = b->targets = NULL;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+void trial_sort(double *seconds, int64_t n)
+{
+    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+}
