@@ -30,7 +30,7 @@ struct dataset {
     bool raw;
     struct token_info info;
     struct part *parts;
-    int64_t n_parts, n_tokens, n_docs;
+    int64_t n_parts, n_tokens, n_docs, masked;
     uint64_t hash;
 };
 
@@ -57,19 +57,11 @@ static int map_shard(struct part *p, const char *path, struct err *e)
 static int agree(const struct part *p, const struct manifest *m, const struct manifest_shard *h,
                  struct err *e)
 {
-    const struct shard *s = &p->s;
+    int rc = manifest_check_shard(h, &p->s, p->path, e);
 
-    if (p->nbytes != (uint64_t)h->bytes)
-        return err_set(e, E_DATA, "'%s' has %zu bytes, the manifest says %lld", p->path,
-                       p->nbytes, (long long)h->bytes);
-    if (s->n_docs != h->docs || s->n_tokens != h->tokens)
-        return err_set(e, E_DATA, "'%s' has %lld documents and %lld tokens, the manifest says "
-                       "%lld and %lld", p->path, (long long)s->n_docs, (long long)s->n_tokens,
-                       (long long)h->docs, (long long)h->tokens);
-    if (s->footer_hash != h->footer_hash)
-        return err_set(e, E_DATA, "'%s' is not the file that the manifest lists: another hash",
-                       p->path);
-    if (info_agree(&m->info, MANIFEST_FILE, &s->info, p->path, e) < 0)
+    if (rc < 0)
+        return rc;
+    if (info_agree(&m->info, MANIFEST_FILE, &p->s.info, p->path, e) < 0)
         return e ? (e->code = E_DATA) : E_DATA;
     return 0;
 }
@@ -192,6 +184,7 @@ int dataset_open(struct dataset **out, const char *path, const char *split, int6
         p->first_doc = d->n_docs;
         d->n_docs += p->s.n_docs; /* no overflow: each is below its file's bytes */
         d->n_tokens += p->s.n_tokens;
+        d->masked += p->s.masked;
     }
     if (rc < 0) {
         dataset_close(d);
@@ -219,6 +212,7 @@ const char *dataset_form(const struct dataset *d) { return d->form; }
 const struct token_info *dataset_info(const struct dataset *d) { return &d->info; }
 int64_t dataset_tokens(const struct dataset *d) { return d->n_tokens; }
 int64_t dataset_docs(const struct dataset *d) { return d->n_docs; }
+int64_t dataset_masked(const struct dataset *d) { return d->masked; }
 uint64_t dataset_hash(const struct dataset *d) { return d->hash; }
 
 /* The last part that begins at or before a token, or a document: parts without any are
@@ -287,6 +281,20 @@ static void read_mask(const struct shard *s, int64_t start, int64_t n, uint8_t *
     }
 }
 
+/* Shuffled rows are nowhere near each other, so of each the next piece is on its way while one
+ * is copied. */
+static void read_ids(const struct shard *s, int64_t start, int64_t n, uint32_t *ids)
+{
+    enum { PIECE = 2048 };
+
+    for (int64_t i = 0; i < n; i += PIECE) {
+        if (n - i >= 2 * PIECE)
+            bytes_fetch(s->tokens + (start + i + PIECE) * s->info.width, PIECE * s->info.width,
+                        true);
+        shard_ids(s, start + i, n - i < PIECE ? n - i : PIECE, ids + i);
+    }
+}
+
 static int read_part(struct dataset *d, struct part *p, int64_t start, int64_t n, int32_t *ids,
                      uint8_t *mask, struct err *e)
 {
@@ -295,7 +303,7 @@ static int read_part(struct dataset *d, struct part *p, int64_t start, int64_t n
 
     if (!d->raw && (rc = check_blocks(p, start, n, e)) < 0)
         return rc;
-    shard_ids(&p->s, start, n, (uint32_t *)ids);
+    read_ids(&p->s, start, n, (uint32_t *)ids);
     if (mask)
         read_mask(&p->s, start, n, mask);
     if (d->raw && (bad = ids_bad((uint32_t *)ids, n, d->info.vocab)) >= 0) {
@@ -345,7 +353,7 @@ int dataset_doc(struct dataset *d, int64_t i, struct dataset_doc *doc, struct er
     shard_doc(&p->s, i - p->first_doc, &sd);
     *doc = (struct dataset_doc){ .start = p->first_token + sd.start, .n_ids = sd.n_ids,
                                  .text_bytes = sd.text_bytes, .text_words = sd.text_words,
-                                 .source = sd.source, .name = sd.name };
+                                 .text_hash = sd.text_hash, .source = sd.source, .name = sd.name };
     return 0;
 }
 
@@ -359,21 +367,32 @@ int64_t dataset_doc_at(const struct dataset *d, int64_t start)
     return p->first_doc + shard_doc_at(&p->s, start - p->first_token);
 }
 
-int dataset_verify(struct dataset *d, struct err *e)
+struct verifying {
+    struct dataset *d;
+    struct err *errs; /* by part */
+};
+
+static void verify_part(void *ctx, int64_t i, int thread)
 {
-    for (int64_t i = 0; i < d->n_parts; i++) {
-        struct part *p = &d->parts[i];
-        char hex[33];
-        if (d->raw)
-            continue;
-        if (shard_verify(&p->s, e) < 0)
-            return err_within(e, "'%s'", p->path);
-        if (!p->hash[0])
-            continue;
-        hash_hex(XXH3_128bits(p->map, p->nbytes), hex);
-        if (strcmp(hex, p->hash) != 0)
-            return err_set(e, E_DATA, "'%s' has the hash %s, the manifest says %s", p->path, hex,
-                           p->hash);
-    }
-    return 0;
+    struct verifying *v = ctx;
+    struct part *p = &v->d->parts[i];
+
+    (void)thread;
+    if (!v->d->raw && shard_verify(&p->s, p->hash[0] ? p->hash : NULL, &v->errs[i]) < 0)
+        err_within(&v->errs[i], "'%s'", p->path);
+}
+
+int dataset_verify(struct dataset *d, struct pool *team, struct err *e)
+{
+    struct verifying v = { d, calloc((size_t)d->n_parts + 1, sizeof *v.errs) };
+    int rc = 0;
+
+    if (!v.errs)
+        return err_set(e, E_SYS, "out of memory");
+    pool_run(team, d->n_parts, verify_part, &v);
+    for (int64_t i = 0; i < d->n_parts && rc == 0; i++)
+        if ((rc = v.errs[i].code) < 0 && e)
+            *e = v.errs[i];
+    free(v.errs);
+    return rc;
 }

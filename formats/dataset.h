@@ -2,6 +2,7 @@
 #ifndef FORMATS_DATASET_H
 #define FORMATS_DATASET_H
 #include "base/err.h"
+#include "base/pool.h"
 #include "formats/stream.h"
 #include <stdint.h>
 C_BEGIN
@@ -21,6 +22,7 @@ struct dataset;
 struct dataset_doc {
     int64_t start, n_ids; /* tokens [start, start + n_ids) of the data set */
     int64_t text_bytes, text_words; /* 0 when unknown (raw) */
+    uint64_t text_hash;             /* the same */
     const char *source, *name;      /* live as long as the data set; "" when unknown */
 };
 
@@ -35,6 +37,7 @@ const char *dataset_form(const struct dataset *d); /* "shards", "shard", "raw u1
 const struct token_info *dataset_info(const struct dataset *d);
 int64_t dataset_tokens(const struct dataset *d);
 int64_t dataset_docs(const struct dataset *d);
+int64_t dataset_masked(const struct dataset *d); /* tokens that are not to be trained on */
 /* 64 bits that name content and order: manifest or file hash. For checkpoints. */
 uint64_t dataset_hash(const struct dataset *d);
 
@@ -47,8 +50,9 @@ int dataset_doc(struct dataset *d, int64_t i, struct dataset_doc *doc, struct er
 /* The document that token position start belongs to, 0 <= start < dataset_tokens. */
 int64_t dataset_doc_at(const struct dataset *d, int64_t start);
 /* Reads all of it: every block's checksum, every table, and each file's hash where a manifest
- * has one. Raw ids have nothing to check against. E_DATA. */
-int dataset_verify(struct dataset *d, struct err *e);
+ * has one; a thread of team (NULL: this one alone) a file. Raw ids have nothing to check against.
+ * E_DATA: of the first file that is damaged; E_SYS. */
+int dataset_verify(struct dataset *d, struct pool *team, struct err *e);
 
 C_END
 #endif

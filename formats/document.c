@@ -120,6 +120,25 @@ void label_clean(char *out, size_t max, const char *in)
         p[at] = '?';
 }
 
+uint32_t ids_top(const void *p, uint32_t width, int64_t n)
+{
+    const unsigned char *b = p;
+    uint16_t top = 0, v;
+    uint32_t wide_top = 0, w;
+
+    for (int64_t i = 0; i < n && width == 2; i++) {
+        memcpy(&v, b + 2 * i, 2);
+        v = le16toh(v);
+        top = v > top ? v : top;
+    }
+    for (int64_t i = 0; i < n && width == 4; i++) {
+        memcpy(&w, b + 4 * i, 4);
+        w = le32toh(w);
+        wide_top = w > wide_top ? w : wide_top;
+    }
+    return width == 2 ? top : wide_top;
+}
+
 int64_t ids_bad(const uint32_t *ids, int64_t n, uint32_t vocab)
 {
     uint32_t top = 0;

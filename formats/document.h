@@ -54,6 +54,8 @@ int label_field(const unsigned char *p, size_t cap);
 /* n ids between memory and disk; p needs no alignment. */
 void ids_load(uint32_t *ids, const void *p, uint32_t width, int64_t n);
 void ids_store(void *p, const uint32_t *ids, uint32_t width, int64_t n);
+/* The largest of n ids on disk; 0 of none. */
+uint32_t ids_top(const void *p, uint32_t width, int64_t n);
 /* Index of the first id that is not below vocab, or -1. */
 int64_t ids_bad(const uint32_t *ids, int64_t n, uint32_t vocab);
 

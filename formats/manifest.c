@@ -2,7 +2,6 @@
 #include "formats/manifest.h"
 #include "base/file.h"
 #include "formats/document.h"
-#include "formats/hash.h"
 #include "formats/json.h"
 
 #include <inttypes.h>
@@ -60,28 +59,38 @@ struct manifest_split *manifest_add_split(struct manifest *m, const char *name)
     return s;
 }
 
-int manifest_verify_shard(const char *path, const struct manifest_shard *h, struct err *e)
+int manifest_check_shard(const struct manifest_shard *h, const struct shard *s, const char *path,
+                         struct err *e)
+{
+    if (s->nbytes != (uint64_t)h->bytes)
+        return err_set(e, E_DATA, "'%s' has %zu bytes, the manifest says %lld", path, s->nbytes,
+                       (long long)h->bytes);
+    if (s->n_docs != h->docs || s->n_tokens != h->tokens)
+        return err_set(e, E_DATA, "'%s' has %lld documents and %lld tokens, the manifest says "
+                       "%lld and %lld", path, (long long)s->n_docs, (long long)s->n_tokens,
+                       (long long)h->docs, (long long)h->tokens);
+    if (s->footer_hash != h->footer_hash)
+        return err_set(e, E_DATA, "'%s' is not the file that the manifest lists: another hash",
+                       path);
+    return 0;
+}
+
+int manifest_verify_shard(const struct manifest_shard *h, const char *path, struct err *e)
 {
     struct shard s;
     const void *map;
     size_t n;
-    char hex[33];
     int rc = file_map(path, &map, &n, e);
 
     if (rc < 0)
         return rc;
-    rc = shard_parse(&s, map, n, e);
-    if (rc == 0)
-        rc = shard_verify(&s, e);
-    if (rc == 0 && h) {
-        hash_hex(XXH3_128bits(map, n), hex);
-        if (strcmp(hex, h->hash) != 0 || s.n_docs != h->docs || s.n_tokens != h->tokens ||
-            n != (uint64_t)h->bytes || s.footer_hash != h->footer_hash)
-            rc = err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be "
-                         "%s", hex, h->hash);
-    }
+    if ((rc = shard_parse(&s, map, n, e)) < 0)
+        err_within(e, "'%s'", path);
+    else if ((rc = manifest_check_shard(h, &s, path, e)) == 0 &&
+             (rc = shard_verify(&s, h->hash, e)) < 0)
+        err_within(e, "'%s'", path);
     file_unmap(map, n);
-    return rc < 0 ? err_within(e, "'%s'", path) : 0;
+    return rc;
 }
 
 int manifest_add_shard(struct manifest_split *s, const struct manifest_shard *shard,

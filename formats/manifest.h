@@ -52,9 +52,12 @@ const struct manifest_split *manifest_find(const struct manifest *m, const char 
 /* Letters, digits, '.', '_', '-', beginning with a letter or digit; 1 to 63 of them. */
 bool split_name_ok(const char *name);
 
-/* Reads all of a shard's file: its own checksums, and the size, hash and counts that h, which
- * may be NULL, lists for it. E_NOINPUT, E_DATA. */
-int manifest_verify_shard(const char *path, const struct manifest_shard *h, struct err *e);
+/* Whether a shard, read from path, has the size, counts and footer that h lists. E_DATA. */
+int manifest_check_shard(const struct manifest_shard *h, const struct shard *s, const char *path,
+                         struct err *e);
+/* The same of the file at path, all of which is read: shard_verify with h's hash. E_NOINPUT,
+ * E_DATA, E_SYS. */
+int manifest_verify_shard(const struct manifest_shard *h, const char *path, struct err *e);
 
 /* For writers. manifest_new: NULL when memory is short. Splits get their names directly. */
 struct manifest *manifest_new(void);

@@ -51,8 +51,9 @@ const char *shard_source(const struct shard *s, int64_t i, int64_t *docs, int64_
                          int64_t *text_bytes);
 /* CRC32C of one token block, and every id in it below vocab. E_DATA. */
 int shard_check_block(const struct shard *s, int64_t block, struct err *e);
-/* All blocks, the token hash, and each source's counts. E_DATA, E_SYS. */
-int shard_verify(const struct shard *s, struct err *e);
+/* Reads all of the file, once: every block, the token hash, each source's counts, and hash, the
+ * XXH3-128 that it must have in hex; NULL: any. E_DATA, E_SYS. */
+int shard_verify(const struct shard *s, const char *hash, struct err *e);
 /* Tokens [start, start + n), which must lie inside; blocks are not checked. */
 void shard_ids(const struct shard *s, int64_t start, int64_t n, uint32_t *ids);
 

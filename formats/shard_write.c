@@ -67,7 +67,7 @@ void source_free(struct source_table *t)
 
 static int put(struct shard_writer *w, const void *p, size_t n, struct err *e)
 {
-    XXH3_128bits_update(w->file_hash, p, n);
+    hash128_add(w->file_hash, p, n);
     w->sums.bytes += (int64_t)n;
     return file_write_all(w->fd, p, n, w->name, e);
 }
@@ -147,7 +147,7 @@ static int flush_block(struct shard_writer *w, struct err *e)
     if (n == 0)
         return 0;
     put_le(crc, crc32c(0, w->block, n), 4);
-    XXH3_64bits_update(w->token_hash, w->block, n);
+    hash64_add(w->token_hash, w->block, n);
     if ((rc = buf_add(&w->crcs, crc, 4, e)) < 0)
         return rc;
     return put(w, w->block, n, e);

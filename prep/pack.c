@@ -236,7 +236,7 @@ static int take_shard(struct pack *p, struct manifest_split *s, const char *fold
 
     if (rc == 0) {
         temp = folder_temp_path(p->folder, number);
-        if ((rc = manifest_verify_shard(temp, from, e)) < 0)
+        if ((rc = manifest_verify_shard(from, temp, e)) < 0)
             err_within(e, "'%s'", path);
     }
     snprintf(name, sizeof name, "'%.250s'", path);

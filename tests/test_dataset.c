@@ -135,7 +135,7 @@ static void round_trip(uint32_t vocab, bool shuffle)
     check_docs(d, vocab, seen);
     for (int i = 0; i < 200; i++)
         assert_int_equal(seen[i], 1);
-    assert_int_equal(dataset_verify(d, &e), 0);
+    assert_int_equal(dataset_verify(d, NULL, &e), 0);
     dataset_close(d);
 }
 
@@ -276,7 +276,7 @@ static void test_no_documents(void **state)
     assert_int_equal(dataset_tokens(d), 0);
     assert_int_equal(dataset_docs(d), 0);
     assert_int_equal(dataset_read(d, 0, 0, NULL, NULL, &e), 0);
-    assert_int_equal(dataset_verify(d, &e), 0);
+    assert_int_equal(dataset_verify(d, NULL, &e), 0);
     dataset_close(d);
 }
 
@@ -477,6 +477,37 @@ static void test_exchanged_shard(void **state)
     manifest_free(n);
 }
 
+/* Of several damaged shards the first is named, however many threads look. */
+static void test_verifying_by_threads(void **state)
+{
+    struct pack_options o = { .folder = folder };
+    struct pool *team[] = { NULL, pool_open(3, NULL) };
+    struct manifest *m;
+    struct dataset *d;
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(pack(&o, 200, 32000, &e), 0);
+    assert_int_equal(manifest_read(&m, folder, &e), 0);
+    assert_int_equal(dataset_open(&d, folder, NULL, 0, &e), 0);
+    assert_int_equal(dataset_verify(d, team[1], &e), 0);
+    for (int i = 3; i > 0; i -= 2) {
+        char *path = path_join(folder, m->splits[0].shards[i].file);
+        int fd = open(path, O_RDWR);
+        assert_int_equal(pwrite(fd, "\1\1", 2, SHARD_HEADER_BYTES + 100 * i), 2);
+        close(fd);
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(dataset_verify(d, team[k], &e), E_DATA);
+            assert_non_null(strstr(e.msg, m->splits[0].shards[i].file));
+            assert_non_null(strstr(e.msg, "token block 0"));
+        }
+        free(path);
+    }
+    dataset_close(d);
+    manifest_free(m);
+    pool_close(team[1]);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -485,6 +516,7 @@ int main(void)
         TEST(test_splits), TEST(test_split_rules), TEST(test_same_input_same_bytes),
         TEST(test_no_documents), TEST(test_each_block_is_checked), TEST(test_single_shard),
         TEST(test_raw), TEST(test_spoilt_manifest_is_named), TEST(test_exchanged_shard),
+        TEST(test_verifying_by_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "formats/hash.h"
 #include "formats/shard.h"
 #include "tests/docs.h"
 
@@ -24,6 +25,7 @@ static size_t make_shard(unsigned char **bytes, int n, uint32_t vocab, int64_t m
     struct err e = {0};
     int fd = memfd_create("shard", 0);
     size_t size;
+    char hex[33];
 
     assert_int_equal(shard_create(&w, fd, "test", &info, NULL, &e), 0);
     for (int i = 0; i < n; i++) {
@@ -36,6 +38,8 @@ static size_t make_shard(unsigned char **bytes, int n, uint32_t vocab, int64_t m
     assert_int_equal(sums.docs, n);
     *bytes = malloc(size);
     assert_int_equal(pread(fd, *bytes, size, 0), (ssize_t)size);
+    hash_hex(XXH3_128bits(*bytes, size), hex);
+    assert_string_equal(sums.hash, hex);
     close(fd);
     return size;
 }
@@ -50,7 +54,7 @@ static int check_copy(const unsigned char *bytes, size_t n, struct err *e)
     memset(e, 0, sizeof *e);
     memcpy(copy, bytes, n);
     if ((rc = shard_parse(&s, copy, n, e)) == 0)
-        rc = shard_verify(&s, e);
+        rc = shard_verify(&s, NULL, e);
     free(copy);
     return rc;
 }
@@ -66,9 +70,15 @@ static void round_trip(uint32_t vocab, int n, int64_t max_ids)
     struct shard s;
     struct err e = {0};
     int64_t tokens = 0, masked = 0;
+    char hex[33];
 
     assert_int_equal(shard_parse(&s, b, nbytes, &e), 0);
-    assert_int_equal(shard_verify(&s, &e), 0);
+    assert_int_equal(shard_verify(&s, NULL, &e), 0);
+    hash_hex(XXH3_128bits(b, nbytes), hex);
+    assert_int_equal(shard_verify(&s, hex, &e), 0);
+    hex[31] ^= 1;
+    assert_int_equal(shard_verify(&s, hex, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "not the file that the manifest lists"));
     assert_int_equal(info_agree(&s.info, "a", &info, "b", &e), 0);
     assert_int_equal(s.n_docs, n);
     for (int i = 0; i < n; i++) {

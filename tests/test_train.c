@@ -390,6 +390,33 @@ static void test_masks_and_documents_kept_apart(void **state)
     free(path);
 }
 
+static void test_an_id_beyond_the_model_is_named(void **state)
+{
+    struct rows r;
+    struct dataset *d;
+    struct err e = { 0 };
+    char want[64];
+    int64_t scored = 0;
+    int32_t ids[CTX], top = 0;
+    int at = 0;
+
+    (void)state;
+    assert_int_equal(dataset_open(&d, raw, NULL, 0, &e), 0);
+    assert_int_equal(dataset_read(d, 3 * CTX, CTX, ids, NULL, &e), 0);
+    for (int i = 0; i < CTX; i++)
+        if (ids[i] > top)
+            top = ids[at = i];
+    assert_int_equal(rows_open(&r, CTX, 1, top + 1, false, &e), 0);
+    assert_int_equal(rows_load(&r, 0, d, 3, &scored, &e), 0);
+    rows_close(&r);
+    assert_int_equal(rows_open(&r, CTX, 1, top, false, &e), 0);
+    assert_int_equal(rows_load(&r, 0, d, 3, &scored, &e), E_DATA);
+    snprintf(want, sizeof want, "token %d of the data is %d,", 3 * CTX + at, top);
+    assert_non_null(strstr(e.msg, want));
+    rows_close(&r);
+    dataset_close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_not_finite_is_null),
         cmocka_unit_test(test_rows_are_windows_with_the_next_token),
         cmocka_unit_test(test_masks_and_documents_kept_apart),
+        cmocka_unit_test(test_an_id_beyond_the_model_is_named),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -42,20 +42,6 @@ static json_t *source_rows(const struct source_table *t)
     return list;
 }
 
-static int verify_split(const char *folder, const struct manifest_split *s, int64_t *bytes,
-                        struct err *e)
-{
-    int rc = 0;
-
-    for (int64_t i = 0; i < s->n_shards && rc == 0; i++) {
-        char *path = path_join(folder, s->shards[i].file);
-        rc = manifest_verify_shard(path, &s->shards[i], e);
-        *bytes += s->shards[i].bytes;
-        free(path);
-    }
-    return rc;
-}
-
 static json_t *split_row(const struct manifest_split *s, bool verbose)
 {
     json_t *o = json_pack("{ss sI sI sI sI sI so}", "name", s->name, "documents",
@@ -75,16 +61,30 @@ static json_t *split_row(const struct manifest_split *s, bool verbose)
     return o;
 }
 
-/* Opening each split checks sizes, headers and footers against the manifest. */
-static int open_splits(const char *folder, const struct manifest *m, struct err *e)
+/* Opening a split checks sizes, headers and footers against the manifest; verifying reads all,
+ * a file a thread. */
+static int open_splits(const char *folder, const struct manifest *m, bool verify, struct err *e)
 {
+    struct pool *team = verify ? pool_open(0, e) : NULL;
     struct dataset *d;
-    int rc = 0;
+    int rc = verify && !team ? e->code : 0;
 
     for (int i = 0; i < m->n_splits && rc == 0; i++)
-        if ((rc = dataset_open(&d, folder, m->splits[i].name, 0, e)) == 0)
+        if ((rc = dataset_open(&d, folder, m->splits[i].name, 0, e)) == 0) {
+            rc = verify ? dataset_verify(d, team, e) : 0;
             dataset_close(d);
+        }
+    pool_close(team);
     return rc;
+}
+
+static int64_t split_bytes(const struct manifest_split *s)
+{
+    int64_t bytes = 0;
+
+    for (int64_t i = 0; i < s->n_shards; i++)
+        bytes += s->shards[i].bytes;
+    return bytes;
 }
 
 static int shards_info(const char *path, const struct info_options *o, json_t *out,
@@ -97,13 +97,12 @@ static int shards_info(const char *path, const struct info_options *o, json_t *o
     int rc = folder ? manifest_read(&m, folder, e) : err_set(e, E_SYS, "out of memory");
 
     if (rc == 0)
-        rc = open_splits(folder, m, e);
+        rc = open_splits(folder, m, o->verify, e);
     for (int i = 0; rc == 0 && i < m->n_splits; i++) {
         docs += m->splits[i].docs;
         tokens += m->splits[i].tokens;
         json_array_append_new(splits, split_row(&m->splits[i], o->verbose));
-        if (o->verify)
-            rc = verify_split(folder, &m->splits[i], &bytes, e);
+        bytes += split_bytes(&m->splits[i]);
     }
     for (int i = 0; rc == 0 && i < m->n_command; i++)
         json_array_append_new(command, json_string(m->command[i]));
@@ -135,10 +134,9 @@ static int shard_info(const char *path, const struct info_options *o, json_t *ou
     size_t n = 0;
     int rc = file_map(path, &map, &n, e);
 
-    if (rc == 0 && (rc = shard_parse(&s, map, n, e)) < 0)
+    if (rc == 0 && ((rc = shard_parse(&s, map, n, e)) < 0 ||
+                    (o->verify && (rc = shard_verify(&s, NULL, e)) < 0)))
         err_within(e, "'%s'", path);
-    else if (rc == 0 && o->verify)
-        rc = manifest_verify_shard(path, NULL, e);
     if (rc == 0) {
         for (int64_t i = 0; i < s.n_sources; i++) {
             int64_t docs, tokens, bytes;

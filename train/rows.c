@@ -2,6 +2,7 @@
 #include "train/rows.h"
 
 #include "base/bytes.h"
+#include "formats/document.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -78,41 +79,82 @@ static int find_starts(struct rows *r, int64_t at, struct dataset *d, int64_t fi
     return 0;
 }
 
-/* Tokens [first, first + n) of the data as rows to .. to + n - 1; the last predicts nothing. */
-static int load_tokens(struct rows *r, int64_t to, struct dataset *d, int64_t first, int64_t n,
-                       struct err *e)
+/* What a pass over ids found: the sign of an id that is not below vocab, and masked ids. */
+struct seen {
+    uint32_t signs, masked;
+};
+
+/* targets[i] = ids[i + 1], or -1 where that is masked (mask NULL: nowhere), for i < n: reads
+ * n + 1 ids. A plain loop over arrays that lie apart, which compilers turn into vectors. */
+static inline __attribute__((always_inline)) struct seen
+fill(int32_t *restrict targets, const int32_t *restrict ids, const uint8_t *restrict mask,
+     int64_t n, uint32_t vocab)
 {
-    int32_t *ids = r->ids + to, *targets = r->targets + to;
-    int rc = dataset_read(d, first, n, ids, r->mask, e);
+    uint32_t signs = 0, masked = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t id = (uint32_t)ids[i + 1], hide = mask ? -(uint32_t)mask[i + 1] : 0;
+        signs |= id | (vocab - 1 - id);
+        masked -= hide;
+        targets[i] = (int32_t)(id | hide);
+    }
+    return (struct seen){ signs, masked };
+}
+
+#ifdef __x86_64__
+__attribute__((target("avx2"))) static struct seen
+fill_avx2(int32_t *targets, const int32_t *ids, const uint8_t *mask, int64_t n, uint32_t vocab)
+{
+    return mask ? fill(targets, ids, mask, n, vocab) : fill(targets, ids, NULL, n, vocab);
+}
+#endif
+
+static struct seen fill_targets(int32_t *targets, const int32_t *ids, const uint8_t *mask,
+                                int64_t n, uint32_t vocab)
+{
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2"))
+        return fill_avx2(targets, ids, mask, n, vocab);
+#endif
+    return fill(targets, ids, mask, n, vocab);
+}
+
+/* Tokens [first, first + n) of the data as rows to .. to + n - 1; the last predicts nothing.
+ * *scored grows by the targets that count. */
+static int load_tokens(struct rows *r, int64_t to, struct dataset *d, int64_t first, int64_t n,
+                       int64_t *scored, struct err *e)
+{
+    int32_t *ids = r->ids + to;
+    uint8_t *mask = dataset_masked(d) ? r->mask : NULL;
+    struct seen s;
+    int64_t bad;
+    int rc = dataset_read(d, first, n, ids, mask, e);
 
     if (rc < 0)
         return rc;
-    for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= r->vocab)
-            return err_set(e, E_DATA,
-                           "token %" PRId64 " of the data is %" PRId32
-                           ", the model has %" PRId64 " ids",
-                           first + i, ids[i], r->vocab);
-    for (int64_t i = 0; i + 1 < n; i++)
-        targets[i] = r->mask[i + 1] ? -1 : ids[i + 1];
-    targets[n - 1] = -1;
-    return 0;
+    s = fill_targets(r->targets + to, ids, mask, n - 1, (uint32_t)r->vocab);
+    r->targets[to + n - 1] = -1;
+    *scored += n - 1 - s.masked;
+    if ((s.signs | (uint32_t)ids[0]) >> 31 == 0 && ids[0] < r->vocab)
+        return 0;
+    bad = ids_bad((const uint32_t *)ids, n, (uint32_t)r->vocab);
+    return err_set(e, E_DATA,
+                   "token %" PRId64 " of the data is %" PRId32 ", the model has %" PRId64 " ids",
+                   first + bad, ids[bad], r->vocab);
 }
 
-static int64_t count_scored(const int32_t *targets, int64_t n)
+/* Row number 'row' of the sequences predicts nothing. */
+static void hide(struct rows *r, int64_t row, int64_t *scored)
 {
-    int64_t sum = 0;
-
-    for (int64_t i = 0; i < n; i++)
-        sum += targets[i] >= 0;
-    return sum;
+    *scored -= r->targets[row] >= 0;
+    r->targets[row] = -1;
 }
 
 int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_t *scored,
               struct err *e)
 {
     int64_t first = row * r->ctx, before;
-    int rc = load_tokens(r, at * r->ctx, d, first, r->ctx, e);
+    int rc = load_tokens(r, at * r->ctx, d, first, r->ctx, scored, e);
 
     if (rc < 0)
         return rc;
@@ -122,8 +164,7 @@ int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_
     if (r->apart && (rc = find_starts(r, at, d, first, e)) < 0)
         return rc;
     for (int64_t i = before; i < r->n_starts; i++)
-        r->targets[r->starts[i] - 1] = -1;
-    *scored += count_scored(r->targets + at * r->ctx, r->ctx);
+        hide(r, r->starts[i] - 1, scored);
     return 0;
 }
 
@@ -140,7 +181,7 @@ int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_
             return err_set(e, E_BUG, "row %" PRId64 " of the packing is too long", row);
         if (r->apart && to > at * r->ctx && (rc = add_start(r, to, e)) < 0)
             return rc;
-        if ((rc = load_tokens(r, to, d, start, n, e)) < 0)
+        if ((rc = load_tokens(r, to, d, start, n, scored, e)) < 0)
             return rc;
         to += n;
     }
@@ -148,6 +189,5 @@ int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_
         rc = add_start(r, to, e);
     for (; to < end; to++)
         r->ids[to] = 0, r->targets[to] = -1;
-    *scored += count_scored(r->targets + at * r->ctx, r->ctx);
     return rc;
 }

@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
             if (ids[i] < 0 || (uint32_t)ids[i] >= dataset_info(d)->vocab || mask[i] > 1)
                 abort();
     }
-    dataset_verify(d, &e);
+    dataset_verify(d, NULL, &e);
     dataset_close(d);
     return 0;
 }

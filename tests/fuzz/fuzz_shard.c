@@ -43,7 +43,7 @@ static void parse(const uint8_t *p, size_t n, struct shard *s)
 
     if (rc == 0) {
         use(s);
-        shard_verify(s, &e);
+        shard_verify(s, NULL, &e);
     } else if (rc != E_DATA || !e.msg[0]) {
         abort();
     }
