@@ -123,24 +123,28 @@ static __device__ __forceinline__ void keys_gather(float d[TILES][D / 8][4],
     }
 }
 
-/* s = x y^T: the warp's rows, 16 queries. */
+/* s = k q^T and w = v do^T: the warp's rows, 16 queries. Side by side, so that no product waits
+ * for the one before. */
 template <int D, int TILES>
-static __device__ __forceinline__ void keys_score(float s[TILES][2][4],
-                                                  const uint32_t x[TILES][D / 16][4], uint32_t y)
+static __device__ __forceinline__ void keys_score(float s[TILES][2][4], float w[TILES][2][4],
+                                                  const struct keys_owned<D> &m, uint32_t q)
 {
 #pragma unroll
     for (int i = 0; i < TILES; i++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            s[i][0][e] = s[i][1][e] = 0.0f;
+            s[i][0][e] = s[i][1][e] = w[i][0][e] = w[i][1][e] = 0.0f;
 #pragma unroll
     for (int kk = 0; kk < D / 16; kk++) {
-        uint32_t b[4];
-        ldmatrix(b, y ^ (32 * kk));
+        uint32_t b[4], g[4];
+        ldmatrix(b, q ^ (32 * kk));
+        ldmatrix(g, (q ^ (32 * kk)) + keys_room<D>::Q);
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
-            mma(s[i][0], x[i][kk], b[0], b[1]);
-            mma(s[i][1], x[i][kk], b[2], b[3]);
+            mma(s[i][0], m.k[i][kk], b[0], b[1]);
+            mma(s[i][1], m.k[i][kk], b[2], b[3]);
+            mma(w[i][0], m.v[i][kk], g[0], g[1]);
+            mma(w[i][1], m.v[i][kk], g[2], g[3]);
         }
     }
 }
@@ -156,8 +160,7 @@ static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_
     uint32_t by_row = tile + n * AT_ONCE * D * 2, other = keys_room<D>::Q;
     float s[TILES][2][4], w[TILES][2][4];
 
-    keys_score<D, TILES>(s, m.k, by_row + right_lane<D>(lane));
-    keys_score<D, TILES>(w, m.v, by_row + other + right_lane<D>(lane));
+    keys_score<D, TILES>(s, w, m, by_row + right_lane<D>(lane));
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         int col = n * AT_ONCE + 8 * j + 2 * c;
@@ -234,7 +237,7 @@ back_keys(const struct flash f)
         if (more)
             walk_copy<D>(f, next, base + (odd ^ 1) * room_of::STAGE);
         if (w.query >= last && w.query + QUERIES <= all) {
-#pragma unroll 2
+#pragma unroll
             for (int n = 0; n < QUERIES / AT_ONCE; n++)
                 keys_add<D, false>(m, base + now, rows_of, n, scale, 0, 0, NULL, 0);
             continue;
@@ -344,9 +347,9 @@ back_queries(const struct flash f)
     int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
     int at = (int)(gridDim.x - 1 - blockIdx.x) * OWNED, row = at + warp * room_of::MINE;
     int last = min(row + room_of::MINE, rows) - 1, stop = min(at + OWNED, rows);
-    int64_t h = blockIdx.y, shared = h / (a.heads / a.kv_heads);
+    int h = (int)blockIdx.y, shared = h / ((int)a.heads / (int)a.kv_heads);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
-    const int32_t *first = f.first[half_of(f, h)];
+    const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
     int key = first[at] / room_of::KEYS * room_of::KEYS, sees = row < rows ? first[row] : rows;
     int all = row < rows ? first[last] : rows; /* every row sees from here */
     uint32_t q_at = shared_address(room), stage = q_at + 2 * room_of::Q;

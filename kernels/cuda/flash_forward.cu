@@ -158,9 +158,9 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
     int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
     int at = (int)(gridDim.x - 1 - blockIdx.x) * ROWS, row = at + warp * MINE; /* late see most */
     int last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows);
-    int64_t h = blockIdx.y, shared = h / (a.heads / a.kv_heads);
+    int h = (int)blockIdx.y, shared = h / ((int)a.heads / (int)a.kv_heads);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
-    const int32_t *first = f.first[half_of(f, h)];
+    const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
     int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : rows;
     int all = row < rows ? first[last] : rows; /* every row sees from here */
     uint32_t q_at = shared_address(room), stage = q_at + room_of::Q;
