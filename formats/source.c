@@ -18,6 +18,10 @@
 #define PEEK_BYTES 512 /* a tar header: the farthest that a magic number stands */
 #define BLOCK_BYTES ((size_t)128 << 10)
 #define NAME_BYTES 2048
+/* What unpacks to more than so much, and so many times its size, is a bomb: text packs to a
+ * tenth, the most even of logs to a hundredth. */
+#define BOMB_BYTES ((int64_t)64 << 20)
+#define BOMB_RATIO 500
 
 struct source {
     struct source_list list;
@@ -27,6 +31,7 @@ struct source {
     struct archive *archive;
     bool ended;       /* of the archive's last member: only the end mark may follow */
     int64_t last_end; /* bytes of the archive, unpacked, when its last member had been read */
+    int64_t unpacked; /* bytes of its members so far */
     unsigned char peek[PEEK_BYTES];
     size_t n_peek, peeked; /* read ahead from a pipe; handed on so far */
     unsigned char *block;  /* BLOCK_BYTES for libarchive, of a pipe */
@@ -127,6 +132,14 @@ static int peek(struct source *s, struct err *e)
     return 0;
 }
 
+static bool is_called(const struct source *s, const char *ending)
+{
+    const char *path = s->list.v[s->at].path;
+    size_t n = path ? strlen(path) : 0, k = strlen(ending);
+
+    return n > k && strcmp(path + n - k, ending) == 0;
+}
+
 static bool is_packed(const struct source *s)
 {
     static const struct {
@@ -135,14 +148,12 @@ static bool is_packed(const struct source *s)
     } magic[] = { { 0, 2, "\x1F\x8B" },         { 0, 4, "\x28\xB5\x2F\xFD" },
                   { 0, 6, "\xFD" "7zXZ" },      { 0, 4, "PK\3\4" },
                   { 0, 4, "PK\5\6" },           { 257, 5, "ustar" } };
-    const char *path = s->list.v[s->at].path;
-    size_t n = path ? strlen(path) : 0;
 
     for (size_t i = 0; i < sizeof magic / sizeof *magic; i++)
         if (s->n_peek >= magic[i].at + magic[i].n &&
             memcmp(s->peek + magic[i].at, magic[i].bytes, magic[i].n) == 0)
             return true;
-    return n > 4 && (strcmp(path + n - 4, ".tar") == 0 || strcmp(path + n - 4, ".zip") == 0);
+    return is_called(s, ".tar") || is_called(s, ".zip");
 }
 
 static int archive_hint(struct err *e)
@@ -199,7 +210,7 @@ static int open_archive(struct source *s, struct err *e)
         archive_read_support_format_empty(a) != ARCHIVE_OK ||
         archive_read_support_format_raw(a) != ARCHIVE_OK)
         return err_set(e, E_SYS, "this libarchive was built without gzip, zstd or xz");
-    if (s->regular && memcmp(s->peek, "PK\3\4", 4) == 0 &&
+    if (s->regular && (memcmp(s->peek, "PK", 2) == 0 || is_called(s, ".zip")) &&
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
         return rc;
     if (s->regular && lseek(s->fd, 0, SEEK_SET) == 0)
@@ -207,7 +218,7 @@ static int open_archive(struct source *s, struct err *e)
     else
         rc = archive_read_open2(a, s, NULL, read_pipe, NULL, NULL);
     s->ended = false;
-    s->last_end = 0;
+    s->last_end = s->unpacked = 0;
     return rc == ARCHIVE_OK ? 0 : archive_failed(s, e);
 }
 
@@ -225,6 +236,37 @@ static int open_file(struct source *s, struct err *e)
     s->plain = !is_packed(s);
     s->given = false;
     return s->plain ? 0 : open_archive(s, e);
+}
+
+/* n more bytes were unpacked: E_DATA when that is out of all proportion. */
+static int check_bomb(struct source *s, size_t n, struct err *e)
+{
+    s->unpacked += (int64_t)n;
+    if (s->unpacked <= BOMB_BYTES ||
+        s->unpacked / BOMB_RATIO <= archive_filter_bytes(s->archive, -1))
+        return 0;
+    err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a bomb, or bad", s->name,
+            BOMB_RATIO);
+    return err_hint(e, "if it is meant, unpack it and read what is in it");
+}
+
+/* The rest of the current member. Within a compressed archive that is unpacked all the same. */
+static int pass_over(struct source *s, struct err *e)
+{
+    const void *block;
+    la_int64_t at;
+    size_t n;
+    int rc;
+
+    if (archive_filter_count(s->archive) < 2)
+        return archive_read_data_skip(s->archive) < ARCHIVE_WARN ? archive_failed(s, e) : 0;
+    while ((rc = archive_read_data_block(s->archive, &block, &n, &at)) != ARCHIVE_EOF) {
+        if (rc < ARCHIVE_WARN)
+            return archive_failed(s, e);
+        if ((rc = check_bomb(s, n, e)) < 0)
+            return rc;
+    }
+    return 0;
 }
 
 /* file:member, fit for a message: UTF-8 without control characters. */
@@ -282,9 +324,9 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
     int rc;
 
     for (;;) {
-        if (s->ended) { /* libarchive passes over what is unread, so that its end is known */
-            if (archive_read_data_skip(s->archive) < ARCHIVE_WARN)
-                return archive_failed(s, e);
+        if (s->ended) { /* what is unread of the last member, so that its end is known */
+            if ((rc = pass_over(s, e)) < 0)
+                return rc;
             s->last_end = archive_filter_bytes(s->archive, 0);
         }
         snprintf(s->name, sizeof s->name, "%s", file_name(s));
@@ -295,7 +337,8 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
         s->ended = true;
         s->bytes_here = archive_filter_bytes(s->archive, -1);
         raw = archive_format(s->archive) == ARCHIVE_FORMAT_RAW;
-        if (raw && archive_filter_count(s->archive) == 1) { /* begins as one, is none */
+        if (raw && (archive_filter_count(s->archive) == 1 || source_is_archive(s->name))) {
+            /* begins as one, or is called one, and is none */
             err_set(e, E_DATA, "'%s' is cut short or damaged: its header is no archive's",
                     file_name(s));
             return archive_hint(e);
@@ -357,6 +400,10 @@ int64_t source_read(struct source *s, void *buf, size_t cap, struct err *e)
         return (int64_t)n;
     }
     got = s->plain ? read_fd(s->fd, buf, cap) : archive_read_data(s->archive, buf, cap);
+    if (got >= 0 && !s->plain && (rc = check_bomb(s, (size_t)got, e)) < 0) {
+        leave_file(s);
+        return rc;
+    }
     if (got >= 0) {
         s->bytes_here = s->plain ? s->bytes_here + got : archive_filter_bytes(s->archive, -1);
         return got;

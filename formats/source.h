@@ -14,7 +14,8 @@ C_BEGIN
  * include glob matches, or, without any, the kinds of text and JSON listed in source.c.
  * gzip, zstd, xz, tar and zip are known by their bytes, whatever the name, and are streamed:
  * nothing is ever unpacked, and a member's name is only a name. zstd windows reach to 2^27.
- * A zip whose members overlap (zipcheck.h) is refused before anything of it is read.
+ * A zip whose members overlap (zipcheck.h) is refused before anything of it is read; what
+ * unpacks to over 64 MiB and over 500 times its size is refused at that point.
  */
 enum source_kind {
     SOURCE_UNKNOWN, /* no name to judge by, or one that says nothing: look at the bytes */

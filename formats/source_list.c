@@ -63,7 +63,7 @@ enum source_kind source_kind(const char *name)
     return SOURCE_UNKNOWN;
 }
 
-static bool is_archive(const char *name)
+bool source_is_archive(const char *name)
 {
     return ends_in(name, unpacked_len(name), "tar") || ends_in(name, strlen(name), "zip") ||
            ends_in(name, strlen(name), "tgz") || ends_in(name, strlen(name), "txz");
@@ -125,7 +125,7 @@ static int add_folder(struct source_list *l, const char *path, int depth, struct
             if (!S_ISLNK(link.st_mode)) /* links could lead round in circles */
                 rc = add_folder(l, full, depth + 1, e);
             free(full);
-        } else if (S_ISREG(st.st_mode) && (source_wanted(l, full) || is_archive(full))) {
+        } else if (S_ISREG(st.st_mode) && (source_wanted(l, full) || source_is_archive(full))) {
             rc = add(l, full, st.st_size, e);
         } else {
             free(full);

@@ -19,6 +19,8 @@ struct source_list {
 int source_list_fill(struct source_list *l, const char *const *operands, int n, struct err *e);
 void source_list_free(struct source_list *l);
 
+/* By the name's ending: .tar, .tar.gz, .tgz, .zip ... */
+bool source_is_archive(const char *name);
 /* By the name's ending, leaving out .gz, .zst, .xz. */
 enum source_kind source_kind(const char *name);
 /* A member of an archive or a file in a folder by this name is read. */

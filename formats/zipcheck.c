@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,7 +96,57 @@ static int by_place(const void *a, const void *b)
     return x->from < y->from ? -1 : x->from > y->from ? 1 : x->to < y->to ? -1 : x->to > y->to;
 }
 
-static int check(const unsigned char *p, size_t n, struct extent dir, uint64_t shift,
+/* What the directory says of a member. */
+struct entry {
+    const unsigned char *at_directory, *label;
+    size_t n_label;
+    uint64_t packed, unpacked, at;
+};
+
+/* The member's own header must say the same; on success *to is the member's end. */
+static int check_member(int fd, const struct entry *m, uint64_t limit, const char *name,
+                        uint64_t *to, struct err *e)
+{
+    unsigned char own[30 + UINT16_MAX];
+    size_t n = 30 + m->n_label;
+    bool later, same; /* sizes follow the data: they are not in the header */
+    int rc;
+
+    if (m->at > limit || m->packed > limit - m->at || limit - m->at - m->packed < n)
+        return err_set(e, E_DATA, "'%s' is damaged: a member at byte %llu of %llu bytes "
+                       "reaches into its directory", name, (unsigned long long)m->at,
+                       (unsigned long long)m->packed);
+    if ((rc = read_at(fd, own, n, m->at, name, e)) < 0)
+        return rc;
+    later = own[6] & 8;
+    same = memcmp(own, "PK\3\4", 4) == 0 && get_le(own + 26, 2) == m->n_label &&
+           memcmp(own + 30, m->label, m->n_label) == 0 &&
+           memcmp(own + 8, m->at_directory + 10, 2) == 0 &&
+           (later || (memcmp(own + 14, m->at_directory + 16, 4) == 0 &&
+                      (get_le(own + 18, 4) == m->packed || get_le(own + 18, 4) == WIDE) &&
+                      (get_le(own + 22, 4) == m->unpacked || get_le(own + 22, 4) == WIDE)));
+    if (!same) {
+        err_set(e, E_DATA, "'%s': the member at byte %llu is not what the directory says",
+                name, (unsigned long long)m->at);
+        return err_hint(e, "it is damaged, or made to deceive: leave it out, or --on-error skip");
+    }
+    *to = m->at + n + get_le(own + 28, 2) + m->packed;
+    return 0;
+}
+
+static int check_apart(struct extent *v, size_t members, const char *name, struct err *e)
+{
+    qsort(v, members, sizeof *v, by_place);
+    for (size_t i = 1; i < members; i++)
+        if (v[i].from < v[i - 1].to) {
+            err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or bad", name,
+                    (unsigned long long)v[i].from);
+            return err_hint(e, "nothing honest packs so: leave it out, or --on-error skip");
+        }
+    return 0;
+}
+
+static int check(int fd, const unsigned char *p, size_t n, struct extent dir, uint64_t shift,
                  const char *name, struct err *e)
 {
     struct extent *v = malloc((n / 46 + 1) * sizeof *v);
@@ -104,32 +155,22 @@ static int check(const unsigned char *p, size_t n, struct extent dir, uint64_t s
 
     if (!v)
         return err_set(e, E_SYS, "out of memory for a directory of %zu bytes", n);
-    while (n >= 46 && memcmp(p, "PK\1\2", 4) == 0) {
-        uint64_t packed = get_le(p + 20, 4), unpacked = get_le(p + 24, 4),
-                 at = get_le(p + 42, 4);
-        size_t label = (size_t)get_le(p + 28, 2), extra = (size_t)get_le(p + 30, 2),
-               all = 46 + label + extra + (size_t)get_le(p + 32, 2);
+    while (rc == 0 && n >= 46 && memcmp(p, "PK\1\2", 4) == 0) {
+        struct entry m = { p, p + 46, (size_t)get_le(p + 28, 2), get_le(p + 20, 4),
+                           get_le(p + 24, 4), get_le(p + 42, 4) };
+        size_t extra = (size_t)get_le(p + 30, 2),
+               all = 46 + m.n_label + extra + (size_t)get_le(p + 32, 2);
         if (all > n)
             break;
-        widen(p + 46 + label, extra, &unpacked, &packed, &at);
-        at += shift;
-        if (at > dir.from || packed > dir.from - at || dir.from - at - packed < 30) {
-            rc = err_set(e, E_DATA, "'%s' is damaged: a member at byte %llu of %llu bytes "
-                         "reaches into its directory", name, (unsigned long long)at,
-                         (unsigned long long)packed);
-            break;
-        }
-        v[members++] = (struct extent){ at, at + 30 + packed };
+        widen(p + 46 + m.n_label, extra, &m.unpacked, &m.packed, &m.at);
+        m.at += shift;
+        rc = check_member(fd, &m, dir.from, name, &v[members].to, e);
+        v[members++].from = m.at;
         p += all;
         n -= all;
     }
-    qsort(v, members, sizeof *v, by_place);
-    for (size_t i = 1; i < members && rc == 0; i++)
-        if (v[i].from < v[i - 1].to) {
-            err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or bad", name,
-                    (unsigned long long)v[i].from);
-            rc = err_hint(e, "nothing honest packs so: leave it out, or --on-error skip");
-        }
+    if (rc == 0)
+        rc = check_apart(v, members, name, e);
     free(v);
     return rc;
 }
@@ -149,7 +190,7 @@ int zip_check(int fd, int64_t bytes, const char *name, struct err *e)
     if (!(p = malloc(dir.to - dir.from + 1)))
         return err_set(e, E_SYS, "out of memory");
     if ((rc = read_at(fd, p, dir.to - dir.from, dir.from, name, e)) == 0)
-        rc = check(p, dir.to - dir.from, dir, shift, name, e);
+        rc = check(fd, p, dir.to - dir.from, dir, shift, name, e);
     free(p);
     return rc;
 }

@@ -124,6 +124,7 @@ struct row {
     int n_meta;         /* keys of meta, known or not */
     const char *subset; /* by a meta that is a string */
     char found[256];    /* the row's keys, for a message */
+    bool ours;          /* a manifest of these tools */
 };
 
 static void note_found(struct row *r, const struct json_value *key)
@@ -144,6 +145,8 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
 
     while ((rc = json_next(&o, &key, &v, e)) == 1) {
         note_found(r, &key);
+        r->ours |= json_is(&key, "format") && v.type == JK_STRING && v.n > 9 &&
+                   memcmp(v.p, "longlora-", 9) == 0;
         for (int k = 0; k < KEYS; k++)
             if (k == K_FIELD ? field && json_is(&key, field) : json_is(&key, key_name[k])) {
                 r->input |= k == K_INPUT;
@@ -300,6 +303,10 @@ static void classify_instruction(struct doc *d, const struct row *r, const struc
 
 static int no_key(const struct row *r, const char *wanted, struct err *e)
 {
+    if (r->ours) {
+        err_set(e, E_DATA, "this is a manifest of these tools, not text");
+        return err_hint(e, "linfo shows it; what lprep reads is text");
+    }
     err_set(e, E_DATA, "no key %s; the keys are: %s", wanted, *r->found ? r->found : "none");
     return err_hint(e, "name the key that holds the text by --field NAME");
 }

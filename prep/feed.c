@@ -1,6 +1,8 @@
 /* prep/feed.c - see feed.h. */
 #include "prep/feed.h"
 
+#include "formats/magic.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +14,7 @@ struct feed {
     struct source *source;
     struct source_member member;
     struct records records;
-    bool in_member, member_failed;
+    bool in_member, member_failed, begun;
     /* Below: of the thread that takes the notes. */
     char *file;              /* that seen[] is of; plain text files in a row count as one */
     int64_t seen[SCHEMAS], seen_files;
@@ -130,7 +132,13 @@ static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
 {
     struct feed *f = ctx;
     int64_t n = source_read(f->source, buf, cap, e);
+    const char *remedy, *kind = n > 0 && !f->begun ? magic_kind(buf, (size_t)n, &remedy) : NULL;
 
+    if (kind) {
+        err_set(e, E_DATA, "'%s' is %s, not text", f->member.name, kind);
+        n = err_hint(e, "%s", remedy);
+    }
+    f->begun = true;
     f->member_failed = n < 0; /* the message names the member already */
     return n;
 }
@@ -146,7 +154,7 @@ static int next_member(struct feed *f, struct err *e)
     if (rc <= 0)
         return rc;
     f->in_member = true;
-    f->member_failed = false;
+    f->member_failed = f->begun = false;
     records_start(&f->records,
                   f->o.mode == RECORDS_AUTO ? by_kind[f->member.kind] : f->o.mode,
                   f->o.max_record_bytes, read_member, f);

@@ -365,7 +365,7 @@ static int run_part(struct args *a, const char *const *operands, int n, struct e
 
 int main(int argc, char **argv)
 {
-    struct args a = { .max_record = (int64_t)1 << 30, .dedup_bytes = 256 << 20, .bands = 14,
+    struct args a = { .max_record = 16 << 20, .dedup_bytes = 256 << 20, .bands = 14,
                       .rows = 8, .words = 5, .eval_words = 13 };
     const struct opt opts[] = {
         { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
@@ -407,7 +407,7 @@ int main(int argc, char **argv)
         { 0, "max-docs", "N", OPT_I64, &a.prep.feed.max_docs, 0, 1e15,
           "stop after N documents, 0: all [0]" },
         { 0, "max-record", "SIZE", OPT_BYTES, &a.max_record, 1024, (double)((int64_t)1 << 30),
-          "longest text file or row [1g]" },
+          "longest text file or row [16m]" },
         { 0, "on-error", "stop|skip", OPT_ENUM, &a.on_error, 0, 0,
           "at a bad document or file [stop]" },
         { 0, "skipped", "FILE", OPT_STR, &a.skipped, 0, 0,
