@@ -1,82 +1,223 @@
-/* model/keep.c - which layers keep how much for their backward. */
-#include "model/inside.h"
+/* model/keep.c - which layers keep how much for their backward, and where: what is fastest in the
+ * memory there is. */
+#include "model/cost.h"
+
 
 #include <string.h>
 
-/* Time that attention takes for a floating-point operation, against a matrix product. */
-#define ATTENTION_WEIGHT 1.25
+/*
+ * All layers are alike, so the bytes of a placing are sums of counts times the bytes of a level,
+ * and its time (cost.h) depends on counts alone. The search goes through the mixtures of the four
+ * levels kept on the device, and where the host's memory may help, of any three of the states
+ * (level kept, levels away), in steps of one layer (GRID parts of many layers). What of the
+ * frozen matrices must be streamed for a mixture to fit follows from its bytes.
+ */
+enum { GRID = 40, STATES = KEEP_LEVELS * (KEEP_LEVELS + 3) / 2, TRIES = 4, SLOTS = 2,
+       LEAST_TILE = 1024 };
+#define SAME 1e-6 /* times that differ by less are equal: then the first found, the simpler */
 
-/* Operations a row that a level spares against KEEP_INPUT. */
-static void savings(const struct model *m, double spared[KEEP_LEVELS])
+struct choice {
+    const struct model *m;
+    struct cost cost;
+    struct { int keep, away; } state[STATES];
+    size_t level[KEEP_LEVELS];  /* bytes of a level, a layer */
+    size_t base;                /* of all that is none of these, the layers' matrices in it */
+    size_t matrices;            /* of them, frozen, a layer; 0: not to be streamed */
+    size_t device, host;        /* budgets */
+    int64_t layers;
+    struct placing trial, best;
+    double best_s;
+    size_t best_over;           /* bytes that the best has too many; 0: it fits */
+};
+
+static void all_at(struct placing *p, enum keep k, int64_t n, int64_t layers)
 {
-    double dim = (double)m->c.dim, q = (double)q_dim(m), kv = (double)kv_dim(m);
-    double span = (double)(m->o.attention_span > 0 ? m->o.attention_span : m->o.ctx);
-
-    spared[KEEP_INPUT] = 0;
-    spared[KEEP_ATTENTION] = ATTENTION_WEIGHT * 2 * q * span; /* two products, half seen */
-    spared[KEEP_QKV] = spared[KEEP_ATTENTION] + 2 * dim * (q + 2 * kv) + 2 * q * dim;
-    spared[KEEP_ALL] = spared[KEEP_QKV] + 2 * 2 * dim * (double)m->c.ffn_dim;
+    memset(p, 0, sizeof *p);
+    p->n[k][0] += n;
+    p->n[KEEP_INPUT][0] += layers - n;
 }
 
-static void all_at(struct model *m, enum keep k, int64_t n)
+/* Bytes of the levels, of the rest, of a layer's frozen matrices. */
+static int measure(struct choice *c, struct model *m, struct err *e)
 {
-    memset(&m->plan.placing, 0, sizeof m->plan.placing);
-    m->plan.placing.n[k][0] += n;
-    m->plan.placing.n[KEEP_INPUT][0] += m->c.layers - n;
-}
+    size_t all[KEEP_LEVELS];
 
-/* Bytes of the model with nothing kept, and what a layer of each level adds: all are alike. */
-static int costs(struct model *m, size_t *base, size_t each[KEEP_LEVELS], struct err *e)
-{
     for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++) {
         int rc;
 
-        all_at(m, (enum keep)k, 1);
+        if (m->o.mode == TRAIN_NONE)
+            memset(&m->plan.placing, 0, sizeof m->plan.placing);
+        else
+            all_at(&m->plan.placing, (enum keep)k, c->layers, c->layers);
         if ((rc = model_layout(m, e)) < 0)
             return rc;
-        each[k] = model_bytes(m);
+        all[k] = model_bytes(m);
+        c->level[k] = k ? (all[k] - all[k - 1]) / (size_t)c->layers
+                        : (size_t)(m->o.seqs * m->o.ctx * m->c.dim) * dtype_bytes(m->d->act);
     }
-    *base = each[KEEP_INPUT];
-    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
-        each[k] = each[k] > *base ? each[k] - *base : 0;
+    c->base = all[KEEP_INPUT];
+    if (m->o.mode == TRAIN_NONE)
+        memset(c->level, 0, sizeof c->level);
+    c->base -= (size_t)c->layers * c->level[KEEP_INPUT];
+    c->matrices = 0;
+    for (int k = TK_Q; k < TK_HEAD; k++) {
+        const struct weight *w = &m->layers[0].w[k];
+
+        if (!is_norm((enum tensor_kind)k) && !w->trained)
+            c->matrices += (size_t)(w->out * w->in) * dtype_bytes(m->d->act);
+    }
+    cost_of(m, &c->cost);
     return 0;
 }
 
-/* Of the raises that fit, the one that spares most for its bytes; false: none fits. */
-static bool best_raise(const struct model *m, const double spared[KEEP_LEVELS],
-                       const size_t each[KEEP_LEVELS], size_t left, int *from, int *to)
+static size_t more_than(size_t a, size_t b) { return a > b ? a - b : 0; }
+
+/* The fewest layers streamed with which need bytes fit the device, over the SLOTS they need there
+ * themselves; as far as the host's memory goes. */
+static int64_t streamed_for(const struct choice *c, size_t need, size_t host)
 {
-    double best = 0;
+    int64_t n, most;
 
-    for (int a = KEEP_INPUT; a < KEEP_LEVELS; a++)
-        for (int b = a + 1; b < KEEP_LEVELS && m->plan.placing.n[a][0]; b++) {
-            size_t more = each[b] > each[a] ? each[b] - each[a] : 1;
-            double worth = (spared[b] - spared[a]) / (double)more;
-
-            if (more <= left && worth > best) {
-                best = worth;
-                *from = a;
-                *to = b;
-            }
-        }
-    return best > 0;
+    if (need <= c->device || c->matrices == 0)
+        return 0;
+    n = (int64_t)((need - c->device + c->matrices - 1) / c->matrices) + SLOTS;
+    most = (int64_t)(more_than(c->host, host) / c->matrices);
+    most = most < c->layers ? most : c->layers;
+    n = n < most ? n : most;
+    return n > SLOTS ? n : 0;
 }
 
-static void spend(struct model *m, const size_t each[KEEP_LEVELS], size_t left)
+/* Takes c->trial where it is better than the best so far. */
+static void weigh(struct choice *c)
 {
-    double spared[KEEP_LEVELS];
-    int from, to;
+    struct placing *p = &c->trial;
+    int64_t kept[KEEP_LEVELS] = { 0 }, away[KEEP_LEVELS] = { 0 };
+    size_t need = c->base, host = 0, over;
+    struct traffic t;
+    double s;
 
-    savings(m, spared);
-    while (best_raise(m, spared, each, left, &from, &to)) {
-        size_t more = each[to] > each[from] ? each[to] - each[from] : 1;
-        int64_t n = (int64_t)(left / more);
+    for (int i = 0; i < STATES; i++) {
+        int64_t n = p->n[c->state[i].keep][c->state[i].away];
 
-        n = n < m->plan.placing.n[from][0] ? n : m->plan.placing.n[from][0];
-        m->plan.placing.n[from][0] -= n;
-        m->plan.placing.n[to][0] += n;
-        left -= (size_t)n * more;
+        kept[c->state[i].keep] += n;
+        for (int k = 0; n && k <= c->state[i].keep; k++)
+            if (k < c->state[i].away)
+                away[k] += n;
+            else
+                need += (size_t)n * c->level[k];
     }
+    for (int k = 0; k < KEEP_LEVELS; k++) {
+        need += (size_t)(away[k] < SLOTS ? away[k] : SLOTS) * c->level[k];
+        host += (size_t)(away[k] > SLOTS ? away[k] - SLOTS : 0) * c->level[k];
+    }
+    t.sent = (double)host;
+    p->streamed = streamed_for(c, need, host);
+    t.forward = (double)p->streamed * (double)c->matrices;
+    t.backward = p->streamed ? t.forward - SLOTS * (double)c->matrices : 0;
+    if (p->streamed) {
+        need -= (size_t)(p->streamed - SLOTS) * c->matrices;
+        host += (size_t)p->streamed * c->matrices;
+    }
+    if (host > c->host)
+        return;
+    over = more_than(need, c->device);
+    s = cost_step(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
+    if (over < c->best_over || (over == c->best_over && s < c->best_s * (1 - SAME))) {
+        c->best = *p;
+        c->best_s = s;
+        c->best_over = over;
+    }
+}
+
+/* All ways to give left layers to the n states at of, the last of which takes the rest. */
+static void mix(struct choice *c, const int *of, int n, int64_t left)
+{
+    int64_t *count = &c->trial.n[c->state[of[0]].keep][c->state[of[0]].away];
+    int64_t step = (c->layers + GRID - 1) / GRID;
+
+    if (n == 1) {
+        *count = left;
+        weigh(c);
+        *count = 0;
+        return;
+    }
+    for (int64_t i = 0; i <= left; i += step) {
+        *count = i;
+        mix(c, of + 1, n - 1, left - i);
+    }
+    *count = 0;
+}
+
+/* States of nothing away come first, then those of less away. */
+static void search(struct choice *c)
+{
+    static const int on_device[KEEP_LEVELS] = { KEEP_ALL, KEEP_QKV, KEEP_ATTENTION, KEEP_INPUT };
+    int64_t asked = c->m->o.keep_layers < c->layers ? c->m->o.keep_layers : c->layers;
+    int n = 0;
+
+    for (int away = 0; away <= KEEP_LEVELS; away++)
+        for (int k = away ? away - 1 : 0; k < KEEP_LEVELS; k++) {
+            c->state[n].keep = k;
+            c->state[n++].away = away;
+        }
+    memset(&c->trial, 0, sizeof c->trial);
+    c->best_over = SIZE_MAX;
+    if (c->m->o.mode == TRAIN_NONE || asked >= 0) {
+        if (c->m->o.mode != TRAIN_NONE)
+            all_at(&c->trial, KEEP_ALL, asked, c->layers);
+        weigh(c);
+        return;
+    }
+    mix(c, on_device, KEEP_LEVELS, c->layers);
+    for (int i = 0; i < STATES && c->host; i++)
+        for (int j = i + 1; j < STATES; j++)
+            for (int k = j + 1; k < STATES; k++)
+                mix(c, (int[]){ i, j, k }, 3, c->layers);
+}
+
+static size_t device_budget(const struct model *m)
+{
+    const struct model_options *o = &m->o;
+    size_t left = m->d->free_bytes(m->d), most, held = m->d->held_bytes;
+
+    if (o->memory_bytes > 0)
+        return (size_t)o->memory_bytes;
+    most = m->d->own_memory ? left / 16 * 15 : left / 5 * 4; /* an own one is nobody else's */
+    if (m->d->own_memory && o->device_bytes > 0)
+        most = more_than((size_t)o->device_bytes, held) < left
+                   ? more_than((size_t)o->device_bytes, held) : left;
+    return most;
+}
+
+/* Full training moves every weight every step, and has no place for it. */
+static size_t host_budget(const struct model *m)
+{
+    if (!m->d->own_memory || m->d->rates.in <= 0 || m->o.mode == TRAIN_FULL ||
+        m->o.host_bytes < 0)
+        return 0;
+    return (size_t)m->o.host_bytes;
+}
+
+/* Searches until what is laid out fits: bytes of small models are not quite sums. */
+static int choose(struct model *m, struct choice *c, struct err *e)
+{
+    size_t budget = device_budget(m);
+    int rc = measure(c, m, e);
+
+    c->device = budget;
+    for (int i = 0; i < TRIES && rc == 0; i++) {
+        size_t over;
+
+        search(c);
+        m->plan.placing = c->best;
+        if ((rc = model_layout(m, e)) < 0 || c->best_over)
+            break;
+        if ((over = more_than(model_bytes(m), budget)) == 0)
+            break;
+        c->device = more_than(c->device, over);
+    }
+    m->plan.step_s = c->cost.known ? c->best_s : 0;
+    return rc;
 }
 
 /* The placing that was told: every layer once, nothing away that is not kept, and no trained
@@ -101,26 +242,16 @@ static int take_placing(struct model *m, struct err *e)
 
 int model_choose_kept(struct model *m, struct err *e)
 {
-    size_t base, each[KEEP_LEVELS], budget = (size_t)m->o.memory_bytes;
-    int64_t asked = m->o.keep_layers < m->c.layers ? m->o.keep_layers : m->c.layers;
+    struct choice c = { .m = m, .layers = m->c.layers };
     int rc;
 
     if (m->o.placing)
         return take_placing(m, e);
-    memset(&m->plan.placing, 0, sizeof m->plan.placing);
-    if (m->o.mode == TRAIN_NONE)
-        return model_layout(m, e);
-    if (asked >= 0) {
-        all_at(m, KEEP_ALL, asked);
-        return model_layout(m, e);
+    c.host = host_budget(m);
+    while ((rc = choose(m, &c, e)) == 0 && c.best_over && m->d->own_memory &&
+           m->o.mlp_tile >= 2 * LEAST_TILE && m->o.loss_chunk >= LEAST_TILE) {
+        m->o.mlp_tile /= 2; /* buffers of a layer and of the loss: what is left to spare */
+        m->o.loss_chunk /= 2;
     }
-    if ((rc = costs(m, &base, each, e)) < 0)
-        return rc;
-    if (budget == 0)
-        budget = m->d->own_memory ? m->d->free_bytes(m->d) / 16 * 15 /* nobody else's */
-                                  : m->d->free_bytes(m->d) / 5 * 4;
-    all_at(m, KEEP_INPUT, 0);
-    if (budget > base)
-        spend(m, each, budget - base);
-    return model_layout(m, e);
+    return rc;
 }

@@ -31,9 +31,10 @@ struct model_options {
                                    costs; 0: ctx. Changes no result */
     int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free,
                                    of a device's own memory 15/16 */
-    int64_t host_bytes;         /* the same of the host's memory, for what a device with memory
-                                   of its own puts there; 0: three quarters of what is free,
-                                   -1: none */
+    int64_t device_bytes;       /* most that the process may hold of a device's own memory, all
+                                   that it took before in it; 0: what is free */
+    int64_t host_bytes;         /* of the host's memory, for what a device with memory of its own
+                                   puts there; 0: three quarters of what is free, -1: none */
     const struct placing *placing; /* not chosen but told: for tests; NULL */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048, of bf16 8192 */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024, of bf16 2048 */

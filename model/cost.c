@@ -1,0 +1,115 @@
+/* model/cost.c - see cost.h. */
+#include "model/cost.h"
+
+#include <math.h>
+
+/*
+ * Rates are those of long rows and long segments; short ones reach a share n / (n + HALF) of
+ * them. The constants were fitted to whole steps measured on an H200 (tests/gpu/RESULTS.md),
+ * which they meet within 3%; tests/test_plan.c holds them to it.
+ */
+#define MATRIX_HALF 150.0         /* rows */
+#define ATTENTION_HALF 900.0      /* tokens a segment */
+#define ATTENTION_BACK_HALF 1300.0
+#define SHIFTED 0.95              /* of attention's rate, where half of the heads are shifted */
+#define AGAINST_ROWS 0.92         /* of the matrix rate, of gradients against forward's products */
+#define LOSS_SHARE 0.87           /* of the matrix rate, of logits made and used a chunk at a time */
+#define THIN_SHARE 0.5            /* of the bytes of LoRA's thin products, that caches do not spare */
+#define BOTH_WAYS 0.65            /* of the link's rate, with copies in both directions */
+#define COPY_SLOWS 0.10           /* of the ops' rate is lost while a copy runs beside them */
+#define UPDATE_BYTES 40.0         /* moved a trained value: cleared, summed, AdamW, copied */
+
+/* Of a device that does not say, only what is saved against what counts: attention is slower
+ * than products, and nothing is sent anywhere. */
+static const struct rates nominal = { 1, 0.8, 0.8, INFINITY, 0, 0 };
+
+/* Sizes of one layer that times are made from. */
+struct shape {
+    double rows, unit;      /* bytes of [rows][dim] */
+    double qkv, o, mlp;     /* operations of their products, forward */
+    double attention;
+    double thin;            /* bytes that LoRA's products of a forward move */
+    double heads, ffn;      /* (q + kv) / dim, ffn / dim */
+};
+
+static struct shape shape_of(const struct model *m)
+{
+    double rows = (double)(m->o.seqs * m->o.ctx), dim = (double)m->c.dim;
+    double q = (double)q_dim(m), kv = (double)kv_dim(m), ctx = (double)m->o.ctx;
+    double span = m->o.attention_span > 0 && m->o.attention_span < m->o.ctx
+                      ? (double)m->o.attention_span : ctx;
+    double pairs = span / 2 * (span < ctx ? 1 - span / (4 * ctx) : 1);
+    struct shape s = { .rows = rows, .unit = rows * dim * (double)dtype_bytes(m->d->act),
+                       .qkv = 2 * rows * dim * (q + 2 * kv), .o = 2 * rows * dim * q,
+                       .mlp = 6 * rows * dim * (double)m->c.ffn_dim,
+                       .attention = 4 * rows * q * pairs, .heads = (q + kv) / dim,
+                       .ffn = (double)m->c.ffn_dim / dim };
+
+    for (int k = 0; k <= TK_HEAD && m->o.mode != TRAIN_NONE && m->o.mode != TRAIN_FULL; k++) {
+        const struct weight *w = &m->layers[0].w[k];
+        if (w->rank)
+            s.thin += THIN_SHARE * rows * (double)(w->in + 2 * w->out) *
+                      (double)dtype_bytes(m->d->act);
+    }
+    return s;
+}
+
+static double reached(double rate, double n, double half) { return rate * n / (n + half); }
+
+/* One layer: what its forward and backward take, and what each level computes again. */
+static void layer_cost(const struct model *m, const struct rates *r, struct cost *c)
+{
+    struct shape s = shape_of(m);
+    bool shifted = m->o.attention_span > 0 && m->o.attention_span < m->o.ctx;
+    double span = shifted ? (double)m->o.attention_span : (double)m->o.ctx;
+    double mm = reached(r->matrix, s.rows, MATRIX_HALF), share = shifted ? SHIFTED : 1;
+    double at = share * reached(r->attention, span, ATTENTION_HALF);
+    double at_back = share * reached(r->attention_back, span, ATTENTION_BACK_HALF);
+    double all = s.qkv + s.o + s.mlp;
+    double dw = m->o.mode == TRAIN_FULL ? 2 : 1;
+
+    c->forward = all / mm + s.attention / at +
+                 ((8 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin) / r->memory;
+    c->backward = dw * all / (AGAINST_ROWS * mm) + 2.5 * s.attention / at_back +
+                  ((12 + 2 * s.heads + 8 * s.ffn) * s.unit + 2 * s.thin) / r->memory;
+    c->again[KEEP_ALL] = 0;
+    c->again[KEEP_QKV] = s.mlp * 2 / 3 / mm;
+    c->again[KEEP_ATTENTION] = c->again[KEEP_QKV] + (s.qkv + s.o) / mm +
+                               ((4 + 2 * s.heads) * s.unit + s.thin) / r->memory;
+    c->again[KEEP_INPUT] = c->again[KEEP_ATTENTION] + s.attention / at;
+    c->top = (m->o.mode == TRAIN_NONE ? 1 : 2) * 2 * s.rows * (double)m->c.dim *
+             (double)m->c.vocab / (LOSS_SHARE * mm) + 6 * s.unit / r->memory;
+}
+
+void cost_of(const struct model *m, struct cost *c)
+{
+    const struct rates *r = m->d->rates.matrix > 0 ? &m->d->rates : &nominal;
+
+    layer_cost(m, r, c);
+    if (m->o.mode != TRAIN_NONE)
+        c->top += UPDATE_BYTES * (double)m->t.n / r->memory;
+    c->known = m->d->rates.matrix > 0;
+    c->out = r->out, c->in = r->in;
+}
+
+/* Seconds of ops with copies of so many bytes beside them. */
+static double beside(const struct cost *c, double ops, double out, double in)
+{
+    double a = out > 0 ? out / c->out : 0, b = in > 0 ? in / c->in : 0, both = fmin(a, b);
+    double copies = both / BOTH_WAYS + fmax(a, b) - both;
+
+    return fmax(ops + COPY_SLOWS * copies, copies);
+}
+
+double cost_step(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
+                 int64_t layers, bool back)
+{
+    double ops = (double)layers * c->backward;
+    double forward = c->top + beside(c, (double)layers * c->forward, t->sent, t->forward);
+
+    if (!back)
+        return forward;
+    for (int k = 0; k < KEEP_LEVELS; k++)
+        ops += (double)kept[k] * c->again[k];
+    return forward + beside(c, ops, 0, t->sent + t->backward);
+}

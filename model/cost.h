@@ -1,0 +1,25 @@
+/* model/cost.h - what a micro-batch takes: time of its ops, of computing again, of copies. */
+#ifndef MODEL_COST_H
+#define MODEL_COST_H
+#include "model/inside.h"
+
+/* Seconds, where the device's rates are known; else numbers to compare with each other only. */
+struct cost {
+    double forward, backward;   /* of a layer whose activations are all kept */
+    double again[KEEP_LEVELS];  /* what a layer of that level computes again, more */
+    double top;                 /* all that is not a layer's: embedding, loss, optimizer */
+    double out, in;             /* bytes a second to and from the host's memory; 0: it cannot */
+    bool known;
+};
+void cost_of(const struct model *m, struct cost *c); /* m has been laid out */
+
+/* Bytes that travel in a micro-batch. */
+struct traffic {
+    double sent;     /* activations: out in the forward, in again in the backward */
+    double forward;  /* weights in, for the forward */
+    double backward; /* weights in, for the backward */
+};
+/* kept[k]: of layers layers, how many keep up to level k. back: forward and backward. */
+double cost_step(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
+                 int64_t layers, bool back);
+#endif
