@@ -173,7 +173,15 @@ struct op_time {
     const char *name;
     int64_t calls;
     double s, flop; /* flop of matrix products only */
+    bool beside;    /* on a queue of its own: s is no part of the ops' time */
 };
+
+/* What a device does stands in queues. All but send and fetch is done on QUEUE_OPS. A queue
+ * keeps its order; between queues nothing is ordered but by fences: what comes after
+ * await(q, f) on queue q waits for all that stood before the last mark(p, f) on queue p. A fence
+ * is a number below FENCES, used again as one likes. sync waits for every queue. */
+enum queue { QUEUE_OPS, QUEUE_OUT, QUEUE_IN, QUEUES };
+enum { FENCES = 32 };
 
 /* What a device does in a second at long rows, to foretell a step's time; 0: not known. */
 struct rates {
@@ -202,6 +210,15 @@ struct device {
     int (*to_host)(struct device *d, void *dst, const void *src, size_t nbytes);
     int (*copy)(struct device *d, void *dst, const void *src, size_t nbytes);
     int (*zero)(struct device *d, void *dst, size_t nbytes);
+    /* The host's memory, zeroed, 256-byte aligned, that copies run to and from beside the
+     * ops: to_device, to_host and copy take its addresses on either side, ops do not. send goes
+     * from the device into it, on QUEUE_OUT; fetch back, on QUEUE_IN. */
+    int (*host_alloc)(struct device *d, size_t nbytes, void **p, struct err *e);
+    void (*host_release)(struct device *d, void *p, size_t nbytes);
+    int (*send)(struct device *d, void *host, const void *src, size_t nbytes);
+    int (*fetch)(struct device *d, void *dst, const void *host, size_t nbytes);
+    int (*mark)(struct device *d, enum queue q, int fence);
+    int (*await)(struct device *d, enum queue q, int fence);
     int (*sync)(struct device *d, struct err *e); /* waits; the first error since the last */
     void (*close)(struct device *d);
     /* From now on equal inputs give equal bits, at what cost that takes. Before the first op

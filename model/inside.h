@@ -10,6 +10,7 @@ struct weight {
     int64_t out, in;
     bool trained;  /* whole; its master, gradient and moments are in the flat arrays */
     void *w;       /* what ops read: act for matrices, float32 for norms */
+    void *host;    /* streamed: where the values lie; w is their place while they are used */
     float *master; /* float32, NULL where frozen; equals w where act is float32 */
     float *grad;
     struct {       /* the LoRA pair, where rank > 0: A act [rank][in], B act [out][rank] */
@@ -30,9 +31,12 @@ struct saved {
     enum keep level;
 };
 
-/* Buffers of one layer at a time. rows = seqs * ctx. */
+/* Buffers of one layer at a time. rows = seqs * ctx. Those that never live together share their
+ * place (lay_work): attention's backward d_o with h; its scratch with x2 and dh; dq, dk, dv with
+ * the MLP's tiles and the loss's scratch. q, k, v, o may be live all through the backward. */
 struct work {
-    void *x;                      /* forward only: the residual stream */
+    void *x;                      /* the residual stream after the last layer; scoring, before it
+                                     too; training, it is x2 */
     void *h, *q, *k, *v, *o, *x2; /* [rows][...] */
     float *lse, *rstd;
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
@@ -43,11 +47,29 @@ struct work {
     float *nll;                   /* [rows] device */
 };
 
-enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, MEM_WORK, MEM_CLASSES };
+/* All the device's, but the last. */
+enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, MEM_WORK, MEM_HOST,
+       MEM_CLASSES };
+
+/* What lies in the host's memory takes turns in two slots on the device: item i, counted over the
+ * layers that have one, in slot i % 2. A ring for each level that layers have away, and one for
+ * the frozen matrices of streamed layers. The last two items of a level never leave their slots:
+ * the backward begins with them. */
+enum { RING_WEIGHTS = KEEP_LEVELS, RINGS };
+struct ring {
+    int64_t n;                       /* items */
+    size_t nbytes;                   /* of each */
+    unsigned char *slot[2], *host;   /* item i at host + i * nbytes */
+    bool moving[2];                  /* a copy that the ops have not waited for yet */
+    int64_t holds[2];                /* which item */
+};
 
 struct layer {
     struct weight w[TK_HEAD + 1]; /* by kind; those of the top are unused */
     struct saved s;
+    int away;                     /* levels below it lie in the host's memory */
+    int64_t item[RINGS];          /* -1: none */
+    struct arena blob;            /* streamed: measures its frozen matrices */
 };
 
 struct model {
@@ -57,6 +79,7 @@ struct model {
     struct memory_plan plan;
     struct arena mem[MEM_CLASSES];
     struct layer *layers;
+    struct ring ring[RINGS];
     struct weight top[TK_HEAD + 1]; /* TK_EMBED, TK_NORM, TK_HEAD */
     struct work work;
     struct trained t;
@@ -85,8 +108,18 @@ static inline void *act_at(const struct model *m, void *p, int64_t n)
 /* layout.c: places everything; run with empty arenas it only measures. */
 int model_layout(struct model *m, struct err *e);
 
-/* Bytes of all classes, as last laid out. */
+/* Bytes of all classes of the device's memory, as last laid out. */
 size_t model_bytes(const struct model *m);
+
+/* offload.c: called round each layer, on the way to the backward (back) or not; they wait for
+ * what the layer reads and for room where it writes, and move what it is done with. begin: when
+ * nothing is queued. forget: the weights in the host's memory are others now. */
+void offload_begin(struct model *m);
+void offload_before_forward(struct model *m, int64_t layer, bool back);
+void offload_after_forward(struct model *m, int64_t layer, bool back);
+void offload_before_backward(struct model *m, int64_t layer);
+void offload_after_backward(struct model *m, int64_t layer);
+void offload_forget(struct model *m);
 
 /* keep.c: decides the level of each layer by the options and the budget, and lays it out. */
 int model_choose_kept(struct model *m, struct err *e);

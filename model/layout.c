@@ -3,21 +3,41 @@
 
 #include "base/bytes.h"
 
-static void *take(struct model *m, int class, int64_t n, size_t elem_bytes)
+#include <string.h>
+
+/* Ends are rounded as well as beginnings: the bytes of a sum are the sum of the bytes. */
+static void *from(struct arena *a, int64_t n, size_t elem_bytes)
 {
-    return arena_alloc(&m->mem[class], n, elem_bytes, 256);
+    void *p = arena_alloc(a, n, elem_bytes, 256);
+
+    if (!add_ok(a->used_bytes, 255, &a->used_bytes))
+        a->failed = true;
+    a->used_bytes &= ~(size_t)255;
+    return p;
 }
 
-static void *take_act(struct model *m, int class, int64_t rows, int64_t cols)
+static void *take(struct model *m, int class, int64_t n, size_t elem_bytes)
+{
+    return from(&m->mem[class], n, elem_bytes);
+}
+
+static void *act_from(const struct model *m, struct arena *a, int64_t rows, int64_t cols)
 {
     int64_t n;
 
     if (__builtin_mul_overflow(rows, cols, &n)) {
-        m->mem[class].failed = true;
+        a->failed = true;
         return NULL;
     }
-    return take(m, class, n, dtype_bytes(m->d->act));
+    return from(a, n, dtype_bytes(m->d->act));
 }
+
+static void *take_act(struct model *m, int class, int64_t rows, int64_t cols)
+{
+    return act_from(m, &m->mem[class], rows, cols);
+}
+
+static unsigned char *offset(unsigned char *base, size_t n) { return base ? base + n : NULL; }
 
 static bool trained_whole(const struct model_options *o, enum tensor_kind k)
 {
@@ -44,17 +64,37 @@ static void place_trained(struct model *m, int64_t at, int64_t count, bool norm,
                                      : take(m, MEM_COMPUTE, count, dtype_bytes(m->d->act));
 }
 
+/* A frozen matrix in the host's memory: at the same place in the layer's item and in a slot. */
+static void stream_weight(struct model *m, struct weight *w, struct layer *l, int64_t count)
+{
+    struct ring *r = &m->ring[RING_WEIGHTS];
+    int64_t item = l->item[RING_WEIGHTS];
+    size_t at;
+
+    at = l->blob.used_bytes;
+    act_from(m, &l->blob, count, 1);
+    m->mem[MEM_FROZEN].failed |= l->blob.failed;
+    if (l->blob.used_bytes > r->nbytes)
+        r->nbytes = l->blob.used_bytes;
+    w->w = offset(r->slot[item & 1], at);
+    w->host = offset(r->host, (size_t)item * r->nbytes + at);
+}
+
 static void lay_weight(struct model *m, const struct tensor_spec *s)
 {
     struct weight *w = weight_at(m, s->kind, s->layer);
+    struct layer *l = s->layer < 0 ? NULL : &m->layers[s->layer];
     bool norm = is_norm(s->kind);
 
+    w->host = NULL;
     w->out = s->dims == 2 ? s->shape[0] : 1;
     w->in = s->dims == 2 ? s->shape[1] : s->shape[0];
     w->trained = trained_whole(&m->o, s->kind);
     m->plan.params += s->count;
     if (w->trained)
         place_trained(m, take_trained(m, s->count), s->count, norm, &w->w, &w->master, &w->grad);
+    else if (l && l->item[RING_WEIGHTS] >= 0 && !norm)
+        stream_weight(m, w, l, s->count);
     else
         w->w = take(m, MEM_FROZEN, s->count, norm ? 4 : dtype_bytes(m->d->act));
 }
@@ -78,9 +118,12 @@ static bool lora(const struct model_options *o)
 
 static void lay_weights(struct model *m)
 {
+    struct ring *r = &m->ring[RING_WEIGHTS];
     struct tensor_spec s;
 
     m->t.n = m->plan.params = 0;
+    for (int64_t l = 0; l < m->c.layers; l++)
+        m->layers[l].blob.used_bytes = 0;
     for (int64_t i = 0; i < config_tensors(&m->c); i++) {
         config_tensor(&m->c, i, &s);
         lay_weight(m, &s);
@@ -89,105 +132,218 @@ static void lay_weights(struct model *m)
     }
     if (m->c.tied) /* one tensor, read twice; its gradient is the sum of both uses */
         m->top[TK_HEAD] = m->top[TK_EMBED];
+    for (int i = 0; i < 2 && i < r->n; i++)
+        r->slot[i] = take(m, MEM_FROZEN, (int64_t)r->nbytes, 1);
+    r->host = take(m, MEM_HOST, r->n, r->nbytes);
     m->t.w = take(m, MEM_MASTER, m->t.n, 4);
     m->t.grad = take(m, MEM_GRAD, m->t.n, 4);
     m->t.m = take(m, MEM_MOMENTS, m->t.n, 4);
     m->t.v = take(m, MEM_MOMENTS, m->t.n, 4);
 }
 
-static void lay_work(struct model *m, int64_t rows)
+/* Buffers that never live together begin at the same place: back to it, noting how far any of
+ * them went. After the last of them used_bytes becomes *far. */
+static void again(struct arena *a, size_t at, size_t *far)
+{
+    *far = a->used_bytes > *far ? a->used_bytes : *far;
+    a->used_bytes = at;
+}
+
+static void lay_tiles(struct model *m)
 {
     struct work *k = &m->work;
-    bool back = m->o.mode != TRAIN_NONE;
     int64_t ffn = m->c.ffn_dim, tile = m->o.mlp_tile;
 
-    k->x = back ? NULL : take_act(m, MEM_WORK, rows, m->c.dim);
-    k->h = take_act(m, MEM_WORK, rows, m->c.dim);
+    k->gate = take_act(m, MEM_WORK, tile, ffn);
+    k->up = take_act(m, MEM_WORK, tile, ffn);
+    k->act = take_act(m, MEM_WORK, tile, ffn);
+    if (m->o.mode != TRAIN_NONE)
+        k->d_act = take_act(m, MEM_WORK, tile, ffn);
+}
+
+static void lay_loss(struct model *m)
+{
+    m->work.loss = take(m, MEM_WORK,
+        (int64_t)m->d->loss_scratch_bytes(m->d, m->o.loss_chunk, m->c.vocab), 1);
+}
+
+/* There even where every layer keeps its own: so that bytes stay linear in the placing. */
+static void lay_attended(struct model *m, int64_t rows)
+{
+    struct work *k = &m->work;
+
     k->q = take_act(m, MEM_WORK, rows, q_dim(m));
     k->k = take_act(m, MEM_WORK, rows, kv_dim(m));
     k->v = take_act(m, MEM_WORK, rows, kv_dim(m));
     k->o = take_act(m, MEM_WORK, rows, q_dim(m));
     k->lse = take(m, MEM_WORK, rows * m->c.heads, 4);
+}
+
+/* Training's: see struct work for what shares a place. The loss reads h and writes dh. */
+static void lay_backward(struct model *m, int64_t rows)
+{
+    struct arena *a = &m->mem[MEM_WORK];
+    struct work *k = &m->work;
+    size_t at = a->used_bytes, far = 0;
+
+    k->h = take_act(m, MEM_WORK, rows, m->c.dim);
+    again(a, at, &far);
+    k->d_o = take_act(m, MEM_WORK, rows, q_dim(m));
+    again(a, at, &far);
+    at = a->used_bytes = far;
+    k->x = k->x2 = take_act(m, MEM_WORK, rows, m->c.dim);
+    k->dh = take_act(m, MEM_WORK, rows, m->c.dim);
+    again(a, at, &far);
+    k->attention = take(m, MEM_WORK, (int64_t)m->d->attention_scratch_bytes(
+                            m->d, rows, m->c.heads, m->c.head_dim), 1);
+    again(a, at, &far);
+    at = a->used_bytes = far;
+    k->dq = take_act(m, MEM_WORK, rows, q_dim(m));
+    k->dk = take_act(m, MEM_WORK, rows, kv_dim(m));
+    k->dv = take_act(m, MEM_WORK, rows, kv_dim(m));
+    again(a, at, &far);
+    lay_tiles(m);
+    again(a, at, &far);
+    lay_loss(m);
+    again(a, at, &far);
+    a->used_bytes = far;
+    k->dx = take_act(m, MEM_WORK, rows, m->c.dim);
+    lay_attended(m, rows);
+    if (lora(&m->o))
+        k->dxa = take_act(m, MEM_WORK, rows, m->o.rank);
+}
+
+static void lay_scoring(struct model *m, int64_t rows)
+{
+    struct arena *a = &m->mem[MEM_WORK];
+    size_t at, far = 0;
+
+    m->work.x = take_act(m, MEM_WORK, rows, m->c.dim);
+    m->work.h = take_act(m, MEM_WORK, rows, m->c.dim);
+    at = a->used_bytes;
+    lay_attended(m, rows);
+    again(a, at, &far);
+    lay_tiles(m);
+    again(a, at, &far);
+    lay_loss(m);
+    again(a, at, &far);
+    a->used_bytes = far;
+}
+
+static void lay_work(struct model *m, int64_t rows)
+{
+    struct work *k = &m->work;
+
+    if (m->o.mode == TRAIN_NONE)
+        lay_scoring(m, rows);
+    else
+        lay_backward(m, rows);
     k->rstd = take(m, MEM_WORK, rows, 4);
-    k->gate = take_act(m, MEM_WORK, tile, ffn);
-    k->up = take_act(m, MEM_WORK, tile, ffn);
-    k->act = take_act(m, MEM_WORK, tile, ffn);
-    k->loss = take(m, MEM_WORK,
-                   (int64_t)m->d->loss_scratch_bytes(m->d, m->o.loss_chunk, m->c.vocab), 1);
     k->ids = take(m, MEM_WORK, rows, 4);
     k->targets = take(m, MEM_WORK, rows, 4);
     k->nll = take(m, MEM_WORK, rows, 4);
     if (lora(&m->o))
         k->xa = take_act(m, MEM_WORK, rows, m->o.rank);
-    if (!back)
-        return;
-    k->x2 = take_act(m, MEM_WORK, rows, m->c.dim);
-    k->d_act = take_act(m, MEM_WORK, tile, ffn);
-    if (lora(&m->o))
-        k->dxa = take_act(m, MEM_WORK, rows, m->o.rank);
-    k->dx = take_act(m, MEM_WORK, rows, m->c.dim);
-    k->dh = take_act(m, MEM_WORK, rows, m->c.dim);
-    k->d_o = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->dq = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->dk = take_act(m, MEM_WORK, rows, kv_dim(m));
-    k->dv = take_act(m, MEM_WORK, rows, kv_dim(m));
-    k->attention = take(m, MEM_WORK, (int64_t)m->d->attention_scratch_bytes(
-                            m->d, rows, m->c.heads, m->c.head_dim), 1);
 }
 
-/* The plan counts layers by level; the last layers, whose memory is free again first, keep most. */
-static enum keep level_of(const struct model *m, int64_t layer)
+/* Which layers are of which kind: each kind spread evenly over the depth, so that copies are, too.
+ * In every layer a kind gains its count; the one that gained most has its turn, and pays. */
+static void spread(struct model *m)
 {
-    int64_t from = m->c.layers;
+    const struct placing *p = &m->plan.placing;
+    int64_t gained[KEEP_LEVELS][KEEP_LEVELS + 1] = { 0 }, all = 0;
 
-    for (int k = KEEP_ALL; k > KEEP_INPUT; k--)
-        if (layer >= (from -= placing_kept(&m->plan.placing, (enum keep)k)))
-            return (enum keep)k;
-    return KEEP_INPUT;
+    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
+        all += placing_kept(p, (enum keep)k);
+    memset(m->ring, 0, sizeof m->ring);
+    offload_forget(m);
+    for (int64_t i = 0; i < m->c.layers; i++) {
+        struct layer *l = &m->layers[i];
+        int64_t *most = &gained[0][0];
+
+        l->s.level = KEEP_INPUT;
+        l->away = 0;
+        for (int k = 0; k < KEEP_LEVELS; k++)
+            for (int away = 0; away <= k + 1; away++)
+                if ((gained[k][away] += p->n[k][away]) > *most) {
+                    most = &gained[k][away];
+                    l->s.level = (enum keep)k;
+                    l->away = away;
+                }
+        *most -= all;
+        for (int k = 0; k < KEEP_LEVELS; k++)
+            l->item[k] = k < l->away ? m->ring[k].n++ : -1;
+        l->item[RING_WEIGHTS] = (i + 1) * p->streamed / m->c.layers > i * p->streamed / m->c.layers
+                                ? m->ring[RING_WEIGHTS].n++ : -1;
+    }
+}
+
+static void lay_level(struct model *m, struct arena *a, struct saved *s, int level, int64_t rows)
+{
+    if (level == KEEP_INPUT) {
+        s->x = act_from(m, a, rows, m->c.dim);
+    } else if (level == KEEP_ATTENTION) {
+        s->o = act_from(m, a, rows, q_dim(m));
+        s->lse = from(a, rows * m->c.heads, 4);
+    } else if (level == KEEP_QKV) {
+        s->q = act_from(m, a, rows, q_dim(m));
+        s->k = act_from(m, a, rows, kv_dim(m));
+        s->v = act_from(m, a, rows, kv_dim(m));
+        s->x2 = act_from(m, a, rows, m->c.dim);
+    } else {
+        s->gate = act_from(m, a, rows, m->c.ffn_dim);
+        s->up = act_from(m, a, rows, m->c.ffn_dim);
+    }
+}
+
+/* The slots of a level that layers have away, and its place in the host's memory. */
+static void lay_ring(struct model *m, int level, int64_t rows)
+{
+    struct ring *r = &m->ring[level];
+    struct arena one = { 0 };
+    struct saved s;
+
+    lay_level(m, &one, &s, level, rows);
+    r->nbytes = one.used_bytes;
+    m->mem[MEM_SAVED].failed |= one.failed;
+    for (int i = 0; i < 2 && i < r->n; i++)
+        r->slot[i] = take(m, MEM_SAVED, (int64_t)r->nbytes, 1);
+    r->host = take(m, MEM_HOST, r->n > 2 ? r->n - 2 : 0, r->nbytes);
 }
 
 static void lay_saved(struct model *m, int64_t rows)
 {
-    for (int64_t i = 0; i < m->c.layers; i++) {
-        struct saved *s = &m->layers[i].s;
-        const struct work *k = &m->work;
+    const struct work *w = &m->work;
 
-        *s = (struct saved){ .x = k->x, .q = k->q, .k = k->k, .v = k->v, .o = k->o,
-                             .x2 = k->x2, .lse = k->lse };
-        if (m->o.mode == TRAIN_NONE)
-            continue;
-        s->x = take_act(m, MEM_SAVED, rows, m->c.dim);
-        s->level = level_of(m, i);
-        if (s->level >= KEEP_ATTENTION) {
-            s->o = take_act(m, MEM_SAVED, rows, q_dim(m));
-            s->lse = take(m, MEM_SAVED, rows * m->c.heads, 4);
-        }
-        if (s->level >= KEEP_QKV) {
-            s->q = take_act(m, MEM_SAVED, rows, q_dim(m));
-            s->k = take_act(m, MEM_SAVED, rows, kv_dim(m));
-            s->v = take_act(m, MEM_SAVED, rows, kv_dim(m));
-            s->x2 = take_act(m, MEM_SAVED, rows, m->c.dim);
-        }
-        if (s->level >= KEEP_ALL) {
-            s->gate = take_act(m, MEM_SAVED, rows, m->c.ffn_dim);
-            s->up = take_act(m, MEM_SAVED, rows, m->c.ffn_dim);
+    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
+        lay_ring(m, k, rows);
+    for (int64_t i = 0; i < m->c.layers; i++) {
+        struct layer *l = &m->layers[i];
+        enum keep level = l->s.level;
+
+        l->s = (struct saved){ .x = w->x, .q = w->q, .k = w->k, .v = w->v, .o = w->o,
+                               .x2 = w->x2, .lse = w->lse, .level = level };
+        for (int k = KEEP_INPUT; k <= (int)level && m->o.mode != TRAIN_NONE; k++) {
+            const struct ring *r = &m->ring[k];
+            struct arena slot = { .base = r->slot[l->item[k] & 1], .cap_bytes = r->nbytes };
+
+            lay_level(m, k < l->away ? &slot : &m->mem[MEM_SAVED], &l->s, k, rows);
         }
     }
-    if (m->o.mode != TRAIN_NONE) /* the last layer's output, which the final norm reads */
-        m->work.x = take_act(m, MEM_SAVED, rows, m->c.dim);
 }
 
 size_t model_bytes(const struct model *m)
 {
     size_t sum = 0;
 
-    for (int i = 0; i < MEM_CLASSES; i++)
+    for (int i = 0; i < MEM_HOST; i++)
         if (!add_ok(sum, m->mem[i].used_bytes, &sum))
             return SIZE_MAX;
     return sum;
 }
 
-/* The trained values are placed last, yet the weights point into them: two passes settle it. */
+/* The trained values and the slots are placed last, yet the weights point into them: two passes
+ * settle it. */
 int model_layout(struct model *m, struct err *e)
 {
     int64_t rows;
@@ -195,6 +351,7 @@ int model_layout(struct model *m, struct err *e)
     if (__builtin_mul_overflow(m->o.seqs, m->o.ctx, &rows) || rows > (int64_t)1 << 40)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens are too many",
                        (long long)m->o.seqs, (long long)m->o.ctx);
+    spread(m);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < MEM_CLASSES; i++)
             m->mem[i].used_bytes = 0;

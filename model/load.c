@@ -96,7 +96,7 @@ static uint64_t seed_of(uint64_t seed, const char *name)
 /* The destination of whole values for a weight. */
 static void *place_of(const struct weight *w)
 {
-    return w->trained ? (void *)w->master : w->w;
+    return w->trained ? (void *)w->master : w->host ? w->host : w->w;
 }
 
 /* LoRA's start: A uniform within 1/sqrt(in) (Kaiming with a = sqrt 5), B zero. */
@@ -142,6 +142,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
     struct pool *p = pool_open(0, NULL); /* without it: slower */
     int rc = 0;
 
+    offload_forget(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct weight *to;
         const char *name;
@@ -167,6 +168,7 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
     float one = 1;
     int rc = 0;
 
+    offload_forget(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct weight *to;
         struct random r;
@@ -225,6 +227,7 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
     float one = 1;
     int rc = make_noise(&z, m, seed, e);
 
+    offload_forget(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct weight *to;
 
@@ -251,7 +254,8 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
                       const struct st_tensor *ta, const struct st_tensor *tb, struct err *e)
 {
     int64_t rank = ta->shape[0];
-    void *a = NULL, *b = NULL;
+    size_t nbytes = (size_t)(w->out * w->in) * dtype_bytes(m->d->act);
+    void *a = NULL, *b = NULL, *c = NULL; /* c: of a streamed matrix, which no op can write */
     int rc = m->d->alloc(m->d, (size_t)ta->count * dtype_bytes(m->d->act), &a, e);
 
     if (rc == 0)
@@ -260,11 +264,14 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
         rc = upload_tensor(m, NULL, a, m->d->act, ta, e);
     if (rc == 0)
         rc = upload_tensor(m, NULL, b, m->d->act, tb, e);
+    if (rc == 0 && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
+        m->d->copy(m->d, c, w->host, nbytes) < 0)
+        rc = m->d->sync(m->d, e);
     if (rc == 0) {
         struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)scale, .beta = 1,
-            .a = b, .lda = rank, .b = a, .ldb = w->in, .c = w->w, .ldc = w->in,
+            .a = b, .lda = rank, .b = a, .ldb = w->in, .c = c ? c : w->w, .ldc = w->in,
             .c_type = m->d->act };
-        if (m->d->gemm(m->d, &g) < 0)
+        if (m->d->gemm(m->d, &g) < 0 || (c && m->d->copy(m->d, w->host, c, nbytes) < 0))
             err_set(e, E_DEVICE, "cannot merge a LoRA pair");
         rc = m->d->sync(m->d, e);
     }
@@ -272,6 +279,8 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
         m->d->release(m->d, a);
     if (b)
         m->d->release(m->d, b);
+    if (c)
+        m->d->release(m->d, c);
     return rc;
 }
 
@@ -295,6 +304,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
     int rc = same_shape(m, ac, e);
     struct tensor_spec s;
 
+    offload_forget(m);
     if (rc == 0 && m->c.tied && (ac->saved[TK_EMBED] || ac->saved[TK_HEAD]))
         rc = err_set(e, E_CONFIG, "the adapter trains the embedding of a tied model apart from its "
                      "head: its config.json should say tie_word_embeddings false");

@@ -56,6 +56,7 @@ static void fill_plan(struct model *m)
     p->saved = m->mem[MEM_SAVED].used_bytes;
     p->work = m->mem[MEM_WORK].used_bytes;
     p->total = model_bytes(m);
+    p->host = m->mem[MEM_HOST].used_bytes;
     p->layers = m->c.layers;
 }
 
@@ -64,7 +65,9 @@ void model_close(struct model *m)
     if (!m)
         return;
     for (int i = 0; i < MEM_CLASSES; i++)
-        if (m->mem[i].base)
+        if (m->mem[i].base && i == MEM_HOST)
+            m->d->host_release(m->d, m->mem[i].base, m->mem[i].cap_bytes);
+        else if (m->mem[i].base)
             m->d->release(m->d, m->mem[i].base);
     free(m->layers);
     free(m->params);
@@ -171,7 +174,7 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         struct arena *a = &m->mem[i];
         a->cap_bytes = a->used_bytes;
         if (a->cap_bytes)
-            rc = d->alloc(d, a->cap_bytes, (void **)&a->base, e);
+            rc = (i == MEM_HOST ? d->host_alloc : d->alloc)(d, a->cap_bytes, (void **)&a->base, e);
     }
     if (rc < 0) {
         snprintf(size, sizeof size, "%.2f GiB", (double)m->plan.total / 0x1p30);

@@ -23,8 +23,9 @@ static int check_batch(const struct model *m, const struct batch *b, int64_t *n_
     return 0;
 }
 
-/* Embedding and all layers; leaves the residual stream in work.x. */
-static void forward(struct model *m, const struct batch *b, const struct span *sp)
+/* Embedding and all layers; leaves the residual stream in work.x. back: with what the backward
+ * wants kept. */
+static void forward(struct model *m, const struct batch *b, const struct span *sp, bool back)
 {
     struct device *d = m->d;
     bool train = m->o.mode != TRAIN_NONE;
@@ -33,13 +34,17 @@ static void forward(struct model *m, const struct batch *b, const struct span *s
     m->rc = d->to_device(d, m->work.ids, b->ids, (size_t)sp->rows * 4);
     if (m->rc == 0 && b->targets)
         m->rc = d->to_device(d, m->work.targets, b->targets, (size_t)sp->rows * 4);
+    offload_begin(m);
     if (m->rc == 0)
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .table = m->top[TK_EMBED].w, .ids = m->work.ids, .y = x });
     for (int64_t l = 0; l < m->c.layers; l++) {
         const struct layer *next = l + 1 < m->c.layers ? &m->layers[l + 1] : NULL;
+
+        offload_before_forward(m, l, back);
         layer_forward(m, &m->layers[l], &m->layers[l].s, sp,
                       train && next ? next->s.x : m->work.x);
+        offload_after_forward(m, l, back);
     }
 }
 
@@ -78,11 +83,26 @@ static void backward(struct model *m, const struct span *sp)
         m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
             .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
             .dx = m->work.dx, .dw = norm->grad });
-    for (int64_t l = m->c.layers - 1; l >= 0; l--)
+    for (int64_t l = m->c.layers - 1; l >= 0; l--) {
+        offload_before_backward(m, l);
         layer_backward(m, &m->layers[l], &m->layers[l].s, sp);
+        offload_after_backward(m, l);
+    }
     if (m->rc == 0 && embed->grad)
         m->rc = d->embed_back(d, &(struct op_embed_back){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });
+}
+
+/* Waits for everything queued. */
+static int settled(struct model *m, struct err *e)
+{
+    int rc = m->d->sync(m->d, e);
+
+    if (rc == 0 && m->rc < 0)
+        rc = err_set(e, m->rc, "a device operation failed");
+    if (rc < 0)
+        offload_forget(m);
+    return rc;
 }
 
 /* Brings the losses to the host and adds them in row order. */
@@ -94,9 +114,7 @@ static int finish(struct model *m, const struct batch *b, double *nll_sum, struc
 
     if (m->rc == 0)
         m->rc = m->d->to_host(m->d, nll, m->work.nll, (size_t)rows * 4);
-    rc = m->d->sync(m->d, e);
-    if (rc == 0 && m->rc < 0)
-        rc = err_set(e, m->rc, "a device operation failed");
+    rc = settled(m, e);
     *nll_sum = 0;
     for (int64_t i = 0; i < rows && rc == 0; i++)
         *nll_sum += (double)nll[i];
@@ -111,7 +129,7 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
 
     if (rc < 0)
         return rc;
-    forward(m, b, &sp);
+    forward(m, b, &sp, back);
     final_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
     if (back)
@@ -144,7 +162,7 @@ int model_logits(struct model *m, const struct batch *b, float *logits, struct e
         rc = m->d->alloc(m->d, (size_t)(m->o.loss_chunk * vocab) * 4, (void **)&out, e);
     if (rc < 0)
         return rc;
-    forward(m, b, &sp);
+    forward(m, b, &sp, false);
     final_norm(m, sp.rows);
     for (int64_t at = 0; at < sp.rows && m->rc == 0; at += m->o.loss_chunk) {
         int64_t n = sp.rows - at < m->o.loss_chunk ? sp.rows - at : m->o.loss_chunk;
@@ -155,9 +173,7 @@ int model_logits(struct model *m, const struct batch *b, float *logits, struct e
         if ((m->rc = m->d->gemm(m->d, &g)) == 0)
             m->rc = m->d->to_host(m->d, logits + at * vocab, out, (size_t)(n * vocab) * 4);
     }
-    rc = m->d->sync(m->d, e);
-    if (rc == 0 && m->rc < 0)
-        rc = err_set(e, m->rc, "a device operation failed");
+    rc = settled(m, e);
     m->d->release(m->d, out);
     return rc;
 }

@@ -73,6 +73,19 @@ static int cpu_sync(struct device *d, struct err *e)
     return 0;
 }
 
+/* The device's memory is the host's, and a copy is done when its call returns. */
+static void cpu_host_release(struct device *d, void *p, size_t nbytes)
+{
+    (void)nbytes;
+    cpu_release(d, p);
+}
+
+static int cpu_fence(struct device *d, enum queue q, int fence)
+{
+    (void)d;
+    return q < QUEUES && fence >= 0 && fence < FENCES ? 0 : E_BUG;
+}
+
 static int grow(unsigned char **p, size_t *cap, size_t nbytes)
 {
     if (nbytes <= *cap)
@@ -198,7 +211,10 @@ static void fill(struct device *d)
     d->alloc = cpu_alloc;
     d->release = cpu_release;
     d->free_bytes = cpu_free_bytes;
-    d->to_device = d->to_host = d->copy = cpu_copy;
+    d->to_device = d->to_host = d->copy = d->send = d->fetch = cpu_copy;
+    d->host_alloc = cpu_alloc;
+    d->host_release = cpu_host_release;
+    d->mark = d->await = cpu_fence;
     d->zero = cpu_zero;
     d->sync = cpu_sync;
     d->close = cpu_close;

@@ -1,0 +1,316 @@
+/* tests/test_offload.c - wherever weights and activations lie: the same bits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/perm.h"
+#include "model/model.h"
+#include "tests/queued.h"
+
+#define DATA "tests/data/model/"
+
+enum { LAYERS = 5, LEN = 24, SEQS = 2, ROWS = SEQS * LEN };
+
+static const struct llama_config tiny = {
+    .vocab = 41, .dim = 24, .ffn_dim = 32, .layers = LAYERS, .heads = 4, .kv_heads = 2,
+    .head_dim = 8, .context = 64, .norm_eps = 1e-5, .bos = 1, .eos = 2, .init_range = 0.2,
+    .rope = { .type = ROPE_DEFAULT, .theta = 1e4 }
+};
+
+static const enum queue orders[6][QUEUES] = {
+    { QUEUE_OPS, QUEUE_OUT, QUEUE_IN }, { QUEUE_OPS, QUEUE_IN, QUEUE_OUT },
+    { QUEUE_OUT, QUEUE_OPS, QUEUE_IN }, { QUEUE_IN, QUEUE_OPS, QUEUE_OUT },
+    { QUEUE_OUT, QUEUE_IN, QUEUE_OPS }, { QUEUE_IN, QUEUE_OUT, QUEUE_OPS },
+};
+
+#define OK(x) do { if ((x) < 0) fail_msg("%s: %s", #x, err.msg); } while (0)
+static struct err err;
+static struct device dev;
+
+/* What a run leaves: losses of every row of four calls, gradients of two steps. */
+struct outcome {
+    float nll[4][ROWS];
+    double sum[4];
+    float *grad;
+    int64_t n;
+};
+
+static struct model *open_model(enum train_mode mode, const struct placing *p)
+{
+    struct model_options o;
+    struct model *m;
+
+    model_defaults(&o);
+    o.mode = mode, o.rank = 2, o.ctx = LEN, o.seqs = SEQS, o.mlp_tile = 10, o.loss_chunk = 7;
+    o.placing = p;
+    OK(model_open(&m, &dev, &tiny, &o, &err));
+    OK(model_init(m, 5, &err));
+    OK(dev.sync(&dev, &err));
+    for (int64_t i = 0; i < model_trained(m)->n_params; i++) { /* B, which begins as zero */
+        const struct param *q = &model_trained(m)->params[i];
+
+        for (int64_t k = 0; q->part == 2 && k < q->count; k++)
+            model_trained(m)->w[q->offset + k] = 0.01f * (float)(k % 7 - 3);
+    }
+    return m;
+}
+
+static void run(struct model *m, enum train_mode mode, struct outcome *out)
+{
+    static int32_t ids[2][ROWS], targets[2][ROWS];
+    const struct trained *t = model_trained(m);
+    struct segments seg = { 0 };
+
+    memset(out, 0, sizeof *out);
+    OK(segments_build(&seg, ATTN_S2, SEQS, LEN, 8, NULL, 0, &err));
+    if (mode != TRAIN_NONE)
+        OK(dev.zero(&dev, t->grad, (size_t)t->n * 4));
+    for (int i = 0; i < 4; i++) { /* score one, learn two, score one */
+        struct batch b = { SEQS, LEN, ids[i & 1], targets[i & 1], &seg, out->nll[i] };
+        int64_t scored;
+
+        for (int k = 0; k < ROWS; k++) {
+            ids[i & 1][k] = (int32_t)(mix64((uint64_t)(k + 100 * (i & 1))) % 41);
+            targets[i & 1][k] = k % LEN == LEN - 1 ? -1 : ids[i & 1][k] * 7 % 41;
+        }
+        if ((i == 1 || i == 2) && mode != TRAIN_NONE)
+            OK(model_step(m, &b, 0.1, &out->sum[i], &scored, &err));
+        else
+            OK(model_forward(m, &b, &out->sum[i], &scored, &err));
+    }
+    out->n = t->n;
+    out->grad = calloc((size_t)t->n + 1, 4);
+    OK(dev.to_host(&dev, out->grad, t->grad, (size_t)t->n * 4));
+    OK(dev.sync(&dev, &err));
+    segments_free(&seg);
+}
+
+static void check(enum train_mode mode, const struct placing *p, const struct outcome *want)
+{
+    struct model *m = open_model(mode, p);
+    struct outcome got;
+
+    run(m, mode, &got);
+    if (memcmp(got.nll, want->nll, sizeof got.nll) != 0 ||
+        memcmp(got.sum, want->sum, sizeof got.sum) != 0 || got.n != want->n ||
+        memcmp(got.grad, want->grad, (size_t)got.n * 4) != 0) {
+        for (int k = 0; k < KEEP_LEVELS; k++)
+            for (int a = 0; a <= k + 1; a++)
+                if (p->n[k][a])
+                    print_message("# %lld layers keep %d, %d away\n", (long long)p->n[k][a], k, a);
+        fail_msg("other bits with the queues in order %d %d %d, %lld layers streamed",
+                 queued.order[0], queued.order[1], queued.order[2], (long long)p->streamed);
+    }
+    free(got.grad);
+    model_close(m);
+}
+
+static int open_queued(void **state)
+{
+    (void)state;
+    return queued_open(&dev, 1, &err);
+}
+
+static int close_queued(void **state)
+{
+    (void)state;
+    dev.close(&dev);
+    return 0;
+}
+
+/* On the CPU as it is, nothing kept, nothing away. */
+static void plain(enum train_mode mode, struct outcome *want)
+{
+    struct placing p = { .streamed = 0 };
+    struct device was = dev;
+    struct model *m;
+
+    p.n[KEEP_INPUT][0] = mode == TRAIN_NONE ? 0 : LAYERS;
+    OK(device_open_cpu(&dev, 2, &err));
+    m = open_model(mode, &p);
+    run(m, mode, want);
+    model_close(m);
+    dev.close(&dev);
+    dev = was;
+}
+
+static void test_every_level_away_or_not(void **state)
+{
+    struct outcome want;
+
+    (void)state;
+    plain(TRAIN_LORA_PLUS, &want);
+    assert_true(want.sum[1] > 0 && want.sum[1] == want.sum[3] && want.sum[0] == want.sum[2]);
+    for (int o = 0; o < 6; o++)
+        for (int k = 0; k < KEEP_LEVELS; k++)
+            for (int a = 0; a <= k + 1; a++)
+                for (int s = 0; s <= LAYERS; s++) {
+                    struct placing p = { .streamed = s };
+
+                    p.n[k][a] = LAYERS;
+                    queued.order = orders[o];
+                    check(TRAIN_LORA_PLUS, &p, &want);
+                }
+    free(want.grad);
+}
+
+static void test_mixtures(void **state)
+{
+    static const enum train_mode modes[] = { TRAIN_LORA_PLUS, TRAIN_LORA, TRAIN_FULL };
+
+    (void)state;
+    for (int mode = 0; mode < 3; mode++) {
+        struct outcome want;
+
+        plain(modes[mode], &want);
+        for (uint64_t i = 0; i < 100; i++) {
+            struct placing p = { .streamed = modes[mode] == TRAIN_FULL ? 0 :
+                                             (int64_t)(mix64(i) % (LAYERS + 1)) };
+
+            for (uint64_t l = 0; l < LAYERS; l++) {
+                uint64_t k = mix64(i * 64 + 2 * l) % KEEP_LEVELS;
+                p.n[k][mix64(i * 64 + 2 * l + 1) % (k + 2)]++;
+            }
+            queued.order = orders[i % 6];
+            check(modes[mode], &p, &want);
+        }
+        free(want.grad);
+    }
+}
+
+static void test_scoring_with_streamed_weights(void **state)
+{
+    struct outcome want;
+
+    (void)state;
+    plain(TRAIN_NONE, &want);
+    for (int o = 0; o < 6; o++)
+        for (int s = 0; s <= LAYERS; s++) {
+            struct placing p = { .streamed = s };
+
+            queued.order = orders[o];
+            check(TRAIN_NONE, &p, &want);
+        }
+    free(want.grad);
+}
+
+/* The last two of a level stay in their slots; weights that lie there are not fetched again. */
+static void test_nothing_moves_in_vain(void **state)
+{
+    struct placing all = { .n[KEEP_ALL][KEEP_LEVELS] = LAYERS, .streamed = LAYERS };
+    struct placing two = { .n[KEEP_ALL][KEEP_LEVELS] = 2, .n[KEEP_ALL][0] = 3, .streamed = 2 };
+    struct outcome out;
+    struct model *m;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        m = open_model(TRAIN_LORA, i ? &two : &all);
+        queued.sent = queued.fetched = 0;
+        run(m, TRAIN_LORA, &out);
+        assert_int_equal(queued.sent, i ? 0 : 2 * KEEP_LEVELS * (LAYERS - 2));
+        /* weights: 5 to score, 2 + 3 and 3 for the first step, 3 and 3 for the next, 3 to score */
+        assert_int_equal(queued.fetched, i ? 2 : queued.sent + 5 + 5 + 3 + 6 + 3);
+        free(out.grad);
+        model_close(m);
+    }
+}
+
+/* What is away takes the host's memory: of a level all but two layers, of weights all. */
+static void test_bytes_of_a_placing(void **state)
+{
+    struct placing p = { .n[KEEP_INPUT][0] = LAYERS };
+    int64_t x = ROWS * 24 * 4, matrices = (24 * 32 * 2 + 24 * 16 * 2 + 24 * 32 * 3) * 4;
+    struct memory_plan none, away, kept;
+    struct model_options o;
+
+    (void)state;
+    model_defaults(&o);
+    o.ctx = LEN, o.seqs = SEQS, o.placing = &p;
+    OK(model_plan(&dev, &tiny, &o, &none, &err));
+    p = (struct placing){ .n[KEEP_INPUT][1] = LAYERS };
+    OK(model_plan(&dev, &tiny, &o, &away, &err));
+    assert_int_equal(none.host, 0);
+    assert_int_equal(away.host, 3 * x);
+    assert_int_equal(away.total, none.total - (size_t)(3 * x));
+    p.streamed = LAYERS;
+    OK(model_plan(&dev, &tiny, &o, &kept, &err));
+    assert_int_equal(kept.host, 3 * x + 5 * matrices);
+    assert_int_equal(kept.frozen, away.frozen - (size_t)(3 * matrices));
+}
+
+static void test_impossible_placings_are_refused(void **state)
+{
+    static const struct placing bad[] = {
+        { .n[KEEP_ALL][0] = LAYERS - 1 },
+        { .n[KEEP_INPUT][2] = LAYERS },
+        { .n[KEEP_INPUT][0] = LAYERS, .streamed = LAYERS + 1 },
+        { .n[KEEP_INPUT][0] = LAYERS + 1, .n[KEEP_ALL][0] = -1 },
+    };
+    struct memory_plan plan;
+    struct model_options o;
+
+    (void)state;
+    model_defaults(&o);
+    o.ctx = LEN;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        o.placing = &bad[i];
+        assert_int_equal(model_plan(&dev, &tiny, &o, &plan, &err), E_BUG);
+    }
+}
+
+/* A pair is merged into a streamed matrix as into any other. */
+static void test_merging_into_streamed_weights(void **state)
+{
+    static int32_t ids[8] = { 1, 5, 9, 2, 40, 3, 3, 8 };
+    struct segments seg = { 0 };
+    struct weights *w;
+    struct adapter *a;
+    struct model_options o;
+    float nll[3][8];
+
+    (void)state;
+    model_defaults(&o);
+    o.mode = TRAIN_NONE, o.ctx = 8;
+    OK(weights_open(&w, DATA "mha", &err));
+    OK(adapter_open(&a, DATA "mha/adapter", weights_config(w), &err));
+    OK(segments_build(&seg, ATTN_DENSE, 1, 8, 0, NULL, 0, &err));
+    for (int i = 0; i < 3; i++) {
+        struct placing p = { .streamed = i };
+        struct batch b = { 1, 8, ids, ids, &seg, nll[i] };
+        struct llama_config c = *weights_config(w);
+        struct model *m;
+        double sum;
+        int64_t n;
+
+        o.placing = &p;
+        c.tied = false;
+        OK(model_open(&m, &dev, &c, &o, &err));
+        OK(model_load(m, w, 1, &err));
+        OK(model_forward(m, &b, &sum, &n, &err)); /* the slots hold what was there before */
+        OK(model_load_adapter(m, a, &err));
+        OK(model_forward(m, &b, &sum, &n, &err));
+        assert_memory_equal(nll[i], nll[0], sizeof nll[0]);
+        model_close(m);
+    }
+    segments_free(&seg);
+    adapter_close(a);
+    weights_close(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_level_away_or_not),
+        cmocka_unit_test(test_mixtures),
+        cmocka_unit_test(test_scoring_with_streamed_weights),
+        cmocka_unit_test(test_nothing_moves_in_vain),
+        cmocka_unit_test(test_bytes_of_a_placing),
+        cmocka_unit_test(test_impossible_placings_are_refused),
+        cmocka_unit_test(test_merging_into_streamed_weights),
+    };
+
+    return cmocka_run_group_tests(tests, open_queued, close_queued);
+}
