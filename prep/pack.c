@@ -205,6 +205,23 @@ static int agree(struct pack *p, const struct token_info *info, const char *name
     return p->folder ? 0 : open_shard(p, 0, e);
 }
 
+int pack_input(struct pack *p, const struct token_info *info, const char *name, struct err *e)
+{
+    p->n_inputs++;
+    return agree(p, info, name, e);
+}
+
+int pack_doc(struct pack *p, const struct token_doc *d, struct err *e)
+{
+    int rc = p->shuffle ? shuffle_add(p->shuffle, d, &p->m->info, e) : place(p, d, e);
+
+    p->docs++;
+    p->tokens += d->n_ids;
+    if (rc == 0 && p->o->progress)
+        p->o->progress(p->o->progress_ctx, !p->shuffle, p->docs, p->tokens);
+    return rc;
+}
+
 int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
 {
     struct stream_reader *r;
@@ -213,15 +230,9 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
 
     if (rc < 0)
         return rc;
-    p->n_inputs++;
-    rc = agree(p, stream_info(r), name, e);
-    while (rc == 0 && (rc = stream_read(r, &d, e)) == 1) {
-        p->docs++;
-        p->tokens += d.n_ids;
-        rc = p->shuffle ? shuffle_add(p->shuffle, &d, &p->m->info, e) : place(p, &d, e);
-        if (p->o->progress)
-            p->o->progress(p->o->progress_ctx, !p->shuffle, p->docs, p->tokens);
-    }
+    rc = pack_input(p, stream_info(r), name, e);
+    while (rc == 0 && (rc = stream_read(r, &d, e)) == 1)
+        rc = pack_doc(p, &d, e);
     stream_close(r);
     return rc;
 }

@@ -38,6 +38,9 @@ int pack_open(struct pack **p, const struct pack_options *o, struct err *e);
 /* Takes all documents of one stream. E_DATA, E_IO, E_CONFIG (made with another tokenizer than
  * the streams before). After a failure only pack_abandon is left. */
 int pack_stream(struct pack *p, int fd, const char *name, struct err *e);
+/* The same for documents that come from elsewhere: an input, then its documents. */
+int pack_input(struct pack *p, const struct token_info *info, const char *name, struct err *e);
+int pack_doc(struct pack *p, const struct token_doc *d, struct err *e);
 /* Takes the shards of a data set folder as they are, in order and under their splits' names:
  * by hard links where it can, else copied, every byte checked. With append and merge alone.
  * E_NOINPUT, E_DATA (damage; a shard that is there already), E_CONFIG as pack_stream. */
