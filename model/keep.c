@@ -2,6 +2,9 @@
  * memory there is. */
 #include "model/cost.h"
 
+#include "base/memory.h"
+#include "kernels/planned.h"
+
 
 #include <string.h>
 
@@ -195,7 +198,9 @@ static size_t host_budget(const struct model *m)
     if (!m->d->own_memory || m->d->rates.in <= 0 || m->o.mode == TRAIN_FULL ||
         m->o.host_bytes < 0)
         return 0;
-    return (size_t)m->o.host_bytes;
+    if (m->o.host_bytes > 0)
+        return (size_t)m->o.host_bytes;
+    return m->d->planned ? PLANNED_HOST_BYTES : memory_free_bytes() / 4 * 3;
 }
 
 /* Searches until what is laid out fits: bytes of small models are not quite sums. */
