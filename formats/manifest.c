@@ -2,6 +2,7 @@
 #include "formats/manifest.h"
 #include "base/file.h"
 #include "formats/document.h"
+#include "formats/info_json.h"
 #include "formats/json.h"
 
 #include <inttypes.h>
@@ -112,34 +113,6 @@ int manifest_add_shard(struct manifest_split *s, const struct manifest_shard *sh
 static bool is_hex(const char *s, size_t n)
 {
     return strlen(s) == n && strspn(s, "0123456789abcdef") == n;
-}
-
-static int parse_info(struct token_info *t, const struct js *top, struct err *e)
-{
-    struct js o;
-    const char *name, *print;
-    int64_t vocab, width, bos, eos;
-    int rc;
-
-    if ((rc = js_object(top, "tokenizer", JS_MUST, &o, e)) < 0 ||
-        (rc = js_str(&o, "name", JS_MUST, &name, e)) < 0 ||
-        (rc = js_str(&o, "fingerprint", JS_MUST, &print, e)) < 0 ||
-        (rc = js_i64(&o, "vocab", JS_MUST, 1, INT32_MAX, &vocab, e)) < 0 ||
-        (rc = js_i64(&o, "token_bytes", JS_MUST, 2, 4, &width, e)) < 0 ||
-        (rc = js_i64(&o, "bos", JS_MUST, -1, INT32_MAX, &bos, e)) < 0 ||
-        (rc = js_i64(&o, "eos", JS_MUST, -1, INT32_MAX, &eos, e)) < 0 ||
-        (rc = js_bool(&o, "adds_bos", JS_MUST, &t->adds_bos, e)) < 0 ||
-        (rc = js_bool(&o, "adds_eos", JS_MUST, &t->adds_eos, e)) < 0)
-        return rc;
-    t->vocab = (uint32_t)vocab;
-    t->width = (uint32_t)width;
-    t->bos = (int32_t)bos;
-    t->eos = (int32_t)eos;
-    if (strlen(name) >= sizeof t->tokenizer || strlen(print) >= sizeof t->fingerprint)
-        return err_set(e, E_DATA, "'%s': field 'tokenizer': a string is too long", top->file);
-    snprintf(t->tokenizer, sizeof t->tokenizer, "%s", name);
-    snprintf(t->fingerprint, sizeof t->fingerprint, "%s", print);
-    return info_check(t, e) < 0 ? err_within(e, "'%s': field 'tokenizer'", top->file) : 0;
 }
 
 static int parse_shard(struct manifest_split *s, const struct js *o, struct err *e)
@@ -315,7 +288,7 @@ static int parse_top(struct manifest *m, const struct js *top, struct err *e)
         return rc;
     if (version != 1)
         return err_set(e, E_DATA, "'%s': version %" PRId64 ", this reads 1", top->file, version);
-    if ((rc = parse_info(&m->info, top, e)) < 0 ||
+    if ((rc = info_from_json(&m->info, top, e)) < 0 ||
         (rc = js_i64(top, "seed", JS_MUST, 0, MANIFEST_SEED_MAX, &m->seed, e)) < 0 ||
         (rc = js_bool(top, "shuffled", JS_MUST, &m->shuffled, e)) < 0 ||
         (rc = js_i64(top, "documents", JS_MUST, 0, INT64_MAX, &docs, e)) < 0 ||
@@ -406,7 +379,6 @@ static json_t *split_json(const struct manifest_split *s)
 
 char *manifest_text(const struct manifest *m)
 {
-    const struct token_info *t = &m->info;
     json_t *splits = json_object(), *command = json_array(), *top;
     int64_t docs = 0, tokens = 0;
     char *text;
@@ -418,11 +390,8 @@ char *manifest_text(const struct manifest *m)
     }
     for (int i = 0; i < m->n_command; i++)
         json_array_append_new(command, json_string(m->command[i]));
-    top = json_pack("{sssis{sssssIsisisisbsb}sIsbsIsIsoso}", "format", "longlora-dataset",
-                    "version", 1, "tokenizer", "name", t->tokenizer, "fingerprint",
-                    t->fingerprint, "vocab", (json_int_t)t->vocab, "token_bytes", (int)t->width,
-                    "bos", (int)t->bos, "eos", (int)t->eos, "adds_bos", (int)t->adds_bos,
-                    "adds_eos", (int)t->adds_eos, "seed", (json_int_t)m->seed, "shuffled",
+    top = json_pack("{sssisosIsbsIsIsoso}", "format", "longlora-dataset",
+                    "version", 1, "tokenizer", info_to_json(&m->info), "seed", (json_int_t)m->seed, "shuffled",
                     (int)m->shuffled, "documents", (json_int_t)docs, "tokens",
                     (json_int_t)tokens, "splits", splits, "command", command);
     text = top ? js_text(top) : NULL;
