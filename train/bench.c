@@ -129,7 +129,7 @@ static int profile(struct bench *b, FILE *f, struct err *e)
     for (int i = 0; i < n && rc == 0; i++) {
         double s = now[i].s - was[i].s, flop = now[i].flop - was[i].flop;
 
-        all += s;
+        all += now[i].beside ? 0 : s;
         if (now[i].calls == was[i].calls)
             continue;
         fprintf(f, "  %-15s %6" PRId64 " calls %9.2f ms %5.1f%%", now[i].name,

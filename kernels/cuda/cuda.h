@@ -7,7 +7,8 @@
 C_BEGIN
 
 /*
- * Everything is queued on one stream; sync, to_host and sum_squares wait for it. A failure is
+ * The ops are queued on one stream, copies beside them on two more (cuda_queue.c); sync waits for
+ * all, to_host and sum_squares for the ops. A failure is
  * described once in c->fault, the op returns E_DEVICE, and sync hands the description out.
  *
  * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
@@ -20,7 +21,9 @@ C_BEGIN
 enum cuda_kind {
     CUDA_GEMM, CUDA_ATTENTION, CUDA_ATTENTION_BACK, CUDA_LOSS, /* the matrix ops: always timed */
     CUDA_NORM, CUDA_NORM_BACK, CUDA_ROPE, CUDA_SWIGLU, CUDA_SWIGLU_BACK, CUDA_EMBED,
-    CUDA_EMBED_BACK, CUDA_ADAMW, CUDA_VEC, CUDA_COPY, CUDA_KINDS
+    CUDA_EMBED_BACK, CUDA_ADAMW, CUDA_VEC, CUDA_COPY,
+    CUDA_WAIT, /* the ops, for a copy */
+    CUDA_SEND, CUDA_FETCH, CUDA_KINDS /* beside the ops */
 };
 
 /* Blocks of device memory that an op grows and keeps. */
@@ -37,7 +40,9 @@ struct cuda_gemms;     /* cuda_gemm.c */
 struct cuda_clock;     /* cuda_clock.c */
 
 struct cuda {
-    cudaStream_t stream;
+    cudaStream_t stream;  /* QUEUE_OPS */
+    cudaStream_t queue[QUEUES]; /* the others, where they are in use */
+    cudaEvent_t fence[FENCES];
     int sms;              /* multiprocessors */
     int64_t smem_bytes;   /* shared memory one block may have */
     bool deterministic;
@@ -81,6 +86,18 @@ void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s);
 void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s);
 double clock_collect(struct cuda_clock *k); /* seconds of matrix ops since the last call */
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max); /* device.profile */
+
+/* cuda_queue.c: device.host_alloc and what follows it. cuda_copy_async takes any addresses;
+ * cuda_wait_all notes a failure. */
+int cuda_host_alloc(struct device *d, size_t nbytes, void **p, struct err *e);
+void cuda_host_release(struct device *d, void *p, size_t nbytes);
+int cuda_send(struct device *d, void *host, const void *src, size_t nbytes);
+int cuda_fetch(struct device *d, void *dst, const void *host, size_t nbytes);
+int cuda_mark(struct device *d, enum queue q, int fence);
+int cuda_await(struct device *d, enum queue q, int fence);
+cudaError_t cuda_copy_async(void *dst, const void *src, size_t nbytes, cudaStream_t s);
+void cuda_wait_all(struct cuda *c);
+void queues_close(struct cuda *c);
 
 /* cuda_gemm.c */
 int gemms_open(struct cuda *c, struct err *e);

@@ -17,7 +17,8 @@ struct cuda_clock {
 
 static const char *const names[CUDA_KINDS] = {
     "gemm", "attention", "attention_back", "loss", "rmsnorm", "rmsnorm_back", "rope", "swiglu",
-    "swiglu_back", "embed", "embed_back", "adamw", "add/cast/sum", "copy/zero"
+    "swiglu_back", "embed", "embed_back", "adamw", "add/cast/sum", "copy/zero",
+    "wait for copies", "to the host", "from the host"
 };
 
 int clock_open(struct cuda_clock **k, bool all)
@@ -90,6 +91,6 @@ int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max)
 {
     k->all = all;
     for (int i = 0; i < CUDA_KINDS && i < max; i++)
-        t[i] = (struct op_time){ names[i], k->calls[i], k->s[i], k->flop[i] };
+        t[i] = (struct op_time){ names[i], k->calls[i], k->s[i], k->flop[i], i >= CUDA_SEND };
     return CUDA_KINDS;
 }

@@ -54,7 +54,7 @@ static void cuda_release(struct device *d, void *p)
 {
     if (!p)
         return;
-    cudaStreamSynchronize(cuda_of(d)->stream); /* what is queued may still use it */
+    cuda_wait_all(cuda_of(d)); /* what is queued may still use it */
     cudaFree(p);
 }
 
@@ -67,26 +67,25 @@ static size_t cuda_free_bytes(struct device *d)
 }
 
 /* The host's memory is pageable: it may be reused as soon as the call returns. */
-static int transfer(struct device *d, void *dst, const void *src, size_t nbytes,
-                    enum cudaMemcpyKind kind)
+static int transfer(struct device *d, void *dst, const void *src, size_t nbytes)
 {
     struct cuda *c = cuda_of(d);
     int rc = 0;
 
     if (!nbytes)
         return 0;
-    rc = cuda_check(c, cudaMemcpyAsync(dst, src, nbytes, kind, c->stream), "a copy");
+    rc = cuda_check(c, cuda_copy_async(dst, src, nbytes, c->stream), "a copy");
     return rc ? rc : cuda_check(c, cudaStreamSynchronize(c->stream), "work queued before a copy");
 }
 
 static int cuda_to_device(struct device *d, void *dst, const void *src, size_t nbytes)
 {
-    return transfer(d, dst, src, nbytes, cudaMemcpyHostToDevice);
+    return transfer(d, dst, src, nbytes);
 }
 
 static int cuda_to_host(struct device *d, void *dst, const void *src, size_t nbytes)
 {
-    return transfer(d, dst, src, nbytes, cudaMemcpyDeviceToHost);
+    return transfer(d, dst, src, nbytes);
 }
 
 static int cuda_copy(struct device *d, void *dst, const void *src, size_t nbytes)
@@ -96,8 +95,7 @@ static int cuda_copy(struct device *d, void *dst, const void *src, size_t nbytes
 
     cuda_begin(c, CUDA_COPY);
     if (nbytes && dst != src)
-        rc = cuda_check(c, cudaMemcpyAsync(dst, src, nbytes, cudaMemcpyDeviceToDevice, c->stream),
-                        "a copy");
+        rc = cuda_check(c, cuda_copy_async(dst, src, nbytes, c->stream), "a copy");
     return cuda_end(d, rc, CUDA_COPY, 0);
 }
 
@@ -117,7 +115,7 @@ static int cuda_sync(struct device *d, struct err *e)
     struct cuda *c = cuda_of(d);
     int code;
 
-    cuda_check(c, cudaStreamSynchronize(c->stream), "queued work");
+    cuda_wait_all(c);
     d->gemm_s += clock_collect(c->clock);
     code = c->fault.code;
     if (code && e)
@@ -156,7 +154,8 @@ int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop)
     static const char *const what[CUDA_KINDS] = {
         "a matrix product", "attention", "attention's backward", "the loss", "rmsnorm",
         "rmsnorm's backward", "rope", "swiglu", "swiglu's backward", "the embedding",
-        "the embedding's backward", "adamw", "a vector operation", "a copy"
+        "the embedding's backward", "adamw", "a vector operation", "a copy",
+        "waiting for a copy", "a copy to the host", "a copy from the host"
     };
     struct cuda *c = cuda_of(d);
 
@@ -189,7 +188,8 @@ static void cuda_close(struct device *d)
     if (!c)
         return;
     if (c->stream)
-        cudaStreamSynchronize(c->stream);
+        cuda_wait_all(c);
+    queues_close(c);
     attention_close(c);
     gemms_close(c);
     clock_close(c->clock);
@@ -224,6 +224,12 @@ static void fill(struct device *d)
     d->to_host = cuda_to_host;
     d->copy = cuda_copy;
     d->zero = cuda_zero;
+    d->host_alloc = cuda_host_alloc;
+    d->host_release = cuda_host_release;
+    d->send = cuda_send;
+    d->fetch = cuda_fetch;
+    d->mark = cuda_mark;
+    d->await = cuda_await;
     d->sync = cuda_sync;
     d->close = cuda_close;
     d->profile = cuda_profile;

@@ -130,7 +130,7 @@ static void table(struct device *d, struct model *m, const struct batch *b)
     d->profile(d, false, now, 32);
     for (int k = 0; k < n; k++) {
         double s = now[k].s - was[k].s, flop = now[k].flop - was[k].flop;
-        all += s;
+        all += now[k].beside ? 0 : s;
         if (now[k].calls > was[k].calls)
             printf("  %-15s %6lld calls %9.2f ms %5.1f%%  %.0f TFLOP/s\n", now[k].name,
                    (long long)(now[k].calls - was[k].calls), 1e3 * s, 100 * s / wall,
