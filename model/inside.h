@@ -13,7 +13,8 @@ struct weight {
     void *host;    /* streamed: where the values lie; w is their place while they are used */
     float *master; /* float32, NULL where frozen; equals w where act is float32 */
     float *grad;
-    struct {       /* the LoRA pair, where rank > 0: A act [rank][in], B act [out][rank] */
+    struct {       /* the LoRA pair, where rank > 0: A act [rank][in], B act [out][rank]. As of
+                      layers with one input (q k v; gate up) and their gradients lie together */
         void *a, *b;
         float *master_a, *master_b, *grad_a, *grad_b;
     } pair;
@@ -26,6 +27,7 @@ struct saved {
     void *x;                   /* [rows][dim] the layer's input */
     void *o;                   /* KEEP_ATTENTION: attention's output */
     float *lse;                /* [heads][rows] */
+    float *rstd[2];            /* [rows] of the two norms; every layer's own in training */
     void *q, *k, *v, *x2;      /* KEEP_QKV: after RoPE; the residual after attention */
     void *gate, *up;           /* KEEP_ALL: [rows][ffn], or NULL: a tile at a time */
     enum keep level;
@@ -40,7 +42,7 @@ struct work {
     void *h, *q, *k, *v, *o, *x2; /* [rows][...] */
     float *lse, *rstd;
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
-    void *xa, *dxa;               /* [rows][rank] */
+    void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
     int32_t *ids, *targets;       /* [rows] device */
@@ -83,6 +85,7 @@ struct model {
     struct weight top[TK_HEAD + 1]; /* TK_EMBED, TK_NORM, TK_HEAD */
     struct work work;
     struct trained t;
+    void *compute;   /* act [t.n]: t.w as ops read it; NULL where act is float32 */
     struct param *params;
     float *inv_freq; /* host [head_dim/2] */
     float *host_nll; /* host [rows] */
@@ -129,12 +132,18 @@ int model_choose_kept(struct model *m, struct err *e);
 int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
                   const struct st_tensor *t, struct err *e);
 
-/* linear.c: y [rows][out] = x W^T + s (x A^T) B^T (+ y when add), and the backward: dx = dy W
- * + s (dy B) A (+ dx when add), gradients of W, A, B where they are trained. */
-void linear(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y,
-            bool add);
-void linear_back(struct model *m, const struct weight *w, int64_t rows, const void *x,
-                 const void *dy, void *dx, bool add);
+/* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
+ * y[i] [rows][out] = x W^T + s (x A^T) B^T (+ add unless NULL; it may be y[i] itself).
+ * The backward: dx [rows][in] = the sum of dy[i] W + s (dy[i] B) A. What that leaves in work.dxa
+ * linear_back_weights needs, which adds to the gradients of W, A, B where they are trained;
+ * x and dy unchanged. It reads x only where linear_reads_input says so. */
+void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
+            void *const y[], const void *add);
+void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
+                 const void *const dy[], void *dx);
+bool linear_reads_input(const struct weight *w, int n);
+void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t rows,
+                         const void *x, const void *const dy[]);
 
 /* layer.c: one transformer layer. forward: y [rows][dim] is the next layer's input and may be
  * s->x. backward: computes again what the level did not keep; m->work.dx holds the gradient of

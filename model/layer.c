@@ -7,31 +7,27 @@
             (m)->rc = (m)->d->name((m)->d, &(struct op_##name){ __VA_ARGS__ }); \
     } while (0)
 
-static void copy_rows(struct model *m, int64_t rows, const void *from, void *to)
-{
-    if (m->rc == 0 && from != to)
-        m->rc = m->d->copy(m->d, to, from, (size_t)(rows * m->c.dim) * dtype_bytes(m->d->act));
-}
-
-static void norm(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y)
+/* work.h = norm(x); rstd stays for norm_back. */
+static void norm(struct model *m, const struct weight *w, int64_t rows, const void *x,
+                 float *rstd)
 {
     OP(m, rmsnorm, .rows = rows, .dim = w->in, .eps = (float)m->c.norm_eps, .x = x, .w = w->w,
-       .y = y, .rstd = m->work.rstd);
+       .y = m->work.h, .rstd = rstd);
 }
 
-/* dx += the gradient through a norm of x; rstd is what norm() left. */
+/* work.dx += the gradient through a norm of x, from work.dh. */
 static void norm_back(struct model *m, const struct weight *w, int64_t rows, const void *x,
-                      const void *dy, void *dx)
+                      const float *rstd)
 {
-    OP(m, rmsnorm_back, .rows = rows, .dim = w->in, .x = x, .dy = dy, .w = w->w,
-       .rstd = m->work.rstd, .dx = dx, .dw = w->grad);
+    OP(m, rmsnorm_back, .rows = rows, .dim = w->in, .x = x, .dy = m->work.dh, .w = w->w,
+       .rstd = rstd, .dx = m->work.dx, .dw = w->grad);
 }
 
-static void rope(struct model *m, const struct span *b, void *x, int64_t heads, bool inverse)
+static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
 {
-    OP(m, rope, .rows = b->rows, .ld = heads * m->c.head_dim, .heads = heads,
-       .dim = m->c.head_dim, .period = b->len, .inverse = inverse, .scale = 1,
-       .inv_freq = m->inv_freq, .x = x);
+    OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = m->c.head_dim,
+       .period = b->len, .inverse = inverse, .scale = 1, .inv_freq = m->inv_freq, .x = q,
+       .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
 }
 
 static struct op_attention attention_of(const struct model *m, const struct saved *s,
@@ -53,16 +49,12 @@ static void attention_block(struct model *m, const struct layer *l, const struct
 {
     struct op_attention a = attention_of(m, s, b);
 
-    norm(m, &l->w[TK_NORM1], b->rows, s->x, m->work.h);
-    linear(m, &l->w[TK_Q], b->rows, m->work.h, s->q, false);
-    linear(m, &l->w[TK_K], b->rows, m->work.h, s->k, false);
-    linear(m, &l->w[TK_V], b->rows, m->work.h, s->v, false);
-    rope(m, b, s->q, m->c.heads, false);
-    rope(m, b, s->k, m->c.kv_heads, false);
+    norm(m, &l->w[TK_NORM1], b->rows, s->x, s->rstd[0]);
+    linear(m, &l->w[TK_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
+    rope(m, b, s->q, s->k, false);
     if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
-    copy_rows(m, b->rows, s->x, x2);
-    linear(m, &l->w[TK_O], b->rows, s->o, x2, true);
+    linear(m, &l->w[TK_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
 }
 
 /* The rows [at, at + n) of the MLP's two inner products, kept or in the tile buffers. */
@@ -82,8 +74,7 @@ static struct tile tile_at(const struct model *m, const struct saved *s, int64_t
 
 static void gate_up(struct model *m, const struct layer *l, const struct tile *t)
 {
-    linear(m, &l->w[TK_GATE], t->n, t->h, t->gate, false);
-    linear(m, &l->w[TK_UP], t->n, t->h, t->up, false);
+    linear(m, &l->w[TK_GATE], 2, t->n, t->h, (void *[]){ t->gate, t->up }, NULL);
 }
 
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
@@ -92,37 +83,42 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
     void *x2 = s->level >= KEEP_QKV ? s->x2 : y; /* not kept: straight into the output */
 
     attention_block(m, l, s, b, false, x2);
-    norm(m, &l->w[TK_NORM2], b->rows, x2, m->work.h);
-    copy_rows(m, b->rows, x2, y);
+    norm(m, &l->w[TK_NORM2], b->rows, x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, at, b->rows);
+        void *to = act_at(m, y, at * m->c.dim);
 
         gate_up(m, l, &t);
         OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
-        linear(m, &l->w[TK_DOWN], t.n, m->work.act, act_at(m, y, at * m->c.dim), true);
+        linear(m, &l->w[TK_DOWN], 1, t.n, m->work.act, &to, act_at(m, x2, at * m->c.dim));
     }
 }
 
-/* dx: gradient of the layer's output in, of x2 out. work.dh is overwritten. */
+/* dx: gradient of the layer's output in, of x2 out. work.dh is overwritten. What no gradient
+ * reads, the MLP's input and inner result, is not made again. */
 static void mlp_backward(struct model *m, const struct layer *l, const struct saved *s,
                          const struct span *b)
 {
-    norm(m, &l->w[TK_NORM2], b->rows, s->x2, m->work.h);
+    const struct weight *inner = &l->w[TK_GATE], *outer = &l->w[TK_DOWN];
+    void *y = linear_reads_input(outer, 1) ? m->work.act : NULL;
+
+    if (!s->gate || linear_reads_input(inner, 2))
+        norm(m, &l->w[TK_NORM2], b->rows, s->x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, at, b->rows);
         const void *dy = act_at(m, m->work.dx, at * m->c.dim);
-        void *dh = act_at(m, m->work.dh, at * m->c.dim);
+        const void *d_inner[2] = { t.gate, t.up };
 
         if (!s->gate)
             gate_up(m, l, &t);
-        OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
-        linear_back(m, &l->w[TK_DOWN], t.n, m->work.act, dy, m->work.d_act, false);
+        linear_back(m, outer, 1, t.n, &dy, m->work.d_act);
         OP(m, swiglu_back, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up,
-           .dy = m->work.d_act, .d_gate = t.gate, .d_up = t.up);
-        linear_back(m, &l->w[TK_GATE], t.n, t.h, t.gate, dh, false);
-        linear_back(m, &l->w[TK_UP], t.n, t.h, t.up, dh, true);
+           .dy = m->work.d_act, .d_gate = t.gate, .d_up = t.up, .y = y);
+        linear_back_weights(m, outer, 1, t.n, y, &dy);
+        linear_back(m, inner, 2, t.n, d_inner, act_at(m, m->work.dh, at * m->c.dim));
+        linear_back_weights(m, inner, 2, t.n, t.h, d_inner);
     }
-    norm_back(m, &l->w[TK_NORM2], b->rows, s->x2, m->work.dh, m->work.dx);
+    norm_back(m, &l->w[TK_NORM2], b->rows, s->x2, s->rstd[1]);
 }
 
 /* dx: gradient of x2 in, of the layer's input out. */
@@ -130,17 +126,19 @@ static void attention_backward(struct model *m, const struct layer *l, const str
                                const struct span *b)
 {
     struct work *k = &m->work;
+    const struct weight *inner = &l->w[TK_Q], *outer = &l->w[TK_O];
+    const void *dx = k->dx, *d_inner[3] = { k->dq, k->dk, k->dv };
 
-    linear_back(m, &l->w[TK_O], b->rows, s->o, k->dx, k->d_o, false);
+    linear_back(m, outer, 1, b->rows, &dx, k->d_o);
+    linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
     OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
        .dv = k->dv, .scratch = k->attention);
-    rope(m, b, k->dq, m->c.heads, true);
-    rope(m, b, k->dk, m->c.kv_heads, true);
-    norm(m, &l->w[TK_NORM1], b->rows, s->x, k->h);
-    linear_back(m, &l->w[TK_Q], b->rows, k->h, k->dq, k->dh, false);
-    linear_back(m, &l->w[TK_K], b->rows, k->h, k->dk, k->dh, true);
-    linear_back(m, &l->w[TK_V], b->rows, k->h, k->dv, k->dh, true);
-    norm_back(m, &l->w[TK_NORM1], b->rows, s->x, k->dh, k->dx);
+    rope(m, b, k->dq, k->dk, true);
+    if (linear_reads_input(inner, 3))
+        norm(m, &l->w[TK_NORM1], b->rows, s->x, s->rstd[0]);
+    linear_back(m, inner, 3, b->rows, d_inner, k->dh);
+    linear_back_weights(m, inner, 3, b->rows, k->h, d_inner);
+    norm_back(m, &l->w[TK_NORM1], b->rows, s->x, s->rstd[0]);
 }
 
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,

@@ -54,14 +54,15 @@ static int64_t take_trained(struct model *m, int64_t count)
     return at;
 }
 
-/* Points a trained tensor's master, gradient and compute copy at their places. */
-static void place_trained(struct model *m, int64_t at, int64_t count, bool norm, void **w,
-                          float **master, float **grad)
+/* Points a trained tensor's master, gradient and compute copy at their places: all at the same
+ * one in arrays of the same form. */
+static void place_trained(struct model *m, int64_t at, bool norm, void **w, float **master,
+                          float **grad)
 {
     *master = m->t.w ? m->t.w + at : NULL;
     *grad = m->t.grad ? m->t.grad + at : NULL;
     *w = norm || m->d->act == DT_F32 ? (void *)*master
-                                     : take(m, MEM_COMPUTE, count, dtype_bytes(m->d->act));
+                                     : act_at(m, m->compute, at);
 }
 
 /* A frozen matrix in the host's memory: at the same place in the layer's item and in a slot. */
@@ -92,23 +93,48 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     w->trained = trained_whole(&m->o, s->kind);
     m->plan.params += s->count;
     if (w->trained)
-        place_trained(m, take_trained(m, s->count), s->count, norm, &w->w, &w->master, &w->grad);
+        place_trained(m, take_trained(m, s->count), norm, &w->w, &w->master, &w->grad);
     else if (l && l->item[RING_WEIGHTS] >= 0 && !norm)
         stream_weight(m, w, l, s->count);
     else
         w->w = take(m, MEM_FROZEN, s->count, norm ? 4 : dtype_bytes(m->d->act));
 }
 
-static void lay_pair(struct model *m, const struct tensor_spec *s)
+/* The first of the kinds that read the same input as last, if last is the last of them. */
+static enum tensor_kind first_reader(enum tensor_kind last)
 {
-    struct weight *w = weight_at(m, s->kind, s->layer);
-    int64_t na = m->o.rank * w->in, nb = m->o.rank * w->out;
+    return last == TK_V ? TK_Q : last == TK_UP ? TK_GATE : last;
+}
 
-    w->rank = m->o.rank;
-    place_trained(m, take_trained(m, na), na, false, &w->pair.a, &w->pair.master_a,
-                  &w->pair.grad_a);
-    place_trained(m, take_trained(m, nb), nb, false, &w->pair.b, &w->pair.master_b,
-                  &w->pair.grad_b);
+/* How many of the kinds from first to last have pairs. */
+static int64_t paired(const struct model_options *o, enum tensor_kind first,
+                      enum tensor_kind last)
+{
+    int64_t n = 0;
+
+    for (int k = first; k <= (int)last; k++)
+        n += o->target[k];
+    return n;
+}
+
+/* The pairs of a layer's kinds first to last, which read one input: their As lie together. */
+static void lay_pairs(struct model *m, int64_t layer, enum tensor_kind first,
+                      enum tensor_kind last)
+{
+    int64_t rank = m->o.rank, na = rank * weight_at(m, first, layer)->in;
+    int64_t at = take_trained(m, paired(&m->o, first, last) * na);
+
+    for (int k = first; k <= (int)last; k++) {
+        struct weight *w = weight_at(m, (enum tensor_kind)k, layer);
+
+        if (!m->o.target[k])
+            continue;
+        w->rank = rank;
+        place_trained(m, at, false, &w->pair.a, &w->pair.master_a, &w->pair.grad_a);
+        at += na;
+        place_trained(m, take_trained(m, rank * w->out), false, &w->pair.b, &w->pair.master_b,
+                      &w->pair.grad_b);
+    }
 }
 
 static bool lora(const struct model_options *o)
@@ -127,18 +153,32 @@ static void lay_weights(struct model *m)
     for (int64_t i = 0; i < config_tensors(&m->c); i++) {
         config_tensor(&m->c, i, &s);
         lay_weight(m, &s);
-        if (lora(&m->o) && m->o.target[s.kind])
-            lay_pair(m, &s);
+        if (lora(&m->o) && (s.kind == TK_V || s.kind == TK_O || s.kind == TK_UP ||
+                            s.kind == TK_DOWN))
+            lay_pairs(m, s.layer, first_reader(s.kind), s.kind);
     }
     if (m->c.tied) /* one tensor, read twice; its gradient is the sum of both uses */
         m->top[TK_HEAD] = m->top[TK_EMBED];
     for (int i = 0; i < 2 && i < r->n; i++)
         r->slot[i] = take(m, MEM_FROZEN, (int64_t)r->nbytes, 1);
     r->host = take(m, MEM_HOST, r->n, r->nbytes);
+    m->compute = m->d->act == DT_F32 ? NULL : take_act(m, MEM_COMPUTE, m->t.n, 1);
     m->t.w = take(m, MEM_MASTER, m->t.n, 4);
     m->t.grad = take(m, MEM_GRAD, m->t.n, 4);
     m->t.m = take(m, MEM_MOMENTS, m->t.n, 4);
     m->t.v = take(m, MEM_MOMENTS, m->t.n, 4);
+}
+
+/* Of the pairs of layers with one input. */
+static int64_t most_ranks(const struct model *m)
+{
+    int64_t most = 0;
+
+    for (int k = TK_Q; k <= TK_DOWN; k++) {
+        int64_t n = paired(&m->o, first_reader((enum tensor_kind)k), (enum tensor_kind)k);
+        most = n > most ? n : most;
+    }
+    return most * m->o.rank;
 }
 
 /* Buffers that never live together begin at the same place: back to it, noting how far any of
@@ -210,7 +250,7 @@ static void lay_backward(struct model *m, int64_t rows)
     k->dx = take_act(m, MEM_WORK, rows, m->c.dim);
     lay_attended(m, rows);
     if (lora(&m->o))
-        k->dxa = take_act(m, MEM_WORK, rows, m->o.rank);
+        k->dxa = take_act(m, MEM_WORK, rows, most_ranks(m));
 }
 
 static void lay_scoring(struct model *m, int64_t rows)
@@ -243,7 +283,7 @@ static void lay_work(struct model *m, int64_t rows)
     k->targets = take(m, MEM_WORK, rows, 4);
     k->nll = take(m, MEM_WORK, rows, 4);
     if (lora(&m->o))
-        k->xa = take_act(m, MEM_WORK, rows, m->o.rank);
+        k->xa = take_act(m, MEM_WORK, rows, most_ranks(m));
 }
 
 /* Which layers are of which kind: each kind spread evenly over the depth, so that copies are, too.
@@ -323,6 +363,8 @@ static void lay_saved(struct model *m, int64_t rows)
 
         l->s = (struct saved){ .x = w->x, .q = w->q, .k = w->k, .v = w->v, .o = w->o,
                                .x2 = w->x2, .lse = w->lse, .level = level };
+        for (int k = 0; k < 2; k++)
+            l->s.rstd[k] = m->o.mode == TRAIN_NONE ? w->rstd : take(m, MEM_SAVED, rows, 4);
         for (int k = KEEP_INPUT; k <= (int)level && m->o.mode != TRAIN_NONE; k++) {
             const struct ring *r = &m->ring[k];
             struct arena slot = { .base = r->slot[l->item[k] & 1], .cap_bytes = r->nbytes };

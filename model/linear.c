@@ -1,5 +1,11 @@
-/* model/linear.c - a linear layer with an optional LoRA pair, forward and backward. */
+/* model/linear.c - linear layers of one input with optional LoRA pairs, forward and backward. */
 #include "model/inside.h"
+
+/*
+ * The As of layers that read one input lie together (layout.c), so that x A^T is one product for
+ * all of them, [rows][ranks], and so are its gradients. The thin product of a pair comes first and
+ * only writes; the wide one adds to it, where reading costs nothing, and rounds once.
+ */
 
 static void gemm(struct model *m, const struct op_gemm *g)
 {
@@ -12,54 +18,111 @@ static float pair_scale(const struct model *m)
     return (float)(m->o.alpha / (double)m->o.rank);
 }
 
-/* xa [rows][rank] = x A^T, into work.xa. */
-static void down(struct model *m, const struct weight *w, int64_t rows, const void *x)
+/* The ranks of the pairs of w[0..n) together; *first: the first of those, if any. */
+static int64_t ranks_of(const struct weight *w, int n, const struct weight **first)
 {
-    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w->rank, .k = w->in, .alpha = 1,
-        .a = x, .lda = w->in, .b = w->pair.a, .ldb = w->in, .c = m->work.xa, .ldc = w->rank,
-        .c_type = m->d->act });
+    int64_t ranks = 0;
+
+    *first = NULL;
+    for (int i = 0; i < n; i++) {
+        if (w[i].rank && !*first)
+            *first = &w[i];
+        ranks += w[i].rank;
+    }
+    return ranks;
 }
 
-void linear(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y,
-            bool add)
+/* xa [rows][ranks] = x A^T for all pairs, into work.xa. */
+static void down(struct model *m, const struct weight *first, int64_t ranks, int64_t rows,
+                 const void *x)
 {
-    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w->out, .k = w->in, .alpha = 1,
-        .beta = add, .a = x, .lda = w->in, .b = w->w, .ldb = w->in, .c = y, .ldc = w->out,
-        .c_type = m->d->act });
-    if (!w->rank)
-        return;
-    down(m, w, rows, x);
-    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w->out, .k = w->rank,
-        .alpha = pair_scale(m), .beta = 1, .a = m->work.xa, .lda = w->rank, .b = w->pair.b,
-        .ldb = w->rank, .c = y, .ldc = w->out, .c_type = m->d->act });
+    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = ranks, .k = first->in,
+        .alpha = 1, .a = x, .lda = first->in, .b = first->pair.a, .ldb = first->in,
+        .c = m->work.xa, .ldc = ranks, .c_type = m->d->act });
+}
+
+void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
+            void *const y[], const void *add)
+{
+    const struct weight *first;
+    int64_t ranks = ranks_of(w, n, &first), at = 0;
+
+    if (ranks)
+        down(m, first, ranks, rows, x);
+    for (int i = 0; i < n; at += w[i++].rank) {
+        const void *to = add;
+
+        if (w[i].rank) {
+            gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
+                .k = w[i].rank, .alpha = pair_scale(m), .beta = to != NULL,
+                .a = act_at(m, m->work.xa, at), .lda = ranks, .b = w[i].pair.b,
+                .ldb = w[i].rank, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
+                .addend = to == y[i] ? NULL : to });
+            to = y[i];
+        }
+        gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out, .k = w[i].in,
+            .alpha = 1, .beta = to != NULL, .a = x, .lda = w[i].in, .b = w[i].w,
+            .ldb = w[i].in, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
+            .addend = to == y[i] ? NULL : to });
+    }
+}
+
+void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
+                 const void *const dy[], void *dx)
+{
+    const struct weight *first;
+    int64_t ranks = ranks_of(w, n, &first), at = 0;
+
+    for (int i = 0; i < n; at += w[i++].rank)
+        if (w[i].rank)
+            gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].rank, .k = w[i].out,
+                .alpha = pair_scale(m), .a = dy[i], .lda = w[i].out, .b = w[i].pair.b,
+                .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
+                .c_type = m->d->act });
+    if (ranks)
+        gemm(m, &(struct op_gemm){ .m = rows, .n = first->in, .k = ranks, .alpha = 1,
+            .a = m->work.dxa, .lda = ranks, .b = first->pair.a, .ldb = first->in, .c = dx,
+            .ldc = first->in, .c_type = m->d->act });
+    for (int i = 0; i < n; i++)
+        gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out, .alpha = 1,
+            .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = w[i].w,
+            .ldb = w[i].in, .c = dx, .ldc = w[i].in, .c_type = m->d->act });
 }
 
 /* grad [out][in] += scale dy^T x: the gradient of a weight of any of the three matrices. */
 static void weight_grad(struct model *m, int64_t rows, float scale, const void *dy, int64_t out,
-                        const void *x, int64_t in, float *grad)
+                        const void *x, int64_t in, int64_t ldx, float *grad)
 {
     gemm(m, &(struct op_gemm){ .trans_a = true, .m = out, .n = in, .k = rows, .alpha = scale,
-        .beta = 1, .a = dy, .lda = out, .b = x, .ldb = in, .c = grad, .ldc = in,
+        .beta = 1, .a = dy, .lda = out, .b = x, .ldb = ldx, .c = grad, .ldc = in,
         .c_type = DT_F32 });
 }
 
-void linear_back(struct model *m, const struct weight *w, int64_t rows, const void *x,
-                 const void *dy, void *dx, bool add)
+bool linear_reads_input(const struct weight *w, int n)
 {
-    gemm(m, &(struct op_gemm){ .m = rows, .n = w->in, .k = w->out, .alpha = 1, .beta = add,
-        .a = dy, .lda = w->out, .b = w->w, .ldb = w->in, .c = dx, .ldc = w->in,
-        .c_type = m->d->act });
-    if (w->grad)
-        weight_grad(m, rows, 1, dy, w->out, x, w->in, w->grad);
-    if (!w->rank)
-        return;
-    down(m, w, rows, x);
-    weight_grad(m, rows, pair_scale(m), dy, w->out, m->work.xa, w->rank, w->pair.grad_b);
-    gemm(m, &(struct op_gemm){ .m = rows, .n = w->rank, .k = w->out, .alpha = pair_scale(m),
-        .a = dy, .lda = w->out, .b = w->pair.b, .ldb = w->rank, .c = m->work.dxa,
-        .ldc = w->rank, .c_type = m->d->act });
-    weight_grad(m, rows, 1, m->work.dxa, w->rank, x, w->in, w->pair.grad_a);
-    gemm(m, &(struct op_gemm){ .m = rows, .n = w->in, .k = w->rank, .alpha = 1, .beta = 1,
-        .a = m->work.dxa, .lda = w->rank, .b = w->pair.a, .ldb = w->in, .c = dx, .ldc = w->in,
-        .c_type = m->d->act });
+    bool any = false;
+
+    for (int i = 0; i < n; i++)
+        any |= w[i].grad || w[i].rank;
+    return any;
+}
+
+void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t rows,
+                         const void *x, const void *const dy[])
+{
+    const struct weight *first;
+    int64_t ranks = ranks_of(w, n, &first), at = 0;
+
+    if (ranks) {
+        down(m, first, ranks, rows, x);
+        weight_grad(m, rows, 1, m->work.dxa, ranks, x, first->in, first->in,
+                    first->pair.grad_a);
+    }
+    for (int i = 0; i < n; at += w[i++].rank) {
+        if (w[i].rank)
+            weight_grad(m, rows, pair_scale(m), dy[i], w[i].out, act_at(m, m->work.xa, at),
+                        w[i].rank, ranks, w[i].pair.grad_b);
+        if (w[i].grad)
+            weight_grad(m, rows, 1, dy[i], w[i].out, x, w[i].in, w[i].in, w[i].grad);
+    }
 }

@@ -120,19 +120,7 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
 
 int model_sync_trained(struct model *m)
 {
-    if (m->d->act == DT_F32)
-        return 0;
-    for (int64_t i = 0; i < m->t.n_params; i++) {
-        const struct param *p = &m->params[i];
-        const struct weight *w = weight_at(m, p->kind, p->layer);
-        void *to = p->part == 0 ? w->w : p->part == 1 ? w->pair.a : w->pair.b;
-        int rc = p->part == 0 && is_norm(p->kind) ? 0 :
-                 m->d->cast(m->d, p->count, m->t.w + p->offset, DT_F32, to, m->d->act);
-
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
+    return m->compute ? m->d->cast(m->d, m->t.n, m->t.w, DT_F32, m->compute, m->d->act) : 0;
 }
 
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)

@@ -14,6 +14,11 @@ void model_defaults(struct model_options *o)
     o->target[TK_Q] = o->target[TK_K] = o->target[TK_V] = o->target[TK_O] = true;
 }
 
+static int64_t within(int64_t least, int64_t n, int64_t most)
+{
+    return n < least ? least : n > most ? most : n / 1024 * 1024;
+}
+
 static int check_options(struct model *m, struct err *e)
 {
     struct model_options *o = &m->o;
@@ -36,8 +41,10 @@ static int check_options(struct model *m, struct err *e)
     if (lora && o->mode == TRAIN_LORA_PLUS && m->c.tied)
         return err_set(e, E_CONFIG, "a tied model's head cannot stay frozen while its embedding "
                        "is trained: untie the configuration");
-    o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile : bf16 ? 8192 : 2048;
-    o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk : bf16 ? 2048 : 1024;
+    o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile
+                  : bf16 ? within(8192, ((int64_t)90 << 20) / m->c.ffn_dim, 1 << 20) : 2048;
+    o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk
+                    : bf16 ? within(2048, ((int64_t)8 << 20) / m->c.dim, 8192) : 1024;
     if (o->mlp_tile > rows)
         o->mlp_tile = rows;
     if (o->loss_chunk > rows)

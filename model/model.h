@@ -36,8 +36,10 @@ struct model_options {
     int64_t host_bytes;         /* of the host's memory, for what a device with memory of its own
                                    puts there; 0: three quarters of what is free, -1: none */
     const struct placing *placing; /* not chosen but told: for tests; NULL */
-    int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048, of bf16 8192 */
-    int64_t loss_chunk;         /* rows of logits at once; 0: 1024, of bf16 2048 */
+    int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048; of bf16 8192 or
+                                   more, 180 MiB in ffn_dim columns */
+    int64_t loss_chunk;         /* rows of logits at once; 0: 1024; of bf16 2048 to 8192,
+                                   16 MiB in dim columns */
 };
 void model_defaults(struct model_options *o); /* LoRA+, rank 8, alpha 16, q k v o, keep -1 */
 

@@ -78,11 +78,9 @@ static void backward(struct model *m, const struct span *sp)
     const struct weight *norm = &m->top[TK_NORM], *embed = &m->top[TK_EMBED];
 
     if (m->rc == 0)
-        m->rc = d->zero(d, m->work.dx, (size_t)(sp->rows * m->c.dim) * dtype_bytes(d->act));
-    if (m->rc == 0)
         m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
             .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
-            .dx = m->work.dx, .dw = norm->grad });
+            .dx = m->work.dx, .dw = norm->grad, .overwrite = true });
     for (int64_t l = m->c.layers - 1; l >= 0; l--) {
         offload_before_backward(m, l);
         layer_backward(m, &m->layers[l], &m->layers[l].s, sp);
