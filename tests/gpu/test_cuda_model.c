@@ -179,6 +179,93 @@ static void test_deterministic(void **state)
     free(first);
 }
 
+/* Wide enough that copies between the host and the card take as long as the ops beside them. */
+static const struct llama_config wide = {
+    .vocab = 1003, .dim = 1024, .ffn_dim = 1536, .layers = 7, .heads = 8, .kv_heads = 8,
+    .head_dim = 128, .context = 4096, .norm_eps = 1e-5, .bos = 1, .eos = 2, .init_range = 0.03,
+    .rope = { .type = ROPE_DEFAULT, .theta = 1e4 }
+};
+
+static void set_up_wide(struct fixture *f, struct device *d, enum train_mode mode,
+                        const struct placing *p)
+{
+    struct model_options o;
+
+    memset(f, 0, sizeof *f);
+    model_defaults(&o);
+    o.mode = mode, o.placing = p, o.ctx = 4096, o.mlp_tile = 1500;
+    OK(model_open(&f->m, d, &wide, &o, &f->e));
+    OK(model_noise(f->m, 3, &f->e));
+    set_batch(f, 1, 4096, wide.vocab, ATTN_S2, 1024);
+}
+
+/* Wherever weights and activations lie, step after step: equal bits. */
+static void test_placings(void **state)
+{
+    static const struct placing placed[] = {
+        { .n[KEEP_INPUT][0] = 7 },
+        { .n[KEEP_INPUT][1] = 7 },
+        { .n[KEEP_ATTENTION][2] = 7 },
+        { .n[KEEP_QKV][3] = 7 },
+        { .n[KEEP_ALL][4] = 7 },
+        { .n[KEEP_INPUT][1] = 7, .streamed = 7 },
+        { .n[KEEP_ALL][4] = 7, .streamed = 7 },
+        { .n[KEEP_ALL][1] = 3, .n[KEEP_QKV][3] = 2, .n[KEEP_INPUT][0] = 2, .streamed = 4 },
+    };
+    float *first = NULL, *again, *nll[2];
+
+    NEED_GPU();
+    for (int k = 0; k < 2; k++)
+        nll[k] = malloc(4096 * sizeof *nll[k]);
+    for (size_t i = 0; i < sizeof placed / sizeof *placed; i++) {
+        struct fixture fix, *f = &fix;
+        double sum;
+        int64_t n;
+        set_up_wide(f, &gpu[DET], TRAIN_LORA_PLUS, &placed[i]);
+        for (int k = 0; k < 3; k++) {
+            f->b.nll = nll[i > 0];
+            OK(model_forward(f->m, &f->b, &sum, &n, &f->e));
+            same_bits("losses", nll[0], nll[i > 0], 4096);
+            f->b.nll = NULL;
+            step(f, &gpu[DET], &again);
+            if (!first)
+                first = copy_of(again, model_trained(f->m)->n);
+            same_bits("gradients", first, again, model_trained(f->m)->n);
+            free(again);
+        }
+        printf("# placing %d: %.0f MiB on the card, %.0f MiB of the host's\n", (int)i,
+               (double)model_memory(f->m)->total / 0x1p20,
+               (double)model_memory(f->m)->host / 0x1p20);
+        tear_down(f);
+    }
+    free(first), free(nll[0]), free(nll[1]);
+}
+
+/* The same of scoring, with none, some and all of the weights in the host's memory. */
+static void test_streamed_scoring(void **state)
+{
+    float *first = NULL;
+    double sum;
+    int64_t n;
+
+    NEED_GPU();
+    for (int i = 0; i <= 7; i += i < 2 ? 1 : 5) {
+        struct placing p = { .streamed = i };
+        struct fixture fix, *f = &fix;
+        set_up_wide(f, &gpu[DET], TRAIN_NONE, &p);
+        f->b.nll = malloc(4096 * sizeof *f->b.nll);
+        for (int k = 0; k < 3; k++) {
+            OK(model_forward(f->m, &f->b, &sum, &n, &f->e));
+            if (!first)
+                first = copy_of(f->b.nll, 4096);
+            same_bits("losses", first, f->b.nll, 4096);
+        }
+        free(f->b.nll);
+        tear_down(f);
+    }
+    free(first);
+}
+
 /* Changing token t leaves every logit before t as it was, bit for bit. */
 static void test_causality(void **state)
 {
@@ -238,7 +325,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny_gradients), cmocka_unit_test(test_middle_gradients),
         cmocka_unit_test(test_deterministic),  cmocka_unit_test(test_causality),
-        cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_learns),         cmocka_unit_test(test_placings),
+        cmocka_unit_test(test_streamed_scoring),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);
