@@ -2,6 +2,9 @@
 #include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/mma.cuh"
 
+#include <stdlib.h>
+#include <string.h>
+
 /*
  * Two kernels, one that owns keys and goes through the queries that see them, one that owns
  * queries and goes through the keys that they see: nothing is added atomically, so that the bits
@@ -14,9 +17,10 @@
  */
 enum { OWNED = 128, QUERIES = 64, AT_ONCE = 16 };
 
-template <int D> struct keys_room {
-    enum { TILES = 128 / D, MINE = 16 * TILES, WARPS = OWNED / MINE, THREADS = 32 * WARPS,
-           Q = QUERIES * D * 2, ROWS = 2 * Q, STAGE = ROWS + 1024, BYTES = 2 * STAGE };
+template <int D, int WARPS> struct keys_room {
+    enum { TILES = 128 / D, MINE = 16 * TILES, OWNS = WARPS * MINE, THREADS = 32 * WARPS,
+           Q = QUERIES * D * 2, ROWS = 2 * Q, STAGE = ROWS + 1024, V = 2 * STAGE,
+           BYTES = V + OWNS * D * 2 };
 };
 template <int D> struct queries_room {
     enum { WARPS = 4, MINE = OWNED / WARPS, THREADS = 32 * WARPS, KEYS = 4096 / D,
@@ -77,29 +81,29 @@ static __device__ __forceinline__ bool walk_on(struct walk *w, const struct flas
 }
 
 /* Queries and do of a tile, their lse and dots behind them. */
-template <int D>
+template <int D, int THREADS>
 static __device__ __forceinline__ void walk_copy(const struct flash &f, const struct walk &w,
                                                  uint32_t to)
 {
-    typedef keys_room<D> room_of;
     const struct op_attention &a = f.b.fwd;
     int64_t of_head = (int64_t)w.h * D;
     int rows = (int)a.rows, i = threadIdx.x & (QUERIES - 1), at = w.query + i;
 
-    tile_copy<D, QUERIES, room_of::THREADS>(to, (const bf16 *)a.q + of_head, a.q_ld, w.query, rows);
-    tile_copy<D, QUERIES, room_of::THREADS>(to + room_of::Q, (const bf16 *)f.b.d_o + of_head,
+    tile_copy<D, QUERIES, THREADS>(to, (const bf16 *)a.q + of_head, a.q_ld, w.query, rows);
+    tile_copy<D, QUERIES, THREADS>(to + QUERIES * D * 2, (const bf16 *)f.b.d_o + of_head,
                                             a.q_ld, w.query, rows);
     if (threadIdx.x < 2 * QUERIES) {
         const float *x = threadIdx.x < QUERIES ? a.lse : f.b.scratch;
-        copy4(to + room_of::ROWS + threadIdx.x * 4, x + w.h * a.rows + (at < rows ? at : 0),
+        copy4(to + 2 * QUERIES * D * 2 + threadIdx.x * 4, x + w.h * a.rows + (at < rows ? at : 0),
               at < rows);
     }
 }
 
 /* A warp's keys and values, and the sums of their gradients. */
 template <int D> struct keys_owned {
-    uint32_t k[keys_room<D>::TILES][D / 16][4], v[keys_room<D>::TILES][D / 16][4];
-    float dk[keys_room<D>::TILES][D / 8][4], dv[keys_room<D>::TILES][D / 8][4];
+    enum { TILES = 128 / D };
+    uint32_t k[TILES][D / 16][4], v[TILES][D / 16][4];
+    float dk[TILES][D / 8][4], dv[TILES][D / 8][4];
 };
 
 /* d += x^T y: 16 queries, y's rows of them stored as they are. */
@@ -138,7 +142,7 @@ static __device__ __forceinline__ void keys_score(float s[TILES][2][4], float w[
     for (int kk = 0; kk < D / 16; kk++) {
         uint32_t b[4], g[4];
         ldmatrix(b, q ^ (32 * kk));
-        ldmatrix(g, (q ^ (32 * kk)) + keys_room<D>::Q);
+        ldmatrix(g, (q ^ (32 * kk)) + QUERIES * D * 2);
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
             mma(s[i][0], m.k[i][kk], b[0], b[1]);
@@ -155,9 +159,9 @@ static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_
                                                 const float *rows_of, int n, float scale, int query,
                                                 int key, const int32_t *end, int rows)
 {
-    constexpr int TILES = keys_room<D>::TILES;
+    constexpr int TILES = keys_owned<D>::TILES;
     int lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
-    uint32_t by_row = tile + n * AT_ONCE * D * 2, other = keys_room<D>::Q;
+    uint32_t by_row = tile + n * AT_ONCE * D * 2, other = QUERIES * D * 2;
     float s[TILES][2][4], w[TILES][2][4];
 
     keys_score<D, TILES>(s, w, m, by_row + right_lane<D>(lane));
@@ -184,37 +188,37 @@ static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_
     keys_gather<D, TILES>(m.dk, w, by_row + left_lane<D>(lane));
 }
 
-template <int D>
-static __global__ void __launch_bounds__(keys_room<D>::THREADS, D == 128 ? 1 : 2)
-back_keys(const struct flash f)
+template <int D, int WARPS>
+static __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS) back_keys(const struct flash f)
 {
-    typedef keys_room<D> room_of;
+    typedef keys_room<D, WARPS> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
-    int at = (int)blockIdx.x * OWNED, key = at + warp * room_of::MINE, shared = blockIdx.y;
+    int at = (int)blockIdx.x * room_of::OWNS, key = at + warp * room_of::MINE, shared = blockIdx.y;
     int group = (int)(a.heads / a.kv_heads), heads_end = (shared + 1) * group;
-    int last = min(key + room_of::MINE, rows) - 1, tail = min(at + OWNED, rows) - 1;
+    int last = min(key + room_of::MINE, rows) - 1, tail = min(at + room_of::OWNS, rows) - 1;
     struct walk w = { shared * group, at, at, f.end[0][tail], f.end[1][tail] }, next = w;
     uint32_t base = shared_address(room);
     float scale = a.scale * 1.44269504f;
     struct keys_owned<D> m;
     bool more = true;
 
-    tile_copy<D, OWNED, room_of::THREADS>(base, (const bf16 *)a.k + (int64_t)shared * D, a.kv_ld,
-                                          at, rows);
-    tile_copy<D, OWNED, room_of::THREADS>(base + room_of::STAGE,
-                                          (const bf16 *)a.v + (int64_t)shared * D, a.kv_ld, at,
-                                          rows);
+    static_assert(room_of::OWNS * D * 2 <= room_of::STAGE, "keys fit where a stage will be");
+    tile_copy<D, room_of::OWNS, room_of::THREADS>(
+        base + room_of::STAGE, (const bf16 *)a.k + shared * D, a.kv_ld, at, rows);
+    tile_copy<D, room_of::OWNS, room_of::THREADS>(
+        base + room_of::V, (const bf16 *)a.v + shared * D, a.kv_ld, at, rows);
+    walk_copy<D, room_of::THREADS>(f, w, base);
     copies_wait();
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < room_of::TILES; i++)
 #pragma unroll
         for (int kk = 0; kk < D / 16; kk++) {
-            uint32_t x = base + (warp * room_of::MINE + 16 * i) * D * 2;
-            ldmatrix(m.k[i][kk], (x + left_lane<D>(lane)) ^ (32 * kk));
-            ldmatrix(m.v[i][kk], (x + room_of::STAGE + left_lane<D>(lane)) ^ (32 * kk));
+            uint32_t x = base + left_lane<D>(lane) + (warp * room_of::MINE + 16 * i) * D * 2;
+            ldmatrix(m.k[i][kk], (x + room_of::STAGE) ^ (32 * kk));
+            ldmatrix(m.v[i][kk], (x + room_of::V) ^ (32 * kk));
         }
 #pragma unroll
     for (int i = 0; i < room_of::TILES; i++)
@@ -223,8 +227,6 @@ back_keys(const struct flash f)
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 m.dk[i][n][e] = m.dv[i][n][e] = 0.0f;
-    __syncthreads();
-    walk_copy<D>(f, w, base);
     for (uint32_t odd = 0; more; odd ^= 1, w = next) {
         uint32_t now = odd * room_of::STAGE;
         const float *rows_of = (const float *)(room + now + room_of::ROWS);
@@ -235,7 +237,7 @@ back_keys(const struct flash f)
         copies_wait();
         __syncthreads(); /* all have this tile, and are done with the one before */
         if (more)
-            walk_copy<D>(f, next, base + (odd ^ 1) * room_of::STAGE);
+            walk_copy<D, room_of::THREADS>(f, next, base + (odd ^ 1) * room_of::STAGE);
         if (w.query >= last && w.query + QUERIES <= all) {
 #pragma unroll
             for (int n = 0; n < QUERIES / AT_ONCE; n++)
@@ -253,9 +255,9 @@ back_keys(const struct flash f)
 #pragma unroll
     for (int i = 0; i < room_of::TILES; i++) {
         unsigned char *own = room + (warp * room_of::MINE + 16 * i) * D * 2;
-        sums_put<D>(own, m.dk[i], a.scale, a.scale, (bf16 *)f.b.dk + (int64_t)shared * D, a.kv_ld,
+        sums_put<D>(own, m.dk[i], a.scale, a.scale, (bf16 *)f.b.dk + shared * D, a.kv_ld,
                     key + 16 * i, rows);
-        sums_put<D>(own, m.dv[i], 1.0f, 1.0f, (bf16 *)f.b.dv + (int64_t)shared * D, a.kv_ld,
+        sums_put<D>(own, m.dv[i], 1.0f, 1.0f, (bf16 *)f.b.dv + shared * D, a.kv_ld,
                     key + 16 * i, rows);
     }
 }
@@ -392,25 +394,30 @@ back_queries(const struct flash f)
                     (bf16 *)f.b.dq + h * D, a.q_ld, row + 16 * i, rows);
 }
 
-template <int D> static int launch(struct cuda *c, const struct flash *f)
+template <int D, int WARPS> static int launch(struct cuda *c, const struct flash *f)
 {
+    typedef keys_room<D, WARPS> keys;
+    typedef queries_room<D> queries;
     const struct op_attention *a = &f->b.fwd;
-    unsigned tiles = (unsigned)ceil_div(a->rows, OWNED);
-    int rc = flash_room(c, (const void *)back_keys<D>, keys_room<D>::BYTES);
+    dim3 by_key((unsigned)ceil_div(a->rows, keys::OWNS), (unsigned)a->kv_heads);
+    dim3 by_query((unsigned)ceil_div(a->rows, OWNED), (unsigned)a->heads);
+    int rc = flash_room(c, (const void *)back_keys<D, WARPS>, keys::BYTES);
 
     if (rc == 0)
-        rc = flash_room(c, (const void *)back_queries<D>, queries_room<D>::BYTES);
+        rc = flash_room(c, (const void *)back_queries<D>, queries::BYTES);
     if (rc)
         return rc;
     dots<D><<<cuda_blocks(c, a->rows * a->heads * (D / 8), 256), 256, 0, c->stream>>>(*f);
-    back_keys<D><<<dim3(tiles, (unsigned)a->kv_heads), keys_room<D>::THREADS, keys_room<D>::BYTES,
-                   c->stream>>>(*f);
-    back_queries<D><<<dim3(tiles, (unsigned)a->heads), queries_room<D>::THREADS,
-                      queries_room<D>::BYTES, c->stream>>>(*f);
+    back_keys<D, WARPS><<<by_key, keys::THREADS, keys::BYTES, c->stream>>>(*f);
+    back_queries<D><<<by_query, queries::THREADS, queries::BYTES, c->stream>>>(*f);
     return 0;
 }
 
 int flash_backward_tiles(struct cuda *c, const struct flash *f)
 {
-    return f->dim == 128 ? launch<128>(c, f) : launch<64>(c, f);
+    const char *s = getenv("LONGLORA_FLASH");
+
+    if (s && strcmp(s, "narrow") == 0 && f->dim == 128)
+        return launch<128, 4>(c, f);
+    return f->dim == 128 ? launch<128, 8>(c, f) : launch<64, 4>(c, f);
 }

@@ -2,6 +2,9 @@
 #include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/mma.cuh"
 
+#include <stdlib.h>
+#include <string.h>
+
 /*
  * FlashAttention-2 (Dao 2023, arXiv:2307.08691): a block owns 128 rows of queries, a warp 32 of
  * them, and goes through the keys that they see in tiles of 64, the next tile under way while one
@@ -68,37 +71,57 @@ static __device__ __forceinline__ void mask(float s[2][KEYS / 8][4], const int32
         }
 }
 
-/* Scores become weights, 2^(scale (s - most)); what is summed so far is scaled to the new most. */
-template <int D>
+/*
+ * Scores become weights, 2^(scale (s - most)). most need not be the very largest: while no row of
+ * the warp has found one more than 2^8 times as heavy, it stays and nothing is scaled anew.
+ */
+template <int D, bool LAZY>
 static __device__ __forceinline__ void soften(struct forward_sums<D> &r, float s[2][KEYS / 8][4],
                                               float scale)
 {
+    float most[2][2];
+    bool grows = !LAZY;
+
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            float most = r.most[i][e], less, keep, sum = 0.0f;
+            float x = r.most[i][e];
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
-                most = fmaxf(most, fmaxf(s[i][n][2 * e], s[i][n][2 * e + 1]));
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-            less = most == -INFINITY ? 0.0f : most * scale;
-            keep = exp2_fast(r.most[i][e] * scale - less);
-            r.most[i][e] = most;
+                x = fmaxf(x, fmaxf(s[i][n][2 * e], s[i][n][2 * e + 1]));
+            x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+            x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+            grows |= (x - r.most[i][e]) * scale > 8.0f;
+            most[i][e] = x;
+        }
+    if (!LAZY || __any_sync(0xffffffffu, grows))
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float less = most[i][e] == -INFINITY ? 0.0f : most[i][e];
+                float keep = exp2_fast((r.most[i][e] - less) * scale);
+                r.most[i][e] = most[i][e];
+                r.sum[i][e] *= keep;
+#pragma unroll
+                for (int n = 0; n < D / 8; n++) {
+                    r.o[i][n][2 * e] *= keep;
+                    r.o[i][n][2 * e + 1] *= keep;
+                }
+            }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float less = r.most[i][e] == -INFINITY ? 0.0f : r.most[i][e] * scale;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     s[i][n][2 * e + j] = exp2_fast(s[i][n][2 * e + j] * scale - less);
-                    sum += s[i][n][2 * e + j];
+                    r.sum[i][e] += s[i][n][2 * e + j];
                 }
-            r.sum[i][e] = r.sum[i][e] * keep + sum;
-#pragma unroll
-            for (int n = 0; n < D / 8; n++) {
-                r.o[i][n][2 * e] *= keep;
-                r.o[i][n][2 * e + 1] *= keep;
-            }
         }
 }
 
@@ -149,7 +172,7 @@ static __device__ __forceinline__ void finish(const struct flash &f, struct forw
     }
 }
 
-template <int D>
+template <int D, bool LAZY>
 static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash f)
 {
     typedef forward_room<D> room_of;
@@ -186,24 +209,28 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
         score<D>(s, q_lane, now + right_lane<D>(lane));
         if (key + KEYS - 1 > row || key < all)
             mask(s, first, row, key, rows);
-        soften<D>(r, s, a.scale * 1.44269504f);
+        soften<D, LAZY>(r, s, a.scale * 1.44269504f);
         gather<D>(r, s, now + room_of::KV + left_lane<D>(lane));
     }
     finish<D>(f, r, room + warp * MINE * D * 2, h, row);
 }
 
-template <int D> static int launch(struct cuda *c, const struct flash *f)
+template <int D, bool LAZY> static int launch(struct cuda *c, const struct flash *f)
 {
     const struct op_attention *a = &f->b.fwd;
     dim3 grid((unsigned)ceil_div(a->rows, ROWS), (unsigned)a->heads);
-    int rc = flash_room(c, (const void *)forward<D>, forward_room<D>::BYTES);
+    int rc = flash_room(c, (const void *)forward<D, LAZY>, forward_room<D>::BYTES);
 
     if (rc == 0)
-        forward<D><<<grid, THREADS, forward_room<D>::BYTES, c->stream>>>(*f);
+        forward<D, LAZY><<<grid, THREADS, forward_room<D>::BYTES, c->stream>>>(*f);
     return rc;
 }
 
 int flash_forward_tiles(struct cuda *c, const struct flash *f)
 {
-    return f->dim == 128 ? launch<128>(c, f) : launch<64>(c, f);
+    const char *s = getenv("LONGLORA_FLASH");
+
+    if (s && strcmp(s, "eager") == 0)
+        return f->dim == 128 ? launch<128, false>(c, f) : launch<64, false>(c, f);
+    return f->dim == 128 ? launch<128, true>(c, f) : launch<64, true>(c, f);
 }
