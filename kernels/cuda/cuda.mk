@@ -67,11 +67,12 @@ bench-gpu:
 startup-gpu:
 	@$(GPU_ENV) sh tests/gpu/startup.sh
 
-# Without a GPU: the toolkit's stub stands in for the driver, which planning hardly asks.
+# Without a GPU.
 check-plans: $(B)/gpu/test_cuda_plans
-	@mkdir -p $(B)/gpu/stub
-	@ln -sf $(firstword $(wildcard $(CUDA_HOME)/lib64/stubs/libcuda.so)) $(B)/gpu/stub/libcuda.so.1
-	LD_LIBRARY_PATH=$(B)/gpu/stub:$(CUDA_HOME)/lib64:$$LD_LIBRARY_PATH $<
+	@CUDA_HOME=$(CUDA_HOME) sh tests/gpu/plans.sh $<
+ifeq ($(CUDA),1)
+check: $(GPU_BINS:%=$(B)/gpu/%)
+endif
 
 # Everything that tests/gpu/run.sh needs, in a folder that can be carried to a machine with a GPU
 # and few libraries: sh build/gpu/run.sh

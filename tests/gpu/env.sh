@@ -9,14 +9,8 @@ command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1 || {
 [ -f "$SO" ] || { echo "no '$SO': make gpu-bundle CUDA=1, or make check-gpu" >&2; exit 69; }
 out=$(mktemp -d) || exit 70
 
-# Libraries: those of the system first, what was carried last; NVIDIA's beside Python if there.
-site=$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null)
-for d in "$site/cudnn/lib" "$site/cu13/lib" "$site/cublas/lib" "$site/cuda_nvrtc/lib" \
-    /usr/local/cuda/lib64; do
-    [ -d "$d" ] && LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$d"
-done
-[ -z "$LONGLORA_CUDNN" ] && [ -f "$site/cudnn/lib/libcudnn.so.9" ] &&
-    export LONGLORA_CUDNN="$site/cudnn/lib/libcudnn.so.9"
+# Libraries: those of the system first, what was carried last.
+. "$here/libs.sh"
 for f in "$here"/lib/*.so*; do # only what this system lacks
     [ -f "$f" ] || continue
     n=${f##*/}
