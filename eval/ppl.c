@@ -150,11 +150,13 @@ static int open_model(struct job *j, struct err *e)
     mo.mode = TRAIN_NONE;
     mo.ctx = longest;
     mo.seqs = j->o->batch_tokens / longest > 1 ? j->o->batch_tokens / longest : 1;
+    mo.device_bytes = j->o->device_bytes, mo.host_bytes = j->o->host_bytes;
     j->rows = mo.ctx * mo.seqs;
     if ((rc = model_open(&j->m, &j->d, &j->c, &mo, e)) < 0)
         return rc;
-    log_debug("memory: %s, %" PRId64 " tokens at once",
-              fmt_bytes((double)model_memory(j->m)->total, size, sizeof size), j->rows);
+    log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",
+              fmt_bytes((double)model_memory(j->m)->total, size, sizeof size), j->rows,
+              model_memory(j->m)->placing.streamed);
     if ((rc = model_load(j->m, j->w, 0, e)) == 0 && j->a)
         rc = model_load_adapter(j->m, j->a, e);
     return rc;

@@ -23,6 +23,8 @@ struct ppl_options {
     int64_t batch_tokens;        /* tokens computed at once, where a window is not longer */
     const char *device;          /* "auto", "cpu", "cuda" */
     int threads;
+    int64_t device_bytes;        /* of a GPU's memory at most; 0: what is free */
+    int64_t host_bytes;          /* of the host's beside it, pinned; as in model_options */
 };
 
 /* Everything that can be refused is refused before the weights are loaded. Progress and what

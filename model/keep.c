@@ -178,18 +178,23 @@ static void search(struct choice *c)
                 mix(c, (int[]){ i, j, k }, 3, c->layers);
 }
 
+size_t model_room(const struct device *d, const struct model_options *o)
+{
+    size_t left = d->free_bytes((struct device *)(uintptr_t)d);
+    size_t most = more_than((size_t)o->device_bytes, d->held_bytes);
+
+    return o->device_bytes > 0 && most < left ? most : left;
+}
+
 static size_t device_budget(const struct model *m)
 {
-    const struct model_options *o = &m->o;
-    size_t left = m->d->free_bytes(m->d), most, held = m->d->held_bytes;
+    size_t room = model_room(m->d, &m->o);
 
-    if (o->memory_bytes > 0)
-        return (size_t)o->memory_bytes;
-    most = m->d->own_memory ? left / 16 * 15 : left / 5 * 4; /* an own one is nobody else's */
-    if (m->d->own_memory && o->device_bytes > 0)
-        most = more_than((size_t)o->device_bytes, held) < left
-                   ? more_than((size_t)o->device_bytes, held) : left;
-    return most;
+    if (m->o.memory_bytes > 0)
+        return (size_t)m->o.memory_bytes;
+    if (m->o.device_bytes > 0)
+        return room;
+    return m->d->own_memory ? room / 16 * 15 : room / 5 * 4; /* an own one is nobody else's */
 }
 
 /* Full training moves every weight every step, and has no place for it. */

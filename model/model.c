@@ -97,7 +97,9 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     m->o = *o;
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     m->inv_freq = calloc((size_t)c->head_dim, sizeof *m->inv_freq);
-    if (!m->layers || !m->inv_freq)
+    if (o->device_bytes > 0 && !d->own_memory)
+        rc = err_set(e, E_DEVICE, "no GPU is used whose memory could be kept to a size");
+    else if (!m->layers || !m->inv_freq)
         rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
     else if ((rc = check_options(m, e)) == 0)
         rc = model_choose_kept(m, e);
@@ -168,6 +170,17 @@ int model_plan(const struct device *d, const struct llama_config *c,
     return rc;
 }
 
+/* More than it may take is refused, though the device may have it. */
+static int check_room(const struct model *m, struct err *e)
+{
+    size_t room = model_room(m->d, &m->o);
+
+    if (m->plan.total <= room)
+        return 0;
+    return err_set(e, E_CONFIG, "the GPU's memory is to be kept to %.4g GiB, which leave %.4g: too "
+                   "few", (double)m->o.device_bytes / 0x1p30, (double)room / 0x1p30);
+}
+
 int model_open(struct model **out, struct device *d, const struct llama_config *c,
                const struct model_options *o, struct err *e)
 {
@@ -177,6 +190,8 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
 
     if (rc < 0)
         return rc;
+    if (o->device_bytes > 0)
+        rc = check_room(m, e);
     for (int i = 0; i < MEM_CLASSES && rc == 0; i++) {
         struct arena *a = &m->mem[i];
         a->cap_bytes = a->used_bytes;

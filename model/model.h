@@ -84,13 +84,19 @@ struct memory_plan {
     int64_t layers;
     int64_t params, trained_params;
 };
-/* Without a device's memory: answers "does it fit". E_CONFIG for impossible options. */
+/* Without a device's memory: answers "does it fit". E_CONFIG for impossible options; E_DEVICE
+ * for device_bytes of a device that has no memory of its own. */
 int model_plan(const struct device *d, const struct llama_config *c,
                const struct model_options *o, struct memory_plan *plan, struct err *e);
 
+/* Bytes of the device's memory that a model may take: what is free, or what device_bytes leaves
+ * beside what the process holds already. */
+size_t model_room(const struct device *d, const struct model_options *o);
+
 struct model;
 /* Allocates everything the plan lists, once. Weights are undefined until loaded.
- * E_SYS / E_DEVICE when the memory cannot be had (naming the plan's total). */
+ * E_SYS / E_DEVICE when the memory cannot be had (naming the plan's total), E_CONFIG where it is
+ * more than device_bytes allow. */
 int model_open(struct model **m, struct device *d, const struct llama_config *c,
                const struct model_options *o, struct err *e);
 void model_close(struct model *m);

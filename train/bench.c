@@ -7,6 +7,7 @@
 #include "model/flops.h"
 #include "model/trial.h"
 #include "train/budget.h"
+#include "train/plan.h"
 #include "train/update.h"
 
 #include <inttypes.h>
@@ -87,16 +88,18 @@ static void say(const struct bench *b, FILE *f, size_t taken)
 {
     double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
     double model = model_flops(&b->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
-    char kept[96], mem[16], plan[16];
+    const struct memory_plan *p = &b->budget.model;
+    char kept[160], mem[16], plan[16], host[16];
 
     if (b->s.json) {
         fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
                 "\"%s\",\"tok_s\":%.1f,\"step_s\":%.6f,\"min_s\":%.6f,\"max_s\":%.6f,"
                 "\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
-                "\"predicted_bytes\":%zu,\"loss\":%.4f}\n", b->s.ctx, b->s.micro,
+                "\"predicted_bytes\":%zu,\"predicted_s\":%.6f,\"pinned_bytes\":%zu,"
+                "\"loss\":%.4f}\n", b->s.ctx, b->s.micro,
                 settings_mode(b->s.mode), b->s.attention == ATTN_DENSE ? "dense" : "s2",
                 tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], model, b->matrix_rate,
-                taken, b->budget.peak, b->last.loss);
+                taken, b->budget.peak, p->step_s, p->host, b->last.loss);
         return;
     }
     budget_kept(&b->budget.model, kept, sizeof kept);
@@ -111,6 +114,9 @@ static void say(const struct bench *b, FILE *f, size_t taken)
             1e-12 * b->matrix_rate);
     fprintf(f, "  memory %s, predicted %s; kept: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
             fmt_bytes((double)b->budget.peak, plan, sizeof plan), kept);
+    if (p->step_s > 0)
+        fprintf(f, "  predicted %.4g s a step; of the host's memory %s pinned\n", p->step_s,
+                fmt_bytes((double)p->host, host, sizeof host));
 }
 
 /* One step more, every op timed. */
@@ -184,7 +190,7 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
 
     if (rc == 0)
         rc = bench_config(s, &c, e);
-    if (rc < 0 || (rc = device_open(&d, s->device, (int)s->threads, e)) < 0)
+    if (rc < 0 || (rc = plan_device(&d, s, e)) < 0)
         return rc;
     if (s->deterministic)
         d.be_deterministic(&d);

@@ -5,6 +5,7 @@
 #include "train/rows.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +63,8 @@ int budget_make(struct budget *b, struct device *d, const struct llama_config *c
     int rc = model_plan(d, c, o, &b->model, e);
 
     b->free = d->free_bytes(d);
-    if (rc == 0)
+    b->room = model_room(d, o);
+    if (rc == 0 && !d->planned)
         rc = warm_up(d, c, o->seqs * o->ctx, e);
     if (rc < 0)
         return rc;
@@ -76,7 +78,8 @@ int budget_make(struct budget *b, struct device *d, const struct llama_config *c
     b->own_memory = d->own_memory;
     if (b->own_memory) {
         b->peak = b->model.total;
-        b->host_peak = b->process + (mapped > b->host ? mapped : b->host);
+        b->held = d->held_bytes;
+        b->host_peak = b->process + b->model.host + (mapped > b->host ? mapped : b->host);
     }
     return 0;
 }
@@ -88,7 +91,7 @@ size_t budget_need(const struct budget *b)
 
 bool budget_too_large(const struct budget *b)
 {
-    return b->free && budget_need(b) > b->free;
+    return b->room && budget_need(b) > b->room;
 }
 
 static void line(FILE *f, const char *name, size_t nbytes, const char *what)
@@ -98,24 +101,39 @@ static void line(FILE *f, const char *name, size_t nbytes, const char *what)
     fprintf(f, "%-10s %12s  %s\n", name, fmt_bytes((double)nbytes, text, sizeof text), what);
 }
 
+/* Returns the characters added, none beyond cap. */
+__attribute__((format(printf, 4, 5)))
+static size_t add_text(char *text, size_t at, size_t cap, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text + at, cap - at, fmt, ap);
+    va_end(ap);
+    return strlen(text + at);
+}
+
 void budget_kept(const struct memory_plan *p, char *text, size_t cap)
 {
     static const char *const name[KEEP_LEVELS] = { "input", "attention", "q k v", "all" };
-    int n = 0;
+    size_t n = 0;
 
     *text = '\0';
-    for (int k = KEEP_ALL; k >= KEEP_INPUT && n >= 0 && (size_t)n < cap; k--)
-        if (placing_kept(&p->placing, (enum keep)k))
-            n += snprintf(text + n, cap - (size_t)n, "%s%s of %" PRId64, n ? ", " : "", name[k],
-                          placing_kept(&p->placing, (enum keep)k));
-    if (n >= 0 && (size_t)n < cap)
-        snprintf(text + n, cap - (size_t)n, " layers");
+    for (int k = KEEP_ALL; k >= KEEP_INPUT; k--)
+        for (int away = 0; away <= k + 1; away++)
+            if (p->placing.n[k][away])
+                n += add_text(text, n, cap, "%s%s of %" PRId64 "%s%s%s", n ? ", " : "", name[k],
+                              p->placing.n[k][away], away ? " (" : "",
+                              away ? name[away - 1] : "", away ? " away)" : "");
+    n += add_text(text, n, cap, " layers");
+    if (p->placing.streamed)
+        add_text(text, n, cap, ", weights of %" PRId64 " away", p->placing.streamed);
 }
 
 void budget_print(const struct budget *b, FILE *f)
 {
     const struct memory_plan *p = &b->model;
-    char kept[96], saved[160];
+    char kept[160], saved[200];
 
     budget_kept(p, kept, sizeof kept);
     snprintf(saved, sizeof saved, "activations for the backward: %s", kept);
@@ -127,7 +145,9 @@ void budget_print(const struct budget *b, FILE *f)
     line(f, "work", p->work, "buffers of one layer, of the loss, token ids");
     if (b->own_memory) {
         line(f, "peak", b->peak, "predicted, of the device");
-        line(f, "free", b->free, "what the device can give now");
+        line(f, "context", b->held, "the device's own needs: context, libraries, workspace");
+        line(f, "room", b->room, "what the device can give to the peak");
+        line(f, "pinned", p->host, "of the host's memory: what is away");
     }
     line(f, "host", b->host, "rows of data, pieces of a checkpoint");
     line(f, "process", b->process, "program and libraries");
@@ -152,7 +172,9 @@ json_t *budget_json(const struct budget *b)
         { "saved_bytes", (int64_t)p->saved },         { "work_bytes", (int64_t)p->work },
         { "host_bytes", (int64_t)b->host },           { "process_bytes", (int64_t)b->process },
         { "mapped_bytes", (int64_t)b->mapped },       { "peak_bytes", (int64_t)b->peak },
-        { "free_bytes", (int64_t)b->free },
+        { "free_bytes", (int64_t)b->free },           { "room_bytes", (int64_t)b->room },
+        { "held_bytes", (int64_t)b->held },           { "pinned_bytes", (int64_t)p->host },
+        { "streamed_layers", p->placing.streamed },
         { "keep_layers", placing_kept(&p->placing, KEEP_ALL) },         { "layers", p->layers },
         { "keep_qkv_layers", placing_kept(&p->placing, KEEP_QKV) },
         { "keep_attention_layers", placing_kept(&p->placing, KEEP_ATTENTION) },

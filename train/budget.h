@@ -23,19 +23,23 @@ struct budget {
     size_t host;    /* rows of the data, pieces of a checkpoint on their way */
     size_t mapped;  /* the largest part of the base's files that is mapped at once */
     size_t peak;
-    bool own_memory;   /* peak and free are of the device, host_peak of this process */
+    bool own_memory;   /* peak, free and room are of the device, host_peak of this process */
     size_t host_peak;
     size_t free; /* what the device could still give before the run took any */
+    size_t room; /* what of that the model may take (model_room) */
+    size_t held; /* what of a device's own memory this process has besides */
 };
 
 /* Called with the device and the data open, the model not: plans, and measures the process
- * after a matrix product that makes the library take its buffers. E_CONFIG, E_DEVICE. */
+ * after a matrix product that makes the library take its buffers (not of a device that is only
+ * planned). E_CONFIG, E_DEVICE. */
 int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
                 const struct model_options *o, size_t mapped, struct err *e);
-/* What must stay resident where free was measured, and whether it is more than that. */
+/* What must stay resident where room was measured, and whether it is more than that. */
 size_t budget_need(const struct budget *b);
 bool budget_too_large(const struct budget *b);
-/* "all of 7, q k v of 3, attention of 2, input of 20 layers": without the levels of no layer. */
+/* "all of 7, q k v of 3 (input away), attention of 2, input of 20 layers, weights of 4 away":
+ * without the levels of no layer; away is in the host's memory. 160 bytes hold it. */
 void budget_kept(const struct memory_plan *p, char *text, size_t cap);
 /* A table for people. */
 void budget_print(const struct budget *b, FILE *f);

@@ -3,7 +3,9 @@
 #include "base/log.h"
 #include "base/opt.h"
 #include "formats/json.h"
+#include "kernels/cards.h"
 #include "train/bench.h"
+#include "train/plan.h"
 #include "train/run.h"
 #include "train/stop.h"
 
@@ -86,9 +88,15 @@ static const struct opt opts[] = {
     { 'j', "threads", "N", OPT_I64, &s.threads, 0, 4096, "0: all processors [0]" },
     { 0, "memory", "SIZE", OPT_BYTES, &s.memory_bytes, 0, 1LL << 50,
       "that activations may fill, 24g [four fifths of what is free]" },
+    { 0, "gpu-memory", "SIZE", OPT_BYTES, &s.device_bytes, 1, 1LL << 50,
+      "that the process may take of a GPU, 24g [what is free]" },
+    { 0, "host-memory", "SIZE", OPT_BYTES, &s.host_bytes, 0, 1LL << 50,
+      "that it may pin beside a GPU [three quarters of what is free]" },
     { 0, "keep-layers", "N", OPT_I64, &s.keep_layers, -1, 1 << 20,
       "layers that are not recomputed, -1: as many as fit [-1]" },
     { 0, "plan", NULL, OPT_FLAG, &s.plan, 0, 0, "print the memory plan and stop" },
+    { 0, "longest", NULL, OPT_FLAG, &s.longest, 0, 0, "with it, the longest context that fits" },
+    { 0, "gpu", CARDS, OPT_ENUM, &s.gpu, 0, 0, "the card of the plan, here or not" },
     { 0, "bench", NULL, OPT_FLAG, &s.bench, 0, 0,
       "measure training steps of random weights, without data [5 steps]" },
     { 0, "deterministic", NULL, OPT_FLAG, &s.deterministic, 0, 0,
@@ -107,35 +115,10 @@ static const struct cmd cmd = {
     .examples = "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
                 "  ltrain shards/ --init config.json --ctx 256 --lr 1e-3 -o base/\n"
                 "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n"
+                "  ltrain --shape llama-2-7b --ctx 100k --plan --gpu rtx-4090 --longest\n"
                 "  ltrain --bench --shape llama-2-7b --ctx 8k,32k\n",
     .opts = opts,
 };
-
-static int print_plan(const struct run *r, struct err *e)
-{
-    const struct settings *o = r->s;
-    char *text;
-    json_t *j;
-
-    if (!o->json) {
-        printf("ctx=%" PRId64 " micro=%" PRId64 " mode=%s params=%" PRId64 " trained=%" PRId64
-               " factor=%g\n", o->ctx, o->micro, settings_mode(o->mode), r->budget.model.params,
-               r->budget.model.trained_params,
-               r->config.rope.type == ROPE_DEFAULT ? 1.0 : r->config.rope.factor);
-        budget_print(&r->budget, stdout);
-        return 0;
-    }
-    if ((j = budget_json(&r->budget))) {
-        json_object_set_new(j, "ctx", json_integer(o->ctx));
-        json_object_set_new(j, "micro", json_integer(o->micro));
-    }
-    text = j ? js_text(j) : NULL;
-    if (text)
-        fputs(text, stdout);
-    free(text);
-    json_decref(j);
-    return text ? 0 : err_set(e, E_SYS, "out of memory");
-}
 
 static int finish(const struct run *r, bool done)
 {
@@ -180,7 +163,7 @@ int main(int argc, char **argv)
             if (s.bench)
                 ; /* its paragraphs were all */
             else if (rc == 0 && s.plan)
-                rc = print_plan(&r, &e);
+                rc = plan_print(&r, stdout, &e);
             else if (rc == 0 && (rc = run_begin(&r, &done, &e)) == 0)
                 if (done || (rc = run_train(&r, argc, args, &e)) == 0)
                     rc = finish(&r, done);

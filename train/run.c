@@ -111,7 +111,7 @@ static void echo(const struct run *r)
     const struct memory_plan *p = &r->budget.model;
     double padding = 100 - 100.0 * (double)r->t.pack.tokens /
                                fmax(1, (double)(r->t.order.rows * s->ctx));
-    char mem[16], kept[96];
+    char mem[16], kept[160];
 
     budget_kept(p, kept, sizeof kept);
     log_info("data '%s': %s, tokens=%" PRId64 " documents=%" PRId64 " rows=%" PRId64, s->data,

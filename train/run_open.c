@@ -7,6 +7,7 @@
 #include "kernels/rate.h"
 #include "train/bench.h"
 #include "train/outdir.h"
+#include "train/plan.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -120,10 +121,10 @@ static void warn_too_large(const struct run *r)
     size_t need = budget_need(&r->budget);
     char a[16], b[16];
 
-    if (budget_too_large(&r->budget))
+    if (budget_too_large(&r->budget) && !(r->s->plan && r->device.own_memory)) /* an error, then */
         log_warn("the plan takes %s, %s are free: give less --ctx or --micro%s, or more memory",
                  fmt_bytes((double)need, a, sizeof a),
-                 fmt_bytes((double)r->budget.free, b, sizeof b),
+                 fmt_bytes((double)r->budget.room, b, sizeof b),
                  r->s->mode == 0 && !r->s->init ? ", train by --mode lora+" : "");
 }
 
@@ -249,7 +250,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0 && (rc = open_files(r, &n_tokens, e)) == 0)
         rc = resolve(r, n_tokens, e);
     run_phase(r, PHASE_FILES);
-    if (rc == 0 && (rc = device_open(&r->device, s->device, (int)s->threads, e)) == 0)
+    if (rc == 0 && (rc = plan_device(&r->device, s, e)) == 0)
         r->has_device = true;
     if (rc == 0 && s->deterministic)
         r->device.be_deterministic(&r->device);

@@ -30,6 +30,7 @@ void settings_defaults(struct settings *s)
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
+        .host_bytes = -1, .gpu = -1,
     };
 }
 
@@ -124,11 +125,24 @@ static int check_bench(const struct settings *s, struct err *e)
     return settings_targets(s->targets, target, e);
 }
 
+/* Options about a GPU and its plan. */
+static int check_gpu(const struct settings *s, struct err *e)
+{
+    if ((s->gpu >= 0 || s->longest) && !s->plan)
+        return err_set(e, E_USAGE, "--%s is for --plan", s->longest ? "longest" : "gpu");
+    if ((s->device_bytes || s->gpu >= 0) && strcmp(s->device, "cpu") == 0)
+        return err_set(e, E_USAGE, "--%s is of a GPU, and --device is cpu",
+                       s->gpu >= 0 ? "gpu" : "gpu-memory");
+    return 0;
+}
+
 int settings_check(const struct settings *s, struct err *e)
 {
     bool target[TK_HEAD + 1];
     int64_t group;
 
+    if (check_gpu(s, e) < 0)
+        return E_USAGE;
     if (s->bench)
         return check_bench(s, e);
     if (!s->data && !s->plan)
@@ -214,6 +228,8 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->ctx = s->ctx, o->seqs = s->micro;
     o->attention_span = s->group;
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
+    o->device_bytes = s->device_bytes;
+    o->host_bytes = s->host_bytes < 0 ? 0 : s->host_bytes == 0 ? -1 : s->host_bytes;
     return settings_targets(s->targets, o->target, e);
 }
 
@@ -319,6 +335,8 @@ static json_t *options_object(const struct settings *s)
     put(o, "val_rows", json_integer(s->val_rows));
     put(o, "threads", json_integer(s->threads));
     put(o, "memory", json_integer(s->memory_bytes));
+    put(o, "gpu_memory", json_integer(s->device_bytes));
+    put(o, "host_memory", json_integer(s->host_bytes));
     put(o, "keep_layers", json_integer(s->keep_layers));
     put(o, "dtype", json_string(dtypes[s->dtype]));
     return o;

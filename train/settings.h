@@ -43,8 +43,11 @@ struct settings {
     int64_t seed;
     int64_t save_every, keep, log_every, val_every, val_rows;
     int64_t threads, memory_bytes, keep_layers;
+    int64_t device_bytes; /* --gpu-memory; 0: not given */
+    int64_t host_bytes;   /* --host-memory; by: three quarters of what is free. 0: none */
+    int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
-    bool plan, bench, deterministic, anew, any_tokenizer, json, quiet, verbose;
+    bool plan, longest, bench, deterministic, anew, any_tokenizer, json, quiet, verbose;
 };
 void settings_defaults(struct settings *s); /* the paper's */
 

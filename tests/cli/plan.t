@@ -1,0 +1,63 @@
+#!/bin/bash
+# ltrain --plan for GPUs that are not here: what fits, what is said where it does not.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+plan() { ltrain --plan --shape llama-2-7b "$@" > "$tmp/out" 2> "$tmp/err"; }
+says() { # says STATUS OUT-WORDS ERR-WORDS ARGUMENT...
+    local want=$1 out=$2 err=$3 rc
+    shift 3
+    plan "$@"
+    rc=$?
+    cat "$tmp/out" "$tmp/err"
+    [ $rc -eq "$want" ] && { [ -z "$out" ] || grep -q -- "$out" "$tmp/out"; } &&
+        { [ -z "$err" ] || grep -q -- "$err" "$tmp/err"; }
+}
+between() { # between KEY LOW HIGH: of the last plan's JSON
+    echo "$1 is $(num "$tmp/out" "$1")"
+    awk -v x="$(num "$tmp/out" "$1")" -v l="$2" -v h="$3" 'BEGIN { exit !(x >= l && x <= h) }'
+}
+
+fits_24() { # 7B at 100k tokens: two thirds of 24 GiB at least are used, and no more than they are
+    plan --ctx 100k --gpu h200 --gpu-memory 24g --json || return 1
+    between peak_bytes 16e9 25.7e9 && between pinned_bytes 40e9 103.1e9 &&
+        between step_s 10 13 && between streamed_layers 3 32 && grep -q '"fits": true' "$tmp/out" &&
+        awk -v p="$(num "$tmp/out" peak_bytes)" -v h="$(num "$tmp/out" held_bytes)" \
+            'BEGIN { exit !(p + h <= 24 * 2^30) }'
+}
+ok '7B at 100k tokens in 24 GiB' fits_24
+ok 'the table of it' says 0 '^pinned .*of the host' '' --ctx 100k --gpu h200 --gpu-memory 24g
+ok 'and its last line' eval "grep -qE '^step .* s  predicted for 102400 tokens, [0-9]+ tokens/s' $tmp/out"
+long() {
+    plan --ctx 512k --gpu h200 --host-memory 110g --longest --json || return 1
+    cat "$tmp/out"
+    between longest_ctx 524288 1048576 && between peak_bytes 100e9 150e9
+}
+ok '7B at 512k tokens on an H200' long
+ok 'what does not fit: 78, and what would' says 78 '^pinned ' 'ctx [1-9][0-9]* would fit' \
+    --ctx 1m --gpu rtx-4090
+longest=$(sed -nE 's/.*--ctx ([0-9]+) would fit.*/\1/p' "$tmp/err")
+ok 'that fits indeed' says 0 '^step ' '' --ctx "$longest" --micro 1 --gpu rtx-4090
+ok 'a little more does not' says 78 '' "ctx $longest would" --ctx $((longest + 4096)) --gpu rtx-4090
+ok 'nothing fits' says 78 '' 'no context fits' --ctx 8k --gpu h200 --gpu-memory 1g
+ok 'without the host more has to be kept' says 78 '^pinned *0' 'would fit' \
+    --ctx 100k --gpu h200 --gpu-memory 24g --host-memory 0
+ok 'the device sets the limit' says 0 "longest .* the device's memory" '' \
+    --ctx 8k --gpu rtx-3090 --longest
+ok 'the host does' says 0 "longest .* the host's memory" '' \
+    --ctx 8k --gpu h200 --host-memory 4g --longest
+ok 'a card that has less' says 0 '' 'less than --gpu-memory says' --ctx 8k --gpu a100-40 --gpu-memory 80g
+ok 'other shapes' says 0 '^step ' '' --gpu a100-80 --ctx 32k --shape llama-3-8b
+if ltrain -v --bench --init tests/data/tiny-config.json --ctx 64 --steps 1 --micro 1 2>&1 |
+    grep -q 'device=cuda'; then
+    skip 'not here' 'there is a GPU'
+else
+    ok 'without a name an H200, and it is said' says 0 'on H200' 'no GPU here' --ctx 32k --gpu-memory 60g
+    ok 'a run has no GPU to keep small' ends 69 'no GPU is used' ltrain --bench \
+        --init tests/data/tiny-config.json --ctx 64 --steps 1 --gpu-memory 1g
+    ok 'nor has leval' ends 69 'no GPU is used' leval --bench --shape llama-2-7b --ctx 64 --gpu-memory 1g
+fi
+ok '--gpu is for plans' ends 64 '--gpu is for --plan' ltrain d.bin --model m -o o --gpu h200
+ok '--longest too' ends 64 '--longest is for --plan' ltrain d.bin --model m -o o --longest
+ok 'of the CPU there is no GPU' ends 64 '--device is cpu' \
+    ltrain --plan --shape llama-2-7b --gpu h200 --device cpu
+echo "1..$n"

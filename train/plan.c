@@ -1,0 +1,152 @@
+/* train/plan.c - see plan.h. */
+#include "train/plan.h"
+
+#include "base/log.h"
+#include "formats/json.h"
+#include "kernels/planned.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define STEP ((int64_t)4096) /* tokens */
+#define MOST ((int64_t)1 << 30)
+
+int plan_device(struct device *d, const struct settings *s, struct err *e)
+{
+    const struct card *card = card_at(s->gpu >= 0 ? s->gpu : 0);
+    size_t bytes = (size_t)(card->gib * 0x1p30);
+    int rc;
+
+    if (s->gpu < 0) {
+        rc = device_open(d, s->device, (int)s->threads, e);
+        if (rc < 0 || d->own_memory || !s->plan || s->device_bytes == 0)
+            return rc;
+        d->close(d);
+        log_info("no GPU here: planned with the rates of an %s (--gpu names others)", card->name);
+    }
+    if ((size_t)s->device_bytes > bytes) {
+        if (s->gpu >= 0)
+            log_warn("an %s has %.4g GiB, less than --gpu-memory says", card->name, card->gib);
+        else
+            bytes = (size_t)s->device_bytes;
+    }
+    return device_open_planned(d, card, bytes, e);
+}
+
+/* Does one sequence of ctx tokens fit, with host bytes (as in model_options)? */
+static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err *e)
+{
+    struct model_options o = r->options;
+    struct memory_plan p;
+    int rc;
+
+    o.attention_span = (int64_t)((double)ctx * (double)r->s->group / (double)r->s->ctx);
+    o.ctx = ctx, o.seqs = 1, o.host_bytes = host;
+    if ((rc = model_plan(&r->device, &r->config, &o, &p, e)) == 0)
+        *yes = p.total <= model_room(&r->device, &o);
+    return rc;
+}
+
+int plan_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
+{
+    int64_t low = 0, high = MOST / STEP + 1, own = r->options.host_bytes;
+    bool yes = false;
+    int rc = 0;
+
+    while (high - low > 1 && rc == 0) {
+        int64_t middle = low + (high - low) / 2;
+
+        rc = fits(r, middle * STEP, own, &yes, e);
+        *(yes ? &low : &high) = middle;
+    }
+    *ctx = low * STEP;
+    *host = false;
+    return rc < 0 ? rc : fits(r, (low + 1) * STEP, MOST * MOST, host, e);
+}
+
+static double tokens_per_s(const struct run *r)
+{
+    double s = r->budget.model.step_s;
+
+    return s > 0 ? (double)(r->s->micro * r->s->ctx) / s : 0;
+}
+
+static void print_table(const struct run *r, int64_t longest, bool host, FILE *f)
+{
+    const struct settings *s = r->s;
+
+    fprintf(f, "ctx=%" PRId64 " micro=%" PRId64 " mode=%s params=%" PRId64 " trained=%" PRId64
+            " factor=%g\n", s->ctx, s->micro, settings_mode(s->mode), r->budget.model.params,
+            r->budget.model.trained_params,
+            r->config.rope.type == ROPE_DEFAULT ? 1.0 : r->config.rope.factor);
+    budget_print(&r->budget, f);
+    if (tokens_per_s(r) > 0)
+        fprintf(f, "%-10s %10.4g s  predicted for %" PRId64 " tokens, %.0f tokens/s, on %s\n",
+                "step", r->budget.model.step_s, s->micro * s->ctx, tokens_per_s(r),
+                r->device.detail);
+    if (s->longest)
+        fprintf(f, "%-10s %12" PRId64 "  tokens that fit, in steps of 4096; %s memory sets the "
+                "limit\n", "longest", longest, host ? "the host's" : "the device's");
+}
+
+static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, struct err *e)
+{
+    const struct settings *s = r->s;
+    json_t *j = budget_json(&r->budget);
+    char *text = NULL;
+
+    if (j) {
+        json_object_set_new(j, "ctx", json_integer(s->ctx));
+        json_object_set_new(j, "micro", json_integer(s->micro));
+        json_object_set_new(j, "fits", json_boolean(!budget_too_large(&r->budget)));
+        if (tokens_per_s(r) > 0) {
+            json_object_set_new(j, "step_s", json_real(r->budget.model.step_s));
+            json_object_set_new(j, "tok_s", json_real(tokens_per_s(r)));
+        }
+        if (s->longest) {
+            json_object_set_new(j, "longest_ctx", json_integer(longest));
+            json_object_set_new(j, "limit", json_string(host ? "host" : "device"));
+        }
+        text = js_text(j);
+    }
+    if (text)
+        fputs(text, f);
+    free(text);
+    json_decref(j);
+    return text ? 0 : err_set(e, E_SYS, "out of memory");
+}
+
+/* What would make it fit. */
+static int does_not_fit(struct run *r, struct err *e)
+{
+    const struct budget *b = &r->budget;
+    char need[16], room[16];
+    int64_t ctx;
+    bool host;
+    int rc = plan_longest(r, &ctx, &host, e);
+
+    if (rc < 0)
+        return rc;
+    err_set(e, E_CONFIG, "the plan takes %s of the GPU, which has %s for it",
+            fmt_bytes((double)budget_need(b), need, sizeof need),
+            fmt_bytes((double)b->room, room, sizeof room));
+    if (ctx == 0)
+        return err_hint(e, "no context fits: give more --gpu-memory%s",
+                        host ? " or --host-memory" : "");
+    return err_hint(e, "--micro 1 --ctx %" PRId64 " would fit, or more --gpu-memory%s", ctx,
+                    host ? " or --host-memory" : "");
+}
+
+int plan_print(struct run *r, FILE *f, struct err *e)
+{
+    int64_t longest = 0;
+    bool host = false;
+    int rc = r->s->longest ? plan_longest(r, &longest, &host, e) : 0;
+
+    if (rc == 0 && r->s->json)
+        rc = print_json(r, longest, host, f, e);
+    else if (rc == 0)
+        print_table(r, longest, host, f);
+    return rc == 0 && r->device.own_memory && budget_too_large(&r->budget) ? does_not_fit(r, e)
+                                                                            : rc;
+}
