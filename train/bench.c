@@ -41,6 +41,7 @@ struct bench {
     struct batch batch;
     double matrix_rate; /* operations a second of one large product */
     double *seconds;    /* of the measured steps */
+    double first_s;     /* of the first, with what is made once for a shape */
     double flop;        /* of matrix products in one of them, recomputation included */
 };
 
@@ -79,6 +80,8 @@ static int measure(struct bench *b, struct err *e)
         rc = one_step(b, e);
         if (i >= 0)
             b->seconds[i] = now_s() - start;
+        else if (i == -WARM_UP)
+            b->first_s = now_s() - start;
     }
     b->flop = (d->gemm_flop - flop) / (double)b->s.steps;
     return rc;
@@ -94,20 +97,20 @@ static void say(const struct bench *b, FILE *f, size_t taken)
     if (b->s.json) {
         fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
                 "\"%s\",\"tok_s\":%.1f,\"step_s\":%.6f,\"min_s\":%.6f,\"max_s\":%.6f,"
-                "\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
+                "\"first_s\":%.3f,\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
                 "\"predicted_bytes\":%zu,\"predicted_s\":%.6f,\"pinned_bytes\":%zu,"
                 "\"loss\":%.4f}\n", b->s.ctx, b->s.micro,
                 settings_mode(b->s.mode), b->s.attention == ATTN_DENSE ? "dense" : "s2",
-                tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], model, b->matrix_rate,
-                taken, b->budget.peak, p->step_s, p->host, b->last.loss);
+                tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], b->first_s, model,
+                b->matrix_rate, taken, b->budget.peak, p->step_s, p->host, b->last.loss);
         return;
     }
     budget_kept(&b->budget.model, kept, sizeof kept);
     fprintf(f, "ctx=%" PRId64 " micro=%" PRId64 " mode=%s attention=%s group=%" PRId64 "\n",
             b->s.ctx, b->s.micro, settings_mode(b->s.mode),
             b->s.attention == ATTN_DENSE ? "dense" : "s2", b->s.group);
-    fprintf(f, "  %.0f tokens/s  %.4g s a step (%.4g to %.4g)  loss %.4f\n", tokens / s, s,
-            b->seconds[0], b->seconds[b->s.steps - 1], b->last.loss);
+    fprintf(f, "  %.0f tokens/s  %.4g s a step (%.4g to %.4g; the first %.4g)  loss %.4f\n",
+            tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], b->first_s, b->last.loss);
     fprintf(f, "  %.4g TFLOP/s of the model, %.4g with what is computed twice; "
             "%.0f%% and %.0f%% of %.4g\n", 1e-12 * model, 1e-12 * b->flop / s,
             100 * model / b->matrix_rate, 100 * b->flop / s / b->matrix_rate,
