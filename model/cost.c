@@ -92,24 +92,129 @@ void cost_of(const struct model *m, struct cost *c)
     c->out = r->out, c->in = r->in;
 }
 
-/* Seconds of ops with copies of so many bytes beside them. */
-static double beside(const struct cost *c, double ops, double out, double in)
+/* Seconds of copies both ways at once. */
+static double copying(const struct cost *c, double out, double in)
 {
     double a = out > 0 ? out / c->out : 0, b = in > 0 ? in / c->in : 0, both = fmin(a, b);
-    double copies = both / BOTH_WAYS + fmax(a, b) - both;
 
-    return fmax(ops + COPY_SLOWS * copies, copies);
+    return both / BOTH_WAYS + fmax(a, b) - both;
 }
 
-double cost_step(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
-                 int64_t layers, bool back)
-{
-    double ops = (double)layers * c->backward;
-    double forward = c->top + beside(c, (double)layers * c->forward, t->sent, t->forward);
+/* Of ops, with so many seconds of copies beside them. */
+static double slowed(double ops, double copies) { return ops + COPY_SLOWS * fmin(ops, copies); }
 
-    if (!back)
-        return forward;
+static double again_of(const struct cost *c, const int64_t kept[KEEP_LEVELS])
+{
+    double s = 0;
+
     for (int k = 0; k < KEEP_LEVELS; k++)
-        ops += (double)kept[k] * c->again[k];
-    return forward + beside(c, ops, 0, t->sent + t->backward);
+        s += (double)kept[k] * c->again[k];
+    return s;
+}
+
+double cost_least(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
+                  int64_t layers, bool back)
+{
+    double forward = (double)layers * c->forward, copies = copying(c, t->sent, t->forward);
+    double backward = (double)layers * c->backward + again_of(c, kept);
+
+    forward = fmax(slowed(forward, copies), copies);
+    copies = copying(c, 0, t->sent + t->backward);
+    return c->top + forward + (back ? fmax(slowed(backward, copies), copies) : 0);
+}
+
+/* When the ops and the two queues of copies will have got so far, each in its order; ready: when
+ * the last copy of a slot is done. As offload.c queues them. */
+struct play {
+    const struct model *m;
+    const struct cost *c;
+    const size_t *nbytes;
+    double ops, out, in, out_s, in_s; /* a byte */
+    double ready[RINGS][2];
+};
+
+static void settle(struct play *p, int ring, int64_t item)
+{
+    if (item >= 0)
+        p->ops = fmax(p->ops, p->ready[ring][item & 1]);
+}
+
+static void send(struct play *p, int ring, int64_t item)
+{
+    if (item < 0 || item >= p->m->ring[ring].n - 2)
+        return;
+    p->out = fmax(p->out, p->ops) + (double)p->nbytes[ring] * p->out_s;
+    p->ready[ring][item & 1] = p->out;
+}
+
+static void fetch(struct play *p, int ring, int64_t item)
+{
+    if (item < 0 || item >= p->m->ring[ring].n)
+        return;
+    p->in = fmax(p->in, p->ops) + (double)p->nbytes[ring] * p->in_s;
+    p->ready[ring][item & 1] = p->in;
+}
+
+static void play_forward(struct play *p, double slow, bool back)
+{
+    const struct model *m = p->m;
+
+    for (int64_t i = 0; i < m->c.layers; i++) {
+        const struct layer *l = &m->layers[i];
+
+        if (back)
+            send(p, KEEP_INPUT, l->item[KEEP_INPUT]);
+        settle(p, RING_WEIGHTS, l->item[RING_WEIGHTS]);
+        if (i + 1 < m->c.layers)
+            settle(p, KEEP_INPUT, l[1].item[KEEP_INPUT]);
+        for (int k = KEEP_ATTENTION; k < KEEP_LEVELS; k++)
+            settle(p, k, l->item[k]);
+        p->ops += slow * p->c->forward;
+        for (int k = KEEP_ATTENTION; back && k < KEEP_LEVELS; k++)
+            send(p, k, l->item[k]);
+        if (l->item[RING_WEIGHTS] >= 0)
+            fetch(p, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);
+    }
+}
+
+static void play_backward(struct play *p, double slow)
+{
+    const struct model *m = p->m;
+
+    for (int64_t i = m->c.layers - 1; i >= 0; i--) {
+        const struct layer *l = &m->layers[i];
+
+        for (int k = 0; k < RINGS; k++)
+            settle(p, k, l->item[k]);
+        p->ops += slow * (p->c->backward + p->c->again[l->s.level]);
+        for (int k = 0; k < RINGS; k++)
+            fetch(p, k, l->item[k] - 2);
+    }
+}
+
+/* Scoring begins by fetching the first weights; training has them from the step before. */
+double cost_played(const struct model *m, const struct cost *c, const struct traffic *t,
+                   const size_t nbytes[RINGS], const int64_t kept[KEEP_LEVELS], bool back)
+{
+    double forward = (double)m->c.layers * c->forward, copies = copying(c, t->sent, t->forward);
+    double backward = (double)m->c.layers * c->backward + again_of(c, kept);
+    double out = t->sent > 0 ? t->sent / c->out : 0, in = t->forward > 0 ? t->forward / c->in : 0;
+    struct play p = { .m = m, .c = c, .nbytes = nbytes };
+
+    /* the copies that are fewer go beside others all the time */
+    p.out_s = out > 0 ? (out < in ? out / BOTH_WAYS : copies) / t->sent : 0;
+    p.in_s = in > 0 ? (out < in ? copies : in / BOTH_WAYS) / t->forward : 0;
+    if (out <= 0 || in <= 0)
+        p.out_s = 1 / c->out, p.in_s = 1 / c->in;
+    if (!back)
+        for (int i = 0; i < 2; i++)
+            fetch(&p, RING_WEIGHTS, i);
+    play_forward(&p, slowed(forward, copies) / forward, back);
+    p.ops += c->top;
+    if (!back)
+        return p.ops;
+    copies = copying(c, 0, t->sent + t->backward);
+    p.in_s = 1 / c->in;
+    play_backward(&p, slowed(backward, copies) / backward);
+    return p.ops;
 }

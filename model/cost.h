@@ -19,7 +19,12 @@ struct traffic {
     double forward;  /* weights in, for the forward */
     double backward; /* weights in, for the backward */
 };
-/* kept[k]: of layers layers, how many keep up to level k. back: forward and backward. */
-double cost_step(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
-                 int64_t layers, bool back);
+/* The least that it can take: all copies beside ops, as far as these last. kept[k]: of layers
+ * layers, how many keep up to level k. back: forward and backward. */
+double cost_least(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
+                  int64_t layers, bool back);
+/* What it will take, layer by layer, with the waiting of ops and copies for each other; m has been
+ * spread. nbytes: of an item of each ring. */
+double cost_played(const struct model *m, const struct cost *c, const struct traffic *t,
+                   const size_t nbytes[RINGS], const int64_t kept[KEEP_LEVELS], bool back);
 #endif

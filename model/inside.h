@@ -111,6 +111,9 @@ static inline void *act_at(const struct model *m, void *p, int64_t n)
 /* layout.c: places everything; run with empty arenas it only measures. */
 int model_layout(struct model *m, struct err *e);
 
+/* The part of it that says which layer keeps what where, and takes which turns in the rings. */
+void model_spread(struct model *m);
+
 /* Bytes of all classes of the device's memory, as last laid out. */
 size_t model_bytes(const struct model *m);
 

@@ -18,9 +18,10 @@
 enum { GRID = 40, STATES = KEEP_LEVELS * (KEEP_LEVELS + 3) / 2, TRIES = 4, SLOTS = 2,
        LEAST_TILE = 1024 };
 #define SAME 1e-6 /* times that differ by less are equal: then the first found, the simpler */
+#define WORTH 2e-3 /* a share of the time that could be saved, for a look at it layer by layer */
 
 struct choice {
-    const struct model *m;
+    struct model *m;
     struct cost cost;
     struct { int keep, away; } state[STATES];
     size_t level[KEEP_LEVELS];  /* bytes of a level, a layer */
@@ -30,7 +31,9 @@ struct choice {
     int64_t layers;
     struct placing trial, best;
     double best_s;
+    bool play;                  /* times are played, not the least that they can be */
     size_t best_over;           /* bytes that the best has too many; 0: it fits */
+    size_t best_host;           /* of the host's, that it takes */
 };
 
 static void all_at(struct placing *p, enum keep k, int64_t n, int64_t layers)
@@ -90,6 +93,18 @@ static int64_t streamed_for(const struct choice *c, size_t need, size_t host)
     return n > SLOTS ? n : 0;
 }
 
+/* What c->trial takes with the layers in their order. */
+static double play(struct choice *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS])
+{
+    size_t nbytes[RINGS];
+
+    memcpy(nbytes, c->level, sizeof c->level);
+    nbytes[RING_WEIGHTS] = c->matrices;
+    c->m->plan.placing = c->trial;
+    model_spread(c->m);
+    return cost_played(c->m, &c->cost, t, nbytes, kept, c->m->o.mode != TRAIN_NONE);
+}
+
 /* Takes c->trial where it is better than the best so far. */
 static void weigh(struct choice *c)
 {
@@ -124,11 +139,16 @@ static void weigh(struct choice *c)
     if (host > c->host)
         return;
     over = more_than(need, c->device);
-    s = cost_step(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
+    s = cost_least(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
+    if (c->play && host > 0 && over == 0 && c->best_over == 0 && s >= c->best_s * (1 - WORTH))
+        return;
+    if (c->play && host > 0 && over == 0)
+        s = play(c, &t, kept);
     if (over < c->best_over || (over == c->best_over && s < c->best_s * (1 - SAME))) {
         c->best = *p;
         c->best_s = s;
         c->best_over = over;
+        c->best_host = host;
     }
 }
 
@@ -151,20 +171,12 @@ static void mix(struct choice *c, const int *of, int n, int64_t left)
     *count = 0;
 }
 
-/* States of nothing away come first, then those of less away. */
-static void search(struct choice *c)
+static void weigh_all(struct choice *c)
 {
     static const int on_device[KEEP_LEVELS] = { KEEP_ALL, KEEP_QKV, KEEP_ATTENTION, KEEP_INPUT };
     int64_t asked = c->m->o.keep_layers < c->layers ? c->m->o.keep_layers : c->layers;
-    int n = 0;
 
-    for (int away = 0; away <= KEEP_LEVELS; away++)
-        for (int k = away ? away - 1 : 0; k < KEEP_LEVELS; k++) {
-            c->state[n].keep = k;
-            c->state[n++].away = away;
-        }
     memset(&c->trial, 0, sizeof c->trial);
-    c->best_over = SIZE_MAX;
     if (c->m->o.mode == TRAIN_NONE || asked >= 0) {
         if (c->m->o.mode != TRAIN_NONE)
             all_at(&c->trial, KEEP_ALL, asked, c->layers);
@@ -176,6 +188,29 @@ static void search(struct choice *c)
         for (int j = i + 1; j < STATES; j++)
             for (int k = j + 1; k < STATES; k++)
                 mix(c, (int[]){ i, j, k }, 3, c->layers);
+}
+
+/* First by the least time, which is soon had and tells whose time is worth to be played; then by
+ * that. States of nothing away come first, then those of less away. */
+static void search(struct choice *c)
+{
+    int n = 0;
+
+    for (int away = 0; away <= KEEP_LEVELS; away++)
+        for (int k = away ? away - 1 : 0; k < KEEP_LEVELS; k++) {
+            c->state[n].keep = k;
+            c->state[n++].away = away;
+        }
+    c->play = false;
+    c->best_over = SIZE_MAX;
+    weigh_all(c);
+    if (c->best_host == 0) /* nothing waits for a copy */
+        return;
+    c->play = true;
+    c->trial = c->best;
+    c->best_over = SIZE_MAX;
+    weigh(c);
+    weigh_all(c);
 }
 
 size_t model_room(const struct device *d, const struct model_options *o)

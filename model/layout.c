@@ -288,7 +288,7 @@ static void lay_work(struct model *m, int64_t rows)
 
 /* Which layers are of which kind: each kind spread evenly over the depth, so that copies are, too.
  * In every layer a kind gains its count; the one that gained most has its turn, and pays. */
-static void spread(struct model *m)
+void model_spread(struct model *m)
 {
     const struct placing *p = &m->plan.placing;
     int64_t gained[KEEP_LEVELS][KEEP_LEVELS + 1] = { 0 }, all = 0;
@@ -393,7 +393,7 @@ int model_layout(struct model *m, struct err *e)
     if (__builtin_mul_overflow(m->o.seqs, m->o.ctx, &rows) || rows > (int64_t)1 << 40)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens are too many",
                        (long long)m->o.seqs, (long long)m->o.ctx);
-    spread(m);
+    model_spread(m);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < MEM_CLASSES; i++)
             m->mem[i].used_bytes = 0;
