@@ -181,28 +181,40 @@ static int check_room(const struct model *m, struct err *e)
                    "few", (double)m->o.device_bytes / 0x1p30, (double)room / 0x1p30);
 }
 
+static int allocate(struct model *m, struct err *e)
+{
+    struct arena *host = &m->mem[MEM_HOST];
+    struct device *d = m->d;
+    int rc = 0;
+
+    for (int i = 0; i < MEM_HOST && rc == 0; i++) {
+        struct arena *a = &m->mem[i];
+        a->cap_bytes = a->used_bytes;
+        if (a->cap_bytes)
+            rc = d->alloc(d, a->cap_bytes, (void **)&a->base, e);
+    }
+    if (rc < 0)
+        return err_hint(e, "the whole plan is %.2f GiB: lower --ctx, --micro or --keep-layers "
+                        "(--plan shows the parts)", (double)m->plan.total / 0x1p30);
+    host->cap_bytes = host->used_bytes;
+    if (host->cap_bytes &&
+        (rc = d->host_alloc(d, host->cap_bytes, (void **)&host->base, e)) < 0)
+        err_hint(e, "--host-memory does with less of it (--plan shows with what)");
+    return rc;
+}
+
 int model_open(struct model **out, struct device *d, const struct llama_config *c,
                const struct model_options *o, struct err *e)
 {
     struct model *m;
-    char size[32];
     int rc = measure(&m, d, c, o, e);
 
     if (rc < 0)
         return rc;
     if (o->device_bytes > 0)
         rc = check_room(m, e);
-    for (int i = 0; i < MEM_CLASSES && rc == 0; i++) {
-        struct arena *a = &m->mem[i];
-        a->cap_bytes = a->used_bytes;
-        if (a->cap_bytes)
-            rc = (i == MEM_HOST ? d->host_alloc : d->alloc)(d, a->cap_bytes, (void **)&a->base, e);
-    }
-    if (rc < 0) {
-        snprintf(size, sizeof size, "%.2f GiB", (double)m->plan.total / 0x1p30);
-        err_hint(e, "the whole plan is %s: lower --ctx, --micro or --keep-layers (--plan shows "
-                 "the parts)", size);
-    }
+    if (rc == 0)
+        rc = allocate(m, e);
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
         !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
         rc = err_set(e, E_SYS, "out of memory");

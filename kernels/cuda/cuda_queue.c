@@ -144,9 +144,8 @@ int cuda_host_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
     (void)cudaGetLastError();
     munmap(*p, nbytes);
     *p = NULL;
-    err_set(e, E_DEVICE, "the GPU cannot pin %.1f GiB of the host's memory: %s", gib,
-            cudaGetErrorString(r));
-    return err_hint(e, "do with less of it, or with none");
+    return err_set(e, E_DEVICE, "the GPU cannot pin %.1f GiB of the host's memory: %s", gib,
+                   cudaGetErrorString(r));
 }
 
 void cuda_host_release(struct device *d, void *p, size_t nbytes)

@@ -11,7 +11,6 @@
 #include <string.h>
 
 enum { MOST_STEPS = 32 };
-#define NOISE_BYTES ((size_t)64 << 20)
 
 static const struct llama_config llama = {
     .vocab = 32000, .dim = 4096, .ffn_dim = 11008, .layers = 32, .heads = 32, .kv_heads = 32,
@@ -27,59 +26,6 @@ static void die(const struct err *e)
 {
     printf("bench_step: %s\n", e->msg);
     exit(1);
-}
-
-/* The first block that the model allocates holds its frozen weights, all bfloat16 matrices. */
-static int (*real_alloc)(struct device *, size_t, void **, struct err *);
-static char *frozen;
-static size_t frozen_bytes;
-static int spy(struct device *d, size_t nbytes, void **p, struct err *e)
-{
-    int rc = real_alloc(d, nbytes, p, e);
-
-    if (rc == 0 && !frozen) {
-        frozen = *p;
-        frozen_bytes = nbytes;
-    }
-    return rc;
-}
-
-/* Numbers uniform within +-0.035 (as wide as a normal of 0.02), repeated every 64 MiB. */
-static void fill_frozen(struct device *d)
-{
-    uint16_t *h = malloc(NOISE_BYTES);
-
-    for (size_t i = 0; i < NOISE_BYTES / 2; i++) {
-        float x = 0.07f * ((float)(mix64(i) >> 40) * 0x1p-24f - 0.5f);
-        uint32_t u;
-        memcpy(&u, &x, 4);
-        h[i] = (uint16_t)(u >> 16);
-    }
-    for (size_t at = 0; at < frozen_bytes; at += NOISE_BYTES) {
-        size_t n = frozen_bytes - at < NOISE_BYTES ? frozen_bytes - at : NOISE_BYTES;
-        if (at == 0)
-            d->to_device(d, frozen, h, n);
-        else
-            d->copy(d, frozen + at, frozen, n);
-    }
-    free(h);
-}
-
-static void fill_trained(struct device *d, struct model *m)
-{
-    const struct trained *t = model_trained(m);
-
-    for (int64_t i = 0; i < t->n_params; i++) {
-        const struct param *p = &t->params[i];
-        float *x = malloc((size_t)p->count * 4);
-        bool norm = p->kind == TK_NORM || p->kind == TK_NORM1 || p->kind == TK_NORM2;
-        for (int64_t j = 0; j < p->count; j++)
-            x[j] = norm ? 1 : p->part == 2 ? 0.01f * ((float)(j % 7) - 3)
-                            : 0.07f * ((float)(mix64((uint64_t)(i + j)) >> 40) * 0x1p-24f - 0.5f);
-        d->to_device(d, t->w + p->offset, x, (size_t)p->count * 4);
-        free(x);
-    }
-    model_sync_trained(m);
 }
 
 static void train_step(struct device *d, struct model *m, const struct batch *b, int64_t n,
@@ -157,14 +103,10 @@ static void bench(struct device *d, int64_t ctx)
         targets[i] = i + 1 < ctx ? ids[i + 1] : -1;
     o.ctx = ctx;
     o.attention_span = kind == ATTN_S2 ? ctx / 4 : ctx;
-    frozen = NULL;
     if (model_open(&m, d, &llama, &o, &e) < 0 ||
         segments_build(&seg, kind, 1, ctx, ctx / 4, NULL, 0, &e) < 0)
         die(&e);
-    fill_frozen(d);
-    if (o.mode != TRAIN_NONE)
-        fill_trained(d, m);
-    if (d->sync(d, &e) < 0)
+    if (model_noise(m, 1, &e) < 0 || d->sync(d, &e) < 0)
         die(&e);
     printf("ctx %lld: ready in %.1f s, kept", (long long)ctx, now_s() - start);
     for (int k = 0; k < KEEP_LEVELS; k++)
@@ -206,8 +148,6 @@ int main(int argc, char **argv)
     if (device_open(&d, "cuda", 0, &e) < 0)
         die(&e);
     printf("%s, %.1f GiB free\n", d.detail, (double)d.free_bytes(&d) / 0x1p30);
-    real_alloc = d.alloc;
-    d.alloc = spy;
     for (int i = 1; i < argc; i++) {
         int64_t *to = NULL;
         if (strcmp(argv[i], "--dense") == 0)
