@@ -170,6 +170,12 @@ int model_plan(const struct device *d, const struct llama_config *c,
     return rc;
 }
 
+static int too_much(const struct model *m, struct err *e)
+{
+    return err_hint(e, "the whole plan is %.2f GiB: lower --ctx, --micro or --keep-layers (--plan "
+                    "shows the parts)", (double)m->plan.total / 0x1p30);
+}
+
 /* More than it may take is refused, though the device may have it. */
 static int check_room(const struct model *m, struct err *e)
 {
@@ -177,8 +183,9 @@ static int check_room(const struct model *m, struct err *e)
 
     if (m->plan.total <= room)
         return 0;
-    return err_set(e, E_CONFIG, "the GPU's memory is to be kept to %.4g GiB, which leave %.4g: too "
-                   "few", (double)m->o.device_bytes / 0x1p30, (double)room / 0x1p30);
+    err_set(e, E_CONFIG, "the GPU's memory is to be kept to %.4g GiB, which leave %.4g: too few",
+            (double)m->o.device_bytes / 0x1p30, (double)room / 0x1p30);
+    return too_much(m, e);
 }
 
 static int allocate(struct model *m, struct err *e)
@@ -194,8 +201,7 @@ static int allocate(struct model *m, struct err *e)
             rc = d->alloc(d, a->cap_bytes, (void **)&a->base, e);
     }
     if (rc < 0)
-        return err_hint(e, "the whole plan is %.2f GiB: lower --ctx, --micro or --keep-layers "
-                        "(--plan shows the parts)", (double)m->plan.total / 0x1p30);
+        return too_much(m, e);
     host->cap_bytes = host->used_bytes;
     if (host->cap_bytes &&
         (rc = d->host_alloc(d, host->cap_bytes, (void **)&host->base, e)) < 0)
