@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "formats/shard.h"
 #include "formats/stream.h"
+#include "formats/tally.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN
@@ -32,6 +33,7 @@ struct manifest {
     bool shuffled;
     int n_splits;
     struct manifest_split splits[MANIFEST_MAX_SPLITS];
+    struct tally left_out; /* dropped and bad ones alone: what was kept is in the splits */
     char **command;
     int n_command;
 };

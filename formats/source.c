@@ -97,6 +97,16 @@ static void leave_file(struct source *s)
     s->at++;
 }
 
+int64_t source_files(const struct source *s) { return s->list.n; }
+const struct source_item *source_file(const struct source *s, int64_t i) { return &s->list.v[i]; }
+int64_t source_at(const struct source *s) { return s->at; }
+
+void source_skip(struct source *s, int64_t n)
+{
+    while (s->at < n)
+        leave_file(s);
+}
+
 void source_close(struct source *s)
 {
     if (!s)

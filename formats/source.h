@@ -39,6 +39,15 @@ int source_open(struct source **s, const char *const *operands, int n,
                 const char *const *include, int n_include, struct err *e);
 void source_close(struct source *s);
 
+/* The files, in the order they are read in: how many, and one of them (source_list.h). Then: the
+ * first n of them are not read; to be called before source_next. */
+struct source_item;
+int64_t source_files(const struct source *s);
+const struct source_item *source_file(const struct source *s, int64_t i);
+void source_skip(struct source *s, int64_t n);
+/* The number of the file that the last member was in. */
+int64_t source_at(const struct source *s);
+
 /* 1 and the next member, 0 when there is none left, or E_DATA (archive cut short or damaged),
  * E_NOINPUT, E_IO. What is unread of the last member is passed over. After an error the next
  * call goes on with the next file. m is valid until the next call. */

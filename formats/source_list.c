@@ -81,9 +81,11 @@ bool source_wanted(const struct source_list *l, const char *name)
     return l->n_include == 0 && source_kind(name) != SOURCE_UNKNOWN;
 }
 
-/* Takes over path. */
-static int add(struct source_list *l, char *path, int64_t bytes, struct err *e)
+/* Takes over path; NULL is standard input, which has no st. */
+static int add(struct source_list *l, char *path, const struct stat *st, struct err *e)
 {
+    struct source_item item = { .path = path };
+
     if (l->n == l->cap) {
         int64_t cap = l->cap ? 2 * l->cap : 64;
         struct source_item *v = realloc(l->v, (size_t)cap * sizeof *v);
@@ -94,7 +96,12 @@ static int add(struct source_list *l, char *path, int64_t bytes, struct err *e)
         l->v = v;
         l->cap = cap;
     }
-    l->v[l->n++] = (struct source_item){ path, bytes };
+    if (st && S_ISREG(st->st_mode)) {
+        item.bytes = st->st_size;
+        item.regular = true;
+        item.mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    }
+    l->v[l->n++] = item;
     return 0;
 }
 
@@ -126,7 +133,7 @@ static int add_folder(struct source_list *l, const char *path, int depth, struct
                 rc = add_folder(l, full, depth + 1, e);
             free(full);
         } else if (S_ISREG(st.st_mode) && (source_wanted(l, full) || source_is_archive(full))) {
-            rc = add(l, full, st.st_size, e);
+            rc = add(l, full, &st, e);
         } else {
             free(full);
         }
@@ -144,7 +151,7 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
     if (stat(path, &st) != 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
     if (!S_ISDIR(st.st_mode))
-        return add(l, strdup(path), S_ISREG(st.st_mode) ? st.st_size : 0, e);
+        return add(l, strdup(path), &st, e);
     if ((rc = add_folder(l, path, 0, e)) < 0 || l->n > before)
         return rc;
     err_set(e, E_NOINPUT, "no text in the folder '%s'", path);
@@ -172,10 +179,10 @@ int source_list_fill(struct source_list *l, const char *const *operands, int n, 
     int rc = 0;
 
     if (n == 0)
-        return add(l, NULL, 0, e);
+        return add(l, NULL, NULL, e);
     for (int i = 0; i < n && rc == 0; i++) {
         if (strcmp(operands[i], "-") == 0)
-            rc = add(l, NULL, 0, e);
+            rc = add(l, NULL, NULL, e);
         else if (strpbrk(operands[i], "*?[") && !path_exists(operands[i]))
             rc = add_glob(l, operands[i], e);
         else

@@ -7,6 +7,8 @@ C_BEGIN
 struct source_item {
     char *path;    /* NULL: standard input */
     int64_t bytes; /* 0: not a regular file */
+    bool regular;
+    int64_t mtime_ns; /* of a regular file, when the list was made */
 };
 struct source_list {
     struct source_item *v;

@@ -15,6 +15,7 @@ struct feed {
     struct source_member member;
     struct records records;
     bool in_member, member_failed, begun;
+    int64_t at; /* the member's file */
     /* Below: of the thread that takes the notes. */
     char *file;              /* that seen[] is of; plain text files in a row count as one */
     int64_t seen[SCHEMAS], seen_files;
@@ -50,6 +51,8 @@ void feed_close(struct feed *f)
     free(f->file);
     free(f);
 }
+
+struct source *feed_source(struct feed *f) { return f->source; }
 
 void feed_progress(const struct feed *f, struct source_progress *p)
 {
@@ -154,6 +157,7 @@ static int next_member(struct feed *f, struct err *e)
     if (rc <= 0)
         return rc;
     f->in_member = true;
+    f->at = source_at(f->source);
     f->member_failed = f->begun = false;
     records_start(&f->records,
                   f->o.mode == RECORDS_AUTO ? by_kind[f->member.kind] : f->o.mode,
@@ -222,6 +226,7 @@ int feed_read(struct feed *f, struct feed_batch *b)
         if ((rc = name_batch(b, &f->member, &b->err)) == 0)
             rc = fill_batch(f, b, &b->err);
     }
+    b->at = f->at;
     b->rc = rc < 0 ? rc : 0;
     return rc < 0 && (!f->o.skip_errors || rc == E_SYS) ? rc : rc < 0 || b->n > 0;
 }

@@ -32,6 +32,7 @@ struct feed_row {
 };
 struct feed_batch {
     char *file, *name; /* of the member; as in struct source_member */
+    int64_t at;        /* the number of the file: those before it are done with */
     bool text, plain;  /* a text file, not JSON; and no archive's member */
     int n;
     struct feed_row row[FEED_ROWS];
@@ -46,6 +47,9 @@ struct feed;
 int feed_open(struct feed **f, const char *const *operands, int n, const struct feed_opts *o,
               struct err *e);
 void feed_close(struct feed *f);
+/* What the operands are; its list does not change, and source_skip may be called before
+ * feed_read is. */
+struct source *feed_source(struct feed *f);
 
 /*
  * Three steps, each by a thread of its own kind.

@@ -12,27 +12,6 @@
 #define VALUE_BYTES 8192                     /* of a value are matched */
 #define SAMPLE_SALT UINT64_C(0x53414D504C45) /* so that lpack's split is another draw */
 
-static const struct {
-    const char *name, *words;
-} drops[DROPS] = {
-    { "kept", "kept" },
-    { "empty", "empty" },
-    { "short", "too short" },
-    { "long", "too long" },
-    { "language", "of another language" },
-    { "where", "by --where" },
-    { "sample", "by --sample" },
-    { "few_tokens", "of too few tokens" },
-    { "many_tokens", "of too many tokens" },
-    { "contaminated", "contaminated" },
-    { "copies", "copies" },
-    { "near_copies", "near copies" },
-    { "bad_documents", "bad documents" },
-};
-
-const char *drop_name(enum drop d) { return drops[d].name; }
-const char *drop_words(enum drop d) { return drops[d].words; }
-
 int filter_add_where(struct filter *f, const char *text, bool not, struct err *e)
 {
     const char *option = not ? "--where-not" : "--where", *eq = strchr(text, '=');

@@ -2,16 +2,10 @@
 #ifndef PREP_FILTER_H
 #define PREP_FILTER_H
 #include "base/err.h"
+#include "formats/tally.h"
 #include "prep/doc.h"
 #include <regex.h>
 C_BEGIN
-
-/* Why a document is not kept. */
-enum drop { KEPT, DROP_EMPTY, DROP_SHORT, DROP_LONG, DROP_LANGUAGE, DROP_WHERE, DROP_SAMPLE,
-            DROP_FEW_TOKENS, DROP_MANY_TOKENS, DROP_CONTAMINATED, DROP_COPY, DROP_NEAR, DROP_BAD,
-            DROPS };
-const char *drop_name(enum drop d);  /* "few_tokens", as --stats has it */
-const char *drop_words(enum drop d); /* "too few tokens" */
 
 /* Zero it before use. Once built it is read-only and shared by threads. */
 #define FILTER_MAX 64

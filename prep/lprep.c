@@ -83,9 +83,9 @@ static void tell_dropped(const struct prep_counts *c)
             used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld %s",
                                      used ? ", " : "", (long long)c->all.dropped[k],
                                      drop_words((enum drop)k));
-    if (c->bad_files)
+    if (c->by.bad_files)
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%lld bad files",
-                                 used ? ", " : "", (long long)c->bad_files);
+                                 used ? ", " : "", (long long)c->by.bad_files);
     if (used)
         log_warn("left out: %s", text);
 }
@@ -112,7 +112,7 @@ static void sum_up(const struct prep_counts *c, const struct progress *p)
                  rate);
 }
 
-static int add_source(struct buf *b, const struct prep_source *s, struct err *e)
+static int add_source(struct buf *b, const struct tally_source *s, struct err *e)
 {
     return buf_printf(b, e,
                       "\"documents\": %lld, \"tokens\": %lld, \"masked\": %lld, \"bytes\": %lld, "
@@ -150,11 +150,11 @@ static int add_counts(struct buf *b, const struct prep_counts *c, bool one_line,
     if (rc == 0)
         rc = buf_printf(b, e, ",%s\"files\": %lld", nl, (long long)c->read.files);
     if (rc == 0)
-        rc = add_dropped(b, c->all.dropped, true, c->bad_files, e);
+        rc = add_dropped(b, c->all.dropped, true, c->by.bad_files, e);
     if (rc == 0)
         rc = buf_printf(b, e, ",%s\"sources\": {", nl);
-    for (int64_t i = 0; i < c->n_sources && rc == 0; i++) {
-        const struct prep_source *s = &c->source[i];
+    for (int64_t i = 0; i < c->by.n && rc == 0; i++) {
+        const struct tally_source *s = &c->by.v[i];
         if ((rc = buf_printf(b, e, "%s%s%s", i ? "," : "", i || !one_line ? nl : "",
                              one_line ? "" : " ")) == 0 &&
             (rc = json_quote(b, s->name, strlen(s->name), e)) == 0 &&

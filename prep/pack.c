@@ -233,6 +233,8 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
     rc = pack_input(p, stream_info(r), name, e);
     while (rc == 0 && (rc = stream_read(r, &d, e)) == 1)
         rc = pack_doc(p, &d, e);
+    if (rc == 0)
+        rc = tally_add_dropped(&p->m->left_out, stream_tally(r), e);
     stream_close(r);
     return rc;
 }
@@ -306,6 +308,8 @@ int pack_set(struct pack *p, const char *folder, struct err *e)
             dataset_close(d);
             rc = take_split(p, &m->splits[i], folder, e);
         }
+    if (rc == 0)
+        rc = tally_add_dropped(&p->m->left_out, &m->left_out, e);
     manifest_free(m);
     return rc;
 }

@@ -1,10 +1,10 @@
 /* prep/prep.c - see prep.h. */
 #include "prep/prep.h"
 
-#include "base/file.h"
 #include "base/pool.h"
 #include "formats/document.h"
 #include "formats/stream.h"
+#include "prep/output.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -14,7 +14,6 @@ enum { RING = 128, SPARES = 16 };         /* batches under way, at most; buffers
 #define WAITING_BYTES ((size_t)16 << 20)  /* of their records */
 #define KEEP_BYTES ((size_t)256 << 10)    /* a larger buffer does not stay with its batch */
 #define SPARE_BYTES ((size_t)16 << 20)    /* of such, kept for the next that is long */
-#define OUT_BYTES ((size_t)256 << 10)     /* of JSON lines are written at once */
 
 /* What became of one row. Its frame, or line of JSON, stands in its batch's out. */
 struct result {
@@ -212,27 +211,11 @@ static void *work_batches(void *arg)
     return NULL;
 }
 
-struct output {
-    int fd;
-    const char *name;
-    struct stream_writer *stream; /* NULL: JSON lines */
-    struct buf lines;
-};
-
-static int flush_lines(struct output *out, struct err *e)
-{
-    int rc = file_write_all(out->fd, out->lines.p, out->lines.len, out->name, e);
-
-    out->lines.len = 0;
-    return rc;
-}
-
 /* The rows [*from, to) of a batch, whose frames follow each other. */
 static int flush_rows(struct output *out, const struct job *j, int *from, int to, struct err *e)
 {
     size_t at = *from < to ? j->result[*from].at : 0, n = 0;
     int64_t docs = 0, tokens = 0;
-    int rc;
 
     for (; *from < to; ++*from) {
         const struct result *r = &j->result[*from];
@@ -240,12 +223,7 @@ static int flush_rows(struct output *out, const struct job *j, int *from, int to
         docs += r->drop == KEPT;
         tokens += r->tokens;
     }
-    if (n == 0)
-        return 0;
-    if (out->stream)
-        return stream_add(out->stream, j->out.p + at, n, docs, tokens, e);
-    rc = buf_add(&out->lines, j->out.p + at, n, e);
-    return rc == 0 && out->lines.len >= OUT_BYTES ? flush_lines(out, e) : rc;
+    return output_add(out, j->out.p + at, n, docs, tokens, e);
 }
 
 /* The frame of a document whose source is counted with others', made anew. */
@@ -265,11 +243,13 @@ static int put_renamed(struct output *out, const struct line *l, const struct jo
     return rc;
 }
 
-static void count(struct prep_counts *c, struct prep_source *own, const struct result *r)
+static int count(struct prep_counts *c, struct tally_source *own, struct output *out,
+                 const struct result *r, struct err *e)
 {
-    struct prep_source *s[2] = { &c->all, own };
+    struct tally_source *s[3] = { &c->all, own };
+    int rc = tally_of(&out->since, own->name, &s[2], e);
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3 && rc == 0; i++) {
         s[i]->dropped[r->drop] += r->drop != KEPT;
         s[i]->docs += r->drop == KEPT;
         s[i]->tokens += r->tokens;
@@ -277,6 +257,7 @@ static void count(struct prep_counts *c, struct prep_source *own, const struct r
         s[i]->bytes += r->bytes;
         s[i]->words += r->words;
     }
+    return rc;
 }
 
 /* What a bad row means: 0 to go on. */
@@ -292,22 +273,62 @@ static int bad_row(struct line *l, const struct result *r, struct err *e)
     return 0;
 }
 
-/* In the order of the input: is it a copy of a document that was kept? */
-static enum drop seen_before(const struct prep_opts *o, const struct result *r)
+/* In the order of the input: what is a copy of a document that was kept becomes DROP_COPY. */
+static int drop_copy(const struct prep_opts *o, struct result *r, struct output *out,
+                     struct err *e)
 {
-    int bands = o->seen && r->has_near ? o->near->bands : 0;
+    int bands = o->seen && r->has_near ? o->near->bands : 0, rc = 0;
 
     if (!o->seen)
-        return KEPT;
+        return 0;
     if (dedup_has(o->seen, r->key))
-        return DROP_COPY;
-    for (int i = 0; i < bands; i++)
+        r->drop = DROP_COPY;
+    for (int i = 0; i < bands && r->drop == KEPT; i++)
         if (dedup_has(o->seen, (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 }))
-            return DROP_NEAR;
-    dedup_add(o->seen, r->key);
-    for (int i = 0; i < bands; i++)
-        dedup_add(o->seen, (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 });
-    return KEPT;
+            r->drop = DROP_NEAR;
+    for (int i = -1; i < bands && r->drop == KEPT && rc == 0; i++) {
+        XXH128_hash_t key = i < 0 ? r->key : (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 };
+        dedup_add(o->seen, key);
+        rc = output_key(out, key, e);
+    }
+    return rc;
+}
+
+/* Row i of a batch whose turn has come; the rows [*from, i) have not been written yet. */
+static int write_row(struct line *l, struct job *j, int i, int *from, struct output *out,
+                     struct prep_counts *c, struct err *e)
+{
+    struct result *r = &j->result[i];
+    struct tally_source *s;
+    int rc = 0;
+
+    if (r->drop == DROP_BAD && (rc = bad_row(l, r, e)) < 0)
+        return rc;
+    if (r->drop == KEPT && (rc = drop_copy(l->o, r, out, e)) < 0)
+        return rc;
+    if (r->drop == DROP_COPY || r->drop == DROP_NEAR) { /* its frame stands among the others */
+        if ((rc = flush_rows(out, j, from, i, e)) < 0)
+            return rc;
+        *from = i + 1;
+    }
+    if (r->drop != KEPT)
+        r->tokens = r->masked = r->bytes = r->words = 0;
+    if (r->drop == DROP_BAD) {
+        c->all.dropped[DROP_BAD]++;
+        c->by.bad_docs++;
+        out->since.bad_docs++;
+        return 0;
+    }
+    if ((rc = prep_counts_of(c, r->source, &s, e)) < 0 ||
+        (rc = count(c, s, out, r, e)) < 0 || r->drop != KEPT)
+        return rc;
+    feed_kept(l->feed, r->schema, r->source);
+    if (out->stream && strcmp(s->name, r->source) != 0) {
+        if ((rc = flush_rows(out, j, from, i, e)) == 0)
+            rc = put_renamed(out, l, j, r, s->name, e);
+        *from = i + 1;
+    }
+    return rc;
 }
 
 /* A batch whose turn has come; 1 when no more documents are wanted. */
@@ -315,39 +336,13 @@ static int write_batch(struct line *l, struct job *j, struct output *out, struct
                        struct err *e)
 {
     int64_t max = l->o->feed.max_docs;
-    int rc = j->in.n ? feed_begin(l->feed, &j->in, e) : 0, from = 0, i;
+    int rc = output_done(out, j->in.at, e), from = 0, i;
     bool full = max && c->all.docs == max;
 
+    if (rc == 0 && j->in.n)
+        rc = feed_begin(l->feed, &j->in, e);
     for (i = 0; i < j->in.n && rc == 0 && !full; i++) {
-        struct result *r = &j->result[i];
-        struct prep_source *s;
-
-        if (r->drop == DROP_BAD && (rc = bad_row(l, r, e)) < 0)
-            break;
-        if (r->drop == KEPT && (r->drop = seen_before(l->o, r)) != KEPT) {
-            if ((rc = flush_rows(out, j, &from, i, e)) < 0)
-                break;
-            from = i + 1;
-        }
-        if (r->drop != KEPT)
-            r->tokens = r->masked = r->bytes = r->words = 0;
-        if (r->drop == DROP_BAD) {
-            c->all.dropped[DROP_BAD]++;
-            continue;
-        }
-        if (!(s = prep_counts_of(c, r->source, e))) {
-            rc = E_SYS;
-            break;
-        }
-        count(c, s, r);
-        if (r->drop != KEPT)
-            continue;
-        feed_kept(l->feed, r->schema, r->source);
-        if (out->stream && strcmp(s->name, r->source) != 0) {
-            if ((rc = flush_rows(out, j, &from, i, e)) == 0)
-                rc = put_renamed(out, l, j, r, s->name, e);
-            from = i + 1;
-        }
+        rc = write_row(l, j, i, &from, out, c, e);
         full = max && c->all.docs == max;
     }
     if (rc == 0)
@@ -356,7 +351,8 @@ static int write_batch(struct line *l, struct job *j, struct output *out, struct
         *e = j->in.err;
         if (j->rc < 0)
             return j->rc;
-        c->bad_files++;
+        c->by.bad_files++;
+        out->since.bad_files++;
         feed_warn(l->feed, e->msg);
         *e = (struct err){ 0 };
     }
@@ -371,7 +367,7 @@ static void clear_results(struct job *j)
     }
 }
 
-/* The caller's thread: what is next in line, as soon as it is done. */
+/* The caller's thread: what is next in line, as soon as it is done. 1: no more is wanted. */
 static int write_batches(struct line *l, struct output *out, struct prep_counts *c,
                          struct err *e)
 {
@@ -403,7 +399,7 @@ static int write_batches(struct line *l, struct output *out, struct prep_counts 
     }
     if (rc >= 0)
         feed_end(l->feed);
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 /* Starts the threads, writes, and waits for all of them. */
@@ -430,27 +426,6 @@ static int run_line(struct line *l, int threads, struct output *out, struct prep
     return rc;
 }
 
-static int open_output(struct output *out, struct line *l, struct err *e)
-{
-    int rc;
-
-    if (l->o->text)
-        return 0;
-    if ((rc = prep_info(l->t, l->o, &l->info, e)) < 0)
-        return rc;
-    return stream_create(&out->stream, out->fd, out->name, &l->info, e);
-}
-
-static int close_output(struct output *out, int rc, struct err *e)
-{
-    if (rc == 0)
-        rc = out->stream ? stream_finish(out->stream, e) : flush_lines(out, e);
-    else if (out->stream)
-        stream_abandon(out->stream);
-    buf_free(&out->lines);
-    return rc;
-}
-
 static void free_line(struct line *l)
 {
     feed_close(l->feed);
@@ -473,16 +448,20 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
                       .done = PTHREAD_COND_INITIALIZER };
     struct output out = { .fd = fd, .name = name };
     int rc, threads = o->threads;
+    bool full;
 
     *c = (struct prep_counts){ 0 };
     if (threads <= 0)
         threads = pool_processors();
     if (!(l.job = calloc(RING, sizeof *l.job)))
         return err_set(e, E_SYS, "out of memory");
-    if ((rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0 &&
-        (rc = open_output(&out, &l, e)) == 0) {
-        rc = run_line(&l, threads, &out, c, e);
-        rc = close_output(&out, rc, e);
+    rc = o->text ? 0 : prep_info(t, o, &l.info, e);
+    if (rc == 0 && (rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0) {
+        out.source = feed_source(l.feed);
+        if ((rc = output_open(&out, o->text ? NULL : &l.info, NULL, e)) == 0)
+            rc = run_line(&l, threads, &out, c, e);
+        full = rc == 1;
+        rc = output_close(&out, !full, rc < 0 ? rc : 0, e);
         feed_progress(l.feed, &c->read);
     }
     free_line(&l);

@@ -2,6 +2,7 @@
 #ifndef PREP_PREP_H
 #define PREP_PREP_H
 #include "base/err.h"
+#include "formats/tally.h"
 #include "formats/tokenizer.h"
 #include "prep/contam.h"
 #include "prep/dedup.h"
@@ -9,21 +10,16 @@
 #include "prep/minhash.h"
 C_BEGIN
 
-struct prep_source {
-    char name[DOC_SOURCE_MAX + 1];
-    int64_t docs, tokens, masked, bytes, words; /* of the text that was tokenised */
-    int64_t dropped[DROPS];
-};
 /* At most as many sources as a shard holds; the documents of further ones become "other", in
  * the token stream too. */
 struct prep_counts {
-    struct prep_source all, *source; /* sorted by name */
-    int64_t n_sources;
-    int64_t bad_files;
+    struct tally_source all; /* bad documents too */
+    struct tally by;
     struct source_progress read;
 };
-/* The counts of a source, made if need be; NULL and E_SYS when out of memory. */
-struct prep_source *prep_counts_of(struct prep_counts *c, const char *source, struct err *e);
+/* The counts of a source, made if need be. E_SYS. */
+int prep_counts_of(struct prep_counts *c, const char *source, struct tally_source **s,
+                   struct err *e);
 void prep_counts_free(struct prep_counts *c);
 
 typedef void prep_tick_fn(void *ctx, const struct prep_counts *c);

@@ -449,9 +449,9 @@ static void test_same_for_any_number_of_threads(void **state)
         o.threads = threads;
         assert_int_equal(run("many.jsonl", &o, t, &c, &e), 0);
         assert_int_equal(c.all.docs, 3000);
-        assert_int_equal(c.n_sources, 3);
-        assert_string_equal(c.source[1].name, "s1");
-        assert_int_equal(c.source[1].docs, 1000);
+        assert_int_equal(c.by.n, 3);
+        assert_string_equal(c.by.v[1].name, "s1");
+        assert_int_equal(c.by.v[1].docs, 1000);
         assert_int_equal(file_read(out, 1 << 26, &bytes, &n, &e), 0);
         prep_counts_free(&c);
         if (!first) {

@@ -158,7 +158,7 @@ static void test_bytes_after_end(void **state)
 
 /* Puts value at a place and makes the checksum right again, so that only sense is wrong. */
 static const struct { int at, bytes; uint64_t v; const char *why; } spoilt_header[] = {
-    { 0, 1, 'X', "not a token stream" }, { 8, 4, 2, "version 2" },
+    { 0, 1, 'X', "not a token stream" }, { 8, 4, 3, "version 3" }, { 8, 4, 0, "version 0" },
     { 12, 4, 333, "header bytes 333" }, { 16, 4, 4, "width 4" }, { 16, 4, 3, "width 3" },
     { 20, 4, 0, "vocab 0" }, { 20, 4, 0x80000000u, "vocab 2147483648" },
     { 20, 4, 70000, "width 2" }, { 24, 4, 100, "bos 100" }, { 24, 4, (uint32_t)-2, "bos -2" },
@@ -268,6 +268,130 @@ static void test_frames_out_of_order(void **state)
     free(b);
 }
 
+static void count_doc(struct tally *t, const struct token_doc *d)
+{
+    struct tally_source *s;
+
+    assert_int_equal(tally_of(t, d->source, &s, NULL), 0);
+    s->docs++;
+    s->tokens += d->n_ids;
+}
+
+/* RUN, 6 documents, a mark of inputs and keys after 3 of them, and a mark before END, which
+ * counts 'more' too many. Returns the code of reading it as that version. */
+static int read_marked(int more, int version, struct tally *sum, struct err *e)
+{
+    static const unsigned char keys[32] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
+    struct stream_input in[2] = { { "a/b.txt", 7, -5 }, { "\xff.txt", 0, INT64_MAX } };
+    struct stream_run run = { 0, 0, 77, "format auto\nseed 0\n" };
+    struct token_info info = made_info(100);
+    struct stream_mark m = { .inputs = in, .n_inputs = 2, .keys = keys, .n_keys = 2 };
+    struct stream_writer *w;
+    struct stream_reader *r;
+    struct stream_item it;
+    unsigned char h[HEADER];
+    int fd = memfd_create("stream", 0), kinds[16], n = 0;
+
+    assert_int_equal(stream_create(&w, fd, "test", &info, e), 0);
+    assert_int_equal(stream_run(w, &run, e), 0);
+    for (int i = 0; i < 6; i++) {
+        make_doc(&made, i, 1, 100, 20);
+        assert_int_equal(stream_write(w, &made.doc, e), 0);
+        count_doc(&m.tally, &made.doc);
+        m.tally.v[0].dropped[DROP_NEAR] = 40 + i;
+        if (i == 2) {
+            assert_int_equal(stream_mark(w, &m, e), 0);
+            tally_clear(&m.tally);
+            m.n_keys = 0;
+        }
+    }
+    m.tally.v[0].docs += more;
+    m.tally.bad_files = 3;
+    assert_int_equal(stream_mark(w, &m, e), 0);
+    tally_free(&m.tally);
+    assert_int_equal(stream_finish(w, e), 0);
+    assert_int_equal(pread(fd, h, HEADER, 0), HEADER);
+    put_le(h + 8, (uint64_t)version, 4);
+    put_le(h + 328, crc32c(0, h, 328), 4);
+    assert_int_equal(pwrite(fd, h, HEADER, 0), HEADER);
+    lseek(fd, 0, SEEK_SET);
+    assert_int_equal(stream_open(&r, fd, "test", e), 0);
+    while (n < 16 && (kinds[n] = stream_next(r, &it, e)) > 0) {
+        if (kinds[n] == STREAM_RUN) {
+            assert_true(it.run.manifest == 77 && it.run.marks == 0);
+            assert_string_equal(it.run.recipe, run.recipe);
+        } else if (kinds[n] == STREAM_MARK) {
+            assert_int_equal(it.mark.n_inputs, 2);
+            assert_string_equal(it.mark.inputs[0].path, "a/b.txt");
+            assert_string_equal(it.mark.inputs[1].path, "\xff.txt");
+            assert_true(it.mark.inputs[0].bytes == 7 && it.mark.inputs[0].mtime_ns == -5);
+            assert_int_equal(it.mark.n_keys, n == 4 ? 2 : 0);
+            assert_true(n != 4 || mark_key(&it.mark, 1).low64 == 0);
+            assert_true(n != 4 || mark_key(&it.mark, 0).high64 == UINT64_C(0x100F0E0D0C0B0A09));
+        }
+        n++;
+    }
+    assert_true(kinds[0] == (version == 1 ? E_DATA : STREAM_RUN));
+    assert_true(version == 1 || (kinds[4] == STREAM_MARK && kinds[8] == STREAM_MARK && n == 9));
+    assert_int_equal(tally_add(sum, stream_tally(r), e), 0);
+    stream_close(r);
+    close(fd);
+    return kinds[n];
+}
+
+static void test_marks(void **state)
+{
+    struct tally sum = { .n = 0 };
+    struct tally_source all;
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(read_marked(0, 2, &sum, &e), 0);
+    assert_int_equal(tally_sum(&sum, &all, &e), 0);
+    assert_true(all.docs == 6 && sum.bad_files == 3 && all.dropped[DROP_NEAR] >= 42 + 45);
+    tally_free(&sum);
+    assert_int_equal(read_marked(1, 2, &sum, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "its marks count 7 documents"));
+    tally_free(&sum);
+    assert_int_equal(read_marked(0, 1, &sum, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "neither DOC nor END"));
+    tally_free(&sum);
+}
+
+/* Every cut and every changed byte of a mark's payload: E_DATA, or what is read is in bounds. */
+static void test_spoilt_marks(void **state)
+{
+    struct stream_input in[2] = { { "a", 1, 2 }, { "b", 3, 4 } };
+    struct stream_mark m = { .inputs = in, .n_inputs = 2, .keys = (const unsigned char *)
+                             "0123456789abcdef", .n_keys = 1 }, back;
+    struct mark_space s = { .tally = { .n = 0 } };
+    struct buf b = { 0 };
+    struct err e = {0};
+    size_t n;
+
+    (void)state;
+    make_doc(&made, 0, 1, 100, 20);
+    count_doc(&m.tally, &made.doc);
+    assert_int_equal(mark_encode(&b, &m, &e), 0);
+    for (n = 0; n < b.len; n++) {
+        void *exact = malloc(n ? n : 1);
+        memcpy(exact, b.p, n);
+        assert_int_equal(mark_decode(&s, exact, n, &back, &e), E_DATA);
+        free(exact);
+    }
+    for (size_t bit = 0; bit < 8 * b.len; bit++) {
+        b.p[bit / 8] ^= (char)(1u << bit % 8);
+        if (mark_decode(&s, b.p, b.len, &back, &e) == 0)
+            for (int64_t i = 0; i < back.n_inputs; i++)
+                assert_int_equal(strlen(back.inputs[i].path), 1);
+        b.p[bit / 8] ^= (char)(1u << bit % 8);
+    }
+    assert_int_equal(mark_decode(&s, b.p, b.len, &back, &e), 0);
+    mark_space_free(&s);
+    tally_free(&m.tally);
+    buf_free(&b);
+}
+
 /* What a writer is given wrongly is refused, and the stream goes on whole. */
 static void test_writer_refuses(void **state)
 {
@@ -354,6 +478,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_spoilt_end_is_named),
         cmocka_unit_test(test_frames_out_of_order),
         cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_marks),
+        cmocka_unit_test(test_spoilt_marks),
     };
 
     if (argc >= 4)

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "formats/dataset.h"
+#include "formats/left_out.h"
 #include "formats/manifest.h"
 
 #include <fcntl.h>
@@ -40,6 +41,23 @@ static json_t *source_rows(const struct source_table *t)
         json_array_append_new(list, source_row(t->v[i].name, t->v[i].docs, t->v[i].tokens,
                                                t->v[i].text_bytes));
     return list;
+}
+
+/* What was left out, source by source; nothing where nothing was. */
+static void show_left_out(const struct tally *t, json_t *out)
+{
+    json_t *all = left_out_json(t), *list = json_array(), *one;
+    const char *name;
+
+    json_object_foreach(all, name, one) {
+        json_t *row = json_pack("{ss}", "name", *name ? name : "(unread)");
+        json_object_update(row, one);
+        json_array_append_new(list, row);
+    }
+    if (json_array_size(list) > 0)
+        set(out, "left_out", json_incref(list));
+    json_decref(list);
+    json_decref(all);
 }
 
 static json_t *split_row(const struct manifest_split *s, bool verbose)
@@ -114,6 +132,7 @@ static int shards_info(const char *path, const struct info_options *o, json_t *o
         set_int(out, "seed", m->seed);
         set(out, "shuffled", json_boolean(m->shuffled));
         set(out, "splits", json_incref(splits));
+        show_left_out(&m->left_out, out);
         set(out, "command", json_incref(command));
         if (o->verify)
             set_int(out, "verified", bytes);
@@ -192,6 +211,7 @@ static int stream_info_of(const char *path, json_t *out, struct err *e)
         set_int(out, "text_words", words);
         show_token_info(stream_info(r), out);
         set(out, "sources", source_rows(&t));
+        show_left_out(stream_tally(r), out);
     }
     source_free(&t);
     stream_close(r);

@@ -194,6 +194,23 @@ ok 'another seed too' ends 78 'seed' lpack --append -o "$tmp/grown" --seed 7 "$b
 ok 'and another tokenizer' ends 78 'wide' lpack --append -o "$tmp/grown" "$tmp/wide.stream"
 ok 'it is as it was' diff -r "$tmp/grown" "$tmp/grown1"
 ok '--append to nothing' ends 66 'cannot append' lpack --append -o "$tmp/no" "$b"
+left_out() { # WANT DATA: the manifest's counts
+    [ "$(linfo --json "$2" | sed 's/.*"left_out":\(\[[^]]*\]\).*/\1/')" = "$1" ] || { linfo --json "$2"; return 1; }
+}
+counted() { # what lprep left out stands in the manifest, through --append and --merge too
+    mkdir "$tmp/l" && printf '{"text":"%s","source":"%s"}\n' x s y one words two wordy s > "$tmp/l/a.jsonl" || return
+    echo '{"text":5}' >> "$tmp/l/a.jsonl"
+    printf '\377' > "$tmp/l/b.txt"
+    lprep -q --on-error skip --min-chars 5 -t tests/data/tiny.model "$tmp/l/a.jsonl" 2> "$tmp/err" | lpack -q -o "$tmp/l/1" &&
+        left_out '[{"name":"(unread)","bad_documents":1},{"name":"one","short":1},{"name":"s","short":1}]' "$tmp/l/1" || return
+    lprep -q --on-error skip --dedup exact --source s -t tests/data/tiny.model "$tmp"/l/[ab].* 2> "$tmp/err" > "$tmp/l/2.stream" &&
+        left_out '[{"name":"(unread)","bad_documents":2}]' "$tmp/l/2.stream" &&
+        lpack -q -o "$tmp/l/2" "$tmp/l/2.stream" && lpack -q --merge -o "$tmp/l/3" "$tmp/l/2" "$tmp/l/1" &&
+        left_out '[{"name":"(unread)","bad_documents":3},{"name":"one","short":1},{"name":"s","short":1}]' "$tmp/l/3" &&
+        lprep -q --min-tokens 100 --source s -t tests/data/tiny.model tests/data/tiny.txt "$tmp/l/a.jsonl" --on-error skip 2> "$tmp/err" |
+            lpack -q --append -o "$tmp/l/3" && left_out '[{"name":"(unread)","bad_documents":4},{"name":"one","short":1},{"name":"s","short":1,"few_tokens":4}]' "$tmp/l/3"
+}
+ok 'what was left out is counted' counted
 kill_append() { # killed while appending: what it was, or all of it; the next run ends the same
     local i docs
     for i in $(seq 1 15); do

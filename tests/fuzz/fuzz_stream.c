@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes);
 static void read_all(int fd, const uint8_t *p, size_t n)
 {
     struct stream_reader *r;
-    struct token_doc d;
+    struct stream_item it;
     struct err e = {0};
     uint64_t words = 0;
     int rc;
@@ -27,7 +27,15 @@ static void read_all(int fd, const uint8_t *p, size_t n)
             abort();
         return;
     }
-    while ((rc = stream_read(r, &d, &e)) == 1) {
+    while ((rc = stream_next(r, &it, &e)) > 0) {
+        const struct token_doc d = rc == STREAM_DOC ? it.doc : (struct token_doc){ .source = "",
+                                                                                 .name = "" };
+        for (int64_t i = 0; rc == STREAM_MARK && i < it.mark.n_inputs; i++)
+            words += strlen(it.mark.inputs[i].path) + (uint64_t)it.mark.inputs[i].bytes;
+        for (int64_t i = 0; rc == STREAM_MARK && i < it.mark.n_keys; i++)
+            words += mark_key(&it.mark, i).low64;
+        if (rc == STREAM_RUN)
+            words += strlen(it.run.recipe);
         if (ids_bad(d.ids, d.n_ids, stream_info(r)->vocab) >= 0)
             abort();
         for (int64_t i = 0; i < d.n_runs; i++)
