@@ -72,6 +72,11 @@ $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t),$(firstword $(wildcard prep/$(
 $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+# CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
+EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back)
+$(B)/tests/test_flash: $(EMULATED)
+$(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
+  -Wno-shadow
 tests: $(TESTS:%=$(B)/tests/%)
 
 # Each fuzz target with a main that feeds it its seeds: what 'make check' runs, with any compiler.

@@ -17,11 +17,23 @@ static __device__ __forceinline__ int half_of(const struct flash &f, int64_t h)
     return h < f.b.fwd.heads / 2 ? 0 : 1;
 }
 
-/* A kernel's shared memory, beyond 48 KiB too. */
+/* A kernel's shared memory may be more than 48 KiB: that has to be asked for. */
 static inline int flash_room(struct cuda *c, const void *kernel, size_t bytes)
 {
     return cuda_check(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               (int)bytes), "attention");
+}
+
+static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash), dim3 blocks,
+                               int threads, size_t bytes, const struct flash *f)
+{
+    struct flash arg = *f;
+    void *args[] = { &arg };
+    int rc = flash_room(c, (const void *)kernel, bytes);
+
+    return rc ? rc : cuda_check(c, cudaLaunchKernel((const void *)kernel, blocks,
+                                                    dim3((unsigned)threads), args, bytes,
+                                                    c->stream), "attention");
 }
 
 /* flash_forward.cu, flash_back.cu: head dimension 64 and 128, 16-byte aligned rows. */

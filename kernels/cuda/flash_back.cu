@@ -399,18 +399,16 @@ template <int D, int WARPS> static int launch(struct cuda *c, const struct flash
     typedef keys_room<D, WARPS> keys;
     typedef queries_room<D> queries;
     const struct op_attention *a = &f->b.fwd;
+    dim3 by_row(cuda_blocks(c, a->rows * a->heads * (D / 8), 256));
     dim3 by_key((unsigned)ceil_div(a->rows, keys::OWNS), (unsigned)a->kv_heads);
     dim3 by_query((unsigned)ceil_div(a->rows, OWNED), (unsigned)a->heads);
-    int rc = flash_room(c, (const void *)back_keys<D, WARPS>, keys::BYTES);
+    int rc = flash_launch(c, dots<D>, by_row, 256, 0, f);
 
     if (rc == 0)
-        rc = flash_room(c, (const void *)back_queries<D>, queries::BYTES);
-    if (rc)
-        return rc;
-    dots<D><<<cuda_blocks(c, a->rows * a->heads * (D / 8), 256), 256, 0, c->stream>>>(*f);
-    back_keys<D, WARPS><<<by_key, keys::THREADS, keys::BYTES, c->stream>>>(*f);
-    back_queries<D><<<by_query, queries::THREADS, queries::BYTES, c->stream>>>(*f);
-    return 0;
+        rc = flash_launch(c, back_keys<D, WARPS>, by_key, keys::THREADS, keys::BYTES, f);
+    if (rc == 0)
+        rc = flash_launch(c, back_queries<D>, by_query, queries::THREADS, queries::BYTES, f);
+    return rc;
 }
 
 int flash_backward_tiles(struct cuda *c, const struct flash *f)

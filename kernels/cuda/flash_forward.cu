@@ -218,12 +218,9 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
 template <int D, bool LAZY> static int launch(struct cuda *c, const struct flash *f)
 {
     const struct op_attention *a = &f->b.fwd;
-    dim3 grid((unsigned)ceil_div(a->rows, ROWS), (unsigned)a->heads);
-    int rc = flash_room(c, (const void *)forward<D, LAZY>, forward_room<D>::BYTES);
+    dim3 blocks((unsigned)ceil_div(a->rows, ROWS), (unsigned)a->heads);
 
-    if (rc == 0)
-        forward<D, LAZY><<<grid, THREADS, forward_room<D>::BYTES, c->stream>>>(*f);
-    return rc;
+    return flash_launch(c, forward<D, LAZY>, blocks, THREADS, forward_room<D>::BYTES, f);
 }
 
 int flash_forward_tiles(struct cuda *c, const struct flash *f)

@@ -1,0 +1,79 @@
+/* tests/emulate/cuda_runtime.h - what attention's kernels need of CUDA, on the CPU: a thread is a
+ * fiber, a block runs whole before the next, a warp's collectives wait for all its 32 lanes. */
+#ifndef TESTS_EMULATE_CUDA_RUNTIME_H
+#define TESTS_EMULATE_CUDA_RUNTIME_H
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __device__
+#define __global__
+#define __shared__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(bytes)
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct float2 { float x, y; };
+struct uint4 { uint32_t x, y, z, w; };
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+static inline int min(int a, int b) { return a < b ? a : b; }
+
+typedef int cudaError_t;
+typedef void *cudaStream_t, *cudaEvent_t;
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return 0; }
+cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
+                             size_t bytes, cudaStream_t stream);
+
+/* The engine. What a lane brings to a collective, and takes from it. */
+enum emulate_kind { EMULATE_WARP, EMULATE_SHUFFLE, EMULATE_LDMATRIX, EMULATE_TURNED, EMULATE_MMA };
+struct emulate_call {
+    enum emulate_kind kind;
+    int lane;                /* shuffle: whose */
+    float value, *sum;       /* shuffle; mma */
+    uint32_t at, *out;       /* ldmatrix */
+    const uint32_t *left;    /* mma */
+    uint32_t right[2];
+};
+void emulate(struct emulate_call *c);
+void emulate_copy(uint32_t to, const void *from, unsigned bytes, bool there);
+void emulate_copies_wait(void);
+void __syncthreads(void);
+extern unsigned char room[]; /* shared memory */
+
+static inline void __syncwarp(void)
+{
+    struct emulate_call c = {};
+
+    emulate(&c);
+}
+static inline float __shfl_sync(unsigned, float x, int lane)
+{
+    struct emulate_call c = {};
+
+    c.kind = EMULATE_SHUFFLE;
+    c.lane = lane;
+    c.value = x;
+    emulate(&c);
+    return c.value;
+}
+static inline float __shfl_xor_sync(unsigned all, float x, int mask)
+{
+    return __shfl_sync(all, x, ((int)threadIdx.x & 31) ^ mask);
+}
+static inline bool __any_sync(unsigned all, bool x)
+{
+    float any = x;
+
+    for (int o = 16; o; o >>= 1)
+        any += __shfl_xor_sync(all, any, o);
+    return any > 0;
+}
+
+#include "tests/emulate/instructions.h"
+#endif

@@ -1,0 +1,282 @@
+/* tests/emulate/emulate.cc - runs a grid of fibers, and what a warp does together. */
+#include "tests/emulate/emulate.h"
+
+#include "kernels/cuda/flash.cuh"
+
+#include <ucontext.h>
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <vector>
+
+enum { STACK_BYTES = 64 << 10, ROOM_BYTES = 227 << 10, MOST_THREADS = 256 };
+enum state { RUNS, IN_WARP, IN_BLOCK, DONE };
+
+struct copy {
+    uint32_t to;
+    const void *from;
+    unsigned bytes;
+    bool there;
+};
+struct fiber {
+    ucontext_t context;
+    enum state state;
+    struct emulate_call *call;
+    std::vector<copy> copies; /* under way */
+};
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+alignas(1024) unsigned char room[ROOM_BYTES];
+static fiber fibers[MOST_THREADS];
+static unsigned char stacks[MOST_THREADS][STACK_BYTES];
+static ucontext_t engine;
+static unsigned now, room_bytes;
+static void (*kernel_of)(struct flash);
+static struct flash arg;
+static char fault[200];
+static bool backwards;
+
+/* The first fault is kept; what follows runs on. */
+static void wrong(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    if (!fault[0])
+        vsnprintf(fault, sizeof fault, fmt, ap);
+    va_end(ap);
+}
+
+static void wait_as(enum state s)
+{
+    fibers[now].state = s;
+    swapcontext(&fibers[now].context, &engine);
+}
+void emulate(struct emulate_call *c)
+{
+    fibers[now].call = c;
+    wait_as(IN_WARP);
+}
+void __syncthreads(void) { wait_as(IN_BLOCK); }
+
+/* A copy lands when it is waited for; until then there is a NaN where it will be. */
+void emulate_copy(uint32_t to, const void *from, unsigned bytes, bool there)
+{
+    if (to % bytes || to + bytes > room_bytes)
+        return wrong("a copy of %u bytes to %u of %u", bytes, to, room_bytes);
+    if (there && (uintptr_t)from % bytes)
+        return wrong("a copy of %u bytes from an address that is no multiple", bytes);
+    memset(room + to, 0xff, bytes);
+    fibers[now].copies.push_back(copy{ to, from, bytes, there });
+}
+void emulate_copies_wait(void)
+{
+    for (const copy &c : fibers[now].copies) {
+        if (c.there)
+            memcpy(room + c.to, c.from, c.bytes);
+        else
+            memset(room + c.to, 0, c.bytes);
+    }
+    fibers[now].copies.clear();
+}
+
+static uint32_t shared16(uint32_t at)
+{
+    uint16_t h;
+
+    if (at + 2 > room_bytes) {
+        wrong("shared memory is read at %u of %u", at, room_bytes);
+        return 0;
+    }
+    memcpy(&h, room + at, 2);
+    return h;
+}
+
+/* PTX ISA, ldmatrix: lane 8 m + r names row r of matrix m. */
+static void load_matrices(struct emulate_call *const c[32])
+{
+    bool turned = c[0]->kind == EMULATE_TURNED;
+
+    for (int m = 0; m < 4; m++) {
+        unsigned banks = 0;
+        for (int r = 0; r < 8; r++)
+            banks |= 1u << c[8 * m + r]->at / 16 % 8;
+        if (banks != 0xff)
+            wrong("eight rows of ldmatrix do not lie in all banks");
+        for (int l = 0; l < 32; l++) {
+            int g = l / 4, p = l % 4;
+            uint32_t low = turned ? c[8 * m + 2 * p]->at + 2 * g : c[8 * m + g]->at + 4 * p;
+            uint32_t high = turned ? c[8 * m + 2 * p + 1]->at + 2 * g : low + 2;
+            c[l]->out[m] = shared16(low) | shared16(high) << 16;
+        }
+    }
+}
+
+static float half_of_pair(uint32_t x, int high)
+{
+    return __bfloat162float(__nv_bfloat16{ (uint16_t)(high ? x >> 16 : x) });
+}
+
+/* PTX ISA, mma.m16n8k16 with .bf16: element i of a lane's left factor, of eight, is at row g, for
+ * i of 2, 3, 6, 7 g + 8, column 2p + i % 2, from i = 4 on 8 further; of its right factor, of four,
+ * at row 2p + i % 2, from i = 2 on 8 further, column g. */
+static void multiply(struct emulate_call *const c[32])
+{
+    float a[16][16], b[16][8];
+
+    for (int l = 0; l < 32; l++) {
+        int g = l / 4, p = l % 4;
+        for (int i = 0; i < 8; i++)
+            a[g + (i & 2 ? 8 : 0)][2 * p + i % 2 + (i & 4 ? 8 : 0)] =
+                half_of_pair(c[l]->left[i / 2], i % 2);
+        for (int i = 0; i < 4; i++)
+            b[2 * p + i % 2 + (i & 2 ? 8 : 0)][g] = half_of_pair(c[l]->right[i / 2], i % 2);
+    }
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++) {
+            int row = l / 4 + (i & 2 ? 8 : 0), col = 2 * (l % 4) + i % 2;
+            float s = c[l]->sum[i];
+            for (int k = 0; k < 16; k++)
+                s += a[row][k] * b[k][col];
+            c[l]->sum[i] = s;
+        }
+}
+
+static void together(unsigned warp)
+{
+    struct emulate_call *c[32];
+    float x[32];
+
+    for (unsigned l = 0; l < 32; l++) {
+        c[l] = fibers[warp * 32 + l].call;
+        x[l] = c[l]->value;
+        fibers[warp * 32 + l].state = RUNS;
+        if (c[l]->kind != c[0]->kind)
+            wrong("lanes of a warp do different things");
+    }
+    switch (c[0]->kind) {
+    case EMULATE_WARP:
+        break;
+    case EMULATE_SHUFFLE:
+        for (int l = 0; l < 32; l++)
+            c[l]->value = x[c[l]->lane & 31];
+        break;
+    case EMULATE_LDMATRIX:
+    case EMULATE_TURNED:
+        load_matrices(c);
+        break;
+    case EMULATE_MMA:
+        multiply(c);
+        break;
+    }
+}
+
+static void fiber_main(void)
+{
+    kernel_of(arg);
+    wait_as(DONE);
+}
+
+/* Until the whole warp waits for the block, or is done. */
+static void run_warp(unsigned warp)
+{
+    for (;;) {
+        int in_warp = 0;
+        for (unsigned l = 0; l < 32; l++) {
+            fiber *f = &fibers[warp * 32 + l];
+            now = warp * 32 + l;
+            threadIdx.x = now;
+            if (f->state == RUNS)
+                swapcontext(&engine, &f->context);
+            in_warp += f->state == IN_WARP;
+        }
+        if (in_warp == 0)
+            return;
+        if (in_warp < 32) {
+            wrong("%d lanes of a warp wait for the others", in_warp);
+            return;
+        }
+        together(warp);
+    }
+}
+
+static void begin(fiber *f, unsigned char *stack)
+{
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = stack;
+    f->context.uc_stack.ss_size = STACK_BYTES;
+    f->context.uc_link = NULL;
+    makecontext(&f->context, fiber_main, 0);
+    f->state = RUNS;
+    f->copies.clear();
+}
+
+static void run_block(unsigned threads)
+{
+    unsigned warps = threads / 32, in_block = threads;
+
+    memset(room, 0xff, room_bytes);
+    for (unsigned i = 0; i < threads; i++)
+        begin(&fibers[i], stacks[i]);
+    while (in_block == threads && !fault[0]) {
+        in_block = 0;
+        for (unsigned w = 0; w < warps; w++)
+            run_warp(backwards ? warps - 1 - w : w);
+        for (unsigned i = 0; i < threads; i++)
+            if (fibers[i].state == IN_BLOCK) {
+                fibers[i].state = RUNS;
+                in_block++;
+            }
+    }
+    if (in_block)
+        wrong("%u threads of %u wait for the block", in_block, threads);
+    for (unsigned i = 0; i < threads; i++)
+        if (!fibers[i].copies.empty())
+            wrong("a thread ends before its copies");
+}
+
+cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
+                             size_t bytes, cudaStream_t)
+{
+    kernel_of = (void (*)(struct flash))(uintptr_t)kernel;
+    arg = *(const struct flash *)args[0];
+    gridDim = blocks;
+    blockDim = threads;
+    room_bytes = (unsigned)bytes;
+    if (bytes > 99 << 10) /* what a block of sm_86 may have */
+        wrong("a block wants %zu bytes of shared memory", bytes);
+    for (blockIdx.y = 0; blockIdx.y < blocks.y && !fault[0]; blockIdx.y++)
+        for (blockIdx.x = 0; blockIdx.x < blocks.x && !fault[0]; blockIdx.x++)
+            run_block(threads.x);
+    return 0;
+}
+
+extern "C" int cuda_check(struct cuda *, cudaError_t r, const char *) { return r; }
+
+static struct flash flash_of(const struct op_attention_back *b, const int32_t *bounds)
+{
+    struct flash f = {};
+
+    f.b = *b;
+    for (int half = 0; half < 2; half++) {
+        f.first[half] = bounds + 2 * half * b->fwd.rows;
+        f.end[half] = bounds + (2 * half + 1) * b->fwd.rows;
+    }
+    f.dim = (int32_t)b->fwd.dim;
+    return f;
+}
+
+extern "C" const char *emulate_attention(const struct op_attention_back *b, const int32_t *bounds,
+                                         bool from_last)
+{
+    struct flash f = flash_of(b, bounds);
+    struct cuda c = {};
+
+    c.sms = 2;
+    fault[0] = '\0';
+    backwards = from_last;
+    flash_forward_tiles(&c, &f);
+    flash_backward_tiles(&c, &f);
+    return fault[0] ? fault : NULL;
+}
