@@ -84,6 +84,7 @@ int clock_open(struct cuda_clock **k, bool all);
 void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s);
 void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s);
+void clock_rest(struct cuda_clock *k); /* before the host waits */
 double clock_collect(struct cuda_clock *k); /* seconds of matrix ops since the last call */
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max); /* device.profile */
 

@@ -6,7 +6,8 @@
 enum { PAIRS = 8192 };
 
 struct cuda_clock {
-    bool all;
+    bool all, open;       /* open: a run of matrix ops goes on, on running */
+    cudaStream_t running;
     int n; /* pairs in use; beyond PAIRS nothing more is timed until they are read */
     cudaEvent_t from[PAIRS], to[PAIRS];
     enum cuda_kind kind[PAIRS];
@@ -44,10 +45,22 @@ static bool timed(const struct cuda_clock *k, enum cuda_kind kind)
     return (k->all || kind <= CUDA_LOSS) && k->n < PAIRS;
 }
 
+/* Matrix ops one after the other are timed as one: on the GPU an event takes time too. */
+void clock_rest(struct cuda_clock *k)
+{
+    if (k->open)
+        cudaEventRecord(k->to[k->n++], k->running);
+    k->open = false;
+}
+
 void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s)
 {
-    int i = k->n;
+    int i;
 
+    if (k->open && kind <= CUDA_LOSS)
+        return;
+    clock_rest(k);
+    i = k->n;
     if (!timed(k, kind))
         return;
     if (!k->made[i]) {
@@ -66,10 +79,13 @@ void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStre
 {
     k->calls[kind]++;
     k->flop[kind] += flop;
-    if (!timed(k, kind) || !k->made[k->n])
+    if (k->open || !timed(k, kind) || !k->made[k->n])
         return;
-    cudaEventRecord(k->to[k->n], s);
-    k->kind[k->n++] = kind;
+    k->kind[k->n] = kind;
+    k->running = s;
+    k->open = true;
+    if (k->all)
+        clock_rest(k);
 }
 
 double clock_collect(struct cuda_clock *k)
@@ -89,6 +105,7 @@ double clock_collect(struct cuda_clock *k)
 
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max)
 {
+    clock_rest(k);
     k->all = all;
     for (int i = 0; i < CUDA_KINDS && i < max; i++)
         t[i] = (struct op_time){ names[i], k->calls[i], k->s[i], k->flop[i], i >= CUDA_SEND };

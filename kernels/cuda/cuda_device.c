@@ -74,6 +74,7 @@ static int transfer(struct device *d, void *dst, const void *src, size_t nbytes)
 
     if (!nbytes)
         return 0;
+    clock_rest(c->clock);
     rc = cuda_check(c, cuda_copy_async(dst, src, nbytes, c->stream), "a copy");
     return rc ? rc : cuda_check(c, cudaStreamSynchronize(c->stream), "work queued before a copy");
 }
@@ -115,6 +116,7 @@ static int cuda_sync(struct device *d, struct err *e)
     struct cuda *c = cuda_of(d);
     int code;
 
+    clock_rest(c->clock);
     cuda_wait_all(c);
     d->gemm_s += clock_collect(c->clock);
     code = c->fault.code;
