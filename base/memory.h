@@ -6,7 +6,7 @@
 C_BEGIN
 
 /* Bytes that the machine has left (MemAvailable), or the container (its cgroup's limit less
- * its use, version 2, then 1), whichever is less. */
+ * its use, version 2, then 1; file pages not read lately do not count), whichever is less. */
 size_t memory_free_bytes(void);
 
 C_END
