@@ -42,15 +42,17 @@ static void say(const struct trial *t, bool json, size_t taken, FILE *f)
     const struct batch *b = &t->batch;
     double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) / s;
     double flop = model_flops(model_config(t->m), TRAIN_NONE, &t->seg) / s;
-    size_t plan = model_memory(t->m)->total;
-    char mem[16], planned[16];
+    const struct memory_plan *p = model_memory(t->m);
+    char mem[16], planned[16], host[16];
 
     if (json) { /* memory_bytes 0: the device has none of its own */
         fprintf(f, "{\"ctx\":%" PRId64 ",\"windows\":%" PRId64 ",\"tok_s\":%.1f,\"step_s\":%.6f,"
                 "\"min_s\":%.6f,\"max_s\":%.6f,\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,"
-                "\"memory_bytes\":%zu,\"predicted_bytes\":%zu,\"loss\":%.4f}\n", b->len, b->n_seqs,
-                rate, s, t->seconds[0], t->seconds[BENCH_WINDOWS - 1], flop, t->matrix_rate, taken,
-                plan, t->loss);
+                "\"memory_bytes\":%zu,\"predicted_bytes\":%zu,\"predicted_s\":%.6f,"
+                "\"pinned_bytes\":%zu,\"loss\":%.4f}\n", b->len, b->n_seqs, rate, s,
+                t->seconds[0],
+                t->seconds[BENCH_WINDOWS - 1], flop, t->matrix_rate, taken, p->total, p->step_s,
+                p->host, t->loss);
         return;
     }
     fprintf(f, "ctx=%" PRId64 " windows=%" PRId64 "\n", b->len, b->n_seqs);
@@ -58,9 +60,12 @@ static void say(const struct trial *t, bool json, size_t taken, FILE *f)
             t->seconds[BENCH_WINDOWS - 1], t->loss);
     fprintf(f, "  %.4g TFLOP/s of the model, %.0f%% of %.4g\n", 1e-12 * flop,
             100 * flop / t->matrix_rate, 1e-12 * t->matrix_rate);
-    fprintf(f, "  memory %s predicted", fmt_bytes((double)plan, planned, sizeof planned));
+    fprintf(f, "  memory %s predicted", fmt_bytes((double)p->total, planned, sizeof planned));
     if (taken)
         fprintf(f, ", %s taken", fmt_bytes((double)taken, mem, sizeof mem));
+    if (p->step_s > 0)
+        fprintf(f, "; predicted %.4g s, of the host's memory %s pinned", p->step_s,
+                fmt_bytes((double)p->host, host, sizeof host));
     fputc('\n', f);
 }
 
