@@ -13,7 +13,7 @@
 #define ATTENTION_BACK_HALF 1300.0
 #define SHIFTED 0.95              /* of attention's rate, where half of the heads are shifted */
 #define AGAINST_ROWS 0.92         /* of the matrix rate, of gradients against forward's products */
-#define LOSS_SHARE 0.87           /* of the matrix rate, of logits made and used a chunk at a time */
+#define LOGIT_BYTES 12.0          /* moved a logit: made, normalised, turned into its gradient, used */
 #define THIN_SHARE 0.5            /* of the bytes of LoRA's thin products, that caches do not spare */
 #define BOTH_WAYS 0.65            /* of the link's rate, with copies in both directions */
 #define COPY_SLOWS 0.10           /* of the ops' rate is lost while a copy runs beside them */
@@ -77,8 +77,9 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     c->again[KEEP_ATTENTION] = c->again[KEEP_QKV] + (s.qkv + s.o) / mm +
                                ((4 + 2 * s.heads) * s.unit + s.thin) / r->memory;
     c->again[KEEP_INPUT] = c->again[KEEP_ATTENTION] + s.attention / at;
-    c->top = (m->o.mode == TRAIN_NONE ? 1 : 2) * 2 * s.rows * (double)m->c.dim *
-             (double)m->c.vocab / (LOSS_SHARE * mm) + 6 * s.unit / r->memory;
+    c->top = (m->o.mode == TRAIN_NONE ? 1 : 1 + dw) * 2 * s.rows * (double)m->c.dim *
+             (double)m->c.vocab / mm +
+             (6 * s.unit + LOGIT_BYTES * s.rows * (double)m->c.vocab) / r->memory;
 }
 
 void cost_of(const struct model *m, struct cost *c)
