@@ -4,6 +4,8 @@
 #include "base/opt.h"
 #include "formats/document.h"
 #include "formats/json.h"
+#include "prep/export.h"
+#include "prep/import.h"
 #include "prep/pack.h"
 
 #include <fcntl.h>
@@ -19,7 +21,10 @@ static struct {
     struct opt_list splits;
     int64_t shard_tokens, seed;
     bool shuffle, no_shuffle, force, append, merge, quiet, verbose, json;
-} a = { .seed = -1 };
+    int export_to, import_from; /* enum token_format, or -1 */
+    const char *tokenizer;
+    int64_t vocab, bos, eos;
+} a = { .seed = -1, .export_to = -1, .import_from = -1, .bos = -1, .eos = -1 };
 
 static const struct opt opts[] = {
     { 'o', "output", "DIR", OPT_STR, &a.folder, 0, 0,
@@ -37,7 +42,20 @@ static const struct opt opts[] = {
     { 0, "no-shuffle", NULL, OPT_FLAG, &a.no_shuffle, 0, 0,
       "keep the order of the streams [on without -o]" },
     { 0, "shard-tokens", "N", OPT_TOKENS, &a.shard_tokens, 1, 1e15,
-      "start another shard before N tokens are exceeded [256m]" },
+      "start another shard (--export llmc: file) at N tokens [256m]" },
+    OPT_HEADING("other programs' token files"),
+    { 0, "export", "u16|llmc|megatron|ndjson", OPT_ENUM, &a.export_to, 0, 0,
+      "the operand is a data set: write --split of it to -o or stdout" },
+    { 0, "import", "u16|llmc|megatron|ndjson", OPT_ENUM, &a.import_from, 0, 0,
+      "the operands are such files, not streams" },
+    { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
+      "SentencePiece model of the ids; --export ndjson adds the text" },
+    { 0, "vocab", "N", OPT_I64, &a.vocab, 1, (double)INT32_MAX,
+      "--import: ids are below N, without -t [65536]" },
+    { 0, "bos", "ID", OPT_I64, &a.bos, 0, (double)INT32_MAX,
+      "--import: documents begin with this id; u16, llmc: cut there" },
+    { 0, "eos", "ID", OPT_I64, &a.eos, 0, (double)INT32_MAX,
+      "--import: documents end with this id; u16, llmc: cut there" },
     OPT_HEADING("messages"),
     { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "only warnings and errors" },
     { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more, such as every shard" },
@@ -48,14 +66,16 @@ static const struct opt opts[] = {
 static const struct cmd cmd = {
     "lpack", "[-o DIR] [--split NAME=X ...] [stream ... | -]",
     "Packs token streams, as lprep writes them, into memory-mapped shards; joins what several\n"
-    "machines have packed.",
+    "machines have packed; exports to, and imports from, the token files of other programs.",
     "  lprep books/ -t tokenizer.model | lpack -o shards/\n"
     "  lprep books/ -t tokenizer.model | lpack --split validation=0.05 -o shards/\n"
     "  lprep pg19.tar.zst -t tokenizer.model | lpack --split 'validation=pg19/validation/*' shards/\n"
     "  lprep pg19/validation -t tokenizer.model | lpack > pg19.val\n"
     "  lpack a.stream b.stream -o shards/ -f\n"
     "  lprep more/ -t tokenizer.model | lpack --append -o shards/\n"
-    "  lpack --merge -o shards/ machine1/ machine2/\n",
+    "  lpack --merge -o shards/ machine1/ machine2/\n"
+    "  lpack --export megatron -o corpus_text_document shards/\n"
+    "  lpack --import llmc --bos 50256 -o shards/ edu_fineweb_train_*.bin\n",
     opts
 };
 
@@ -124,6 +144,34 @@ static int check_joins(int n, struct err *e)
     return a.merge && n == 0 ? err_set(e, E_USAGE, "no data set to merge is given") : 0;
 }
 
+/* What goes with --export and --import alone, and what does not go with them. */
+static int check_formats(int n, struct err *e)
+{
+    const char *split = a.splits.n ? a.splits.v[0] : "";
+
+    if (a.export_to >= 0 && a.import_from >= 0)
+        return err_set(e, E_USAGE, "--export and --import exclude each other");
+    if (a.import_from < 0 && (a.vocab || a.bos >= 0 || a.eos >= 0))
+        return err_set(e, E_USAGE, "--vocab, --bos and --eos are for --import");
+    if (a.tokenizer && (a.import_from < 0) == (a.export_to != FORMAT_NDJSON))
+        return err_set(e, E_USAGE, "-t is for --import and --export ndjson");
+    if (a.tokenizer && a.vocab)
+        return err_set(e, E_USAGE, "-t and --vocab exclude each other");
+    if (a.import_from >= 0 && a.merge)
+        return err_set(e, E_USAGE, "--merge joins data sets, --import makes one");
+    if (a.export_to < 0)
+        return 0;
+    if (n != 1)
+        return err_set(e, E_USAGE, "--export takes one data set, %d are given", n);
+    if (a.splits.n > 1 || strchr(split, '='))
+        return err_set(e, E_USAGE, "--export takes one split by its name, as --split validation");
+    if (a.append || a.merge || a.shuffle || a.no_shuffle || a.seed >= 0 || a.json ||
+        (a.shard_tokens && a.export_to != FORMAT_LLMC))
+        return err_set(e, E_USAGE, "--export takes only -o, -f, --split, -t and, for llmc, "
+                                   "--shard-tokens beside it");
+    return 0;
+}
+
 /* What cannot go together, once it is known where the output goes. */
 static int check_usage(int n, char **v, struct err *e)
 {
@@ -132,6 +180,8 @@ static int check_usage(int n, char **v, struct err *e)
 
     if (rc < 0 || a.merge)
         return rc;
+    if (a.import_from >= 0 && n == 0)
+        return err_set(e, E_USAGE, "no file to import is given");
     for (int i = 0; i < n; i++)
         tty |= strcmp(v[i], "-") == 0;
     if (a.shuffle && a.no_shuffle)
@@ -144,15 +194,31 @@ static int check_usage(int n, char **v, struct err *e)
         err_set(e, E_USAGE, "will not write a shard to the terminal");
         return err_hint(e, "name a folder, 'lpack -o shards/', or a file, 'lpack > FILE.shard'");
     }
-    if (tty && isatty(STDIN_FILENO)) {
+    if (tty && a.import_from < 0 && isatty(STDIN_FILENO)) {
         err_set(e, E_USAGE, "standard input is a terminal, not a token stream");
         return err_hint(e, "lprep FILE ... -t tokenizer.model | lpack -o shards/");
     }
     return 0;
 }
 
+static int import_all(struct pack *p, int n, char **v, struct err *e)
+{
+    struct import_options o = { .format = (enum token_format)a.import_from, .vocab = a.vocab,
+                                .tokenizer = a.tokenizer, .bos = a.bos, .eos = a.eos };
+    struct import *x;
+    int rc = import_open(&x, &o, e);
+
+    for (int i = 0; i < n && rc == 0; i++)
+        rc = import_file(x, p, v[i], e);
+    import_close(x);
+    return rc;
+}
+
 static int pack_all(struct pack *p, int n, char **v, struct err *e)
 {
+    if (a.import_from >= 0)
+        return import_all(p, n, v, e);
+
     int rc = n ? 0 : pack_stream(p, STDIN_FILENO, "standard input", e);
 
     for (int i = 0; i < n && rc == 0; i++) {
@@ -217,6 +283,42 @@ static int print_json(const struct manifest *m, struct err *e)
     return 0;
 }
 
+static const char *plural(int64_t n) { return n == 1 ? "" : "s"; }
+
+static int run_export(const char *data, double *start_s, struct err *e)
+{
+    static const char *const name[] = { "u16", "llm.c", "Megatron", "NDJSON" };
+    struct export_options o = {
+        .format = (enum token_format)a.export_to, .data = data, .fd = STDOUT_FILENO,
+        .split = a.splits.n ? a.splits.v[0] : NULL, .tokenizer = a.tokenizer, .force = a.force,
+        .out = a.folder && strcmp(a.folder, "-") != 0 ? a.folder : NULL,
+        .file_tokens = a.shard_tokens ? a.shard_tokens : (int64_t)512 << 20,
+        .progress = progress, .progress_ctx = start_s
+    };
+    struct export_sums s;
+    int rc;
+
+    if (!o.out && o.format != FORMAT_MEGATRON && isatty(STDOUT_FILENO))
+        return err_set(e, E_USAGE, "will not write tokens to the terminal: name a file with -o");
+    rc = export_data(&o, &s, e);
+    log_progress_end();
+    if (rc < 0)
+        return rc;
+    if (s.lost_masked)
+        log_warn("%s's format has no loss mask: %" PRId64 " masked token%s will be trained on",
+                 name[o.format], s.lost_masked, plural(s.lost_masked));
+    if (s.lost_bounds)
+        log_warn("%s's format has no bounds: %" PRId64 " document%s run%s into the next",
+                 name[o.format], s.lost_bounds, plural(s.lost_bounds),
+                 s.lost_bounds == 1 ? "s" : "");
+    if (s.lost_labels)
+        log_warn("%s's format has no place for source and name, which %" PRId64 " document%s had",
+                 name[o.format], s.lost_labels, plural(s.lost_labels));
+    log_info("%" PRId64 " document%s, %" PRId64 " tokens in %" PRId64 " file%s", s.docs,
+             plural(s.docs), s.tokens, s.files, plural(s.files));
+    return 0;
+}
+
 static int run(struct pack_options *o, int n, char **v, struct err *e)
 {
     struct manifest *m = NULL;
@@ -254,39 +356,44 @@ static int run(struct pack_options *o, int n, char **v, struct err *e)
     return rc;
 }
 
+/* given: the command line as it was, for the manifest. */
+static int run_pack(int n_operands, char **v, int n_given, char **given, double *start_s,
+                    struct err *e)
+{
+    static char name[] = "lpack";
+    struct pack_options o = {
+        .fd = STDOUT_FILENO, .force = a.force, .append = a.append, .merge = a.merge,
+        .seed = a.seed, .command = given, .n_command = n_given, .progress = progress,
+        .progress_ctx = start_s,
+        .shard_tokens = a.shard_tokens ? a.shard_tokens : (int64_t)256 << 20
+    };
+    int rc, n = a.merge ? n_operands : take_folder(n_operands, v, e);
+
+    if (n < 0 || (rc = check_usage(n, v, e)) < 0)
+        return n < 0 ? n : rc;
+    given[0] = name;
+    o.folder = a.folder;
+    o.shuffle = a.folder && !a.merge ? !a.no_shuffle : a.shuffle;
+    catch_signals();
+    return run(&o, n, v, e);
+}
+
 int main(int argc, char **argv)
 {
-    struct pack_options o = {0};
     struct err e = {0};
     double start_s = now_s();
     char **given = malloc((size_t)(argc + 1) * sizeof *given);
     bool done;
-    int rc, n = 0;
+    int rc, n;
 
     if (!given)
         return cmd_exit(&cmd, err_set(&e, E_SYS, "out of memory"), &e);
     memcpy(given, argv, (size_t)argc * sizeof *given); /* opt_parse moves the operands */
-    rc = opt_parse(&cmd, argc, argv, &done, &e);
+    rc = n = opt_parse(&cmd, argc, argv, &done, &e);
     log_init(cmd.name, a.quiet ? -1 : a.verbose ? 1 : 0);
-    if (rc >= 0 && !done && (rc = n = a.merge ? rc : take_folder(rc, argv + 1, &e)) >= 0 &&
-        (rc = check_usage(n, argv + 1, &e)) == 0) {
-        static char name[] = "lpack";
-        given[0] = name;
-        o.folder = a.folder;
-        o.fd = STDOUT_FILENO;
-        o.shard_tokens = a.shard_tokens ? a.shard_tokens : (int64_t)256 << 20;
-        o.shuffle = a.folder && !a.merge ? !a.no_shuffle : a.shuffle;
-        o.force = a.force;
-        o.append = a.append;
-        o.merge = a.merge;
-        o.seed = a.seed;
-        o.command = given;
-        o.n_command = argc;
-        o.progress = progress;
-        o.progress_ctx = &start_s;
-        catch_signals();
-        rc = run(&o, n, argv + 1, &e);
-    }
+    if (n >= 0 && !done && (rc = check_formats(n, &e)) == 0)
+        rc = a.export_to >= 0 ? run_export(argv[1], &start_s, &e)
+                              : run_pack(n, argv + 1, argc, given, &start_s, &e);
     free(given);
     return cmd_exit(&cmd, rc > 0 ? 0 : rc, &e);
 }

@@ -1,0 +1,483 @@
+/* prep/export.c - see export.h. */
+#include "prep/export.h"
+#include "base/file.h"
+#include "formats/dataset.h"
+#include "formats/document.h"
+#include "formats/foreign.h"
+#include "formats/tokenizer.h"
+#include "formats/tokenlines.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STEP = 1 << 16, FLUSH = 1 << 20 };
+
+struct export {
+    const struct export_options *o;
+    struct dataset *d;
+    const struct token_info *info;
+    struct tokenizer *tok;
+    struct export_sums sums;
+    int32_t *ids;  /* STEP of them */
+    uint8_t *mask;
+    struct buf b;  /* what is to be written */
+    int fd;        /* to */
+    const char *name;
+};
+
+static int flush(struct export *x, struct err *e)
+{
+    size_t n = x->b.len;
+
+    x->b.len = 0;
+    return file_write_all(x->fd, x->b.p, n, x->name, e);
+}
+
+static int put(struct export *x, const void *p, size_t n, struct err *e)
+{
+    int rc = buf_add(&x->b, p, n, e);
+
+    return rc == 0 && x->b.len >= FLUSH ? flush(x, e) : rc;
+}
+
+static void tell(struct export *x, int64_t docs, int64_t tokens)
+{
+    x->sums.docs += docs;
+    x->sums.tokens += tokens;
+    if (x->o->progress)
+        x->o->progress(x->o->progress_ctx, true, x->sums.docs, x->sums.tokens);
+}
+
+/* Tokens [first, first + n) as ids of so many bytes. */
+static int put_tokens(struct export *x, int64_t first, int64_t n, uint32_t width, struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t k; n > 0 && rc == 0; first += k, n -= k) {
+        k = n < STEP ? n : STEP;
+        if ((rc = dataset_read(x->d, first, k, x->ids, NULL, e)) < 0 ||
+            (rc = buf_reserve(&x->b, (size_t)k * width, e)) < 0)
+            return rc;
+        ids_store(x->b.p + x->b.len, (const uint32_t *)x->ids, width, k);
+        x->b.len += (size_t)k * width;
+        tell(x, 0, k);
+        if (x->b.len >= FLUSH)
+            rc = flush(x, e);
+    }
+    return rc;
+}
+
+/* Adds the mask's runs in n more tokens, of which the first is token 'at' of the document. */
+static int add_runs(struct buf *runs, const uint8_t *mask, int64_t at, int64_t n, struct err *e)
+{
+    struct mask_run *last;
+    int rc = 0;
+
+    for (int64_t i = 0; i < n && rc == 0; i++) {
+        struct mask_run r = { at + i, 1 };
+        if (!mask[i])
+            continue;
+        last = runs->len ? (struct mask_run *)(runs->p + runs->len) - 1 : NULL;
+        if (last && last->start + last->count == at + i)
+            last->count++;
+        else
+            rc = buf_add(runs, &r, sizeof r, e);
+    }
+    return rc;
+}
+
+/* The document's text, without BOS and EOS that lprep added; all holds its ids. */
+static int decode(struct export *x, const struct buf *all, char **text, size_t *n, struct err *e)
+{
+    const int32_t *ids = (const int32_t *)all->p;
+    int64_t k = (int64_t)(all->len / sizeof *ids);
+
+    if (x->info->adds_bos && k > 0 && ids[0] == x->info->bos)
+        ids++, k--;
+    if (x->info->adds_eos && k > 0 && ids[k - 1] == x->info->eos)
+        k--;
+    return tokenizer_decode(x->tok, ids, k, text, n, e);
+}
+
+static int put_line(struct export *x, const struct dataset_doc *d, struct buf *runs,
+                    struct buf *all, struct err *e)
+{
+    struct token_doc t = { .source = d->source, .name = d->name, .text_bytes = d->text_bytes,
+                           .text_words = d->text_words, .text_hash = d->text_hash };
+    char *text = NULL;
+    size_t n = 0;
+    int rc = tokenline_begin(&x->b, &t, e);
+
+    runs->len = all->len = 0;
+    for (int64_t i = 0, k; i < d->n_ids && rc == 0; i += k) {
+        k = d->n_ids - i < STEP ? d->n_ids - i : STEP;
+        if ((rc = dataset_read(x->d, d->start + i, k, x->ids, x->mask, e)) == 0 &&
+            (rc = add_runs(runs, x->mask, i, k, e)) == 0)
+            rc = tokenline_ids(&x->b, x->ids, k, i == 0, e);
+        if (rc == 0 && x->tok)
+            rc = buf_add(all, x->ids, (size_t)k * sizeof *x->ids, e);
+        if (rc == 0 && x->b.len >= FLUSH)
+            rc = flush(x, e);
+    }
+    if (rc == 0 && x->tok)
+        rc = decode(x, all, &text, &n, e);
+    if (rc == 0)
+        rc = tokenline_finish(&x->b, (struct mask_run *)runs->p,
+                              (int64_t)(runs->len / sizeof(struct mask_run)), text, n, e);
+    free(text);
+    if (rc == 0)
+        tell(x, 1, d->n_ids);
+    return rc == 0 && x->b.len >= FLUSH ? flush(x, e) : rc;
+}
+
+static int put_lines(struct export *x, int64_t first, int64_t last, struct err *e)
+{
+    struct buf runs = { 0 }, all = { 0 };
+    struct dataset_doc d;
+    int rc = tokenline_head(&x->b, x->info, e);
+
+    for (int64_t i = first; i < last && rc == 0; i++)
+        if ((rc = dataset_doc(x->d, i, &d, e)) == 0)
+            rc = put_line(x, &d, &runs, &all, e);
+    if (rc == 0)
+        rc = tokenline_end(&x->b, x->sums.docs, x->sums.tokens, e);
+    buf_free(&runs);
+    buf_free(&all);
+    return rc;
+}
+
+static int put_llmc(struct export *x, int64_t first, int64_t n, struct err *e)
+{
+    unsigned char h[LLMC_HEADER_BYTES];
+    int rc;
+
+    llmc_header(h, x->info->vocab, n);
+    rc = put(x, h, sizeof h, e);
+    return rc == 0 ? put_tokens(x, first, n, llmc_width(x->info->vocab), e) : rc;
+}
+
+/* Sequences of a document: one, or more where it is too long, or none where it is empty. */
+static int64_t sequences(int64_t n_ids)
+{
+    return n_ids / MEGATRON_MAX_SEQUENCE + (n_ids % MEGATRON_MAX_SEQUENCE > 0);
+}
+
+/* The index's lengths or pointers: a number for every sequence. */
+static int put_sequences(struct export *x, bool pointers, uint32_t width, struct err *e)
+{
+    unsigned char b[8];
+    struct dataset_doc d;
+    int rc = 0;
+
+    for (int64_t i = 0; i < dataset_docs(x->d) && rc == 0; i++) {
+        rc = dataset_doc(x->d, i, &d, e);
+        for (int64_t k = 0, n; rc == 0 && k < d.n_ids; k += n) {
+            n = d.n_ids - k < MEGATRON_MAX_SEQUENCE ? d.n_ids - k : MEGATRON_MAX_SEQUENCE;
+            put_le(b, (uint64_t)(pointers ? (d.start + k) * width : n), 8);
+            rc = put(x, b, pointers ? 8 : 4, e);
+        }
+    }
+    return rc;
+}
+
+/* The sequence that each document begins at, and behind the last their number; *seqs is that. With
+ * write false it is only counted. */
+static int put_bounds(struct export *x, bool write, int64_t *seqs, struct err *e)
+{
+    unsigned char b[8];
+    struct dataset_doc d;
+    int64_t docs = dataset_docs(x->d);
+    int rc = 0;
+
+    *seqs = 0;
+    for (int64_t i = 0; i <= docs && rc == 0; i++) {
+        put_le(b, (uint64_t)*seqs, 8);
+        if (write)
+            rc = put(x, b, 8, e);
+        if (rc == 0 && i < docs && (rc = dataset_doc(x->d, i, &d, e)) == 0)
+            *seqs += sequences(d.n_ids);
+    }
+    return rc;
+}
+
+static int put_index(struct export *x, struct err *e)
+{
+    unsigned char h[MEGATRON_HEADER_BYTES];
+    uint32_t width = megatron_width(x->info->vocab);
+    int64_t seqs;
+    int rc = put_bounds(x, false, &seqs, e);
+
+    if (rc < 0)
+        return rc;
+    megatron_header(h, x->info->vocab, seqs, dataset_docs(x->d));
+    if ((rc = put(x, h, sizeof h, e)) == 0 && (rc = put_sequences(x, false, width, e)) == 0 &&
+        (rc = put_sequences(x, true, width, e)) == 0)
+        rc = put_bounds(x, true, &seqs, e);
+    return rc;
+}
+
+/* A part of the data set, in the open file. */
+static int put_part(struct export *x, int64_t first_doc, int64_t last_doc, int64_t first,
+                    int64_t n, struct err *e)
+{
+    int rc;
+
+    switch (x->o->format) {
+    case FORMAT_NDJSON:
+        rc = put_lines(x, first_doc, last_doc, e);
+        break;
+    case FORMAT_LLMC:
+        rc = put_llmc(x, first, n, e);
+        tell(x, last_doc - first_doc, 0);
+        break;
+    default:
+        rc = put_tokens(x, first, n,
+                        x->o->format == FORMAT_U16 ? 2 : megatron_width(x->info->vocab), e);
+        tell(x, last_doc - first_doc, 0);
+    }
+    return rc == 0 ? flush(x, e) : rc;
+}
+
+static int refuse(const char *path, struct err *e)
+{
+    err_set(e, E_CREATE, "'%s' is there already", path);
+    return err_hint(e, "name another file, or replace it with -f");
+}
+
+static int open_out(struct export *x, struct file_out *f, const char *path, struct err *e)
+{
+    int rc;
+
+    if (!x->o->force && path_is_file(path))
+        return refuse(path, e);
+    if ((rc = file_out_open(f, path, e)) < 0)
+        return rc;
+    x->fd = f->fd;
+    x->name = path;
+    x->sums.files++;
+    return 0;
+}
+
+/* The tokens, then the index, which makes them a set: a reader finds either both or no index. */
+static int export_megatron(struct export *x, struct err *e)
+{
+    char bin[4096], idx[4096];
+    struct file_out f, g;
+    int rc;
+
+    if (snprintf(bin, sizeof bin, "%s.bin", x->o->out) >= (int)sizeof bin ||
+        snprintf(idx, sizeof idx, "%s.idx", x->o->out) >= (int)sizeof idx)
+        return err_set(e, E_CREATE, "path too long: '%.200s...'", x->o->out);
+    if ((rc = open_out(x, &g, idx, e)) < 0)
+        return rc;
+    if ((rc = open_out(x, &f, bin, e)) < 0) {
+        file_out_abandon(&g);
+        return rc;
+    }
+    rc = put_part(x, 0, dataset_docs(x->d), 0, dataset_tokens(x->d), e);
+    x->fd = g.fd;
+    x->name = idx;
+    if (rc == 0 && (rc = put_index(x, e)) == 0)
+        rc = flush(x, e);
+    if (rc == 0 && path_is_file(idx) && unlink(idx) < 0)
+        rc = err_sys(e, E_CREATE, "cannot remove '%s'", idx);
+    if (rc < 0) {
+        file_out_abandon(&f);
+        file_out_abandon(&g);
+        return rc;
+    }
+    if ((rc = file_out_publish(&f, e)) < 0) {
+        file_out_abandon(&g);
+        return rc;
+    }
+    if ((rc = file_out_publish(&g, e)) < 0 && path_is_file(bin))
+        unlink(bin);
+    return rc;
+}
+
+/* Documents [*doc, ...) that fill a file, and their tokens [*first, ...): whole ones, but for one
+ * that is longer than a file. */
+static int next_part(struct export *x, int64_t *doc, int64_t first, int64_t *n, struct err *e)
+{
+    int64_t end = first + x->o->file_tokens, docs = dataset_docs(x->d);
+    struct dataset_doc d;
+    int rc = 0;
+
+    if (dataset_tokens(x->d) <= end) {
+        *doc = docs;
+        *n = dataset_tokens(x->d) - first;
+        return 0;
+    }
+    *n = 0;
+    for (; *doc < docs && (rc = dataset_doc(x->d, *doc, &d, e)) == 0; ++*doc) {
+        if (d.start + d.n_ids > end)
+            break;
+        *n = d.start + d.n_ids - first;
+    }
+    if (rc == 0 && *n == 0)
+        *n = x->o->file_tokens;
+    return rc;
+}
+
+/* OUT as it stands, or the name of file k of many: OUT_000000.bin for OUT.bin. */
+static int name_file(const struct export *x, bool many, int k, char path[4096], struct err *e)
+{
+    const char *out = x->o->out, *dot = strrchr(out, '.');
+    int stem = (int)(dot && !strchr(dot, '/') ? (size_t)(dot - out) : strlen(out)), n;
+
+    n = many ? snprintf(path, 4096, "%.*s_%06d%s", stem, out, k, out + stem)
+             : snprintf(path, 4096, "%s", out);
+    return n < 4096 ? 0 : err_set(e, E_CREATE, "path too long: '%.200s...'", out);
+}
+
+/* One file or many, all of them open until the last is written. */
+struct outputs {
+    struct file_out *v;
+    int n;
+};
+
+static int write_files(struct export *x, bool many, struct outputs *out, struct err *e)
+{
+    int64_t doc = 0, before = 0, first = 0, all = dataset_tokens(x->d), n = all;
+    char path[4096];
+    int rc;
+
+    do {
+        struct file_out *grown = realloc(out->v, ((size_t)out->n + 1) * sizeof *grown);
+        if (!grown)
+            return err_set(e, E_SYS, "out of memory");
+        out->v = grown;
+        if ((rc = name_file(x, many, out->n, path, e)) < 0 ||
+            (rc = open_out(x, &grown[out->n], path, e)) < 0)
+            return rc;
+        out->n++;
+        if (many)
+            rc = next_part(x, &doc, first, &n, e);
+        else
+            doc = dataset_docs(x->d);
+        if (rc == 0)
+            rc = put_part(x, before, doc, first, n, e);
+        before = doc;
+        first += n;
+    } while (rc == 0 && first < all);
+    return rc;
+}
+
+/* What an earlier export left behind our last file would be read as one more of ours. */
+static int clear_behind(struct export *x, int k, bool remove, struct err *e)
+{
+    char path[4096];
+    int rc;
+
+    for (; (rc = name_file(x, true, k, path, e)) == 0 && path_is_file(path); k++) {
+        if (!x->o->force)
+            return refuse(path, e);
+        if (!remove)
+            return 0;
+        if (unlink(path) < 0)
+            return err_sys(e, E_CREATE, "cannot remove '%s'", path);
+    }
+    return rc;
+}
+
+static int export_files(struct export *x, struct err *e)
+{
+    struct outputs out = { 0 };
+    bool many = x->o->format == FORMAT_LLMC && dataset_tokens(x->d) > x->o->file_tokens;
+    int done = 0, rc = write_files(x, many, &out, e);
+
+    if (rc == 0 && many)
+        rc = clear_behind(x, out.n, false, e);
+    for (; done < out.n && rc == 0; done++)
+        rc = file_out_publish(&out.v[done], e);
+    if (rc == 0 && many)
+        rc = clear_behind(x, out.n, true, e);
+    for (int i = done; i < out.n && rc < 0; i++)
+        file_out_abandon(&out.v[i]);
+    free(out.v);
+    return rc;
+}
+
+static int export_stdout(struct export *x, struct err *e)
+{
+    x->fd = x->o->fd;
+    x->name = "standard output";
+    x->sums.files = 1;
+    if (x->o->format == FORMAT_LLMC && dataset_tokens(x->d) > LLMC_MAX_TOKENS)
+        return err_set(e, E_CONFIG, "llm.c's files hold at most %lld tokens, and '%s' has %lld: "
+                       "name a file with -o", (long long)LLMC_MAX_TOKENS, x->o->data,
+                       (long long)dataset_tokens(x->d));
+    return put_part(x, 0, dataset_docs(x->d), 0, dataset_tokens(x->d), e);
+}
+
+/* Counts what the format has no place for. */
+static int count_losses(struct export *x, struct err *e)
+{
+    enum token_format f = x->o->format;
+    struct dataset_doc d;
+    int rc = 0;
+
+    if (f == FORMAT_NDJSON)
+        return 0;
+    x->sums.lost_masked = dataset_masked(x->d);
+    for (int64_t i = 0; i < dataset_docs(x->d) && rc == 0; i++) {
+        rc = dataset_doc(x->d, i, &d, e);
+        x->sums.lost_labels += rc == 0 && (*d.source || *d.name);
+    }
+    if (f != FORMAT_MEGATRON && dataset_docs(x->d) > 1)
+        x->sums.lost_bounds = dataset_docs(x->d) - 1;
+    return rc;
+}
+
+static int check_options(struct export *x, struct err *e)
+{
+    const struct export_options *o = x->o;
+    int rc;
+
+    if (o->format == FORMAT_MEGATRON && !o->out)
+        return err_set(e, E_USAGE, "Megatron's format is two files: name them with -o");
+    if (o->format == FORMAT_U16 && x->info->vocab > 65536) {
+        err_set(e, E_CONFIG, "ids of a vocabulary of %u do not fit into 16 bits", x->info->vocab);
+        return err_hint(e, "llmc and megatron have files of 32 bits");
+    }
+    if (o->format == FORMAT_LLMC && o->file_tokens > LLMC_MAX_TOKENS)
+        return err_set(e, E_USAGE, "llm.c's files hold at most %lld tokens, not %lld",
+                       (long long)LLMC_MAX_TOKENS, (long long)o->file_tokens);
+    if (!o->tokenizer)
+        return 0;
+    if ((rc = tokenizer_open(&x->tok, o->tokenizer, e)) < 0)
+        return rc;
+    return *x->info->fingerprint &&
+                   strcmp(tokenizer_fingerprint(x->tok), x->info->fingerprint) != 0
+               ? err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
+                         "must be %s", o->data, o->tokenizer, tokenizer_fingerprint(x->tok),
+                         x->info->fingerprint)
+               : 0;
+}
+
+int export_data(const struct export_options *o, struct export_sums *sums, struct err *e)
+{
+    struct export x = { .o = o };
+    int rc = dataset_open(&x.d, o->data, o->split, 0, e);
+
+    if (rc < 0)
+        return rc;
+    x.info = dataset_info(x.d);
+    x.ids = malloc(STEP * sizeof *x.ids);
+    x.mask = malloc(STEP);
+    if (!x.ids || !x.mask)
+        rc = err_set(e, E_SYS, "out of memory");
+    if (rc == 0 && (rc = check_options(&x, e)) == 0 && (rc = count_losses(&x, e)) == 0)
+        rc = !o->out                         ? export_stdout(&x, e)
+             : o->format == FORMAT_MEGATRON ? export_megatron(&x, e)
+                                             : export_files(&x, e);
+    *sums = x.sums;
+    tokenizer_close(x.tok);
+    dataset_close(x.d);
+    buf_free(&x.b);
+    free(x.ids);
+    free(x.mask);
+    return rc;
+}
