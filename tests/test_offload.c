@@ -261,6 +261,28 @@ static void test_impossible_placings_are_refused(void **state)
     }
 }
 
+static int no_host_memory(struct device *d, size_t nbytes, void **p, struct err *e)
+{
+    (void)d, (void)p;
+    return err_set(e, E_SYS, "no %zu bytes", nbytes);
+}
+
+/* Where the host's memory cannot be had, nothing stays behind, and the remedy is said. */
+static void test_no_host_memory(void **state)
+{
+    struct placing p = { .n[KEEP_INPUT][1] = LAYERS, .streamed = LAYERS };
+    struct device d = dev;
+    struct model_options o;
+    struct model *m;
+
+    (void)state;
+    model_defaults(&o);
+    o.ctx = LEN, o.placing = &p;
+    d.host_alloc = no_host_memory;
+    assert_int_equal(model_open(&m, &d, &tiny, &o, &err), E_SYS);
+    assert_non_null(strstr(err.msg, "--host-memory"));
+}
+
 /* A pair is merged into a streamed matrix as into any other. */
 static void test_merging_into_streamed_weights(void **state)
 {
@@ -309,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_nothing_moves_in_vain),
         cmocka_unit_test(test_bytes_of_a_placing),
         cmocka_unit_test(test_impossible_placings_are_refused),
+        cmocka_unit_test(test_no_host_memory),
         cmocka_unit_test(test_merging_into_streamed_weights),
     };
 
