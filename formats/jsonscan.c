@@ -2,6 +2,9 @@
 #include "formats/jsonscan.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
@@ -19,12 +22,31 @@ const char *json_type_name(enum json_kind t)
     return name[t];
 }
 
-/* The first '"', '\' or control character at or after p; eight bytes at a time. A borrow can
- * mark a byte too many above a true one, never below, so the lowest mark is always right. */
+/* What each letter behind a backslash says; 0: nothing. 'u' is for itself. */
+static const char escaped_char[256] = { ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',
+                                        ['b'] = '\b', ['f'] = '\f',  ['n'] = '\n',
+                                        ['r'] = '\r', ['t'] = '\t',  ['u'] = 'u' };
+
+/* The first '"', '\' or control character at or after p; sixteen or eight bytes at a time. A
+ * borrow can mark a byte too many above a true one, never below, so the lowest mark is right. */
 static const char *string_stop(const char *p, const char *end)
 {
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
 
+#ifdef __SSE2__
+    const __m128i quotes = _mm_set1_epi8('"'), slashes = _mm_set1_epi8('\\'),
+                  controls = _mm_set1_epi8(0x1F);
+
+    for (; end - p >= 16; p += 16) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, quotes),
+                                                _mm_cmpeq_epi8(x, slashes)),
+                                   _mm_cmpeq_epi8(_mm_min_epu8(x, controls), x));
+        int mask = _mm_movemask_epi8(hit);
+        if (mask)
+            return p + __builtin_ctz((unsigned)mask);
+    }
+#endif
     for (; end - p >= 8; p += 8) {
         uint64_t w = get_le(p, 8), quote = w ^ ones * '"', slash = w ^ ones * '\\';
         uint64_t hit = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
@@ -35,6 +57,26 @@ static const char *string_stop(const char *p, const char *end)
     while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20)
         p++;
     return p;
+}
+
+/* Copies ASCII up to a backslash or the end of n bytes; how many. to has room for n. */
+static size_t copy_ascii(char *to, const char *p, size_t n)
+{
+    size_t i = 0;
+
+#ifdef __SSE2__
+    for (; n - i >= 16; i += 16) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
+        __m128i slash = _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'));
+        int mask = _mm_movemask_epi8(_mm_or_si128(x, slash));
+        _mm_storeu_si128((__m128i *)(void *)(to + i), x);
+        if (mask)
+            return i + (size_t)__builtin_ctz((unsigned)mask);
+    }
+#endif
+    for (; i < n && p[i] != '\\' && !(p[i] & 0x80); i++)
+        to[i] = p[i];
+    return i;
 }
 
 static bool hex4(const char *p, const char *end, unsigned *v)
@@ -81,7 +123,7 @@ static bool scan_string(const char **p, const char *end, bool *escaped, struct s
         if (*q != '\\')
             return fail(s, q, "a control character in a string");
         *escaped = true;
-        if (++q == end || !*q || !strchr("\"\\/bfnrtu", *q))
+        if (++q == end || !escaped_char[(unsigned char)*q])
             return fail(s, q, "an unknown escape");
         if (*q == 'u') {
             if (!hex4(q + 1, end, &unit))
@@ -334,19 +376,14 @@ static int add_plain(const struct json_value *v, const char *p, size_t n, bool r
     return rc < 0 ? rc : buf_add(out, p, n, e);
 }
 
-/* The escape at p (a backslash) of a scanned string; *p moves behind it. */
-static int add_escape(const struct json_value *v, const char **p, bool replace, struct buf *out,
-                      struct err *e)
+/* The \u escape at *p of a scanned string; *p moves behind it. */
+static int add_unit(const struct json_value *v, const char **p, bool replace, struct buf *out,
+                    struct err *e)
 {
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     const char *at = *p, *end = v->p + v->n;
     unsigned c = 0, low;
     char text[4];
 
-    if (at[1] != 'u') {
-        *p += 2;
-        return buf_add(out, &to[strchr(from, at[1]) - from], 1, e);
-    }
     hex4(at + 2, end, &c);
     *p += 6;
     if (c >= 0xD800 && c < 0xE000) {
@@ -367,14 +404,29 @@ static int add_escape(const struct json_value *v, const char **p, bool replace, 
 int json_text(const struct json_value *v, bool replace, struct buf *out, struct err *e)
 {
     const char *p = v->p, *end = v->p + v->n, *q;
-    int rc = buf_reserve(out, v->n, e); /* an escape is never shorter than what it says */
+    int rc = 0;
 
     while (rc == 0 && p < end) {
-        q = v->escaped ? memchr(p, '\\', (size_t)(end - p)) : NULL;
-        rc = add_plain(v, p, (size_t)((q ? q : end) - p), replace, out, e);
-        p = q ? q : end;
-        if (rc == 0 && q)
-            rc = add_escape(v, &p, replace, out, e);
+        size_t left = (size_t)(end - p), n; /* an escape is never shorter than what it says */
+        if ((rc = buf_reserve(out, left, e)) < 0)
+            break;
+        for (char *to = out->p + out->len;; *to++ = escaped_char[(unsigned char)p[1]], p += 2) {
+            n = copy_ascii(to, p, (size_t)(end - p));
+            p += n;
+            to += n;
+            out->len = (size_t)(to - out->p);
+            if (p == end || *p != '\\' || p[1] == 'u')
+                break;
+        }
+        if (p == end)
+            break;
+        if (*p == '\\') {
+            rc = add_unit(v, &p, replace, out, e);
+        } else {
+            q = v->escaped ? memchr(p, '\\', (size_t)(end - p)) : NULL;
+            rc = add_plain(v, p, (size_t)((q ? q : end) - p), replace, out, e);
+            p = q ? q : end;
+        }
     }
     return rc;
 }

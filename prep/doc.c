@@ -131,9 +131,13 @@ static void note_found(struct row *r, const struct json_value *key)
 {
     size_t used = strlen(r->found);
 
-    if (used + key->n + 8 < sizeof r->found)
-        snprintf(r->found + used, sizeof r->found - used, "%s%.*s", used ? ", " : "",
-                 (int)key->n, key->p);
+    if (used + key->n + 8 >= sizeof r->found)
+        return;
+    if (used)
+        memcpy(r->found + used, ", ", 2);
+    used += used ? 2 : 0;
+    memcpy(r->found + used, key->p, key->n);
+    r->found[used + key->n] = '\0';
 }
 
 /* All of the row is walked, so that what is accepted is JSON to its end. */
