@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "formats/document.h"
+#include "formats/foreign.h"
 #include "formats/hash.h"
 #include "formats/manifest.h"
 #include "formats/shard.h"
@@ -142,6 +143,7 @@ static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct
 
 static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, struct err *e)
 {
+    struct foreign f;
     struct part *p;
     int rc;
 
@@ -153,6 +155,10 @@ static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, str
     if (p->nbytes >= 8 && memcmp(p->map, "LLSTREAM", 8) == 0) {
         err_set(e, E_DATA, "'%s' is a token stream, not a data set", path);
         return err_hint(e, "pack it first: lpack %s > FILE.shard", path);
+    }
+    if (llmc_parse(&f, p->map, p->nbytes, NULL) == 0) { /* its header would be taken for ids */
+        err_set(e, E_DATA, "'%s' is a data file of llm.c, not a data set", path);
+        return err_hint(e, "import it first: lpack --import llmc %s > FILE.shard", path);
     }
     if (!shard_is(p->map, p->nbytes))
         return open_raw(d, p, raw_vocab, e);

@@ -1,8 +1,10 @@
 /* formats/foreign.c - raw ids and llm.c's files, and ids of any width; see foreign.h. */
 #include "formats/foreign.h"
 #include "base/bytes.h"
+#include "base/file.h"
 #include "formats/document.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { LLMC_U16 = 20240520, LLMC_U32 = 20240801 };
@@ -13,6 +15,14 @@ int raw_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e
         return err_set(e, E_DATA, "%zu bytes, an odd number, are not 16-bit ids", nbytes);
     *f = (struct foreign){ .ids = bytes, .width = 2, .n_ids = (int64_t)(nbytes / 2), .n_docs = 1 };
     return 0;
+}
+
+bool llmc_is(const void *bytes, size_t nbytes)
+{
+    const unsigned char *p = bytes;
+
+    return nbytes >= 8 && ((get_le(p, 4) == LLMC_U16 && get_le(p + 4, 4) == 1) ||
+                           (get_le(p, 4) == LLMC_U32 && get_le(p + 4, 4) == 7));
 }
 
 int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e)
@@ -40,6 +50,52 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
         return err_set(e, E_DATA, "%u tokens of %u bytes at byte 8 are not the %zu bytes that "
                        "follow the header", tokens, f->width, nbytes - LLMC_HEADER_BYTES);
     return 0;
+}
+
+/* The names of the files that path stands for. */
+static int name_files(struct foreign_file *x, enum foreign_kind kind, const char *path,
+                      struct err *e)
+{
+    size_t n = strlen(path);
+
+    if (n > sizeof x->ids - 5)
+        return err_set(e, E_NOINPUT, "path too long: '%.200s...'", path);
+    if (kind != FOREIGN_MEGATRON) {
+        memcpy(x->ids, path, n + 1);
+        return 0;
+    }
+    if (n > 4 && (strcmp(path + n - 4, ".bin") == 0 || strcmp(path + n - 4, ".idx") == 0))
+        n -= 4;
+    snprintf(x->ids, sizeof x->ids, "%.*s.bin", (int)n, path);
+    snprintf(x->index, sizeof x->index, "%.*s.idx", (int)n, path);
+    return 0;
+}
+
+int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path, struct err *e)
+{
+    int rc;
+
+    *x = (struct foreign_file){ .ids = "" };
+    if ((rc = name_files(x, kind, path, e)) < 0 ||
+        (*x->index && (rc = file_map(x->index, &x->map[1], &x->nbytes[1], e)) < 0))
+        return rc;
+    rc = file_map(x->ids, &x->map[0], &x->nbytes[0], e);
+    if (rc == E_DATA && *x->index && path_is_file(x->ids)) /* empty: a set without a token */
+        rc = 0, x->map[0] = NULL, x->nbytes[0] = 0;
+    if (rc < 0)
+        return rc;
+    rc = kind == FOREIGN_RAW    ? raw_parse(&x->f, x->map[0], x->nbytes[0], e)
+         : kind == FOREIGN_LLMC ? llmc_parse(&x->f, x->map[0], x->nbytes[0], e)
+                                : megatron_parse(&x->f, x->map[1], x->nbytes[1], x->map[0],
+                                                 x->nbytes[0], e);
+    return rc < 0 ? err_within(e, "'%s'", *x->index ? x->index : x->ids) : 0;
+}
+
+void foreign_close(struct foreign_file *x)
+{
+    for (int i = 0; i < 2; i++)
+        if (x->map[i])
+            file_unmap(x->map[i], x->nbytes[i]);
 }
 
 /* The id at p as an unsigned number; a negative one is beyond any vocabulary. */

@@ -24,6 +24,8 @@ struct foreign {
     const unsigned char *pointers, *docs;
 };
 
+/* True when the bytes begin as a data file of llm.c does. */
+bool llmc_is(const void *bytes, size_t nbytes);
 /* Each takes all bytes of its file and checks what the page says against them. E_DATA, naming
  * the byte. */
 int raw_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e);
@@ -31,6 +33,18 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
 /* idx and bin: the two files of one set; bin may be NULL where bin_bytes is 0. */
 int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const void *bin,
                    size_t bin_bytes, struct err *e);
+
+/* The same of files. Of Megatron's two, path is either, or their name without .bin and .idx. Closed
+ * by foreign_close, also after a failure: E_NOINPUT; E_DATA, naming the file too. */
+enum foreign_kind { FOREIGN_RAW, FOREIGN_LLMC, FOREIGN_MEGATRON };
+struct foreign_file {
+    struct foreign f;
+    char ids[4096], index[4096]; /* names of the files; index "" without one */
+    const void *map[2];          /* of them */
+    size_t nbytes[2];
+};
+int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path, struct err *e);
+void foreign_close(struct foreign_file *x);
 
 /* Document i, 0 <= i < n_docs: ids [start, start + n). */
 void foreign_doc(const struct foreign *f, int64_t i, int64_t *start, int64_t *n);

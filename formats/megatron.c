@@ -95,8 +95,9 @@ int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const v
         return rc;
     seqs = get_le(p + 18, 8);
     docs = get_le(p + 26, 8);
-    all = seqs <= idx_bytes && docs <= idx_bytes ? MEGATRON_HEADER_BYTES + 12 * seqs + 8 * docs : 0;
-    if (docs < 1 || (idx_bytes != all && idx_bytes != all + seqs))
+    all = MEGATRON_HEADER_BYTES + 12 * seqs + 8 * docs; /* no overflow where they are in bounds */
+    if (docs < 1 || docs > idx_bytes || seqs > idx_bytes ||
+        (idx_bytes != all && idx_bytes != all + seqs))
         return err_set(e, E_DATA, "%llu sequences and %llu document bounds at byte 18 of the index "
                        "are not its %zu bytes", (unsigned long long)seqs,
                        (unsigned long long)docs, idx_bytes);

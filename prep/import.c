@@ -1,6 +1,5 @@
 /* prep/import.c - see import.h. */
 #include "prep/import.h"
-#include "base/file.h"
 #include "formats/document.h"
 #include "formats/foreign.h"
 #include "formats/records.h"
@@ -139,28 +138,11 @@ static int cut(struct import *x, struct pack *p, const struct foreign *f, const 
     return rc;
 }
 
-static int import_plain(struct import *x, struct pack *p, const char *path, struct err *e)
+/* The documents of an index. */
+static int take_docs(struct import *x, struct pack *p, const struct foreign *f,
+                     const char *path, struct err *e)
 {
-    struct foreign f;
-    const void *map;
-    size_t n;
-    int rc = file_map(path, &map, &n, e);
-
-    if (rc < 0)
-        return rc;
-    rc = x->o->format == FORMAT_U16 ? raw_parse(&f, map, n, e) : llmc_parse(&f, map, n, e);
-    if (rc < 0)
-        err_within(e, "'%s'", path);
-    else if ((rc = start(x, p, path, f.width, e)) == 0)
-        rc = cut(x, p, &f, path, e);
-    file_unmap(map, n);
-    return rc;
-}
-
-static int megatron_docs(struct import *x, struct pack *p, const struct foreign *f,
-                         const char *bin, struct err *e)
-{
-    int rc = start(x, p, bin, f->width, e);
+    int rc = 0;
 
     for (int64_t i = 0; i < f->n_docs && rc == 0; i++) {
         int64_t at, n;
@@ -168,45 +150,28 @@ static int megatron_docs(struct import *x, struct pack *p, const struct foreign 
         x->ids.len = 0;
         if (n > DOC_IDS_MAX)
             return err_set(e, E_DATA, "'%s': document %" PRId64 " has %" PRId64 " tokens, more "
-                           "than %" PRId64, bin, i, n, DOC_IDS_MAX);
+                           "than %" PRId64, path, i, n, DOC_IDS_MAX);
         if ((rc = buf_reserve(&x->ids, (size_t)n * 4, e)) < 0)
             return rc;
         if ((rc = foreign_load(f, at, n, x->info.vocab, (uint32_t *)x->ids.p, e)) < 0)
-            return err_within(e, "'%s'", bin);
+            return err_within(e, "'%s'", path);
         x->ids.len = (size_t)n * 4;
-        rc = add_doc(x, p, bin, e);
+        rc = add_doc(x, p, path, e);
     }
     return rc;
 }
 
-static int import_megatron(struct import *x, struct pack *p, const char *path, struct err *e)
+static int import_foreign(struct import *x, struct pack *p, const char *path, struct err *e)
 {
-    char bin[4096], idx[4096];
-    const void *ids = NULL, *index;
-    size_t n = strlen(path), n_ids = 0, n_index;
-    struct foreign f;
-    int rc;
+    static const enum foreign_kind kind[] = { [FORMAT_U16] = FOREIGN_RAW,
+                                              [FORMAT_LLMC] = FOREIGN_LLMC,
+                                              [FORMAT_MEGATRON] = FOREIGN_MEGATRON };
+    struct foreign_file in;
+    int rc = foreign_open(&in, kind[x->o->format], path, e);
 
-    if (n > 4 && (strcmp(path + n - 4, ".bin") == 0 || strcmp(path + n - 4, ".idx") == 0))
-        n -= 4;
-    if (n > sizeof bin - 5)
-        return err_set(e, E_NOINPUT, "path too long: '%.200s...'", path);
-    snprintf(bin, sizeof bin, "%.*s.bin", (int)n, path);
-    snprintf(idx, sizeof idx, "%.*s.idx", (int)n, path);
-    if ((rc = file_map(idx, &index, &n_index, e)) < 0)
-        return rc;
-    /* a set without a token has an empty file, which cannot be mapped */
-    if ((rc = file_map(bin, &ids, &n_ids, e)) == E_DATA && path_is_file(bin))
-        rc = 0, ids = NULL, n_ids = 0;
-    if (rc == 0) {
-        if ((rc = megatron_parse(&f, index, n_index, ids, n_ids, e)) < 0)
-            err_within(e, "'%s'", idx);
-        else
-            rc = megatron_docs(x, p, &f, bin, e);
-    }
-    if (ids)
-        file_unmap(ids, n_ids);
-    file_unmap(index, n_index);
+    if (rc == 0 && (rc = start(x, p, in.ids, in.f.width, e)) == 0)
+        rc = in.f.docs ? take_docs(x, p, &in.f, in.ids, e) : cut(x, p, &in.f, in.ids, e);
+    foreign_close(&in);
     return rc;
 }
 
@@ -312,12 +277,6 @@ static int import_lines(struct import *x, struct pack *p, const char *path, stru
 
 int import_file(struct import *x, struct pack *p, const char *path, struct err *e)
 {
-    switch (x->o->format) {
-    case FORMAT_MEGATRON:
-        return import_megatron(x, p, path, e);
-    case FORMAT_NDJSON:
-        return import_lines(x, p, path, e);
-    default:
-        return import_plain(x, p, path, e);
-    }
+    return x->o->format == FORMAT_NDJSON ? import_lines(x, p, path, e)
+                                         : import_foreign(x, p, path, e);
 }

@@ -324,6 +324,10 @@ static void test_spoilt_megatron(void **state)
                spoilt[i].why, i);
     }
     make_index(p);
+    put_le(p + 18, size, 8); /* as many modes as bytes, and bounds beyond them */
+    put_le(p + 26, 1ull << 62, 8);
+    expect(megatron_parse(&f, p, size, ids, sizeof ids, &e), &e, "at byte 18", 0);
+    make_index(p);
     expect(megatron_parse(&f, p, size, ids, 10, &e), &e, "length of sequence 2", 0);
     expect(megatron_parse(&f, p, size - 1, ids, 12, &e), &e, "are not its 93 bytes", 0);
     memset(p + size, 0, 3); /* modes, all of them text */

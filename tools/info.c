@@ -2,6 +2,7 @@
 #include "tools/info.h"
 
 #include "base/file.h"
+#include "formats/foreign.h"
 #include "formats/shard.h"
 
 #include <ctype.h>
@@ -34,7 +35,7 @@ static int unknown(const char *path, struct err *e)
 {
     err_set(e, E_DATA, "'%s' is of no known form", path);
     return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, "
-                    "SentencePiece model; u16 ids with --raw");
+                    "SentencePiece model, llm.c's and Megatron's tokens; u16 ids with --raw");
 }
 
 static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
@@ -65,6 +66,10 @@ static int kind_of_bytes(const char *path, const char *p, size_t n, enum info_ki
     else if (n >= 3 && p[0] == '\n' &&
              (p[2] == '\n' || (k > 6 && strcmp(path + k - 6, ".model") == 0)))
         *kind = INFO_TOKENIZER;
+    else if (n >= 9 && memcmp(p, "MMIDIDX\0", 9) == 0)
+        *kind = INFO_MEGATRON;
+    else if (llmc_is(p, n))
+        *kind = INFO_LLMC;
     else
         return unknown(path, e);
     return 0;
@@ -113,8 +118,9 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
     *out = NULL;
     if (rc == 0) {
         json_object_set_new(j, "path", json_string(path));
-        rc = kind <= INFO_RAW ? info_data(path, kind, o, j, e)
-                              : info_model(path, kind, o, j, e);
+        rc = kind <= INFO_RAW    ? info_data(path, kind, o, j, e)
+             : kind >= INFO_LLMC ? info_foreign(path, kind, j, e)
+                                 : info_model(path, kind, o, j, e);
     }
     if (rc < 0)
         json_decref(j);

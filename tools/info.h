@@ -16,7 +16,9 @@ enum info_kind {
     INFO_MODEL,     /* a folder with config.json */
     INFO_ADAPTER,   /* a folder with adapter_config.json */
     INFO_TENSORS,   /* one safetensors file */
-    INFO_TOKENIZER  /* a SentencePiece model */
+    INFO_TOKENIZER, /* a SentencePiece model */
+    INFO_LLMC,      /* token files of other programs: a data file of llm.c, */
+    INFO_MEGATRON   /* an index of Megatron's, with the ids beside it */
 };
 
 struct info_options {
@@ -38,7 +40,7 @@ struct info_options {
 int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e);
 
 /* A JSON object that says what is there; the caller gives it back (json_decref). With
- * o->verify the object has "verified": bytes read. E_DATA for damage; E_NO, naming the tensor,
+ * o->verify the object has "verified": bytes read, of what has checksums. E_DATA for damage; E_NO, naming the tensor,
  * for values that are not finite. */
 int info_describe(const char *path, enum info_kind kind, const struct info_options *o,
                   json_t **out, struct err *e);
@@ -79,6 +81,7 @@ int info_data(const char *path, enum info_kind kind, const struct info_options *
               struct err *e);
 int info_model(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
                struct err *e);
+int info_foreign(const char *path, enum info_kind kind, json_t *out, struct err *e);
 
 C_END
 #endif

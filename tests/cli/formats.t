@@ -56,6 +56,11 @@ ok 'in files of so many tokens' eval 'mkdir many && lpack -q --export llmc --sha
     lpack -q --import llmc --vocab 32000 many/part_*.bin > p.shard &&
     cmp <(linfo --ids p.shard | tr "\n" " ") <(ids s | tr "\n" " ")'
 
+ok 'linfo knows them' eval 'linfo x.llmc x.megatron.idx | grep -c "tokens  *[1-9][0-9][0-9]" | grep -x 2 &&
+    linfo --json x.megatron.idx | grep -q "\"documents\":$(linfo --ids s | wc -l),"'
+ok 'and the trainer does not take one for raw ids' ends 65 'lpack --import llmc' \
+    linfo --raw --ids x.llmc
+
 # --- what is lost is said
 said() { lpack --export "$1" -o said -f s 2> err; grep -q -- "$2" err; }
 masked=$(linfo --json s/train-* | grep -oE '"masked":[0-9]+' | cut -d : -f 2)
