@@ -89,6 +89,7 @@ struct model {
     struct param *params;
     float *inv_freq; /* host [head_dim/2] */
     float *host_nll; /* host [rows] */
+    void *stage;     /* upload_begin's; NULL: none */
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 
@@ -130,7 +131,11 @@ void offload_forget(struct model *m);
 /* keep.c: decides the level of each layer by the options and the budget, and lays it out. */
 int model_choose_kept(struct model *m, struct err *e);
 
-/* upload.c: a tensor of a file to dst, as type to, by the threads of p (NULL: by this one).
+/* upload.c. Between begin and end a device with memory of its own is sent what threads have put
+ * into pinned memory, which it reads several times faster than a mapped file. */
+void upload_begin(struct model *m);
+void upload_end(struct model *m);
+/* A tensor of a file to dst, as type to, by the threads of p (NULL: by this one).
  * E_DATA names the tensor and its first element that is not finite. */
 int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
                   const struct st_tensor *t, struct err *e);

@@ -131,6 +131,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
     int rc = 0;
 
     offload_forget(m);
+    upload_begin(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct weight *to;
         const char *name;
@@ -142,6 +143,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
         if ((rc = weights_get(w, name, s.dims, s.shape, &t, e)) == 0)
             rc = upload_tensor(m, p, place_of(to), type_of(m, to, is_norm(s.kind)), t, e);
     }
+    upload_end(m);
     pool_close(p);
     if (rc == 0)
         rc = init_pairs(m, seed, e);

@@ -8,12 +8,13 @@
 enum { TASK = 1 << 16,           /* values one thread looks at or converts at a time */
        STAGED = 1 << 20,         /* values converted before they go up */
        DIRECT = 32 << 20 };      /* values that go up as they are in the file */
+#define PINNED_BYTES ((size_t)128 << 20)
 
 struct upload {
     const struct st_tensor *t;
     enum dtype to;
     int64_t at, n;               /* the piece in hand */
-    void *stage;                 /* NULL: nothing to convert */
+    void *stage;                 /* what goes up; NULL: the file's bytes do */
     bool bad;                    /* a value of the piece is not finite */
 };
 
@@ -61,8 +62,13 @@ static bool any_special(enum st_dtype t, const char *p, int64_t n)
 static void convert(const struct upload *u, const char *src, int64_t at, int64_t n)
 {
     enum st_dtype to = u->to == DT_BF16 ? ST_BF16 : ST_F16;
+    size_t es = dtype_bytes(u->to);
     float f[1024];
 
+    if (same_type(u->t->dtype, u->to)) {
+        memcpy((char *)u->stage + (size_t)at * es, src, (size_t)n * es);
+        return;
+    }
     if (u->to == DT_F32) {
         st_to_f32(u->t->dtype, src, n, (float *)u->stage + at, NULL);
         return;
@@ -104,11 +110,25 @@ static int name_bad(const struct upload *u, struct err *e)
     return err_within(e, "tensor '%s'", u->t->name);
 }
 
+void upload_begin(struct model *m)
+{
+    if (m->d->own_memory && m->d->host_alloc(m->d, PINNED_BYTES, &m->stage, NULL) < 0)
+        m->stage = NULL; /* slower */
+}
+
+void upload_end(struct model *m)
+{
+    if (m->stage)
+        m->d->host_release(m->d, m->stage, PINNED_BYTES);
+    m->stage = NULL;
+}
+
 int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
                   const struct st_tensor *t, struct err *e)
 {
-    struct upload u = { .t = t, .to = to };
-    int64_t most = same_type(t->dtype, to) ? DIRECT : STAGED;
+    struct upload u = { .t = t, .to = to, .stage = m->stage };
+    int64_t most = m->stage ? (int64_t)(PINNED_BYTES / dtype_bytes(to))
+                   : same_type(t->dtype, to) ? DIRECT : STAGED;
     int rc = 0;
 
     if (!st_dtype_real(t->dtype)) {
@@ -130,6 +150,7 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
                                  (size_t)u.n * dtype_bytes(to)) < 0)
             rc = m->d->sync(m->d, e);
     }
-    free(u.stage);
+    if (u.stage != m->stage)
+        free(u.stage);
     return rc;
 }

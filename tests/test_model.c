@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "model/model.h"
+#include "model/flops.h"
 #include "model/rope.h"
 
 #include <math.h>
@@ -478,8 +478,8 @@ static void write_as(struct fixture *f, const struct weights *w, enum st_dtype t
     OK(st_finish(out, &f->e));
 }
 
-/* On a device of bfloat16 the same values arrive whether the file has them so or as float32;
- * one that is not finite is named in either. */
+/* On a device of bfloat16 the same values arrive whether the file has them so or as float32, and
+ * whether its memory is the host's; one that is not finite is named in all. */
 static void test_weights_go_up_as_they_are(void **state)
 {
     struct fixture fix = { 0 }, *f = &fix;
@@ -496,10 +496,12 @@ static void test_weights_go_up_as_they_are(void **state)
     model_defaults(&o);
     o.mode = TRAIN_NONE, o.ctx = 8;
     OK(weights_open(&golden, DATA "mha", &f->e));
-    for (int i = 0; i < 6; i++) {
+    for (int j = 0; j < 12; j++) {
+        int i = j % 6;
         enum st_dtype t = i % 2 ? ST_F32 : ST_BF16;
         uint16_t bad = i < 2 ? 0 : i < 4 ? 0x7FC1 : 0xFF80;
 
+        f->d.own_memory = j >= 6; /* by way of pinned memory */
         write_as(f, golden, t, dir, &want, bad);
         OK(weights_open(&w, dir, &f->e));
         OK(model_open(&f->m, &f->d, weights_config(w), &o, &f->e));
@@ -519,6 +521,24 @@ static void test_weights_go_up_as_they_are(void **state)
     weights_close(golden);
     f->d.close(&f->d);
     OK(dir_remove(dir, &f->e));
+}
+
+/* By hand: 8 tokens, matrices of 280 weights, 36 pairs of rows in each of two layers. */
+static void test_flops(void **state)
+{
+    struct llama_config c = { .vocab = 10, .dim = 4, .ffn_dim = 6, .layers = 2, .heads = 2,
+                              .kv_heads = 1, .head_dim = 2 };
+    struct segments s = { 0 };
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(segments_build(&s, ATTN_DENSE, 1, 8, 8, NULL, 0, &e), 0);
+    assert_true(model_flops(&c, TRAIN_NONE, &s) == 2 * 280 * 8 + 4 * 4 * 36 * 2);
+    assert_true(model_flops(&c, TRAIN_LORA_PLUS, &s) == 4 * 280 * 8 + 12 * 4 * 36 * 2);
+    assert_true(model_flops(&c, TRAIN_FULL, &s) == 6 * 280 * 8 + 12 * 4 * 36 * 2);
+    assert_int_equal(segments_build(&s, ATTN_S2, 1, 8, 4, NULL, 0, &e), 0);
+    assert_true(model_flops(&c, TRAIN_NONE, &s) == 2 * 280 * 8 + 4 * 4 * (20 + 16) * 2 / 2);
+    segments_free(&s);
 }
 
 static void test_the_plan_is_what_is_allocated(void **state)
@@ -609,6 +629,7 @@ int main(void)
         cmocka_unit_test(test_masked_documents_are_alone),
         cmocka_unit_test(test_bad_ids_are_refused),
         cmocka_unit_test(test_weights_go_up_as_they_are),
+        cmocka_unit_test(test_flops),
         cmocka_unit_test(test_the_plan_is_what_is_allocated),
     };
 
