@@ -80,7 +80,9 @@ static void gate_up(struct model *m, const struct layer *l, const struct tile *t
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
                    const struct span *b, void *y)
 {
-    void *x2 = s->level >= KEEP_QKV ? s->x2 : y; /* not kept: straight into the output */
+    /* Not kept, it is in dh, unused as yet. In training never in y: products add what lies
+     * elsewhere in one rounding, in place on a GPU in two, and every level shall give equal bits. */
+    void *x2 = s->level >= KEEP_QKV ? s->x2 : m->work.dh ? m->work.dh : y;
 
     attention_block(m, l, s, b, false, x2);
     norm(m, &l->w[TK_NORM2], b->rows, x2, s->rstd[1]);
