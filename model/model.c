@@ -19,6 +19,13 @@ static int64_t within(int64_t least, int64_t n, int64_t most)
     return n < least ? least : n > most ? most : n / 1024 * 1024;
 }
 
+void model_as_planned(struct model_options *o, const struct memory_plan *p)
+{
+    o->placing = &p->placing;
+    o->mlp_tile = p->mlp_tile;
+    o->loss_chunk = p->loss_chunk;
+}
+
 static int check_options(struct model *m, struct err *e)
 {
     struct model_options *o = &m->o;
@@ -65,6 +72,8 @@ static void fill_plan(struct model *m)
     p->total = model_bytes(m);
     p->host = m->mem[MEM_HOST].used_bytes;
     p->layers = m->c.layers;
+    p->mlp_tile = m->o.mlp_tile;
+    p->loss_chunk = m->o.loss_chunk;
 }
 
 void model_close(struct model *m)

@@ -35,7 +35,7 @@ struct model_options {
                                    that it took before in it; 0: what is free */
     int64_t host_bytes;         /* of the host's memory, for what a device with memory of its own
                                    puts there; 0: three quarters of what is free, -1: none */
-    const struct placing *placing; /* not chosen but told: for tests; NULL */
+    const struct placing *placing; /* not chosen but told: a plan's, taken again; NULL */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048; of bf16 8192 or
                                    more, 180 MiB in ffn_dim columns */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024; of bf16 2048 to 8192,
@@ -80,6 +80,7 @@ struct memory_plan {
     size_t total;
     size_t host;        /* of the host's memory, pinned: what is away, and streamed weights */
     struct placing placing; /* no layers without training */
+    int64_t mlp_tile, loss_chunk;
     double step_s;      /* predicted time of one micro-batch; 0: not known */
     int64_t layers;
     int64_t params, trained_params;
@@ -92,6 +93,10 @@ int model_plan(const struct device *d, const struct llama_config *c,
 /* Bytes of the device's memory that a model may take: what is free, or what device_bytes leaves
  * beside what the process holds already. */
 size_t model_room(const struct device *d, const struct model_options *o);
+
+/* What the plan chose becomes what o asks for, so that nothing is chosen anew when the memory that
+ * is free has changed. p stays where it is as long as o is used. */
+void model_as_planned(struct model_options *o, const struct memory_plan *p);
 
 struct model;
 /* Allocates everything the plan lists, once. Weights are undefined until loaded.

@@ -42,6 +42,7 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
 
     o.attention_span = (int64_t)((double)ctx * (double)r->s->group / (double)r->s->ctx);
     o.ctx = ctx, o.seqs = 1, o.host_bytes = host;
+    o.placing = NULL, o.mlp_tile = o.loss_chunk = 0; /* what was planned for another context */
     if ((rc = model_plan(&r->device, &r->config, &o, &p, e)) == 0)
         *yes = p.total <= model_room(&r->device, &o);
     return rc;

@@ -257,8 +257,10 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     run_phase(r, PHASE_DEVICE);
     if (rc == 0)
         rc = budget_make(&r->budget, &r->device, &r->config, &r->options, base_bytes(r), e);
-    if (rc == 0)
+    if (rc == 0) {
+        model_as_planned(&r->options, &r->budget.model);
         warn_too_large(r);
+    }
     if (rc == 0 && !s->plan) /* no larger than what is coming, so that the prediction holds */
         rc = rate_matrix(&r->device, r->budget.model.total, &r->matrix_rate, e);
     run_phase(r, PHASE_PLAN);
