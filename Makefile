@@ -2,6 +2,7 @@
 # make SAN=1 check the same under ASan and UBSan  make fuzz         60 s a parser (FUZZ_S=60)
 # make install     DESTDIR= PREFIX=/usr/local     make uninstall    make man     lint the pages
 # make bench       the speeds of this machine     make completion   make clean
+# make bench-data  those of the data tools, as a table beside what they must reach
 # make CUDA=0      without the CUDA device        make check-gpu    see kernels/cuda/cuda.mk
 CC       ?= cc
 CXX      ?= c++
@@ -126,6 +127,10 @@ bench: all $(BENCHES:%=$(B)/tests/%)
 	@for b in $(BENCHES:%=$(B)/tests/%); do $$b || exit 1; done
 	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench.sh
 
+DATA_BENCHES := $(patsubst %,$(B)/tests/bench_%,spm pipe packing minhash read)
+bench-data: all $(DATA_BENCHES)
+	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench_data.sh $(B)/tests
+
 # What install puts below DESTDIR PREFIX, and uninstall removes.
 DEST  = $(DESTDIR)$(PREFIX)
 PAGES = $(patsubst formats/%.md,build/man/longlora-%.5,$(wildcard formats/*.md))
@@ -158,7 +163,7 @@ include kernels/cuda/cuda.mk
 
 clean:
 	rm -rf build
-.PHONY: all tests replays pages check clean diff fuzz fuzzcc bench man completion install uninstall
+.PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

@@ -1,20 +1,18 @@
 /* tests/bench_read.c - verifying shards, and reading rows of them in shuffled order, from the page
  * cache: bytes and tokens a second.
  * One core is measured in its own time, all of them by the clock on the wall.
+ * With BENCH_TABLE: lines of the table of bench-data.
  * usage: bench_read [MiB [folder]]    default: 1024 in $TMPDIR or /tmp; removed again */
 #include "base/file.h"
 #include "base/log.h"
 #include "base/perm.h"
 #include "formats/dataset.h"
 #include "formats/manifest.h"
+#include "tests/benchrow.h"
 #include "train/order.h"
 #include "train/rows.h"
 
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SHARDS = 4, DOC_IDS = 3000, VOCAB = 32000 };
@@ -75,15 +73,6 @@ static int make(const char *folder, int64_t tokens, struct err *e)
     return rc;
 }
 
-/* Of this thread: what others take of the core does not count. */
-static double cpu_s(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Best of five, in seconds: everything is in the page cache after the first. */
 static int time_verify(const char *folder, int threads, double *best, struct err *e)
 {
@@ -131,6 +120,15 @@ static int time_rows(struct dataset *d, int64_t ctx, bool whole_rows, double bes
     return rc;
 }
 
+/* A line of bench-data's table. */
+static void row(const char *what, double got, double must, const char *unit)
+{
+    char ours[32];
+
+    snprintf(ours, sizeof ours, "%.2f%s", got, unit);
+    bench_row(what, ours, "", got, must, 0, unit, false);
+}
+
 static int run(const char *folder, int64_t mib, struct err *e)
 {
     int64_t tokens = mib << 19;
@@ -139,7 +137,10 @@ static int run(const char *folder, int64_t mib, struct err *e)
     int rc = make(folder, tokens, e);
 
     for (int all = 0; all < 2 && rc == 0; all++)
-        if ((rc = time_verify(folder, !all, &best, e)) == 0)
+        if ((rc = time_verify(folder, !all, &best, e)) == 0 && bench_table())
+            row(all ? "verify, all cores" : "verify, one core", 2e-9 * (double)tokens / best, 5,
+                " GB/s");
+        else if (rc == 0)
             printf("verify %lld MiB, %s: %.2f GB/s\n", (long long)mib,
                    all ? "all cores" : "one core", 2e-9 * (double)tokens / best);
     for (int whole = 0; whole < 2 && rc == 0; whole++)
@@ -148,7 +149,10 @@ static int run(const char *folder, int64_t mib, struct err *e)
                 break;
             rc = time_rows(d, ctx, whole, pass, e);
             dataset_close(d);
-            if (rc == 0)
+            if (rc == 0 && bench_table() && !whole && ctx == 8192)
+                row("shuffled rows of 8192 tokens", 1e-9 * (double)tokens / pass[1], 2.5,
+                    " G/s");
+            else if (rc == 0 && !bench_table())
                 printf("%s of %lld tokens, shuffled: %.2f G tokens/s; in a first epoch, which "
                        "checks blocks: %.2f\n", whole ? "rows with targets" : "plain rows",
                        (long long)ctx, 1e-9 * (double)tokens / pass[1],

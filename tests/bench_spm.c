@@ -1,25 +1,16 @@
-/* tests/bench_spm.c - encoding beside libsentencepiece, in one run: bench_spm [model [MB]]. */
+/* tests/bench_spm.c - encoding beside libsentencepiece, in one run: bench_spm [model [MB]].
+ * With BENCH_TABLE: the lines of bench-data's table, the best of three rounds of both. */
 #include "formats/splib.h"
 #include "formats/spm.h"
 #include "formats/spmodel.h"
+#include "tests/benchrow.h"
 #include "tests/spmtest.h"
-
-#include <time.h>
 
 /* libsentencepiece is given this much of a text: it takes seconds for it. */
 #define THEIR_BYTES ((size_t)3 << 20)
 
 static struct spm *ours;
 static struct splib *theirs;
-
-/* Processor time: other work on the machine counts for neither of the two. */
-static double cpu_s(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static int die(const struct err *e)
 {
@@ -93,6 +84,37 @@ static void measure(const char *what, const struct buf *text, size_t doc_bytes)
     }
 }
 
+/* A line of the table. must and aim: of the ratio, or, with rate, of our MB/s. */
+static void row(const char *what, const struct buf *text, size_t doc_bytes, double must,
+                double aim, bool rate)
+{
+    size_t some = text->len < THEIR_BYTES ? text->len : THEIR_BYTES;
+    double best = 0, lib = 0;
+    int64_t n, our_n, their_n;
+    char mine[32], peer[32];
+    struct err e = { 0 };
+
+    for (int round = 0; round < 3; round++) {
+        struct spm_cache *c;
+        double r = their_rate(text->p, some, doc_bytes, &their_n);
+
+        lib = r > lib ? r : lib;
+        if (spm_cache_open(&c, &e) < 0)
+            die(&e);
+        r = our_rate(c, text->p, text->len, doc_bytes, &n);
+        best = r > best ? r : best;
+        our_rate(c, text->p, some, doc_bytes, &our_n);
+        spm_cache_close(c);
+        if (our_n != their_n) {
+            fprintf(stderr, "bench_spm: %s: the ids differ\n", what);
+            exit(1);
+        }
+    }
+    snprintf(mine, sizeof mine, "%.*f MB/s", best < 100, best);
+    snprintf(peer, sizeof peer, "library %.2f", lib);
+    bench_row(what, mine, peer, rate ? best : best / lib, must, aim, rate ? " MB/s" : "x", false);
+}
+
 static void open_model(const char *folder, const char *name)
 {
     struct buf b = { 0 };
@@ -108,51 +130,78 @@ static void open_model(const char *folder, const char *name)
     start = cpu_s() - start;
     if (spmodel_check(&m, b.p, b.len, &e) < 0 || splib_parse(&theirs, b.p, b.len, &e) < 0)
         die(&e);
-    printf("%s: %lld pieces, read in %.1f ms\n", name, (long long)spm_vocab(ours), start * 1e3);
+    if (!bench_table())
+        printf("%s: %lld pieces, read in %.1f ms\n", name, (long long)spm_vocab(ours),
+               start * 1e3);
     buf_free(&b);
 }
 
-int main(int argc, char **argv)
+/* At most max bytes of text: books of the data, headers of this machine, Python's library. */
+static void read_text(struct buf *text, size_t max, const char *data, const char *kind)
 {
     static const char *const books[] = { "pg19/pg19-validation.tar.zst",
                                          "pg19/pg19-test.tar.zst",
                                          "pg19/pg19-train.tar.zst",
                                          "pg19/pg19-train-more.tar.zst" };
-    const char *data = getenv("LONGLORA_DATA");
-    size_t max = argc > 2 ? strtoul(argv[2], NULL, 10) * 1000000 : 100000000;
-    struct buf text = { 0 };
     struct err e = { 0 };
 
+    text->len = 0;
+    for (int i = 0; i < 4 && *kind == 'b'; i++)
+        if (read_some(text, max, data, books[i], NULL, &e) < 0)
+            die(&e);
+    if (*kind == 'h')
+        read_some(text, max, "/usr", "include", "*.h", &e);
+    if (*kind == 'p')
+        read_some(text, max, "/usr", "lib/python3", "*.py", &e);
+    if (*kind == 'l')
+        read_some(text, max, data, "proof-pile/train", NULL, &e);
+    if (*kind == 'r' && add_pieces(text, ours, max, 1, &e) < 0)
+        die(&e);
+    if (*kind == 'a' && buf_reserve(text, max, &e) == 0) {
+        memset(text->p, 'a', max);
+        text->len = max;
+    }
+}
+
+static const struct {
+    const char *kind, *what;
+    size_t max, doc_bytes; /* max: share of the megabytes asked for, in 1/100 */
+    double must, aim;      /* must 0: not in the table */
+    bool rate;
+} texts[] = {
+    { "books", "books, 20 kB a document", 100, 20000, 80, 120, false },
+    { "books", "books, 1 MB", 100, 1000000, 150, 250, false },
+    { "books", "books, 150 B", 100, 150, 0, 0, false },
+    { "headers", "headers of C, 20 kB", 20, 20000, 60, 80, false },
+    { "python", "Python, 20 kB", 20, 20000, 60, 80, false },
+    { "latex", "LaTeX in JSON, 20 kB", 20, 20000, 0, 0, false },
+    { "random", "random pieces, 20 kB", 4, 20000, 15, 30, true },
+    { "a", "one letter, 1 MB", 1, 0, 10, 30, true }, /* 0.1 s */
+};
+
+int main(int argc, char **argv)
+{
+    const char *data = bench_data();
+    size_t max = (argc > 2 ? strtoul(argv[2], NULL, 10) : 100) * 10000;
+    struct buf text = { 0 };
+
     if (!data) {
-        printf("bench_spm: no $LONGLORA_DATA, nothing measured\n");
+        bench_absent("encoding", "no $LONGLORA_DATA, so no model of Llama-2");
         return 0;
     }
-    if (argc > 1)
+    if (argc > 1 && *argv[1])
         open_model(".", argv[1]);
     else
         open_model(data, "tokenizers/llama2/tokenizer.model.zst");
-    for (int i = 0; i < 4; i++)
-        if (read_some(&text, max, data, books[i], NULL, &e) < 0)
-            die(&e);
-    measure("books, 20 kB a document", &text, 20000);
-    measure("books, 1 MB", &text, 1000000);
-    measure("books, 150 B", &text, 150);
-    text.len = 0;
-    if (read_some(&text, max / 5, "/usr", "include", "*.h", &e) == 0)
-        measure("headers of C, 20 kB", &text, 20000);
-    text.len = 0;
-    if (read_some(&text, max / 5, "/usr", "lib/python3", "*.py", &e) == 0)
-        measure("Python, 20 kB", &text, 20000);
-    text.len = 0;
-    if (read_some(&text, max / 5, data, "proof-pile/train", NULL, &e) == 0)
-        measure("LaTeX in JSON, 20 kB", &text, 20000);
-    text.len = 0;
-    if (add_pieces(&text, ours, 4000000, 1, &e) < 0)
-        die(&e);
-    measure("random pieces, 20 kB", &text, 20000);
-    memset(text.p, 'a', 1000000);
-    text.len = 1000000;
-    measure("one letter, 1 MB", &text, 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (i == 0 || texts[i].kind != texts[i - 1].kind)
+            read_text(&text, max * texts[i].max, data, texts[i].kind);
+        if (text.len > 0 && bench_table() && texts[i].must > 0)
+            row(texts[i].what, &text, texts[i].doc_bytes, texts[i].must, texts[i].aim,
+                texts[i].rate);
+        else if (text.len > 0 && !bench_table())
+            measure(texts[i].what, &text, texts[i].doc_bytes);
+    }
     buf_free(&text);
     spm_free(ours);
     splib_free(theirs);
