@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SPOOL_BUF_BYTES ((size_t)1 << 20)
@@ -32,6 +33,33 @@ int spool_open(struct spool **out, const char *folder, struct err *e)
     s->fd = -1;
     s->flushed = 0;
     s->len = 0;
+    *out = s;
+    return 0;
+}
+
+int spool_open_at(struct spool **out, const char *path, int64_t keep_bytes, struct err *e)
+{
+    struct stat st;
+    struct spool *s;
+    int rc = spool_open(out, path, e);
+
+    if (rc < 0)
+        return rc;
+    s = *out;
+    *out = NULL;
+    s->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (s->fd < 0 || fstat(s->fd, &st) < 0)
+        rc = err_sys(e, E_CREATE, "cannot open '%s'", path);
+    else if (st.st_size < keep_bytes)
+        rc = err_set(e, E_DATA, "'%s' has %lld bytes, and must have %lld", path,
+                     (long long)st.st_size, (long long)keep_bytes);
+    else if (ftruncate(s->fd, keep_bytes) < 0 || lseek(s->fd, keep_bytes, SEEK_SET) < 0)
+        rc = err_sys(e, E_IO, "cannot cut '%s'", path);
+    if (rc < 0) {
+        spool_close(s);
+        return rc;
+    }
+    s->flushed = keep_bytes;
     *out = s;
     return 0;
 }
@@ -89,6 +117,18 @@ int spool_add(struct spool *s, const void *p, size_t nbytes, struct err *e)
     if (nbytes)
         memcpy(s->buf + s->len, p, nbytes);
     s->len += nbytes;
+    return 0;
+}
+
+int spool_sync(struct spool *s, struct err *e)
+{
+    int rc = s->len ? flush(s, s->buf, s->len, e) : 0;
+
+    if (rc < 0)
+        return rc;
+    s->len = 0;
+    if (s->fd >= 0 && fdatasync(s->fd) < 0)
+        return err_sys(e, E_IO, "cannot sync a file in '%s'", s->folder);
     return 0;
 }
 

@@ -324,6 +324,7 @@ static int run(struct pack_options *o, int n, char **v, struct err *e)
     struct manifest *m = NULL;
     struct pack *p;
     sigset_t all, before;
+    int64_t kept = 0;
     int rc;
 
     for (int i = 0; i < a.splits.n; i++)
@@ -343,11 +344,14 @@ static int run(struct pack_options *o, int n, char **v, struct err *e)
     if (rc == 0)
         rc = pack_finish(p, &m, e);
     else
-        pack_abandon(p);
+        kept = pack_abandon(p);
     current = NULL;
     if (rc < 0) /* else it is done, and a signal comes too late to say otherwise */
         sigprocmask(SIG_SETMASK, &before, NULL);
     log_progress_end();
+    if (kept > 0)
+        log_info("%" PRId64 " input%s done: the same command again goes on from there", kept,
+                 kept == 1 ? " is" : "s are");
     for (int i = 0; rc == 0 && i < m->n_splits; i++)
         say_split(&m->splits[i]);
     if (rc == 0 && a.json)
@@ -373,6 +377,7 @@ static int run_pack(int n_operands, char **v, int n_given, char **given, double 
         return n < 0 ? n : rc;
     given[0] = name;
     o.folder = a.folder;
+    o.journal = a.folder && !a.merge && n <= 1;
     o.shuffle = a.folder && !a.merge ? !a.no_shuffle : a.shuffle;
     catch_signals();
     return run(&o, n, v, e);

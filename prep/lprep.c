@@ -5,6 +5,7 @@
 #include "formats/jsonscan.h"
 #include "prep/part.h"
 #include "prep/prep.h"
+#include "prep/resume.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +19,8 @@ struct args {
     struct opt_list include, where, where_not, sample, eval;
     int dedup;
     int64_t dedup_bytes, bands, rows, words, eval_words;
+    const char *resume;
+    const struct opt *opts;
     struct prep_opts prep;
 };
 
@@ -198,6 +201,8 @@ static int check(const struct args *a, struct err *e)
     }
     if (a->prep.text && (a->prep.min_tokens || a->prep.max_tokens))
         return err_set(e, E_USAGE, "--text makes no tokens for --min-tokens and --max-tokens");
+    if (a->prep.text && a->resume)
+        return err_set(e, E_USAGE, "--text makes no stream to --resume");
     if (a->output && !a->force && path_is_file(a->output)) {
         err_set(e, E_CREATE, "'%s' exists", a->output);
         return err_hint(e, "-f replaces it");
@@ -255,7 +260,7 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
 
 static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e)
 {
-    if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, "we")))
+    if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, a->resume ? "ae" : "we")))
         return err_sys(e, E_CREATE, "cannot create '%s'", a->skipped);
     return 0;
 }
@@ -283,6 +288,25 @@ static int prep_out(const struct args *a, const char *const *operands, int n,
     if ((rc = prep_run(operands, n, &a->prep, t, out.fd, a->output, c, e)) == 0)
         return file_out_publish(&out, e);
     file_out_abandon(&out);
+    return rc;
+}
+
+/* The same without what an earlier run of this command has done. The options named here leave
+ * the documents as they are, or are seen to otherwise. */
+static int prep_rest(struct args *a, const char *const *operands, int n,
+                     const struct tokenizer *t, struct prep_counts *c, struct err *e)
+{
+    struct resume r;
+    int rc = resume_open(&r, a->resume, a->opts, " tokenizer output force part skipped engine "
+                         "threads resume stats json quiet verbose ", &a->eval, e);
+
+    if (rc == 0 && r.files > 0)
+        log_info("goes on behind %lld files, which are done", (long long)r.files);
+    a->prep.resume = &r;
+    if (rc == 0)
+        rc = prep_out(a, operands, n, t, c, e);
+    a->prep.resume = NULL;
+    resume_close(&r);
     return rc;
 }
 
@@ -324,7 +348,8 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     if (n == 0)
         log_debug("reading standard input");
     if ((rc = open_skipped(a, o, e)) == 0 && (rc = open_sets(a, o, &near, &contam, e)) == 0)
-        rc = prep_out(a, operands, n, t, &c, e);
+        rc = a->resume ? prep_rest(a, operands, n, t, &c, e)
+                       : prep_out(a, operands, n, t, &c, e);
     if (rc == 0)
         sum_up(&c, &progress);
     if (rc == 0 && o->seen && dedup_over(o->seen) > 0)
@@ -436,6 +461,8 @@ int main(int argc, char **argv)
         OPT_HEADING("running"),
         { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024,
           "threads that tokenise, 0: as many as processors [0]" },
+        { 0, "resume", "DIR", OPT_STR, &a.resume, 0, 0,
+          "leave out what lpack -o DIR has of this run" },
         { 0, "stats", "FILE", OPT_STR, &a.stats, 0, 0, "write the counts there as JSON" },
         { 0, "json", NULL, OPT_FLAG, &a.json, 0, 0,
           "print the counts as JSON, on stderr without -o" },
@@ -455,6 +482,7 @@ int main(int argc, char **argv)
     bool done;
     int n = opt_parse(&cmd, argc, argv, &done, &e);
 
+    a.opts = opts;
     log_init("lprep", a.quiet ? -1 : a.verbose ? 1 : 0);
     if (n < 0 || done)
         return cmd_exit(&cmd, n, &e);

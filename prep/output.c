@@ -107,8 +107,11 @@ int output_close(struct output *out, bool all, int rc, struct err *e)
         rc = put_mark(out, out->resumable && all, e);
     if (rc == 0)
         rc = out->stream ? stream_finish(out->stream, e) : flush_lines(out, e);
-    else if (out->stream)
+    else if (out->stream) {
+        if (out->resumable) /* as much as there is, for the next run */
+            stream_flush(out->stream, NULL);
         stream_abandon(out->stream);
+    }
     buf_free(&out->lines);
     buf_free(&out->keys);
     buf_free(&out->inputs);

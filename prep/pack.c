@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "formats/dataset.h"
 #include "formats/document.h"
+#include "prep/journal.h"
 #include "prep/publish.h"
 #include "prep/shuffle.h"
 
@@ -17,7 +18,10 @@ struct pack {
     struct manifest_split *split[SPLIT_MAX + 1]; /* of m, by rule */
     int64_t seed;
     struct folder *folder; /* NULL when writing to fd */
-    struct shuffle *shuffle;
+    struct shuffle *aside;   /* documents that are not placed as they come, or NULL */
+    struct journal *journal; /* of aside, or NULL */
+    int64_t marked;          /* documents that marks have counted */
+    bool settled;            /* whether there are these two */
     struct shard_writer *w[SPLIT_MAX + 1]; /* the open shard of each split */
     int fd[SPLIT_MAX + 1];
     int64_t temp[SPLIT_MAX + 1]; /* number of its temporary */
@@ -100,8 +104,6 @@ int pack_open(struct pack **out, const struct pack_options *o, struct err *e)
         rc = take_manifest(p, e);
     if (rc == 0 && (rc = name_splits(p, e)) == 0)
         rc = add_command(p->m, o->command, o->n_command, e);
-    if (rc == 0 && o->shuffle)
-        rc = shuffle_open(&p->shuffle, o->folder, e);
     if (rc < 0) {
         pack_abandon(p);
         return rc;
@@ -205,6 +207,68 @@ static int agree(struct pack *p, const struct token_info *info, const char *name
     return p->folder ? 0 : open_shard(p, 0, e);
 }
 
+static int refuse_journal(const struct pack *p, struct err *e)
+{
+    err_set(e, E_CREATE, "'%s' holds the journal of a run that did not end", p->o->folder);
+    return err_hint(e, "the command that began it goes on with it; lpack -f begins anew");
+}
+
+static int add_mark(void *ctx, const struct stream_mark *m, struct err *e)
+{
+    struct pack *p = ctx;
+
+    for (int64_t i = 0; i < m->tally.n; i++)
+        p->tokens += m->tally.v[i].tokens; /* for the progress; it may wrap for all we care */
+    return tally_add_dropped(&p->m->left_out, &m->tally, e);
+}
+
+/* The run goes on behind what a journal has, which must have just that. */
+static int go_on(struct pack *p, const struct stream_run *run, struct err *e)
+{
+    struct journal_state s;
+    int rc = journal_look(&s, p->o->folder, run->marks, e);
+
+    if (rc == 0 && (!s.there || s.marks != run->marks || s.docs != run->docs ||
+                    strcmp(s.recipe, run->recipe) != 0 || s.manifest != run->manifest)) {
+        rc = err_set(e, E_DATA, "'%s' has no journal of the run that this stream goes on with",
+                     p->o->folder);
+        err_hint(e, "give lprep --resume and lpack -o the same folder");
+    }
+    if (rc == 0)
+        rc = info_agree(&s.info, "its journal", &p->m->info, p->first, e);
+    if (rc == 0)
+        rc = journal_each(&s, p->o->folder, add_mark, p, e);
+    if (rc == 0)
+        rc = journal_open(&p->journal, p->o->folder, &s, &p->m->info, run, &p->aside, e);
+    p->docs = p->marked = run->docs;
+    journal_state_free(&s);
+    return rc;
+}
+
+/* Before the first document: are they set aside, and is there a journal? run: NULL without. */
+static int settle(struct pack *p, const struct stream_run *run, struct err *e)
+{
+    bool keeps = p->folder && p->o->journal && run;
+    struct journal_state s = { .there = false };
+    int rc = 0;
+
+    p->settled = true;
+    if (run && run->marks > 0 && !keeps)
+        return err_set(e, E_USAGE, "a stream that goes on with a run is for lpack -o, alone");
+    if (keeps && run->marks > 0)
+        return go_on(p, run, e);
+    if (p->folder && (rc = journal_look(&s, p->o->folder, -1, e)) == 0 && s.there && !p->o->force)
+        rc = refuse_journal(p, e);
+    journal_state_free(&s);
+    if (rc < 0)
+        return rc;
+    if (keeps)
+        return journal_open(&p->journal, p->o->folder, NULL, &p->m->info, run, &p->aside, e);
+    if (p->folder)
+        journal_remove(p->o->folder);
+    return p->o->shuffle ? shuffle_open(&p->aside, p->o->folder, e) : 0;
+}
+
 int pack_input(struct pack *p, const struct token_info *info, const char *name, struct err *e)
 {
     p->n_inputs++;
@@ -213,26 +277,50 @@ int pack_input(struct pack *p, const struct token_info *info, const char *name, 
 
 int pack_doc(struct pack *p, const struct token_doc *d, struct err *e)
 {
-    int rc = p->shuffle ? shuffle_add(p->shuffle, d, &p->m->info, e) : place(p, d, e);
+    int rc = p->settled ? 0 : settle(p, NULL, e);
 
+    if (rc < 0)
+        return rc;
+    rc = p->aside ? shuffle_add(p->aside, d, &p->m->info, e) : place(p, d, e);
     p->docs++;
     p->tokens += d->n_ids;
     if (rc == 0 && p->o->progress)
-        p->o->progress(p->o->progress_ctx, !p->shuffle, p->docs, p->tokens);
+        p->o->progress(p->o->progress_ctx, !p->aside, p->docs, p->tokens);
     return rc;
+}
+
+static int pack_mark(struct pack *p, const struct stream_mark *m, struct err *e)
+{
+    if (!p->journal)
+        return 0;
+    for (int64_t i = 0; i < m->tally.n; i++)
+        p->marked += m->tally.v[i].docs;
+    if (m->n_inputs && p->marked != p->docs)
+        return err_set(e, E_DATA, "a mark counts %lld documents, %lld came",
+                       (long long)p->marked, (long long)p->docs);
+    return journal_mark(p->journal, m, p->aside, e);
 }
 
 int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
 {
     struct stream_reader *r;
-    struct token_doc d;
+    struct stream_item it;
     int rc = stream_open(&r, fd, name, e);
 
     if (rc < 0)
         return rc;
     rc = pack_input(p, stream_info(r), name, e);
-    while (rc == 0 && (rc = stream_read(r, &d, e)) == 1)
-        rc = pack_doc(p, &d, e);
+    while (rc == 0 && (rc = stream_next(r, &it, e)) > 0) {
+        if (rc == STREAM_DOC)
+            rc = pack_doc(p, &it.doc, e);
+        else if (rc == STREAM_MARK)
+            rc = pack_mark(p, &it.mark, e);
+        else if (!p->settled)
+            rc = settle(p, &it.run, e);
+        else
+            rc = it.run.marks == 0 ? 0 : err_set(e, E_USAGE, "'%s' goes on with a run: give it to "
+                                                 "lpack -o alone", name);
+    }
     if (rc == 0)
         rc = tally_add_dropped(&p->m->left_out, stream_tally(r), e);
     stream_close(r);
@@ -303,6 +391,8 @@ int pack_set(struct pack *p, const char *folder, struct err *e)
     p->m->shuffled &= m->shuffled;
     p->n_inputs++;
     rc = agree(p, &m->info, folder, e);
+    if (rc == 0 && !p->settled)
+        rc = settle(p, NULL, e);
     for (int i = 0; i < m->n_splits && rc == 0; i++)
         if ((rc = dataset_open(&d, folder, m->splits[i].name, 0, e)) == 0) { /* it adds up */
             dataset_close(d);
@@ -314,29 +404,34 @@ int pack_set(struct pack *p, const char *folder, struct err *e)
     return rc;
 }
 
-static int place_shuffled(struct pack *p, struct err *e)
+/* What was set aside goes to its shards. */
+static int place_all(struct pack *p, struct err *e)
 {
-    int64_t n = shuffle_docs(p->shuffle), tokens = 0;
+    int64_t docs = 0, tokens = 0;
     struct token_doc d;
     int rc;
 
-    for (int64_t i = 0; i < n; i++) {
-        if ((rc = shuffle_read(p->shuffle, i, p->seed, &p->m->info, &d, e)) < 0 ||
-            (rc = place(p, &d, e)) < 0)
+    shuffle_order(p->aside, p->o->shuffle, p->seed, 0);
+    while ((rc = shuffle_next(p->aside, &p->m->info, &d, e)) == 1) {
+        if ((rc = place(p, &d, e)) < 0)
             return rc;
         tokens += d.n_ids;
         if (p->o->progress)
-            p->o->progress(p->o->progress_ctx, true, i + 1, tokens);
+            p->o->progress(p->o->progress_ctx, true, ++docs, tokens);
     }
-    return 0;
+    return rc;
 }
 
 int pack_write(struct pack *p, struct err *e)
 {
     int rc = p->n_inputs ? 0 : err_set(e, E_USAGE, "no token stream was given");
 
-    if (rc == 0 && p->shuffle)
-        rc = place_shuffled(p, e);
+    if (rc == 0 && !p->settled)
+        rc = settle(p, NULL, e);
+    if (rc == 0 && p->journal)
+        rc = journal_sync(p->journal, p->aside, e);
+    if (rc == 0 && p->aside)
+        rc = place_all(p, e);
     for (int k = 0; k <= p->o->rules.n && rc == 0; k++)
         if (p->w[k])
             rc = close_shard(p, k, e);
@@ -348,8 +443,11 @@ int pack_finish(struct pack *p, struct manifest **m, struct err *e)
 {
     int rc = p->written ? 0 : pack_write(p, e);
 
-    if (rc == 0 && p->folder)
-        rc = folder_publish(p->folder, p->m, e);
+    if (rc == 0 && p->folder && (rc = folder_publish(p->folder, p->m, e)) == 0) {
+        journal_close(p->journal, NULL);
+        p->journal = NULL;
+        journal_remove(p->o->folder);
+    }
     if (rc == 0 && m) {
         *m = p->m;
         p->m = NULL;
@@ -358,21 +456,25 @@ int pack_finish(struct pack *p, struct manifest **m, struct err *e)
     return rc;
 }
 
-void pack_abandon(struct pack *p)
+int64_t pack_abandon(struct pack *p)
 {
+    int64_t inputs;
+
     if (!p)
-        return;
+        return 0;
     for (int k = 0; k <= SPLIT_MAX; k++)
         if (p->w[k]) {
             shard_abandon(p->w[k]);
             if (p->folder)
                 close(p->fd[k]);
         }
-    shuffle_close(p->shuffle);
+    inputs = journal_close(p->journal, p->aside);
+    shuffle_close(p->aside);
     folder_close(p->folder);
     manifest_free(p->m);
     free(p->first);
     free(p);
+    return inputs;
 }
 
 void pack_remove_temporaries(const struct pack *p)

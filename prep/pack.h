@@ -16,6 +16,7 @@ struct pack_options {
     int64_t shard_tokens;    /* a shard ends before the document that would exceed it */
     bool shuffle, force;     /* force: a data set in the folder is replaced */
     bool append;             /* to the data set in the folder, which must be there */
+    bool journal;            /* with folder: a stream that says so can be gone on with (journal.h) */
     bool merge;              /* of pack_set alone: splits are those of the sets */
     int64_t seed;            /* 0 .. MANIFEST_SEED_MAX; -1: that of what is appended to, or 0 */
     char **command;          /* for the manifest; made UTF-8 with '?' */
@@ -28,7 +29,8 @@ struct pack_options {
 /*
  * The folder's data set is the old one, or none, until pack_finish returns 0, and then the
  * new one, whatever happens in between: shards are written under temporary names, and
- * manifest.json is replaced last. What a killed run left is removed by the next.
+ * manifest.json is replaced last. What a killed run left is removed by the next, but for a
+ * journal (journal.h): that is gone on with, or refused, or with force removed.
  */
 struct pack;
 /* Makes and locks the folder. E_CREATE (a data set is there and force is not; another lpack
@@ -53,8 +55,9 @@ int pack_write(struct pack *p, struct err *e);
  * caller frees (with fd too, where it has one split and one nameless shard). On failure all
  * is as pack_abandon leaves it. */
 int pack_finish(struct pack *p, struct manifest **m, struct err *e);
-/* Removes the temporaries, and the folder if pack_open made it; frees. NULL is fine. */
-void pack_abandon(struct pack *p);
+/* Removes the temporaries, and the folder if pack_open made it and no journal is in it; frees.
+ * Returns how many inputs a journal has. NULL is fine. */
+int64_t pack_abandon(struct pack *p);
 /* The first half of pack_abandon alone, for a signal handler: async-signal-safe. */
 void pack_remove_temporaries(const struct pack *p);
 

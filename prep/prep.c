@@ -5,6 +5,7 @@
 #include "formats/document.h"
 #include "formats/stream.h"
 #include "prep/output.h"
+#include "prep/resume.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -439,6 +440,27 @@ static void free_line(struct line *l)
     free(l->job);
 }
 
+/* The stream, or lines, of what is not in a journal yet. */
+static int run_out(struct line *l, int threads, struct output *out, struct prep_counts *c,
+                   struct err *e)
+{
+    const struct prep_opts *o = l->o;
+    struct source *s = feed_source(l->feed);
+    int rc = 0;
+
+    out->source = s;
+    if (o->resume && (rc = resume_enter(o->resume, s, &l->info, c, o->seen, e)) == 0) {
+        out->marked = o->resume->files;
+        source_skip(s, out->marked);
+    }
+    if (rc < 0)
+        return rc;
+    rc = output_open(out, o->text ? NULL : &l->info, o->resume ? &o->resume->run : NULL, e);
+    if (rc == 0)
+        rc = run_line(l, threads, out, c, e);
+    return output_close(out, rc == 0, rc < 0 ? rc : 0, e);
+}
+
 int prep_run(const char *const *operands, int n, const struct prep_opts *o,
              const struct tokenizer *t, int fd, const char *name, struct prep_counts *c,
              struct err *e)
@@ -448,20 +470,15 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
                       .done = PTHREAD_COND_INITIALIZER };
     struct output out = { .fd = fd, .name = name };
     int rc, threads = o->threads;
-    bool full;
 
     *c = (struct prep_counts){ 0 };
     if (threads <= 0)
         threads = pool_processors();
     if (!(l.job = calloc(RING, sizeof *l.job)))
         return err_set(e, E_SYS, "out of memory");
-    rc = o->text ? 0 : prep_info(t, o, &l.info, e);
-    if (rc == 0 && (rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0) {
-        out.source = feed_source(l.feed);
-        if ((rc = output_open(&out, o->text ? NULL : &l.info, NULL, e)) == 0)
-            rc = run_line(&l, threads, &out, c, e);
-        full = rc == 1;
-        rc = output_close(&out, !full, rc < 0 ? rc : 0, e);
+    if ((rc = o->text ? 0 : prep_info(t, o, &l.info, e)) == 0 &&
+        (rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0) {
+        rc = run_out(&l, threads, &out, c, e);
         feed_progress(l.feed, &c->read);
     }
     free_line(&l);

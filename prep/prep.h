@@ -24,6 +24,7 @@ void prep_counts_free(struct prep_counts *c);
 
 typedef void prep_tick_fn(void *ctx, const struct prep_counts *c);
 
+struct resume; /* resume.h */
 struct prep_opts {
     struct feed_opts feed;
     bool text;            /* JSON lines in place of tokens */
@@ -32,6 +33,7 @@ struct prep_opts {
     const struct contam *contam; /* what shares an n-gram with it is left out; may be NULL */
     struct dedup *seen;          /* copies are left out, and found here; may be NULL */
     const struct minhash *near;  /* with seen: near copies too; may be NULL */
+    struct resume *resume;       /* opened; what it has is left out; may be NULL */
     enum prompt prompt;
     int threads;          /* that tokenise; 0: the processors this process may use */
     prep_tick_fn *tick;   /* after every document, may be NULL */

@@ -29,7 +29,7 @@ static uint32_t crc32_of(uint32_t crc, const void *p, size_t n)
     return ~crc;
 }
 
-struct tally {
+struct mask_tally {
     const struct tokenizer *t;
     struct prep_opts o;
     int64_t rows, ids, masked, merged;
@@ -39,7 +39,7 @@ struct tally {
 
 static int add_row(void *ctx, const struct doc *d, struct err *e)
 {
-    struct tally *y = ctx;
+    struct mask_tally *y = ctx;
     struct token_doc out;
     int32_t *alone;
     int64_t n_alone, same;
@@ -70,7 +70,7 @@ static int add_row(void *ctx, const struct doc *d, struct err *e)
 static void check_file(const struct tokenizer *t, const char *data, const char *want)
 {
     struct feed_opts plain = { .max_record_bytes = 16 << 20 };
-    struct tally y = { .t = t };
+    struct mask_tally y = { .t = t };
     struct err e = { 0 };
     char name[64], template[16], path[1024], got[160];
     const char *operand = path;

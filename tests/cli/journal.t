@@ -1,0 +1,152 @@
+#!/bin/bash
+# lprep --resume DIR | lpack -o DIR, killed by SIGKILL at random moments, either side or both, again
+# and again: the same command goes on behind the inputs that are on disk, does not read those again,
+# and ends with the bytes of an undisturbed run. KILLS=12: how many; KILL_SEED: of their moments.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+KILLS=${KILLS:-12}
+RANDOM=${KILL_SEED:=$$}
+tok=$PWD/tests/data/tiny.model
+mkdir "$tmp/in"
+for i in {1..60}; do # every 7th is a copy, every 9th JSON lines of which one is bad, one file is cut
+    k=$((i % 7 == 0 ? 1 : i)) f=$tmp/in/$((100 + i)).txt
+    for j in {1..8}; do echo "Book $k, chapter $j."; sed "s/e/$((k % 10))/" tests/data/tiny.txt; done > "$f"
+    [ $((i % 9)) -ne 0 ] || { awk '{ gsub(/["\\]/, ""); printf "{\"text\":\"%s\",\"source\":\"s%d\"}\n", $0, NR % 3 } END { print "{" }' \
+        "$f" > "${f%txt}jsonl"; rm "$f"; }
+done
+gzip -c "$tmp/in/101.txt" | head -c 900 > "$tmp/in/130a.txt.gz"
+cd "$tmp" || exit 70
+prep() { lprep -q -t "$tok" --on-error skip --sample s1=0.5 --max-tokens 100k "$@" 2>> "$tmp/notes"; }
+folder_of() { (cd "$1" && sha256sum *.shard && grep -v '^ *"' manifest.json && sed '/"command"/,$d' manifest.json | sha256sum); }
+same() { folder_of "$1" > a.sum && folder_of "$2" | cmp a.sum - && [ "$(ls -A "$1")" = "$(ls -A "$2")" ]; }
+
+killed() { # NAME LPREP-OPTIONS -- LPACK-OPTIONS: killed until done, KILLS / 4 times at least
+    local name=$1 o=() kills=0 runs=0 went_on=0 t0 ms l p
+    shift
+    while [ "$1" != -- ]; do o+=("$1"); shift; done; shift
+    rm -rf whole cut
+    t0=$(date +%s%N)
+    prep --stats whole.json "${o[@]}" in | lpack -q -o whole "$@" || return 1
+    ms=$((($(date +%s%N) - t0) / 1000000 + 5))
+    [ -p pipe ] || mkfifo pipe
+    while [ $((runs += 1)) -lt 500 ]; do
+        (prep --stats cut.json --resume cut "${o[@]}" in > pipe) & p=$!
+        (exec lpack -q -o cut "$@" < pipe 2>> "$tmp/notes") & l=$!
+        if [ $kills -lt $((KILLS / 4)) ]; then
+            sleep "$(printf '0.%03d' $((RANDOM % ms)))"
+            case $((RANDOM % 3)) in 0) kill -9 $l ;; 1) pkill -9 -P $p ;; *) pkill -9 -P $p; kill -9 $l ;; esac 2> /dev/null
+        fi
+        wait $p; p=$?
+        wait $l; l=$?
+        [ $p -le 128 ] && [ $l -le 128 ] || kills=$((kills + 1))
+        if [ -e cut/manifest.json ]; then
+            same whole cut || { echo 'another result'; return 1; }
+            [ $kills -ge $((KILLS / 4)) ] && break
+            rm -rf cut
+        elif [ $l -eq 0 ]; then
+            echo 'status 0 without a data set'; return 1
+        elif [ $kills -ge $((KILLS / 4)) ] && [ $p -eq 0 ] && [ $l -ne 137 ]; then
+            cat "$tmp/notes"; echo "it does not go on: $p $l"; return 1
+        fi
+        [ ! -e cut/lpack.docs ] || [ ! -s cut/lpack.docs ] || went_on=$((went_on + 1))
+    done
+    [ $kills -ge $((KILLS / 4)) ] || { echo "only $kills kills"; return 1; }
+    cmp whole.json cut.json || { diff whole.json cut.json; return 1; }
+    echo "$name: $kills kills of runs of $ms ms, gone on with $went_on times; seed $KILL_SEED" >> "$tmp/how"
+}
+ok 'killed at random moments: the same bytes' killed plain -- --shard-tokens 20k --split v=0.1
+ok 'in order' killed 'in order' -- --no-shuffle --shard-tokens 20k
+ok 'without copies' killed 'exact copies' --dedup exact -- --split v=0.1
+ok 'without near copies, in little memory' killed 'near copies' --dedup near --dedup-memory 64k --threads 3 -- --seed 3
+sed 's/^/# /' "$tmp/how" 2> /dev/null
+
+# --- by hand: a stream that stops behind some inputs
+cut_at() { # BYTES [LPREP-OPTIONS]: folder j of a run that ended there
+    local bytes=$1; shift
+    rm -rf j; prep --resume j "$@" in > j.stream && head -c "$bytes" j.stream > j.cut && ! lpack -q -o j j.cut 2> "$tmp/err"
+}
+pack_on() { prep --resume j "$@" in > j.stream && lpack -q -o j j.stream; }
+rm -rf whole; prep --dedup exact in | lpack -q -o whole
+again() { # what is done is not read: other bytes of the same size and time would show
+    cut_at 400000 --dedup exact || return 1
+    cp -p in/101.txt in/102.txt . && tr a-z A-Z < 101.txt > in/101.txt && : > in/102.txt && truncate -s "$(stat -c %s 102.txt)" in/102.txt &&
+        touch -r 101.txt in/101.txt && touch -r 102.txt in/102.txt || return 1
+    pack_on --dedup exact; local rc=$?
+    cp -p 101.txt 102.txt in/
+    [ $rc -eq 0 ] && same whole j && [ "$(stat -c %s j.stream)" -lt "$(stat -c %s j.cut)" ] || ls -la j
+}
+ok 'what is done is not read again' again
+opened() { # by the system calls
+    cut_at 400000 && prep --resume j in > j.stream 2> /dev/null && strace -f -e trace=open,openat -o trace lprep -q -t "$tok" \
+        --on-error skip --sample s1=0.5 --max-tokens 100k --resume j in > j.stream 2> /dev/null &&
+        ! grep -q 'in/101.txt' trace && ! grep -q 'in/103.txt' trace && grep -q 'in/160.txt' trace
+}
+if command -v strace > /dev/null && strace -o /dev/null true 2> /dev/null; then ok 'nor opened' opened; else skip 'nor opened' 'no strace'; fi
+torn() { # the journal cut at any byte, or one bit of it turned: less is known, or nothing
+    cut_at 400000 && cp -r j j0 || return 1
+    local n at; n=$(stat -c %s j/lpack.journal)
+    for at in 0 1 331 332 400 $((n / 3)) $((n / 2)) $((n - 1)); do
+        rm -rf j; cp -r j0 j; truncate -s $at j/lpack.journal; pack_on && same plain j || { echo "cut at $at"; return 1; }
+        rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.journal bs=1 seek=$at conv=notrunc status=none
+        pack_on && same plain j || { echo "turned at $at"; return 1; }
+    done
+    rm -rf j; cp -r j0 j; truncate -s 100 j/lpack.docs; prep --resume j in > j.stream; ends 65 'lpack.docs' lpack -q -o j j.stream || return 1
+    rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.index bs=1 seek=9 conv=notrunc status=none; ends 65 'lpack.index' lpack -q -o j j.stream || return 1
+    rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.docs bs=1 seek=90 conv=notrunc status=none; ends 74 'other bytes' lpack -q -o j j.stream
+    rm -rf j0
+}
+prep in | lpack -q -o plain
+ok 'a torn or damaged journal' torn
+one=$(cd in && ls | head -n 1)
+refused() { cut_at 400000 || return 1; ends "$@"; }
+again_with() { ends 78 "$1" prep --resume j "${@:2}"; }
+prep() { lprep -q -t "$tok" --on-error skip --sample s1=0.5 --max-tokens 100k "$@"; }
+prepare() { cut_at 400000 2> /dev/null; }
+prepare
+ok 'another option is refused by name' ends 78 "with 'min-chars 0', not 'min-chars 9'" prep --resume j in --min-chars 9
+ok 'a list too' ends 78 "'sample s2=0.5'" prep --resume j in --sample s2=0.5
+ok 'another tokenizer' ends 78 'different tokenizers' eval 'cp $tok other.model && printf "\300\076\001" >> other.model && lprep -q -t "$PWD/other.model" --on-error skip \
+    --sample s1=0.5 --max-tokens 100k --resume j in'
+ok 'another order' ends 78 "as input 1, not 'in/102.txt'" prep --resume j in/102.txt in/101.txt
+ok 'fewer inputs' ends 78 "not 'none'" prep --resume j in/101.txt
+ok 'a changed input' eval 'cp -p in/102.txt . && touch in/102.txt && ends 78 "in/102.txt. has changed" prep --resume j in; rc=$?; cp -p 102.txt in/; [ $rc -eq 0 ]'
+ok 'threads, notes and figures may change' eval 'prep --resume j in -j 1 --stats s.json -v > j.stream 2> /dev/null && cp -r j j1 && lpack -q -o j1 j.stream && same plain j1'
+ok 'standard input' ends 64 'standard input' eval 'echo x | prep --resume j'
+ok '--text' ends 64 'no stream to --resume' lprep --text --resume j in
+ok 'another folder' ends 65 'same folder' lpack -o k j.stream
+ok 'not beside other streams' ends 64 'alone' eval 'prep in > p.stream; lpack -o j j.stream p.stream'
+ok 'nor to one shard' ends 64 'alone' eval 'lpack < j.stream'
+ok 'lpack without --resume leaves it alone' ends 73 'did not end' eval 'prep in | lpack -o j'
+ok 'and the journal is as it was' pack_on
+ok 'it is gone then' eval 'same plain j && ! ls -A j | grep -q ^lpack'
+ok 'a data set that is whole is not begun anew' ends 73 'holds a data set' eval 'prep --resume j in 2> /dev/null | lpack -o j'
+anew() { prepare && prep in | lpack -q -f -o j && same plain j; }
+ok '-f begins anew' anew
+inert() { # killed between the manifest and the journal's end
+    prepare && cp j/lpack.* . && pack_on && cp lpack.* j/ && ! prep --resume j in 2> /dev/null | lpack -o j 2> "$tmp/err" &&
+        prep --resume j in | lpack -q -f -o j && same plain j && prep --resume j in/101.txt | lpack -q -f -o j && ls -A j && ! same plain j
+}
+ok 'a journal of what is published is nothing' inert
+append() {
+    rm -rf j j0; prep in/101.txt | lpack -q -o j && cp -r j j0 && prep in | lpack -q --append -o j0 || return 1
+    prep --resume j in > j.stream && head -c 400000 j.stream | lpack -q --append -o j 2> "$tmp/err"
+    prep --resume j in > j.stream && [ "$(stat -c %s j.stream)" -lt 1500000 ] && lpack -q --append -o j j.stream && same j0 j
+}
+ok '--append' append
+stopped() { # at a bad input: mended, it goes on
+    rm -rf j k; cp -rp in bad && printf '\377' > bad/135.txt && ! lprep -q --resume j -t "$tok" --include '*.txt' bad 2> /dev/null | lpack -q -o j 2> "$tmp/err" &&
+        cp -p in/135.txt bad/ && lprep -q -t "$tok" --include '*.txt' --resume j bad > j.stream && lpack -q -o j j.stream &&
+        lprep -q -t "$tok" --include '*.txt' bad > k.stream && lpack -q -o k k.stream && same k j && [ "$(stat -c %s j.stream)" -lt "$(stat -c %s k.stream)" ]
+}
+ok 'a bad input is mended, and it goes on' stopped
+part() { # of many machines
+    rm -rf j k; prep --part 2/3 in | lpack -q -o k && prep --part 2/3 --resume j in | head -c 300000 | lpack -q -o j 2> "$tmp/err"
+    prep --part 2/3 --resume j in | lpack -q -o j && same k j
+}
+ok '--part' part
+limit() { # --max-docs counts what was done before
+    rm -rf j k; prep --max-docs 50 in | lpack -q -o k && prep --max-docs 50 --resume j in | head -c 150000 | lpack -q -o j 2> "$tmp/err"
+    prep --max-docs 50 --resume j in | lpack -q -o j && same k j
+}
+ok '--max-docs' limit
+echo "1..$n"
