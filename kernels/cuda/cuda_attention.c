@@ -14,7 +14,7 @@
  * cuDNN on the arrays as they lie: dense 1, S2 1 + 2. Lists cut anywhere, heads whose halves
  * share a key head oddly, very short segments: our own kernels, for the whole op.
  */
-enum { RUNS = 6, SHORTEST = 64, MOST_PLANS = 64, SHAPES = 16 };
+enum { RUNS = 6, SHORTEST = 64, MOST_PLANS = 64 };
 
 struct list {
     int64_t *cu, n, cap;
@@ -40,12 +40,8 @@ struct call {
     int64_t first, b, step, len, head, hq, kv, hkv;
 };
 
-/* What the calls of an op need together: their shapes in a first pass, so that plans are built
- * side by side; bytes in a second; the third, with them, runs the calls. */
+/* What the calls of an op need together; the second pass, with it, runs them. */
 struct needs {
-    bool shapes_only;
-    int n;
-    struct sdpa_shape shape[SHAPES];
     size_t acc, workspace;
     void *acc_at, *workspace_at;
     bool go;
@@ -211,11 +207,6 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
 
     if (s.back && s.s % 128 && sdpa_version(t->dnn) <= 91500) /* wants a padding mask there */
         return 1;
-    if (n->shapes_only) {
-        if (n->n < SHAPES && (n->n == 0 || memcmp(&n->shape[n->n - 1], &s, sizeof s) != 0))
-            n->shape[n->n++] = s;
-        return 0;
-    }
     if (sdpa_plan(t->dnn, &s, sdpa_plans(t->dnn) < MOST_PLANS, &p, &e) < 0 || !p)
         return 1;
     n->acc = acc > n->acc ? acc : n->acc;
@@ -294,16 +285,10 @@ size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_
 /* 0: done; 1: cuDNN does not take it, nothing was queued. */
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
-    struct needs n = { .shapes_only = true };
-    struct sdpa *dnn = c->attention->dnn;
+    struct needs n = { 0 };
     void *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->rows, a->heads) : NULL;
 
     if (!cudnn_takes(c->attention, a, b) || all_runs(c, a, b, &n) != 0)
-        return 1;
-    if (sdpa_plans(dnn) + n.n <= MOST_PLANS)
-        sdpa_prepare(dnn, n.shape, n.n);
-    n.shapes_only = false;
-    if (all_runs(c, a, b, &n) != 0)
         return 1;
     n.acc_at = n.acc ? rest : NULL;
     if (b && !n.acc && n.workspace <= rest_bytes(c, a->rows, a->heads, a->dim))

@@ -3,13 +3,12 @@
 #include "kernels/cuda/sdpa_graph.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct sdpa {
-    void *lib, *handle, *stream;
+    void *lib, *handle;
     struct dnn l;
     dnn_desc device;
     int64_t version, n, cap, built;
@@ -57,7 +56,6 @@ static int attach(struct sdpa *s, void *stream, const char *json, struct err *e)
 {
     int status;
 
-    s->stream = stream;
     if (!json) {
         if ((status = s->l.create(&s->handle)) != 0) {
             s->handle = NULL;
@@ -99,8 +97,6 @@ static void plan_free(struct sdpa *s, struct sdpa_plan *p)
 {
     for (int i = p->n_made; i-- > 0;)
         s->l.desc_destroy(p->made[i]);
-    if (p->handle)
-        s->l.destroy(p->handle);
     free(p);
 }
 
@@ -132,90 +128,42 @@ static bool same(const struct sdpa_shape *a, const struct sdpa_shape *b)
            memcmp(a->lse, b->lse, sizeof a->lse) == 0;
 }
 
-static struct sdpa_plan *find(const struct sdpa *s, const struct sdpa_shape *shape)
-{
-    for (int64_t i = 0; i < s->n; i++)
-        if (same(&s->plans[i]->shape, shape))
-            return s->plans[i];
-    return NULL;
-}
-
-/* Not built yet. NULL: out of memory. */
-static struct sdpa_plan *add(struct sdpa *s, const struct sdpa_shape *shape)
+static struct sdpa_plan *add(struct sdpa *s, struct err *e)
 {
     struct sdpa_plan **p = s->plans;
 
     if (s->n == s->cap) {
         int64_t cap = s->cap ? 2 * s->cap : 16;
-        if (!(p = realloc(s->plans, (size_t)cap * sizeof(struct sdpa_plan *))))
+        if (!(p = realloc(s->plans, (size_t)cap * sizeof(struct sdpa_plan *)))) {
+            err_set(e, E_SYS, "out of memory");
             return NULL;
+        }
         s->plans = p;
         s->cap = cap;
     }
-    if (!(p[s->n] = calloc(1, sizeof *p[s->n])))
+    if (!(p[s->n] = calloc(1, sizeof *p[s->n]))) {
+        err_set(e, E_SYS, "out of memory");
         return NULL;
-    p[s->n]->shape = *shape;
-    s->built++;
+    }
     return p[s->n++];
-}
-
-struct apart {
-    struct sdpa *s;
-    struct sdpa_plan *p;
-};
-
-/* A handle serves one thread at a time; a plan keeps the one it was built with, and runs by it. */
-static void *build_apart(void *ctx)
-{
-    const struct apart *b = ctx;
-    int status = b->s->handle ? b->s->l.create(&b->p->handle) : 0;
-
-    if (status)
-        b->p->handle = NULL;
-    else if (b->p->handle)
-        status = b->s->l.set_stream(b->p->handle, b->s->stream);
-    if (status) {
-        snprintf(b->p->why, sizeof b->p->why, "%s", b->s->l.error_string(status));
-    } else {
-        sdpa_build(&b->s->l, b->p->handle, b->s->device, b->p);
-    }
-    return NULL;
-}
-
-void sdpa_prepare(struct sdpa *s, const struct sdpa_shape *shapes, int n)
-{
-    enum { MOST = 16 };
-    struct apart b[MOST];
-    pthread_t thread[MOST];
-    int k = 0, started;
-
-    for (int i = 0; i < n && k < MOST; i++)
-        if (!find(s, &shapes[i]) && (b[k].p = add(s, &shapes[i])))
-            b[k++].s = s;
-    if (k == 1) {
-        sdpa_build(&s->l, s->handle, s->device, b[0].p);
-        return;
-    }
-    for (started = 0; started < k; started++)
-        if (pthread_create(&thread[started], NULL, build_apart, &b[started]) != 0)
-            break;
-    for (int i = started; i < k; i++)
-        sdpa_build(&s->l, s->handle, s->device, b[i].p);
-    for (int i = 0; i < started; i++)
-        pthread_join(thread[i], NULL);
 }
 
 int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, bool build,
               const struct sdpa_plan **out, struct err *e)
 {
-    struct sdpa_plan *p = find(s, shape);
+    struct sdpa_plan *p = NULL;
 
     *out = NULL;
+    for (int64_t i = 0; i < s->n && !p; i++)
+        if (same(&s->plans[i]->shape, shape))
+            p = s->plans[i];
     if (!p && !build)
         return 0;
     if (!p) {
-        if (!(p = add(s, shape)))
-            return err_set(e, E_SYS, "out of memory");
+        if (!(p = add(s, e)))
+            return E_SYS;
+        p->shape = *shape;
+        s->built++;
         sdpa_build(&s->l, s->handle, s->device, p);
     }
     if (!p->ok)
@@ -268,7 +216,7 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
         (status = s->l.desc_set(pack, DNN_PACK_POINTERS, DNN_T_PTR, n, at)) == 0 &&
         (status = s->l.desc_set(pack, DNN_PACK_WORKSPACE, DNN_T_PTR, 1, &workspace)) == 0 &&
         (status = s->l.desc_finalize(pack)) == 0)
-        status = s->l.execute(p->handle ? p->handle : s->handle, p->plan, pack);
+        status = s->l.execute(s->handle, p->plan, pack);
     if (status)
         s->l.last_error(msg, sizeof msg);
     if (pack)

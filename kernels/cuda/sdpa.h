@@ -40,9 +40,6 @@ int64_t sdpa_version(const struct sdpa *s); /* 91900 is 9.19.0 */
  * it; that too is remembered. NULL with 0 and build false: not known yet. */
 int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, bool build,
               const struct sdpa_plan **p, struct err *e);
-/* Builds the plans of those of n shapes that are not known yet at once, each on a thread of its
- * own. It only makes sdpa_plan quick: what goes wrong is said there. */
-void sdpa_prepare(struct sdpa *s, const struct sdpa_shape *shapes, int n);
 int64_t sdpa_plans(const struct sdpa *s); /* built so far */
 size_t sdpa_workspace(const struct sdpa_plan *p);
 int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *a, struct err *e);

@@ -22,7 +22,6 @@ struct sdpa_plan {
     char why[320];
     dnn_desc made[SDPA_DESCS]; /* all that the plan was made of, kept as long as it */
     int n_made;
-    void *handle; /* of the thread that built it; NULL: sdpa's */
 };
 
 /* Describes the shape's graph and has it planned; p->ok or p->why afterwards. */
