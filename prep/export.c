@@ -24,7 +24,7 @@ struct export {
     uint8_t *mask;
     struct buf b;  /* what is to be written */
     int fd;        /* to */
-    const char *name;
+    char name[4096];
 };
 
 static int flush(struct export *x, struct err *e)
@@ -246,55 +246,82 @@ static int refuse(const char *path, struct err *e)
     return err_hint(e, "name another file, or replace it with -f");
 }
 
-static int open_out(struct export *x, struct file_out *f, const char *path, struct err *e)
+/* The files of an export: all of them are open until the last is written. */
+struct outputs {
+    struct file_out *v;
+    int n;
+};
+
+/* Opens one more, which is what is written to next. */
+static int open_next(struct export *x, struct outputs *out, const char *path, struct err *e)
 {
+    struct file_out *v;
     int rc;
 
     if (!x->o->force && path_is_file(path))
         return refuse(path, e);
-    if ((rc = file_out_open(f, path, e)) < 0)
+    if (!(v = realloc(out->v, ((size_t)out->n + 1) * sizeof *v)))
+        return err_set(e, E_SYS, "out of memory");
+    out->v = v;
+    if ((rc = file_out_open(&v[out->n], path, e)) < 0)
         return rc;
-    x->fd = f->fd;
-    x->name = path;
-    x->sums.files++;
+    x->fd = v[out->n++].fd;
+    snprintf(x->name, sizeof x->name, "%s", path);
     return 0;
+}
+
+/* Of several files all are on disk before the first gets its name, and the last, Megatron's index,
+ * goes before the others are replaced: a reader never finds it with another export's. */
+static int prepare(struct outputs *out, struct err *e)
+{
+    const struct file_out *last = &out->v[out->n - 1];
+
+    for (int i = 0; i < out->n; i++)
+        if (!out->v[i].into && fsync(out->v[i].fd) < 0)
+            return err_sys(e, E_IO, "cannot sync '%s'", out->v[i].path);
+    return path_is_file(last->path) && unlink(last->path) < 0
+               ? err_sys(e, E_CREATE, "cannot remove '%s'", last->path)
+               : 0;
+}
+
+/* All files get their names, or none where they are several. rc: of writing them. */
+static int publish(struct export *x, struct outputs *out, int rc, struct err *e)
+{
+    int done = 0;
+
+    x->sums.files = out->n;
+    if (rc == 0 && out->n > 1)
+        rc = prepare(out, e);
+    for (; done < out->n && rc == 0; done++)
+        rc = file_out_publish(&out->v[done], e);
+    for (int i = 0; i < out->n && rc < 0; i++) {
+        if (i >= done)
+            file_out_abandon(&out->v[i]);
+        else if (out->n > 1 && !out->v[i].into)
+            unlink(out->v[i].path);
+    }
+    free(out->v);
+    return rc;
 }
 
 /* The tokens, then the index, which makes them a set: a reader finds either both or no index. */
 static int export_megatron(struct export *x, struct err *e)
 {
-    char bin[4096], idx[4096];
-    struct file_out f, g;
-    int rc;
+    char path[4096];
+    struct outputs out = { 0 };
+    int rc = 0;
 
-    if (snprintf(bin, sizeof bin, "%s.bin", x->o->out) >= (int)sizeof bin ||
-        snprintf(idx, sizeof idx, "%s.idx", x->o->out) >= (int)sizeof idx)
+    if (strlen(x->o->out) > sizeof path - 5)
         return err_set(e, E_CREATE, "path too long: '%.200s...'", x->o->out);
-    if ((rc = open_out(x, &g, idx, e)) < 0)
-        return rc;
-    if ((rc = open_out(x, &f, bin, e)) < 0) {
-        file_out_abandon(&g);
-        return rc;
+    for (int index = 0; index < 2 && rc == 0; index++) {
+        snprintf(path, sizeof path, "%s.%s", x->o->out, index ? "idx" : "bin");
+        if ((rc = open_next(x, &out, path, e)) == 0)
+            rc = index ? put_index(x, e)
+                       : put_part(x, 0, dataset_docs(x->d), 0, dataset_tokens(x->d), e);
+        if (rc == 0)
+            rc = flush(x, e);
     }
-    rc = put_part(x, 0, dataset_docs(x->d), 0, dataset_tokens(x->d), e);
-    x->fd = g.fd;
-    x->name = idx;
-    if (rc == 0 && (rc = put_index(x, e)) == 0)
-        rc = flush(x, e);
-    if (rc == 0 && path_is_file(idx) && unlink(idx) < 0)
-        rc = err_sys(e, E_CREATE, "cannot remove '%s'", idx);
-    if (rc < 0) {
-        file_out_abandon(&f);
-        file_out_abandon(&g);
-        return rc;
-    }
-    if ((rc = file_out_publish(&f, e)) < 0) {
-        file_out_abandon(&g);
-        return rc;
-    }
-    if ((rc = file_out_publish(&g, e)) < 0 && path_is_file(bin))
-        unlink(bin);
-    return rc;
+    return publish(x, &out, rc, e);
 }
 
 /* Documents [*doc, ...) that fill a file, and their tokens [*first, ...): whole ones, but for one
@@ -332,12 +359,6 @@ static int name_file(const struct export *x, bool many, int k, char path[4096], 
     return n < 4096 ? 0 : err_set(e, E_CREATE, "path too long: '%.200s...'", out);
 }
 
-/* One file or many, all of them open until the last is written. */
-struct outputs {
-    struct file_out *v;
-    int n;
-};
-
 static int write_files(struct export *x, bool many, struct outputs *out, struct err *e)
 {
     int64_t doc = 0, before = 0, first = 0, all = dataset_tokens(x->d), n = all;
@@ -345,14 +366,9 @@ static int write_files(struct export *x, bool many, struct outputs *out, struct 
     int rc;
 
     do {
-        struct file_out *grown = realloc(out->v, ((size_t)out->n + 1) * sizeof *grown);
-        if (!grown)
-            return err_set(e, E_SYS, "out of memory");
-        out->v = grown;
         if ((rc = name_file(x, many, out->n, path, e)) < 0 ||
-            (rc = open_out(x, &grown[out->n], path, e)) < 0)
+            (rc = open_next(x, out, path, e)) < 0)
             return rc;
-        out->n++;
         if (many)
             rc = next_part(x, &doc, first, &n, e);
         else
@@ -386,24 +402,18 @@ static int export_files(struct export *x, struct err *e)
 {
     struct outputs out = { 0 };
     bool many = x->o->format == FORMAT_LLMC && dataset_tokens(x->d) > x->o->file_tokens;
-    int done = 0, rc = write_files(x, many, &out, e);
+    int rc = write_files(x, many, &out, e);
 
     if (rc == 0 && many)
         rc = clear_behind(x, out.n, false, e);
-    for (; done < out.n && rc == 0; done++)
-        rc = file_out_publish(&out.v[done], e);
-    if (rc == 0 && many)
-        rc = clear_behind(x, out.n, true, e);
-    for (int i = done; i < out.n && rc < 0; i++)
-        file_out_abandon(&out.v[i]);
-    free(out.v);
-    return rc;
+    rc = publish(x, &out, rc, e);
+    return rc == 0 && many ? clear_behind(x, (int)x->sums.files, true, e) : rc;
 }
 
 static int export_stdout(struct export *x, struct err *e)
 {
     x->fd = x->o->fd;
-    x->name = "standard output";
+    strcpy(x->name, "standard output");
     x->sums.files = 1;
     if (x->o->format == FORMAT_LLMC && dataset_tokens(x->d) > LLMC_MAX_TOKENS)
         return err_set(e, E_CONFIG, "llm.c's files hold at most %lld tokens, and '%s' has %lld: "

@@ -77,6 +77,8 @@ ok 'lpack -o' inside 0 'd(/.*)?' lpack -q -o d --split v=0.5 --shard-tokens 200 
 ok 'lpack -f' inside 0 'd(/.*)?' lpack -q -f -o d s.stream
 ok 'lpack to standard output' inside 0 "$none" lpack -q s.stream
 lpack -q -o m1 s.stream
+ok 'lpack --export' inside 0 'x\.(bin|idx)(\.tmp[0-9]+)?' lpack -q --export megatron -o x m1
+ok 'lpack --import' inside 0 'i(/.*)?' lpack -q --import megatron --vocab 400 -o i x
 echo 'Another text.' | lprep -q -t "$tok" > other.stream
 ok 'lpack --merge' inside 0 'd(/.*)?|m1/[^/]*\.shard' lpack -q -f --merge -o d m1
 ok 'lpack --append' inside 0 'd(/.*)?' lpack -q --append -o d other.stream

@@ -99,6 +99,13 @@ told
 cmd=(lpack -q --merge -f -o d m1 m2)
 ok 'lpack --merge' each 5 2 # a link that fails becomes a copy
 told
+setup='rm -f x; echo before > x' cmd=(lpack -q -f --export u16 -o x m1) target=x
+ok 'lpack --export, over another file' each
+setup='rm -rf d; mkdir d' cmd=(lpack -q --export megatron -o d/x m1) target=d
+ok 'lpack --export, two files' each 8
+cmd=(lpack -q --export llmc --shard-tokens 1k -o d/x.bin m1)
+ok 'lpack --export, many files' each 12
+told
 setup='rm -rf d' cmd=(lmerge -q --model $peft/base --adapter $peft/adapter -o d)
 ok 'lmerge -o, a new folder' each 10
 told
