@@ -1,27 +1,74 @@
 /* prep/grams.c - see grams.h. */
 #include "prep/grams.h"
 
+#include "base/bytes.h"
+
 #include <string.h>
 
 #define BASE UINT64_C(0x9E3779B97F4A7C15) /* odd: what leaves the window can be taken out */
 
-/* Each byte's letter, lower case; 0 between words. */
-static const unsigned char letter[256] = {
-    ['0'] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9',
-    ['A'] = 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p',
-    'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
-    ['a'] = 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p',
-    'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z',
-    [0x80] = 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8B, 0x8C, 0x8D,
-    0x8E, 0x8F, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C,
-    0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB,
-    0xAC, 0xAD, 0xAE, 0xAF, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4, 0xB5, 0xB6, 0xB7, 0xB8, 0xB9, 0xBA,
-    0xBB, 0xBC, 0xBD, 0xBE, 0xBF, 0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9,
-    0xCA, 0xCB, 0xCC, 0xCD, 0xCE, 0xCF, 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8,
-    0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xDF, 0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5, 0xE6, 0xE7,
-    0xE8, 0xE9, 0xEA, 0xEB, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6,
-    0xF7, 0xF8, 0xF9, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF
+enum { BLOCK = 256 }; /* bytes of text that are sorted into words at once */
+
+/* A word's byte: ASCII letters, digits, and all that is not ASCII. */
+static inline unsigned char is_letter(unsigned char c)
+{
+    return ((unsigned char)((c | 0x20) - 'a') < 26) | ((unsigned char)(c - '0') < 10) | (c >> 7);
+}
+
+static inline unsigned char lower(unsigned char c)
+{
+    return (unsigned char)(c | ((unsigned char)(c - 'A') < 26) << 5);
+}
+
+/* n (1..64) bytes at p to their lower case at to, which has room for 64; bit i: p[i] is a
+ * word's. The loops vectorise. */
+static uint64_t sort_bytes(const unsigned char *p, size_t n, unsigned char *to)
+{
+    unsigned char from[64] = { 0 }, word[64];
+    uint64_t bits = 0, eight;
+
+    if (n == 64) {
+        for (int i = 0; i < 64; i++)
+            to[i] = lower(p[i]), word[i] = is_letter(p[i]);
+    } else {
+        memcpy(from, p, n);
+        for (int i = 0; i < 64; i++)
+            to[i] = lower(from[i]), word[i] = is_letter(from[i]);
+    }
+    for (int i = 0; i < 8; i++) { /* the low bits of eight bytes, side by side */
+        eight = get_le(word + 8 * i, 8);
+        bits |= (eight * UINT64_C(0x0102040810204080) >> 56) << 8 * i;
+    }
+    return bits;
+}
+
+/* A block's words: where they begin and end; the last one may go on behind the block. */
+struct block {
+    unsigned char text[BLOCK + 8]; /* in lower case */
+    uint16_t from[BLOCK / 2 + 1], to[BLOCK / 2 + 1];
+    int words;
+    bool goes_on;
 };
+
+static void cut_words(struct block *b, const unsigned char *p, size_t n)
+{
+    uint64_t before = 0; /* the last byte before these 64 was a word's */
+    int begun = 0, ended = 0;
+
+    for (size_t i = 0; i < n; i += 64) {
+        uint64_t bits = sort_bytes(p + i, n - i < 64 ? n - i : 64, b->text + i);
+        uint64_t edges = bits ^ (bits << 1 | before);
+        for (uint64_t e = edges & bits; e; e &= e - 1)
+            b->from[begun++] = (uint16_t)(i + (size_t)__builtin_ctzll(e));
+        for (uint64_t e = edges & ~bits; e; e &= e - 1)
+            b->to[ended++] = (uint16_t)(i + (size_t)__builtin_ctzll(e));
+        before = bits >> 63;
+    }
+    b->goes_on = before && n % 64 == 0;
+    if (begun > ended)
+        b->to[ended++] = (uint16_t)n;
+    b->words = begun;
+}
 
 static uint64_t mix(uint64_t x)
 {
@@ -41,33 +88,72 @@ void grams_start(struct grams *g, const char *p, size_t n_bytes, int n)
         g->power *= BASE;
 }
 
+/* The bytes of a word, eight at a time, the first one highest. 8 bytes may
+ * be read behind it. */
+static uint64_t hash_word(const unsigned char *p, size_t n)
+{
+    uint64_t h = 0, eight = 0;
+
+    for (; n >= 8; n -= 8, p += 8)
+        h = mix(h ^ __builtin_bswap64(get_le(p, 8)));
+    if (n > 0)
+        eight = __builtin_bswap64(get_le(p, 8)) >> (64 - 8 * n);
+    return mix((h + BASE) ^ eight);
+}
+
+/* The same of a word that is longer than a block; *p moves behind it. */
+static uint64_t hash_long(const unsigned char **p, const unsigned char *end)
+{
+    uint64_t h = 0, eight = 0;
+
+    for (int i = 0; *p < end && is_letter(**p); ++*p) {
+        eight = eight << 8 | lower(**p);
+        if ((++i & 7) == 0) {
+            h = mix(h ^ eight);
+            eight = 0;
+        }
+    }
+    return mix((h + BASE) ^ eight);
+}
+
+/* One more word: 1 if it ends an n-gram, which goes to out. */
+static inline int add_word(struct grams *g, uint64_t h, int *at, uint64_t *out)
+{
+    g->sum = g->sum * BASE + h - g->ring[*at] * g->power;
+    g->ring[*at] = h;
+    *at = *at + 1 == g->n ? 0 : *at + 1;
+    *out = mix(g->sum);
+    return ++g->words >= g->n;
+}
+
 int64_t grams_next(struct grams *g, uint64_t *out, int64_t cap)
 {
-    const unsigned char *p = g->p, *end = g->end;
+    struct block b;
     int64_t k = 0;
     int at = (int)(g->words % g->n);
 
-    while (k < cap) {
-        uint64_t h = 0, eight = 0;
-        while (p < end && !letter[*p])
-            p++;
-        if (p == end)
-            break;
-        for (int i = 0; p < end && letter[*p]; p++) {
-            eight = eight << 8 | letter[*p];
-            if ((++i & 7) == 0) {
-                h = mix(h ^ eight);
-                eight = 0;
+    memset(b.text + BLOCK, 0, sizeof b.text - BLOCK);
+    while (k < cap && g->p < g->end) {
+        size_t left = (size_t)(g->end - g->p), n = left < BLOCK ? left : BLOCK, done = n;
+
+        cut_words(&b, g->p, n);
+        if (b.goes_on && n < left) { /* what is cut belongs to the next block */
+            done = b.from[--b.words];
+            if (done == 0) {
+                k += add_word(g, hash_long(&g->p, g->end), &at, &out[k]);
+                continue;
             }
         }
-        h = mix((h + BASE) ^ eight);
-        g->sum = g->sum * BASE + h - g->ring[at] * g->power;
-        g->ring[at] = h;
-        at = at + 1 == g->n ? 0 : at + 1;
-        if (++g->words >= g->n)
-            out[k++] = mix(g->sum);
+        for (int i = 0; i < b.words; i++) {
+            if (k == cap) {
+                done = b.from[i];
+                break;
+            }
+            k += add_word(g, hash_word(b.text + b.from[i], (size_t)(b.to[i] - b.from[i])), &at,
+                          &out[k]);
+        }
+        g->p += done;
     }
-    g->p = p;
     return k;
 }
 

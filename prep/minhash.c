@@ -5,6 +5,9 @@
 
 #include <string.h>
 #include <xxhash.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 enum { BLOCK = 512 };
 
@@ -21,7 +24,7 @@ void minhash_init(struct minhash *m, int bands, int rows, int words)
     }
 }
 
-/* Sixteen at a time, in a register of AVX-512 or two of AVX2; plain C otherwise. */
+/* Sixteen at a time, in two registers of AVX2; plain C otherwise. */
 typedef uint32_t lanes __attribute__((vector_size(64)));
 
 static inline __attribute__((always_inline)) void update(const struct minhash *m,
@@ -54,15 +57,18 @@ __attribute__((target("avx2"))) static void update_avx2(const struct minhash *m,
     update(m, x, n, s);
 }
 
-#ifdef __clang__ /* has no such word, and needs none */
-#define WIDE "avx512f"
-#else
-#define WIDE "avx512f,prefer-vector-width=512"
-#endif
-__attribute__((target(WIDE))) static void
-update_avx512(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *s)
+__attribute__((target("avx512f"))) static void
+update_avx512(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *smallest)
 {
-    update(m, x, n, s);
+    for (int i = 0; i < m->hashes; i += 16) {
+        __m512i a = _mm512_loadu_si512(m->a + i), b = _mm512_loadu_si512(m->b + i),
+                s = _mm512_loadu_si512(smallest + i);
+        for (int64_t k = 0; k < n; k++) {
+            __m512i h = _mm512_mullo_epi32(a, _mm512_set1_epi32((int)x[k]));
+            s = _mm512_min_epu32(s, _mm512_add_epi32(h, b));
+        }
+        _mm512_storeu_si512(smallest + i, s);
+    }
 }
 #endif
 
