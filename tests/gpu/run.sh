@@ -3,6 +3,7 @@
 # comes last, and the exit status is 1 where something failed. Run from the project's root:
 # 'make check-gpu', or sh build/gpu/run.sh (after 'make gpu-bundle' here or elsewhere).
 # usage: run.sh [tests] [tools] [sanitize] [bench]   default: the first three
+# sanitize is racecheck initcheck memcheck synccheck, each a word of its own too.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 what=${*:-tests tools sanitize}
@@ -15,19 +16,25 @@ if wanted tests; then
     step 120 model "$BIN/test_cuda_model"
 fi
 wanted tools && step 200 tools bash "$here/tools.t"
-if wanted sanitize; then # our own kernels, in small; the libraries' are not ours to look at
+# Our own kernels, in small; the libraries' are not ours to look at.
+sanitize() { # sanitize TOOL [OPTION...]
     san=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
-    export LONGLORA_GPU_SMALL=1 LONGLORA_CUDNN=none
-    set -- --error-exitcode 99
+    tool=$1
+    shift
+    wanted sanitize || wanted "$tool" || return
     for k in cutlass cublas nvjet xmma gemv cudnn; do
         "$san" --help 2>&1 | grep -q -e --kernel-name-exclude &&
             set -- "$@" --kernel-name-exclude "kns=$k"
     done
-    for t in racecheck initcheck memcheck synccheck; do
-        step 90 "${t}_ops" "$san" --tool $t "$@" "$BIN/test_cuda_ops"
-        step 90 "${t}_attention" "$san" --tool $t --launch-count 250 "$@" "$BIN/test_cuda_attention"
+    for b in ops attention; do
+        step 90 "${tool}_$b" env LONGLORA_GPU_SMALL=1 LONGLORA_CUDNN=none "$san" --tool "$tool" \
+            --error-exitcode 99 "$@" "$BIN/test_cuda_$b"
     done
-fi
+}
+sanitize racecheck --launch-count 400 # slow: enough launches to meet every kernel
+sanitize initcheck
+sanitize memcheck
+sanitize synccheck
 wanted bench && step 100 bench_attention "$BIN/bench_attention"
 wanted bench && step 400 bench sh "$here/bench_gpu.sh" train:8192 train:32768
 [ -n "$OUT" ] && cat "$out"/*.log > "$OUT/gpu.log" # all of it
