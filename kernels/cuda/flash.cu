@@ -3,8 +3,6 @@
 #include "kernels/cuda/flash.cuh"
 
 #include <mma.h>
-#include <stdlib.h>
-#include <string.h>
 
 /*
  * Tiles of 32 rows against tiles of 32, products by the tensor cores through wmma (sm_80 and
@@ -15,6 +13,7 @@
  * nothing is added atomically and the bits do not depend on the run.
  */
 enum { TILE = 32, THREADS = 128, LDS = TILE + 4, LDP = TILE + 8, MOST_DIM = 256 };
+#define L2_BYTES ((int64_t)32 << 20) /* of two arrays' rows that many blocks read */
 
 using namespace nvcuda;
 
@@ -335,6 +334,8 @@ static struct flash flash_of(const struct op_attention_back *b, const int32_t *b
     f.dp = (f.dim + 15) / 16 * 16;
     f.ld = f.dp + 8;
     f.ldo = f.dp + 4;
+    f.together = (int32_t)lesser(L2_BYTES / (rows * b->fwd.dim * 4), b->fwd.heads);
+    f.together = f.together < 1 ? 1 : f.together;
     return f;
 }
 
@@ -352,20 +353,18 @@ static int give_room(struct cuda *c, const void *kernel, const struct flash *f, 
     return flash_room(c, kernel, bytes);
 }
 
-/* What the tiles of flash_forward.cu and flash_back.cu take: whole 16-byte pieces, row numbers
- * that a tile past the end does not wrap. LONGLORA_FLASH=old, for tests: nothing. */
+/* What the tiles of flash_forward.cu and flash_back.cu take: whole 16-byte pieces, numbers of rows
+ * and of blocks that do not wrap, also a tile past the end. */
 static bool tiles_take(const struct flash *f)
 {
     const struct op_attention_back *b = &f->b;
     const struct op_attention *a = &b->fwd;
-    const char *old = getenv("LONGLORA_FLASH");
 
-    if (old && strcmp(old, "old") == 0)
-        return false;
     return (a->dim == 64 || a->dim == 128) && a->q_ld % 8 == 0 && a->kv_ld % 8 == 0 &&
-           a->rows < INT32_MAX - 1024 && a->heads <= 65535 && a->scale > 0 && aligned16(a->q) &&
-           aligned16(a->k) && aligned16(a->v) && aligned16(a->o) && aligned16(b->d_o) &&
-           aligned16(b->dq) && aligned16(b->dk) && aligned16(b->dv);
+           a->rows < INT32_MAX - 1024 && (a->rows / 128 + 1) * a->heads < INT32_MAX / 2 &&
+           a->scale > 0 && aligned16(a->q) && aligned16(a->k) && aligned16(a->v) &&
+           aligned16(a->o) && aligned16(b->d_o) && aligned16(b->dq) && aligned16(b->dk) &&
+           aligned16(b->dv);
 }
 
 extern "C" int flash_forward(struct cuda *c, const struct op_attention *a, const int32_t *bounds)

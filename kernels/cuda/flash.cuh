@@ -4,17 +4,35 @@
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/cuda.h"
 
-/* What a kernel needs of the op. The last three for the kernels of flash.cu: dim padded, a tile's
- * row in shared memory. */
+/* What a kernel needs of the op. dp, ld, ldo for the kernels of flash.cu: dim padded, a tile's row
+ * in shared memory. */
 struct flash {
     struct op_attention_back b;
     const int32_t *first[2], *end[2]; /* by half: of each row's segment */
     int32_t dim, dp, ld, ldo;
+    int32_t together; /* heads that are worked on at a time */
 };
 
 static __device__ __forceinline__ int half_of(const struct flash &f, int64_t h)
 {
     return h < f.b.fwd.heads / 2 ? 0 : 1;
+}
+
+/*
+ * A block's head and which of its tiles, the most laborious first: late blocks are short ones, and
+ * the card runs dry at once. Heads go by groups of f.together, whose rows the L2 cache can hold.
+ */
+struct flash_place {
+    int head, tile;
+};
+static __device__ __forceinline__ struct flash_place flash_place_of(const struct flash &f,
+                                                                    int heads)
+{
+    int block = (int)blockIdx.x, each = f.together * ((int)gridDim.x / heads);
+    int from = block / each * f.together, here = min(f.together, heads - from);
+    struct flash_place p = { from + block % each % here, block % each / here };
+
+    return p;
 }
 
 /* A kernel's shared memory may be more than 48 KiB: that has to be asked for. */
@@ -24,14 +42,14 @@ static inline int flash_room(struct cuda *c, const void *kernel, size_t bytes)
                                               (int)bytes), "attention");
 }
 
-static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash), dim3 blocks,
-                               int threads, size_t bytes, const struct flash *f)
+static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash),
+                               int64_t blocks, int threads, size_t bytes, const struct flash *f)
 {
     struct flash arg = *f;
     void *args[] = { &arg };
     int rc = flash_room(c, (const void *)kernel, bytes);
 
-    return rc ? rc : cuda_check(c, cudaLaunchKernel((const void *)kernel, blocks,
+    return rc ? rc : cuda_check(c, cudaLaunchKernel((const void *)kernel, dim3((unsigned)blocks),
                                                     dim3((unsigned)threads), args, bytes,
                                                     c->stream), "attention");
 }

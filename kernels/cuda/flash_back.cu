@@ -2,9 +2,6 @@
 #include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/mma.cuh"
 
-#include <stdlib.h>
-#include <string.h>
-
 /*
  * Two kernels, one that owns keys and goes through the queries that see them, one that owns
  * queries and goes through the keys that they see: nothing is added atomically, so that the bits
@@ -17,10 +14,10 @@
  */
 enum { OWNED = 128, QUERIES = 64, AT_ONCE = 16 };
 
-template <int D, int WARPS> struct keys_room {
-    enum { TILES = 128 / D, MINE = 16 * TILES, OWNS = WARPS * MINE, THREADS = 32 * WARPS,
+template <int D> struct keys_room {
+    enum { TILES = 128 / D, MINE = 16 * TILES, WARPS = OWNED / MINE, THREADS = 32 * WARPS,
            Q = QUERIES * D * 2, ROWS = 2 * Q, STAGE = ROWS + 1024, V = 2 * STAGE,
-           BYTES = V + OWNS * D * 2 };
+           BYTES = V + OWNED * D * 2 };
 };
 template <int D> struct queries_room {
     enum { WARPS = 4, MINE = OWNED / WARPS, THREADS = 32 * WARPS, KEYS = 4096 / D,
@@ -188,26 +185,28 @@ static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_
     keys_gather<D, TILES>(m.dk, w, by_row + left_lane<D>(lane));
 }
 
-template <int D, int WARPS>
-static __global__ void __launch_bounds__(WARPS * 32, 8 / WARPS) back_keys(const struct flash f)
+template <int D>
+static __global__ void __launch_bounds__(keys_room<D>::THREADS, 8 / keys_room<D>::WARPS)
+back_keys(const struct flash f)
 {
-    typedef keys_room<D, WARPS> room_of;
+    typedef keys_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
-    int at = (int)blockIdx.x * room_of::OWNS, key = at + warp * room_of::MINE, shared = blockIdx.y;
+    struct flash_place p = flash_place_of(f, (int)a.kv_heads);
+    int at = p.tile * OWNED, key = at + warp * room_of::MINE, shared = p.head; /* early: seen most */
     int group = (int)(a.heads / a.kv_heads), heads_end = (shared + 1) * group;
-    int last = min(key + room_of::MINE, rows) - 1, tail = min(at + room_of::OWNS, rows) - 1;
+    int last = min(key + room_of::MINE, rows) - 1, tail = min(at + OWNED, rows) - 1;
     struct walk w = { shared * group, at, at, f.end[0][tail], f.end[1][tail] }, next = w;
     uint32_t base = shared_address(room);
     float scale = a.scale * 1.44269504f;
     struct keys_owned<D> m;
     bool more = true;
 
-    static_assert(room_of::OWNS * D * 2 <= room_of::STAGE, "keys fit where a stage will be");
-    tile_copy<D, room_of::OWNS, room_of::THREADS>(
+    static_assert(OWNED * D * 2 <= room_of::STAGE, "keys fit where a stage will be");
+    tile_copy<D, OWNED, room_of::THREADS>(
         base + room_of::STAGE, (const bf16 *)a.k + shared * D, a.kv_ld, at, rows);
-    tile_copy<D, room_of::OWNS, room_of::THREADS>(
+    tile_copy<D, OWNED, room_of::THREADS>(
         base + room_of::V, (const bf16 *)a.v + shared * D, a.kv_ld, at, rows);
     walk_copy<D, room_of::THREADS>(f, w, base);
     copies_wait();
@@ -347,9 +346,10 @@ back_queries(const struct flash f)
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
-    int at = (int)(gridDim.x - 1 - blockIdx.x) * OWNED, row = at + warp * room_of::MINE;
-    int last = min(row + room_of::MINE, rows) - 1, stop = min(at + OWNED, rows);
-    int h = (int)blockIdx.y, shared = h / ((int)a.heads / (int)a.kv_heads);
+    struct flash_place p = flash_place_of(f, (int)a.heads);
+    int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
+    int at = (((rows + OWNED - 1) / OWNED) - 1 - p.tile) * OWNED; /* late rows see most */
+    int row = at + warp * room_of::MINE, last = min(row + room_of::MINE, rows) - 1, stop = min(at + OWNED, rows);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
     const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
     int key = first[at] / room_of::KEYS * room_of::KEYS, sees = row < rows ? first[row] : rows;
@@ -394,28 +394,23 @@ back_queries(const struct flash f)
                     (bf16 *)f.b.dq + h * D, a.q_ld, row + 16 * i, rows);
 }
 
-template <int D, int WARPS> static int launch(struct cuda *c, const struct flash *f)
+template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
-    typedef keys_room<D, WARPS> keys;
+    typedef keys_room<D> keys;
     typedef queries_room<D> queries;
     const struct op_attention *a = &f->b.fwd;
-    dim3 by_row(cuda_blocks(c, a->rows * a->heads * (D / 8), 256));
-    dim3 by_key((unsigned)ceil_div(a->rows, keys::OWNS), (unsigned)a->kv_heads);
-    dim3 by_query((unsigned)ceil_div(a->rows, OWNED), (unsigned)a->heads);
-    int rc = flash_launch(c, dots<D>, by_row, 256, 0, f);
+    int64_t tiles = ceil_div(a->rows, OWNED);
+    int rc = flash_launch(c, dots<D>, cuda_blocks(c, a->rows * a->heads * (D / 8), 256), 256, 0, f);
 
     if (rc == 0)
-        rc = flash_launch(c, back_keys<D, WARPS>, by_key, keys::THREADS, keys::BYTES, f);
+        rc = flash_launch(c, back_keys<D>, tiles * a->kv_heads, keys::THREADS, keys::BYTES, f);
     if (rc == 0)
-        rc = flash_launch(c, back_queries<D>, by_query, queries::THREADS, queries::BYTES, f);
+        rc = flash_launch(c, back_queries<D>, tiles * a->heads, queries::THREADS, queries::BYTES,
+                          f);
     return rc;
 }
 
 int flash_backward_tiles(struct cuda *c, const struct flash *f)
 {
-    const char *s = getenv("LONGLORA_FLASH");
-
-    if (s && strcmp(s, "narrow") == 0 && f->dim == 128)
-        return launch<128, 4>(c, f);
-    return f->dim == 128 ? launch<128, 8>(c, f) : launch<64, 4>(c, f);
+    return f->dim == 128 ? launch<128>(c, f) : launch<64>(c, f);
 }

@@ -2,9 +2,6 @@
 #include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/mma.cuh"
 
-#include <stdlib.h>
-#include <string.h>
-
 /*
  * FlashAttention-2 (Dao 2023, arXiv:2307.08691): a block owns 128 rows of queries, a warp 32 of
  * them, and goes through the keys that they see in tiles of 64, the next tile under way while one
@@ -75,12 +72,12 @@ static __device__ __forceinline__ void mask(float s[2][KEYS / 8][4], const int32
  * Scores become weights, 2^(scale (s - most)). most need not be the very largest: while no row of
  * the warp has found one more than 2^8 times as heavy, it stays and nothing is scaled anew.
  */
-template <int D, bool LAZY>
+template <int D>
 static __device__ __forceinline__ void soften(struct forward_sums<D> &r, float s[2][KEYS / 8][4],
                                               float scale)
 {
     float most[2][2];
-    bool grows = !LAZY;
+    bool grows = false;
 
 #pragma unroll
     for (int i = 0; i < 2; i++)
@@ -95,7 +92,7 @@ static __device__ __forceinline__ void soften(struct forward_sums<D> &r, float s
             grows |= (x - r.most[i][e]) * scale > 8.0f;
             most[i][e] = x;
         }
-    if (!LAZY || __any_sync(0xffffffffu, grows))
+    if (__any_sync(0xffffffffu, grows))
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -172,16 +169,17 @@ static __device__ __forceinline__ void finish(const struct flash &f, struct forw
     }
 }
 
-template <int D, bool LAZY>
+template <int D>
 static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash f)
 {
     typedef forward_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
-    int at = (int)(gridDim.x - 1 - blockIdx.x) * ROWS, row = at + warp * MINE; /* late see most */
-    int last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows);
-    int h = (int)blockIdx.y, shared = h / ((int)a.heads / (int)a.kv_heads);
+    struct flash_place p = flash_place_of(f, (int)a.heads);
+    int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
+    int at = (((rows + ROWS - 1) / ROWS) - 1 - p.tile) * ROWS; /* late rows see most */
+    int row = at + warp * MINE, last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
     const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
     int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : rows;
@@ -209,25 +207,20 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
         score<D>(s, q_lane, now + right_lane<D>(lane));
         if (key + KEYS - 1 > row || key < all)
             mask(s, first, row, key, rows);
-        soften<D, LAZY>(r, s, a.scale * 1.44269504f);
+        soften<D>(r, s, a.scale * 1.44269504f);
         gather<D>(r, s, now + room_of::KV + left_lane<D>(lane));
     }
     finish<D>(f, r, room + warp * MINE * D * 2, h, row);
 }
 
-template <int D, bool LAZY> static int launch(struct cuda *c, const struct flash *f)
+template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
-    const struct op_attention *a = &f->b.fwd;
-    dim3 blocks((unsigned)ceil_div(a->rows, ROWS), (unsigned)a->heads);
+    int64_t blocks = ceil_div(f->b.fwd.rows, ROWS) * f->b.fwd.heads;
 
-    return flash_launch(c, forward<D, LAZY>, blocks, THREADS, forward_room<D>::BYTES, f);
+    return flash_launch(c, forward<D>, blocks, THREADS, forward_room<D>::BYTES, f);
 }
 
 int flash_forward_tiles(struct cuda *c, const struct flash *f)
 {
-    const char *s = getenv("LONGLORA_FLASH");
-
-    if (s && strcmp(s, "eager") == 0)
-        return f->dim == 128 ? launch<128, false>(c, f) : launch<64, false>(c, f);
-    return f->dim == 128 ? launch<128, true>(c, f) : launch<64, true>(c, f);
+    return f->dim == 128 ? launch<128>(c, f) : launch<64>(c, f);
 }

@@ -264,6 +264,7 @@ static struct flash flash_of(const struct op_attention_back *b, const int32_t *b
         f.end[half] = bounds + (2 * half + 1) * b->fwd.rows;
     }
     f.dim = (int32_t)b->fwd.dim;
+    f.together = 2;
     return f;
 }
 
