@@ -1,35 +1,12 @@
 /* prep/pack.c - token streams to shards; see pack.h. Publishing is in publish.c. */
-#include "prep/pack.h"
+#include "prep/pack_impl.h"
 #include "base/file.h"
-#include "formats/dataset.h"
 #include "formats/document.h"
-#include "prep/journal.h"
-#include "prep/publish.h"
-#include "prep/shuffle.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-struct pack {
-    const struct pack_options *o;
-    struct manifest *m;
-    struct manifest_split *split[SPLIT_MAX + 1]; /* of m, by rule */
-    int64_t seed;
-    struct folder *folder; /* NULL when writing to fd */
-    struct shuffle *aside;   /* documents that are not placed as they come, or NULL */
-    struct journal *journal; /* of aside, or NULL */
-    int64_t marked;          /* documents that marks have counted */
-    bool settled;            /* whether there are these two */
-    struct shard_writer *w[SPLIT_MAX + 1]; /* the open shard of each split */
-    int fd[SPLIT_MAX + 1];
-    int64_t temp[SPLIT_MAX + 1]; /* number of its temporary */
-    char *first; /* what the others must agree with; NULL before it */
-    int64_t n_inputs;
-    int64_t docs, tokens;
-    bool written;
-};
 
 /* After the commands that made what is appended to, with ";" between. */
 static int add_command(struct manifest *m, char **v, int n, struct err *e)
@@ -126,10 +103,8 @@ static int open_shard(struct pack *p, int k, struct err *e)
     return rc;
 }
 
-/* Gives a finished temporary its name and lists it. A shard that is there already would be
- * trained on twice, or validated on too: a set given twice, or a run that was repeated. */
-static int list_shard(struct pack *p, struct manifest_split *s, struct manifest_shard *h,
-                      int64_t temp, const char *from, struct err *e)
+int pack_list_shard(struct pack *p, struct manifest_split *s, struct manifest_shard *h,
+                    int64_t temp, const char *from, struct err *e)
 {
     int rc;
 
@@ -165,7 +140,7 @@ static int close_shard(struct pack *p, int k, struct err *e)
     h.tokens = sums.tokens;
     h.footer_hash = sums.footer_hash;
     memcpy(h.hash, sums.hash, sizeof h.hash);
-    return p->folder ? list_shard(p, s, &h, p->temp[k], "what was read", e)
+    return p->folder ? pack_list_shard(p, s, &h, p->temp[k], "what was read", e)
                      : manifest_add_shard(s, &h, e);
 }
 
@@ -245,8 +220,7 @@ static int go_on(struct pack *p, const struct stream_run *run, struct err *e)
     return rc;
 }
 
-/* Before the first document: are they set aside, and is there a journal? run: NULL without. */
-static int settle(struct pack *p, const struct stream_run *run, struct err *e)
+int pack_settle(struct pack *p, const struct stream_run *run, struct err *e)
 {
     bool keeps = p->folder && p->o->journal && run;
     struct journal_state s = { .there = false };
@@ -277,7 +251,7 @@ int pack_input(struct pack *p, const struct token_info *info, const char *name, 
 
 int pack_doc(struct pack *p, const struct token_doc *d, struct err *e)
 {
-    int rc = p->settled ? 0 : settle(p, NULL, e);
+    int rc = p->settled ? 0 : pack_settle(p, NULL, e);
 
     if (rc < 0)
         return rc;
@@ -316,7 +290,7 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
         else if (rc == STREAM_MARK)
             rc = pack_mark(p, &it.mark, e);
         else if (!p->settled)
-            rc = settle(p, &it.run, e);
+            rc = pack_settle(p, &it.run, e);
         else
             rc = it.run.marks == 0 ? 0 : err_set(e, E_USAGE, "'%s' goes on with a run: give it to "
                                                  "lpack -o alone", name);
@@ -324,83 +298,6 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
     if (rc == 0)
         rc = tally_add_dropped(&p->m->left_out, stream_tally(r), e);
     stream_close(r);
-    return rc;
-}
-
-static int take_shard(struct pack *p, struct manifest_split *s, const char *folder,
-                      const struct manifest_shard *from, struct err *e)
-{
-    char *path = path_join(folder, from->file), *temp = NULL, name[300];
-    struct manifest_shard h = *from;
-    int64_t number;
-    int rc = folder_take(p->folder, path, &number, e);
-
-    if (rc == 0) {
-        temp = folder_temp_path(p->folder, number);
-        if ((rc = manifest_verify_shard(from, temp, e)) < 0)
-            err_within(e, "'%s'", path);
-    }
-    snprintf(name, sizeof name, "'%.250s'", path);
-    if (rc == 0)
-        rc = list_shard(p, s, &h, number, name, e);
-    free(temp);
-    free(path);
-    return rc;
-}
-
-static int take_split(struct pack *p, const struct manifest_split *from, const char *folder,
-                      struct err *e)
-{
-    struct manifest_split *s = manifest_add_split(p->m, from->name);
-    int64_t id = 0;
-    int rc = 0;
-
-    if (!s)
-        return err_set(e, E_CONFIG, "'%s' would have more than %d splits", p->o->folder,
-                       MANIFEST_MAX_SPLITS);
-    for (int64_t i = 0; i < from->n_shards && rc == 0; i++) {
-        rc = take_shard(p, s, folder, &from->shards[i], e);
-        p->docs += from->shards[i].docs;
-        p->tokens += from->shards[i].tokens;
-        if (p->o->progress)
-            p->o->progress(p->o->progress_ctx, false, p->docs, p->tokens);
-    }
-    for (int64_t i = 0; i < from->sources.n && rc == 0 && id >= 0; i++)
-        id = source_add(&s->sources, from->sources.v[i].name, from->sources.v[i].docs,
-                        from->sources.v[i].tokens, from->sources.v[i].text_bytes, e);
-    if (rc < 0 || id < 0)
-        return rc < 0 ? rc : (int)id;
-    if (__builtin_add_overflow(s->docs, from->docs, &s->docs) ||
-        __builtin_add_overflow(s->tokens, from->tokens, &s->tokens) ||
-        __builtin_add_overflow(s->text_bytes, from->text_bytes, &s->text_bytes) ||
-        __builtin_add_overflow(s->text_words, from->text_words, &s->text_words))
-        return err_set(e, E_DATA, "the counts of split '%s' overflow", s->name);
-    return 0;
-}
-
-int pack_set(struct pack *p, const char *folder, struct err *e)
-{
-    struct manifest *m;
-    struct dataset *d;
-    int rc = manifest_read(&m, folder, e);
-
-    if (rc < 0)
-        return rc;
-    if (!p->first)
-        p->m->seed = m->seed, p->m->shuffled = m->shuffled;
-    p->m->shuffled &= m->shuffled;
-    p->n_inputs++;
-    rc = agree(p, &m->info, folder, e);
-    if (rc == 0 && !p->settled)
-        rc = settle(p, NULL, e);
-    for (int i = 0; i < m->n_splits && rc == 0; i++)
-        if ((rc = dataset_open(&d, folder, m->splits[i].name, 0, e)) == 0) { /* it adds up */
-            dataset_close(d);
-            rc = take_split(p, &m->splits[i], folder, e);
-        }
-    if (rc == 0)
-        rc = tally_add_dropped(&p->m->left_out, &m->left_out, e);
-    manifest_free(m);
     return rc;
 }
 
@@ -427,11 +324,11 @@ int pack_write(struct pack *p, struct err *e)
     int rc = p->n_inputs ? 0 : err_set(e, E_USAGE, "no token stream was given");
 
     if (rc == 0 && !p->settled)
-        rc = settle(p, NULL, e);
+        rc = pack_settle(p, NULL, e);
     if (rc == 0 && p->journal)
         rc = journal_sync(p->journal, p->aside, e);
-    if (rc == 0 && p->aside)
-        rc = place_all(p, e);
+    if (rc == 0)
+        rc = p->aside ? place_all(p, e) : pack_link_taken(p, e);
     for (int k = 0; k <= p->o->rules.n && rc == 0; k++)
         if (p->w[k])
             rc = close_shard(p, k, e);
@@ -472,6 +369,7 @@ int64_t pack_abandon(struct pack *p)
     shuffle_close(p->aside);
     folder_close(p->folder);
     manifest_free(p->m);
+    pack_free_taken(p);
     free(p->first);
     free(p);
     return inputs;

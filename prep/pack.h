@@ -43,8 +43,9 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e);
 /* The same for documents that come from elsewhere: an input, then its documents. */
 int pack_input(struct pack *p, const struct token_info *info, const char *name, struct err *e);
 int pack_doc(struct pack *p, const struct token_doc *d, struct err *e);
-/* Takes the shards of a data set folder as they are, in order and under their splits' names:
- * by hard links where it can, else copied, every byte checked. With append and merge alone.
+/* Takes the shards of a data set folder as they are, under their splits' names: pack_write links
+ * them where it can, else copies, every byte checked. Where all sets were shuffled they are put in
+ * the order of their hashes, else in that of the sets. With append and merge alone.
  * E_NOINPUT, E_DATA (damage; a shard that is there already), E_CONFIG as pack_stream. */
 int pack_set(struct pack *p, const char *folder, struct err *e);
 /* Writes what was set aside for the shuffle and finishes all shards; E_USAGE when there was no

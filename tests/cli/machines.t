@@ -48,6 +48,38 @@ product() { # arrays 10, 15, 20 of two ranks each: six parts
 }
 ok 'ranks within the tasks of an array' product
 
+# --- the same bytes, however the work was divided
+files_of() { (cd "$1" && ls && sha256sum *.shard && sed '/"command"/,$d' manifest.json); } # all but the command
+all_same() { # FOLDER...: are the first
+    files_of "$1" > "$tmp/first"
+    for d; do files_of "$d" | cmp "$tmp/first" - || { echo "$1 and $d"; return 1; }; done
+}
+threads() { # of lprep
+    local j
+    lprep -q -j 1 books -t tokenizer.model > j1.stream
+    for j in 2 3 4 5 6 7 8; do lprep -q -j $j books -t tokenizer.model | cmp j1.stream - || return 1; done
+}
+ok 'any number of threads' threads
+producers() { # the streams of parts, in whatever order, are packed to what one producer makes
+    local k o='--shard-tokens 1k --split v=0.3 --seed 5'
+    lprep -q books -t tokenizer.model | lpack -q $o -o p0
+    for k in 1 2 3; do lprep -q books -t tokenizer.model --part $k/3 -o $k.of3 && lprep -q books -t tokenizer.model --part $k/2 -o $k.of2; done 2> "$tmp/err"
+    lpack -q $o -o p1 1.of3 2.of3 3.of3 && lpack -q $o -o p2 3.of3 1.of3 2.of3 && lpack -q $o -o p3 2.of2 1.of2 &&
+        lprep -q books/[j-m].txt books/[a-i].txt -t tokenizer.model | lpack -q $o -o p4 && all_same p0 p1 p2 p3 p4 &&
+        [ "$(ls p0/*.shard | wc -l)" -gt 3 ]
+}
+ok 'any number of producers, in any order' producers
+merged() { # sets of parts, merged in any order and in any groups
+    local k o='--shard-tokens 1k --split v=0.3 --seed 5'
+    for k in 1 2 3; do lpack -q $o -o m$k $k.of3 || return 1; done
+    lpack -q --merge -o a1 m1 m2 m3 && lpack -q --merge -o a2 m3 m1 m2 && lpack -q --merge -o g m2 m3 && lpack -q --merge -o a3 g m1 &&
+        all_same a1 a2 a3 && linfo --verify -q a1 && docs a1 | cmp - <(docs p0) || return 1
+    for k in 1 2; do lpack -q --no-shuffle $o -o n$k $k.of3 || return 1; done
+    lpack -q --merge -o u1 n1 n2 && lpack -q --merge -o u2 n2 n1 && ! all_same u1 u2 > "$tmp/err" &&
+        linfo --ids u1 | cmp - <(linfo --ids n1; linfo --ids n2)
+}
+ok '--merge in any order; unshuffled sets in the order given' merged
+
 # --- the starters
 starter() { # NAME: 'NAME -n N COMMAND...' runs N copies; what sets rank $r of $2 is read from stdin
     { echo '#!/bin/bash'; echo 'n=$2; shift 2; for ((r = 0; r < n; r++)); do ('; cat
