@@ -123,12 +123,22 @@ void upload_end(struct model *m)
     m->stage = NULL;
 }
 
+/* In the host's memory of the model threads write to the place itself. */
+static bool on_host(const struct model *m, const unsigned char *p)
+{
+    const struct arena *a = &m->mem[MEM_HOST];
+
+    return p >= a->base && p < a->base + a->used_bytes;
+}
+
 int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
                   const struct st_tensor *t, struct err *e)
 {
     struct upload u = { .t = t, .to = to, .stage = m->stage };
-    int64_t most = m->stage ? (int64_t)(PINNED_BYTES / dtype_bytes(to))
-                   : same_type(t->dtype, to) ? DIRECT : STAGED;
+    bool there = on_host(m, dst);
+    int64_t most = m->stage && !there ? (int64_t)(PINNED_BYTES / dtype_bytes(to))
+                   : there || same_type(t->dtype, to) ? DIRECT : STAGED;
+    void *own = NULL;
     int rc = 0;
 
     if (!st_dtype_real(t->dtype)) {
@@ -137,20 +147,21 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
     }
     if (most == STAGED) {
         int64_t n = t->count < STAGED ? t->count : STAGED;
-        if (!(u.stage = malloc((size_t)n * dtype_bytes(to) + 1)))
+        if (!(u.stage = own = malloc((size_t)n * dtype_bytes(to) + 1)))
             return err_set(e, E_SYS, "out of memory");
     }
     for (; u.at < t->count && rc == 0; u.at += u.n) {
+        char *place = (char *)dst + (size_t)u.at * dtype_bytes(to);
+
         u.n = t->count - u.at < most ? t->count - u.at : most;
+        u.stage = there ? place : u.stage;
         pool_run(p, (u.n + TASK - 1) / TASK, one_task, &u);
         if (u.bad)
             rc = name_bad(&u, e);
-        else if (m->d->to_device(m->d, (char *)dst + (size_t)u.at * dtype_bytes(to),
-                                 u.stage ? u.stage : value_at(t, u.at),
-                                 (size_t)u.n * dtype_bytes(to)) < 0)
+        else if (!there && m->d->to_device(m->d, place, u.stage ? u.stage : value_at(t, u.at),
+                                           (size_t)u.n * dtype_bytes(to)) < 0)
             rc = m->d->sync(m->d, e);
     }
-    if (u.stage != m->stage)
-        free(u.stage);
+    free(own);
     return rc;
 }
