@@ -12,7 +12,7 @@ CWARN     = -Wstrict-prototypes -Wmissing-prototypes
 OPT      ?= -O3 -g
 SANFLAGS  = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 HARDEN    = -fstack-protector-strong $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-PKGS      = libzstd libarchive jansson libxxhash
+PKGS      = libzstd libarchive zlib jansson libxxhash
 
 FLAGS     = $(OPT) $(HARDEN) $(if $(SAN),$(SANFLAGS)) -D_GNU_SOURCE -I. -pthread
 C_FLAGS   = -std=c11 $(WARN) $(CWARN) $(FLAGS) $(CFLAGS)
@@ -34,7 +34,7 @@ all: $(TOOLS:%=$(BIN)/%)
 
 # Libraries are looked up once a flag set, and a missing one is named with its remedy. (Ubuntu's
 # sentencepiece.pc names a package that it does not depend on: so the header is what counts.)
-$(B)/libs.mk:
+$(B)/libs.mk: Makefile
 	@mkdir -p $(@D)
 	@command -v pkg-config >/dev/null || { \
 	  echo "make: pkg-config is missing: ./setup check installs what is needed" >&2; exit 1; }
@@ -74,7 +74,7 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
-EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back)
+EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys)
 $(B)/tests/test_flash: $(EMULATED)
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
   -Wno-shadow

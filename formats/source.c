@@ -2,6 +2,7 @@
 #include "formats/source.h"
 
 #include "base/bytes.h"
+#include "formats/gunzip.h"
 #include "formats/source_list.h"
 #include "formats/zipcheck.h"
 
@@ -29,6 +30,8 @@ struct source {
     int fd;           /* -1: none open */
     bool regular, plain, given; /* a plain file was handed out */
     struct archive *archive;
+    struct gunzip *gunzip; /* between the file and archive */
+    int64_t packed;        /* bytes it was given */
     bool ended;       /* of the archive's last member: only the end mark may follow */
     int64_t last_end; /* bytes of the archive, unpacked, when its last member had been read */
     int64_t unpacked; /* bytes of its members so far */
@@ -80,7 +83,9 @@ static void close_file(struct source *s)
 {
     if (s->archive)
         archive_read_free(s->archive);
+    gunzip_close(s->gunzip);
     s->archive = NULL;
+    s->gunzip = NULL;
     if (s->fd > STDIN_FILENO)
         close(s->fd);
     s->fd = -1;
@@ -190,20 +195,54 @@ static int archive_failed(struct source *s, struct err *e)
     return archive_hint(e);
 }
 
-static ssize_t read_pipe(struct archive *a, void *ctx, const void **block)
+/* The next bytes of the file, those that were read ahead first. */
+static int64_t read_block(void *ctx, const void **block)
 {
     struct source *s = ctx;
     ssize_t n;
 
+    *block = s->peek;
     if (s->peeked < s->n_peek) {
-        *block = s->peek;
+        n = (ssize_t)s->n_peek;
         s->peeked = s->n_peek;
-        return (ssize_t)s->n_peek;
+    } else {
+        *block = s->block;
+        n = read_fd(s->fd, s->block, BLOCK_BYTES);
     }
-    *block = s->block;
-    if ((n = read_fd(s->fd, s->block, BLOCK_BYTES)) < 0)
+    s->packed += n > 0 ? n : 0;
+    return n;
+}
+
+static ssize_t read_pipe(struct archive *a, void *ctx, const void **block)
+{
+    int64_t n = read_block(ctx, block);
+
+    if (n < 0)
         archive_set_error(a, EIO, "%s", strerror(errno));
     return n;
+}
+
+static ssize_t read_gzip(struct archive *a, void *ctx, const void **block)
+{
+    struct source *s = ctx;
+    const char *why;
+    int64_t n = gunzip_next(s->gunzip, block, &why);
+
+    if (n < 0)
+        archive_set_error(a, why ? EILSEQ : EIO, "%s",
+                          why ? why : strerror(errno));
+    return n;
+}
+
+static bool is_compressed(const struct source *s)
+{
+    return s->gunzip || archive_filter_count(s->archive) > 1;
+}
+
+/* Bytes of the file that were read. */
+static int64_t packed_bytes(const struct source *s)
+{
+    return s->gunzip ? s->packed : archive_filter_bytes(s->archive, -1);
 }
 
 static int open_archive(struct source *s, struct err *e)
@@ -212,21 +251,26 @@ static int open_archive(struct source *s, struct err *e)
     int rc;
 
     /* ARCHIVE_WARN: this libarchive would start an outside program instead. */
-    if (!a || archive_read_support_filter_gzip(a) != ARCHIVE_OK ||
-        archive_read_support_filter_zstd(a) != ARCHIVE_OK ||
+    if (!a || archive_read_support_filter_zstd(a) != ARCHIVE_OK ||
         archive_read_support_filter_xz(a) != ARCHIVE_OK ||
         archive_read_support_format_tar(a) != ARCHIVE_OK ||
         archive_read_support_format_zip(a) != ARCHIVE_OK ||
         archive_read_support_format_empty(a) != ARCHIVE_OK ||
         archive_read_support_format_raw(a) != ARCHIVE_OK)
-        return err_set(e, E_SYS, "this libarchive was built without gzip, zstd or xz");
+        return err_set(e, E_SYS, "this libarchive was built without zstd or xz");
     if (s->regular && (memcmp(s->peek, "PK", 2) == 0 || is_called(s, ".zip")) &&
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
         return rc;
-    if (s->regular && lseek(s->fd, 0, SEEK_SET) == 0)
+    s->packed = 0;
+    if (memcmp(s->peek, "\x1F\x8B", 2) == 0) {
+        if (!(s->gunzip = gunzip_open(read_block, s)))
+            return err_set(e, E_SYS, "out of memory");
+        rc = archive_read_open2(a, s, NULL, read_gzip, NULL, NULL);
+    } else if (s->regular && lseek(s->fd, 0, SEEK_SET) == 0) {
         rc = archive_read_open_fd(a, s->fd, BLOCK_BYTES);
-    else
+    } else {
         rc = archive_read_open2(a, s, NULL, read_pipe, NULL, NULL);
+    }
     s->ended = false;
     s->last_end = s->unpacked = 0;
     return rc == ARCHIVE_OK ? 0 : archive_failed(s, e);
@@ -253,7 +297,7 @@ static int check_bomb(struct source *s, size_t n, struct err *e)
 {
     s->unpacked += (int64_t)n;
     if (s->unpacked <= BOMB_BYTES ||
-        s->unpacked / BOMB_RATIO <= archive_filter_bytes(s->archive, -1))
+        s->unpacked / BOMB_RATIO <= packed_bytes(s))
         return 0;
     err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a bomb, or bad", s->name,
             BOMB_RATIO);
@@ -268,7 +312,7 @@ static int pass_over(struct source *s, struct err *e)
     size_t n;
     int rc;
 
-    if (archive_filter_count(s->archive) < 2)
+    if (!is_compressed(s))
         return archive_read_data_skip(s->archive) < ARCHIVE_WARN ? archive_failed(s, e) : 0;
     while ((rc = archive_read_data_block(s->archive, &block, &n, &at)) != ARCHIVE_EOF) {
         if (rc < ARCHIVE_WARN)
@@ -315,7 +359,7 @@ static int check_end(struct source *s, struct err *e)
         return archive_hint(e);
     }
     if ((format & ARCHIVE_FORMAT_BASE_MASK) != ARCHIVE_FORMAT_ZIP || !s->regular ||
-        archive_filter_count(s->archive) > 1)
+        is_compressed(s))
         return 0;
     size = lseek(s->fd, 0, SEEK_END);
     n = size < 0 ? 0 : pread(s->fd, tail, sizeof tail,
@@ -345,9 +389,9 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
         if (rc < ARCHIVE_WARN)
             return archive_failed(s, e);
         s->ended = true;
-        s->bytes_here = archive_filter_bytes(s->archive, -1);
+        s->bytes_here = packed_bytes(s);
         raw = archive_format(s->archive) == ARCHIVE_FORMAT_RAW;
-        if (raw && (archive_filter_count(s->archive) == 1 || source_is_archive(s->name))) {
+        if (raw && (!is_compressed(s) || source_is_archive(s->name))) {
             /* begins as one, or is called one, and is none */
             err_set(e, E_DATA, "'%s' is cut short or damaged: its header is no archive's",
                     file_name(s));
@@ -415,7 +459,7 @@ int64_t source_read(struct source *s, void *buf, size_t cap, struct err *e)
         return rc;
     }
     if (got >= 0) {
-        s->bytes_here = s->plain ? s->bytes_here + got : archive_filter_bytes(s->archive, -1);
+        s->bytes_here = s->plain ? s->bytes_here + got : packed_bytes(s);
         return got;
     }
     rc = s->plain ? err_sys(e, E_IO, "cannot read '%s'", s->name) : archive_failed(s, e);

@@ -13,7 +13,8 @@ C_BEGIN
  * A file named as an operand is always read. Out of folders and archives come the names that an
  * include glob matches, or, without any, the kinds of text and JSON listed in source.c.
  * gzip, zstd, xz, tar and zip are known by their bytes, whatever the name, and are streamed:
- * nothing is ever unpacked, and a member's name is only a name. zstd windows reach to 2^27.
+ * nothing is ever unpacked, and a member's name is only a name. zstd windows reach to 2^27;
+ * checksums of all of them are held to.
  * A zip whose members overlap (zipcheck.h) is refused before anything of it is read; what
  * unpacks to over 64 MiB and over 500 times its size is refused at that point.
  */

@@ -213,15 +213,32 @@ if command -v zip > /dev/null; then
     ok 'a zip whose headers contradict its directory: 65' deceives
     ok 'an archive in an archive' nested
 else for i in 1 2 3; do skip 'not here' 'no zip'; done; fi
-damaged() { # one byte turned in the packed data: the checksum tells, if nothing else
-    local f n
-    for f in in.tar.gz in.tar.zst in.tar.xz; do
-        cp $f dam.$f && n=$(($(stat -c %s $f) / 2)) &&
-            patch dam.$f $n "\\x$(printf %02x $((0x$(xxd -s $n -l 1 -p $f) ^ 16)))" &&
-            fails 65 "'dam.$f" --text dam.$f || return 1
+turn() { patch "$1" "$2" "\\x$(printf %02x $((0x$(od -An -tx1 -j "$2" -N 1 "$1" | tr -d ' ') ^ $3)))"; }
+damaged() { # a bit turned anywhere in the packed data: the checksum tells, if nothing else does
+    local f n at bit
+    seq -f 'number %.0f of many' 2000 > numbers.txt
+    gzip -k numbers.txt && zstd -qk numbers.txt && xz -k numbers.txt && zip -q numbers.zip numbers.txt &&
+        tar -czf numbers.tar.gz numbers.txt || return 1
+    for f in numbers.txt.gz numbers.tar.gz numbers.txt.zst numbers.txt.xz numbers.zip; do
+        n=$(stat -c %s $f)
+        for at in 5 3 2; do for bit in 1 16; do
+            cp $f dam.$f && turn dam.$f $((n / at)) $bit &&
+                fails 65 "'dam.$f" --text dam.$f || { echo "$f, byte $((n / at)), bit $bit"; return 1; }
+        done; done
     done
+    cp numbers.txt.gz dam.gz && turn dam.gz $(($(stat -c %s dam.gz) - 7)) 1 &&
+        fails 65 'incorrect data check' --text dam.gz && cp numbers.txt.gz dam.gz &&
+        turn dam.gz $(($(stat -c %s dam.gz) - 3)) 1 && fails 65 'incorrect length check' --text dam.gz &&
+        { cat numbers.txt.gz; echo more; } > dam.gz && fails 65 'something follows' --text dam.gz
+}
+members() { # gzip files one behind the other are one; zeros at the end fill up a block
+    { gzip < in/one.txt; gzip < in/one.txt; head -c 700 /dev/zero; } > two.txt.gz
+    [ "$(lprep -q --text two.txt.gz -o - | wc -l)" -eq 1 ] &&
+        diff <(texts two.txt.gz) <(cat in/one.txt in/one.txt > two.txt; texts two.txt) &&
+        cat two.txt.gz | texts - | diff - <(texts two.txt)
 }
 ok 'damaged archives: 65' damaged
+ok 'gzip of many members, and with zeros behind' members
 no_text() { # what is given in place of text is called by its name
     lprep -q -t "$model" in -f -o a.stream && lpack -q -f a.stream -o d || return 1
     cp d/*.shard a.shard && cp a.shard a.txt && printf '\377\376h\0i\0' > utf16.txt
