@@ -57,4 +57,5 @@ static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash
 /* flash_forward.cu, flash_back.cu: head dimension 64 and 128, 16-byte aligned rows. */
 int flash_forward_tiles(struct cuda *c, const struct flash *f);
 int flash_backward_tiles(struct cuda *c, const struct flash *f);
+int flash_backward_keys(struct cuda *c, const struct flash *f);
 #endif

@@ -2,6 +2,8 @@
 #include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/mma.cuh"
 
+#include <stdlib.h>
+
 /*
  * Two kernels, one that owns keys and goes through the queries that see them, one that owns
  * queries and goes through the keys that they see: nothing is added atomically, so that the bits
@@ -402,7 +404,10 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
     int64_t tiles = ceil_div(a->rows, OWNED);
     int rc = flash_launch(c, dots<D>, cuda_blocks(c, a->rows * a->heads * (D / 8), 256), 256, 0, f);
 
-    if (rc == 0)
+    const char *s = getenv("LONGLORA_FLASH");
+    if (rc == 0 && !(s && *s == 's'))
+        rc = flash_backward_keys(c, f);
+    else if (rc == 0)
         rc = flash_launch(c, back_keys<D>, tiles * a->kv_heads, keys::THREADS, keys::BYTES, f);
     if (rc == 0)
         rc = flash_launch(c, back_queries<D>, tiles * a->heads, queries::THREADS, queries::BYTES,
