@@ -29,8 +29,8 @@ static inline void put_le(void *p, uint64_t v, int n)
 /* CRC32C (Castagnoli, reflected 0x1EDC6F41; iSCSI's). Start with crc = 0 and feed the result
  * back to continue. crc32c("123456789") is 0xE3069283. Uses the fastest way that the processor
  * has: 0, a table; 1, the SSE4.2 instruction; 2, three of them at once (PCLMUL), 20 GB/s and
- * more. The sums are the same. crc32c_by, for tests: the given way or, if it lacks that, the one
- * below. */
+ * more. The sums are the same. crc32c_by, for tests: the given way or, if it lacks that, the
+ * one below. */
 uint32_t crc32c(uint32_t crc, const void *buf, size_t nbytes);
 uint32_t crc32c_by(int way, uint32_t crc, const void *buf, size_t nbytes);
 

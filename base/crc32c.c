@@ -79,8 +79,8 @@ __attribute__((target("sse4.2"))) static uint32_t by_word(uint32_t c, const unsi
 }
 
 /* The instruction answers after three cycles, and one may start in each: so three lanes are
- * summed at once. A remainder that n more bytes follow counts x^(8 n) times as much; the product
- * without carries has 63 bits and, reversed, one place too few, and reducing it by the
+ * summed at once. A remainder that n more bytes follow counts x^(8 n) times as much; the
+ * product without carries has 63 bits and, reversed, one place too few, and reducing it by the
  * instruction multiplies by x^32: hence the 33 in 'power'. */
 __attribute__((target("sse4.2,pclmul"))) static uint32_t by_lanes(uint32_t c,
                                                                   const unsigned char *p,

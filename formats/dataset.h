@@ -50,8 +50,8 @@ int dataset_doc(struct dataset *d, int64_t i, struct dataset_doc *doc, struct er
 /* The document that token position start belongs to, 0 <= start < dataset_tokens. */
 int64_t dataset_doc_at(const struct dataset *d, int64_t start);
 /* Reads all of it: every block's checksum, every table, and each file's hash where a manifest
- * has one; a thread of team (NULL: this one alone) a file. Raw ids have nothing to check against.
- * E_DATA: of the first file that is damaged; E_SYS. */
+ * has one; a thread of team (NULL: this one alone) a file. Raw ids have nothing to check
+ * against. E_DATA: of the first file that is damaged; E_SYS. */
 int dataset_verify(struct dataset *d, struct pool *team, struct err *e);
 
 C_END

@@ -13,7 +13,9 @@ int raw_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e
 {
     if (nbytes % 2)
         return err_set(e, E_DATA, "%zu bytes, an odd number, are not 16-bit ids", nbytes);
-    *f = (struct foreign){ .ids = bytes, .width = 2, .n_ids = (int64_t)(nbytes / 2), .n_docs = 1 };
+    *f = (struct foreign){
+        .ids = bytes, .width = 2, .n_ids = (int64_t)(nbytes / 2), .n_docs = 1
+    };
     return 0;
 }
 
@@ -37,15 +39,16 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
     version = (uint32_t)get_le(p + 4, 4);
     tokens = (uint32_t)get_le(p + 8, 4);
     if (magic != LLMC_U16 && magic != LLMC_U32)
-        return err_set(e, E_DATA, "magic %u at byte 0 is not llm.c's, %d or %d", magic, LLMC_U16,
-                       LLMC_U32);
+        return err_set(e, E_DATA, "magic %u at byte 0 is not llm.c's, %d or %d", magic,
+                       LLMC_U16, LLMC_U32);
     want = magic == LLMC_U16 ? 1 : 7;
     if (version != want)
-        return err_set(e, E_DATA, "version %u at byte 4, must be %u with magic %u", version, want,
-                       magic);
+        return err_set(e, E_DATA, "version %u at byte 4, must be %u with magic %u", version,
+                       want, magic);
     *f = (struct foreign){ .ids = p + LLMC_HEADER_BYTES, .at = LLMC_HEADER_BYTES, .n_docs = 1,
                            .width = magic == LLMC_U16 ? 2 : 4, .n_ids = tokens };
-    if (tokens > (uint32_t)LLMC_MAX_TOKENS || (nbytes - LLMC_HEADER_BYTES) / f->width != tokens ||
+    if (tokens > (uint32_t)LLMC_MAX_TOKENS ||
+        (nbytes - LLMC_HEADER_BYTES) / f->width != tokens ||
         (nbytes - LLMC_HEADER_BYTES) % f->width)
         return err_set(e, E_DATA, "%u tokens of %u bytes at byte 8 are not the %zu bytes that "
                        "follow the header", tokens, f->width, nbytes - LLMC_HEADER_BYTES);
@@ -71,7 +74,8 @@ static int name_files(struct foreign_file *x, enum foreign_kind kind, const char
     return 0;
 }
 
-int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path, struct err *e)
+int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path,
+                 struct err *e)
 {
     int rc;
 
@@ -106,8 +110,8 @@ static uint64_t load_one(const unsigned char *p, uint32_t width, bool is_signed)
     return is_signed && v >> (8 * width - 1) ? UINT64_MAX : v;
 }
 
-int foreign_load(const struct foreign *f, int64_t start, int64_t n, uint32_t vocab, uint32_t *ids,
-                 struct err *e)
+int foreign_load(const struct foreign *f, int64_t start, int64_t n, uint32_t vocab,
+                 uint32_t *ids, struct err *e)
 {
     const unsigned char *p = f->ids + (size_t)start * f->width;
     uint64_t v = 0;

@@ -34,8 +34,8 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
 int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const void *bin,
                    size_t bin_bytes, struct err *e);
 
-/* The same of files. Of Megatron's two, path is either, or their name without .bin and .idx. Closed
- * by foreign_close, also after a failure: E_NOINPUT; E_DATA, naming the file too. */
+/* The same of files. Of Megatron's two, path is either, or their name without .bin and .idx.
+ * Closed by foreign_close, also after a failure: E_NOINPUT; E_DATA, naming the file too. */
 enum foreign_kind { FOREIGN_RAW, FOREIGN_LLMC, FOREIGN_MEGATRON };
 struct foreign_file {
     struct foreign f;
@@ -43,18 +43,19 @@ struct foreign_file {
     const void *map[2];          /* of them */
     size_t nbytes[2];
 };
-int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path, struct err *e);
+int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path,
+                 struct err *e);
 void foreign_close(struct foreign_file *x);
 
 /* Document i, 0 <= i < n_docs: ids [start, start + n). */
 void foreign_doc(const struct foreign *f, int64_t i, int64_t *start, int64_t *n);
 /* Ids [start, start + n), which must lie inside. E_DATA for one that is not below vocab (or is
  * negative), naming it and its byte. */
-int foreign_load(const struct foreign *f, int64_t start, int64_t n, uint32_t vocab, uint32_t *ids,
-                 struct err *e);
+int foreign_load(const struct foreign *f, int64_t start, int64_t n, uint32_t vocab,
+                 uint32_t *ids, struct err *e);
 
-/* Headers for writers. Bytes an id: llmc_width, 2 or 4; megatron_width, 2 (uint16) or 4 (int32),
- * as the programs themselves choose it. */
+/* Headers for writers. Bytes an id: llmc_width, 2 or 4; megatron_width, 2 (uint16) or 4
+ * (int32), as the programs themselves choose it. */
 uint32_t llmc_width(uint32_t vocab);
 void llmc_header(unsigned char out[LLMC_HEADER_BYTES], uint32_t vocab, int64_t n_tokens);
 uint32_t megatron_width(uint32_t vocab);

@@ -1,4 +1,4 @@
-/* formats/megatron.c - Megatron's index file; see foreign.h, the layout stands in foreign.md. */
+/* formats/megatron.c - Megatron's index file; see foreign.h and foreign.md. */
 #include "base/bytes.h"
 #include "formats/foreign.h"
 
@@ -14,7 +14,7 @@ static int parse_type(struct foreign *f, int code, struct err *e)
 
     if (code < U8 || code > U16 || width[code] == 0)
         return err_set(e, E_DATA, "type %d at byte 17 of the index is %s", code,
-                       code == F64 || code == F32 ? "of floating point, no token ids" : "unknown");
+                       code == F64 || code == F32 ? "of floating point, no ids" : "unknown");
     f->width = width[code];
     f->is_signed = code != U8 && code != U16;
     return 0;
@@ -32,8 +32,10 @@ static int check_sequences(const struct foreign *f, const unsigned char *p, size
         uint32_t len = (uint32_t)get_le(lengths + 4 * i, 4);
         uint64_t pointer = get_le(f->pointers + 8 * i, 8);
         if (pointer != at)
-            return err_set(e, E_DATA, "pointer of sequence %lld at byte %zu of the index is %llu, "
-                           "must be %llu", (long long)i, (size_t)(f->pointers + 8 * i - p),
+            return err_set(e, E_DATA,
+                           "pointer of sequence %lld at byte %zu of the index is %llu, "
+                           "must be %llu",
+                           (long long)i, (size_t)(f->pointers + 8 * i - p),
                            (unsigned long long)pointer, (unsigned long long)at);
         if (len > INT32_MAX || (uint64_t)len * f->width > bin_bytes - at)
             return err_set(e, E_DATA, "length of sequence %lld at byte %zu of the index is %d, "
@@ -54,9 +56,10 @@ static int check_docs(const struct foreign *f, const unsigned char *p, struct er
     for (int64_t i = 0; i <= f->n_docs; i++) {
         uint64_t seq = get_le(f->docs + 8 * i, 8);
         if (i == 0 ? seq != 0 : seq < before || seq > (uint64_t)f->n_seqs)
-            return err_set(e, E_DATA, "document %lld at byte %zu of the index begins at sequence "
-                           "%llu of %lld, the one before at %llu", (long long)i,
-                           (size_t)(f->docs + 8 * i - p), (unsigned long long)seq,
+            return err_set(e, E_DATA,
+                           "document %lld at byte %zu of the index begins at sequence "
+                           "%llu of %lld, the one before at %llu",
+                           (long long)i, (size_t)(f->docs + 8 * i - p), (unsigned long long)seq,
                            (long long)f->n_seqs, (unsigned long long)before);
         before = seq;
     }
@@ -72,8 +75,10 @@ static int check_modes(const unsigned char *modes, int64_t n, const unsigned cha
 {
     for (int64_t i = 0; i < n; i++)
         if (modes[i])
-            return err_set(e, E_DATA, "sequence %lld is of mode %d at byte %zu of the index: not "
-                           "text", (long long)i, modes[i], (size_t)(modes + i - p));
+            return err_set(e, E_DATA,
+                           "sequence %lld is of mode %d at byte %zu of the index: not "
+                           "text",
+                           (long long)i, modes[i], (size_t)(modes + i - p));
     return 0;
 }
 
@@ -86,7 +91,8 @@ int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const v
 
     *f = (struct foreign){ .ids = bin };
     if (idx_bytes < MEGATRON_HEADER_BYTES || memcmp(p, magic, sizeof magic) != 0)
-        return err_set(e, E_DATA, "not Megatron's index: %zu bytes that do not begin with MMIDIDX",
+        return err_set(e, E_DATA,
+                       "not Megatron's index: %zu bytes that do not begin with MMIDIDX",
                        idx_bytes);
     if (get_le(p + 9, 8) != 1)
         return err_set(e, E_DATA, "version %llu at byte 9 of the index, this reads 1",
@@ -95,12 +101,13 @@ int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const v
         return rc;
     seqs = get_le(p + 18, 8);
     docs = get_le(p + 26, 8);
-    all = MEGATRON_HEADER_BYTES + 12 * seqs + 8 * docs; /* no overflow where they are in bounds */
+    all = MEGATRON_HEADER_BYTES + 12 * seqs + 8 * docs; /* whole where they are in bounds */
     if (docs < 1 || docs > idx_bytes || seqs > idx_bytes ||
         (idx_bytes != all && idx_bytes != all + seqs))
-        return err_set(e, E_DATA, "%llu sequences and %llu document bounds at byte 18 of the index "
-                       "are not its %zu bytes", (unsigned long long)seqs,
-                       (unsigned long long)docs, idx_bytes);
+        return err_set(e, E_DATA,
+                       "%llu sequences and %llu document bounds at byte 18 of the index "
+                       "are not its %zu bytes",
+                       (unsigned long long)seqs, (unsigned long long)docs, idx_bytes);
     f->n_seqs = (int64_t)seqs;
     f->n_docs = (int64_t)docs - 1;
     f->n_ids = (int64_t)(bin_bytes / f->width);

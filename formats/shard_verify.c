@@ -103,10 +103,10 @@ static int check_bytes(const struct shard *s, const struct hashes *h, const char
         return err_set(e, E_DATA, "token hash does not match: the shard is damaged");
     hash128_add(h->file, rest, (size_t)(file + s->nbytes - rest));
     hash_hex(XXH3_128bits_digest(h->file), hex);
-    return !hash || strcmp(hash, hex) == 0
-               ? 0
-               : err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be %s",
-                         hex, hash);
+    if (hash && strcmp(hash, hex) != 0)
+        return err_set(e, E_DATA, "is not the file that the manifest lists: hash %s, must be "
+                       "%s", hex, hash);
+    return 0;
 }
 
 int shard_verify(const struct shard *s, const char *hash, struct err *e)

@@ -140,7 +140,8 @@ static int read_ids(struct tokenline_read *r, const struct json_value *v, struct
         bool ok = take_number(&c, &id) && id <= UINT32_MAX;
         more = ok && take(&c, ',');
         if (!ok || (!more && !take(&c, ']')))
-            return err_set(e, E_DATA, "token %lld of the document is no whole number below 2^32",
+            return err_set(e, E_DATA,
+                           "token %lld of the document is no whole number below 2^32",
                            (long long)n);
         ids[n] = (uint32_t)id;
     }
@@ -198,7 +199,8 @@ static int read_label(const char *key, const struct json_value *v, size_t max, s
     int rc;
 
     if (v->type != JK_STRING)
-        return err_set(e, E_DATA, "'meta.%s' is %s, not a string", key, json_type_name(v->type));
+        return err_set(e, E_DATA, "'meta.%s' is %s, not a string", key,
+                       json_type_name(v->type));
     out->len = 0;
     if ((rc = json_text(v, false, out, e)) < 0)
         return err_within(e, "'meta.%s'", key);
@@ -328,7 +330,8 @@ int tokenline_read(struct tokenline_read *r, const char *line, size_t n, const c
         r->doc.source = r->source.p;
     if (r->name.len)
         r->doc.name = r->name.p;
-    if (!hashed && kind == TOKENLINE_DOC) /* so that splits by fraction have something to go by */
+    if (!hashed &&
+        kind == TOKENLINE_DOC) /* so that splits by fraction have something to go by */
         r->doc.text_hash = XXH3_64bits(r->doc.ids, (size_t)r->doc.n_ids * sizeof *r->doc.ids);
     return kind;
 }

@@ -9,8 +9,8 @@ C_BEGIN
 /* The keys stand in tokenlines.md. A file is a head, documents, and an end that counts them. */
 
 /* Writing, a line or a part of one at the end of out. E_SYS; E_DATA (a text, not NULL, that is
- * not UTF-8). A document's ids come in pieces between tokenline_begin, which looks at all of doc
- * but ids and runs, and tokenline_finish. */
+ * not UTF-8). A document's ids come in pieces between tokenline_begin, which looks at all of
+ * doc but ids and runs, and tokenline_finish. */
 int tokenline_head(struct buf *out, const struct token_info *info, struct err *e);
 int tokenline_begin(struct buf *out, const struct token_doc *doc, struct err *e);
 int tokenline_ids(struct buf *out, const int32_t *ids, int64_t n, bool first, struct err *e);

@@ -89,7 +89,8 @@ static int add_runs(struct buf *runs, const uint8_t *mask, int64_t at, int64_t n
 }
 
 /* The document's text, without BOS and EOS that lprep added; all holds its ids. */
-static int decode(struct export *x, const struct buf *all, char **text, size_t *n, struct err *e)
+static int decode(struct export *x, const struct buf *all, char **text, size_t *n,
+                  struct err *e)
 {
     const int32_t *ids = (const int32_t *)all->p;
     int64_t k = (int64_t)(all->len / sizeof *ids);
@@ -182,8 +183,8 @@ static int put_sequences(struct export *x, bool pointers, uint32_t width, struct
     return rc;
 }
 
-/* The sequence that each document begins at, and behind the last their number; *seqs is that. With
- * write false it is only counted. */
+/* The sequence that each document begins at, and behind the last their number; *seqs is that.
+ * With write false it is only counted. */
 static int put_bounds(struct export *x, bool write, int64_t *seqs, struct err *e)
 {
     unsigned char b[8];
@@ -270,8 +271,8 @@ static int open_next(struct export *x, struct outputs *out, const char *path, st
     return 0;
 }
 
-/* Of several files all are on disk before the first gets its name, and the last, Megatron's index,
- * goes before the others are replaced: a reader never finds it with another export's. */
+/* Of several files all are on disk before the first gets its name, and the last, Megatron's
+ * index, goes before the others are replaced: a reader never finds it with another export's. */
 static int prepare(struct outputs *out, struct err *e)
 {
     const struct file_out *last = &out->v[out->n - 1];
@@ -304,7 +305,7 @@ static int publish(struct export *x, struct outputs *out, int rc, struct err *e)
     return rc;
 }
 
-/* The tokens, then the index, which makes them a set: a reader finds either both or no index. */
+/* The tokens, then the index, which makes them a set: there are both, or no index. */
 static int export_megatron(struct export *x, struct err *e)
 {
     char path[4096];
@@ -324,8 +325,8 @@ static int export_megatron(struct export *x, struct err *e)
     return publish(x, &out, rc, e);
 }
 
-/* Documents [*doc, ...) that fill a file, and their tokens [*first, ...): whole ones, but for one
- * that is longer than a file. */
+/* Documents [*doc, ...) that fill a file, and their tokens [*first, ...): whole ones, but for
+ * one that is longer than a file. */
 static int next_part(struct export *x, int64_t *doc, int64_t first, int64_t *n, struct err *e)
 {
     int64_t end = first + x->o->file_tokens, docs = dataset_docs(x->d);
@@ -416,9 +417,10 @@ static int export_stdout(struct export *x, struct err *e)
     strcpy(x->name, "standard output");
     x->sums.files = 1;
     if (x->o->format == FORMAT_LLMC && dataset_tokens(x->d) > LLMC_MAX_TOKENS)
-        return err_set(e, E_CONFIG, "llm.c's files hold at most %lld tokens, and '%s' has %lld: "
-                       "name a file with -o", (long long)LLMC_MAX_TOKENS, x->o->data,
-                       (long long)dataset_tokens(x->d));
+        return err_set(e, E_CONFIG,
+                       "llm.c's files hold at most %lld tokens, and '%s' has %lld: "
+                       "name a file with -o",
+                       (long long)LLMC_MAX_TOKENS, x->o->data, (long long)dataset_tokens(x->d));
     return put_part(x, 0, dataset_docs(x->d), 0, dataset_tokens(x->d), e);
 }
 
@@ -444,12 +446,14 @@ static int count_losses(struct export *x, struct err *e)
 static int check_options(struct export *x, struct err *e)
 {
     const struct export_options *o = x->o;
+    const char *made_by;
     int rc;
 
     if (o->format == FORMAT_MEGATRON && !o->out)
         return err_set(e, E_USAGE, "Megatron's format is two files: name them with -o");
     if (o->format == FORMAT_U16 && x->info->vocab > 65536) {
-        err_set(e, E_CONFIG, "ids of a vocabulary of %u do not fit into 16 bits", x->info->vocab);
+        err_set(e, E_CONFIG, "ids of a vocabulary of %u do not fit into 16 bits",
+                x->info->vocab);
         return err_hint(e, "llmc and megatron have files of 32 bits");
     }
     if (o->format == FORMAT_LLMC && o->file_tokens > LLMC_MAX_TOKENS)
@@ -459,12 +463,11 @@ static int check_options(struct export *x, struct err *e)
         return 0;
     if ((rc = tokenizer_open(&x->tok, o->tokenizer, e)) < 0)
         return rc;
-    return *x->info->fingerprint &&
-                   strcmp(tokenizer_fingerprint(x->tok), x->info->fingerprint) != 0
-               ? err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
-                         "must be %s", o->data, o->tokenizer, tokenizer_fingerprint(x->tok),
-                         x->info->fingerprint)
-               : 0;
+    made_by = tokenizer_fingerprint(x->tok);
+    if (*x->info->fingerprint && strcmp(made_by, x->info->fingerprint) != 0)
+        return err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint "
+                       "%s, must be %s", o->data, o->tokenizer, made_by, x->info->fingerprint);
+    return 0;
 }
 
 int export_data(const struct export_options *o, struct export_sums *sums, struct err *e)

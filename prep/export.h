@@ -29,9 +29,9 @@ struct export_sums {
     int64_t lost_labels;  /* documents with a source or a name */
 };
 
-/* Files appear whole or not at all, an index after what it is of. E_CREATE (they are there), E_IO,
- * E_CONFIG (ids that do not fit; another tokenizer than the data's; no such split), E_NOINPUT,
- * E_DATA, E_USAGE (Megatron without out). */
+/* Files appear whole or not at all, an index after what it is of. E_CREATE (they are there),
+ * E_IO, E_CONFIG (ids that do not fit; another tokenizer than the data's; no such split),
+ * E_NOINPUT, E_DATA, E_USAGE (Megatron without out). */
 int export_data(const struct export_options *o, struct export_sums *sums, struct err *e);
 
 C_END

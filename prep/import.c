@@ -64,7 +64,8 @@ void import_close(struct import *x)
 }
 
 /* The token information of a file, as far as width (of an id in it) allows. */
-static int start(struct import *x, struct pack *p, const char *path, uint32_t width, struct err *e)
+static int start(struct import *x, struct pack *p, const char *path, uint32_t width,
+                 struct err *e)
 {
     struct token_info info = x->info;
     int rc;
@@ -214,11 +215,11 @@ static int take_line(struct lines *l, const struct record *rec, struct err *e)
         return take_head(l, e);
     if (kind == TOKENLINE_END) {
         l->end = true;
-        return l->r.docs == l->docs && l->r.tokens == l->tokens
-                   ? 0
-                   : err_set(e, E_DATA, "'%s': the end counts %" PRId64 " documents and %" PRId64
-                             " tokens, there were %" PRId64 " and %" PRId64, l->name, l->r.docs,
-                             l->r.tokens, l->docs, l->tokens);
+        if (l->r.docs == l->docs && l->r.tokens == l->tokens)
+            return 0;
+        return err_set(e, E_DATA, "'%s': the end counts %" PRId64 " documents and %" PRId64
+                       " tokens, there were %" PRId64 " and %" PRId64, l->name, l->r.docs,
+                       l->r.tokens, l->docs, l->tokens);
     }
     if (!l->begun && (rc = start(l->x, l->p, l->name, 4, e)) < 0)
         return rc;

@@ -1,5 +1,5 @@
-/* tests/bench_read.c - verifying shards, and reading rows of them in shuffled order, from the page
- * cache: bytes and tokens a second.
+/* tests/bench_read.c - verifying shards, and reading rows of them in shuffled order, from the
+ * page cache: bytes and tokens a second.
  * One core is measured in its own time, all of them by the clock on the wall.
  * With BENCH_TABLE: lines of the table of bench-data.
  * usage: bench_read [MiB [folder]]    default: 1024 in $TMPDIR or /tmp; removed again */

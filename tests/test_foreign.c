@@ -1,4 +1,4 @@
-/* tests/test_foreign.c - token files of other programs: there and back, and every field spoilt. */
+/* tests/test_foreign.c - token files of other programs: there and back, each field spoilt. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -137,12 +137,14 @@ static void there_and_back(uint32_t vocab)
 
     make_set(vocab);
     s = export_it(FORMAT_NDJSON, 0);
-    assert_true(s.docs == DOCS && s.lost_masked == 0 && s.lost_bounds == 0 && s.lost_labels == 0);
+    assert_true(s.docs == DOCS && s.lost_masked == 0 && s.lost_bounds == 0 &&
+                s.lost_labels == 0);
     if (import_it(FORMAT_NDJSON, out, 0, -1, -1, &e) < 0)
         fail_msg("%s", e.msg);
     compare(false, true);
     s = export_it(FORMAT_MEGATRON, 0);
-    assert_true(s.files == 2 && s.lost_masked > 0 && s.lost_bounds == 0 && s.lost_labels == DOCS);
+    assert_true(s.files == 2 && s.lost_masked > 0 && s.lost_bounds == 0 &&
+                s.lost_labels == DOCS);
     if (import_it(FORMAT_MEGATRON, out, vocab, -1, EOS, &e) < 0)
         fail_msg("%s", e.msg);
     compare(false, false);
@@ -291,18 +293,26 @@ static size_t make_index(unsigned char *p)
 static void test_spoilt_megatron(void **state)
 {
     static const struct { int at, n; uint64_t v; const char *why; } spoilt[] = {
-        { 0, 1, 'm', "do not begin with MMIDIDX" }, { 8, 1, 1, "do not begin" },
-        { 9, 8, 2, "version 2 at byte 9" }, { 17, 1, 6, "floating point" },
-        { 17, 1, 0, "type 0 at byte 17" }, { 17, 1, 255, "unknown" },
+        { 0, 1, 'm', "do not begin with MMIDIDX" },
+        { 8, 1, 1, "do not begin" },
+        { 9, 8, 2, "version 2 at byte 9" },
+        { 17, 1, 6, "floating point" },
+        { 17, 1, 0, "type 0 at byte 17" },
+        { 17, 1, 255, "unknown" },
         { 17, 1, 4, "pointer of sequence 1" },
         { 18, 8, 4, "4 sequences and 3 document bounds at byte 18" },
-        { 18, 8, 1ull << 61, "at byte 18" }, { 26, 8, 0, "0 document bounds" },
-        { 26, 8, 1ull << 62, "at byte 18" }, { 34, 4, 7, "length of sequence 0 at byte 34" },
+        { 18, 8, 1ull << 61, "at byte 18" },
+        { 26, 8, 0, "0 document bounds" },
+        { 26, 8, 1ull << 62, "at byte 18" },
+        { 34, 4, 7, "length of sequence 0 at byte 34" },
         { 34, 4, 0xffffffff, "length of sequence 0 at byte 34 of the index is -1" },
-        { 42, 4, 2, "the index tells of 10 bytes" }, { 46, 8, 2, "pointer of sequence 0 at byte 46" },
+        { 42, 4, 2, "the index tells of 10 bytes" },
+        { 46, 8, 2, "pointer of sequence 0 at byte 46" },
         { 54, 8, 1ull << 63, "pointer of sequence 1 at byte 54" },
-        { 70, 8, 1, "document 0 at byte 70" }, { 78, 8, 4, "document 1 at byte 78" },
-        { 86, 8, 2, "end at sequence 2 of 3" }, { 86, 8, 0, "document 2 at byte 86" },
+        { 70, 8, 1, "document 0 at byte 70" },
+        { 78, 8, 4, "document 1 at byte 78" },
+        { 86, 8, 2, "end at sequence 2 of 3" },
+        { 86, 8, 0, "document 2 at byte 86" },
     };
     unsigned char p[128], ids[12] = { 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0 };
     struct foreign f;
@@ -333,7 +343,8 @@ static void test_spoilt_megatron(void **state)
     memset(p + size, 0, 3); /* modes, all of them text */
     assert_int_equal(megatron_parse(&f, p, size + 3, ids, sizeof ids, &e), 0);
     p[size + 1] = 1;
-    expect(megatron_parse(&f, p, size + 3, ids, sizeof ids, &e), &e, "sequence 1 is of mode 1", 0);
+    expect(megatron_parse(&f, p, size + 3, ids, sizeof ids, &e), &e, "sequence 1 is of mode 1",
+           0);
 }
 
 /* Ids of every type; a negative one is refused by its value. */
@@ -357,7 +368,8 @@ static void test_types(void **state)
         assert_int_equal(foreign_load(&f, 0, 3, 102, ids, &e), E_DATA);
         assert_non_null(strstr(e.msg, "token 2 at byte"));
         put_le(b + t[i].width, UINT64_MAX, (int)t[i].width);
-        assert_int_equal(foreign_load(&f, 0, 3, t[i].is_signed ? INT32_MAX : 200, ids, &e), E_DATA);
+        assert_int_equal(foreign_load(&f, 0, 3, t[i].is_signed ? INT32_MAX : 200, ids, &e),
+                         E_DATA);
         assert_non_null(strstr(e.msg, "token 1 at byte"));
     }
 }
@@ -365,22 +377,30 @@ static void test_types(void **state)
 static void test_spoilt_lines(void **state)
 {
     static const struct { const char *line, *why; } spoilt[] = {
-        { "{\"tokens\":3}", "'tokens' is a number" }, { "{\"tokens\":[-1]}", "token 0 of" },
-        { "{\"tokens\":[1,2.5]}", "token 1 of" }, { "{\"tokens\":[4294967296]}", "token 0 of" },
-        { "{\"tokens\":[1,\"2\"]}", "token 1 of" }, { "{\"tokens\":[1,[2]]}", "token 1 of" },
-        { "{\"tokens\":[99999999999999999999]}", "token 0 of" }, { "{\"tokens\":[1,]}", "JSON" },
-        { "{\"tokens\":[1],\"mask\":{}}", "'mask' is" }, { "{\"mask\":[[0,1]]}", "no key 'tokens'" },
+        { "{\"tokens\":3}", "'tokens' is a number" },
+        { "{\"tokens\":[-1]}", "token 0 of" },
+        { "{\"tokens\":[1,2.5]}", "token 1 of" },
+        { "{\"tokens\":[4294967296]}", "token 0 of" },
+        { "{\"tokens\":[1,\"2\"]}", "token 1 of" },
+        { "{\"tokens\":[1,[2]]}", "token 1 of" },
+        { "{\"tokens\":[99999999999999999999]}", "token 0 of" },
+        { "{\"tokens\":[1,]}", "JSON" },
+        { "{\"tokens\":[1],\"mask\":{}}", "'mask' is" },
+        { "{\"mask\":[[0,1]]}", "no key 'tokens'" },
         { "{\"tokens\":[1],\"mask\":[[0]]}", "run 0 of 'mask'" },
         { "{\"tokens\":[1],\"mask\":[0,1]}", "run 0 of 'mask'" },
         { "{\"tokens\":[1],\"text_bytes\":-1}", "'text_bytes' is not a whole number" },
         { "{\"tokens\":[1],\"text_hash\":\"12\"}", "16 hex digits" },
         { "{\"tokens\":[1],\"meta\":{\"source\":3}}", "'meta.source' is a number" },
         { "{\"tokens\":[1],\"meta\":{\"name\":\"\\u0000\"}}", "'meta.name'" },
-        { "{\"end\":{\"documents\":1}}", "'end' lacks" }, { "{\"end\":2}", "'end' is a number" },
+        { "{\"end\":{\"documents\":1}}", "'end' lacks" },
+        { "{\"end\":2}", "'end' is a number" },
         { "{\"format\":\"other\",\"version\":1}", "format 'other'" },
         { "{\"format\":\"longlora-tokens\",\"version\":2}", "version 2" },
         { "{\"format\":\"longlora-tokens\",\"version\":1}", "tokenizer" },
-        { "{}", "no key 'tokens'" }, { "[1]", "JSON" }, { "{\"tokens\":[1]", "JSON" },
+        { "{}", "no key 'tokens'" },
+        { "[1]", "JSON" },
+        { "{\"tokens\":[1]", "JSON" },
     };
     struct tokenline_read r = { 0 };
     struct err e;

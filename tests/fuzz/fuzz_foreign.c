@@ -1,5 +1,5 @@
-/* tests/fuzz/fuzz_foreign.c - llm.c's file of any bytes; Megatron's pair of any bytes, the first
- * two of which say how many are the index. */
+/* tests/fuzz/fuzz_foreign.c - llm.c's file of any bytes; Megatron's pair of any bytes, the
+ * first two of which say how many are the index. */
 #include "base/bytes.h"
 #include "formats/foreign.h"
 

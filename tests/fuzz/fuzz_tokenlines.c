@@ -1,4 +1,4 @@
-/* tests/fuzz/fuzz_tokenlines.c - a line of any bytes; what was read is written and read again. */
+/* tests/fuzz/fuzz_tokenlines.c - a line of any bytes; what was read is written and read. */
 #include "formats/document.h"
 #include "formats/tokenlines.h"
 
