@@ -32,10 +32,10 @@ const struct card *card_named(const char *name)
 }
 
 /* Measured on an H200 over whole steps (tests/gpu/RESULTS.md): products of random numbers run
- * into the power limit; attention is cuDNN's; elementwise ops are not all at the memory's speed. */
+ * into the power limit; attention is cuDNN's. */
 struct rates card_rates(const struct card *c)
 {
-    return (struct rates){ .matrix = 0.73e12 * c->tflops, .attention = 0.61e12 * c->tflops,
-                           .attention_back = 0.55e12 * c->tflops, .memory = 0.56e12 * c->memory_tb,
+    return (struct rates){ .matrix = 0.74e12 * c->tflops, .attention = 0.62e12 * c->tflops,
+                           .attention_back = 0.56e12 * c->tflops, .memory = 0.82e12 * c->memory_tb,
                            .out = 1e9 * c->link_gb, .in = 1e9 * c->link_gb };
 }

@@ -9,14 +9,15 @@
  * which they meet within 3%; tests/test_plan.c holds them to it.
  */
 #define MATRIX_HALF 150.0         /* rows */
+#define MATRIX_BACK_HALF 750.0    /* the same of the products of the backward */
 #define ATTENTION_HALF 900.0      /* tokens a segment */
 #define ATTENTION_BACK_HALF 1300.0
-#define SHIFTED 0.95              /* of attention's rate, where half of the heads are shifted */
-#define AGAINST_ROWS 0.92         /* of the matrix rate, of gradients against forward's products */
+#define SHIFTED 0.92              /* of attention's rate, where half of the heads are shifted */
+#define BACK_SHARE 0.95           /* of the matrix rate, of the backward's products */
 #define LOGIT_BYTES 12.0          /* moved a logit: made, normalised, turned into its gradient, used */
-#define THIN_SHARE 0.5            /* of the bytes of LoRA's thin products, that caches do not spare */
+#define THIN_SHARE 0.8            /* of a pair's rows in and out, that its products move */
 #define BOTH_WAYS 0.65            /* of the link's rate, with copies in both directions */
-#define COPY_SLOWS 0.10           /* of the ops' rate is lost while a copy runs beside them */
+#define COPY_SLOWS 0.02           /* of the ops' rate is lost while a copy runs beside them */
 #define UPDATE_BYTES 40.0         /* moved a trained value: cleared, summed, AdamW, copied */
 
 /* Of a device that does not say, only what is saved against what counts: attention is slower
@@ -48,7 +49,7 @@ static struct shape shape_of(const struct model *m)
     for (int k = 0; k <= TK_HEAD && m->o.mode != TRAIN_NONE && m->o.mode != TRAIN_FULL; k++) {
         const struct weight *w = &m->layers[0].w[k];
         if (w->rank)
-            s.thin += THIN_SHARE * rows * (double)(w->in + 2 * w->out) *
+            s.thin += THIN_SHARE * rows * (double)(w->in + w->out) *
                       (double)dtype_bytes(m->d->act);
     }
     return s;
@@ -66,16 +67,17 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     double at = share * reached(r->attention, span, ATTENTION_HALF);
     double at_back = share * reached(r->attention_back, span, ATTENTION_BACK_HALF);
     double all = s.qkv + s.o + s.mlp;
+    double mm_back = BACK_SHARE * reached(r->matrix, s.rows, MATRIX_BACK_HALF);
     double dw = m->o.mode == TRAIN_FULL ? 2 : 1;
 
     c->forward = all / mm + s.attention / at +
-                 ((8 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin) / r->memory;
-    c->backward = dw * all / (AGAINST_ROWS * mm) + 2.5 * s.attention / at_back +
-                  ((12 + 2 * s.heads + 8 * s.ffn) * s.unit + 2 * s.thin) / r->memory;
+                 ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin) / r->memory;
+    c->backward = dw * all / mm_back + 2.5 * s.attention / at_back +
+                  ((10 + 2 * s.heads + 5 * s.ffn) * s.unit + 2 * s.thin) / r->memory;
     c->again[KEEP_ALL] = 0;
-    c->again[KEEP_QKV] = s.mlp * 2 / 3 / mm;
+    c->again[KEEP_QKV] = s.mlp * 2 / 3 / mm + 2 * s.unit / r->memory;
     c->again[KEEP_ATTENTION] = c->again[KEEP_QKV] + (s.qkv + s.o) / mm +
-                               ((4 + 2 * s.heads) * s.unit + s.thin) / r->memory;
+                               (2 * s.heads * s.unit + s.thin) / r->memory;
     c->again[KEEP_INPUT] = c->again[KEEP_ATTENTION] + s.attention / at;
     c->top = (m->o.mode == TRAIN_NONE ? 1 : 1 + dw) * 2 * s.rows * (double)m->c.dim *
              (double)m->c.vocab / mm +

@@ -91,7 +91,7 @@ size_t budget_need(const struct budget *b)
 
 bool budget_too_large(const struct budget *b)
 {
-    return b->room && budget_need(b) > b->room;
+    return (b->own_memory || b->room) && budget_need(b) > b->room;
 }
 
 static void line(FILE *f, const char *name, size_t nbytes, const char *what)
