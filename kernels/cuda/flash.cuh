@@ -54,8 +54,10 @@ static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash
                                                     c->stream), "attention");
 }
 
-/* flash_forward.cu, flash_back.cu: head dimension 64 and 128, 16-byte aligned rows. */
+/* flash_forward.cu, flash_back.cu, flash_keys.cu: head dimension 64 and 128, rows aligned to 16
+ * bytes. */
 int flash_forward_tiles(struct cuda *c, const struct flash *f);
 int flash_backward_tiles(struct cuda *c, const struct flash *f);
 int flash_backward_keys(struct cuda *c, const struct flash *f);
+int flash_backward_single(struct cuda *c, const struct flash *f);
 #endif

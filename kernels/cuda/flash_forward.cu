@@ -20,32 +20,6 @@ template <int D> struct forward_sums {
     float o[2][D / 8][4], most[2][2], sum[2][2];
 };
 
-/* s = q k^T. */
-template <int D>
-static __device__ __forceinline__ void score(float s[2][KEYS / 8][4], uint32_t q, uint32_t k)
-{
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
-            s[i][n][0] = s[i][n][1] = s[i][n][2] = s[i][n][3] = 0.0f;
-#pragma unroll
-    for (int kk = 0; kk < D / 16; kk++) {
-        uint32_t a[2][4], b[4];
-        ldmatrix(a[0], q ^ (32 * kk));
-        ldmatrix(a[1], (q ^ (32 * kk)) + 16 * D * 2);
-#pragma unroll
-        for (int n = 0; n < KEYS / 16; n++) {
-            ldmatrix(b, (k ^ (32 * kk)) + n * 16 * D * 2);
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                mma(s[i][2 * n], a[i], b[0], b[1]);
-                mma(s[i][2 * n + 1], a[i], b[2], b[3]);
-            }
-        }
-    }
-}
-
 /* Rows from row, keys from key: -infinity where the row does not see the key. */
 static __device__ __forceinline__ void mask(float s[2][KEYS / 8][4], const int32_t *first, int row,
                                             int key, int rows)
@@ -122,28 +96,6 @@ static __device__ __forceinline__ void soften(struct forward_sums<D> &r, float s
         }
 }
 
-/* o += p v. */
-template <int D>
-static __device__ __forceinline__ void gather(struct forward_sums<D> &r,
-                                              const float p[2][KEYS / 8][4], uint32_t v)
-{
-#pragma unroll
-    for (int kk = 0; kk < KEYS / 16; kk++) {
-        uint32_t a[2][4], b[4];
-        pack_left(a[0], p[0][2 * kk], p[0][2 * kk + 1]);
-        pack_left(a[1], p[1][2 * kk], p[1][2 * kk + 1]);
-#pragma unroll
-        for (int n = 0; n < D / 16; n++) {
-            ldmatrix_turned(b, (v ^ (32 * n)) + kk * 16 * D * 2);
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                mma(r.o[i][2 * n], a[i], b[0], b[1]);
-                mma(r.o[i][2 * n + 1], a[i], b[2], b[3]);
-            }
-        }
-    }
-}
-
 template <int D>
 static __device__ __forceinline__ void finish(const struct flash &f, struct forward_sums<D> &r,
                                               unsigned char *tile, int64_t h, int row)
@@ -204,11 +156,11 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
         }
         if (key > last || key + KEYS <= sees)
             continue;
-        score<D>(s, q_lane, now + right_lane<D>(lane));
+        product<D, KEYS>(s, q_lane, now + right_lane<D>(lane));
         if (key + KEYS - 1 > row || key < all)
             mask(s, first, row, key, rows);
         soften<D>(r, s, a.scale * 1.44269504f);
-        gather<D>(r, s, now + room_of::KV + left_lane<D>(lane));
+        product_add<D, KEYS>(r.o, s, now + room_of::KV + left_lane<D>(lane));
     }
     finish<D>(f, r, room + warp * MINE * D * 2, h, row);
 }

@@ -233,7 +233,7 @@ static __device__ __forceinline__ void keys_begin(struct keys_owned<D> &m, uint3
 
 template <int D>
 static __global__ void __launch_bounds__(keys_room<D>::THREADS, 256 / keys_room<D>::THREADS)
-keys_pairs(const struct flash f)
+back_keys(const struct flash f)
 {
     typedef keys_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
@@ -289,7 +289,7 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
     typedef keys_room<D> keys;
 
-    return flash_launch(c, keys_pairs<D>, ceil_div(f->b.fwd.rows, OWNED) * f->b.fwd.kv_heads,
+    return flash_launch(c, back_keys<D>, ceil_div(f->b.fwd.rows, OWNED) * f->b.fwd.kv_heads,
                         keys::THREADS, keys::BYTES, f);
 }
 

@@ -75,6 +75,54 @@ static __device__ __forceinline__ void tile_copy(uint32_t to, const bf16 *x, int
         copy16(to + (uint32_t)(i * D * 2), p + i * ld, at + r + i < rows);
 }
 
+/* s = x y^T: 32 rows of x from address x, N rows of y; left_lane and right_lane are in them. */
+template <int D, int N>
+static __device__ __forceinline__ void product(float s[2][N / 8][4], uint32_t x, uint32_t y)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int n = 0; n < N / 8; n++)
+            s[i][n][0] = s[i][n][1] = s[i][n][2] = s[i][n][3] = 0.0f;
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++) {
+        uint32_t a[2][4], b[4];
+        ldmatrix(a[0], x ^ (32 * kk));
+        ldmatrix(a[1], (x ^ (32 * kk)) + 16 * D * 2);
+#pragma unroll
+        for (int n = 0; n < N / 16; n++) {
+            ldmatrix(b, (y ^ (32 * kk)) + n * 16 * D * 2);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                mma(s[i][2 * n], a[i], b[0], b[1]);
+                mma(s[i][2 * n + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* o += s y: 32 rows of s in registers, N rows of y from address y, left_lane in it. */
+template <int D, int N>
+static __device__ __forceinline__ void product_add(float o[2][D / 8][4], const float s[2][N / 8][4],
+                                                   uint32_t y)
+{
+#pragma unroll
+    for (int kk = 0; kk < N / 16; kk++) {
+        uint32_t a[2][4], b[4];
+        pack_left(a[0], s[0][2 * kk], s[0][2 * kk + 1]);
+        pack_left(a[1], s[1][2 * kk], s[1][2 * kk + 1]);
+#pragma unroll
+        for (int n = 0; n < D / 16; n++) {
+            ldmatrix_turned(b, (y ^ (32 * n)) + kk * 16 * D * 2);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                mma(o[i][2 * n], a[i], b[0], b[1]);
+                mma(o[i][2 * n + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
 /* A warp's sums, 16 rows by D, times by and by2 (row g, row g + 8), go through its own 16 rows of
  * a tile to rows at.. of x. */
 template <int D>
