@@ -135,8 +135,8 @@ static void check(const struct list_case *c, bool backwards)
     int64_t nq = c->rows * q_ld, nk = c->rows * kv_ld, nl = c->rows * c->heads;
     struct op_attention_back b = {
         { c->rows, c->heads, c->kv_heads, c->dim, q_ld, kv_ld,
-          (float)((c->sharp > 0 ? c->sharp : 1) / sqrt((double)c->dim)), { { 0, NULL }, { 0, NULL } },
-          numbers(nq, 1), numbers(nk, 2), numbers(nk, 3), numbers(nq, 0),
+          (float)((c->sharp > 0 ? c->sharp : 1) / sqrt((double)c->dim)),
+          { { 0, NULL }, { 0, NULL } }, numbers(nq, 1), numbers(nk, 2), numbers(nk, 3), numbers(nq, 0),
           calloc((size_t)nl, sizeof(float)) },
         numbers(nq, 4), numbers(nq, 0), numbers(nk, 0), numbers(nk, 0),
         calloc((size_t)nl, sizeof(float)) };

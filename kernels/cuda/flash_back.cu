@@ -93,7 +93,8 @@ back_queries(const struct flash f)
     struct flash_place p = flash_place_of(f, (int)a.heads);
     int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
     int at = (((rows + OWNED - 1) / OWNED) - 1 - p.tile) * OWNED; /* late rows see most */
-    int row = at + warp * room_of::MINE, last = min(row + room_of::MINE, rows) - 1, stop = min(at + OWNED, rows);
+    int row = at + warp * room_of::MINE, last = min(row + room_of::MINE, rows) - 1;
+    int stop = min(at + OWNED, rows);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
     const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
     int key = first[at] / room_of::KEYS * room_of::KEYS, sees = row < rows ? first[row] : rows;

@@ -161,7 +161,7 @@ static __device__ __forceinline__ void slope(struct keys_owned<D> &m, uint32_t q
         uint4 packed = p[32 * i + lane];
         uint32_t pairs[4] = { packed.x, packed.y, packed.z, packed.w };
 #pragma unroll
-        for (int k = 0; k < 4; k++) { /* rows g and g + 8 of the first eight queries, then the others */
+        for (int k = 0; k < 4; k++) { /* rows g, g + 8 of the first eight queries, of the others */
             float *x = &w[i][k / 2][k % 2 * 2];
             x[0] = pair_low(pairs[k]) * (x[0] - d[k / 2].x);
             x[1] = pair_high(pairs[k]) * (x[1] - d[k / 2].y);

@@ -8,9 +8,11 @@
 /*
  * A warp's lane is 4 g + c. Of a 16x8 sum it holds (g, 2c), (g, 2c+1), (g+8, 2c), (g+8, 2c+1).
  * Of the left factor, 16x16: pairs from (g, 2c), (g+8, 2c), (g, 2c+8), (g+8, 2c+8): two
- * neighbouring sums, packed, are one. Of the right factor, 16x8: pairs down from (2c, g), (2c+8, g).
+ * neighbouring sums, packed, are one. Of the right factor, 16x8: pairs down from (2c, g) and
+ * (2c+8, g).
  */
-static __device__ __forceinline__ void mma(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+static __device__ __forceinline__ void mma(float d[4], const uint32_t a[4], uint32_t b0,
+                                           uint32_t b1)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
                  "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
