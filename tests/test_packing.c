@@ -206,6 +206,48 @@ static void test_the_plan_is_a_pure_function(void **state)
     pack_rows_close(&p);
 }
 
+/* A hash of the pieces of one row. */
+static uint64_t row_hash(struct pack_rows *p, int64_t row)
+{
+    struct err e = { 0 };
+    int64_t at = 0, start, n;
+    uint64_t hash = 0;
+
+    while (pack_rows_next(p, row, &at, &start, &n, &e) > 0)
+        hash = mix64(hash ^ mix64((uint64_t)start) ^ (uint64_t)n);
+    return hash;
+}
+
+/* Row k of epoch e, without the rows and the epochs before it: workers that each plan for
+ * themselves and read their share of the rows, last first, find those of one. */
+static void test_any_row_without_the_others(void **state)
+{
+    const int64_t epoch = 1000000000;
+    struct err e = { 0 };
+    struct pack_rows one, own;
+    uint64_t *want;
+
+    (void)state;
+    lognormal(3000);
+    one = packed(512, 42);
+    assert_int_equal(pack_rows_plan(&one, epoch, &e), 0);
+    want = calloc((size_t)one.rows, sizeof *want);
+    for (int64_t row = 0; row < one.rows; row++)
+        want[row] = row_hash(&one, row);
+    for (int64_t world = 1; world <= 8; world *= 2)
+        for (int64_t rank = 0; rank < world; rank++) {
+            own = packed(512, 42);
+            assert_int_equal(pack_rows_plan(&own, epoch, &e), 0);
+            assert_int_equal(own.rows, one.rows);
+            for (int64_t row = one.rows - 1; row >= 0; row--)
+                if (row % world == rank)
+                    assert_true(row_hash(&own, row) == want[row]);
+            pack_rows_close(&own);
+        }
+    free(want);
+    pack_rows_close(&one);
+}
+
 static void test_padding_is_small(void **state)
 {
     struct pack_rows p;
@@ -350,6 +392,7 @@ int main(void)
         cmocka_unit_test(test_fill_is_best_fit_decreasing),
         cmocka_unit_test(test_every_token_once_an_epoch),
         cmocka_unit_test(test_the_plan_is_a_pure_function),
+        cmocka_unit_test(test_any_row_without_the_others),
         cmocka_unit_test(test_padding_is_small),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_rows_mask_padding_and_boundaries),

@@ -52,6 +52,35 @@ static void test_every_epoch_sees_each_row_once(void **state)
     assert_float_equal(order_epoch(&o, 20), 1.5, 1e-12);
 }
 
+/* Sequence k without those before it, by whoever asks: the steps of a run dealt to 1 to 16
+ * workers, each with its own struct and backwards, are those of one; and it is so after 10^15
+ * sequences, in as little time. */
+static void test_any_sequence_without_the_others(void **state)
+{
+    static const int64_t from[] = { 0, 39, (int64_t)1000000000000000 };
+    struct order one, other;
+    struct err e = { 0 };
+    int64_t want[96];
+
+    (void)state;
+    assert_int_equal(order_make(&one, N_TOKENS, CTX, 48, 42, "d", &e), 0);
+    for (size_t f = 0; f < sizeof from / sizeof *from; f++) {
+        int seen[40] = { 0 };
+        for (int64_t k = 0; k < 96; k++)
+            want[k] = order_row(&one, from[f] + k);
+        for (int64_t world = 1; world <= 16; world *= 2)
+            for (int64_t rank = world - 1; rank >= 0; rank--) {
+                assert_int_equal(order_make(&other, N_TOKENS, CTX, 48, 42, "d", &e), 0);
+                for (int64_t k = 96 - world + rank; k >= 0; k -= world)
+                    assert_int_equal(order_row(&other, from[f] + k), want[k]);
+            }
+        for (int64_t k = (40 - from[f] % 40) % 40, n = 0; n < 40; n++) /* a whole epoch of them */
+            seen[want[k + n]]++;
+        for (int i = 0; i < 40; i++)
+            assert_int_equal(seen[i], 1);
+    }
+}
+
 static void test_too_little_data_is_said(void **state)
 {
     struct order o;
@@ -421,6 +450,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_epoch_sees_each_row_once),
+        cmocka_unit_test(test_any_sequence_without_the_others),
         cmocka_unit_test(test_too_little_data_is_said),
         cmocka_unit_test(test_schedules),
         cmocka_unit_test(test_targets_and_ratios),
