@@ -75,6 +75,7 @@ struct spm_bpe {
      * then used in place of pairs. left, right << 16, rank << 32, id << 48; all ones: free. */
     uint64_t *small;
     size_t n_small;
+    uint64_t *maybe; /* one bit per hash of a pair in small: most that are none are known at once */
     uint32_t (*ascii_pair)[128]; /* with small, [x][y]: rank | id << 16, all ones: no pair */
     uint32_t *chars;          /* open addressing: indices of extra, UINT32_MAX free */
     int char_shift;
@@ -194,20 +195,28 @@ static inline int32_t spm_bpe_pair(const struct spm_bpe *b, uint32_t l, uint32_t
             return RANK_NONE;
     }
 }
-static inline size_t spm_small_slot(const struct spm_bpe *b, uint32_t key)
+static inline uint64_t spm_small_hash(uint32_t key)
 {
-    uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
-
+    return key * UINT64_C(0x9E3779B97F4A7C15);
+}
+static inline size_t spm_small_slot(const struct spm_bpe *b, uint64_t h)
+{
     return (size_t)(((h ^ h >> 29) & UINT32_MAX) * b->n_small >> 32);
+}
+#define MAYBE_BITS 18 /* 32 KiB: they stay in the nearest cache, small does not */
+static inline bool spm_small_maybe(const struct spm_bpe *b, uint64_t h)
+{
+    return b->maybe[h >> (64 - MAYBE_BITS + 6)] >> (h >> (64 - MAYBE_BITS) & 63) & 1;
 }
 static inline int32_t spm_small_pair(const struct spm_bpe *b, uint32_t l, uint32_t r,
                                      uint32_t *id)
 {
     uint32_t key = l | r << 16;
+    uint64_t h = spm_small_hash(key);
 
-    if ((l | r) > UINT16_MAX)
+    if ((l | r) > UINT16_MAX || !spm_small_maybe(b, h))
         return RANK_NONE;
-    for (size_t i = spm_small_slot(b, key);; i = i + 1 < b->n_small ? i + 1 : 0) {
+    for (size_t i = spm_small_slot(b, h);; i = i + 1 < b->n_small ? i + 1 : 0) {
         uint64_t p = b->small[i];
 
         if ((uint32_t)p == key && p != UINT64_MAX) {

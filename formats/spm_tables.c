@@ -295,18 +295,20 @@ static int make_small(struct spm *m, struct err *e)
         return 0; /* a rank is less than the vocabulary */
     b->n_small = b->n_pairs + b->n_pairs / 2 + 16;
     b->small = malloc(b->n_small * sizeof *b->small);
+    b->maybe = calloc((size_t)1 << (MAYBE_BITS - 6), sizeof *b->maybe);
     b->ascii_pair = malloc(sizeof(uint32_t[128][128]));
-    if (!b->small || !b->ascii_pair)
+    if (!b->small || !b->maybe || !b->ascii_pair)
         return err_set(e, E_SYS, "out of memory for %zu merges", b->n_pairs);
     memset(b->small, 0xFF, b->n_small * sizeof *b->small);
     for (size_t k = 0; k < slots; k++) {
         const struct spm_pair *p = &b->pairs[k];
+        uint64_t h = spm_small_hash(p->left | p->right << 16);
         size_t i;
 
         if (p->left == SYM_NONE)
             continue;
-        for (i = spm_small_slot(b, p->left | p->right << 16); b->small[i] != UINT64_MAX;
-             probes++)
+        b->maybe[h >> (64 - MAYBE_BITS + 6)] |= UINT64_C(1) << (h >> (64 - MAYBE_BITS) & 63);
+        for (i = spm_small_slot(b, h); b->small[i] != UINT64_MAX; probes++)
             i = i + 1 < b->n_small ? i + 1 : 0;
         b->small[i] = p->left | (uint64_t)p->right << 16 | (uint64_t)p->rank << 32 |
                       (uint64_t)p->id << 48;
@@ -346,6 +348,7 @@ void spm_bpe_free(struct spm_bpe *b)
     free(b->extra);
     free(b->pairs);
     free(b->small);
+    free(b->maybe);
     free(b->ascii_pair);
     free(b->chars);
     free(b->next_to);
