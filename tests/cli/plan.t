@@ -25,7 +25,7 @@ fits_24() { # 7B at 100k tokens: two thirds of 24 GiB at least are used, and no 
             'BEGIN { exit !(p + h <= 24 * 2^30) }'
 }
 ok '7B at 100k tokens in 24 GiB' fits_24
-ok 'the table of it' says 0 '^pinned .*of the host' '' --ctx 100k --gpu h200 --gpu-memory 24g
+ok 'the table of it' says 0 '^room .*it fits' '' --ctx 100k --gpu h200 --gpu-memory 24g
 ok 'and its last line' eval "grep -qE '^step .* s  predicted for 102400 tokens, [0-9]+ tokens/s' $tmp/out"
 long() {
     plan --ctx 512k --gpu h200 --host-memory 110g --longest --json || return 1
@@ -33,7 +33,7 @@ long() {
     between longest_ctx 524288 1048576 && between peak_bytes 100e9 150e9
 }
 ok '7B at 512k tokens on an H200' long
-ok 'what does not fit: 78, and what would' says 78 '^pinned ' 'ctx [1-9][0-9]* would fit' \
+ok 'what does not fit: 78, and what would' says 78 '^room .*too little' 'ctx [1-9][0-9]* would fit' \
     --ctx 1m --gpu rtx-4090
 longest=$(sed -nE 's/.*--ctx ([0-9]+) would fit.*/\1/p' "$tmp/err")
 ok 'that fits indeed' says 0 '^step ' '' --ctx "$longest" --micro 1 --gpu rtx-4090
