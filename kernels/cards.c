@@ -35,7 +35,7 @@ const struct card *card_named(const char *name)
  * into the power limit; attention is cuDNN's. */
 struct rates card_rates(const struct card *c)
 {
-    return (struct rates){ .matrix = 0.74e12 * c->tflops, .attention = 0.62e12 * c->tflops,
-                           .attention_back = 0.56e12 * c->tflops, .memory = 0.82e12 * c->memory_tb,
+    return (struct rates){ .matrix = 0.73e12 * c->tflops, .attention = 0.60e12 * c->tflops,
+                           .attention_back = 0.56e12 * c->tflops, .memory = 0.78e12 * c->memory_tb,
                            .out = 1e9 * c->link_gb, .in = 1e9 * c->link_gb };
 }
