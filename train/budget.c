@@ -146,8 +146,9 @@ void budget_print(const struct budget *b, FILE *f)
     if (b->own_memory) {
         line(f, "peak", b->peak, "predicted, of the device");
         line(f, "context", b->held, "the device's own needs: context, libraries, workspace");
-        line(f, "room", b->room, budget_too_large(b) ? "that the device has for the peak: too little"
-                                                     : "that the device has for the peak: it fits");
+        line(f, "room", b->room, budget_too_large(b)
+             ? "that the device has for the peak: too little"
+             : "that the device has for the peak: it fits");
         line(f, "pinned", p->host, "of the host's memory: what is away");
     }
     line(f, "host", b->host, "rows of data, pieces of a checkpoint");

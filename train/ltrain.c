@@ -31,7 +31,7 @@ static const struct opt opts[] = {
       "of q,k,v,o,gate,up,down [q,k,v,o]" },
     OPT_HEADING("context and attention"),
     { 'c', "ctx", "TOKENS", OPT_STR, &s.ctx_text, 0, 0,
-      "context trained at, 32k; several for --bench [the model's]" },
+      "context trained at, 32k; several for --bench, --plan [the model's]" },
     { 0, "rope-factor", "F", OPT_F64, &s.rope_factor, 0, 1e6,
       "position interpolation, 0: ceil(ctx / model's context) [0]" },
     { 0, "attention", "dense|s2", OPT_ENUM, &s.attention, 0, 0,
@@ -115,7 +115,7 @@ static const struct cmd cmd = {
     .examples = "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
                 "  ltrain shards/ --init config.json --ctx 256 --lr 1e-3 -o base/\n"
                 "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n"
-                "  ltrain --shape llama-2-7b --ctx 100k --plan --gpu rtx-4090 --longest\n"
+                "  ltrain --shape llama-2-7b --ctx 8k,100k --plan --gpu rtx-4090\n"
                 "  ltrain --bench --shape llama-2-7b --ctx 8k,32k\n",
     .opts = opts,
 };
@@ -135,11 +135,34 @@ static int finish(const struct run *r, bool done)
     return 0;
 }
 
+static int train(int argc, char **argv, struct err *e)
+{
+    struct run r = { 0 };
+    bool done = false;
+    int rc = run_open(&r, &s, e);
+
+    if (rc == 0 && (rc = run_begin(&r, &done, e)) == 0 &&
+        (done || (rc = run_train(&r, argc, argv, e)) == 0))
+        rc = finish(&r, done);
+    run_close(&r);
+    return rc;
+}
+
+static int start(int argc, char **argv, struct err *e)
+{
+    int rc = settings_contexts(&s, e);
+
+    if (rc < 0)
+        return rc;
+    stop_install();
+    return s.bench ? bench_run(&s, stdout, e) : s.plan ? plan_run(&s, stdout, e)
+                                                       : train(argc, argv, e);
+}
+
 int main(int argc, char **argv)
 {
     struct err e = { 0 };
-    struct run r = { 0 };
-    bool stop = false, done = false;
+    bool stop = false;
     char **args = malloc(((size_t)argc + 1) * sizeof *args); /* opt_parse moves them */
     int rc;
 
@@ -152,23 +175,8 @@ int main(int argc, char **argv)
     if (rc >= 0 && !stop) {
         log_init("ltrain", s.quiet ? -1 : s.verbose);
         s.data = rc > 0 ? argv[1] : NULL;
-        rc = rc > 1 ? err_set(&e, E_USAGE, "'%s' is one data set too many", argv[2]) : 0;
-        if (rc == 0) {
-            stop_install();
-            rc = settings_contexts(&s, &e);
-            if (rc == 0 && s.bench)
-                rc = bench_run(&s, stdout, &e);
-            else if (rc == 0)
-                rc = run_open(&r, &s, &e);
-            if (s.bench)
-                ; /* its paragraphs were all */
-            else if (rc == 0 && s.plan)
-                rc = plan_print(&r, stdout, &e);
-            else if (rc == 0 && (rc = run_begin(&r, &done, &e)) == 0)
-                if (done || (rc = run_train(&r, argc, args, &e)) == 0)
-                    rc = finish(&r, done);
-        }
-        run_close(&r);
+        rc = rc > 1 ? err_set(&e, E_USAGE, "'%s' is one data set too many", argv[2])
+                    : start(argc, args, &e);
     }
     free(args);
     return cmd_exit(&cmd, rc < 0 ? rc : 0, &e);

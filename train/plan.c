@@ -48,7 +48,9 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
     return rc;
 }
 
-int plan_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
+/* The largest multiple of 4096 tokens, up to 2^30, that one sequence of r's model may have in
+ * the memory there is; 0: none. *host: the host's memory is what stands in the way of more. */
+static int find_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
 {
     int64_t low = 0, high = MOST / STEP + 1, own = r->options.host_bytes;
     bool yes = false;
@@ -124,7 +126,7 @@ static int does_not_fit(struct run *r, struct err *e)
     char need[16], room[16];
     int64_t ctx;
     bool host;
-    int rc = plan_longest(r, &ctx, &host, e);
+    int rc = find_longest(r, &ctx, &host, e);
 
     if (rc < 0)
         return rc;
@@ -138,11 +140,11 @@ static int does_not_fit(struct run *r, struct err *e)
                     host ? " or --host-memory" : "");
 }
 
-int plan_print(struct run *r, FILE *f, struct err *e)
+static int print(struct run *r, FILE *f, struct err *e)
 {
     int64_t longest = 0;
     bool host = false;
-    int rc = r->s->longest ? plan_longest(r, &longest, &host, e) : 0;
+    int rc = r->s->longest ? find_longest(r, &longest, &host, e) : 0;
 
     if (rc == 0 && r->s->json)
         rc = print_json(r, longest, host, f, e);
@@ -150,4 +152,24 @@ int plan_print(struct run *r, FILE *f, struct err *e)
         print_table(r, longest, host, f);
     return rc == 0 && r->device.own_memory && budget_too_large(&r->budget) ? does_not_fit(r, e)
                                                                             : rc;
+}
+
+int plan_run(const struct settings *s, FILE *f, struct err *e)
+{
+    int rc = 0;
+
+    for (int i = 0; i < (s->n_contexts ? s->n_contexts : 1) && rc == 0; i++) {
+        struct settings one = *s;
+        struct run r = { 0 };
+
+        if (s->n_contexts)
+            one.ctx = s->contexts[i];
+        rc = run_open(&r, &one, e);
+        if (rc == 0 && i > 0 && !s->json)
+            fputc('\n', f);
+        if (rc == 0)
+            rc = print(&r, f, e);
+        run_close(&r);
+    }
+    return rc;
 }

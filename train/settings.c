@@ -105,8 +105,9 @@ int settings_contexts(struct settings *s, struct err *e)
     for (int i = 0; i < s->n_contexts; i++)
         if (s->contexts[i] < 2 || s->contexts[i] > 1 << 30)
             return err_set(e, E_USAGE, "--ctx '%s' is not from 2 to 1073741824", s->ctx_text);
-    if (s->n_contexts > 1 && !s->bench)
-        return err_set(e, E_USAGE, "--ctx '%s' is a list, which is for --bench", s->ctx_text);
+    if (s->n_contexts > 1 && !s->bench && !s->plan)
+        return err_set(e, E_USAGE, "--ctx '%s' is a list, which is for --bench and --plan",
+                       s->ctx_text);
     s->ctx = s->contexts[0];
     return 0;
 }

@@ -33,7 +33,7 @@ ok 'neither shape nor config' ends 64 'one of --shape and --init' ltrain --bench
 ok 'data is refused' ends 64 'takes no data' ltrain --bench --init $c some.bin
 ok 'a shape has no weights' ends 64 'it is for --plan and --bench' \
     ltrain d.bin --shape llama-2-7b -o "$tmp/o"
-ok 'a list of contexts is for the benchmark' ends 64 'which is for --bench' \
+ok 'a list of contexts is for benchmark and plan' ends 64 'which is for --bench and --plan' \
     ltrain d.bin --model m --ctx 1k,2k -o "$tmp/o"
 ok 'a context that is none' ends 64 "ctx" ltrain --bench --init $c --ctx 64,x
 ok 'a context of one token' ends 64 "not from 2 to" ltrain --bench --init $c --ctx 1

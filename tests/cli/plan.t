@@ -56,6 +56,12 @@ else
         --init tests/data/tiny-config.json --ctx 64 --steps 1 --gpu-memory 1g
     ok 'nor has leval' ends 69 'no GPU is used' leval --bench --shape llama-2-7b --ctx 64 --gpu-memory 1g
 fi
+several() { # ends with the first that does not fit
+    plan --ctx 8k,32k,1m,64k --gpu l40s
+    [ $? -eq 78 ] && [ "$(grep -c '^ctx=' "$tmp/out")" -eq 3 ] &&
+        [ "$(grep -c 'it fits$' "$tmp/out")" -eq 2 ]
+}
+ok 'several contexts' several
 ok '--gpu is for plans' ends 64 '--gpu is for --plan' ltrain d.bin --model m -o o --gpu h200
 ok '--longest too' ends 64 '--longest is for --plan' ltrain d.bin --model m -o o --longest
 ok 'of the CPU there is no GPU' ends 64 '--device is cpu' \
