@@ -21,7 +21,7 @@
 #define NAME_BYTES 2048
 /* What unpacks to more than so much, and so many times its size, is a bomb: text packs to a
  * tenth, the most even of logs to a hundredth. */
-#define BOMB_BYTES ((int64_t)64 << 20)
+#define BOMB_BYTES ((int64_t)32 << 20)
 #define BOMB_RATIO 500
 
 struct source {

@@ -16,7 +16,7 @@ C_BEGIN
  * nothing is ever unpacked, and a member's name is only a name. zstd windows reach to 2^27;
  * checksums of all of them are held to.
  * A zip whose members overlap (zipcheck.h) is refused before anything of it is read; what
- * unpacks to over 64 MiB and over 500 times its size is refused at that point.
+ * unpacks to over 32 MiB and over 500 times its size is refused at that point.
  */
 enum source_kind {
     SOURCE_UNKNOWN, /* no name to judge by, or one that says nothing: look at the bytes */
