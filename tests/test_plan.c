@@ -7,10 +7,12 @@
 #include <cmocka.h>
 
 #include "kernels/planned.h"
-#include "model/model.h"
+#include "model/trial.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { H200, RTX_4090 = 7 };
 #define GIB ((int64_t)1 << 30)
@@ -173,6 +175,71 @@ static void test_scoring_streams_what_does_not_fit(void **state)
     assert_int_equal(plan(&llama_7b, &o, H200).placing.streamed, 0);
 }
 
+/* One step of a tiny model in so many bytes of a device's memory; grad: its gradients, malloc'ed. */
+static double step_in(struct device *d, int64_t bytes, struct memory_plan *p, float **grad,
+                      int64_t *n)
+{
+    static const struct llama_config tiny = {
+        .vocab = 97, .dim = 64, .ffn_dim = 96, .layers = 9, .heads = 4, .kv_heads = 2,
+        .head_dim = 16, .context = 128, .norm_eps = 1e-5, .bos = 1, .eos = 2, .init_range = 0.1,
+        .rope = { .type = ROPE_DEFAULT, .theta = 1e4 } };
+    struct model_options o = options(TRAIN_LORA_PLUS, 128, bytes, GIB);
+    struct segments seg = { 0 };
+    struct batch b = { 0 };
+    struct model *m = NULL;
+    struct err e = { 0 };
+    double nll = 0;
+    int64_t scored;
+
+    if (model_open(&m, d, &tiny, &o, &e) < 0 || model_noise(m, 3, &e) < 0 ||
+        segments_build(&seg, ATTN_S2, 1, 128, 32, NULL, 0, &e) < 0 ||
+        trial_batch(&b, 1, 128, tiny.vocab, &seg, &e) < 0 ||
+        model_step(m, &b, 0.01, &nll, &scored, &e) < 0)
+        fail_msg("%s", e.msg);
+    *p = *model_memory(m);
+    *n = model_trained(m)->n;
+    *grad = malloc((size_t)*n * sizeof **grad);
+    memcpy(*grad, model_trained(m)->grad, (size_t)*n * sizeof **grad);
+    model_close(m);
+    segments_free(&seg);
+    trial_free(&b);
+    return nll;
+}
+
+/* From chosen plans to gradients: in little memory, with the host's, the same bits. */
+static void test_what_is_chosen_is_carried_out(void **state)
+{
+    struct memory_plan all, p;
+    struct err e = { 0 };
+    struct model_options o;
+    struct device d;
+    float *want, *got;
+    int64_t n, m;
+    double nll;
+
+    (void)state;
+    assert_int_equal(device_open_cpu(&d, 2, &e), 0);
+    d.own_memory = true; /* so slow that copies are always worth their time */
+    d.rates = (struct rates){ 1e9, 1e9, 1e9, 1e9, 1e12, 1e12 };
+    nll = step_in(&d, 0, &all, &want, &n);
+    assert_int_equal(all.host, 0);
+    for (int i = 1; i <= 6; i++) {
+        size_t room = all.total - all.saved * (size_t)i / 10 - all.frozen * (size_t)i / 20;
+
+        assert_true(step_in(&d, (int64_t)room, &p, &got, &m) == nll);
+        assert_true(p.host > 0 && p.total <= room);
+        assert_int_equal(m, n);
+        assert_memory_equal(got, want, (size_t)n * sizeof *got);
+        free(got);
+    }
+    free(want);
+    o = options(TRAIN_LORA_PLUS, 128, 1 << 20, GIB);
+    assert_int_equal(model_open(&(struct model *){ 0 }, &d, &llama_7b, &o, &e), E_CONFIG);
+    d.own_memory = false;
+    assert_int_equal(model_plan(&d, &llama_7b, &o, &p, &e), E_DEVICE);
+    d.close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -180,6 +247,7 @@ int main(void)
         cmocka_unit_test(test_plans_fit_and_more_memory_is_not_slower),
         cmocka_unit_test(test_long_contexts_fit_in_little),
         cmocka_unit_test(test_scoring_streams_what_does_not_fit),
+        cmocka_unit_test(test_what_is_chosen_is_carried_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
