@@ -135,6 +135,9 @@ static void echo(const struct run *r)
     log_info("device=%s (%s) memory=%s predicted, kept %s",
              r->device.name, r->device.detail,
              fmt_bytes((double)r->budget.peak, mem, sizeof mem), kept);
+    if (p->host)
+        log_info("pinned=%s of the host's memory, for what is away",
+                 fmt_bytes((double)p->host, mem, sizeof mem));
     if (r->resumed)
         log_info("going on after step %" PRId64, r->resumed);
 }
