@@ -181,7 +181,9 @@ static int next_line(struct records *r, struct record *rec, struct err *e)
         if ((rc = fill(r, e)) < 0)
             return rc;
     }
-    *rec = hand_out(r, r->seen - r->at);
+    *rec = (struct record){ r->b.p + r->at, r->seen - r->at, r->line, r->offset };
+    r->offset += (int64_t)rec->n; /* there is no line end in it to be counted */
+    r->at = r->seen;
     return 1;
 }
 

@@ -155,6 +155,11 @@ static bool is_called(const struct source *s, const char *ending)
     return n > k && strcmp(path + n - k, ending) == 0;
 }
 
+static bool begins(const struct source *s, const char *bytes, size_t n)
+{
+    return s->n_peek >= n && memcmp(s->peek, bytes, n) == 0;
+}
+
 static bool is_packed(const struct source *s)
 {
     static const struct {
@@ -258,11 +263,11 @@ static int open_archive(struct source *s, struct err *e)
         archive_read_support_format_empty(a) != ARCHIVE_OK ||
         archive_read_support_format_raw(a) != ARCHIVE_OK)
         return err_set(e, E_SYS, "this libarchive was built without zstd or xz");
-    if (s->regular && (memcmp(s->peek, "PK", 2) == 0 || is_called(s, ".zip")) &&
+    if (s->regular && (begins(s, "PK", 2) || is_called(s, ".zip")) &&
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
         return rc;
     s->packed = 0;
-    if (memcmp(s->peek, "\x1F\x8B", 2) == 0) {
+    if (begins(s, "\x1F\x8B", 2)) {
         if (!(s->gunzip = gunzip_open(read_block, s)))
             return err_set(e, E_SYS, "out of memory");
         rc = archive_read_open2(a, s, NULL, read_gzip, NULL, NULL);
