@@ -338,18 +338,23 @@ int manifest_parse(struct manifest **out, const char *json, size_t nbytes, const
 int manifest_read(struct manifest **m, const char *folder, struct err *e)
 {
     char *path = path_join(folder, MANIFEST_FILE), *text = NULL;
+    char *journal = path_join(folder, MANIFEST_JOURNAL);
     size_t n;
     int rc;
 
     *m = NULL;
     if (path_is_dir(folder) && !path_exists(path)) {
         rc = err_set(e, E_NOINPUT, "'%s' has no " MANIFEST_FILE ", so it is not a data set", folder);
-        err_hint(e, "'lprep ... | lpack -o FOLDER' makes one, and writes that file last");
+        if (path_exists(journal))
+            err_hint(e, "a run into it did not end: the command that began it goes on with it");
+        else
+            err_hint(e, "'lprep ... | lpack -o FOLDER' makes one, and writes that file last");
     } else if ((rc = file_read(path, JS_MAX_BYTES, &text, &n, e)) == 0) {
         rc = manifest_parse(m, text, n, path, e);
     }
     free(text);
     free(path);
+    free(journal);
     return rc;
 }
 

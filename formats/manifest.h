@@ -11,6 +11,7 @@ C_BEGIN
 
 /* Keys and rules stand in manifest.md. */
 #define MANIFEST_FILE "manifest.json"
+#define MANIFEST_JOURNAL "lpack.journal" /* is there until the run that makes it has ended */
 #define MANIFEST_MAX_SPLITS 64
 #define MANIFEST_SEED_MAX ((int64_t)1 << 53)
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#define MARKS "lpack.journal"
+#define MARKS MANIFEST_JOURNAL
 #define DOCS "lpack.docs"
 #define INDEX "lpack.index"
 #define WAITING_BYTES ((size_t)4 << 20) /* of marks, at most */

@@ -172,6 +172,27 @@ short() { # TARGET COMMAND...: the same bytes although every write writes half
     LD_PRELOAD=$so FAIL_SHORT=1 "$@" > "$tmp/std2" || return 1
     [ "$(state "$target")" = "$want" ] && cmp "$tmp/std1" "$tmp/std2"
 }
+journal() { # a full disk under lpack's journal, then room: the same data set
+    local calls k rc step
+    rm -rf w d
+    lprep -q --resume d many -t $tok > run.stream && lpack -q -o w --shard-tokens 2k run.stream || return 1
+    LD_PRELOAD=$so FAIL_COUNT=calls lpack -q -o d --shard-tokens 2k run.stream || return 1
+    calls=$(cat calls) step=$(((calls + FAULTS - 1) / FAULTS))
+    for ((k = 1 + RANDOM % step; k <= calls; k += step)); do
+        rm -rf d
+        LD_PRELOAD=$so FAIL_AT=$k FAIL_ON=1 lpack -q -o d --shard-tokens 2k run.stream 2> err
+        rc=$?
+        [ $rc -eq 73 ] || [ $rc -eq 74 ] || { echo "call $k: status $rc"; cat err; return 1; }
+        grep -q "'.*'.*No space left" err || { echo "call $k: the message names no path"; cat err; return 1; }
+        [ -z "$(find . -name "*.tmp*")" ] || { echo "call $k: a temporary stays"; return 1; }
+        [ -e d/manifest.json ] || lprep -q --resume d many -t $tok | lpack -q -o d --shard-tokens 2k || { echo "after call $k: the restart failed"; return 1; }
+        rm -f d/lpack.* && [ "$(cat w/*.shard | sha256sum)" = "$(cat d/*.shard | sha256sum)" ] || { echo "call $k: another result"; return 1; }
+    done
+    echo "$calls calls, every $step; 0 were borne"
+}
+ok 'lpack with a journal: a full disk, then room: the same data set' journal
+told
+ok 'short writes: lpack with a journal' short d lpack -q -o d run.stream
 ok 'short writes: lprep' short none lprep -q in -t $tok
 ok 'short writes: lprep --text' short none lprep -q --text in
 ok 'short writes: lpack to a folder' short d lpack -q -o d --shard-tokens 2k a.stream
