@@ -2,6 +2,7 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/opt.h"
 #include "base/perm.h"
 #include "base/pool.h"
@@ -11,6 +12,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -330,6 +332,63 @@ static void test_every_task_is_done_when_a_round_ends(void **state)
     }
 }
 
+/* ---- memory that is left ---- */
+
+static char tree[] = "/tmp/longlora-groups-XXXXXX";
+
+static void put(const char *group, const char *name, const char *text)
+{
+    char path[256];
+    struct err e = { 0 };
+
+    snprintf(path, sizeof path, "%s/%s", tree, group);
+    assert_int_equal(dir_make(path, &e), 0);
+    snprintf(path, sizeof path, "%s/%s/%s", tree, group, name);
+    assert_int_equal(file_replace(path, text, strlen(text), &e), 0);
+}
+
+static size_t left_in(const char *lines)
+{
+    char path[64];
+
+    put("", "lines", lines);
+    snprintf(path, sizeof path, "%s/lines", tree);
+    return memory_left_in_groups(tree, path);
+}
+
+/* Of a process's group and those above it, the one that has least left counts. */
+static void test_memory_left_in_groups(void **state)
+{
+    struct err e = { 0 };
+
+    (void)state;
+    assert_non_null(mkdtemp(tree));
+    assert_true(memory_free_bytes() > 0);
+    assert_true(left_in("0::/job/step\n") == SIZE_MAX); /* no groups here */
+    put("job/step", "memory.max", "max\n");
+    put("job/step", "memory.current", "100\n");
+    put("job", "memory.max", "5000\n");
+    put("job", "memory.current", "1700\n");
+    put("other", "memory.max", "1\n");
+    put("other", "memory.current", "1\n");
+    assert_true(left_in("0::/job/step\n") == 3300);
+    put("job", "memory.stat", "active_file 9\ninactive_file 700\n");
+    assert_true(left_in("0::/job/step\n") == 4000);
+    put("job/step", "memory.max", "90\n"); /* over its limit already */
+    assert_true(left_in("0::/job/step\n") == 0);
+    assert_true(left_in("0::/job\n") == 4000);
+    assert_true(left_in("0::/named/by/the/machine\n") == SIZE_MAX);
+    put("", "memory.max", "6000\n"); /* a container's root */
+    put("", "memory.current", "1000\n");
+    assert_true(left_in("0::/named/by/the/machine\n") == 5000);
+    put("memory/a", "memory.limit_in_bytes", "800\n");
+    put("memory/a", "memory.usage_in_bytes", "500\n");
+    put("memory/a", "memory.stat", "inactive_file 1\ntotal_inactive_file 50\n");
+    assert_true(left_in("5:cpu,memory:/a/b\n0::/job\n") == 350);
+    assert_true(left_in("5:memoryless:/a\n0::/\n") == 5000);
+    assert_int_equal(dir_remove(tree, &e), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_arenas),
         cmocka_unit_test(test_file_read_bounds),
         cmocka_unit_test(test_every_task_is_done_when_a_round_ends),
+        cmocka_unit_test(test_memory_left_in_groups),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
