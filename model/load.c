@@ -261,9 +261,13 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
         struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)scale, .beta = 1,
             .a = b, .lda = rank, .b = a, .ldb = w->in, .c = c ? c : w->w, .ldc = w->in,
             .c_type = m->d->act };
-        if (m->d->gemm(m->d, &g) < 0 || (c && m->d->copy(m->d, w->host, c, nbytes) < 0))
-            err_set(e, E_DEVICE, "cannot merge a LoRA pair");
-        rc = m->d->sync(m->d, e);
+        int done;
+
+        if ((rc = m->d->gemm(m->d, &g)) == 0 && c)
+            rc = m->d->copy(m->d, w->host, c, nbytes);
+        if (rc < 0)
+            err_set(e, rc, "cannot merge a LoRA pair");
+        rc = (done = m->d->sync(m->d, e)) < 0 ? done : rc;
     }
     if (a)
         m->d->release(m->d, a);

@@ -199,6 +199,39 @@ static void test_logits_are_those_of_peft(void **state)
                               DATA "tied/logits.json") < 1e-4);
 }
 
+static int no_product(struct device *d, const struct op_gemm *a)
+{
+    (void)d, (void)a;
+    return E_BUG;
+}
+
+static void test_a_merge_that_fails_is_no_success(void **state)
+{
+    struct model_options o;
+    struct weights *w;
+    struct adapter *a;
+    struct model *m;
+    struct device d;
+    struct err e = {0};
+
+    (void)state;
+    OK(device_open(&d, "cpu", 1, &e));
+    OK(weights_open(&w, DATA "plain/base", &e));
+    OK(adapter_open(&a, DATA "plain/adapter", weights_config(w), &e));
+    model_defaults(&o);
+    o.mode = TRAIN_NONE;
+    o.ctx = o.seqs = 1;
+    OK(model_open(&m, &d, adapter_model_config(a), &o, &e));
+    OK(model_load(m, w, 1, &e));
+    d.gemm = no_product;
+    assert_int_equal(model_load_adapter(m, a, &e), E_BUG);
+    assert_non_null(strstr(e.msg, "cannot merge"));
+    model_close(m);
+    adapter_close(a);
+    weights_close(w);
+    d.close(&d);
+}
+
 /* Every tensor of the folder against what peft's merge_and_unload gave. */
 static void tensors_equal(const char *folder, const char *golden)
 {
@@ -420,6 +453,7 @@ int main(void)
         cmocka_unit_test(test_names_as_peft_matches_them),
         cmocka_unit_test(test_one_that_peft_made),
         cmocka_unit_test(test_logits_are_those_of_peft),
+        cmocka_unit_test(test_a_merge_that_fails_is_no_success),
         cmocka_unit_test(test_merged_is_what_peft_merges),
         cmocka_unit_test(test_ours_reads_back),
         cmocka_unit_test(test_files_that_do_not_fit),
