@@ -46,6 +46,19 @@ static int check_output(const char *path, bool force, struct err *e)
     return err_hint(e, "-f replaces it");
 }
 
+/* What would be passed over in silence is refused. */
+static int check_bench(const struct args *a, int operands, struct err *e)
+{
+    if (a->table || a->file || operands || !a->ppl.model == (a->shape < 0))
+        return err_set(e, E_USAGE, "--bench takes sizes, one of --shape and --model, and no data");
+    if (!a->ppl.adapter && !a->out && !a->plot && !a->chart && !a->by_position)
+        return 0;
+    err_set(e, E_USAGE, "--bench measures speed alone, without --%s",
+            a->ppl.adapter ? "adapter" : a->out ? "output" : a->plot ? "plot"
+            : a->chart ? "chart" : "by-position");
+    return err_hint(e, "its lines are on standard output, with --json for programs");
+}
+
 static int check_args(struct args *a, int operands, struct err *e)
 {
     double f;
@@ -53,8 +66,8 @@ static int check_args(struct args *a, int operands, struct err *e)
     int n;
 
     if (a->bench) {
-        if (a->table || a->file || operands || !a->ppl.model == (a->shape < 0))
-            return err_set(e, E_USAGE, "--bench takes sizes, one of --shape and --model, and no data");
+        if (check_bench(a, operands, e) < 0)
+            return E_USAGE;
     } else if (a->shape >= 0) {
         return err_set(e, E_USAGE, "--shape names sizes, not weights: it is for --bench");
     } else if (a->table) {

@@ -48,6 +48,9 @@ scores() {
 }
 ok 'leval --bench: two contexts, and as JSON' scores
 ok 'it takes sizes' ends 64 'one of --shape and --model' leval --bench
+ok 'and nothing that it would pass over' ends 64 'without --output' \
+    leval --bench --shape llama-2-7b -o "$tmp/result"
+ok 'no adapter either' ends 64 'without --adapter' leval --bench --shape llama-2-7b --adapter x
 ok 'and no data' ends 64 'no data' leval --bench --shape llama-2-7b --ppl x
 ok 'a shape scores nothing' ends 64 'it is for --bench' leval --shape llama-2-7b --ppl x
 echo "1..$n"
