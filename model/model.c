@@ -106,12 +106,14 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     m->o = *o;
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     m->inv_freq = calloc((size_t)c->head_dim, sizeof *m->inv_freq);
-    if (o->device_bytes > 0 && !d->own_memory)
-        rc = err_set(e, E_DEVICE, "no GPU is used whose memory could be kept to a size");
-    else if (!m->layers || !m->inv_freq)
+    if (o->device_bytes > 0 && !d->own_memory) {
+        err_set(e, E_DEVICE, "no GPU is used whose memory could be kept to a size");
+        rc = err_hint(e, "leave out --gpu-memory; ltrain --plan takes it without a GPU too");
+    } else if (!m->layers || !m->inv_freq) {
         rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
-    else if ((rc = check_options(m, e)) == 0)
+    } else if ((rc = check_options(m, e)) == 0) {
         rc = model_choose_kept(m, e);
+    }
     if (rc < 0) {
         model_close(m);
         return rc;
