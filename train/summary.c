@@ -12,10 +12,11 @@
 size_t run_memory(const struct run *r)
 {
     struct device *d = (struct device *)(uintptr_t)&r->device;
-    size_t left = d->free_bytes(d);
+    size_t left;
 
     if (!r->budget.own_memory)
         return (size_t)budget_rss();
+    left = d->free_bytes(d);
     return r->budget.free > left ? r->budget.free - left : 0;
 }
 
