@@ -117,8 +117,10 @@ static void weigh(struct choice *c)
     for (int i = 0; i < STATES; i++) {
         int64_t n = p->n[c->state[i].keep][c->state[i].away];
 
+        if (n == 0)
+            continue;
         kept[c->state[i].keep] += n;
-        for (int k = 0; n && k <= c->state[i].keep; k++)
+        for (int k = 0; k <= c->state[i].keep; k++)
             if (k < c->state[i].away)
                 away[k] += n;
             else
@@ -136,9 +138,9 @@ static void weigh(struct choice *c)
         need -= (size_t)(p->streamed - SLOTS) * c->matrices;
         host += (size_t)p->streamed * c->matrices;
     }
-    if (host > c->host)
-        return;
     over = more_than(need, c->device);
+    if (host > c->host || over > c->best_over)
+        return;
     s = cost_least(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
     if (c->play && host > 0 && over == 0 && c->best_over == 0 && s >= c->best_s * (1 - WORTH))
         return;
