@@ -30,6 +30,10 @@ enum record_mode records_mode(const struct records *r) { return r->mode; }
 
 static int too_long(const struct records *r, struct err *e)
 {
+    if (r->mode == RECORDS_TEXT) {
+        err_set(e, E_DATA, "a text of more than %zu bytes", r->max_bytes);
+        return err_hint(e, "if it is one document raise --max-record, else split it");
+    }
     err_set(e, E_DATA, "line %lld, byte %lld: a record of more than %zu bytes",
             (long long)r->line, (long long)r->offset, r->max_bytes);
     return err_hint(e, "raise --max-record if that is meant");
