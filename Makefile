@@ -74,7 +74,7 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
-EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_single)
+EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys)
 $(B)/tests/test_flash: $(EMULATED)
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
   -Wno-shadow

@@ -59,5 +59,4 @@ static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash
 int flash_forward_tiles(struct cuda *c, const struct flash *f);
 int flash_backward_tiles(struct cuda *c, const struct flash *f);
 int flash_backward_keys(struct cuda *c, const struct flash *f);
-int flash_backward_single(struct cuda *c, const struct flash *f);
 #endif

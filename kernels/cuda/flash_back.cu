@@ -2,9 +2,6 @@
 #include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/mma.cuh"
 
-#include <stdlib.h>
-#include <string.h>
-
 /*
  * Two kernels, one that owns keys (flash_keys.cu) and goes through the queries that see them, one
  * that owns queries and goes through the keys that they see: nothing is added atomically, so that
@@ -144,12 +141,10 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
     typedef queries_room<D> room_of;
     const struct op_attention *a = &f->b.fwd;
     int64_t blocks = ceil_div(a->rows, OWNED) * a->heads;
-    const char *s = getenv("LONGLORA_FLASH"); /* to be measured, then gone */
-    bool single = s && strcmp(s, "single") == 0;
     int rc = flash_launch(c, dots<D>, cuda_blocks(c, a->rows * a->heads * (D / 8), 256), 256, 0, f);
 
     if (rc == 0)
-        rc = single ? flash_backward_single(c, f) : flash_backward_keys(c, f);
+        rc = flash_backward_keys(c, f);
     if (rc == 0)
         rc = flash_launch(c, back_queries<D>, blocks, room_of::THREADS, room_of::BYTES, f);
     return rc;

@@ -3,286 +3,228 @@
 #include "kernels/cuda/mma.cuh"
 
 /*
- * A block owns 128 rows of keys and goes through the queries that see them, 48 at a time. Products
- * are turned, s^T = k q^T, so that a warp's weights p^T, packed, are a left factor as they are. Two
- * warps share their rows: the first keeps k, weighs, and sums dv = p^T do; the second keeps v, takes
- * the weights from the first by way of shared memory, one tile later, and sums dk = ds^T q, with
- * ds = p (do v^T - dot). So each holds one factor and one sum of many rows in registers, and reads
- * from shared memory half of what one warp that did it all for half the rows would.
+ * A block owns 128 rows of keys and goes through the queries that see them, 64 at a time, of all
+ * heads that share the keys. Products are turned, s^T = k q^T, so that a warp's p^T and ds^T,
+ * packed, are left factors as they are. A warp keeps k, v and both sums of its rows in registers
+ * and works on 16 queries at a time. (Two warps that share 32 rows, one for dv and one for dk,
+ * read shared memory half as much and were 1 to 15% slower on an H200.)
  */
-enum { OWNED = 128, QUERIES = 48, AT_ONCE = 16, CHUNKS = QUERIES / AT_ONCE };
+enum { OWNED = 128, QUERIES = 64, AT_ONCE = 16 };
 
 template <int D> struct keys_room {
-    enum { TILES = 256 / D, MINE = 16 * TILES, PAIRS = OWNED / MINE, THREADS = 64 * PAIRS,
-           Q = QUERIES * D * 2, ROWS = 2 * Q, STAGE = ROWS + 1024, P_STAGE = OWNED * QUERIES * 2,
-           P = 3 * STAGE, BYTES = P + 2 * P_STAGE, V = BYTES - OWNED * D * 2,
-           K = V - OWNED * D * 2 };
+    enum { TILES = 128 / D, MINE = 16 * TILES, WARPS = OWNED / MINE, THREADS = 32 * WARPS,
+           Q = QUERIES * D * 2, ROWS = 2 * Q, STAGE = ROWS + 1024, V = 2 * STAGE,
+           BYTES = V + OWNED * D * 2 };
 };
 
-/* A tile: queries of a head, and where it lies in shared memory, behind its rows: lse, dot, which
- * queries these are. */
-struct tile_rows {
-    float lse[QUERIES], dot[QUERIES];
-    int h, query;
-};
-
-/* Goes on to the tile after one: query heads of one key head, each from row from to the end of the
- * segment of the block's last key, stop or stop2 by the half. */
-static __device__ __forceinline__ void walk_on(int *h, int *query, int half, int from, int stop,
-                                               int stop2)
+/* A score s and its w = do v^T become p and ds. */
+static __device__ __forceinline__ void weigh(float *s, float *w, float scale, float lse, float dot,
+                                             bool seen)
 {
-    *query += QUERIES;
-    if (*query >= (*h < half ? stop : stop2)) {
-        ++*h;
-        *query = from;
-    }
+    float p = exp2_fast(*s * scale - lse);
+
+    *s = seen ? p : 0.0f;
+    *w = *s * (*w - dot);
 }
 
-template <int D>
-static __device__ __forceinline__ void walk_copy(const struct flash &f, int h, int query,
-                                                 unsigned char *tile)
+/* Where the kernel that owns keys is: the query heads of one key head, each from row from to the
+ * end of the segment of the last key. */
+struct walk {
+    int h, query, from, stop, stop2; /* of the halves */
+};
+
+static __device__ __forceinline__ bool walk_on(struct walk *w, const struct flash &f, int end)
 {
-    typedef keys_room<D> room_of;
+    w->query += QUERIES;
+    if (w->query >= (half_of(f, w->h) ? w->stop2 : w->stop)) {
+        w->h++;
+        w->query = w->from;
+    }
+    return w->h < end;
+}
+
+/* Queries and do of a tile, their lse and dots behind them. */
+template <int D, int THREADS>
+static __device__ __forceinline__ void walk_copy(const struct flash &f, const struct walk &w,
+                                                 uint32_t to)
+{
     const struct op_attention &a = f.b.fwd;
-    struct tile_rows *r = (struct tile_rows *)(tile + room_of::ROWS);
-    uint32_t to = shared_address(tile);
-    int rows = (int)a.rows, t = threadIdx.x, at = query + (t < QUERIES ? t : t - QUERIES);
+    int64_t of_head = (int64_t)w.h * D;
+    int rows = (int)a.rows, i = threadIdx.x & (QUERIES - 1), at = w.query + i;
 
-    tile_copy<D, QUERIES, room_of::THREADS>(to, (const bf16 *)a.q + h * D, a.q_ld, query, rows);
-    tile_copy<D, QUERIES, room_of::THREADS>(to + room_of::Q, (const bf16 *)f.b.d_o + h * D, a.q_ld,
-                                            query, rows);
-    if (t < 2 * QUERIES)
-        copy4(to + room_of::ROWS + t * 4,
-              (t < QUERIES ? a.lse : f.b.scratch) + h * a.rows + (at < rows ? at : 0), at < rows);
-    if (t == 0) {
-        r->h = h;
-        r->query = query;
+    tile_copy<D, QUERIES, THREADS>(to, (const bf16 *)a.q + of_head, a.q_ld, w.query, rows);
+    tile_copy<D, QUERIES, THREADS>(to + QUERIES * D * 2, (const bf16 *)f.b.d_o + of_head,
+                                   a.q_ld, w.query, rows);
+    if (threadIdx.x < 2 * QUERIES) {
+        const float *x = threadIdx.x < QUERIES ? a.lse : f.b.scratch;
+        copy4(to + 2 * QUERIES * D * 2 + threadIdx.x * 4, x + w.h * a.rows + (at < rows ? at : 0),
+              at < rows);
     }
 }
 
-/* What a warp keeps: k and the sum of dv, or v and that of dk. */
+/* A warp's keys and values, and the sums of their gradients. */
 template <int D> struct keys_owned {
-    enum { TILES = keys_room<D>::TILES };
-    uint32_t x[TILES][D / 16][4];
-    float d[TILES][D / 8][4];
+    enum { TILES = 128 / D };
+    uint32_t k[TILES][D / 16][4], v[TILES][D / 16][4];
+    float dk[TILES][D / 8][4], dv[TILES][D / 8][4];
 };
 
-/* s = x y^T, 16 rows of y. */
+/* d += x^T y: 16 queries, y's rows of them stored as they are. */
 template <int D, int TILES>
-static __device__ __forceinline__ void score(float s[TILES][2][4], const struct keys_owned<D> &m,
-                                             uint32_t y)
+static __device__ __forceinline__ void keys_gather(float d[TILES][D / 8][4],
+                                                   const float x[TILES][2][4], uint32_t y)
+{
+    uint32_t a[TILES][4], b[4];
+
+#pragma unroll
+    for (int i = 0; i < TILES; i++)
+        pack_left(a[i], x[i][0], x[i][1]);
+#pragma unroll
+    for (int n = 0; n < D / 16; n++) {
+        ldmatrix_turned(b, y ^ (32 * n));
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+            mma(d[i][2 * n], a[i], b[0], b[1]);
+            mma(d[i][2 * n + 1], a[i], b[2], b[3]);
+        }
+    }
+}
+
+/* s = k q^T and w = v do^T: the warp's rows, 16 queries. Side by side, so that no product waits
+ * for the one before. */
+template <int D, int TILES>
+static __device__ __forceinline__ void keys_score(float s[TILES][2][4], float w[TILES][2][4],
+                                                  const struct keys_owned<D> &m, uint32_t q)
 {
 #pragma unroll
     for (int i = 0; i < TILES; i++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            s[i][0][e] = s[i][1][e] = 0.0f;
+            s[i][0][e] = s[i][1][e] = w[i][0][e] = w[i][1][e] = 0.0f;
 #pragma unroll
     for (int kk = 0; kk < D / 16; kk++) {
-        uint32_t b[4];
-        ldmatrix(b, y ^ (32 * kk));
+        uint32_t b[4], g[4];
+        ldmatrix(b, q ^ (32 * kk));
+        ldmatrix(g, (q ^ (32 * kk)) + QUERIES * D * 2);
 #pragma unroll
         for (int i = 0; i < TILES; i++) {
-            mma(s[i][0], m.x[i][kk], b[0], b[1]);
-            mma(s[i][1], m.x[i][kk], b[2], b[3]);
+            mma(s[i][0], m.k[i][kk], b[0], b[1]);
+            mma(s[i][1], m.k[i][kk], b[2], b[3]);
+            mma(w[i][0], m.v[i][kk], g[0], g[1]);
+            mma(w[i][1], m.v[i][kk], g[2], g[3]);
         }
     }
 }
 
-/* d += a y, 16 rows of y. */
-template <int D, int TILES>
-static __device__ __forceinline__ void gather(struct keys_owned<D> &m, const uint32_t a[TILES][4],
-                                              uint32_t y)
-{
-#pragma unroll
-    for (int n = 0; n < D / 16; n++) {
-        uint32_t b[4];
-        ldmatrix_turned(b, y ^ (32 * n));
-#pragma unroll
-        for (int i = 0; i < TILES; i++) {
-            mma(m.d[i][2 * n], a[i], b[0], b[1]);
-            mma(m.d[i][2 * n + 1], a[i], b[2], b[3]);
-        }
-    }
-}
-
-/* The first warp's part of 16 queries from row query, its weights left at p. MASKED: not all keys
- * are seen by all of them. q, g: where these queries and their do are. */
+/* 16 queries from row query, n-th of those in the tile. MASKED: not all keys are seen by all. */
 template <int D, bool MASKED>
-static __device__ __forceinline__ void weigh(struct keys_owned<D> &m, uint32_t q, uint32_t g,
-                                             const float *lse, uint4 *p, float scale, int query,
-                                             int key, const int32_t *end, int rows)
+static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_t tile,
+                                                const float *rows_of, int n, float scale, int query,
+                                                int key, const int32_t *end, int rows)
 {
-    constexpr int TILES = keys_room<D>::TILES;
-    int lane = threadIdx.x & 31, c = lane & 3;
-    float s[TILES][2][4];
-    uint32_t a[TILES][4];
+    constexpr int TILES = keys_owned<D>::TILES;
+    int lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
+    uint32_t by_row = tile + n * AT_ONCE * D * 2, other = QUERIES * D * 2;
+    float s[TILES][2][4], w[TILES][2][4];
 
-    score<D, TILES>(s, m, q + right_lane<D>(lane));
+    keys_score<D, TILES>(s, w, m, by_row + right_lane<D>(lane));
 #pragma unroll
     for (int j = 0; j < 2; j++) {
-        float2 l = *(const float2 *)(lse + 8 * j + 2 * c);
-        int at = query + 8 * j + 2 * c;
+        int col = n * AT_ONCE + 8 * j + 2 * c;
+        float2 lse = *(const float2 *)(rows_of + col);
+        float2 dot = *(const float2 *)(rows_of + QUERIES + col);
+        lse.x *= 1.44269504f;
+        lse.y *= 1.44269504f;
 #pragma unroll
         for (int i = 0; i < TILES; i++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                float less = (e % 2 ? l.y : l.x) * 1.44269504f;
-                s[i][j][e] = exp2_fast(s[i][j][e] * scale - less);
-                if (MASKED) {
-                    int t = key + 16 * i + e / 2 * 8 + (lane >> 2), to = t < rows ? end[t] : 0;
-                    if (at + e % 2 < t || at + e % 2 >= to)
-                        s[i][j][e] = 0.0f;
-                }
+            for (int e = 0; e < 2; e++) {
+                int t = key + 16 * i + 8 * e + g, at = query + 8 * j + 2 * c;
+                int to = MASKED ? t < rows ? end[t] : 0 : 0;
+                weigh(&s[i][j][2 * e], &w[i][j][2 * e], scale, lse.x, dot.x,
+                      !MASKED || (at >= t && at < to));
+                weigh(&s[i][j][2 * e + 1], &w[i][j][2 * e + 1], scale, lse.y, dot.y,
+                      !MASKED || (at + 1 >= t && at + 1 < to));
             }
     }
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-        pack_left(a[i], s[i][0], s[i][1]);
-        p[32 * i + lane] = make_uint4(a[i][0], a[i][1], a[i][2], a[i][3]);
-    }
-    gather<D, TILES>(m, a, g + left_lane<D>(lane));
-}
-
-/* The second warp's part: slopes of the scores from their weights. */
-template <int D>
-static __device__ __forceinline__ void slope(struct keys_owned<D> &m, uint32_t q, uint32_t g,
-                                             const float *dot, const uint4 *p)
-{
-    constexpr int TILES = keys_room<D>::TILES;
-    int lane = threadIdx.x & 31, c = lane & 3;
-    float2 d[2] = { *(const float2 *)(dot + 2 * c), *(const float2 *)(dot + 8 + 2 * c) };
-    float w[TILES][2][4];
-    uint32_t a[TILES][4];
-
-    score<D, TILES>(w, m, g + right_lane<D>(lane));
-#pragma unroll
-    for (int i = 0; i < TILES; i++) {
-        uint4 packed = p[32 * i + lane];
-        uint32_t pairs[4] = { packed.x, packed.y, packed.z, packed.w };
-#pragma unroll
-        for (int k = 0; k < 4; k++) { /* rows g, g + 8 of the first eight queries, of the others */
-            float *x = &w[i][k / 2][k % 2 * 2];
-            x[0] = pair_low(pairs[k]) * (x[0] - d[k / 2].x);
-            x[1] = pair_high(pairs[k]) * (x[1] - d[k / 2].y);
-        }
-        pack_left(a[i], w[i][0], w[i][1]);
-    }
-    gather<D, TILES>(m, a, q + left_lane<D>(lane));
-}
-
-/* A warp's rows of keys, and of which queries they are seen. */
-struct keys_of {
-    int key, last, rows;
-    bool second;
-};
-
-/* A warp's part of a tile, its pair's weights at p. */
-template <int D>
-static __device__ __forceinline__ void keys_add(const struct flash &f, struct keys_owned<D> &m,
-                                                const struct keys_of &k, const unsigned char *tile,
-                                                uint4 *p)
-{
-    typedef keys_room<D> room_of;
-    const struct tile_rows *r = (const struct tile_rows *)(tile + room_of::ROWS);
-    const int32_t *end = half_of(f, r->h) ? f.end[1] : f.end[0];
-    int to = k.key < k.rows ? end[k.last] : 0, all = k.key < k.rows ? end[k.key] : 0;
-    bool plain = r->query >= k.last && r->query + QUERIES <= all;
-    uint32_t q = shared_address(tile), g = q + room_of::Q, step = AT_ONCE * D * 2;
-    float scale = f.b.fwd.scale * 1.44269504f;
-
-    if (plain && k.second) {
-#pragma unroll
-        for (int n = 0; n < CHUNKS; n++)
-            slope<D>(m, q + n * step, g + n * step, r->dot + n * AT_ONCE,
-                     p + n * room_of::TILES * 32);
-    } else if (plain) {
-#pragma unroll
-        for (int n = 0; n < CHUNKS; n++)
-            weigh<D, false>(m, q + n * step, g + n * step, r->lse + n * AT_ONCE,
-                            p + n * room_of::TILES * 32, scale, 0, 0, NULL, 0);
-    } else {
-#pragma unroll 1
-        for (int n = 0; n < CHUNKS; n++) {
-            int query = r->query + n * AT_ONCE;
-            if (query + AT_ONCE <= k.key || query >= to)
-                continue;
-            if (k.second)
-                slope<D>(m, q + n * step, g + n * step, r->dot + n * AT_ONCE,
-                         p + n * room_of::TILES * 32);
-            else
-                weigh<D, true>(m, q + n * step, g + n * step, r->lse + n * AT_ONCE,
-                               p + n * room_of::TILES * 32, scale, query, k.key, end, k.rows);
-        }
-    }
+    keys_gather<D, TILES>(m.dv, s, by_row + other + left_lane<D>(lane));
+    keys_gather<D, TILES>(m.dk, w, by_row + left_lane<D>(lane));
 }
 
 template <int D>
-static __device__ __forceinline__ void keys_begin(struct keys_owned<D> &m, uint32_t kept)
-{
-#pragma unroll
-    for (int i = 0; i < keys_owned<D>::TILES; i++) {
-#pragma unroll
-        for (int kk = 0; kk < D / 16; kk++)
-            ldmatrix(m.x[i][kk], (kept + i * 16 * D * 2) ^ (32 * kk));
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-            m.d[i][n][0] = m.d[i][n][1] = m.d[i][n][2] = m.d[i][n][3] = 0.0f;
-    }
-}
-
-template <int D>
-static __global__ void __launch_bounds__(keys_room<D>::THREADS, 256 / keys_room<D>::THREADS)
+static __global__ void __launch_bounds__(keys_room<D>::THREADS, 8 / keys_room<D>::WARPS)
 back_keys(const struct flash f)
 {
     typedef keys_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
-    int rows = (int)a.rows, warp = warp_index(), pair = warp % room_of::PAIRS;
-    struct flash_place place = flash_place_of(f, (int)a.kv_heads);
-    int at = place.tile * OWNED, tail = min(at + OWNED, rows) - 1;
-    int stop = f.end[0][tail], stop2 = f.end[1][tail], half = (int)a.heads / 2;
-    int group = (int)a.heads / (int)a.kv_heads, h = place.head * group, query = at;
-    int under = max(0, min(half - h, group)); /* heads in the first half */
-    int tiles = under * ((stop - at + QUERIES - 1) / QUERIES) +
-                (group - under) * ((stop2 - at + QUERIES - 1) / QUERIES);
-    struct keys_of k = { at + pair * room_of::MINE, 0, rows, warp >= room_of::PAIRS };
+    int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
+    struct flash_place p = flash_place_of(f, (int)a.kv_heads);
+    int at = p.tile * OWNED, key = at + warp * room_of::MINE, shared = p.head; /* early: seen most */
+    int group = (int)(a.heads / a.kv_heads), heads_end = (shared + 1) * group;
+    int last = min(key + room_of::MINE, rows) - 1, tail = min(at + OWNED, rows) - 1;
+    struct walk w = { shared * group, at, at, f.end[0][tail], f.end[1][tail] }, next = w;
+    uint32_t base = shared_address(room);
+    float scale = a.scale * 1.44269504f;
     struct keys_owned<D> m;
-    int now = 0; /* the stage of tile i */
+    bool more = true;
 
-    static_assert(room_of::K >= room_of::STAGE, "the first tile has its place beside k and v");
-    k.last = min(k.key + room_of::MINE, rows) - 1;
-    tile_copy<D, OWNED, room_of::THREADS>(shared_address(room + room_of::K),
-                                          (const bf16 *)a.k + place.head * D, a.kv_ld, at, rows);
-    tile_copy<D, OWNED, room_of::THREADS>(shared_address(room + room_of::V),
-                                          (const bf16 *)a.v + place.head * D, a.kv_ld, at, rows);
-    walk_copy<D>(f, h, query, room);
+    static_assert(OWNED * D * 2 <= room_of::STAGE, "keys fit where a stage will be");
+    tile_copy<D, OWNED, room_of::THREADS>(
+        base + room_of::STAGE, (const bf16 *)a.k + shared * D, a.kv_ld, at, rows);
+    tile_copy<D, OWNED, room_of::THREADS>(
+        base + room_of::V, (const bf16 *)a.v + shared * D, a.kv_ld, at, rows);
+    walk_copy<D, room_of::THREADS>(f, w, base);
     copies_wait();
     __syncthreads();
-    keys_begin<D>(m, shared_address(room + (k.second ? room_of::V : room_of::K)) +
-                         pair * room_of::MINE * D * 2 + left_lane<D>(threadIdx.x & 31));
-    for (int i = 0; i <= tiles; i++) { /* the first warps are at tile i, the second at i - 1 */
-        int then = now == 2 ? 0 : now + 1, was = now == 0 ? 2 : now - 1;
-
-        copies_wait();
-        __syncthreads();
-        if (i + 1 < tiles) {
-            walk_on(&h, &query, half, at, stop, stop2);
-            walk_copy<D>(f, h, query, room + then * room_of::STAGE);
+#pragma unroll
+    for (int i = 0; i < room_of::TILES; i++)
+#pragma unroll
+        for (int kk = 0; kk < D / 16; kk++) {
+            uint32_t x = base + left_lane<D>(lane) + (warp * room_of::MINE + 16 * i) * D * 2;
+            ldmatrix(m.k[i][kk], (x + room_of::STAGE) ^ (32 * kk));
+            ldmatrix(m.v[i][kk], (x + room_of::V) ^ (32 * kk));
         }
-        if (k.second ? i > 0 : i < tiles)
-            keys_add<D>(f, m, k, room + (k.second ? was : now) * room_of::STAGE,
-                        (uint4 *)(room + room_of::P + ((i ^ k.second) & 1) * room_of::P_STAGE) +
-                            pair * CHUNKS * room_of::TILES * 32);
-        now = then;
+#pragma unroll
+    for (int i = 0; i < room_of::TILES; i++)
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                m.dk[i][n][e] = m.dv[i][n][e] = 0.0f;
+    for (uint32_t odd = 0; more; odd ^= 1, w = next) {
+        uint32_t now = odd * room_of::STAGE;
+        const float *rows_of = (const float *)(room + now + room_of::ROWS);
+        const int32_t *end = half_of(f, w.h) ? f.end[1] : f.end[0];
+        int to = key < rows ? end[last] : 0, all = key < rows ? end[key] : 0;
+
+        more = walk_on(&next, f, heads_end);
+        copies_wait();
+        __syncthreads(); /* all have this tile, and are done with the one before */
+        if (more)
+            walk_copy<D, room_of::THREADS>(f, next, base + (odd ^ 1) * room_of::STAGE);
+        if (w.query >= last && w.query + QUERIES <= all) {
+#pragma unroll
+            for (int n = 0; n < QUERIES / AT_ONCE; n++)
+                keys_add<D, false>(m, base + now, rows_of, n, scale, 0, 0, NULL, 0);
+            continue;
+        }
+#pragma unroll 1
+        for (int n = 0; n < QUERIES / AT_ONCE; n++) {
+            int query = w.query + n * AT_ONCE;
+            if (query + AT_ONCE > key && query < to)
+                keys_add<D, true>(m, base + now, rows_of, n, scale, query, key, end, rows);
+        }
     }
     __syncthreads(); /* the tiles are no longer read */
 #pragma unroll
-    for (int i = 0; i < room_of::TILES; i++)
-        sums_put<D>(room + (warp * room_of::MINE + 16 * i) * D * 2, m.d[i],
-                    k.second ? a.scale : 1.0f, k.second ? a.scale : 1.0f,
-                    (bf16 *)(k.second ? f.b.dk : f.b.dv) + place.head * D, a.kv_ld,
-                    k.key + 16 * i, rows);
+    for (int i = 0; i < room_of::TILES; i++) {
+        unsigned char *own = room + (warp * room_of::MINE + 16 * i) * D * 2;
+        sums_put<D>(own, m.dk[i], a.scale, a.scale, (bf16 *)f.b.dk + shared * D, a.kv_ld,
+                    key + 16 * i, rows);
+        sums_put<D>(own, m.dv[i], 1.0f, 1.0f, (bf16 *)f.b.dv + shared * D, a.kv_ld,
+                    key + 16 * i, rows);
+    }
 }
 
 template <int D> static int launch(struct cuda *c, const struct flash *f)

@@ -5,14 +5,10 @@
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/ptx.cuh"
 
-/* A number that is the same in all lanes; now the compiler knows it too. */
-static __device__ __forceinline__ int same_in_all(int x)
-{
-    return __shfl_sync(0xffffffffu, x, 0);
-}
+/* The same in all lanes, and the compiler knows it. */
 static __device__ __forceinline__ int warp_index(void)
 {
-    return same_in_all((int)(threadIdx.x >> 5));
+    return __shfl_sync(0xffffffffu, (int)(threadIdx.x >> 5), 0);
 }
 
 /* low is the pair's first. */
@@ -20,12 +16,6 @@ static __device__ __forceinline__ uint32_t pack2(float low, float high)
 {
     __nv_bfloat162 h = __floats2bfloat162_rn(low, high);
     return *(const uint32_t *)&h;
-}
-
-static __device__ __forceinline__ float pair_low(uint32_t x) { return __uint_as_float(x << 16); }
-static __device__ __forceinline__ float pair_high(uint32_t x)
-{
-    return __uint_as_float(x & 0xffff0000u);
 }
 
 /* The left factor that two neighbouring 16x8 sums make. */

@@ -21,19 +21,7 @@ struct dim3 {
 struct float2 { float x, y; };
 struct uint4 { uint32_t x, y, z, w; };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
-static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
-{
-    return uint4{ x, y, z, w };
-}
-static inline float __uint_as_float(uint32_t u)
-{
-    float x;
-
-    memcpy(&x, &u, 4);
-    return x;
-}
 static inline int min(int a, int b) { return a < b ? a : b; }
-static inline int max(int a, int b) { return a > b ? a : b; }
 
 typedef int cudaError_t;
 typedef void *cudaStream_t, *cudaEvent_t;

@@ -1,2 +1,0 @@
-/* tests/emulate/flash_single.cc - compiles it for the CPU. */
-#include "kernels/cuda/flash_single.cu"
