@@ -13,8 +13,7 @@ C_BEGIN
  *
  * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
  * then adds in a fixed order, products take the first algorithm offered, untimed);
- * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_CUDA_PROFILE=1
- * times every kind of op.
+ * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it.
  */
 
 /* What is timed apart: those to CUDA_LOSS, the matrix ops, always. */
@@ -80,7 +79,7 @@ size_t cuda_card_used(void);
 size_t cuda_held(size_t used_before);
 
 /* cuda_clock.c: event pairs round the ops, read when the stream has been waited for. */
-int clock_open(struct cuda_clock **k, bool all);
+int clock_open(struct cuda_clock **k);
 void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s);
 void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s);

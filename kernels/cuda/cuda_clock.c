@@ -22,12 +22,10 @@ static const char *const names[CUDA_KINDS] = {
     "wait for copies", "to the host", "from the host"
 };
 
-int clock_open(struct cuda_clock **k, bool all)
+int clock_open(struct cuda_clock **k)
 {
-    if (!(*k = calloc(1, sizeof **k)))
-        return E_SYS;
-    (*k)->all = all;
-    return 0;
+    *k = calloc(1, sizeof **k);
+    return *k ? 0 : E_SYS;
 }
 
 void clock_close(struct cuda_clock *k)

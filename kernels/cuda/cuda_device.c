@@ -330,7 +330,7 @@ int device_open_cuda(struct device *d, int threads, struct err *e)
     if (rc == 0)
         rc = find_gpu(c, &p, e);
     if (rc == 0) {
-        if (clock_open(&c->clock, wish("LONGLORA_CUDA_PROFILE")) < 0)
+        if (clock_open(&c->clock) < 0)
             rc = err_set(e, E_SYS, "out of memory");
         else if (cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking) != cudaSuccess)
             rc = err_set(e, E_DEVICE, "the GPU gives no stream");
