@@ -74,13 +74,16 @@ static int one_context(struct trial *t, const struct ppl_options *o, struct llam
 {
     int64_t n = o->batch_tokens / ctx > 1 ? o->batch_tokens / ctx : 1;
     struct model_options mo;
+    struct memory_plan plan;
     size_t had = t->d->free_bytes(t->d), left;
     int rc = rope_extend(c, ctx, 0, e);
 
     model_defaults(&mo);
     mo.mode = TRAIN_NONE, mo.ctx = ctx, mo.seqs = n;
     mo.device_bytes = o->device_bytes, mo.host_bytes = o->host_bytes;
-    if (rc == 0 && (rc = model_open(&t->m, t->d, c, &mo, e)) == 0 &&
+    if (rc == 0 && (rc = model_plan(t->d, c, &mo, &plan, e)) == 0 &&
+        (rc = trial_fits(t->d, &plan, e)) == 0 &&
+        (rc = model_open(&t->m, t->d, c, &mo, e)) == 0 &&
         (rc = model_noise(t->m, 1, e)) == 0 &&
         (rc = trial_batch(&t->batch, n, ctx, c->vocab, &t->seg, e)) == 0 &&
         (rc = segments_build(&t->seg, ATTN_DENSE, n, ctx, ctx, NULL, 0, e)) == 0 &&

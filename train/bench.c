@@ -165,8 +165,10 @@ static int one_context(struct bench *b, FILE *f, struct err *e)
         log_warn("%s", note);
     if (rc == 0 && !(b->seconds = calloc((size_t)b->s.steps, sizeof *b->seconds)))
         rc = err_set(e, E_SYS, "out of memory");
-    if (rc == 0 && (rc = budget_make(&b->budget, b->t.d, &b->config, &o, 0, e)) == 0)
+    if (rc == 0 && (rc = budget_make(&b->budget, b->t.d, &b->config, &o, 0, e)) == 0) {
         model_as_planned(&o, &b->budget.model);
+        rc = trial_fits(b->t.d, &b->budget.model, e);
+    }
     if (rc == 0 && (rc = model_open(&b->t.m, b->t.d, &b->config, &o, e)) == 0 &&
         (rc = model_noise(b->t.m, (uint64_t)b->s.seed, e)) == 0 && (rc = random_rows(b, e)) == 0)
         rc = measure(b, e);

@@ -29,6 +29,9 @@ levels() {
 ok 'with nothing kept, with one layer kept' levels
 ok 'a shape is planned for' eval "ltrain --plan --device cpu --shape llama-2-7b --ctx 32k \
     > $tmp/out 2> $tmp/err; grep -q 'mode=lora+ params=6738415616 ' $tmp/out"
+big='--bench --shape llama-3-70b --ctx 1m --device cpu'
+ok 'what this machine cannot hold is refused at once' ends 71 'are free' timeout 20 ltrain $big
+ok 'and by leval' ends 71 'are free' timeout 20 leval $big
 ok 'neither shape nor config' ends 64 'one of --shape and --init' ltrain --bench --ctx 64
 ok 'data is refused' ends 64 'takes no data' ltrain --bench --init $c some.bin
 ok 'a shape has no weights' ends 64 'it is for --plan and --bench' \
