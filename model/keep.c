@@ -5,7 +5,6 @@
 #include "base/memory.h"
 #include "kernels/planned.h"
 
-
 #include <string.h>
 
 /*

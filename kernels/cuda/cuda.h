@@ -8,8 +8,8 @@ C_BEGIN
 
 /*
  * The ops are queued on one stream, copies beside them on two more (cuda_queue.c); sync waits for
- * all, to_host and sum_squares for the ops. A failure is
- * described once in c->fault, the op returns E_DEVICE, and sync hands the description out.
+ * all, to_host and sum_squares for the ops. A failure is described once in c->fault, the op
+ * returns E_DEVICE, and sync hands the description out.
  *
  * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
  * then adds in a fixed order, products take the first algorithm offered, untimed);
