@@ -12,7 +12,7 @@ C_BEGIN
  * ids are those of libsentencepiece 0.1.97, whatever the bytes of the text: BPE, unigram, word
  * and char models, every normaliser field, user-defined symbols, unused pieces, byte fallback.
  * A loaded model is read-only and shared by any number of threads; each thread brings its own
- * struct spm_cache (about 17 MiB, and 26 bytes a byte of the longest text that cannot be cut).
+ * struct spm_cache (about 33 MiB, and 26 bytes a byte of the longest text that cannot be cut).
  */
 struct spm;
 struct spm_cache;

@@ -9,7 +9,7 @@
 #endif
 
 #define BLOCK_BYTES 1024
-#define WORD_BITS 19 /* slots of the table: 16 MiB; with half of them, 20 % slower on books */
+#define WORD_BITS 20 /* slots of the table: 32 MiB; with half of them, 6 % slower on books */
 #define HUGE_BYTES ((size_t)2 << 20)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 

@@ -12,7 +12,8 @@
 #include <string.h>
 
 enum { RING = 128, SPARES = 16 };         /* batches under way, at most; buffers kept by */
-#define WAITING_BYTES ((size_t)16 << 20)  /* of their records */
+#define WAITING_BYTES ((size_t)12 << 20)  /* of their records, for two threads */
+#define WAITING_MORE ((size_t)4 << 20)    /* for each further one */
 #define KEEP_BYTES ((size_t)256 << 10)    /* a larger buffer does not stay with its batch */
 #define SPARE_BYTES ((size_t)16 << 20)    /* of such, kept for the next that is long */
 
@@ -50,7 +51,7 @@ struct line {
     pthread_mutex_t lock;
     pthread_cond_t room, work, done;
     uint64_t filled, taken, written;
-    size_t waiting_bytes, spare_bytes;
+    size_t waiting_bytes, waiting_max, spare_bytes;
     struct buf spare[SPARES];
     int n_spare;
     bool ended, stop; /* nothing more is filled; leave as soon as you can */
@@ -91,7 +92,7 @@ static void *read_batches(void *arg)
 
         pthread_mutex_lock(&l->lock);
         while (!l->stop && (l->filled == l->written + RING ||
-                            (l->waiting_bytes >= WAITING_BYTES && l->filled > l->written)))
+                            (l->waiting_bytes >= l->waiting_max && l->filled > l->written)))
             pthread_cond_wait(&l->room, &l->lock);
         j = &l->job[l->filled % RING];
         rc = l->stop ? 0 : 1;
@@ -474,6 +475,7 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
     *c = (struct prep_counts){ 0 };
     if (threads <= 0)
         threads = pool_processors();
+    l.waiting_max = WAITING_BYTES + (threads > 2 ? (size_t)(threads - 2) * WAITING_MORE : 0);
     if (!(l.job = calloc(RING, sizeof *l.job)))
         return err_set(e, E_SYS, "out of memory");
     if ((rc = o->text ? 0 : prep_info(t, o, &l.info, e)) == 0 &&

@@ -52,8 +52,9 @@ int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token
 
 /*
  * Reads and unpacks in one thread, parses and encodes in o->threads others, writes in the
- * caller's, in input order: the output is the same for any number of threads. At most 16 MiB of
- * records wait at once, or one batch (feed.h) if that is longer. t may be NULL with o->text. name is of fd, for messages.
+ * caller's, in input order: the output is the same for any number of threads. At most 12 MiB of
+ * records, and 4 for each thread beyond two, wait at once, or one batch (feed.h) if that is
+ * longer. t may be NULL with o->text. name is of fd, for messages.
  * After an error the stream has no END, so that no reader takes it for whole.
  * E_NOINPUT, E_DATA, E_IO, E_SYS; E_CONFIG for a BOS or EOS that the tokenizer has not.
  */
