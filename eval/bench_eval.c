@@ -82,7 +82,7 @@ static int one_context(struct trial *t, const struct ppl_options *o, struct llam
     mo.mode = TRAIN_NONE, mo.ctx = ctx, mo.seqs = n;
     mo.device_bytes = o->device_bytes, mo.host_bytes = o->host_bytes;
     if (rc == 0 && (rc = model_plan(t->d, c, &mo, &plan, e)) == 0 &&
-        (rc = trial_fits(t->d, &plan, e)) == 0 &&
+        (rc = model_fits(t->d, &plan, e)) == 0 &&
         (rc = model_open(&t->m, t->d, c, &mo, e)) == 0 &&
         (rc = model_noise(t->m, 1, e)) == 0 &&
         (rc = trial_batch(&t->batch, n, ctx, c->vocab, &t->seg, e)) == 0 &&

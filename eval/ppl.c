@@ -133,6 +133,8 @@ static int list_windows(struct job *j, struct err *e)
 static int open_model(struct job *j, struct err *e)
 {
     struct model_options mo;
+    struct memory_plan plan;
+    struct err why = { 0 };
     int64_t longest = 1;
     char size[24];
     int rc;
@@ -152,6 +154,10 @@ static int open_model(struct job *j, struct err *e)
     mo.seqs = j->o->batch_tokens / longest > 1 ? j->o->batch_tokens / longest : 1;
     mo.device_bytes = j->o->device_bytes, mo.host_bytes = j->o->host_bytes;
     j->rows = mo.ctx * mo.seqs;
+    if ((rc = model_plan(&j->d, &j->c, &mo, &plan, e)) < 0)
+        return rc;
+    if (model_fits(&j->d, &plan, &why) < 0) /* what is free is a guess: swap may do */
+        log_warn("%s", why.msg);
     if ((rc = model_open(&j->m, &j->d, &j->c, &mo, e)) < 0)
         return rc;
     log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",

@@ -1,6 +1,7 @@
 /* model/model.c - plan, open and close a model. */
 #include "model/inside.h"
 
+#include "base/log.h"
 #include "model/rope.h"
 
 #include <stdio.h>
@@ -179,6 +180,19 @@ int model_plan(const struct device *d, const struct llama_config *c,
     *plan = m->plan;
     model_close(m);
     return rc;
+}
+
+int model_fits(struct device *d, const struct memory_plan *p, struct err *e)
+{
+    size_t room = d->own_memory ? 0 : d->free_bytes(d);
+    char need[16], left[16];
+
+    if (room == 0 || p->total <= room)
+        return 0;
+    err_set(e, E_SYS, "the model takes %s, %s are free",
+            fmt_bytes((double)p->total, need, sizeof need),
+            fmt_bytes((double)room, left, sizeof left));
+    return err_hint(e, "give less --ctx, a smaller model, or more memory");
 }
 
 static int too_much(const struct model *m, struct err *e)

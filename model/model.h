@@ -94,6 +94,10 @@ int model_plan(const struct device *d, const struct llama_config *c,
  * beside what the process holds already. */
 size_t model_room(const struct device *d, const struct model_options *o);
 
+/* E_SYS where a plan is more than is free of the host's memory, if that is the device's: a run would
+ * swap, or be killed. A device with memory of its own says so itself, when it is taken. */
+int model_fits(struct device *d, const struct memory_plan *p, struct err *e);
+
 /* What the plan chose becomes what o asks for, so that nothing is chosen anew when the memory that
  * is free has changed. p stays where it is as long as o is used. */
 void model_as_planned(struct model_options *o, const struct memory_plan *p);

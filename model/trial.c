@@ -1,7 +1,6 @@
 /* model/trial.c - see trial.h. */
 #include "model/trial.h"
 
-#include "base/log.h"
 #include "base/perm.h"
 
 #include <stdlib.h>
@@ -26,19 +25,6 @@ void trial_shape(struct llama_config *c, int shape)
         .context = all[shape].context, .norm_eps = 1e-5, .bos = 1, .eos = 2,
         .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta }
     };
-}
-
-int trial_fits(struct device *d, const struct memory_plan *p, struct err *e)
-{
-    size_t room = d->own_memory ? 0 : d->free_bytes(d);
-    char need[16], left[16];
-
-    if (room == 0 || p->total <= room)
-        return 0;
-    err_set(e, E_SYS, "the model takes %s, %s are free",
-            fmt_bytes((double)p->total, need, sizeof need),
-            fmt_bytes((double)room, left, sizeof left));
-    return err_hint(e, "give less --ctx, a smaller --shape, or more memory");
 }
 
 int trial_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,

@@ -8,10 +8,6 @@ C_BEGIN
 #define SHAPES "llama-2-7b|llama-2-13b|llama-2-70b|llama-3-8b|llama-3-70b"
 void trial_shape(struct llama_config *c, int shape);
 
-/* E_SYS where a plan is more than is free of the host's memory, if that is the device's: what would
- * be measured is swapping, or nothing. A memory of the device's own says so when it is taken. */
-int trial_fits(struct device *d, const struct memory_plan *p, struct err *e);
-
 /* n_seqs rows of ctx random ids below vocab, each to be followed by the next, over seg, which
  * the caller builds. malloc'ed; trial_free takes any state of a zeroed batch. E_SYS. */
 int trial_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,

@@ -167,7 +167,7 @@ static int one_context(struct bench *b, FILE *f, struct err *e)
         rc = err_set(e, E_SYS, "out of memory");
     if (rc == 0 && (rc = budget_make(&b->budget, b->t.d, &b->config, &o, 0, e)) == 0) {
         model_as_planned(&o, &b->budget.model);
-        rc = trial_fits(b->t.d, &b->budget.model, e);
+        rc = model_fits(b->t.d, &b->budget.model, e);
     }
     if (rc == 0 && (rc = model_open(&b->t.m, b->t.d, &b->config, &o, e)) == 0 &&
         (rc = model_noise(b->t.m, (uint64_t)b->s.seed, e)) == 0 && (rc = random_rows(b, e)) == 0)
