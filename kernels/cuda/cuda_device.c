@@ -299,17 +299,16 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
 static int try_kernel(struct device *d, const struct cudaDeviceProp *p, struct err *e)
 {
     struct cuda *c = cuda_of(d);
+    struct err why = { 0 };
     void *x = cuda_scratch(c, SCRATCH_PARTIAL, 1 << 16);
     int rc = x ? cuda_check(c, cudaMemsetAsync(x, 0, 4, c->stream), "clearing memory") : E_DEVICE;
 
     if (rc == 0)
         rc = cuda_cast(d, 1, x, DT_F32, (char *)x + 256, DT_BF16);
-    if (rc == 0)
-        rc = cuda_sync(d, e);
-    if (rc == 0)
+    if (cuda_sync(d, &why) == 0 && rc == 0)
         return 0;
     err_set(e, E_DEVICE, "this build does not run on '%s' (compute capability %d.%d): %s", p->name,
-            p->major, p->minor, c->fault.code ? c->fault.msg : "no code for it");
+            p->major, p->minor, why.code ? why.msg : "no code for it");
     return err_hint(e, "build with CUDA_ARCHS=%d%d, or use the CPU (device cpu)", p->major, p->minor);
 }
 
