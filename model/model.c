@@ -197,8 +197,12 @@ int model_fits(struct device *d, const struct memory_plan *p, struct err *e)
 
 static int too_much(const struct model *m, struct err *e)
 {
+    double all = (double)m->plan.total / 0x1p30;
+
+    if (m->o.mode == TRAIN_NONE)
+        return err_hint(e, "the whole plan is %.2f GiB: lower --ctx or --batch-tokens", all);
     return err_hint(e, "the whole plan is %.2f GiB: lower --ctx, --micro or --keep-layers (--plan "
-                    "shows the parts)", (double)m->plan.total / 0x1p30);
+                    "shows the parts)", all);
 }
 
 /* More than it may take is refused, though the device may have it. */
