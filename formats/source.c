@@ -281,6 +281,24 @@ static int open_archive(struct source *s, struct err *e)
     return rc == ARCHIVE_OK ? 0 : archive_failed(s, e);
 }
 
+/* For a message: UTF-8 without control characters. */
+static void make_fit(char *name, size_t n)
+{
+    size_t bad;
+
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)name[i] < 32 || name[i] == 127)
+            name[i] = '?';
+    while (!utf8_valid(name, n, &bad))
+        name[bad] = '?';
+}
+
+static void name_file(struct source *s)
+{
+    snprintf(s->name, sizeof s->name, "%s", file_name(s));
+    make_fit(s->name, strlen(s->name));
+}
+
 static int open_file(struct source *s, struct err *e)
 {
     const char *path = s->list.v[s->at].path;
@@ -289,7 +307,7 @@ static int open_file(struct source *s, struct err *e)
     s->fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY) : STDIN_FILENO;
     if (s->fd < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
-    snprintf(s->name, sizeof s->name, "%s", file_name(s));
+    name_file(s);
     if ((rc = peek(s, e)) < 0)
         return rc;
     s->plain = !is_packed(s);
@@ -328,11 +346,11 @@ static int pass_over(struct source *s, struct err *e)
     return 0;
 }
 
-/* file:member, fit for a message: UTF-8 without control characters. */
+/* file:member. */
 static void name_member(struct source *s, struct archive_entry *entry)
 {
     const char *member = archive_entry_pathname_utf8(entry);
-    size_t bad, n;
+    size_t n;
 
     if (!member)
         member = archive_entry_pathname(entry);
@@ -340,12 +358,7 @@ static void name_member(struct source *s, struct archive_entry *entry)
                                    file_name(s));
     n = (size_t)(s->member - s->name);
     n += (size_t)snprintf(s->name + n, NAME_BYTES - n, "%s", member ? member : "?");
-    n = n < NAME_BYTES ? n : NAME_BYTES - 1;
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)s->name[i] < 32 || s->name[i] == 127)
-            s->name[i] = '?';
-    while (!utf8_valid(s->name, n, &bad))
-        s->name[bad] = '?';
+    make_fit(s->name, n < NAME_BYTES ? n : NAME_BYTES - 1);
 }
 
 /* A tar archive ends in a block of zeros, which libarchive does not insist on: without one it
@@ -388,7 +401,7 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
                 return rc;
             s->last_end = archive_filter_bytes(s->archive, 0);
         }
-        snprintf(s->name, sizeof s->name, "%s", file_name(s));
+        name_file(s);
         if ((rc = archive_read_next_header(s->archive, &entry)) == ARCHIVE_EOF)
             return check_end(s, e);
         if (rc < ARCHIVE_WARN)
