@@ -53,6 +53,14 @@ int filter_add_rate(struct filter *f, const char *text, struct err *e)
     return 0;
 }
 
+bool filter_rate_meets(const struct filter_rate *r, const struct tally *seen)
+{
+    for (int64_t i = 0; i < seen->n; i++)
+        if (fnmatch(r->glob, seen->v[i].name, 0) == 0)
+            return true;
+    return false;
+}
+
 void filter_free(struct filter *f)
 {
     while (f->n_where > 0) {

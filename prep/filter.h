@@ -29,6 +29,8 @@ struct filter {
 /* "KEY=REGEX", a POSIX extended one; "SOURCE=RATE", 0 <= RATE <= 1. E_USAGE. */
 int filter_add_where(struct filter *f, const char *text, bool not, struct err *e);
 int filter_add_rate(struct filter *f, const char *text, struct err *e);
+/* Does the rate's glob match a source that was seen? */
+bool filter_rate_meets(const struct filter_rate *r, const struct tally *seen);
 void filter_free(struct filter *f);
 
 /* row: the n bytes of the document's JSON object, which has been found good; NULL for a text

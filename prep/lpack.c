@@ -237,7 +237,7 @@ static int pack_all(struct pack *p, int n, char **v, struct err *e)
     return rc;
 }
 
-static void say_split(const struct manifest_split *s)
+static void say_split(const struct manifest_split *s, bool alone)
 {
     char size[16];
     int64_t bytes = 0;
@@ -250,7 +250,9 @@ static void say_split(const struct manifest_split *s)
     for (int64_t i = 0; i < s->n_shards && s->shards[i].file[0]; i++)
         log_debug("%s: %" PRId64 " documents, %" PRId64 " tokens", s->shards[i].file,
                   s->shards[i].docs, s->shards[i].tokens);
-    if (s->docs == 0 && !a.merge)
+    if (s->docs == 0 && alone)
+        log_warn("no document was left: what is published is empty");
+    else if (s->docs == 0 && !a.merge)
         log_warn("split '%s' has no documents: it needs a larger share, another --seed, or a "
                  "pattern that matches", s->name);
 }
@@ -353,7 +355,7 @@ static int run(struct pack_options *o, int n, char **v, struct err *e)
         log_info("%" PRId64 " input%s done: the same command again goes on from there", kept,
                  kept == 1 ? " is" : "s are");
     for (int i = 0; rc == 0 && i < m->n_splits; i++)
-        say_split(&m->splits[i]);
+        say_split(&m->splits[i], m->n_splits == 1);
     if (rc == 0 && a.json)
         rc = print_json(m, e);
     manifest_free(m);

@@ -301,7 +301,8 @@ static int prep_rest(struct args *a, const char *const *operands, int n,
                          "threads resume stats json quiet verbose ", &a->eval, e);
 
     if (rc == 0 && r.files > 0)
-        log_info("goes on behind %lld files, which are done", (long long)r.files);
+        log_info("goes on behind %lld done input%s", (long long)r.files,
+                 r.files == 1 ? "" : "s");
     a->prep.resume = &r;
     if (rc == 0)
         rc = prep_out(a, operands, n, t, c, e);
@@ -352,6 +353,9 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
                        : prep_out(a, operands, n, t, &c, e);
     if (rc == 0)
         sum_up(&c, &progress);
+    for (int i = 0; i < o->feed.filter.n_rates && rc == 0; i++)
+        if (!filter_rate_meets(&o->feed.filter.rate[i], &c.by))
+            log_warn("--sample: no document is of source '%s'", o->feed.filter.rate[i].glob);
     if (rc == 0 && o->seen && dedup_over(o->seen) > 0)
         log_info("--dedup-memory was full: a new key is taken for a copy's with chance %.2g",
                  dedup_error(o->seen));

@@ -25,6 +25,7 @@ ok 'from stdin to a folder' from "$a" lpack -q -o "$tmp/one"
 ok 'it is a whole data set' whole "$tmp/one"
 ok 'a folder as an operand' from "$a" lpack -q "$tmp/new/folder/"
 ok 'is the same shards' eval 'cmp "$tmp"/one/*.shard "$tmp"/new/folder/*.shard'
+ok 'no document at all is told' eval '"$make" 1 0 32000 > "$tmp/0.stream" && ends 0 "is empty" lpack -q -o "$tmp/zero" "$tmp/0.stream"'
 ok 'from files, several shards' lpack -q --shard-tokens 20k -o "$tmp/two" "$a" "$b"
 ok 'whole too' whole "$tmp/two"
 same_again() {

@@ -137,6 +137,17 @@ skipped_file() {
         lprep -q --text --on-error skip --skipped left.txt in > out && [ ! -s left.txt ]
 }
 ok '--skipped: what was left out, a line each' skipped_file
+odd_names() { # a name does nothing to a terminal, and has no line of its own
+    local f=$'odd/a\e[31m\nb\xc2\x9bc\x7f.txt'
+    mkdir odd && printf 'x\377' > "$f" && printf 'fine' > odd/z.txt || return 1
+    lprep --text --on-error skip --skipped left.txt odd > out 2> err || return 1
+    [ "$(wc -l < left.txt)" -eq 1 ] && grep -q 'byte 0xFF' left.txt && grep -q 'byte 0xFF' err || return 1
+    LC_ALL=C grep -q $'[\e\x7f]\|\xc2\x9b' err && return 1
+    ! lprep --text $'no\e[31m\xc2\x9bfile' 2> err && grep -q "'no?\[31m??file'" err
+}
+ok 'names with control characters' odd_names
+ok '--sample of a source that is none is told' eval 'lprep -q --text --sample "nix*=0.5" --sample "t*=1" in 2> err > out &&
+    grep -q "no document is of source .nix\*" err && [ "$(wc -l < err)" -eq 1 ]'
 ok '--skipped to a place that is none: 73' fails 73 'no/where' --text --skipped no/where in
 # within COMMAND...: in two seconds of processor time and, where it is looked at, this memory:
 # what little of the libraries is mapped, stacks, and 256 MiB.
