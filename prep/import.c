@@ -170,6 +170,10 @@ static int import_foreign(struct import *x, struct pack *p, const char *path, st
     struct foreign_file in;
     int rc = foreign_open(&in, kind[x->o->format], path, e);
 
+    if (rc == 0 && x->o->format == FORMAT_U16 && llmc_is(in.map[0], in.nbytes[0])) {
+        rc = err_set(e, E_DATA, "'%s' begins with llm.c's header, not with ids", path);
+        err_hint(e, "--import llmc reads it");
+    }
     if (rc == 0 && (rc = start(x, p, in.ids, in.f.width, e)) == 0)
         rc = in.f.docs ? take_docs(x, p, &in.f, in.ids, e) : cut(x, p, &in.f, in.ids, e);
     foreign_close(&in);
@@ -226,7 +230,8 @@ static int take_line(struct lines *l, const struct record *rec, struct err *e)
     l->begun = true;
     l->docs++;
     l->tokens += l->r.doc.n_ids;
-    return pack_doc(l->p, &l->r.doc, e);
+    rc = pack_doc(l->p, &l->r.doc, e);
+    return rc == E_DATA ? err_within(e, "'%s'", l->name) : rc;
 }
 
 static int64_t read_source(void *ctx, void *buf, size_t cap, struct err *e)

@@ -105,6 +105,9 @@ sed 5d x.ndjson > less.ndjson
 ok 'NDJSON that lacks a line' ends 65 'the end counts' lpack --import ndjson -o no less.ndjson
 ok 'a line that is none' eval 'echo "{\"tokens\":[1,x]}" > l.ndjson
     ends 65 "line 1.*l.ndjson" lpack --import ndjson --vocab 9 -o no l.ndjson'
+ok 'an id too large in one' eval 'printf "%s\n" "{\"tokens\":[1]}" "{\"tokens\":[2,9],\"meta\":{\"name\":\"n\"}}" > l.ndjson
+    ends 65 "line 2: .l.ndjson.: .*token 1 is id 9" lpack --import ndjson --vocab 9 -o no l.ndjson'
+ok "llm.c's file as raw ids" ends 65 'import llmc' lpack --import u16 -o no x.llmc
 ok 'no file to import' ends 64 'no file' lpack --import u16 -o no
 ok 'nothing came of any of them' nothing
 killed() { # at any moment: no file, or a whole one
