@@ -194,5 +194,6 @@ vast() {
     [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt 700000000 ] ||
         grep -q 'the model takes .* are free' "$tmp/err" && ! grep -q -e --micro "$tmp/err"
 }
-ok 'more than the memory that is free is said' vast
+if [ -n "$SAN" ]; then skip 'more than the free memory' 'a sanitizer writes notes of promised memory'
+else ok 'more than the free memory is said' vast; fi
 echo "1..$n"
