@@ -7,7 +7,8 @@
 #include <stdio.h>
 C_BEGIN
 
-#define BENCH_STEPS 5 /* measured, unless --steps says otherwise; two before them are not */
+#define BENCH_STEPS 5 /* measured, unless --steps says otherwise; two before them are not,
+                         where a step takes less than half a minute */
 
 /* The configuration of --shape or else --init. E_USAGE, and those of config_read. */
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e);
