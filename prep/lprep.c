@@ -262,6 +262,8 @@ static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e
 {
     if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, a->resume ? "ae" : "we")))
         return err_sys(e, E_CREATE, "cannot create '%s'", a->skipped);
+    if (a->skipped)
+        setvbuf(o->feed.note_ctx, NULL, _IOLBF, 0); /* there before the mark that it is done */
     return 0;
 }
 

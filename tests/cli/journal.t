@@ -93,7 +93,7 @@ torn() { # the journal cut at any byte, or one bit of it turned: less is known, 
     done
     rm -rf j; cp -r j0 j; truncate -s 100 j/lpack.docs; prep --resume j in > j.stream; ends 65 'lpack.docs' lpack -q -o j j.stream || return 1
     rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.index bs=1 seek=9 conv=notrunc status=none; ends 65 'lpack.index' lpack -q -o j j.stream || return 1
-    rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.docs bs=1 seek=90 conv=notrunc status=none; ends 74 'other bytes' lpack -q -o j j.stream
+    rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.docs bs=1 seek=90 conv=notrunc status=none; ends 74 'other bytes' lpack -q -o j j.stream || return 1
     rm -rf j0
 }
 prep in | lpack -q -o plain
@@ -105,12 +105,15 @@ prep() { lprep -q -t "$tok" --on-error skip --sample s1=0.5 --max-tokens 100k "$
 prepare() { cut_at 400000 2> /dev/null; }
 prepare
 ok 'another option is refused by name' ends 78 "with 'min-chars 0', not 'min-chars 9'" prep --resume j in --min-chars 9
+ok 'a choice too' ends 78 "with 'utf8 strict', not 'utf8 replace'" prep --resume j in --utf8 replace
 ok 'a list too' ends 78 "'sample s2=0.5'" prep --resume j in --sample s2=0.5
 ok 'another tokenizer' ends 78 'different tokenizers' eval 'cp $tok other.model && printf "\300\076\001" >> other.model && lprep -q -t "$PWD/other.model" --on-error skip \
     --sample s1=0.5 --max-tokens 100k --resume j in'
 ok 'another order' ends 78 "as input 1, not 'in/102.txt'" prep --resume j in/102.txt in/101.txt
 ok 'fewer inputs' ends 78 "not 'none'" prep --resume j in/101.txt
 ok 'a changed input' eval 'cp -p in/102.txt . && touch in/102.txt && ends 78 "in/102.txt. has changed" prep --resume j in; rc=$?; cp -p 102.txt in/; [ $rc -eq 0 ]'
+ok 'one of another size and the same time' eval 'cp -p in/102.txt . && printf x >> in/102.txt && touch -r 102.txt in/102.txt &&
+    ends 78 "in/102.txt. has changed" prep --resume j in; rc=$?; cp -p 102.txt in/; [ $rc -eq 0 ]'
 ok 'threads, notes and figures may change' eval 'prep --resume j in -j 1 --stats s.json -v > j.stream 2> /dev/null && cp -r j j1 && lpack -q -o j1 j.stream && same plain j1'
 ok 'what reads a data set says what it is' ends 66 'goes on with it' lpack --merge -o k j
 ok 'standard input' ends 64 'standard input' eval 'echo x | prep --resume j'
@@ -126,7 +129,7 @@ anew() { prepare && prep in | lpack -q -f -o j && same plain j; }
 ok '-f begins anew' anew
 inert() { # killed between the manifest and the journal's end
     prepare && cp j/lpack.* . && pack_on && cp lpack.* j/ && ! prep --resume j in 2> /dev/null | lpack -o j 2> "$tmp/err" &&
-        prep --resume j in | lpack -q -f -o j && same plain j && prep --resume j in/101.txt | lpack -q -f -o j && ls -A j && ! same plain j
+        prep --resume j in | lpack -q -f -o j && same plain j && cp lpack.* j/ && prep --resume j in/101.txt | lpack -q -f -o j && ls -A j && ! same plain j
 }
 ok 'a journal of what is published is nothing' inert
 append() {
@@ -151,6 +154,41 @@ near() { # copies of what an earlier run has kept, but for a word
     $o --resume j near > j.stream 2> /dev/null && lpack -q -o j j.stream && same k j && [ "$(stat -c %s j.stream)" -lt "$(stat -c %s k.stream)" ]
 }
 ok '--dedup near' near
+evaluation() { # what copies are looked for in must be what it was
+    echo 'a b c d e f g h i j k l m n o' > eval.txt; rm -rf j
+    prep --decontaminate eval.txt --resume j in | head -c 300000 | lpack -q -o j 2> "$tmp/err"
+    touch eval.txt && ends 78 "'decontaminate eval.txt, 30 bytes" prep --decontaminate eval.txt --resume j in
+}
+ok '--decontaminate by a file that has changed' evaluation
+other_run() { # a stream that goes on with a run is for no other's journal, be it as long
+    rm -rf j; prep --min-chars 1 --resume j in | head -c 400000 | lpack -q -o j 2> "$tmp/err"; prep --min-chars 1 --resume j in > j.stream
+    rm -rf j; prep --min-chars 2 --resume j in | head -c 400000 | lpack -q -o j 2> "$tmp/err"; ends 65 'no journal of the run' lpack -q -o j j.stream
+}
+ok 'nor for another run' other_run
+inside() { # a mark of keys within an input is nothing to go on from
+    mkdir many && cat in/10[1-6].txt > many/1.txt && echo end > many/3.txt && seq 70000 | sed 's/.*/{"text":"&"}/' > many/2.jsonl || return 1
+    local m="lprep -q -t $tok --dedup exact" size; rm -rf j k
+    $m --resume j many > j.stream && size=$(stat -c %s j.stream) && lpack -q -o k < <($m many) || return 1
+    head -c $((size - 150000)) j.stream | lpack -q -o j 2> "$tmp/err"
+    [ "$(stat -c %s j/lpack.journal)" -gt 1000000 ] || { ls -l j; echo 'no mark of keys'; return 1; }
+    $m --resume j many > j.stream && [ "$(stat -c %s j.stream)" -lt "$size" ] && head -c $((size / 2)) j.stream | lpack -q -o j 2> "$tmp/err"
+    $m --resume j many | lpack -q -o j && same k j
+}
+ok 'a mark within an input' inside
+twice() { # a torn end of the journal is cut off, and what is added behind it counts
+    cut_at 400000 && truncate -s -3 j/lpack.journal && prep --resume j in > j.stream && local first; first=$(stat -c %s j.stream)
+    head -c 500000 j.stream | lpack -q -o j 2> "$tmp/err"
+    prep --resume j in > j.stream && [ "$(stat -c %s j.stream)" -lt $((first - 300000)) ] && lpack -q -o j j.stream && same plain j
+}
+ok 'gone on with twice, behind a torn end' twice
+skipped() { # what was left out before it was killed stands there too
+    rm -rf j bad left.*; mkdir bad && cp -p in/*.txt bad && for i in 105 122 130; do printf '\377' > bad/${i}a.txt; done
+    lprep -q -t "$tok" --on-error skip --skipped left.whole bad > k.stream 2> /dev/null
+    lprep -q -t "$tok" --on-error skip --skipped left.cut --resume j bad 2> /dev/null | head -c 400000 | lpack -q -o j 2> "$tmp/err"
+    lprep -q -t "$tok" --on-error skip --skipped left.cut --resume j bad 2> /dev/null > j.stream
+    wc -l left.*; [ "$(stat -c %s j.stream)" -lt "$(stat -c %s k.stream)" ] && [ "$(wc -l < left.whole)" -gt 2 ] && sort -u left.cut | cmp - left.whole
+}
+ok '--skipped' skipped
 part() { # of many machines
     rm -rf j k; prep --part 2/3 in | lpack -q -o k && prep --part 2/3 --resume j in | head -c 300000 | lpack -q -o j 2> "$tmp/err"
     prep --part 2/3 --resume j in | lpack -q -o j && same k j
