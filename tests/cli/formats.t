@@ -51,6 +51,14 @@ ok 'and decoded' eval 'linfo --doc 1 -t "$data/tiny.model" tt.shard | cmp - "$da
 lpack -q --export ndjson -t "$data/tiny.model" text.shard | grep '"text"' > text.ndjson
 ok 'NDJSON with its text, which lprep reads' eval 'lprep -q -t "$data/tiny.model" text.ndjson |
     lpack -q > again.shard && cmp <(linfo --ids again.shard) <(linfo --ids text.shard)'
+long() { # a mask longer than is read at once, and bounds where a piece ends
+    seq 30000 | tr '\n' ' ' | sed 's/.*/{"instruction":"&","output":"yes"}/' | lprep -q -t "$data/tiny.model" - | lpack -q > l.shard &&
+        [ "$(linfo --json l.shard | grep -oE '"masked":[0-9]+' | cut -d : -f 2)" -gt 70000 ] &&
+        lpack -q --export ndjson l.shard | lpack -q --import ndjson - | cmp - l.shard || return 1
+    (printf '\1\0'; yes $'\5' | tr '\n' '\0' | head -c 131070; printf '\1\0\6\0') > p.u16
+    lpack -q --import u16 --vocab 9 --bos 1 p.u16 > p.shard && linfo --docs p.shard | cut -f 2 | tr '\n' ' ' | grep -x '65536 2 '
+}
+ok 'documents longer than is read at once' long
 ok 'in files of so many tokens' eval 'mkdir many && lpack -q --export llmc --shard-tokens 8k \
     -o many/part.bin s && [ -e many/part_000001.bin ] && [ ! -e many/part.bin ] &&
     lpack -q --import llmc --vocab 32000 many/part_*.bin > p.shard &&
@@ -103,6 +111,8 @@ head -n 20 x.ndjson > cut.ndjson
 ok 'NDJSON without its end' ends 65 'before its end line' lpack --import ndjson -o no cut.ndjson
 sed 5d x.ndjson > less.ndjson
 ok 'NDJSON that lacks a line' ends 65 'the end counts' lpack --import ndjson -o no less.ndjson
+awk '!done && !/"mask"/ { done = sub(/"tokens":\[[0-9]+,/, "\"tokens\":[") } 1' x.ndjson > fewer.ndjson
+ok 'NDJSON that lacks a token' ends 65 'the end counts' lpack --import ndjson -o no fewer.ndjson
 ok 'a line that is none' eval 'echo "{\"tokens\":[1,x]}" > l.ndjson
     ends 65 "line 1.*l.ndjson" lpack --import ndjson --vocab 9 -o no l.ndjson'
 ok 'an id too large in one' eval 'printf "%s\n" "{\"tokens\":[1]}" "{\"tokens\":[2,9],\"meta\":{\"name\":\"n\"}}" > l.ndjson
