@@ -414,6 +414,19 @@ decontaminated() {
         [ "$(texts --decontaminate exam.txt --contam-words 14 c.jsonl 2> err | wc -l)" -eq 6 ]
 }
 ok '--decontaminate' decontaminated
+answers() { # of instructions the answers count too
+    local i w=$(seq -f w%g -s ' ' 40) same=$(seq -f s%g -s ' ' 8)
+    for i in "$same" "${w/w20/other}" "$w" "$w" "$(seq -f x%g -s ' ' 40)"; do
+        printf '{"instruction":"%s","input":"n","output":"%s"}\n' "$same" "$i"
+    done > rows.jsonl
+    [ "$(texts --dedup exact rows.jsonl 2> err | wc -l)" -eq 4 ] &&
+        [ "$(texts --dedup near --near-bands 30 --near-rows 4 rows.jsonl 2> err | wc -l)" -eq 3 ] || return 1
+    seq -f w%g -s ' ' 22 40 > answer.txt && [ "$(texts --decontaminate answer.txt rows.jsonl 2> err | wc -l)" -eq 2 ] || return 1
+    seq -f w%g -s ' ' 5000 > long.txt && [ "$(texts --decontaminate long.txt rows.jsonl 2> err | wc -l)" -eq 2 ] &&
+        for i in {100..4900..100}; do printf '{"text":"%s"}\n' "$(seq -f w%g -s ' ' $i $((i + 12)))"; done > parts.jsonl &&
+        [ "$(texts --decontaminate long.txt parts.jsonl exam.txt 2> err | wc -l)" -eq 1 ]
+}
+ok 'copies and contamination in answers' answers
 ok '--decontaminate of what is not there: 66' fails 66 'none.txt' --text --decontaminate none.txt in
 many_sources() { # as many as a shard holds; the rest together, and nobody's memory grows
     awk 'BEGIN { for (i = 0; i < 5000; i++) printf "{\"text\":\"a\",\"source\":\"s%d\"}\n", i }' > rows.jsonl
