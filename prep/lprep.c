@@ -40,22 +40,26 @@ static const char *grouped(int64_t v, char out[32])
 }
 
 struct progress {
-    double start_s;
+    double start_s, from_s, from; /* from: the share that was done at from_s */
     bool text;
 };
 
 static void tick(void *ctx, const struct prep_counts *c)
 {
-    const struct progress *p = ctx;
-    char docs[32], tokens[32], size[16], rate[16], share[16] = "";
-    double s;
+    struct progress *p = ctx;
+    char docs[32], tokens[32], size[16], rate[16], left[16], share[40] = "";
+    double s, part = c->read.bytes ? (double)c->read.bytes_done / (double)c->read.bytes : 0;
 
     if (!log_progress_due())
         return;
     s = now_s() - p->start_s;
-    if (c->read.bytes)
-        snprintf(share, sizeof share, "%3.0f%% ",
-                 100.0 * (double)c->read.bytes_done / (double)c->read.bytes);
+    if (p->from_s == 0) {
+        p->from_s = s;
+        p->from = part;
+    } else if (part > p->from) {
+        fmt_duration((s - p->from_s) * (1 - part) / (part - p->from), left, sizeof left);
+        snprintf(share, sizeof share, "%3.0f%%, %s left, ", 100 * part, left);
+    }
     log_progress("%sfile %lld of %lld, %s documents, %s%s%s of text, %s/s", share,
                  (long long)(c->read.files_done < c->read.files ? c->read.files_done + 1
                                                                 : c->read.files),
@@ -317,7 +321,7 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
 {
     static const enum record_mode mode[] = { RECORDS_AUTO, RECORDS_TEXT, RECORDS_JSON,
                                              RECORDS_LINES };
-    struct progress progress = { now_s(), a->prep.text };
+    struct progress progress = { .start_s = now_s(), .text = a->prep.text };
     struct prep_counts c = { 0 };
     struct tokenizer *t = NULL;
     struct prep_opts *o = &a->prep;

@@ -414,6 +414,13 @@ decontaminated() {
         [ "$(texts --decontaminate exam.txt --contam-words 14 c.jsonl 2> err | wc -l)" -eq 6 ]
 }
 ok '--decontaminate' decontaminated
+progress() { # on a terminal: how much is done, and how long it still takes
+    yes "{\"text\":\"$(seq -s ' ' 2000)\"}" | head -n 6000 > long.jsonl
+    TERM=xterm script -qec "lprep --text -j 1 --dedup near long.jsonl -o long.out" typed > out < /dev/null || return 1
+    rm long.jsonl long.out; tr '\r' '\n' < out | tail -n 4
+    grep -q '[0-9]%, [0-9]*s left, file 1 of 1, [0-9,]* documents' out
+}
+if script --version > out 2>&1; then ok 'progress on a terminal' progress; else skip 'progress on a terminal' 'no script(1)'; fi
 answers() { # of instructions the answers count too
     local i w=$(seq -f w%g -s ' ' 40) same=$(seq -f s%g -s ' ' 8)
     for i in "$same" "${w/w20/other}" "$w" "$w" "$(seq -f x%g -s ' ' 40)"; do
