@@ -13,7 +13,7 @@
 
 struct args {
     const char *tokenizer, *output, *stats, *part, *skipped;
-    bool quiet, verbose, json, force;
+    bool quiet, verbose, json, force, mpi;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
     struct opt_list include, where, where_not, sample, eval;
@@ -44,7 +44,7 @@ struct progress {
     bool text;
 };
 
-static void tick(void *ctx, const struct prep_counts *c)
+static void tick(void *ctx, const struct prep_counts *c, const struct prep_load *load)
 {
     struct progress *p = ctx;
     char docs[32], tokens[32], size[16], rate[16], left[16], share[40] = "";
@@ -52,7 +52,8 @@ static void tick(void *ctx, const struct prep_counts *c)
 
     if (!log_progress_due())
         return;
-    s = now_s() - p->start_s;
+    if ((s = now_s() - p->start_s) < 1e-3)
+        return;
     if (p->from_s == 0) {
         p->from_s = s;
         p->from = part;
@@ -60,13 +61,15 @@ static void tick(void *ctx, const struct prep_counts *c)
         fmt_duration((s - p->from_s) * (1 - part) / (part - p->from), left, sizeof left);
         snprintf(share, sizeof share, "%3.0f%%, %s left, ", 100 * part, left);
     }
-    log_progress("%sfile %lld of %lld, %s documents, %s%s%s of text, %s/s", share,
+    log_progress("%sfile %lld of %lld, %s documents, %s%s%s of text, %s/s; read %.0f%%, encode "
+                 "%.0f%%, write %.0f%%", share,
                  (long long)(c->read.files_done < c->read.files ? c->read.files_done + 1
                                                                 : c->read.files),
                  (long long)c->read.files, grouped(c->all.docs, docs),
                  p->text ? "" : grouped(c->all.tokens, tokens), p->text ? "" : " tokens, ",
                  fmt_bytes((double)c->all.bytes, size, sizeof size),
-                 fmt_bytes((double)c->all.bytes / (s > 0.001 ? s : 0.001), rate, sizeof rate));
+                 fmt_bytes((double)c->all.bytes / s, rate, sizeof rate), 100 * load->read_s / s,
+                 100 * load->encode_s / (s * load->encoders), 100 * load->write_s / s);
 }
 
 /* ctx: the file of what was skipped, or NULL; a line each, without the remedy. */
@@ -303,8 +306,8 @@ static int prep_rest(struct args *a, const char *const *operands, int n,
                      const struct tokenizer *t, struct prep_counts *c, struct err *e)
 {
     struct resume r;
-    int rc = resume_open(&r, a->resume, a->opts, " tokenizer output force part skipped engine "
-                         "threads resume stats json quiet verbose ", &a->eval, e);
+    int rc = resume_open(&r, a->resume, a->opts, " tokenizer output force part mpi skipped "
+                         "engine threads resume stats json quiet verbose ", &a->eval, e);
 
     if (rc == 0 && r.files > 0)
         log_info("goes on behind %lld done input%s", (long long)r.files,
@@ -384,8 +387,14 @@ static int run_part(struct args *a, const char *const *operands, int n, struct e
 {
     struct part_files f = { 0 };
     struct part p;
-    int rc = a->part ? part_parse(&p, a->part, e) : 0;
+    int rc = 0;
 
+    if (a->mpi && a->part)
+        return err_set(e, E_USAGE, "--mpi is --part auto: give one of them");
+    if (a->mpi)
+        a->part = "auto";
+    if (a->part)
+        rc = part_parse(&p, a->part, e);
     if (rc < 0 || !a->part)
         return rc < 0 ? rc : run(a, operands, n, e);
     rc = part_take(&f, &p, operands, n, a->include.v, a->include.n, e);
@@ -415,6 +424,7 @@ int main(int argc, char **argv)
           "take such names from folders and archives" },
         { 0, "part", "K/N|auto", OPT_STR, &a.part, 0, 0,
           "only the K-th of N parts of the files [all]" },
+        { 0, "mpi", NULL, OPT_FLAG, &a.mpi, 0, 0, "the rank's part, under mpirun or srun" },
         { 0, "format", "auto|text|json|lines", OPT_ENUM, &a.format, 0, 0,
           "what files hold, whatever their names [auto]" },
         { 0, "field", "NAME", OPT_STR, &a.prep.feed.doc.field, 0, 0,

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { RING = 128, SPARES = 16 };         /* batches under way, at most; buffers kept by */
 #define WAITING_BYTES ((size_t)12 << 20)  /* of their records, for two threads */
@@ -55,7 +56,17 @@ struct line {
     struct buf spare[SPARES];
     int n_spare;
     bool ended, stop; /* nothing more is filled; leave as soon as you can */
+    struct prep_load load;
 };
+
+/* Processor time of this thread. */
+static double thread_s(void)
+{
+    struct timespec t;
+
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec +
+                                                             1e-9 * (double)t.tv_nsec : 0;
+}
 
 /* Under the lock. A buffer that grew for a long document serves the next long one: fresh memory
  * costs more than what is read into it. */
@@ -101,6 +112,7 @@ static void *read_batches(void *arg)
         if (rc == 1)
             j->rc = rc = feed_read(l->feed, &j->in);
         pthread_mutex_lock(&l->lock);
+        l->load.read_s = thread_s();
         if (rc != 0) {
             l->filled++;
             l->waiting_bytes += j->bytes = j->in.raw.len;
@@ -185,9 +197,14 @@ static void *work_batches(void *arg)
     struct line *l = arg;
     struct doc d = { 0 };
     struct job *j = NULL;
+    double told_s = 0;
 
     for (;;) {
+        double s = thread_s();
+
         pthread_mutex_lock(&l->lock);
+        l->load.encode_s += s - told_s;
+        told_s = s;
         if (j) {
             calm(l, &j->in.raw);
             calm(l, &d.text);
@@ -373,6 +390,8 @@ static void clear_results(struct job *j)
 static int write_batches(struct line *l, struct output *out, struct prep_counts *c,
                          struct err *e)
 {
+    double start_s = thread_s();
+    struct prep_load load;
     struct job *j;
     bool more;
     int rc = 0;
@@ -394,10 +413,12 @@ static int write_batches(struct line *l, struct output *out, struct prep_counts 
         l->written++;
         l->waiting_bytes -= j->bytes;
         pthread_cond_signal(&l->room);
+        load = l->load;
         pthread_mutex_unlock(&l->lock);
         feed_progress(l->feed, &c->read);
+        load.write_s = thread_s() - start_s;
         if (rc == 0 && l->o->tick)
-            l->o->tick(l->o->tick_ctx, c);
+            l->o->tick(l->o->tick_ctx, c, &load);
     }
     if (rc >= 0)
         feed_end(l->feed);
@@ -475,6 +496,7 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
     *c = (struct prep_counts){ 0 };
     if (threads <= 0)
         threads = pool_processors();
+    l.load.encoders = threads;
     l.waiting_max = WAITING_BYTES + (threads > 2 ? (size_t)(threads - 2) * WAITING_MORE : 0);
     if (!(l.job = calloc(RING, sizeof *l.job)))
         return err_set(e, E_SYS, "out of memory");

@@ -22,7 +22,13 @@ int prep_counts_of(struct prep_counts *c, const char *source, struct tally_sourc
                    struct err *e);
 void prep_counts_free(struct prep_counts *c);
 
-typedef void prep_tick_fn(void *ctx, const struct prep_counts *c);
+/* Processor time so far of the thread that reads and unpacks, of those that parse and encode
+ * together, and of the one that writes: the stage near one second a second is the slowest. */
+struct prep_load {
+    double read_s, encode_s, write_s;
+    int encoders; /* threads */
+};
+typedef void prep_tick_fn(void *ctx, const struct prep_counts *c, const struct prep_load *load);
 
 struct resume; /* resume.h */
 struct prep_opts {

@@ -418,7 +418,8 @@ progress() { # on a terminal: how much is done, and how long it still takes
     yes "{\"text\":\"$(seq -s ' ' 2000)\"}" | head -n 6000 > long.jsonl
     TERM=xterm script -qec "lprep --text -j 1 --dedup near long.jsonl -o long.out" typed > out < /dev/null || return 1
     rm long.jsonl long.out; tr '\r' '\n' < out | tail -n 4
-    grep -q '[0-9]%, [0-9]*s left, file 1 of 1, [0-9,]* documents' out
+    grep -q '[0-9]%, [0-9]*s left, file 1 of 1, [0-9,]* documents' out &&
+        grep -q '/s; read [0-9]*%, encode [1-9][0-9]*%, write [0-9]*%' out
 }
 if script --version > out 2>&1; then ok 'progress on a terminal' progress; else skip 'progress on a terminal' 'no script(1)'; fi
 answers() { # of instructions the answers count too

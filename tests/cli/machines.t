@@ -33,6 +33,13 @@ for bad in 0/4 5/4 4 / 1/ /4 1/4x -1/4 1/0 1/99999999999 AUTO ''; do
     ok "no part: '$bad'" ends 64 'is no part' lprep -q --text books --part "$bad"
 done
 ok 'auto, where nothing says which' ends 64 'nothing in the environment' lprep -q --text books --part auto
+ok '--mpi: neither does it know' ends 64 'nothing in the environment' lprep -q --text books --mpi
+ok '--mpi beside --part' ends 64 'give one of them' lprep -q --text books --mpi --part 1/2
+by_mpi() {
+    cmp <(OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=3 lprep -q --text books --mpi) \
+        <(lprep -q --text books --part 2/3)
+}
+ok '--mpi: the second of three ranks' by_mpi
 ok 'a batch script without a step is no rank' ends 64 'nothing in the environment' \
     env SLURM_PROCID=0 SLURM_NTASKS=4 lprep -q --text books --part auto
 ok 'a rank beyond its size' ends 64 'PMI_RANK is 4 and PMI_SIZE only 4' env PMI_RANK=4 PMI_SIZE=4 lprep -q --text books --part auto
