@@ -1,7 +1,7 @@
 /* tests/bench_pipe.c - lprep from end to end, for the table of 'make bench-data': c4-like rows of
  * real text in a .jsonl.zst, against what its stages alone would let through; two cores against
  * one; memory over large documents.
- * usage: bench_pipe [MB]    default: 100, of the books in $LONGLORA_DATA, or of made-up words */
+ * usage: bench_pipe [MB]    default: 300, of the books in $LONGLORA_DATA, or of made-up words */
 #include "base/file.h"
 #include "base/log.h"
 #include "base/perm.h"
@@ -368,7 +368,7 @@ static void speed(void)
 
 int main(int argc, char **argv)
 {
-    size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 100) * 1000000;
+    size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 300) * 1000000;
     struct err ignored = { 0 };
     int status;
     pid_t pid;
