@@ -182,9 +182,15 @@ int remove(const char *path)
     return NEXT("remove", int (*)(const char *))(path);
 }
 
+/* What a file without a name goes by: its path is the folder. */
+static const char *opening(int flags)
+{
+    return (flags & O_TMPFILE) == O_TMPFILE ? "tmpfile" : "open";
+}
+
 static int opens(const char *name, const char *path, int flags, mode_t mode)
 {
-    if ((flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) && fails("open", path))
+    if ((flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) && fails(opening(flags), path))
         return -1;
     return NEXT(name, int (*)(const char *, int, ...))(path, flags, mode);
 }
@@ -218,7 +224,7 @@ int openat(int dir, const char *path, int flags, ...)
     mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;
     va_end(ap);
     if ((flags & (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)) &&
-        fails("open", seen_from(dir, path, t, sizeof t)))
+        fails(opening(flags), seen_from(dir, path, t, sizeof t)))
         return -1;
     return NEXT("openat", int (*)(int, const char *, int, ...))(dir, path, flags, mode);
 }

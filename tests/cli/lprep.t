@@ -421,7 +421,8 @@ progress() { # on a terminal: how much is done, and how long it still takes
     grep -q '[0-9]%, [0-9]*s left, file 1 of 1, [0-9,]* documents' out &&
         grep -q '/s; read [0-9]*%, encode [1-9][0-9]*%, write [0-9]*%' out
 }
-if script --version > out 2>&1; then ok 'progress on a terminal' progress; else skip 'progress on a terminal' 'no script(1)'; fi
+if script -qec true /dev/null > /dev/null 2>&1; then ok 'progress on a terminal' progress
+else skip 'progress on a terminal' 'no script(1), or no terminals here'; fi
 answers() { # of instructions the answers count too
     local i w=$(seq -f w%g -s ' ' 40) same=$(seq -f s%g -s ' ' 8)
     for i in "$same" "${w/w20/other}" "$w" "$w" "$(seq -f x%g -s ' ' 40)"; do
