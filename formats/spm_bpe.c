@@ -1,11 +1,17 @@
 /* formats/spm_bpe.c - merging: always the pair of the best score, the leftmost of equals. */
 #include "formats/spm_impl.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
+
+/* Symbols of a run that make it a giant: 24 bytes each would be much in every thread, so that one
+ * is made at a time, and its memory given back. */
+#define GIANT ((size_t)1 << 20)
+static pthread_mutex_t giants = PTHREAD_MUTEX_INITIALIZER;
 
 #define FAN 16 /* ranks under one minimum */
 #define MAX_LEVELS 8
@@ -29,18 +35,39 @@ static int grow(struct spm_cache *c, size_t n, struct err *e)
     void **array[] = { (void **)&c->sym,  (void **)&c->pos,  (void **)&c->to,
                        (void **)&c->prev, (void **)&c->next, (void **)&c->rank };
 
+    if (n > GIANT && c->sym_cap <= GIANT)
+        pthread_mutex_lock(&giants);
     while (cap < n)
         cap *= 2;
     for (size_t k = 0; k < sizeof array / sizeof *array; k++) {
         size_t items = array[k] == (void **)&c->rank ? cap + cap / 8 + MAX_LEVELS * FAN : cap;
         void *p = realloc(*array[k], items * 4);
 
-        if (!p)
+        if (!p) {
+            if (n > GIANT && c->sym_cap <= GIANT)
+                pthread_mutex_unlock(&giants);
             return err_set(e, E_SYS, "out of memory for a fragment of %zu characters", n);
+        }
         *array[k] = p;
     }
     c->sym_cap = cap;
     return 0;
+}
+
+/* After a giant: the next may be made, by any thread. */
+static void shrink(struct spm_cache *c)
+{
+    void **array[] = { (void **)&c->sym,  (void **)&c->pos,  (void **)&c->to,
+                       (void **)&c->prev, (void **)&c->next, (void **)&c->rank };
+
+    if (c->sym_cap <= GIANT)
+        return;
+    for (size_t k = 0; k < sizeof array / sizeof *array; k++) {
+        free(*array[k]);
+        *array[k] = NULL;
+    }
+    c->sym_cap = 0;
+    pthread_mutex_unlock(&giants);
 }
 
 /* Looks up what symbol i and the next, r, merge to. */
@@ -366,8 +393,8 @@ static inline void look_ascii(const struct spm *m, struct spm_cache *c, int32_t 
     c->to[i] = p >> 16;
 }
 
-int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
-                   int64_t first, struct spm_ids *out, struct err *e)
+static int encode(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
+                  int64_t first, struct spm_ids *out, struct err *e)
 {
     bool cuts = m->bpe.local && !part->whole;
     unsigned before = NOT_ASCII, here;
@@ -399,4 +426,13 @@ int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_pa
             look(m, c, k - 2, s);
     }
     return k > 0 ? flush(m, c, part, k, first, out, e) : 0;
+}
+
+int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
+                   int64_t first, struct spm_ids *out, struct err *e)
+{
+    int rc = encode(m, c, part, first, out, e);
+
+    shrink(c);
+    return rc;
 }

@@ -458,6 +458,16 @@ printed() { # the stream names its tokenizer by name and content
         [ "$(wc -c < print)" -eq 49 ] && grep -qFf print a.json && grep -qF "\"tokenizer\":\"$model\"" a.json
 }
 ok 'the stream says which tokenizer it was made with' printed
+giants() { # words too long for every thread to have one at a time: the same ids
+    local k
+    for k in a b c; do head -c 1300000 /dev/zero | tr '\0' $k > giant-$k.txt; done
+    lprep -q -j 1 -t "$model" giant-?.txt > one.stream && lprep -q -j 3 -t "$model" giant-?.txt | cmp one.stream - &&
+        lprep -q -j 2 --engine sentencepiece -t "$model" giant-?.txt > two.stream || return 1
+    rm giant-?.txt
+    cmp <(linfo --json one.stream | grep -o '"tokens":[0-9]*') <(linfo --json two.stream | grep -o '"tokens":[0-9]*')
+    cmp one.stream two.stream
+}
+ok 'words of 1.3 MB, three at once' giants
 terminal() {
     script -qec "lprep -t '$model' in" typescript > /dev/null 2>&1
     [ $? -eq 64 ] && grep -q 'not for a terminal' typescript
