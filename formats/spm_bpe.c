@@ -29,22 +29,33 @@ struct levels {
 
 static size_t up16(size_t n) { return (n + FAN - 1) / FAN * FAN; }
 
+/* What there is of each symbol; rank last, which has its minima behind it. */
+enum { ARRAYS = 6 };
+static void arrays_of(struct spm_cache *c, void **array[ARRAYS])
+{
+    void **all[ARRAYS] = { (void **)&c->sym,  (void **)&c->pos,  (void **)&c->to,
+                           (void **)&c->prev, (void **)&c->next, (void **)&c->rank };
+
+    memcpy(array, all, sizeof all);
+}
+
 static int grow(struct spm_cache *c, size_t n, struct err *e)
 {
     size_t cap = c->sym_cap ? c->sym_cap : 1024;
-    void **array[] = { (void **)&c->sym,  (void **)&c->pos,  (void **)&c->to,
-                       (void **)&c->prev, (void **)&c->next, (void **)&c->rank };
+    bool begins = n > GIANT && c->sym_cap <= GIANT;
+    void **array[ARRAYS];
 
-    if (n > GIANT && c->sym_cap <= GIANT)
+    if (begins)
         pthread_mutex_lock(&giants);
     while (cap < n)
         cap *= 2;
-    for (size_t k = 0; k < sizeof array / sizeof *array; k++) {
-        size_t items = array[k] == (void **)&c->rank ? cap + cap / 8 + MAX_LEVELS * FAN : cap;
+    arrays_of(c, array);
+    for (int k = 0; k < ARRAYS; k++) {
+        size_t items = k == ARRAYS - 1 ? cap + cap / 8 + MAX_LEVELS * FAN : cap;
         void *p = realloc(*array[k], items * 4);
 
         if (!p) {
-            if (n > GIANT && c->sym_cap <= GIANT)
+            if (begins)
                 pthread_mutex_unlock(&giants);
             return err_set(e, E_SYS, "out of memory for a fragment of %zu characters", n);
         }
@@ -57,12 +68,12 @@ static int grow(struct spm_cache *c, size_t n, struct err *e)
 /* After a giant: the next may be made, by any thread. */
 static void shrink(struct spm_cache *c)
 {
-    void **array[] = { (void **)&c->sym,  (void **)&c->pos,  (void **)&c->to,
-                       (void **)&c->prev, (void **)&c->next, (void **)&c->rank };
+    void **array[ARRAYS];
 
     if (c->sym_cap <= GIANT)
         return;
-    for (size_t k = 0; k < sizeof array / sizeof *array; k++) {
+    arrays_of(c, array);
+    for (int k = 0; k < ARRAYS; k++) {
         free(*array[k]);
         *array[k] = NULL;
     }
