@@ -22,6 +22,7 @@ ends() { # ends STATUS WORDS COMMAND...: it ends so, and says so on standard err
     cat "$tmp/err"
     [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
     grep -q -- "$words" "$tmp/err" || { echo "standard error lacks: $words"; return 1; }
+    [ "$(wc -l < "$tmp/err")" -le 3 ]
 }
 ids() { # ids N SEED: so many raw u16 ids below 503 on stdout, in which each tells of the next
     awk -v n="$1" -v seed="$2" 'BEGIN { srand(seed); x = 5

@@ -4,16 +4,6 @@ cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
 clean() { [ -z "$mnt" ] || umount "$mnt"; }
 mnt=
-ends() { # STATUS WORDS COMMAND...: it must end so, and say so on stderr, in three lines
-    local want=$1 words=$2 rc
-    shift 2
-    "$@" > "$tmp/out" 2> "$tmp/err"
-    rc=$?
-    cat "$tmp/err"
-    [ $rc -eq "$want" ] || { echo "status $rc, not $want"; return 1; }
-    grep -q -- "$words" "$tmp/err" || { echo "stderr lacks: $words"; return 1; }
-    [ "$(wc -l < "$tmp/err")" -le 3 ]
-}
 has() { # FILE WORDS
     grep -q -- "$2" "$1" || { cat "$1"; return 1; }
 }
