@@ -24,7 +24,7 @@ BIN   := $(if $(SAN),build/bin-san,build/bin)
 TOOLS := lprep lpack ltrain leval lmerge linfo
 
 # The rooms, lowest first; every .c of a room is in its library, but for the tools' mains.
-ROOMS := base formats kernels kernels/cpu model prep train eval tools
+ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights kernels kernels/cpu model prep train eval tools
 MAINS := $(foreach t,$(TOOLS),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c tools/$(t).c)))
 SRCS  := $(filter-out $(MAINS),$(foreach r,$(ROOMS),$(wildcard $(r)/*.c $(r)/*.cc)))
 OBJS  := $(SRCS:%=$(B)/%.o)
@@ -133,13 +133,15 @@ bench-data: all $(DATA_BENCHES)
 
 # What install puts below DESTDIR PREFIX, and uninstall removes.
 DEST  = $(DESTDIR)$(PREFIX)
-PAGES = $(patsubst formats/%.md,build/man/longlora-%.5,$(wildcard formats/*.md))
+FORMATS = $(wildcard formats/*.md formats/*/*.md)
+PAGES = $(patsubst %.md,build/man/longlora-%.5,$(notdir $(FORMATS)))
 MAN   = $(wildcard man/*.[17]) $(PAGES)
-DOC  := README.md ARCHITECTURE.md LICENSE $(wildcard formats/*.md)
+DOC  := README.md ARCHITECTURE.md LICENSE $(FORMATS)
 FILES = $(TOOLS:%=bin/%) $(TOOLS:%=share/bash-completion/completions/%) \
   $(foreach m,$(MAN),share/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m))) \
   $(foreach d,$(DOC),share/doc/longlora/$(notdir $(d)))
-build/man/longlora-%.5: formats/%.md man/format_page.awk
+vpath %.md formats $(wildcard formats/*)
+build/man/longlora-%.5: %.md man/format_page.awk
 	@mkdir -p $(@D)
 	awk -v name=$* -v date='November 22, 2026' -f man/format_page.awk $< > $@
 pages: $(PAGES)

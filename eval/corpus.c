@@ -4,9 +4,9 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/dataset.h"
-#include "formats/shard.h"
-#include "formats/tokenizer.h"
+#include "formats/tokens/dataset.h"
+#include "formats/tokens/shard.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,8 +2,8 @@
 #include "eval/ppl.h"
 
 #include "base/log.h"
-#include "formats/adapter.h"
-#include "formats/weights.h"
+#include "formats/weights/adapter.h"
+#include "formats/weights/weights.h"
 #include "kernels/rate.h"
 #include "model/flops.h"
 #include "model/rope.h"

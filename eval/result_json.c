@@ -1,7 +1,7 @@
 /* eval/result_json.c - results as JSON, written and read back; see result.h. */
 #include "base/opt.h"
 #include "eval/result.h"
-#include "formats/json.h"
+#include "base/json.h"
 
 #include <inttypes.h>
 #include <math.h>

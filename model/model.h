@@ -2,9 +2,9 @@
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 #include "base/err.h"
-#include "formats/adapter.h"
-#include "formats/config.h"
-#include "formats/weights.h"
+#include "formats/weights/adapter.h"
+#include "formats/weights/config.h"
+#include "formats/weights/weights.h"
 #include "kernels/kernels.h"
 #include "model/segments.h"
 #include <stdint.h>

@@ -2,7 +2,7 @@
 #ifndef MODEL_ROPE_H
 #define MODEL_ROPE_H
 #include "base/err.h"
-#include "formats/config.h"
+#include "formats/weights/config.h"
 C_BEGIN
 
 /* inv_freq[i], i < head_dim/2: theta^(-2i/head_dim), then

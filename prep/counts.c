@@ -1,7 +1,7 @@
 /* prep/counts.c - prep_counts_of in prep.h: what was counted, by source. */
 #include "prep/prep.h"
 
-#include "formats/shard.h"
+#include "formats/tokens/shard.h"
 
 void prep_counts_free(struct prep_counts *c)
 {

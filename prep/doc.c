@@ -1,7 +1,7 @@
 /* prep/doc.c - see doc.h. */
 #include "prep/doc.h"
 
-#include "formats/jsonscan.h"
+#include "base/jsonscan.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #define PREP_DOC_H
 #include "base/bytes.h"
 #include "base/err.h"
-#include "formats/document.h"
+#include "formats/tokens/document.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

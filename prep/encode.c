@@ -1,7 +1,7 @@
 /* prep/encode.c - see prep_encode and prep_info in prep.h. */
 #include "prep/prep.h"
 
-#include "formats/document.h"
+#include "formats/tokens/document.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,11 +1,11 @@
 /* prep/export.c - see export.h. */
 #include "prep/export.h"
 #include "base/file.h"
-#include "formats/dataset.h"
-#include "formats/document.h"
-#include "formats/foreign.h"
-#include "formats/tokenizer.h"
-#include "formats/tokenlines.h"
+#include "formats/tokens/dataset.h"
+#include "formats/tokens/document.h"
+#include "formats/tokens/foreign.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokens/tokenlines.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* prep/feed.c - see feed.h. */
 #include "prep/feed.h"
 
-#include "formats/magic.h"
+#include "base/magic.h"
 
 #include <stdio.h>
 #include <stdlib.h>

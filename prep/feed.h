@@ -2,8 +2,8 @@
 #ifndef PREP_FEED_H
 #define PREP_FEED_H
 #include "base/err.h"
-#include "formats/records.h"
-#include "formats/source.h"
+#include "formats/text/records.h"
+#include "formats/text/source.h"
 #include "prep/doc.h"
 #include "prep/filter.h"
 C_BEGIN

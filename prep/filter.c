@@ -2,7 +2,7 @@
 #include "prep/filter.h"
 
 #include "base/opt.h"
-#include "formats/jsonscan.h"
+#include "base/jsonscan.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #ifndef PREP_FILTER_H
 #define PREP_FILTER_H
 #include "base/err.h"
-#include "formats/tally.h"
+#include "formats/tokens/tally.h"
 #include "prep/doc.h"
 #include <regex.h>
 C_BEGIN

@@ -1,11 +1,11 @@
 /* prep/import.c - see import.h. */
 #include "prep/import.h"
-#include "formats/document.h"
-#include "formats/foreign.h"
-#include "formats/records.h"
-#include "formats/source.h"
-#include "formats/tokenizer.h"
-#include "formats/tokenlines.h"
+#include "formats/tokens/document.h"
+#include "formats/tokens/foreign.h"
+#include "formats/text/records.h"
+#include "formats/text/source.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokens/tokenlines.h"
 
 #include <inttypes.h>
 #include <stdio.h>

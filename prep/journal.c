@@ -2,7 +2,7 @@
 #include "prep/journal.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/manifest.h"
+#include "formats/tokens/manifest.h"
 
 #include <errno.h>
 #include <fcntl.h>

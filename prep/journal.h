@@ -2,7 +2,7 @@
 #ifndef PREP_JOURNAL_H
 #define PREP_JOURNAL_H
 #include "base/err.h"
-#include "formats/stream.h"
+#include "formats/tokens/stream.h"
 #include "prep/shuffle.h"
 #include <stdbool.h>
 #include <stdint.h>

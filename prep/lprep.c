@@ -2,7 +2,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/opt.h"
-#include "formats/jsonscan.h"
+#include "base/jsonscan.h"
 #include "prep/part.h"
 #include "prep/prep.h"
 #include "prep/resume.h"

@@ -2,7 +2,7 @@
 #include "prep/output.h"
 
 #include "base/file.h"
-#include "formats/source_list.h"
+#include "formats/text/source_list.h"
 
 #define LINES_BYTES ((size_t)256 << 10) /* of JSON are written at once */
 #define MARK_BYTES ((int64_t)64 << 10)  /* between marks, at least */

@@ -3,8 +3,8 @@
 #define PREP_OUTPUT_H
 #include "base/bytes.h"
 #include "base/err.h"
-#include "formats/source.h"
-#include "formats/stream.h"
+#include "formats/text/source.h"
+#include "formats/tokens/stream.h"
 #include <stdbool.h>
 #include <xxhash.h>
 C_BEGIN

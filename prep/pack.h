@@ -2,8 +2,8 @@
 #ifndef PREP_PACK_H
 #define PREP_PACK_H
 #include "base/err.h"
-#include "formats/manifest.h"
-#include "formats/stream.h"
+#include "formats/tokens/manifest.h"
+#include "formats/tokens/stream.h"
 #include "prep/split.h"
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* prep/pack_impl.h - what pack.c and pack_set.c share. */
+/* prep/pack_impl.h - what pack_run.c and pack_set.c share. */
 #ifndef PREP_PACK_IMPL_H
 #define PREP_PACK_IMPL_H
 #include "prep/journal.h"

@@ -1,7 +1,7 @@
 /* prep/pack_set.c - data sets joined to one, shard by shard; see pack_set in pack.h. */
 #include "prep/pack_impl.h"
 #include "base/file.h"
-#include "formats/dataset.h"
+#include "formats/tokens/dataset.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "prep/part.h"
 
 #include "base/opt.h"
-#include "formats/source_list.h"
+#include "formats/text/source_list.h"
 
 #include <stdbool.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 #ifndef PREP_PREP_H
 #define PREP_PREP_H
 #include "base/err.h"
-#include "formats/tally.h"
-#include "formats/tokenizer.h"
+#include "formats/tokens/tally.h"
+#include "formats/tokenizer/tokenizer.h"
 #include "prep/contam.h"
 #include "prep/dedup.h"
 #include "prep/feed.h"

@@ -1,7 +1,7 @@
 /* prep/prompt.c - documents as text: prompts of instructions, JSON lines, counts. */
 #include "prep/doc.h"
 
-#include "formats/jsonscan.h"
+#include "base/jsonscan.h"
 
 #include <string.h>
 

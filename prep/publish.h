@@ -2,7 +2,7 @@
 #ifndef PREP_PUBLISH_H
 #define PREP_PUBLISH_H
 #include "base/err.h"
-#include "formats/manifest.h"
+#include "formats/tokens/manifest.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN

@@ -1,8 +1,8 @@
 /* prep/resume.c - see resume.h. */
 #include "prep/resume.h"
 
-#include "formats/document.h"
-#include "formats/source_list.h"
+#include "formats/tokens/document.h"
+#include "formats/text/source_list.h"
 
 #include <stdlib.h>
 #include <string.h>

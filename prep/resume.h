@@ -3,7 +3,7 @@
 #define PREP_RESUME_H
 #include "base/err.h"
 #include "base/opt.h"
-#include "formats/source.h"
+#include "formats/text/source.h"
 #include "prep/dedup.h"
 #include "prep/journal.h"
 #include "prep/prep.h"

@@ -2,7 +2,7 @@
 #include "prep/shuffle.h"
 #include "base/perm.h"
 #include "base/spool.h"
-#include "formats/document.h"
+#include "formats/tokens/document.h"
 
 #include <stdlib.h>
 #include <xxhash.h>

@@ -3,7 +3,7 @@
 #ifndef PREP_SHUFFLE_H
 #define PREP_SHUFFLE_H
 #include "base/err.h"
-#include "formats/stream.h"
+#include "formats/tokens/stream.h"
 #include <stdbool.h>
 C_BEGIN
 

@@ -2,7 +2,7 @@
 #include "prep/split.h"
 #include "base/opt.h"
 #include "base/perm.h"
-#include "formats/manifest.h"
+#include "formats/tokens/manifest.h"
 
 #include <fnmatch.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #ifndef PREP_SPLIT_H
 #define PREP_SPLIT_H
 #include "base/err.h"
-#include "formats/stream.h"
+#include "formats/tokens/stream.h"
 C_BEGIN
 
 /* "train" takes what no rule does; it is split 0. Rules by pattern go before rules by

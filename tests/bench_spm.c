@@ -1,8 +1,8 @@
 /* tests/bench_spm.c - encoding beside libsentencepiece, in one run: bench_spm [model [MB]].
  * With BENCH_TABLE: the lines of bench-data's table, the best of three rounds of both. */
-#include "formats/splib.h"
-#include "formats/spm.h"
-#include "formats/spmodel.h"
+#include "formats/tokenizer/splib.h"
+#include "formats/tokenizer/spm.h"
+#include "formats/tokenizer/spmodel.h"
 #include "tests/benchrow.h"
 #include "tests/spmtest.h"
 

@@ -2,8 +2,8 @@
 #ifndef TESTS_DOCS_H
 #define TESTS_DOCS_H
 #include "base/perm.h"
-#include "formats/document.h"
-#include "formats/stream.h"
+#include "formats/tokens/document.h"
+#include "formats/tokens/stream.h"
 #include <stdio.h>
 #include <string.h>
 

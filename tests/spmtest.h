@@ -1,9 +1,9 @@
-/* tests/spmtest.h - texts and models for the tests and the benchmark of formats/spm.h. */
+/* tests/spmtest.h - texts and models for the tests and the benchmark of formats/tokenizer/spm.h. */
 #ifndef TESTS_SPMTEST_H
 #define TESTS_SPMTEST_H
 #include "base/bytes.h"
-#include "formats/source.h"
-#include "formats/spm.h"
+#include "formats/text/source.h"
+#include "formats/tokenizer/spm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,8 +7,8 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "formats/adapter_config.h"
-#include "formats/json.h"
+#include "formats/weights/adapter_config.h"
+#include "base/json.h"
 #include "model/model.h"
 #include "tools/merge.h"
 

@@ -1,6 +1,6 @@
 /* tests/test_checkpoint.c - checkpoints: manifests, publishing, finding, falling back. */
 #include "base/file.h"
-#include "formats/checkpoint.h"
+#include "formats/weights/checkpoint.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

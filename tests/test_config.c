@@ -7,9 +7,9 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "formats/config.h"
-#include "formats/json.h"
-#include "formats/weights.h"
+#include "formats/weights/config.h"
+#include "base/json.h"
+#include "formats/weights/weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "formats/dataset.h"
-#include "formats/manifest.h"
+#include "formats/tokens/dataset.h"
+#include "formats/tokens/manifest.h"
 #include "prep/pack.h"
 #include "tests/docs.h"
 

@@ -10,8 +10,8 @@
 #include "base/log.h"
 #include "eval/ppl.h"
 #include "eval/score.h"
-#include "formats/json.h"
-#include "formats/shard.h"
+#include "base/json.h"
+#include "formats/tokens/shard.h"
 
 #include <fcntl.h>
 #include <inttypes.h>

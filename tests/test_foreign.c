@@ -10,9 +10,9 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "formats/dataset.h"
-#include "formats/foreign.h"
-#include "formats/tokenlines.h"
+#include "formats/tokens/dataset.h"
+#include "formats/tokens/foreign.h"
+#include "formats/tokens/tokenlines.h"
 #include "prep/export.h"
 #include "prep/import.h"
 #include "tests/docs.h"

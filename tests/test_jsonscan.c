@@ -1,7 +1,7 @@
 /* tests/test_jsonscan.c - the JSON scanner and the cutting of streams into records. */
 #include "base/perm.h"
-#include "formats/jsonscan.h"
-#include "formats/records.h"
+#include "base/jsonscan.h"
+#include "formats/text/records.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* tests/test_masks.c - ids and masks of every row of the instruction data, held against the
  * procedure of the reference (make_mask_golden.py, whose words these are). */
 #include "base/file.h"
-#include "formats/source.h"
-#include "formats/spmodel.h"
+#include "formats/text/source.h"
+#include "formats/tokenizer/spmodel.h"
 #include "prep/prep.h"
 #include "tests/spmtest.h"
 

@@ -1,7 +1,7 @@
 /* tests/test_packing.c - best-fit packing: nothing lost, nothing that fits cut. */
 #include "base/file.h"
 #include "base/perm.h"
-#include "formats/shard.h"
+#include "formats/tokens/shard.h"
 #include "train/order.h"
 #include "train/rows.h"
 

@@ -1,6 +1,6 @@
 /* tests/test_prep.c - schemas, prompts, masks, and the pipeline of lprep as a function. */
 #include "base/file.h"
-#include "formats/stream.h"
+#include "formats/tokens/stream.h"
 #include "prep/prep.h"
 
 #include <setjmp.h>

@@ -8,7 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "formats/safetensors.h"
+#include "formats/weights/safetensors.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "formats/hash.h"
-#include "formats/shard.h"
+#include "base/hash.h"
+#include "formats/tokens/shard.h"
 #include "tests/docs.h"
 
 static struct made made;

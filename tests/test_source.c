@@ -1,7 +1,7 @@
 /* tests/test_source.c - members out of files, folders, globs, pipes and archives. */
 #include "base/bytes.h"
 #include "base/file.h"
-#include "formats/source.h"
+#include "formats/text/source.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

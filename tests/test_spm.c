@@ -1,9 +1,9 @@
 /* tests/test_spm.c - our SentencePiece gives libsentencepiece's ids; hostile models refused. */
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/splib.h"
-#include "formats/spm.h"
-#include "formats/spmodel.h"
+#include "formats/tokenizer/splib.h"
+#include "formats/tokenizer/spm.h"
+#include "formats/tokenizer/spmodel.h"
 #include "tests/spmrandom.h"
 
 #include <setjmp.h>

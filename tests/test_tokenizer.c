@@ -2,11 +2,11 @@
 #include "base/file.h"
 #include "base/perm.h"
 #include "base/pool.h"
-#include "formats/jsonscan.h"
-#include "formats/records.h"
-#include "formats/source.h"
-#include "formats/spmodel.h"
-#include "formats/tokenizer.h"
+#include "base/jsonscan.h"
+#include "formats/text/records.h"
+#include "formats/text/source.h"
+#include "formats/tokenizer/spmodel.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,7 +2,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/perm.h"
-#include "formats/shard.h"
+#include "formats/tokens/shard.h"
 #include "train/metrics.h"
 #include "train/order.h"
 #include "train/rows.h"

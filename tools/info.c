@@ -2,8 +2,8 @@
 #include "tools/info.h"
 
 #include "base/file.h"
-#include "formats/foreign.h"
-#include "formats/shard.h"
+#include "formats/tokens/foreign.h"
+#include "formats/tokens/shard.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -2,9 +2,9 @@
 #include "tools/info.h"
 
 #include "base/file.h"
-#include "formats/dataset.h"
-#include "formats/left_out.h"
-#include "formats/manifest.h"
+#include "formats/tokens/dataset.h"
+#include "formats/tokens/left_out.h"
+#include "formats/tokens/manifest.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

@@ -3,7 +3,8 @@
 
 #include "base/file.h"
 #include "base/bytes.h"
-#include "formats/dataset.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokens/dataset.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

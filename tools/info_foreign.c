@@ -1,7 +1,7 @@
 /* tools/info_foreign.c - token files of other programs, described; see info.h. */
 #include "tools/info.h"
 
-#include "formats/foreign.h"
+#include "formats/tokens/foreign.h"
 
 int info_foreign(const char *path, enum info_kind kind, json_t *out, struct err *e)
 {

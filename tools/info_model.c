@@ -3,9 +3,9 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/adapter_config.h"
-#include "formats/json.h"
-#include "formats/tokenizer.h"
+#include "formats/weights/adapter.h"
+#include "base/json.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -3,7 +3,8 @@
 
 #include "base/perm.h"
 #include "base/plot.h"
-#include "formats/dataset.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokens/dataset.h"
 
 #include <stdlib.h>
 #include <string.h>

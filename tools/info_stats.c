@@ -2,8 +2,8 @@
 #include "tools/info.h"
 
 #include "base/plot.h"
-#include "formats/dataset.h"
-#include "formats/manifest.h"
+#include "formats/tokens/dataset.h"
+#include "formats/tokens/manifest.h"
 
 #include <fcntl.h>
 #include <math.h>

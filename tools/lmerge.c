@@ -2,7 +2,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/opt.h"
-#include "formats/json.h"
+#include "base/json.h"
 #include "tools/merge.h"
 
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #ifndef TOOLS_MERGE_H
 #define TOOLS_MERGE_H
 #include "base/err.h"
-#include "formats/safetensors.h"
+#include "formats/weights/safetensors.h"
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,7 +25,7 @@ struct merge_report {
     double max_delta;      /* largest |scale B A| */
     int64_t delta_entries; /* entries of merged tensors ... */
     int64_t unchanged;     /* ... that rounding to the output type leaves as they were */
-    bool untied;           /* a tied base came apart: see formats/adapter.h */
+    bool untied;           /* a tied base came apart: see formats/weights/adapter.h */
     int64_t context;
     const char *dtype;     /* what config.json says: the type most bytes have */
 };

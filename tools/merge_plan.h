@@ -1,8 +1,8 @@
 /* tools/merge_plan.h - which tensors a merged model has, and in which files (internal). */
 #ifndef TOOLS_MERGE_PLAN_H
 #define TOOLS_MERGE_PLAN_H
-#include "formats/adapter.h"
-#include "formats/weights.h"
+#include "formats/weights/adapter.h"
+#include "formats/weights/weights.h"
 #include "tools/merge.h"
 
 /* One tensor of the result. With whole: its values; else base's, plus the pair where there is

@@ -2,7 +2,7 @@
 #include "train/run.h"
 
 #include "base/log.h"
-#include "formats/checkpoint.h"
+#include "formats/weights/checkpoint.h"
 #include "model/flops.h"
 #include "train/state.h"
 #include "train/stop.h"

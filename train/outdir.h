@@ -2,7 +2,7 @@
 #ifndef TRAIN_OUTDIR_H
 #define TRAIN_OUTDIR_H
 #include "base/err.h"
-#include "formats/dataset.h"
+#include "formats/tokens/dataset.h"
 #include "model/model.h"
 #include "train/settings.h"
 #include <stdbool.h>

@@ -2,7 +2,7 @@
 #ifndef TRAIN_PACK_ROWS_H
 #define TRAIN_PACK_ROWS_H
 #include "base/err.h"
-#include "formats/dataset.h"
+#include "formats/tokens/dataset.h"
 #include <stdint.h>
 C_BEGIN
 

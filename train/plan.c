@@ -2,7 +2,7 @@
 #include "train/plan.h"
 
 #include "base/log.h"
-#include "formats/json.h"
+#include "base/json.h"
 #include "kernels/planned.h"
 
 #include <inttypes.h>

@@ -2,7 +2,7 @@
 #include "train/rows.h"
 
 #include "base/bytes.h"
-#include "formats/document.h"
+#include "formats/tokens/document.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #ifndef TRAIN_ROWS_H
 #define TRAIN_ROWS_H
 #include "base/err.h"
-#include "formats/dataset.h"
+#include "formats/tokens/dataset.h"
 #include "train/pack_rows.h"
 #include <stdbool.h>
 #include <stdint.h>

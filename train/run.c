@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/checkpoint.h"
+#include "formats/weights/checkpoint.h"
 #include "train/outdir.h"
 #include "train/state.h"
 

@@ -4,7 +4,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/opt.h"
-#include "formats/json.h"
+#include "base/json.h"
 #include "model/rope.h"
 
 #include <inttypes.h>

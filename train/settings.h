@@ -2,8 +2,8 @@
 #ifndef TRAIN_SETTINGS_H
 #define TRAIN_SETTINGS_H
 #include "base/err.h"
-#include "formats/config.h"
-#include "formats/weights.h"
+#include "formats/weights/config.h"
+#include "formats/weights/weights.h"
 #include "model/model.h"
 #include "train/schedule.h"
 #include <jansson.h>

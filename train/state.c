@@ -2,7 +2,7 @@
 #include "train/state.h"
 
 #include "base/file.h"
-#include "formats/safetensors.h"
+#include "formats/weights/safetensors.h"
 
 #include <inttypes.h>
 #include <stdio.h>

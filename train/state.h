@@ -2,7 +2,7 @@
 #ifndef TRAIN_STATE_H
 #define TRAIN_STATE_H
 #include "base/err.h"
-#include "formats/checkpoint.h"
+#include "formats/weights/checkpoint.h"
 #include "kernels/kernels.h"
 #include "model/model.h"
 C_BEGIN

@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "formats/json.h"
+#include "base/json.h"
 
 #include <math.h>
 #include <stdlib.h>

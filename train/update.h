@@ -2,7 +2,7 @@
 #ifndef TRAIN_UPDATE_H
 #define TRAIN_UPDATE_H
 #include "base/err.h"
-#include "formats/dataset.h"
+#include "formats/tokens/dataset.h"
 #include "model/model.h"
 #include "train/order.h"
 #include "train/rows.h"

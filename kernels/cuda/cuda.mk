@@ -51,7 +51,7 @@ endif
 GPU_TESTS := test_cuda_plans test_cuda_ops test_cuda_attention test_cuda_model
 GPU_BINS  := $(GPU_TESTS) bench_attention make_model
 $(B)/gpu/test_cuda_plans: $(B)/tests/gpu/test_cuda_plans.c.o \
-  $(patsubst %,$(CUDA_B)/kernels/cuda/%.c.o,sdpa sdpa_graph runs) $(B)/liblonglora.a
+  $(patsubst %,$(CUDA_B)/kernels/cuda/%.c.o,sdpa_plans sdpa_graph runs) $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ -ldl -lm -lcmocka
 $(B)/gpu/%: $(B)/tests/gpu/%.c.o $(B)/liblonglora.a

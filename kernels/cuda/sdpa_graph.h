@@ -1,4 +1,4 @@
-/* kernels/cuda/sdpa_graph.h - shared by sdpa.c and sdpa_graph.c only. */
+/* kernels/cuda/sdpa_graph.h - shared by sdpa_plans.c and sdpa_graph.c only. */
 #ifndef KERNELS_CUDA_SDPA_GRAPH_H
 #define KERNELS_CUDA_SDPA_GRAPH_H
 #include "kernels/cuda/cudnn_abi.h"

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Rules of the house about the sources: which room includes which, one base name one file.
+# Rules of the house about the sources: which room includes which, no circles, no room too
+# big, one base name one file.
 # Each rule is also shown a small tree that breaks it: a check that cannot fail is none.
 cd "$(dirname "$0")/../.." || exit 70
 tmp=$(mktemp -d) || exit 70
@@ -14,7 +15,7 @@ sources() { # all C, C++ and CUDA files below folder $1, without the build folde
 may_include() {
     case $1 in
     base) echo base ;;
-    formats) echo base formats ;;
+    formats/*) echo base "$1" ;;
     kernels) echo base kernels ;;
     model) echo base formats kernels model ;;
     prep) echo base formats prep ;;
@@ -25,18 +26,41 @@ may_include() {
     esac
 }
 
+# Of a path, the room it stands in: a folder, or a subject of formats/. A name alone is in none.
+room() {
+    case $1 in
+    formats/*/*) echo "$1" | cut -d/ -f1,2 ;;
+    */*) echo "${1%%/*}" ;;
+    esac
+}
 forbidden_includes() { # prints "file: includes x" for each arrow that runs the wrong way
     sources "$1" | while read -r file; do
         inside=${file#"$1"/}
-        allowed=" $(may_include "${inside%%/*}") "
+        allowed=" $(may_include "$(room "$inside")") "
         sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$file" |
             while read -r header; do
                 case $allowed in
-                *" ${header%%/*} "*) [ "$header" != "${header#*/}" ] && continue ;;
+                *" $(room "$header") "*) continue ;;
+                *" formats "*) case $header in formats/*/*) continue ;; esac ;;
                 esac
                 echo "$inside: includes \"$header\""
             done
     done
+}
+# A module is x.h with x.c (or .cc, .cu). tsort names the modules of each circle.
+modules() { sources "$1" | sed "s|^$1/||" | grep -v ^tests/; }
+circles() {
+    modules "$1" | while read -r file; do
+        echo "${file%.*} ${file%.*}"
+        sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)\.[a-z]*".*/\1/p' "$1/$file" |
+            sed "s|^|${file%.*} |"
+    done | tsort 2>&1 >/dev/null | sed -n 's/^tsort: \(.*\/.*\)/\1/p'
+}
+# Of all lines of the product, no room has more than a fifth.
+big_rooms() {
+    modules "$1" | while read -r file; do echo "$(wc -l < "$1/$file") $(room "$file")"; done |
+        awk '{ n[$2] += $1; all += $1 }
+             END { for (r in n) if (n[r] * 5 > all) print r ": " n[r] " of " all " lines" }'
 }
 repeated_names() { sources "$1" | sed 's|.*/||' | sort | uniq -d; }
 # A file opens with one line: its path and what it is.
@@ -64,19 +88,26 @@ finds() { # finds NAME OUTPUT EXPECTED: the rule notices what was planted
 }
 
 check 'no room includes what it may not' "$(forbidden_includes .)"
+check 'no circle of includes, inside rooms neither' "$(circles .)"
+check 'no room holds over a fifth of the lines' "$(big_rooms .)"
 check 'no two sources share a base name' "$(repeated_names .)"
 check 'every source opens with its path' "$(unnamed_files .)"
 
 mkdir -p "$tmp"/base "$tmp"/prep "$tmp"/new
 printf '/* base/a.h - fine. */\n#include <stdio.h>\n#include "base/b.h"\n' > "$tmp"/base/a.h
-printf '  #  include "formats/x.h"\n' > "$tmp"/base/b.h
-printf '#include "model/m.h"\n#include "formats/x.h"\n#include "a.h"\n' > "$tmp"/prep/a.h
+printf '  #  include "formats/x/x.h"\n#include "base/a.h"\n' > "$tmp"/base/b.h
+printf '#include "model/m.h"\n#include "formats/x/x.h"\n#include "a.h"\n' > "$tmp"/prep/a.h
 printf '#include "base/a.h"\n' > "$tmp"/new/c.cu
 finds 'a planted include is found' "$(forbidden_includes "$tmp" | sort)" \
-    'base/b.h: includes "formats/x.h"
+    'base/b.h: includes "formats/x/x.h"
 new/c.cu: includes "base/a.h"
 prep/a.h: includes "a.h"
 prep/a.h: includes "model/m.h"'
+finds 'a planted circle is found' "$(circles "$tmp")" 'base/a
+base/b'
+finds 'a room of more than a fifth is found' "$(big_rooms "$tmp" | sort)" \
+    'base: 5 of 9 lines
+prep: 3 of 9 lines'
 finds 'a planted second a.h is found' "$(repeated_names "$tmp")" a.h
 finds 'a file without its first line is found' "$(unnamed_files "$tmp" | sort)" \
     'base/b.h: line 1

@@ -1,8 +1,8 @@
 /* tests/fuzz/diff_spm.c - our SentencePiece against the library's, on texts made at random. */
 #include "base/file.h"
-#include "formats/spm.h"
-#include "formats/splib.h"
-#include "formats/spmodel.h"
+#include "formats/tokenizer/spm.h"
+#include "formats/tokenizer/splib.h"
+#include "formats/tokenizer/spmodel.h"
 #include "tests/spmrandom.h"
 
 #include <inttypes.h>

@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_checkpoint.c - a checkpoint's manifest of any bytes, as it is and signed. */
-#include "formats/checkpoint.h"
+#include "formats/weights/checkpoint.h"
 
 #include <stdlib.h>
 #include <string.h>

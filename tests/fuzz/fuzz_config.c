@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_config.c - config.json of any bytes; what is taken must be within bounds. */
-#include "formats/config.h"
-#include "formats/weights.h"
+#include "formats/weights/config.h"
+#include "formats/weights/weights.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* tests/fuzz/fuzz_foreign.c - llm.c's file of any bytes; Megatron's pair of any bytes, the
  * first two of which say how many are the index. */
 #include "base/bytes.h"
-#include "formats/foreign.h"
+#include "formats/tokens/foreign.h"
 
 #include <stdlib.h>
 #include <string.h>

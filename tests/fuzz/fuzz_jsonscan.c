@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_jsonscan.c - any bytes as JSON: what is walked decodes or is refused. */
-#include "formats/jsonscan.h"
-#include "formats/records.h"
+#include "base/jsonscan.h"
+#include "formats/text/records.h"
 #include "prep/doc.h"
 
 #include <stdlib.h>

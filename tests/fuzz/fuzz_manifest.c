@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_manifest.c - manifest.json of any bytes; what is taken is written and read
  * again, and must come out the same. */
-#include "formats/manifest.h"
+#include "formats/tokens/manifest.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_raw.c - a file of any bytes as a data set: raw ids, or a shard after all. */
-#include "formats/dataset.h"
+#include "formats/tokens/dataset.h"
 
 #include <stdio.h>
 #include <stdlib.h>

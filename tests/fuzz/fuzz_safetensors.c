@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_safetensors.c - the safetensors reader on any bytes; what it takes is touched. */
-#include "formats/safetensors.h"
+#include "formats/weights/safetensors.h"
 
 #include <stdlib.h>
 

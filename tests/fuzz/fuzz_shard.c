@@ -1,7 +1,7 @@
 /* tests/fuzz/fuzz_shard.c - a shard of any bytes, as they are and with every checksum made
  * right, so that the checks behind the checksums are reached too. */
 #include "base/bytes.h"
-#include "formats/shard.h"
+#include "formats/tokens/shard.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_source.c - any bytes as a file or an archive: members are read or refused. */
-#include "formats/source.h"
+#include "formats/text/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_spm_model.c - a tokenizer model of any bytes, and what is taken encodes. */
-#include "formats/spm.h"
+#include "formats/tokenizer/spm.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* tests/fuzz/fuzz_stream.c - a token stream of any bytes, as they are and with every checksum
  * made right, so that the checks behind the checksums are reached too. */
 #include "base/bytes.h"
-#include "formats/document.h"
-#include "formats/stream.h"
+#include "formats/tokens/document.h"
+#include "formats/tokens/stream.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_tokenizer.c - any bytes as a tokenizer; one that loads must work. */
-#include "formats/tokenizer.h"
+#include "formats/tokenizer/tokenizer.h"
 
 #include <stdint.h>
 #include <stdlib.h>

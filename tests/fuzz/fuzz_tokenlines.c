@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_tokenlines.c - a line of any bytes; what was read is written and read. */
-#include "formats/document.h"
-#include "formats/tokenlines.h"
+#include "formats/tokens/document.h"
+#include "formats/tokens/tokenlines.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_zip.c - any bytes as a zip archive: its directory is judged or passed over. */
-#include "formats/zipcheck.h"
+#include "formats/text/zipcheck.h"
 
 #include <stddef.h>
 #include <stdlib.h>

@@ -4,8 +4,8 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/perm.h"
-#include "formats/config.h"
-#include "formats/weights.h"
+#include "formats/weights/config.h"
+#include "formats/weights/weights.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,250 @@
+/* base/json.c - see json.h. */
+#include "base/json.h"
+
+#include "base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 64 };
+
+/* jansson recurses, so depth is bounded before it sees the text. Brackets inside strings are
+ * passed over; what is not JSON at all is left for jansson to name. */
+static int depth_of(const char *s, size_t n)
+{
+    int depth = 0, most = 0;
+    bool in_string = false;
+
+    for (size_t i = 0; i < n; i++) {
+        if (in_string) {
+            if (s[i] == '\\')
+                i++;
+            else if (s[i] == '"')
+                in_string = false;
+        } else if (s[i] == '"') {
+            in_string = true;
+        } else if (s[i] == '{' || s[i] == '[') {
+            if (++depth > most)
+                most = depth;
+        } else if (s[i] == '}' || s[i] == ']') {
+            depth--;
+        }
+    }
+    return most;
+}
+
+int js_parse(struct js *o, const char *text, size_t nbytes, const char *file, struct err *e)
+{
+    json_error_t bad;
+
+    *o = (struct js){ .file = file };
+    if (depth_of(text, nbytes) > MAX_DEPTH)
+        return err_set(e, E_DATA, "'%s' is nested more than %d deep", file, MAX_DEPTH);
+    if (!(o->obj = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &bad)))
+        return err_set(e, E_DATA, "'%s': not valid JSON: %s at line %d, column %d", file,
+                       bad.text, bad.line, bad.column);
+    if (json_is_object(o->obj))
+        return 0;
+    js_free(o);
+    return err_set(e, E_DATA, "'%s' is not a JSON object", file);
+}
+
+int js_load(struct js *o, const char *path, size_t max_bytes, struct err *e)
+{
+    char *text;
+    size_t n;
+    int rc;
+
+    *o = (struct js){ .file = path };
+    if ((rc = file_read(path, max_bytes, &text, &n, e)) < 0)
+        return rc;
+    rc = js_parse(o, text, n, path, e);
+    free(text);
+    return rc;
+}
+
+void js_free(struct js *o)
+{
+    json_decref(o->obj);
+    o->obj = NULL;
+}
+
+static const char *kind(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "an array";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
+    case JSON_REAL: return "a number";
+    case JSON_TRUE: return "true";
+    case JSON_FALSE: return "false";
+    default: return "null";
+    }
+}
+
+/* 1 and *v when the field is there; 0 when it may be and is absent; or E_DATA. */
+static int field(const struct js *o, const char *key, enum js_need need, json_t **v,
+                 struct err *e)
+{
+    *v = json_object_get(o->obj, key);
+    if (*v && !json_is_null(*v))
+        return 1;
+    if (need == JS_MAY)
+        return 0;
+    return err_set(e, E_DATA, "'%s': field '%s%s' is %s", o->file, o->path, key,
+                   *v ? "null" : "missing");
+}
+
+static int mistyped(const struct js *o, const char *key, const char *want, const json_t *v,
+                    struct err *e)
+{
+    return err_set(e, E_DATA, "'%s': field '%s%s' is %s, must be %s", o->file, o->path, key,
+                   kind(v), want);
+}
+
+int js_i64(const struct js *o, const char *key, enum js_need need, int64_t lo, int64_t hi,
+           int64_t *v, struct err *e)
+{
+    json_t *j;
+    int rc = field(o, key, need, &j, e);
+
+    if (rc <= 0)
+        return rc;
+    if (!json_is_integer(j))
+        return mistyped(o, key, "an integer", j, e);
+    if (json_integer_value(j) < lo || json_integer_value(j) > hi)
+        return err_set(e, E_DATA, "'%s': field '%s%s' is %lld, must be %lld to %lld", o->file,
+                       o->path, key, (long long)json_integer_value(j), (long long)lo,
+                       (long long)hi);
+    *v = json_integer_value(j);
+    return 0;
+}
+
+int js_f64(const struct js *o, const char *key, enum js_need need, double lo, double hi,
+           double *v, struct err *e)
+{
+    json_t *j;
+    int rc = field(o, key, need, &j, e);
+
+    if (rc <= 0)
+        return rc;
+    if (!json_is_number(j))
+        return mistyped(o, key, "a number", j, e);
+    if (!(json_number_value(j) >= lo && json_number_value(j) <= hi))
+        return err_set(e, E_DATA, "'%s': field '%s%s' is %g, must be %g to %g", o->file,
+                       o->path, key, json_number_value(j), lo, hi);
+    *v = json_number_value(j);
+    return 0;
+}
+
+int js_bool(const struct js *o, const char *key, enum js_need need, bool *v, struct err *e)
+{
+    json_t *j;
+    int rc = field(o, key, need, &j, e);
+
+    if (rc <= 0)
+        return rc;
+    if (!json_is_boolean(j))
+        return mistyped(o, key, "true or false", j, e);
+    *v = json_is_true(j);
+    return 0;
+}
+
+int js_str(const struct js *o, const char *key, enum js_need need, const char **v,
+           struct err *e)
+{
+    json_t *j;
+    int rc = field(o, key, need, &j, e);
+
+    if (rc <= 0)
+        return rc;
+    if (!json_is_string(j))
+        return mistyped(o, key, "a string", j, e);
+    *v = json_string_value(j);
+    return 0;
+}
+
+int js_object(const struct js *o, const char *key, enum js_need need, struct js *sub,
+              struct err *e)
+{
+    json_t *j;
+    int rc = field(o, key, need, &j, e);
+
+    *sub = (struct js){ .file = o->file };
+    if (rc <= 0)
+        return rc;
+    if (!json_is_object(j))
+        return mistyped(o, key, "an object", j, e);
+    sub->obj = j;
+    snprintf(sub->path, sizeof sub->path, "%.60s%.60s.", o->path, key);
+    return 0;
+}
+
+int js_array(const struct js *o, const char *key, enum js_need need, json_t **array,
+             struct err *e)
+{
+    json_t *j;
+    int rc = field(o, key, need, &j, e);
+
+    *array = NULL;
+    if (rc <= 0)
+        return rc;
+    if (!json_is_array(j))
+        return mistyped(o, key, "an array", j, e);
+    *array = j;
+    return 0;
+}
+
+int js_item(const struct js *o, const char *key, json_t *array, size_t i, struct js *sub,
+            struct err *e)
+{
+    json_t *j = json_array_get(array, i);
+
+    *sub = (struct js){ .file = o->file };
+    if (!json_is_object(j))
+        return err_set(e, E_DATA, "'%s': field '%s%s[%zu]' is %s, must be an object", o->file,
+                       o->path, key, i, j ? kind(j) : "missing");
+    sub->obj = j;
+    snprintf(sub->path, sizeof sub->path, "%.40s%.40s[%zu].", o->path, key, i);
+    return 0;
+}
+
+bool js_has(const struct js *o, const char *key)
+{
+    const json_t *j = json_object_get(o->obj, key);
+
+    return j && !json_is_null(j);
+}
+
+char *js_text(const json_t *root)
+{
+    char *text = NULL, *line;
+    json_t *back;
+    bool same;
+
+    for (int digits = 15; digits <= 17; digits++) {
+        free(text);
+        text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
+        back = text ? json_loads(text, 0, NULL) : NULL;
+        same = back && json_equal(root, back);
+        json_decref(back);
+        if (same)
+            break;
+    }
+    if (!text || asprintf(&line, "%s\n", text) < 0)
+        line = NULL;
+    free(text);
+    return line;
+}
+
+int js_save(const json_t *root, const char *path, struct err *e)
+{
+    char *text = root ? js_text(root) : NULL;
+    int rc = text ? file_replace(path, text, strlen(text), e)
+                  : err_set(e, E_SYS, "out of memory for '%s'", path);
+
+    free(text);
+    return rc;
+}

@@ -1,0 +1,200 @@
+/* formats/text/source_list.c - see source_list.h. */
+#include "formats/text/source_list.h"
+
+#include "base/file.h"
+
+#include <dirent.h>
+#include <fnmatch.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_FOLDERS_DEEP 64
+
+static const struct {
+    const char *ending;
+    enum source_kind kind;
+} known[] = {
+    { "txt", SOURCE_TEXT },    { "text", SOURCE_TEXT },    { "tex", SOURCE_TEXT },
+    { "md", SOURCE_TEXT },     { "rst", SOURCE_TEXT },     { "json", SOURCE_JSON },
+    { "jsonl", SOURCE_LINES }, { "ndjson", SOURCE_LINES },
+};
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+/* The length of a name without one ending that only says how it is packed. */
+static size_t unpacked_len(const char *name)
+{
+    static const char *const packed[] = { ".gz", ".zst", ".xz" };
+    size_t n = strlen(name);
+
+    for (size_t i = 0; i < sizeof packed / sizeof *packed; i++) {
+        size_t k = strlen(packed[i]);
+        if (n > k && strcasecmp(name + n - k, packed[i]) == 0)
+            return n - k;
+    }
+    return n;
+}
+
+static bool ends_in(const char *name, size_t n, const char *ending)
+{
+    size_t k = strlen(ending);
+
+    return n > k && name[n - k - 1] == '.' && strncasecmp(name + n - k, ending, k) == 0;
+}
+
+/* Names without an ending that is listed are unknown: the bytes decide, text if they are not
+ * JSON. */
+enum source_kind source_kind(const char *name)
+{
+    size_t n = unpacked_len(name);
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (ends_in(name, n, known[i].ending))
+            return known[i].kind;
+    return SOURCE_UNKNOWN;
+}
+
+bool source_is_archive(const char *name)
+{
+    return ends_in(name, unpacked_len(name), "tar") || ends_in(name, strlen(name), "zip") ||
+           ends_in(name, strlen(name), "tgz") || ends_in(name, strlen(name), "txz");
+}
+
+bool source_wanted(const struct source_list *l, const char *name)
+{
+    const char *base = base_name(name);
+
+    if (base[0] == '.' || base[0] == '\0')
+        return false;
+    for (int i = 0; i < l->n_include; i++)
+        if (fnmatch(l->include[i], strchr(l->include[i], '/') ? name : base, 0) == 0)
+            return true;
+    return l->n_include == 0 && source_kind(name) != SOURCE_UNKNOWN;
+}
+
+/* Takes over path; NULL is standard input, which has no st. */
+static int add(struct source_list *l, char *path, const struct stat *st, struct err *e)
+{
+    struct source_item item = { .path = path };
+
+    if (l->n == l->cap) {
+        int64_t cap = l->cap ? 2 * l->cap : 64;
+        struct source_item *v = realloc(l->v, (size_t)cap * sizeof *v);
+        if (!v) {
+            free(path);
+            return err_set(e, E_SYS, "out of memory for a list of %lld files", (long long)cap);
+        }
+        l->v = v;
+        l->cap = cap;
+    }
+    if (st && S_ISREG(st->st_mode)) {
+        item.bytes = st->st_size;
+        item.regular = true;
+        item.mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    }
+    l->v[l->n++] = item;
+    return 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int not_hidden(const struct dirent *d) { return d->d_name[0] != '.'; }
+
+static int add_folder(struct source_list *l, const char *path, int depth, struct err *e)
+{
+    struct dirent **names = NULL;
+    struct stat st, link;
+    int rc = 0, n = depth < MAX_FOLDERS_DEEP ? scandir(path, &names, not_hidden, by_bytes) : -1;
+
+    if (n < 0)
+        return depth < MAX_FOLDERS_DEEP
+                   ? err_sys(e, E_NOINPUT, "cannot read the folder '%s'", path)
+                   : err_set(e, E_NOINPUT, "folders nested deeper than %d at '%s'",
+                             MAX_FOLDERS_DEEP, path);
+    for (int i = 0; i < n; i++) {
+        char *full = path_join(path, names[i]->d_name);
+        free(names[i]);
+        if (rc < 0 || stat(full, &st) != 0 || lstat(full, &link) != 0) {
+            free(full); /* a link that leads nowhere is no text */
+        } else if (S_ISDIR(st.st_mode)) {
+            if (!S_ISLNK(link.st_mode)) /* links could lead round in circles */
+                rc = add_folder(l, full, depth + 1, e);
+            free(full);
+        } else if (S_ISREG(st.st_mode) && (source_wanted(l, full) || source_is_archive(full))) {
+            rc = add(l, full, &st, e);
+        } else {
+            free(full);
+        }
+    }
+    free(names);
+    return rc;
+}
+
+static int add_path(struct source_list *l, const char *path, struct err *e)
+{
+    int64_t before = l->n;
+    struct stat st;
+    int rc;
+
+    if (stat(path, &st) != 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    if (!S_ISDIR(st.st_mode))
+        return add(l, strdup(path), &st, e);
+    if ((rc = add_folder(l, path, 0, e)) < 0 || l->n > before)
+        return rc;
+    err_set(e, E_NOINPUT, "no text in the folder '%s'", path);
+    return err_hint(e, "it may hold .txt, .tex, .md, .rst, .json, .jsonl and archives of them; "
+                       "--include GLOB names others");
+}
+
+static int add_glob(struct source_list *l, const char *pattern, struct err *e)
+{
+    glob_t g;
+    int rc = glob(pattern, 0, NULL, &g);
+
+    if (rc == GLOB_NOMATCH)
+        return err_set(e, E_NOINPUT, "no file matches '%s'", pattern);
+    if (rc != 0)
+        return err_set(e, E_SYS, "cannot expand '%s'", pattern);
+    for (size_t i = 0; i < g.gl_pathc && rc == 0; i++)
+        rc = add_path(l, g.gl_pathv[i], e);
+    globfree(&g);
+    return rc;
+}
+
+int source_list_fill(struct source_list *l, const char *const *operands, int n, struct err *e)
+{
+    int rc = 0;
+
+    if (n == 0)
+        return add(l, NULL, NULL, e);
+    for (int i = 0; i < n && rc == 0; i++) {
+        if (strcmp(operands[i], "-") == 0)
+            rc = add(l, NULL, NULL, e);
+        else if (strpbrk(operands[i], "*?[") && !path_exists(operands[i]))
+            rc = add_glob(l, operands[i], e);
+        else
+            rc = add_path(l, operands[i], e);
+    }
+    return rc;
+}
+
+void source_list_free(struct source_list *l)
+{
+    for (int64_t i = 0; i < l->n; i++)
+        free(l->v[i].path);
+    free(l->v);
+    *l = (struct source_list){ 0 };
+}

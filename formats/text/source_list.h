@@ -1,0 +1,41 @@
+/* formats/text/source_list.h - the operands of a source, turned into a list of files. */
+#ifndef FORMATS_TEXT_SOURCE_LIST_H
+#define FORMATS_TEXT_SOURCE_LIST_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stdint.h>
+C_BEGIN
+
+enum source_kind {
+    SOURCE_UNKNOWN, /* no name to judge by, or one that says nothing: look at the bytes */
+    SOURCE_TEXT,
+    SOURCE_JSON,    /* .json */
+    SOURCE_LINES    /* .jsonl, .ndjson */
+};
+
+struct source_item {
+    char *path;    /* NULL: standard input */
+    int64_t bytes; /* 0: not a regular file */
+    bool regular;
+    int64_t mtime_ns; /* of a regular file, when the list was made */
+};
+struct source_list {
+    struct source_item *v;
+    int64_t n, cap;
+    const char *const *include;
+    int n_include;
+};
+
+/* What source.h says of source_open. The list is to be freed after an error too. */
+int source_list_fill(struct source_list *l, const char *const *operands, int n, struct err *e);
+void source_list_free(struct source_list *l);
+
+/* By the name's ending: .tar, .tar.gz, .tgz, .zip ... */
+bool source_is_archive(const char *name);
+/* By the name's ending, leaving out .gz, .zst, .xz. */
+enum source_kind source_kind(const char *name);
+/* A member of an archive or a file in a folder by this name is read. */
+bool source_wanted(const struct source_list *l, const char *name);
+
+C_END
+#endif

@@ -1,0 +1,467 @@
+/* formats/tokenizer/spm_fast.c - BPE by cutting text where it is safe, and remembering the fragments. */
+#include "formats/tokenizer/spm_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#define BLOCK_BYTES 1024
+#define WORD_BITS 20 /* slots of the table: 32 MiB; with half of them, 6 % slower on books */
+#define HUGE_BYTES ((size_t)2 << 20)
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* Writes the places 1 .. n-1 at which p may be cut; how many. Has 64 places beyond n. */
+typedef size_t scan_fn(const struct spm_bpe *b, const unsigned char *p, size_t n, uint16_t *at);
+
+/* The fragments of one block: found first, then looked up, so that memory is asked in time. */
+struct batch {
+    uint16_t end[BLOCK_BYTES + 65];
+    uint64_t lo[BLOCK_BYTES + 1], hi[BLOCK_BYTES + 1];
+    uint32_t slot[BLOCK_BYTES + 1];
+    unsigned char padded[BLOCK_BYTES + WORD_BYTES];
+};
+
+struct job {
+    const struct spm *m;
+    struct spm_cache *c;
+    bool raw;
+    int64_t first; /* of this text's ids */
+    struct spm_ids *out;
+    struct err *e;
+};
+
+/* Reads the n <= 16 bytes at p as two numbers; 16 bytes are there. */
+ALWAYS_INLINE void load_key(const unsigned char *p, size_t n, uint64_t *lo, uint64_t *hi)
+{
+    static const uint64_t mask[9] = { 0, 0xFF, 0xFFFF, 0xFFFFFF, 0xFFFFFFFF, 0xFFFFFFFFFF,
+                                      0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFF, UINT64_MAX };
+
+    memcpy(lo, p, 8);
+    memcpy(hi, p + 8, 8);
+    *lo &= mask[n < 8 ? n : 8];
+    *hi &= mask[n < 8 ? 0 : n - 8];
+}
+
+ALWAYS_INLINE uint32_t slot_of(uint64_t lo, uint64_t hi)
+{
+    unsigned __int128 r = (unsigned __int128)(lo ^ 0x9E3779B97F4A7C15u) *
+                          (hi ^ 0xD6E8FEB86659FD93u);
+
+    return (uint32_t)((uint64_t)r ^ (uint64_t)(r >> 64)) & ((1u << WORD_BITS) - 1);
+}
+
+ALWAYS_INLINE bool is_word(const struct spm_word *w, uint64_t lo, uint64_t hi, size_t n)
+{
+    return ((w->lo ^ lo) | (w->hi ^ hi) | (w->n_bytes ^ n)) == 0;
+}
+
+/* Appends n ids; one unk for as many as follow one another where there is no byte fallback. */
+static int append(const struct job *j, const int32_t *ids, int64_t n)
+{
+    struct spm_ids *out = j->out;
+    int rc = spm_ids_reserve(out, n, j->e);
+
+    if (rc < 0)
+        return rc;
+    if (n > 0 && !j->m->byte_fallback && ids[0] == j->m->unk && out->len > j->first &&
+        out->p[out->len - 1] == j->m->unk) {
+        ids++;
+        n--;
+    }
+    memcpy(out->p + out->len, ids, (size_t)n * sizeof *ids);
+    out->len += n;
+    return 0;
+}
+
+#define PHRASE_BITS 13 /* 1 MiB */
+
+static uint64_t mix_16(uint64_t h, const unsigned char *p)
+{
+    uint64_t lo, hi;
+    unsigned __int128 r;
+
+    memcpy(&lo, p, 8);
+    memcpy(&hi, p + 8, 8);
+    r = (unsigned __int128)(lo ^ h) * (hi ^ 0xD6E8FEB86659FD93u);
+    return (uint64_t)r ^ (uint64_t)(r >> 64);
+}
+
+/* A fragment of WORD_BYTES + 1 to PHRASE_BYTES bytes. */
+static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
+{
+    const struct spm_part part = { (const char *)p, n, j->raw, false, false };
+    bool narrow = j->m->vocab <= 65536;
+    struct spm_cache *c = j->c;
+    struct spm_phrase *w;
+    int32_t ids[PHRASE_IDS];
+    uint64_t h = n * 0x9E3779B97F4A7C15u;
+    int rc;
+
+    for (size_t i = 0; i + 16 < n; i += 16)
+        h = mix_16(h, p + i);
+    w = &c->phrases[mix_16(h, p + n - 16) & ((1u << PHRASE_BITS) - 1)];
+    if (w->n_bytes == n && memcmp(w->text, p, n) == 0) {
+        for (int i = 0; i < w->n_ids && narrow; i++)
+            ids[i] = w->ids[i];
+        if (!narrow)
+            memcpy(ids, w->ids, w->n_ids * sizeof *ids);
+        return append(j, ids, w->n_ids);
+    }
+    c->ids.len = 0;
+    if ((rc = spm_bpe_encode(j->m, c, &part, 0, &c->ids, j->e)) < 0)
+        return rc;
+    if (c->ids.len <= (narrow ? PHRASE_IDS : PHRASE_IDS / 2)) {
+        w->n_bytes = (uint8_t)n;
+        w->n_ids = (uint8_t)c->ids.len;
+        memcpy(w->text, p, n);
+        for (int i = 0; i < w->n_ids && narrow; i++)
+            w->ids[i] = (uint16_t)c->ids.p[i];
+        if (!narrow)
+            memcpy(w->ids, c->ids.p, w->n_ids * sizeof *ids);
+    }
+    return append(j, c->ids.p, c->ids.len);
+}
+
+static int encode_part(const struct job *j, const unsigned char *p, size_t n, bool prefix)
+{
+    const struct spm_part part = { (const char *)p, n, j->raw, prefix, false };
+
+    return spm_bpe_encode(j->m, j->c, &part, j->first, j->out, j->e);
+}
+
+/* A word that the table lacks: encodes it and puts it in, its slot's last one beside it. */
+static __attribute__((noinline)) int missed(const struct job *j, const unsigned char *p,
+                                            size_t n, uint64_t lo, uint64_t hi, uint32_t slot)
+{
+    const struct spm_part part = { (const char *)p, n, j->raw, false, false };
+    bool narrow = j->m->vocab <= 65536;
+    struct spm_cache *c = j->c;
+    struct spm_word w = { .lo = lo, .hi = hi, .n_bytes = (uint8_t)n };
+    int rc;
+
+    c->ids.len = 0;
+    if ((rc = spm_bpe_encode(j->m, c, &part, 0, &c->ids, j->e)) < 0)
+        return rc;
+    if (c->ids.len <= (narrow ? WORD_IDS : WORD_IDS / 2)) {
+        w.n_ids = (uint8_t)c->ids.len;
+        for (int64_t i = 0; i < c->ids.len && narrow; i++)
+            w.ids[i] = (uint16_t)c->ids.p[i];
+        if (!narrow)
+            memcpy(w.ids, c->ids.p, (size_t)c->ids.len * sizeof *c->ids.p);
+        c->words[slot ^ 1] = c->words[slot];
+        c->words[slot] = w;
+    }
+    return append(j, c->ids.p, c->ids.len);
+}
+
+/* Writes a known word's ids to where there is room for 8; where the next ones go. */
+ALWAYS_INLINE int32_t *put_word(int32_t *to, const struct spm_word *w, bool narrow)
+{
+    if (narrow) {
+        uint16_t ids[8];
+
+        memcpy(ids, (const char *)w + offsetof(struct spm_word, ids), sizeof ids);
+        for (int i = 0; i < 8; i++) /* the eighth is none, but eight at once are fast */
+            to[i] = ids[i];
+    } else {
+        memcpy(to, w->ids, 12);
+    }
+    return to + w->n_ids;
+}
+
+/* One fragment, wherever it is remembered. 16 bytes may be read at p when n <= WORD_BYTES. */
+static int encode_word(const struct job *j, const unsigned char *p, size_t n)
+{
+    const struct spm_word *w;
+    uint64_t lo, hi;
+    uint32_t slot;
+    int32_t ids[WORD_IDS + 1];
+
+    if (n > WORD_BYTES)
+        return n <= PHRASE_BYTES ? encode_phrase(j, p, n) : encode_part(j, p, n, false);
+    load_key(p, n, &lo, &hi);
+    slot = slot_of(lo, hi);
+    w = &j->c->words[slot];
+    if (!is_word(w, lo, hi, n) && !is_word(w = &j->c->words[slot ^ 1], lo, hi, n))
+        return missed(j, p, n, lo, hi, slot);
+    return append(j, ids, put_word(ids, w, j->m->vocab <= 65536) - ids);
+}
+
+/* The fragments of b end at b->end[0 .. k-1]; p has WORD_BYTES bytes more to read. */
+ALWAYS_INLINE int encode_batch(const struct job *j, struct batch *b, const unsigned char *p,
+                               size_t k, bool narrow, bool fuses)
+{
+    const struct spm_word *words = j->c->words;
+    struct spm_ids *out = j->out;
+    size_t from = 0;
+    int32_t *to;
+    int rc;
+
+    for (size_t i = 0; i < k; i++) {
+        size_t n = b->end[i] - from;
+
+        if (n <= WORD_BYTES) {
+            load_key(p + from, n, &b->lo[i], &b->hi[i]);
+            b->slot[i] = slot_of(b->lo[i], b->hi[i]);
+            __builtin_prefetch(&words[b->slot[i]]);
+        }
+        from = b->end[i];
+    }
+    if ((rc = spm_ids_reserve(out, (int64_t)(k + 2) * 8, j->e)) < 0)
+        return rc;
+    from = 0;
+    to = out->p + out->len;
+    for (size_t i = 0; i < k; from = b->end[i++]) {
+        size_t n = b->end[i] - from;
+
+        if (n <= WORD_BYTES && !fuses) {
+            const struct spm_word *w = &words[b->slot[i]], *beside = &words[b->slot[i] ^ 1];
+            bool first = is_word(w, b->lo[i], b->hi[i], n);
+
+            w = first ? w : beside; /* by no branch: which of the two is hard to guess */
+            if (is_word(w, b->lo[i], b->hi[i], n)) {
+                to = put_word(to, w, narrow);
+                continue;
+            }
+        }
+        out->len = to - out->p;
+        rc = n <= WORD_BYTES && !fuses
+                 ? missed(j, p + from, n, b->lo[i], b->hi[i], b->slot[i])
+                 : encode_word(j, p + from, n);
+        if (rc < 0 || (rc = spm_ids_reserve(out, (int64_t)(k - i + 2) * 8, j->e)) < 0)
+            return rc;
+        to = out->p + out->len;
+    }
+    out->len = to - out->p;
+    return 0;
+}
+
+static bool cut_before(const struct spm_bpe *b, const unsigned char *p)
+{
+    return b->cut[p[0]][p[-1]];
+}
+
+ALWAYS_INLINE int encode_blocks(const struct job *j, const unsigned char *text, size_t n,
+                                scan_fn *scan)
+{
+    const struct spm_bpe *bpe = &j->m->bpe;
+    bool narrow = j->m->vocab <= 65536, fuses = !j->m->byte_fallback;
+    struct batch b;
+    int rc = 0;
+
+    for (size_t at = 0; at < n && rc == 0;) {
+        size_t span = n - at < BLOCK_BYTES ? n - at : BLOCK_BYTES, k;
+        const unsigned char *p = text + at;
+
+        if (n - at < span + WORD_BYTES)
+            p = memcpy(b.padded, p, span);
+        k = scan(bpe, p, span, b.end);
+        if (at + span == n)
+            b.end[k++] = (uint16_t)span;
+        if (k == 0) {
+            while (at + span < n && !cut_before(bpe, text + at + span))
+                span++;
+            rc = encode_part(j, text + at, span, false);
+            at += span;
+        } else {
+            rc = narrow && !fuses ? encode_batch(j, &b, p, k, true, false)
+                                  : encode_batch(j, &b, p, k, narrow, fuses);
+            at += b.end[k - 1];
+        }
+    }
+    return rc;
+}
+
+static size_t scan_plain(const struct spm_bpe *b, const unsigned char *p, size_t n,
+                         uint16_t *at)
+{
+    size_t k = 0;
+
+    for (size_t i = 1; i < n; i++) {
+        at[k] = (uint16_t)i;
+        k += b->cut[p[i]][p[i - 1]];
+    }
+    return k;
+}
+static int blocks_plain(const struct job *j, const unsigned char *text, size_t n)
+{
+    return encode_blocks(j, text, n, scan_plain);
+}
+
+#ifdef __x86_64__
+#define AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+#define AVX512                                                                                 \
+    __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,"     \
+                          "avx512vbmi,avx512vbmi2")))
+
+AVX2 static int blocks_avx2(const struct job *j, const unsigned char *text, size_t n)
+{
+    return encode_blocks(j, text, n, scan_plain);
+}
+
+/* Bit i: text may be cut before y's byte i, all bytes being ASCII. */
+AVX512 static inline uint64_t ascii_cuts(const struct spm_bpe *b, __m512i x, __m512i y)
+{
+    __m512i row = _mm512_and_si512(_mm512_srli_epi16(x, 3), _mm512_set1_epi8(15));
+    __m512i bit = _mm512_shuffle_epi8(_mm512_set1_epi64((long long)0x8040201008040201u),
+                                      _mm512_and_si512(x, _mm512_set1_epi8(7)));
+    __m512i cuts = _mm512_setzero_si512();
+
+    for (int r = 0; r < 16; r++) {
+        __mmask64 here = _mm512_cmpeq_epi8_mask(row, _mm512_set1_epi8((char)r));
+        __m512i low = _mm512_loadu_si512(b->ascii_cut[r]);
+        __m512i high = _mm512_loadu_si512(b->ascii_cut[r] + 64);
+
+        cuts = _mm512_or_si512(cuts, _mm512_maskz_permutex2var_epi8(here, low, y, high));
+    }
+    return _mm512_test_epi8_mask(cuts, bit);
+}
+
+AVX512 static inline size_t scan_avx512(const struct spm_bpe *b, const unsigned char *p,
+                                        size_t n, uint16_t *at)
+{
+    static const unsigned char count[64] = {
+        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63
+    };
+    const __m512i lanes = _mm512_loadu_si512(count);
+    size_t k = 0;
+
+    for (size_t i = 1; i < n; i += 64) {
+        __mmask64 have = n - i >= 64 ? UINT64_MAX : (UINT64_C(1) << (n - i)) - 1;
+        __m512i x = _mm512_maskz_loadu_epi8(have, p + i - 1);
+        __m512i y = _mm512_maskz_loadu_epi8(have, p + i), at_i, which;
+        uint64_t cuts = 0;
+
+        if (_mm512_movepi8_mask(_mm512_or_si512(x, y)) == 0) {
+            cuts = ascii_cuts(b, x, y) & have;
+        } else {
+            for (size_t q = 0; q < 64 && i + q < n; q++)
+                cuts |= (uint64_t)b->cut[p[i + q]][p[i + q - 1]] << q;
+        }
+        which = _mm512_maskz_compress_epi8(cuts, lanes);
+        at_i = _mm512_set1_epi16((short)i);
+        _mm512_storeu_si512(at + k, _mm512_add_epi16(
+            at_i, _mm512_cvtepu8_epi16(_mm512_castsi512_si256(which))));
+        if (__builtin_popcountll(cuts) > 32)
+            _mm512_storeu_si512(at + k + 32, _mm512_add_epi16(
+                at_i, _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(which, 1))));
+        k += (size_t)__builtin_popcountll(cuts);
+    }
+    return k;
+}
+AVX512 static int blocks_avx512(const struct job *j, const unsigned char *text, size_t n)
+{
+    return encode_blocks(j, text, n, scan_avx512);
+}
+#endif
+
+enum spm_level spm_best_level(void)
+{
+#ifdef __x86_64__
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+                __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
+        return SPM_AVX512;
+    if (avx2)
+        return SPM_AVX2;
+#endif
+    return SPM_PLAIN;
+}
+
+/* The first fragment, with the dummy prefix: the same as one that starts with a space. */
+static int encode_first(const struct job *j, const unsigned char *text, size_t n, size_t *used)
+{
+    unsigned char with[WORD_BYTES + 1] = { ' ' };
+
+    *used = 1;
+    while (*used < n && !cut_before(&j->m->bpe, text + *used))
+        ++*used;
+    if (*used >= WORD_BYTES)
+        return encode_part(j, text, *used, true);
+    memcpy(with + 1, text, *used);
+    return encode_word(j, with, *used + 1);
+}
+
+int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, size_t n, bool raw,
+                 struct spm_ids *out, struct err *e)
+{
+    const struct job j = { m, c, raw, out->len, out, e };
+    const unsigned char *p = (const unsigned char *)text;
+    size_t used = 0;
+    int rc = 0;
+
+    if (c->serial != m->serial) {
+        memset(c->words, 0, sizeof *c->words << WORD_BITS);
+        memset(c->phrases, 0, sizeof *c->phrases << PHRASE_BITS);
+        c->serial = m->serial;
+    }
+    if (raw && m->norm.dummy_prefix)
+        rc = encode_first(&j, p, n, &used);
+    if (rc < 0)
+        return rc;
+#ifdef __x86_64__
+    if (c->level == SPM_AVX512)
+        return blocks_avx512(&j, p + used, n - used);
+    if (c->level == SPM_AVX2)
+        return blocks_avx2(&j, p + used, n - used);
+#endif
+    return blocks_plain(&j, p + used, n - used);
+}
+
+int spm_cache_open(struct spm_cache **out, struct err *e)
+{
+    struct spm_cache *c = calloc(1, sizeof *c);
+    size_t bytes = (sizeof *c->words << WORD_BITS) + HUGE_BYTES;
+    void *map = MAP_FAILED;
+
+    *out = NULL;
+    if (c && (c->phrases = calloc((size_t)1 << PHRASE_BITS, sizeof *c->phrases)))
+        map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) {
+        if (c)
+            free(c->phrases);
+        free(c);
+        return err_set(e, E_SYS, "out of memory for a cache of %zu bytes", bytes);
+    }
+    c->map = map;
+    c->words = (void *)(((uintptr_t)map + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
+    madvise(c->words, sizeof *c->words << WORD_BITS, MADV_HUGEPAGE); /* before a first touch */
+    c->level = spm_best_level();
+    *out = c;
+    return 0;
+}
+
+void spm_cache_close(struct spm_cache *c)
+{
+    if (!c)
+        return;
+    munmap(c->map, (sizeof *c->words << WORD_BITS) + HUGE_BYTES);
+    free(c->phrases);
+    buf_free(&c->norm);
+    free(c->sym);
+    free(c->pos);
+    free(c->to);
+    free(c->prev);
+    free(c->next);
+    free(c->rank);
+    free(c->split);
+    free(c->path);
+    spm_ids_free(&c->ids);
+    free(c);
+}
+
+bool spm_cache_level(struct spm_cache *c, enum spm_level level)
+{
+    if (level > spm_best_level())
+        return false;
+    c->level = level;
+    return true;
+}

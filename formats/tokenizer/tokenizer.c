@@ -1,0 +1,170 @@
+/* formats/tokenizer/tokenizer.c - see tokenizer.h: the door to the two engines. */
+#include "base/hash.h"
+#include "formats/tokenizer/tokenizer.h"
+
+#include "base/file.h"
+#include "formats/tokenizer/splib.h"
+#include "formats/tokenizer/spm.h"
+#include "formats/tokenizer/spmodel.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tokenizer {
+    struct spm *own;
+    struct splib *library; /* NULL: own makes the ids */
+    char *path, *bytes;    /* the model's file, for whoever wants the library after all */
+    size_t n_bytes;
+    char fingerprint[FINGERPRINT_HEX + 1];
+};
+
+/* One cache a thread, freed when the thread ends. */
+static pthread_key_t cache_key;
+static pthread_once_t cache_once = PTHREAD_ONCE_INIT;
+static int cache_rc;
+
+static void free_cache(void *c) { spm_cache_close(c); }
+static void make_key(void) { cache_rc = pthread_key_create(&cache_key, free_cache); }
+
+static int thread_cache(struct spm_cache **c, struct err *e)
+{
+    int rc;
+
+    pthread_once(&cache_once, make_key);
+    if (cache_rc)
+        return err_set(e, E_SYS, "cannot make a key for threads: %s", strerror(cache_rc));
+    if ((*c = pthread_getspecific(cache_key)))
+        return 0;
+    if ((rc = spm_cache_open(c, e)) < 0)
+        return rc;
+    if ((rc = pthread_setspecific(cache_key, *c))) {
+        spm_cache_close(*c);
+        return err_set(e, E_SYS, "cannot keep a thread's cache: %s", strerror(rc));
+    }
+    return 0;
+}
+
+int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const char *name,
+                    struct err *e)
+{
+    struct tokenizer *t = calloc(1, sizeof *t);
+    int rc;
+
+    *out = NULL;
+    if (!t)
+        return err_set(e, E_SYS, "out of memory");
+    rc = spm_parse(&t->own, bytes, n, name, e);
+    if (rc == 0 && (!(t->path = strdup(name)) || !(t->bytes = malloc(n))))
+        rc = err_set(e, E_SYS, "out of memory for a model of %zu bytes", n);
+    if (rc < 0) {
+        tokenizer_close(t);
+        if (rc == E_DATA && e)
+            err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has");
+        return rc;
+    }
+    memcpy(t->bytes, bytes, n);
+    t->n_bytes = n;
+    hash_hex(XXH3_128bits(bytes, n), t->fingerprint);
+    *out = t;
+    return 0;
+}
+
+int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
+{
+    char *bytes = NULL;
+    size_t n = 0;
+    int rc;
+
+    *t = NULL;
+    if ((rc = file_read(path, SPMODEL_MAX_BYTES, &bytes, &n, e)) < 0)
+        return rc;
+    rc = tokenizer_parse(t, bytes, n, path, e);
+    free(bytes);
+    return rc;
+}
+
+int tokenizer_use(struct tokenizer *t, enum tokenizer_engine engine, struct err *e)
+{
+    int rc = 0;
+
+    if (engine == TOKENIZER_SENTENCEPIECE && !t->library) {
+        if ((rc = splib_parse(&t->library, t->bytes, t->n_bytes, e)) < 0 && e)
+            err_within(e, "'%s'", t->path);
+    } else if (engine == TOKENIZER_OWN) {
+        splib_free(t->library);
+        t->library = NULL;
+    }
+    return rc;
+}
+
+void tokenizer_close(struct tokenizer *t)
+{
+    if (!t)
+        return;
+    spm_free(t->own);
+    splib_free(t->library);
+    free(t->path);
+    free(t->bytes);
+    free(t);
+}
+
+int64_t tokenizer_vocab(const struct tokenizer *t) { return spm_vocab(t->own); }
+int32_t tokenizer_bos(const struct tokenizer *t) { return spm_bos(t->own); }
+int32_t tokenizer_eos(const struct tokenizer *t) { return spm_eos(t->own); }
+const char *tokenizer_path(const struct tokenizer *t) { return t->path; }
+const char *tokenizer_fingerprint(const struct tokenizer *t) { return t->fingerprint; }
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id)
+{
+    return spm_piece(t->own, id, NULL);
+}
+
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t nbytes, int32_t **ids,
+                     int64_t *n, struct err *e)
+{
+    struct spm_ids out = { 0 };
+    struct spm_cache *c;
+    int32_t *fitted;
+    int rc;
+
+    *ids = NULL;
+    *n = 0;
+    if (nbytes > SPM_MAX_TEXT_BYTES)
+        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (%zu)",
+                       nbytes, SPM_MAX_TEXT_BYTES);
+    if (t->library)
+        return splib_encode(t->library, text, nbytes, ids, n, e);
+    if ((rc = thread_cache(&c, e)) < 0)
+        return rc;
+    if ((rc = spm_encode(t->own, c, text, nbytes, &out, e)) < 0) {
+        spm_ids_free(&out);
+        return rc;
+    }
+    fitted = realloc(out.p, (size_t)out.len * sizeof *out.p + 1); /* it grew by doubling */
+    if (!fitted) {
+        spm_ids_free(&out);
+        return err_set(e, E_SYS, "out of memory for %lld ids", (long long)out.len);
+    }
+    *ids = fitted;
+    *n = out.len;
+    return 0;
+}
+
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, char **text,
+                     size_t *nbytes, struct err *e)
+{
+    struct buf out = { 0 };
+    int rc;
+
+    *text = NULL;
+    *nbytes = 0;
+    if ((rc = spm_decode(t->own, ids, n, &out, e)) == 0)
+        rc = buf_add(&out, "", 1, e);
+    if (rc < 0) {
+        buf_free(&out);
+        return rc;
+    }
+    *text = out.p;
+    *nbytes = out.len - 1;
+    return 0;
+}

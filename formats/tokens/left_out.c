@@ -1,0 +1,89 @@
+/* formats/tokens/left_out.c - see left_out.h. */
+#include "formats/tokens/left_out.h"
+
+#include <string.h>
+
+#define BAD_FILES "bad_files"
+
+static int parse_source(struct tally *t, const char *name, const struct js *o, struct err *e)
+{
+    struct tally_source *s;
+    const char *key;
+    json_t *value;
+    int rc;
+
+    json_object_foreach(o->obj, key, value) {
+        enum drop d = drop_of(key);
+        int64_t n, *to;
+        bool bad = d == DROP_BAD || strcmp(key, BAD_FILES) == 0;
+        if ((rc = js_i64(o, key, JS_MUST, 0, INT64_MAX, &n, e)) < 0)
+            return rc;
+        if (bad ? *name != '\0' : d == DROPS)
+            return err_set(e, E_DATA, "'%s': field '%s%.64s' is no reason to leave out documents",
+                           o->file, o->path, key);
+        if (bad)
+            to = d == DROP_BAD ? &t->bad_docs : &t->bad_files;
+        else if ((rc = tally_of(t, name, &s, e)) < 0)
+            return rc;
+        else
+            to = &s->dropped[d];
+        *to = n;
+    }
+    return 0;
+}
+
+int left_out_parse(struct tally *t, const struct js *top, struct err *e)
+{
+    struct js all, one;
+    const char *key;
+    json_t *value;
+    int rc = js_object(top, "left_out", JS_MAY, &all, e);
+
+    if (rc < 0 || !all.obj)
+        return rc;
+    json_object_foreach(all.obj, key, value) {
+        if (strlen(key) >= sizeof t->v->name)
+            return err_set(e, E_DATA, "'%s': field 'left_out' has a name of %zu bytes", top->file,
+                           strlen(key));
+        if ((rc = js_object(&all, key, JS_MUST, &one, e)) < 0 ||
+            (rc = parse_source(t, key, &one, e)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void set_count(json_t *o, const char *key, int64_t n)
+{
+    if (n > 0)
+        json_object_set_new(o, key, json_integer(n));
+}
+
+static json_t *source_json(const struct tally *t, const struct tally_source *s)
+{
+    json_t *o = json_object();
+    bool nameless = !s || !s->name[0];
+
+    for (int d = 1; d < DROP_BAD && s; d++)
+        set_count(o, drop_name((enum drop)d), s->dropped[d]);
+    if (nameless)
+        set_count(o, drop_name(DROP_BAD), t->bad_docs);
+    if (nameless)
+        set_count(o, BAD_FILES, t->bad_files);
+    return o;
+}
+
+json_t *left_out_json(const struct tally *t)
+{
+    json_t *all = json_object();
+
+    if (!tally_find(t, "") && (t->bad_docs || t->bad_files))
+        json_object_set_new(all, "", source_json(t, NULL));
+    for (int64_t i = 0; i < t->n; i++) {
+        json_t *o = source_json(t, &t->v[i]);
+        if (json_object_size(o) > 0)
+            json_object_set_new(all, t->v[i].name, o);
+        else
+            json_decref(o);
+    }
+    return all;
+}

@@ -1,0 +1,159 @@
+/* formats/tokens/tally.c - see tally.h. */
+#include "formats/tokens/tally.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name, *words;
+} drops[DROPS] = {
+    { "kept", "kept" },
+    { "empty", "empty" },
+    { "short", "too short" },
+    { "long", "too long" },
+    { "language", "of another language" },
+    { "where", "by --where" },
+    { "sample", "by --sample" },
+    { "few_tokens", "of too few tokens" },
+    { "many_tokens", "of too many tokens" },
+    { "contaminated", "contaminated" },
+    { "copies", "copies" },
+    { "near_copies", "near copies" },
+    { "bad_documents", "bad documents" },
+};
+
+const char *drop_name(enum drop d) { return drops[d].name; }
+const char *drop_words(enum drop d) { return drops[d].words; }
+
+enum drop drop_of(const char *name)
+{
+    int d = 1;
+
+    while (d < DROPS && strcmp(drops[d].name, name) != 0)
+        d++;
+    return (enum drop)d;
+}
+
+static int64_t place(const struct tally *t, const char *name, bool *found)
+{
+    int64_t lo = 0, hi = t->n;
+
+    *found = false;
+    while (lo < hi && !*found) {
+        int64_t mid = (lo + hi) / 2;
+        int order = strcmp(t->v[mid].name, name);
+        if ((*found = order == 0))
+            return mid;
+        if (order < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+struct tally_source *tally_find(const struct tally *t, const char *name)
+{
+    bool found;
+    int64_t at = place(t, name, &found);
+
+    return found ? &t->v[at] : NULL;
+}
+
+int tally_of(struct tally *t, const char *name, struct tally_source **s, struct err *e)
+{
+    bool found;
+    int64_t at = place(t, name, &found);
+
+    if (!found && t->n == TALLY_MAX_SOURCES)
+        return err_set(e, E_DATA, "more than %d different sources", TALLY_MAX_SOURCES);
+    if (!found && t->n == t->cap) {
+        int64_t cap = t->cap ? 2 * t->cap : 8;
+        struct tally_source *v = realloc(t->v, (size_t)cap * sizeof *v);
+        if (!v)
+            return err_set(e, E_SYS, "out of memory for %lld sources", (long long)cap);
+        t->v = v;
+        t->cap = cap;
+    }
+    if (!found) {
+        memmove(t->v + at + 1, t->v + at, (size_t)(t->n++ - at) * sizeof *t->v);
+        t->v[at] = (struct tally_source){ 0 };
+        snprintf(t->v[at].name, sizeof t->v[at].name, "%s", name);
+    }
+    *s = &t->v[at];
+    return 0;
+}
+
+int tally_source_add(struct tally_source *to, const struct tally_source *from, struct err *e)
+{
+    bool over = __builtin_add_overflow(to->docs, from->docs, &to->docs);
+
+    over |= __builtin_add_overflow(to->tokens, from->tokens, &to->tokens);
+    over |= __builtin_add_overflow(to->masked, from->masked, &to->masked);
+    over |= __builtin_add_overflow(to->bytes, from->bytes, &to->bytes);
+    over |= __builtin_add_overflow(to->words, from->words, &to->words);
+    for (int k = 0; k < DROPS; k++)
+        over |= __builtin_add_overflow(to->dropped[k], from->dropped[k], &to->dropped[k]);
+    return over ? err_set(e, E_DATA, "counts of source '%s' overflow", from->name) : 0;
+}
+
+static int add_bad(struct tally *to, const struct tally *from, struct err *e)
+{
+    if (__builtin_add_overflow(to->bad_docs, from->bad_docs, &to->bad_docs) ||
+        __builtin_add_overflow(to->bad_files, from->bad_files, &to->bad_files))
+        return err_set(e, E_DATA, "counts of bad documents and files overflow");
+    return 0;
+}
+
+int tally_add(struct tally *to, const struct tally *from, struct err *e)
+{
+    struct tally_source *s;
+    int rc = 0;
+
+    for (int64_t i = 0; i < from->n && rc == 0; i++)
+        if ((rc = tally_of(to, from->v[i].name, &s, e)) == 0)
+            rc = tally_source_add(s, &from->v[i], e);
+    return rc < 0 ? rc : add_bad(to, from, e);
+}
+
+int tally_add_dropped(struct tally *to, const struct tally *from, struct err *e)
+{
+    struct tally_source *s;
+    int rc = 0;
+
+    for (int64_t i = 0; i < from->n && rc == 0; i++) {
+        struct tally_source dropped = { .docs = 0 };
+        int64_t any = 0;
+        memcpy(dropped.name, from->v[i].name, sizeof dropped.name);
+        memcpy(dropped.dropped, from->v[i].dropped, sizeof dropped.dropped);
+        for (int d = 0; d < DROPS; d++)
+            any |= dropped.dropped[d];
+        if (any && (rc = tally_of(to, dropped.name, &s, e)) == 0)
+            rc = tally_source_add(s, &dropped, e);
+    }
+    return rc < 0 ? rc : add_bad(to, from, e);
+}
+
+int tally_sum(const struct tally *t, struct tally_source *all, struct err *e)
+{
+    int rc = 0;
+
+    *all = (struct tally_source){ 0 };
+    for (int64_t i = 0; i < t->n && rc == 0; i++)
+        rc = tally_source_add(all, &t->v[i], e);
+    all->dropped[DROP_BAD] = t->bad_docs;
+    return rc;
+}
+
+void tally_clear(struct tally *t)
+{
+    t->n = t->bad_docs = t->bad_files = 0;
+}
+
+void tally_free(struct tally *t)
+{
+    free(t->v);
+    *t = (struct tally){ 0 };
+}

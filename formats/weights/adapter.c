@@ -1,0 +1,310 @@
+/* formats/weights/adapter.c - see adapter.h. */
+#include "formats/weights/adapter.h"
+
+#include "base/file.h"
+#include "formats/weights/adapter_config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PREFIX "base_model.model."
+
+struct adapter {
+    struct adapter_config config;
+    struct llama_config model;
+    struct st_file *file;
+};
+
+double adapter_scale(const struct adapter_config *a)
+{
+    return a->alpha / (a->rslora ? sqrt((double)a->rank) : (double)a->rank);
+}
+
+/* Tensors that a module of this kind has in the file: 1 whole, 2 a pair. */
+static int parts(const struct adapter_config *a, enum tensor_kind kind)
+{
+    return (a->saved[kind] ? 1 : 0) + (a->target[kind] ? 2 : 0);
+}
+
+static int64_t per_layer(const struct adapter_config *a)
+{
+    int64_t n = 0;
+
+    for (int k = TK_NORM1; k <= TK_DOWN; k++)
+        n += parts(a, (enum tensor_kind)k);
+    return n;
+}
+
+int64_t adapter_tensors(const struct adapter_config *a, const struct llama_config *c)
+{
+    return parts(a, TK_EMBED) + c->layers * per_layer(a) + parts(a, TK_NORM) +
+           parts(a, TK_HEAD);
+}
+
+/* Tensor i of the file: its module, layer, and which part of the module's. */
+static void locate(const struct adapter_config *a, const struct llama_config *c, int64_t i,
+                   enum tensor_kind *kind, int64_t *layer, int *part)
+{
+    int64_t n = per_layer(a);
+    int k = TK_EMBED;
+
+    *layer = -1;
+    if (i >= parts(a, TK_EMBED)) {
+        i -= parts(a, TK_EMBED);
+        if (i < c->layers * n) {
+            *layer = i / n;
+            i %= n;
+            k = TK_NORM1;
+        } else {
+            i -= c->layers * n;
+            k = TK_NORM;
+        }
+        for (; i >= parts(a, (enum tensor_kind)k); k++)
+            i -= parts(a, (enum tensor_kind)k);
+    }
+    *kind = (enum tensor_kind)k;
+    *part = a->target[k] ? (int)i + 1 : 0;
+}
+
+/* The name of a part in the file: prefix, module, and .lora_A or .lora_B before .weight. */
+static void part_name(char *name, size_t cap, const struct tensor_spec *s, int part)
+{
+    static const char *const mid[] = { "", ".lora_A", ".lora_B" };
+    size_t n = strlen(s->name) - strlen(".weight");
+
+    snprintf(name, cap, PREFIX "%.*s%s.weight", (int)n, s->name, mid[part]);
+}
+
+void adapter_tensor(const struct adapter_config *a, const struct llama_config *c, int64_t i,
+                    struct adapter_tensor *t)
+{
+    struct tensor_spec s;
+
+    *t = (struct adapter_tensor){0};
+    locate(a, c, i, &t->kind, &t->layer, &t->part);
+    tensor_spec_of(c, t->kind, t->layer, &s);
+    part_name(t->name, sizeof t->name, &s, t->part);
+    t->dims = s.dims;
+    t->shape[0] = t->part == 1 ? a->rank : s.shape[0];
+    t->shape[1] = t->part == 2 ? a->rank : s.shape[1];
+    t->count = t->shape[0] * (t->dims == 2 ? t->shape[1] : 1);
+}
+
+static int check_tensor(const struct st_tensor *f, const struct adapter_tensor *t,
+                        const char *path, struct err *e)
+{
+    bool same = f->dims == t->dims;
+
+    for (int k = 0; k < t->dims && same; k++)
+        same = f->shape[k] == t->shape[k];
+    if (!same) {
+        err_set(e, E_CONFIG, "'%s': tensor '%s' is [%lld, %lld], the base model needs [%lld, "
+                "%lld]", path, t->name, (long long)f->shape[0],
+                (long long)(f->dims > 1 ? f->shape[1] : 1), (long long)t->shape[0],
+                (long long)(t->dims > 1 ? t->shape[1] : 1));
+        return err_hint(e, "the adapter was trained on another base model");
+    }
+    if (!st_dtype_real(f->dtype))
+        return err_set(e, E_CONFIG, "'%s': tensor '%s' is of type %s, must be F32, F16 or BF16",
+                       path, t->name, st_dtype_name(f->dtype));
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* A tensor of the file that is none of the n expected (sorted): its name, or NULL. */
+static const char *unexpected(const struct st_file *f, char **names, int64_t n)
+{
+    for (int64_t i = 0; i < st_count(f); i++) {
+        const char *name = st_at(f, i)->name;
+        if (!bsearch(&name, names, (size_t)n, sizeof *names, by_name))
+            return name;
+    }
+    return NULL;
+}
+
+/* Every expected tensor is there in its shape, and there is no other. */
+static int check_file(const struct adapter *a, const struct llama_config *c, const char *path,
+                      struct err *e)
+{
+    int64_t n = adapter_tensors(&a->config, c), missing = 0;
+    char **names = calloc((size_t)n + 1, sizeof *names), first[160] = "";
+    const struct st_tensor *f;
+    struct adapter_tensor t;
+    const char *odd;
+    int rc = names ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int64_t i = 0; i < n && rc == 0; i++) {
+        adapter_tensor(&a->config, c, i, &t);
+        if (!(names[i] = strdup(t.name)))
+            rc = err_set(e, E_SYS, "out of memory");
+        else if ((f = st_find(a->file, t.name)))
+            rc = check_tensor(f, &t, path, e);
+        else if (missing++ == 0)
+            memcpy(first, t.name, sizeof first);
+    }
+    if (rc == 0 && missing > 0) {
+        rc = err_set(e, E_DATA, "'%s': tensor '%s' is missing (%lld of %lld are)", path, first,
+                     (long long)missing, (long long)n);
+        err_hint(e, "adapter_config.json promises it, for a base of %lld layers",
+                 (long long)c->layers);
+    }
+    if (rc == 0) {
+        qsort(names, (size_t)n, sizeof *names, by_name);
+        if ((odd = unexpected(a->file, names, n))) {
+            rc = err_set(e, E_CONFIG, "'%s': tensor '%.200s' is in none of target_modules and "
+                         "modules_to_save", path, odd);
+            err_hint(e, "adapter_config.json must name its module");
+        }
+    }
+    for (int64_t i = 0; names && i < n; i++)
+        free(names[i]);
+    free(names);
+    return rc;
+}
+
+/* config.json beside the adapter: the extended model. Sizes must be the base's. */
+static int read_model(struct adapter *a, const char *folder, const struct llama_config *c,
+                      struct err *e)
+{
+    char *path = path_join(folder, "config.json");
+    const struct llama_config *m = &a->model;
+    int rc = 0;
+
+    a->model = *c;
+    if (path_exists(path) && (rc = config_read(&a->model, path, e)) == 0 &&
+        (m->vocab != c->vocab || m->dim != c->dim || m->ffn_dim != c->ffn_dim ||
+         m->layers != c->layers || m->heads != c->heads || m->kv_heads != c->kv_heads ||
+         m->head_dim != c->head_dim)) {
+        rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes than the base", path);
+        err_hint(e, "the adapter was trained on another base model");
+    }
+    a->model.tied = c->tied && !a->config.saved[TK_EMBED] && !a->config.saved[TK_HEAD];
+    free(path);
+    return rc;
+}
+
+static int open_tensors(struct adapter *a, const char *folder, const struct llama_config *c,
+                        struct err *e)
+{
+    char *path = path_join(folder, "adapter_model.safetensors"),
+         *old = path_join(folder, "adapter_model.bin");
+    int rc = st_open(&a->file, path, e);
+
+    if (rc == E_NOINPUT && path_exists(old))
+        err_hint(e, "the adapter is in adapter_model.bin: save it as safetensors");
+    if (rc == 0)
+        rc = check_file(a, c, path, e);
+    free(path);
+    free(old);
+    return rc;
+}
+
+int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,
+                 struct err *e)
+{
+    struct adapter *a;
+    char *path;
+    int rc;
+    bool unfinished;
+
+    *out = NULL;
+    if (!path_is_dir(folder)) {
+        err_set(e, E_NOINPUT, "'%s' is not a folder", folder);
+        return err_hint(e, "an adapter has adapter_config.json and adapter_model.safetensors");
+    }
+    if (!(a = calloc(1, sizeof *a)))
+        return err_set(e, E_SYS, "out of memory");
+    path = path_join(folder, "adapter_config.json");
+    rc = adapter_config_load(&a->config, path, e);
+    free(path);
+    path = path_join(folder, "checkpoints");
+    unfinished = path_is_dir(path);
+    free(path);
+    if (rc == E_NOINPUT)
+        err_hint(e, unfinished
+                        ? "the training into this folder has not ended: give its command again"
+                        : "an adapter has adapter_config.json and adapter_model.safetensors");
+    if (rc == 0 && (rc = read_model(a, folder, c, e)) == 0)
+        rc = open_tensors(a, folder, c, e);
+    if (rc < 0)
+        adapter_close(a);
+    else
+        *out = a;
+    return rc;
+}
+
+void adapter_close(struct adapter *a)
+{
+    if (a)
+        st_close(a->file);
+    free(a);
+}
+
+const struct adapter_config *adapter_config(const struct adapter *a) { return &a->config; }
+const struct llama_config *adapter_model_config(const struct adapter *a) { return &a->model; }
+
+void adapter_find(const struct adapter *a, const struct tensor_spec *s,
+                  const struct st_tensor **whole, const struct st_tensor **lora_a,
+                  const struct st_tensor **lora_b)
+{
+    const struct st_tensor **to[] = { whole, lora_a, lora_b };
+    char name[160];
+
+    for (int part = 0; part < 3; part++) {
+        part_name(name, sizeof name, s, part);
+        *to[part] = st_find(a->file, name);
+    }
+}
+
+static int write_tensors(const char *path, const struct adapter_config *a,
+                         const struct llama_config *c,
+                         const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e)
+{
+    int64_t n = adapter_tensors(a, c);
+    struct adapter_tensor *t = calloc((size_t)n + 1, sizeof *t);
+    struct st_decl *d = calloc((size_t)n + 1, sizeof *d);
+    struct st_writer *w = NULL;
+    int rc = t && d ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int64_t i = 0; i < n && rc == 0; i++) {
+        adapter_tensor(a, c, i, &t[i]);
+        d[i] = (struct st_decl){ .name = t[i].name, .dtype = ST_F32, .dims = t[i].dims,
+                                 .shape = { t[i].shape[0], t[i].shape[1] } };
+    }
+    if (rc == 0)
+        rc = st_create(&w, path, d, n, e);
+    for (int64_t i = 0; i < n && rc == 0; i++)
+        rc = st_write_f32(w, values(ctx, i), t[i].count, e);
+    if (rc == 0)
+        rc = st_finish(w, e);
+    else
+        st_abandon(w);
+    free(t);
+    free(d);
+    return rc;
+}
+
+int adapter_write(const char *folder, const struct adapter_config *a,
+                  const struct llama_config *c, const char *like,
+                  const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e)
+{
+    char *config = path_join(folder, "adapter_config.json"),
+         *tensors = path_join(folder, "adapter_model.safetensors"),
+         *model = path_join(folder, "config.json");
+    int rc = write_tensors(tensors, a, c, values, ctx, e);
+
+    if (rc == 0)
+        rc = config_write(c, like, "float32", model, e);
+    if (rc == 0)
+        rc = adapter_config_save(a, config, e);
+    free(config);
+    free(tensors);
+    free(model);
+    return rc;
+}

@@ -1,0 +1,55 @@
+/* formats/weights/adapter.h - a PEFT adapter folder: LoRA pairs and wholly trained modules. */
+#ifndef FORMATS_WEIGHTS_ADAPTER_H
+#define FORMATS_WEIGHTS_ADAPTER_H
+#include "base/err.h"
+#include "formats/weights/adapter_config.h"
+C_BEGIN
+
+/*
+ * adapter_config.json (PEFT's), adapter_model.safetensors, and config.json of the model as
+ * extended (PEFT has no place for RoPE scaling). Keys, with P = "base_model.model.":
+ *   P model.layers.{i}.self_attn.q_proj.lora_A.weight [r][in], .lora_B.weight [out][r]
+ *   P model.embed_tokens.weight, P model.norm.weight, P model.layers.{i}.input_layernorm.weight
+ * A delta is (alpha / r) B A, or alpha / sqrt(r) with use_rslora.
+ */
+
+struct adapter;
+/* Opens and checks: every pair the config promises is there in the shape that c gives, no
+ * unknown tensor, nothing unsupported (DoRA, bias, rank_pattern, embedding LoRA...: E_CONFIG
+ * naming it). c: the base model's configuration. A tied base whose embedding (or head) the
+ * adapter saves comes apart, as in peft: the embedding changes, and lm_head stays what the
+ * base had, frozen. */
+int adapter_open(struct adapter **a, const char *folder, const struct llama_config *c,
+                 struct err *e);
+void adapter_close(struct adapter *a);
+const struct adapter_config *adapter_config(const struct adapter *a);
+/* The configuration of the extended model: the folder's config.json where there is one (its
+ * sizes must equal c's), else a copy of c; tied as c is, unless it comes apart. */
+const struct llama_config *adapter_model_config(const struct adapter *a);
+/* What the adapter has for one model tensor: NULLs where nothing. whole replaces the base's
+ * values; A and B add adapter_scale * B A. */
+void adapter_find(const struct adapter *a, const struct tensor_spec *s,
+                  const struct st_tensor **whole, const struct st_tensor **lora_a,
+                  const struct st_tensor **lora_b);
+
+/* The tensors an adapter of this configuration has, in file order: names with prefix, shapes.
+ * kind and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B. */
+struct adapter_tensor {
+    char name[160];
+    enum tensor_kind kind;
+    int64_t layer;
+    int part, dims;
+    int64_t shape[2], count;
+};
+int64_t adapter_tensors(const struct adapter_config *a, const struct llama_config *c);
+void adapter_tensor(const struct adapter_config *a, const struct llama_config *c, int64_t i,
+                    struct adapter_tensor *t);
+/* Writes folder/adapter_config.json, adapter_model.safetensors (float32) and config.json of
+ * the extended model c. values(ctx, i) gives the float32 values of tensor i. like: the base
+ * model's config.json or NULL. The folder exists; each file is written by rename. */
+int adapter_write(const char *folder, const struct adapter_config *a,
+                  const struct llama_config *c, const char *like,
+                  const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e);
+
+C_END
+#endif

@@ -1,0 +1,220 @@
+/* formats/weights/config.c - reading config.json; see config.h. */
+#include "formats/weights/config.h"
+
+#include "base/file.h"
+#include "base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Every size is bounded so that no product of two or three of them, times the layers, leaves
+ * 63 bits; all are far above any model there is. */
+enum { MAX_VOCAB = 1 << 24, MAX_DIM = 1 << 17, MAX_FFN = 1 << 20, MAX_LAYERS = 4096,
+       MAX_HEADS = 4096, MAX_HEAD_DIM = 1024 };
+#define MAX_CONTEXT ((int64_t)1 << 31)
+#define MAX_BYTES ((size_t)4 << 20)
+
+static int refuse(const struct js *o, const char *what, struct err *e)
+{
+    return err_set(e, E_CONFIG, "'%s': %s%s is not supported", o->file, o->path, what);
+}
+
+/* Fields that would change what the model computes, and must then be off. */
+static int check_features(const struct js *o, struct err *e)
+{
+    const char *type = NULL, *act = "silu";
+    bool bias = false, mlp_bias = false;
+    double partial = 1;
+    int rc;
+
+    if ((rc = js_str(o, "model_type", JS_MUST, &type, e)) < 0 ||
+        (rc = js_str(o, "hidden_act", JS_MAY, &act, e)) < 0 ||
+        (rc = js_bool(o, "attention_bias", JS_MAY, &bias, e)) < 0 ||
+        (rc = js_bool(o, "mlp_bias", JS_MAY, &mlp_bias, e)) < 0 ||
+        (rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &partial, e)) < 0)
+        return rc;
+    if (strcmp(type, "llama") != 0 && strcmp(type, "mistral") != 0) {
+        err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
+        return err_hint(e, "llama is, and mistral without a sliding window");
+    }
+    if (type[0] == 'm' && (js_has(o, "sliding_window") ||
+                           !json_object_get(o->obj, "sliding_window"))) {
+        err_set(e, E_CONFIG, "'%s': sliding_window of a mistral model must be null", o->file);
+        return err_hint(e, "the engine attends to all earlier tokens, not to a window of them");
+    }
+    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
+        return err_set(e, E_CONFIG, "'%s': hidden_act '%.60s' is not supported, only silu",
+                       o->file, act);
+    if (bias)
+        return refuse(o, "attention_bias", e);
+    if (mlp_bias)
+        return refuse(o, "mlp_bias", e);
+    if (partial < 1)
+        return refuse(o, "partial_rotary_factor below 1", e);
+    if (js_has(o, "quantization_config")) {
+        refuse(o, "quantization_config", e);
+        return err_hint(e, "take the model in float32, float16 or bfloat16");
+    }
+    return 0;
+}
+
+static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
+{
+    int rc;
+
+    if ((rc = js_i64(o, "vocab_size", JS_MUST, 1, MAX_VOCAB, &c->vocab, e)) < 0 ||
+        (rc = js_i64(o, "hidden_size", JS_MUST, 1, MAX_DIM, &c->dim, e)) < 0 ||
+        (rc = js_i64(o, "intermediate_size", JS_MUST, 1, MAX_FFN, &c->ffn_dim, e)) < 0 ||
+        (rc = js_i64(o, "num_hidden_layers", JS_MUST, 1, MAX_LAYERS, &c->layers, e)) < 0 ||
+        (rc = js_i64(o, "num_attention_heads", JS_MUST, 1, MAX_HEADS, &c->heads, e)) < 0)
+        return rc;
+    c->kv_heads = c->heads;
+    c->head_dim = c->dim % c->heads == 0 ? c->dim / c->heads : 0;
+    c->context = 2048; /* the defaults of transformers' LlamaConfig, here and below */
+    if ((rc = js_i64(o, "num_key_value_heads", JS_MAY, 1, MAX_HEADS, &c->kv_heads, e)) < 0 ||
+        (rc = js_i64(o, "head_dim", JS_MAY, 1, MAX_HEAD_DIM, &c->head_dim, e)) < 0 ||
+        (rc = js_i64(o, "max_position_embeddings", JS_MAY, 1, MAX_CONTEXT, &c->context, e)) < 0)
+        return rc;
+    if (c->head_dim == 0)
+        return err_set(e, E_CONFIG, "'%s': hidden_size %lld is not a multiple of "
+                       "num_attention_heads %lld", o->file, (long long)c->dim,
+                       (long long)c->heads);
+    if (c->heads % c->kv_heads != 0)
+        return err_set(e, E_CONFIG, "'%s': num_attention_heads %lld is not a multiple of "
+                       "num_key_value_heads %lld", o->file, (long long)c->heads,
+                       (long long)c->kv_heads);
+    if (c->head_dim % 2 != 0 || c->head_dim > MAX_HEAD_DIM)
+        return err_set(e, E_CONFIG, "'%s': head_dim %lld must be even and at most %d", o->file,
+                       (long long)c->head_dim, MAX_HEAD_DIM);
+    return 0;
+}
+
+/* A token id, null, or a list whose first counts. Left out: what LlamaConfig takes. */
+static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t missing,
+                   int64_t *id, struct err *e)
+{
+    json_t *v = json_object_get(o->obj, key);
+
+    *id = v ? -1 : missing < vocab ? missing : -1;
+    if (json_is_array(v))
+        v = json_array_get(v, 0);
+    if (!v || json_is_null(v))
+        return 0;
+    if (!json_is_integer(v))
+        return err_set(e, E_DATA, "'%s': field '%s' is not a token id", o->file, key);
+    if (json_integer_value(v) < -1 || json_integer_value(v) >= MAX_VOCAB)
+        return err_set(e, E_DATA, "'%s': field '%s' is %lld, vocab_size is %lld", o->file, key,
+                       (long long)json_integer_value(v), (long long)vocab);
+    if (json_integer_value(v) < vocab) /* some published models name an id they do not have */
+        *id = json_integer_value(v);
+    return 0;
+}
+
+static int read_llama3(struct rope_config *r, const struct js *o, const struct js *s,
+                       int64_t context, struct err *e)
+{
+    const struct js *from = js_has(s, "original_max_position_embeddings") ? s : o;
+    int rc;
+
+    r->original_context = context;
+    if ((rc = js_f64(s, "low_freq_factor", JS_MUST, 1e-6, 1e6, &r->low_freq_factor, e)) < 0 ||
+        (rc = js_f64(s, "high_freq_factor", JS_MUST, 1e-6, 1e6, &r->high_freq_factor, e)) < 0 ||
+        (rc = js_i64(from, "original_max_position_embeddings", JS_MAY, 1, MAX_CONTEXT,
+                     &r->original_context, e)) < 0)
+        return rc;
+    if (r->high_freq_factor <= r->low_freq_factor)
+        return err_set(e, E_CONFIG, "'%s': %shigh_freq_factor %g must be above low_freq_factor "
+                       "%g", o->file, s->path, r->high_freq_factor, r->low_freq_factor);
+    return 0;
+}
+
+/* rope_scaling (4.x) wins over rope_parameters (5.x) where a file has both, as transformers 5
+ * reads them; rope_theta stands at the top or inside. */
+static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
+{
+    struct rope_config *r = &c->rope;
+    const char *type = "default", *key;
+    double partial = 1;
+    struct js s;
+    json_t *v;
+    int rc;
+
+    *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 10000, .factor = 1 };
+    if ((rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
+        (rc = js_object(o, "rope_scaling", JS_MAY, &s, e)) < 0 ||
+        (!s.obj && (rc = js_object(o, "rope_parameters", JS_MAY, &s, e)) < 0))
+        return rc;
+    if (!s.obj)
+        return 0;
+    json_object_foreach(s.obj, key, v)
+        if (json_is_object(v))
+            return err_set(e, E_CONFIG, "'%s': %s differs by layer ('%.60s'), which is not "
+                           "supported", o->file, s.path, key);
+    if ((rc = js_str(&s, "type", JS_MAY, &type, e)) < 0 ||
+        (rc = js_str(&s, "rope_type", JS_MAY, &type, e)) < 0 ||
+        (rc = js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
+        (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &partial, e)) < 0)
+        return rc;
+    if (partial < 1)
+        return refuse(&s, "partial_rotary_factor below 1", e);
+    if (strcmp(type, "default") == 0)
+        return 0;
+    if (strcmp(type, "linear") != 0 && strcmp(type, "llama3") != 0) {
+        err_set(e, E_CONFIG, "'%s': %srope_type '%.60s' is not supported", o->file, s.path,
+                type);
+        return err_hint(e, "default, linear and llama3 are");
+    }
+    r->type = type[1] == 'i' ? ROPE_LINEAR : ROPE_LLAMA3;
+    if ((rc = js_f64(&s, "factor", JS_MUST, 1e-6, 1e6, &r->factor, e)) < 0)
+        return rc;
+    return r->type == ROPE_LLAMA3 ? read_llama3(r, o, &s, c->context, e) : 0;
+}
+
+static int read_all(struct llama_config *c, const struct js *o, struct err *e)
+{
+    int rc;
+
+    *c = (struct llama_config){ .norm_eps = 1e-6, .init_range = 0.02 };
+    if ((rc = check_features(o, e)) < 0 || (rc = read_sizes(c, o, e)) < 0 ||
+        (rc = js_f64(o, "rms_norm_eps", JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
+        (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
+        (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||
+        (rc = read_id(o, "bos_token_id", c->vocab, 1, &c->bos, e)) < 0 ||
+        (rc = read_id(o, "eos_token_id", c->vocab, 2, &c->eos, e)) < 0)
+        return rc;
+    return read_rope(c, o, e);
+}
+
+int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,
+                 struct err *e)
+{
+    struct js o;
+    int rc = js_parse(&o, json, nbytes, name, e);
+
+    if (rc < 0)
+        return rc;
+    rc = read_all(c, &o, e);
+    js_free(&o);
+    return rc;
+}
+
+int config_read(struct llama_config *c, const char *path, struct err *e)
+{
+    size_t n;
+    char *text;
+    int rc = file_read(path, MAX_BYTES, &text, &n, e);
+
+    if (rc < 0)
+        return rc;
+    rc = config_parse(c, text, n, path, e);
+    free(text);
+    return rc;
+}
+
+int64_t config_params(const struct llama_config *c)
+{
+    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
+    int64_t layer = c->dim * (2 * q + 2 * kv + 3 * c->ffn_dim + 2);
+
+    return c->vocab * c->dim * (c->tied ? 1 : 2) + c->layers * layer + c->dim;
+}

@@ -1,0 +1,48 @@
+/* formats/weights/config.h - config.json of a Hugging Face Llama model, read and written. */
+#ifndef FORMATS_WEIGHTS_CONFIG_H
+#define FORMATS_WEIGHTS_CONFIG_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+C_BEGIN
+
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+
+struct rope_config {
+    enum rope_type type;
+    double theta;  /* base, 10000 */
+    double factor; /* linear and llama3: > 0 */
+    double low_freq_factor, high_freq_factor; /* llama3 */
+    int64_t original_context;                 /* llama3 */
+};
+
+struct llama_config {
+    int64_t vocab, dim, ffn_dim, layers, heads, kv_heads, head_dim;
+    int64_t context; /* max_position_embeddings */
+    double norm_eps;
+    bool tied; /* tie_word_embeddings: lm_head is the embedding */
+    int64_t bos, eos; /* -1: none; the first where the file has a list */
+    double init_range; /* initializer_range, 0.02 */
+    struct rope_config rope;
+};
+
+/* Reads config.json in the 4.x (rope_theta, rope_scaling) and 5.x (rope_parameters) forms.
+ * Refuses what this engine would compute wrongly: another model_type than llama (mistral is
+ * accepted where sliding_window is null), attention_bias, mlp_bias, another hidden_act than
+ * silu, unknown RoPE types, sizes that are absurd (each bounded, products checked, dim ==
+ * heads * head_dim not required). E_NOINPUT; E_DATA (not JSON, missing or mistyped field);
+ * E_CONFIG (a model we do not compute). Messages name the field. */
+int config_read(struct llama_config *c, const char *path, struct err *e);
+int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,
+                 struct err *e);
+/* Writes a config.json that transformers 4.x and 5.x, vLLM and llama.cpp read the same way:
+ * both RoPE forms, "type" and "rope_type". like: the source model's config.json, whose
+ * other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
+int config_write(const struct llama_config *c, const char *like, const char *dtype,
+                 const char *path, struct err *e);
+/* Parameters of the model, without and with what a tied head shares counted once. */
+int64_t config_params(const struct llama_config *c);
+
+C_END
+#endif

@@ -1,0 +1,105 @@
+/* formats/weights/config_write.c - writing config.json in the 4.x and 5.x forms; see config.h. */
+#include "formats/weights/config.h"
+#include "base/json.h"
+
+/* Sets a field; json takes the value over. Failure shows at the end as a NULL somewhere, so
+ * *ok collects it. */
+static void set(json_t *o, const char *key, json_t *v, bool *ok)
+{
+    if (json_object_set_new(o, key, v) < 0)
+        *ok = false;
+}
+
+/* The fields both RoPE forms have. "type" beside "rope_type": llama.cpp's converter of early
+ * 2025 knows only the former and otherwise drops the scaling without a word. */
+static json_t *rope_fields(const struct llama_config *c, bool *ok)
+{
+    static const char *const names[] = { "default", "linear", "llama3" };
+    const struct rope_config *r = &c->rope;
+    json_t *o = json_object();
+
+    set(o, "type", json_string(names[r->type]), ok);
+    set(o, "rope_type", json_string(names[r->type]), ok);
+    if (r->type != ROPE_DEFAULT)
+        set(o, "factor", json_real(r->factor), ok);
+    if (r->type == ROPE_LLAMA3) {
+        set(o, "low_freq_factor", json_real(r->low_freq_factor), ok);
+        set(o, "high_freq_factor", json_real(r->high_freq_factor), ok);
+        set(o, "original_max_position_embeddings", json_integer(r->original_context), ok);
+    }
+    return o;
+}
+
+static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
+{
+    json_t *five = rope_fields(c, ok);
+
+    set(five, "rope_theta", json_real(c->rope.theta), ok);
+    set(o, "rope_theta", json_real(c->rope.theta), ok);
+    set(o, "rope_scaling",
+        c->rope.type == ROPE_DEFAULT ? json_null() : rope_fields(c, ok), ok);
+    set(o, "rope_parameters", five, ok);
+}
+
+/* A list of ids whose first is still right stays as it is. */
+static void set_id(json_t *o, const char *key, int64_t id, bool *ok)
+{
+    json_t *old = json_object_get(o, key);
+
+    if (json_is_array(old) && json_integer_value(json_array_get(old, 0)) == id)
+        return;
+    set(o, key, id < 0 ? json_null() : json_integer(id), ok);
+}
+
+/* What a file that is not made after another also needs. */
+static void set_fixed(json_t *o, bool *ok)
+{
+    set(o, "architectures", json_pack("[s]", "LlamaForCausalLM"), ok);
+    set(o, "model_type", json_string("llama"), ok);
+    set(o, "hidden_act", json_string("silu"), ok);
+    set(o, "attention_bias", json_false(), ok);
+    set(o, "attention_dropout", json_real(0), ok);
+    set(o, "mlp_bias", json_false(), ok);
+    set(o, "use_cache", json_true(), ok);
+}
+
+static void set_all(json_t *o, const struct llama_config *c, const char *dtype, bool *ok)
+{
+    const struct { const char *key; int64_t v; } sizes[] = {
+        { "vocab_size", c->vocab }, { "hidden_size", c->dim },
+        { "intermediate_size", c->ffn_dim }, { "num_hidden_layers", c->layers },
+        { "num_attention_heads", c->heads }, { "num_key_value_heads", c->kv_heads },
+        { "head_dim", c->head_dim }, { "max_position_embeddings", c->context },
+    };
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        set(o, sizes[i].key, json_integer(sizes[i].v), ok);
+    set(o, "rms_norm_eps", json_real(c->norm_eps), ok);
+    set(o, "initializer_range", json_real(c->init_range), ok);
+    set(o, "tie_word_embeddings", json_boolean(c->tied), ok);
+    set_id(o, "bos_token_id", c->bos, ok);
+    set_id(o, "eos_token_id", c->eos, ok);
+    set_rope(o, c, ok);
+    set(o, "torch_dtype", json_string(dtype), ok);
+    if (json_object_get(o, "dtype")) /* the name in 5.x, which reads the older one too */
+        set(o, "dtype", json_string(dtype), ok);
+}
+
+int config_write(const struct llama_config *c, const char *like, const char *dtype,
+                 const char *path, struct err *e)
+{
+    struct js o = { .file = path };
+    bool ok = true;
+    int rc = 0;
+
+    if (like)
+        rc = js_load(&o, like, JS_MAX_BYTES, e);
+    else if ((o.obj = json_object()))
+        set_fixed(o.obj, &ok);
+    if (rc < 0)
+        return rc;
+    set_all(o.obj, c, dtype, &ok);
+    rc = ok ? js_save(o.obj, path, e) : err_set(e, E_SYS, "out of memory for '%s'", path);
+    js_free(&o);
+    return rc;
+}

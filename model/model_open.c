@@ -1,0 +1,265 @@
+/* model/model_open.c - plan, open and close a model. */
+#include "model/inside.h"
+
+#include "base/log.h"
+#include "model/rope.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void model_defaults(struct model_options *o)
+{
+    *o = (struct model_options){ .mode = TRAIN_LORA_PLUS, .rank = 8, .alpha = 16, .seqs = 1,
+                                 .keep_layers = -1 };
+    o->target[TK_Q] = o->target[TK_K] = o->target[TK_V] = o->target[TK_O] = true;
+}
+
+static int64_t within(int64_t least, int64_t n, int64_t most)
+{
+    return n < least ? least : n > most ? most : n / 1024 * 1024;
+}
+
+void model_as_planned(struct model_options *o, const struct memory_plan *p)
+{
+    o->placing = &p->placing;
+    o->mlp_tile = p->mlp_tile;
+    o->loss_chunk = p->loss_chunk;
+}
+
+static int check_options(struct model *m, struct err *e)
+{
+    struct model_options *o = &m->o;
+    bool bf16 = m->d->act == DT_BF16; /* a device that wants large products */
+    bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
+    int64_t rows = o->seqs * o->ctx, pairs = 0;
+
+    if (o->ctx < 1 || o->ctx > (int64_t)1 << 31 || o->seqs < 1 || o->seqs > 1 << 20)
+        return err_set(e, E_CONFIG, "%lld sequences of %lld tokens at once", (long long)o->seqs,
+                       (long long)o->ctx);
+    for (int k = 0; k <= TK_HEAD; k++) {
+        bool matrix = (k >= TK_Q && k <= TK_O) || (k >= TK_GATE && k <= TK_DOWN);
+        if (o->target[k] && !matrix)
+            return err_set(e, E_CONFIG, "LoRA pairs are for q, k, v, o, gate, up, down only");
+        pairs += o->target[k];
+    }
+    if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || pairs == 0))
+        return err_set(e, E_CONFIG, "LoRA with rank %lld, alpha %g and %lld kinds of matrices",
+                       (long long)o->rank, o->alpha, (long long)pairs);
+    if (lora && o->mode == TRAIN_LORA_PLUS && m->c.tied)
+        return err_set(e, E_CONFIG, "a tied model's head cannot stay frozen while its embedding "
+                       "is trained: untie the configuration");
+    o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile
+                  : bf16 ? within(8192, ((int64_t)90 << 20) / m->c.ffn_dim, 1 << 20) : 2048;
+    o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk
+                    : bf16 ? within(2048, ((int64_t)8 << 20) / m->c.dim, 8192) : 1024;
+    if (o->mlp_tile > rows)
+        o->mlp_tile = rows;
+    if (o->loss_chunk > rows)
+        o->loss_chunk = rows;
+    return 0;
+}
+
+static void fill_plan(struct model *m)
+{
+    struct memory_plan *p = &m->plan;
+
+    p->frozen = m->mem[MEM_FROZEN].used_bytes;
+    p->trained = m->mem[MEM_MASTER].used_bytes + m->mem[MEM_COMPUTE].used_bytes;
+    p->gradients = m->mem[MEM_GRAD].used_bytes;
+    p->moments = m->mem[MEM_MOMENTS].used_bytes;
+    p->saved = m->mem[MEM_SAVED].used_bytes;
+    p->work = m->mem[MEM_WORK].used_bytes;
+    p->total = model_bytes(m);
+    p->host = m->mem[MEM_HOST].used_bytes;
+    p->layers = m->c.layers;
+    p->mlp_tile = m->o.mlp_tile;
+    p->loss_chunk = m->o.loss_chunk;
+}
+
+void model_close(struct model *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; i < MEM_CLASSES; i++)
+        if (m->mem[i].base && i == MEM_HOST)
+            m->d->host_release(m->d, m->mem[i].base, m->mem[i].cap_bytes);
+        else if (m->mem[i].base)
+            m->d->release(m->d, m->mem[i].base);
+    free(m->layers);
+    free(m->params);
+    free(m->inv_freq);
+    free(m->host_nll);
+    free(m);
+}
+
+/* Everything but the device memory. */
+static int measure(struct model **out, struct device *d, const struct llama_config *c,
+                   const struct model_options *o, struct err *e)
+{
+    struct model *m = calloc(1, sizeof *m);
+    int rc;
+
+    if (!m)
+        return err_set(e, E_SYS, "out of memory");
+    m->d = d;
+    m->c = *c;
+    m->o = *o;
+    m->layers = calloc((size_t)c->layers, sizeof *m->layers);
+    m->inv_freq = calloc((size_t)c->head_dim, sizeof *m->inv_freq);
+    if (o->device_bytes > 0 && !d->own_memory) {
+        err_set(e, E_DEVICE, "no GPU is used whose memory could be kept to a size");
+        rc = err_hint(e, "leave out --gpu-memory; ltrain --plan takes it without a GPU too");
+    } else if (!m->layers || !m->inv_freq) {
+        rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
+    } else if ((rc = check_options(m, e)) == 0) {
+        rc = model_choose_kept(m, e);
+    }
+    if (rc < 0) {
+        model_close(m);
+        return rc;
+    }
+    fill_plan(m);
+    rope_inv_freq(&c->rope, c->head_dim, m->inv_freq);
+    *out = m;
+    return 0;
+}
+
+/* Names, kinds and places of the trained parts, in the order of their files. */
+static int list_params(struct model *m, struct err *e)
+{
+    struct adapter_config a = { .rank = m->o.rank, .alpha = m->o.alpha };
+    bool full = m->o.mode == TRAIN_FULL;
+    int64_t n;
+
+    if (m->o.mode == TRAIN_NONE)
+        return 0;
+    memcpy(a.target, m->o.target, sizeof a.target);
+    if (m->o.mode == TRAIN_LORA_PLUS)
+        a.saved[TK_EMBED] = a.saved[TK_NORM1] = a.saved[TK_NORM2] = a.saved[TK_NORM] = true;
+    n = full ? config_tensors(&m->c) : adapter_tensors(&a, &m->c);
+    if (!(m->params = calloc((size_t)n, sizeof *m->params)))
+        return err_set(e, E_SYS, "out of memory for %lld names", (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        struct param *p = &m->params[i];
+        struct tensor_spec s;
+        struct adapter_tensor t;
+        const struct weight *w;
+        const float *at;
+
+        if (full) {
+            config_tensor(&m->c, i, &s);
+            *p = (struct param){ .kind = s.kind, .layer = s.layer, .count = s.count };
+            snprintf(p->name, sizeof p->name, "%s", s.name);
+        } else {
+            adapter_tensor(&a, &m->c, i, &t);
+            *p = (struct param){ .kind = t.kind, .layer = t.layer, .count = t.count,
+                                 .part = t.part };
+            snprintf(p->name, sizeof p->name, "%s", t.name);
+        }
+        w = weight_at(m, p->kind, p->layer);
+        at = p->part == 0 ? w->master : p->part == 1 ? w->pair.master_a : w->pair.master_b;
+        p->offset = at - m->t.w;
+        m->plan.trained_params += p->count;
+    }
+    m->t.params = m->params;
+    m->t.n_params = n;
+    return 0;
+}
+
+int model_plan(const struct device *d, const struct llama_config *c,
+               const struct model_options *o, struct memory_plan *plan, struct err *e)
+{
+    struct model *m;
+    int rc = measure(&m, (struct device *)(uintptr_t)d, c, o, e);
+
+    if (rc == 0)
+        rc = list_params(m, e);
+    else
+        return rc;
+    *plan = m->plan;
+    model_close(m);
+    return rc;
+}
+
+int model_fits(struct device *d, const struct memory_plan *p, struct err *e)
+{
+    size_t room = d->own_memory ? 0 : d->free_bytes(d);
+    char need[16], left[16];
+
+    if (room == 0 || p->total <= room)
+        return 0;
+    err_set(e, E_SYS, "the model takes %s, %s are free",
+            fmt_bytes((double)p->total, need, sizeof need),
+            fmt_bytes((double)room, left, sizeof left));
+    return err_hint(e, "give less --ctx, a smaller model, or more memory");
+}
+
+static int too_much(const struct model *m, struct err *e)
+{
+    double all = (double)m->plan.total / 0x1p30;
+
+    if (m->o.mode == TRAIN_NONE)
+        return err_hint(e, "the whole plan is %.2f GiB: lower --ctx or --batch-tokens", all);
+    return err_hint(e, "the whole plan is %.2f GiB: lower --ctx, --micro or --keep-layers (--plan "
+                    "shows the parts)", all);
+}
+
+/* More than it may take is refused, though the device may have it. */
+static int check_room(const struct model *m, struct err *e)
+{
+    size_t room = model_room(m->d, &m->o);
+
+    if (m->plan.total <= room)
+        return 0;
+    err_set(e, E_CONFIG, "the GPU's memory is to be kept to %.4g GiB, which leave %.4g: too few",
+            (double)m->o.device_bytes / 0x1p30, (double)room / 0x1p30);
+    return too_much(m, e);
+}
+
+static int allocate(struct model *m, struct err *e)
+{
+    struct arena *host = &m->mem[MEM_HOST];
+    struct device *d = m->d;
+    int rc = 0;
+
+    for (int i = 0; i < MEM_HOST && rc == 0; i++) {
+        struct arena *a = &m->mem[i];
+        a->cap_bytes = a->used_bytes;
+        if (a->cap_bytes)
+            rc = d->alloc(d, a->cap_bytes, (void **)&a->base, e);
+    }
+    if (rc < 0)
+        return too_much(m, e);
+    host->cap_bytes = host->used_bytes;
+    if (host->cap_bytes &&
+        (rc = d->host_alloc(d, host->cap_bytes, (void **)&host->base, e)) < 0)
+        err_hint(e, "--host-memory does with less of it (--plan shows with what)");
+    return rc;
+}
+
+int model_open(struct model **out, struct device *d, const struct llama_config *c,
+               const struct model_options *o, struct err *e)
+{
+    struct model *m;
+    int rc = measure(&m, d, c, o, e);
+
+    if (rc < 0)
+        return rc;
+    if (o->device_bytes > 0)
+        rc = check_room(m, e);
+    if (rc == 0)
+        rc = allocate(m, e);
+    if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
+        !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
+        rc = err_set(e, E_SYS, "out of memory");
+    if (rc < 0)
+        model_close(m);
+    else
+        *out = m;
+    return rc;
+}
+
+const struct llama_config *model_config(const struct model *m) { return &m->c; }
+const struct memory_plan *model_memory(const struct model *m) { return &m->plan; }
+const struct trained *model_trained(const struct model *m) { return &m->t; }

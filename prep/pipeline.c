@@ -1,0 +1,510 @@
+/* prep/pipeline.c - see prep.h. */
+#include "prep/prep.h"
+
+#include "base/pool.h"
+#include "formats/tokens/document.h"
+#include "formats/tokens/stream.h"
+#include "prep/output.h"
+#include "prep/resume.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { RING = 128, SPARES = 16 };         /* batches under way, at most; buffers kept by */
+#define WAITING_BYTES ((size_t)12 << 20)  /* of their records, for two threads */
+#define WAITING_MORE ((size_t)4 << 20)    /* for each further one */
+#define KEEP_BYTES ((size_t)256 << 10)    /* a larger buffer does not stay with its batch */
+#define SPARE_BYTES ((size_t)16 << 20)    /* of such, kept for the next that is long */
+
+/* What became of one row. Its frame, or line of JSON, stands in its batch's out. */
+struct result {
+    enum drop drop;
+    struct err *err; /* DROP_BAD; rc is its code */
+    int rc;
+    enum schema schema;
+    char source[DOC_SOURCE_MAX + 1];
+    size_t at, n;
+    int64_t tokens, masked, bytes, words;
+    XXH128_hash_t key; /* with prep_opts.seen; and with near: */
+    bool has_near;
+    uint64_t near[MINHASH_BANDS_MAX];
+};
+
+struct job {
+    struct feed_batch in;
+    struct result result[FEED_ROWS];
+    struct buf out;
+    size_t bytes; /* of the records, as counted in waiting_bytes */
+    int rc;       /* of feed_read: < 0 ends all */
+    bool done;
+};
+
+/* Three positions follow each other round the ring: written, taken, filled, at most RING apart.
+ * All below the lock is guarded by it; a job belongs to the thread that took it until done. */
+struct line {
+    const struct prep_opts *o;
+    const struct tokenizer *t;
+    struct token_info info;
+    struct feed *feed;
+    struct job *job; /* [RING] */
+    pthread_mutex_t lock;
+    pthread_cond_t room, work, done;
+    uint64_t filled, taken, written;
+    size_t waiting_bytes, waiting_max, spare_bytes;
+    struct buf spare[SPARES];
+    int n_spare;
+    bool ended, stop; /* nothing more is filled; leave as soon as you can */
+    struct prep_load load;
+};
+
+/* Processor time of this thread. */
+static double thread_s(void)
+{
+    struct timespec t;
+
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec +
+                                                             1e-9 * (double)t.tv_nsec : 0;
+}
+
+/* Under the lock. A buffer that grew for a long document serves the next long one: fresh memory
+ * costs more than what is read into it. */
+static void calm(struct line *l, struct buf *b)
+{
+    if (b->cap <= KEEP_BYTES)
+        return;
+    if (l->n_spare < SPARES && l->spare_bytes + b->cap <= SPARE_BYTES) {
+        l->spare_bytes += b->cap;
+        l->spare[l->n_spare++] = *b;
+        *b = (struct buf){ 0 };
+    } else {
+        buf_free(b);
+    }
+}
+
+static void take_spare(struct line *l, struct buf *b)
+{
+    if (b->cap > 0 || l->n_spare == 0)
+        return;
+    *b = l->spare[--l->n_spare];
+    l->spare_bytes -= b->cap;
+    b->len = 0;
+}
+
+/* The reading thread. An error takes its place in the line, behind what came before it. */
+static void *read_batches(void *arg)
+{
+    struct line *l = arg;
+    int rc = 1;
+
+    while (rc == 1) {
+        struct job *j;
+
+        pthread_mutex_lock(&l->lock);
+        while (!l->stop && (l->filled == l->written + RING ||
+                            (l->waiting_bytes >= l->waiting_max && l->filled > l->written)))
+            pthread_cond_wait(&l->room, &l->lock);
+        j = &l->job[l->filled % RING];
+        rc = l->stop ? 0 : 1;
+        take_spare(l, &j->in.raw);
+        pthread_mutex_unlock(&l->lock);
+        if (rc == 1)
+            j->rc = rc = feed_read(l->feed, &j->in);
+        pthread_mutex_lock(&l->lock);
+        l->load.read_s = thread_s();
+        if (rc != 0) {
+            l->filled++;
+            l->waiting_bytes += j->bytes = j->in.raw.len;
+        }
+        if (rc != 1)
+            l->ended = true;
+        if (rc == 1)
+            pthread_cond_signal(&l->work);
+        else
+            pthread_cond_broadcast(&l->work); /* so that all see the end */
+        pthread_cond_signal(&l->done);
+        pthread_mutex_unlock(&l->lock);
+    }
+    return NULL;
+}
+
+/* The document's frame or line, behind those of the batch's other rows. */
+static int put_doc(struct line *l, const struct doc *d, struct result *r, struct buf *out,
+                   struct err *e)
+{
+    struct token_doc tokens = { 0 };
+    struct mask_run run = { 0, 0 };
+    int rc;
+
+    if (l->o->text) {
+        r->bytes = (int64_t)(d->text.len + d->input.len + d->output.len);
+        return doc_to_json(d, out, e);
+    }
+    if ((rc = prep_encode(l->t, d, l->o, &tokens, &r->masked, e)) == 0) {
+        run.count = r->masked;
+        tokens.runs = &run;
+        tokens.n_runs = r->masked > 0;
+        r->tokens = tokens.n_ids;
+        r->bytes = tokens.text_bytes;
+        r->words = tokens.text_words;
+        if (tokens.n_ids < l->o->min_tokens)
+            r->drop = DROP_FEW_TOKENS;
+        else if (l->o->max_tokens > 0 && tokens.n_ids > l->o->max_tokens)
+            r->drop = DROP_MANY_TOKENS;
+        else
+            rc = stream_frame(&l->info, &tokens, out, e);
+    }
+    free((void *)tokens.ids);
+    return rc;
+}
+
+/* What is asked of a document's words. */
+static enum drop examine(const struct prep_opts *o, const struct doc *d, struct result *r)
+{
+    if (o->contam && contam_shares(o->contam, d))
+        return DROP_CONTAMINATED;
+    if (o->seen)
+        r->key = dedup_key(d);
+    r->has_near = o->seen && o->near && minhash_keys(o->near, d, r->near);
+    return KEPT;
+}
+
+static void work_row(struct line *l, struct job *j, int i, struct doc *d)
+{
+    struct result *r = &j->result[i];
+    struct err e = { 0 };
+    int rc = feed_parse(&l->o->feed, &j->in, i, d, &e);
+
+    *r = (struct result){ .at = j->out.len, .schema = d->schema };
+    memcpy(r->source, d->source, sizeof r->source);
+    if (rc == 0)
+        rc = (int)examine(l->o, d, r);
+    if (rc > 0) {
+        r->drop = (enum drop)rc;
+    } else if (rc < 0 || (rc = put_doc(l, d, r, &j->out, &e)) < 0) {
+        r->drop = DROP_BAD;
+        r->rc = rc;
+        if ((r->err = malloc(sizeof e)))
+            *r->err = e;
+    }
+    r->n = j->out.len - r->at;
+}
+
+/* A working thread. */
+static void *work_batches(void *arg)
+{
+    struct line *l = arg;
+    struct doc d = { 0 };
+    struct job *j = NULL;
+    double told_s = 0;
+
+    for (;;) {
+        double s = thread_s();
+
+        pthread_mutex_lock(&l->lock);
+        l->load.encode_s += s - told_s;
+        told_s = s;
+        if (j) {
+            calm(l, &j->in.raw);
+            calm(l, &d.text);
+            calm(l, &d.input);
+            calm(l, &d.output);
+            j->done = true;
+            pthread_cond_signal(&l->done);
+        }
+        while (!l->stop && l->taken == l->filled && !l->ended)
+            pthread_cond_wait(&l->work, &l->lock);
+        if (l->stop || l->taken == l->filled)
+            break;
+        j = &l->job[l->taken++ % RING];
+        if (j->bytes > KEEP_BYTES)
+            take_spare(l, &j->out);
+        pthread_mutex_unlock(&l->lock);
+        j->out.len = 0;
+        for (int i = 0; i < j->in.n; i++)
+            work_row(l, j, i, &d);
+    }
+    pthread_mutex_unlock(&l->lock);
+    doc_free(&d);
+    return NULL;
+}
+
+/* The rows [*from, to) of a batch, whose frames follow each other. */
+static int flush_rows(struct output *out, const struct job *j, int *from, int to, struct err *e)
+{
+    size_t at = *from < to ? j->result[*from].at : 0, n = 0;
+    int64_t docs = 0, tokens = 0;
+
+    for (; *from < to; ++*from) {
+        const struct result *r = &j->result[*from];
+        n += r->n;
+        docs += r->drop == KEPT;
+        tokens += r->tokens;
+    }
+    return output_add(out, j->out.p + at, n, docs, tokens, e);
+}
+
+/* The frame of a document whose source is counted with others', made anew. */
+static int put_renamed(struct output *out, const struct line *l, const struct job *j,
+                       const struct result *r, const char *source, struct err *e)
+{
+    struct doc_space space = { 0 };
+    struct token_doc doc;
+    int rc = doc_decode(&space, j->out.p + r->at + STREAM_PREFIX_BYTES,
+                        r->n - STREAM_PREFIX_BYTES - 4, &l->info, &doc, e);
+
+    if (rc == 0) {
+        doc.source = source;
+        rc = stream_write(out->stream, &doc, e);
+    }
+    doc_space_free(&space);
+    return rc;
+}
+
+static int count(struct prep_counts *c, struct tally_source *own, struct output *out,
+                 const struct result *r, struct err *e)
+{
+    struct tally_source *s[3] = { &c->all, own };
+    int rc = tally_of(&out->since, own->name, &s[2], e);
+
+    for (int i = 0; i < 3 && rc == 0; i++) {
+        s[i]->dropped[r->drop] += r->drop != KEPT;
+        s[i]->docs += r->drop == KEPT;
+        s[i]->tokens += r->tokens;
+        s[i]->masked += r->masked;
+        s[i]->bytes += r->bytes;
+        s[i]->words += r->words;
+    }
+    return rc;
+}
+
+/* What a bad row means: 0 to go on. */
+static int bad_row(struct line *l, const struct result *r, struct err *e)
+{
+    if (!r->err)
+        return err_set(e, E_SYS, "out of memory");
+    *e = *r->err;
+    if (!l->o->feed.skip_errors || r->rc != E_DATA)
+        return r->rc;
+    feed_warn(l->feed, e->msg);
+    *e = (struct err){ 0 };
+    return 0;
+}
+
+/* In the order of the input: what is a copy of a document that was kept becomes DROP_COPY. */
+static int drop_copy(const struct prep_opts *o, struct result *r, struct output *out,
+                     struct err *e)
+{
+    int bands = o->seen && r->has_near ? o->near->bands : 0, rc = 0;
+
+    if (!o->seen)
+        return 0;
+    if (dedup_has(o->seen, r->key))
+        r->drop = DROP_COPY;
+    for (int i = 0; i < bands && r->drop == KEPT; i++)
+        if (dedup_has(o->seen, (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 }))
+            r->drop = DROP_NEAR;
+    for (int i = -1; i < bands && r->drop == KEPT && rc == 0; i++) {
+        XXH128_hash_t key = i < 0 ? r->key : (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 };
+        dedup_add(o->seen, key);
+        rc = output_key(out, key, e);
+    }
+    return rc;
+}
+
+/* Row i of a batch whose turn has come; the rows [*from, i) have not been written yet. */
+static int write_row(struct line *l, struct job *j, int i, int *from, struct output *out,
+                     struct prep_counts *c, struct err *e)
+{
+    struct result *r = &j->result[i];
+    struct tally_source *s;
+    int rc = 0;
+
+    if (r->drop == DROP_BAD && (rc = bad_row(l, r, e)) < 0)
+        return rc;
+    if (r->drop == KEPT && (rc = drop_copy(l->o, r, out, e)) < 0)
+        return rc;
+    if (r->drop == DROP_COPY || r->drop == DROP_NEAR) { /* its frame stands among the others */
+        if ((rc = flush_rows(out, j, from, i, e)) < 0)
+            return rc;
+        *from = i + 1;
+    }
+    if (r->drop != KEPT)
+        r->tokens = r->masked = r->bytes = r->words = 0;
+    if (r->drop == DROP_BAD) {
+        c->all.dropped[DROP_BAD]++;
+        c->by.bad_docs++;
+        out->since.bad_docs++;
+        return 0;
+    }
+    if ((rc = prep_counts_of(c, r->source, &s, e)) < 0 ||
+        (rc = count(c, s, out, r, e)) < 0 || r->drop != KEPT)
+        return rc;
+    feed_kept(l->feed, r->schema, r->source);
+    if (out->stream && strcmp(s->name, r->source) != 0) {
+        if ((rc = flush_rows(out, j, from, i, e)) == 0)
+            rc = put_renamed(out, l, j, r, s->name, e);
+        *from = i + 1;
+    }
+    return rc;
+}
+
+/* A batch whose turn has come; 1 when no more documents are wanted. */
+static int write_batch(struct line *l, struct job *j, struct output *out, struct prep_counts *c,
+                       struct err *e)
+{
+    int64_t max = l->o->feed.max_docs;
+    int rc = output_done(out, j->in.at, e), from = 0, i;
+    bool full = max && c->all.docs == max;
+
+    if (rc == 0 && j->in.n)
+        rc = feed_begin(l->feed, &j->in, e);
+    for (i = 0; i < j->in.n && rc == 0 && !full; i++) {
+        rc = write_row(l, j, i, &from, out, c, e);
+        full = max && c->all.docs == max;
+    }
+    if (rc == 0)
+        rc = flush_rows(out, j, &from, i, e);
+    if (rc == 0 && j->in.rc < 0 && !full) {
+        *e = j->in.err;
+        if (j->rc < 0)
+            return j->rc;
+        c->by.bad_files++;
+        out->since.bad_files++;
+        feed_warn(l->feed, e->msg);
+        *e = (struct err){ 0 };
+    }
+    return rc < 0 ? rc : full;
+}
+
+static void clear_results(struct job *j)
+{
+    for (int i = 0; i < j->in.n; i++) {
+        free(j->result[i].err);
+        j->result[i].err = NULL;
+    }
+}
+
+/* The caller's thread: what is next in line, as soon as it is done. 1: no more is wanted. */
+static int write_batches(struct line *l, struct output *out, struct prep_counts *c,
+                         struct err *e)
+{
+    double start_s = thread_s();
+    struct prep_load load;
+    struct job *j;
+    bool more;
+    int rc = 0;
+
+    while (rc == 0) {
+        pthread_mutex_lock(&l->lock);
+        j = &l->job[l->written % RING];
+        while (l->written == l->filled ? !l->ended : !j->done)
+            pthread_cond_wait(&l->done, &l->lock);
+        more = l->written < l->filled;
+        pthread_mutex_unlock(&l->lock);
+        if (!more)
+            break;
+        rc = write_batch(l, j, out, c, e);
+        clear_results(j);
+        pthread_mutex_lock(&l->lock);
+        calm(l, &j->out);
+        j->done = false;
+        l->written++;
+        l->waiting_bytes -= j->bytes;
+        pthread_cond_signal(&l->room);
+        load = l->load;
+        pthread_mutex_unlock(&l->lock);
+        feed_progress(l->feed, &c->read);
+        load.write_s = thread_s() - start_s;
+        if (rc == 0 && l->o->tick)
+            l->o->tick(l->o->tick_ctx, c, &load);
+    }
+    if (rc >= 0)
+        feed_end(l->feed);
+    return rc;
+}
+
+/* Starts the threads, writes, and waits for all of them. */
+static int run_line(struct line *l, int threads, struct output *out, struct prep_counts *c,
+                    struct err *e)
+{
+    pthread_t *team = calloc((size_t)threads + 1, sizeof *team);
+    int rc = 0, n = 0;
+
+    if (!team)
+        return err_set(e, E_SYS, "out of memory for %d threads", threads);
+    for (; n <= threads && rc == 0; n += rc == 0)
+        rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, l);
+    rc = rc ? err_set(e, E_SYS, "cannot start %d threads: %s", threads, strerror(rc))
+            : write_batches(l, out, c, e);
+    pthread_mutex_lock(&l->lock);
+    l->stop = true;
+    pthread_cond_broadcast(&l->room);
+    pthread_cond_broadcast(&l->work);
+    pthread_mutex_unlock(&l->lock);
+    while (n > 0)
+        pthread_join(team[--n], NULL);
+    free(team);
+    return rc;
+}
+
+static void free_line(struct line *l)
+{
+    feed_close(l->feed);
+    for (int i = 0; i < RING; i++) {
+        clear_results(&l->job[i]);
+        feed_batch_free(&l->job[i].in);
+        buf_free(&l->job[i].out);
+    }
+    while (l->n_spare > 0)
+        buf_free(&l->spare[--l->n_spare]);
+    free(l->job);
+}
+
+/* The stream, or lines, of what is not in a journal yet. */
+static int run_out(struct line *l, int threads, struct output *out, struct prep_counts *c,
+                   struct err *e)
+{
+    const struct prep_opts *o = l->o;
+    struct source *s = feed_source(l->feed);
+    int rc = 0;
+
+    out->source = s;
+    if (o->resume && (rc = resume_enter(o->resume, s, &l->info, c, o->seen, e)) == 0) {
+        out->marked = o->resume->files;
+        source_skip(s, out->marked);
+    }
+    if (rc < 0)
+        return rc;
+    rc = output_open(out, o->text ? NULL : &l->info, o->resume ? &o->resume->run : NULL, e);
+    if (rc == 0)
+        rc = run_line(l, threads, out, c, e);
+    return output_close(out, rc == 0, rc < 0 ? rc : 0, e);
+}
+
+int prep_run(const char *const *operands, int n, const struct prep_opts *o,
+             const struct tokenizer *t, int fd, const char *name, struct prep_counts *c,
+             struct err *e)
+{
+    struct line l = { .o = o, .t = t, .lock = PTHREAD_MUTEX_INITIALIZER,
+                      .room = PTHREAD_COND_INITIALIZER, .work = PTHREAD_COND_INITIALIZER,
+                      .done = PTHREAD_COND_INITIALIZER };
+    struct output out = { .fd = fd, .name = name };
+    int rc, threads = o->threads;
+
+    *c = (struct prep_counts){ 0 };
+    if (threads <= 0)
+        threads = pool_processors();
+    l.load.encoders = threads;
+    l.waiting_max = WAITING_BYTES + (threads > 2 ? (size_t)(threads - 2) * WAITING_MORE : 0);
+    if (!(l.job = calloc(RING, sizeof *l.job)))
+        return err_set(e, E_SYS, "out of memory");
+    if ((rc = o->text ? 0 : prep_info(t, o, &l.info, e)) == 0 &&
+        (rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0) {
+        rc = run_out(&l, threads, &out, c, e);
+        feed_progress(l.feed, &c->read);
+    }
+    free_line(&l);
+    return rc;
+}

@@ -1,0 +1,411 @@
+/* tools/merge_run.c - see merge.h. */
+#include "tools/merge.h"
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "base/json.h"
+#include "tools/merge_plan.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Entries in memory at once, a thread's share, and at most so many shares: whole rows, so one
+ * may be little more than half of TASK. */
+enum { PIECE = 1 << 22, TASK = 1 << 16, MAX_TASKS = 2 * (PIECE / TASK) + 1 };
+
+struct run {
+    const struct merge_options *o;
+    struct merge_report *r;
+    struct merge_plan plan;
+    struct pool *pool;
+    double scale;
+    float *w, *a, *b;    /* a piece of the tensor, and its pair */
+    int64_t w_cap, a_cap, b_cap;
+    int64_t done_bytes;
+};
+
+float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
+                 int64_t rank, float scale)
+{
+    enum { STRIP = 512 };
+    float sum[STRIP], max = 0;
+
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j0 = 0; j0 < cols; j0 += STRIP) {
+            int64_t n = cols - j0 < STRIP ? cols - j0 : STRIP;
+            float *row = w + i * cols + j0;
+            memset(sum, 0, sizeof sum);
+            for (int64_t k = 0; k < rank; k++) {
+                const float bk = b[i * rank + k], *ak = a + k * cols + j0;
+                for (int64_t j = 0; j < n; j++)
+                    sum[j] += bk * ak[j];
+            }
+            for (int64_t j = 0; j < n; j++) {
+                float d = scale * sum[j];
+                row[j] += d;
+                max = fabsf(d) > max ? fabsf(d) : max;
+            }
+        }
+    return max;
+}
+
+/* One piece of a tensor: rows [first, first + rows), shared out by blocks of rows. */
+struct piece {
+    struct run *r;
+    const struct merge_item *m;
+    int64_t first, rows, cols, rank, block;
+    float *max;         /* by task */
+    int64_t *unchanged; /* by task; -1: a value is not finite */
+};
+
+/* Entries whose output bits are those that the base's own value has in the output type. */
+static int64_t count_unchanged(const struct merge_item *m, const void *base, const float *w,
+                               int64_t n)
+{
+    float was[1024], now[1024], out[1024];
+    int64_t same = 0, bad = 0;
+
+    for (int64_t i = 0; i < n; i += 1024) {
+        int64_t k = n - i < 1024 ? n - i : 1024;
+        st_to_f32(m->base->dtype, (const char *)base + (size_t)i *
+                  st_dtype_bytes(m->base->dtype), k, was, NULL);
+        st_from_f32(m->dtype, was, k, out, NULL);
+        st_to_f32(m->dtype, out, k, was, NULL);
+        st_from_f32(m->dtype, w + i, k, out, NULL);
+        st_to_f32(m->dtype, out, k, now, NULL);
+        for (int64_t j = 0; j < k; j++) {
+            same += now[j] == was[j];
+            bad += !(fabsf(now[j]) <= 3.402823466e38f);
+        }
+    }
+    return bad ? -1 : same;
+}
+
+static void merge_task(void *ctx, int64_t task, int thread)
+{
+    struct piece *p = ctx;
+    struct run *r = p->r;
+    int64_t at = task * p->block, rows = p->rows - at < p->block ? p->rows - at : p->block;
+    size_t size = st_dtype_bytes(p->m->base->dtype);
+    size_t skip = (size_t)((p->first + at) * p->cols) * size;
+    const char *base = (const char *)p->m->base->data + skip;
+    float *w = r->w + at * p->cols;
+
+    (void)thread;
+    st_to_f32(p->m->base->dtype, base, rows * p->cols, w, NULL);
+    p->max[task] = merge_rows(w, r->b + (p->first + at) * p->rank, r->a, rows, p->cols, p->rank,
+                              (float)r->scale);
+    p->unchanged[task] = count_unchanged(p->m, base, w, rows * p->cols);
+}
+
+static int room(float **p, int64_t *cap, int64_t n, struct err *e)
+{
+    float *q;
+
+    if (n <= *cap)
+        return 0;
+    if (!(q = realloc(*p, (size_t)n * sizeof *q)))
+        return err_set(e, E_SYS, "out of memory for %lld values", (long long)n);
+    *p = q;
+    *cap = n;
+    return 0;
+}
+
+static int stopped(const struct run *r, struct err *e)
+{
+    return r->o->stop && *r->o->stop ? err_set(e, E_NO, "stopped") : 0;
+}
+
+static int not_finite(const struct merge_item *m, struct err *e)
+{
+    err_set(e, E_DATA, "tensor '%.200s' has values that are not finite as %s", m->name,
+            st_dtype_name(m->dtype));
+    return m->dtype == ST_F16 ? err_hint(e, "try --dtype bfloat16 or --dtype float32") : E_DATA;
+}
+
+/* Merges one piece into r->w. */
+static int merge_piece(struct piece *p, struct err *e)
+{
+    int64_t n = (p->rows + p->block - 1) / p->block;
+    float max[MAX_TASKS];
+    int64_t same[MAX_TASKS];
+
+    p->max = max;
+    p->unchanged = same;
+    if (n > MAX_TASKS)
+        return err_set(e, E_BUG, "%lld tasks in a piece", (long long)n);
+    pool_run(p->r->pool, n, merge_task, p);
+    for (int64_t i = 0; i < n; i++) {
+        if (same[i] < 0) {
+            return not_finite(p->m, e);
+        }
+        if (max[i] > p->r->r->max_delta)
+            p->r->r->max_delta = max[i];
+        p->r->r->unchanged += same[i];
+    }
+    return 0;
+}
+
+static int write_merged(struct run *r, struct st_writer *w, const struct merge_item *m,
+                        struct err *e)
+{
+    struct piece p = { .r = r, .m = m, .cols = m->base->shape[1], .rank = m->a->shape[0] };
+    int64_t rows = m->base->shape[0], step;
+    int rc;
+
+    p.block = TASK / p.cols ? TASK / p.cols : 1;
+    step = PIECE / p.cols / p.block * p.block;
+    step = step ? step : p.block;
+    if ((rc = room(&r->a, &r->a_cap, m->a->count, e)) < 0 ||
+        (rc = room(&r->b, &r->b_cap, m->b->count, e)) < 0 ||
+        (rc = room(&r->w, &r->w_cap, (step < rows ? step : rows) * p.cols, e)) < 0 ||
+        (rc = st_to_f32(m->a->dtype, m->a->data, m->a->count, r->a, e)) < 0 ||
+        (rc = st_to_f32(m->b->dtype, m->b->data, m->b->count, r->b, e)) < 0)
+        return rc;
+    for (p.first = 0; p.first < rows && rc == 0; p.first += p.rows) {
+        p.rows = rows - p.first < step ? rows - p.first : step;
+        if ((rc = stopped(r, e)) == 0 && (rc = merge_piece(&p, e)) == 0)
+            rc = st_write_f32(w, r->w, p.rows * p.cols, e);
+    }
+    return rc;
+}
+
+/* A tensor without a pair: bytes where the type stays, else through float32. */
+static int write_plain(struct run *r, struct st_writer *w, const struct merge_item *m,
+                       struct err *e)
+{
+    const struct st_tensor *t = m->whole ? m->whole : m->base;
+    size_t size = t->count ? t->nbytes / (size_t)t->count : 0;
+    int rc = room(&r->w, &r->w_cap, PIECE, e);
+
+    for (int64_t i = 0, k; i < t->count && rc == 0; i += k) {
+        const char *src = (const char *)t->data + (size_t)i * size;
+        int64_t bad = 0;
+
+        k = t->count - i < PIECE ? t->count - i : PIECE;
+        if ((rc = stopped(r, e)) < 0)
+            break;
+        if (!st_dtype_real(t->dtype)) { /* an extra tensor of the base: ids, flags */
+            rc = st_write_raw(w, src, (size_t)k * size, e);
+            continue;
+        }
+        if ((rc = st_to_f32(t->dtype, src, k, r->w, e)) < 0)
+            break;
+        for (int64_t j = 0; j < k; j++) /* float16 ends at 65504, and rounds up from 65520 */
+            bad += !(fabsf(r->w[j]) < (m->dtype == ST_F16 ? 65520.0f : INFINITY));
+        if (bad)
+            rc = not_finite(m, e);
+        else if (t->dtype == m->dtype && !m->whole)
+            rc = st_write_raw(w, src, (size_t)k * size, e);
+        else
+            rc = st_write_f32(w, r->w, k, e);
+    }
+    return rc;
+}
+
+static void file_name(char *name, size_t cap, int file, int files)
+{
+    if (files == 1)
+        snprintf(name, cap, "model.safetensors");
+    else
+        snprintf(name, cap, "model-%05d-of-%05d.safetensors", file + 1, files);
+}
+
+static int write_items(struct run *r, struct st_writer *w, int64_t first, int64_t end,
+                       struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = first; i < end && rc == 0; i++) {
+        const struct merge_item *m = &r->plan.items[i];
+        log_progress("%s  %.0f%%", m->name,
+                     100.0 * (double)r->done_bytes / ((double)r->r->bytes + 1));
+        rc = m->a ? write_merged(r, w, m, e) : write_plain(r, w, m, e);
+        r->done_bytes += (int64_t)m->nbytes;
+    }
+    return rc;
+}
+
+static int write_file(struct run *r, const char *folder, int64_t first, int64_t end,
+                      struct err *e)
+{
+    struct st_decl *d = calloc((size_t)(end - first) + 1, sizeof *d);
+    struct st_writer *w = NULL;
+    char name[64], *path;
+    int rc = d ? 0 : err_set(e, E_SYS, "out of memory");
+
+    file_name(name, sizeof name, r->plan.items[first].file, r->plan.files);
+    path = path_join(folder, name);
+    for (int64_t i = first; i < end && rc == 0; i++) {
+        const struct merge_item *m = &r->plan.items[i];
+        d[i - first] = (struct st_decl){ .name = m->name, .dtype = m->dtype,
+                                         .dims = m->base->dims };
+        memcpy(d[i - first].shape, m->base->shape, sizeof m->base->shape);
+    }
+    if (rc == 0)
+        rc = st_create(&w, path, d, end - first, e);
+    if (rc == 0 && (rc = write_items(r, w, first, end, e)) == 0) {
+        rc = st_finish(w, e);
+        w = NULL;
+    }
+    st_abandon(w);
+    free(path);
+    free(d);
+    return rc;
+}
+
+static int write_index(const struct run *r, const char *folder, struct err *e)
+{
+    json_t *map = json_object(), *root;
+    char name[64], *path = path_join(folder, "model.safetensors.index.json");
+    int rc = map ? 0 : E_SYS;
+
+    for (int64_t i = 0; i < r->plan.n && rc == 0; i++) {
+        file_name(name, sizeof name, r->plan.items[i].file, r->plan.files);
+        rc = json_object_set_new(map, r->plan.items[i].name, json_string(name)) ? E_SYS : 0;
+    }
+    root = json_pack("{s{sI} so}", "metadata", "total_size", (json_int_t)r->r->bytes,
+                     "weight_map", map);
+    rc = rc == 0 && root ? js_save(root, path, e) : err_set(e, E_SYS, "out of memory");
+    json_decref(root);
+    free(path);
+    return rc;
+}
+
+/* Everything of the result, into a folder that is there. */
+static int write_all(struct run *r, const char *folder, struct err *e)
+{
+    char *like = path_join(r->o->base, "config.json"),
+         *config = path_join(folder, "config.json");
+    int64_t first = 0, end;
+    int rc = 0;
+
+    for (; first < r->plan.n && rc == 0; first = end) {
+        for (end = first; end < r->plan.n &&
+             r->plan.items[end].file == r->plan.items[first].file; end++)
+            ;
+        rc = write_file(r, folder, first, end, e);
+    }
+    log_progress_end();
+    if (rc == 0 && r->plan.files > 1)
+        rc = write_index(r, folder, e);
+    if (rc == 0)
+        rc = weights_copy_side_files(r->o->base, folder, e);
+    if (rc == 0) /* last: a folder without it is not a model */
+        rc = config_write(&r->plan.config, like, r->r->dtype, config, e);
+    free(like);
+    free(config);
+    return rc == 0 ? file_sync(folder, e) : rc;
+}
+
+/* What may be at out with force: a folder with config.json, and nothing but files. */
+static int check_replaceable(const char *out, struct err *e)
+{
+    DIR *d = opendir(out);
+    bool model = false, odd = false;
+    const struct dirent *f;
+
+    if (!d)
+        return err_sys(e, E_CREATE, "cannot replace '%s'", out);
+    while ((f = readdir(d))) {
+        if (strcmp(f->d_name, ".") == 0 || strcmp(f->d_name, "..") == 0)
+            continue;
+        char *path = path_join(out, f->d_name);
+        odd |= path_is_dir(path);
+        model |= strcmp(f->d_name, "config.json") == 0;
+        free(path);
+    }
+    closedir(d);
+    if (model && !odd)
+        return 0;
+    err_set(e, E_CREATE, "'%s' is not a model folder, and is not replaced", out);
+    return err_hint(e, "name another folder with -o");
+}
+
+static bool same_place(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static int check_out(const struct merge_options *o, const char *out, struct err *e)
+{
+    if (!path_exists(out))
+        return 0;
+    if (same_place(out, o->base) || same_place(out, o->adapter))
+        return err_set(e, E_USAGE, "'%s' is an input: it cannot be the output too", out);
+    if (o->force)
+        return check_replaceable(out, e);
+    err_set(e, E_CREATE, "'%s' is there already", out);
+    return err_hint(e, "name another folder with -o, or replace it with -f");
+}
+
+/* From the temporary folder to out; what was there goes only after the new one stands. */
+static int publish(const char *tmp, const char *out, struct err *e)
+{
+    int rc;
+
+    if (!path_exists(out))
+        return file_publish(tmp, out, e);
+    rc = file_swap(tmp, out, e);
+    return rc < 0 ? rc : dir_remove(tmp, e); /* what was in out */
+}
+
+static int build(struct run *r, const char *out, struct err *e)
+{
+    struct err later = {0};
+    char *tmp;
+    int rc;
+
+    if (asprintf(&tmp, "%s.tmp%ld", out, (long)getpid()) < 0)
+        return err_set(e, E_SYS, "out of memory");
+    rc = dir_make(tmp, e);
+    if (rc == 0 && (rc = write_all(r, tmp, e)) == 0 && (rc = stopped(r, e)) == 0)
+        rc = publish(tmp, out, e);
+    if (rc < 0)
+        dir_remove(tmp, &later);
+    free(tmp);
+    return rc;
+}
+
+int merge_run(const struct merge_options *o, struct merge_report *report, struct err *e)
+{
+    struct run r = { .o = o, .r = report };
+    struct weights *w = NULL;
+    struct adapter *a = NULL;
+    char *out = strdup(o->out);
+    size_t n = out ? strlen(out) : 0;
+    int rc = out ? 0 : err_set(e, E_SYS, "out of memory");
+
+    *report = (struct merge_report){0};
+    while (n > 1 && out[n - 1] == '/')
+        out[--n] = '\0';
+    if (rc == 0 && (rc = check_out(o, out, e)) == 0 &&
+        (rc = weights_open(&w, o->base, e)) == 0 &&
+        (rc = adapter_open(&a, o->adapter, weights_config(w), e)) == 0 &&
+        (rc = merge_plan_make(&r.plan, o, w, a, report, e)) == 0 &&
+        !(r.pool = pool_open(o->threads, e)))
+        rc = E_SYS;
+    if (rc == 0) {
+        r.scale = adapter_scale(adapter_config(a));
+        rc = build(&r, out, e);
+    }
+    pool_close(r.pool);
+    merge_plan_free(&r.plan);
+    adapter_close(a);
+    weights_close(w);
+    free(r.w);
+    free(r.a);
+    free(r.b);
+    free(out);
+    return rc;
+}
