@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_adapter.c - adapter_config.json of any bytes; the tensors it leads to. */
-#include "formats/weights/adapter_config.h"
+#include "formats/weights/adapter.h"
 
 #include <stdlib.h>
 #include <string.h>
