@@ -1,6 +1,8 @@
 /* base/file.c - see file.h. */
 #include "base/file.h"
 
+#include "base/temp.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -135,11 +137,11 @@ int file_publish(const char *from, const char *to, struct err *e)
 /* Three renames, where there is no exchange. */
 static int swap_slowly(const char *a, const char *b, struct err *e)
 {
-    char aside[PATH_MAX];
-    int rc = 0;
+    char aside[TEMP_PATH_MAX];
+    int rc = temp_name(aside, b, e);
 
-    if (snprintf(aside, sizeof aside, "%s.old%ld", b, (long)getpid()) >= (int)sizeof aside)
-        return err_set(e, E_CREATE, "path too long: '%s'", b);
+    if (rc < 0)
+        return rc;
     if (rename(b, aside) < 0)
         return err_sys(e, E_CREATE, "cannot rename '%s' to '%s'", b, aside);
     if (rename(a, b) < 0) {
@@ -168,17 +170,18 @@ static int open_beside(struct file_out *o, struct err *e)
 {
     char copy[PATH_MAX];
 
-    if (snprintf(o->tmp, sizeof o->tmp, "%s.tmp%ld", o->path, (long)getpid()) >=
-        (int)sizeof o->tmp)
-        return err_set(e, E_CREATE, "path too long: '%s'", o->path);
     strcpy(copy, o->path);
     errno = EOPNOTSUPP;
     if (path_exists("/proc/self/fd"))
         o->fd = open(dirname(copy), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-    o->named = o->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT);
-    if (o->named)
-        o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    return o->fd < 0 ? err_sys(e, E_CREATE, "cannot create '%s'", o->tmp) : 0;
+    if (o->fd >= 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)
+        return err_sys(e, E_CREATE, "cannot create '%s'", o->path);
+    temp_sweep(o->path);
+    o->fd = temp_file(o->tmp, o->path, e);
+    o->named = o->fd >= 0;
+    return o->named ? 0 : E_CREATE;
 }
 
 int file_out_open(struct file_out *o, const char *path, struct err *e)
@@ -203,14 +206,16 @@ int file_out_open(struct file_out *o, const char *path, struct err *e)
     return open_beside(o, e);
 }
 
+/* A link never takes the place of what is there. */
 static int name_it(struct file_out *o, struct err *e)
 {
     char fd[32];
+    int rc = temp_name(o->tmp, o->path, e);
 
     snprintf(fd, sizeof fd, "/proc/self/fd/%d", o->fd);
-    if (linkat(AT_FDCWD, fd, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW) < 0 &&
-        (errno != EEXIST || unlink(o->tmp) < 0 ||
-         linkat(AT_FDCWD, fd, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW) < 0))
+    if (rc < 0)
+        return rc;
+    if (linkat(AT_FDCWD, fd, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW) < 0)
         return err_sys(e, E_CREATE, "cannot create '%s'", o->tmp);
     o->named = true;
     return 0;
@@ -261,27 +266,29 @@ int file_copy(const char *from, const char *to, struct err *e)
 {
     static const size_t step = 1 << 20;
     char *buf = malloc(step);
-    int rc = 0, in, out = -1;
+    struct file_out o;
+    int rc = 0, in;
     ssize_t k;
 
     if (!buf)
         return err_set(e, E_SYS, "out of memory");
-    if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0)
-        rc = err_sys(e, E_NOINPUT, "cannot open '%s'", from);
-    else if ((out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        rc = err_sys(e, E_CREATE, "cannot create '%s'", to);
-    while (rc == 0 && (k = read(in, buf, step)) != 0) {
-        if (k < 0 && errno == EINTR)
-            continue;
-        rc = k < 0 ? err_sys(e, E_IO, "cannot read '%s'", from)
-                   : file_write_all(out, buf, (size_t)k, to, e);
+    if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0) {
+        free(buf);
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", from);
     }
-    if (rc == 0 && fsync(out) < 0)
-        rc = err_sys(e, E_IO, "cannot sync '%s'", to);
-    if (out >= 0 && close(out) < 0 && rc == 0)
-        rc = err_sys(e, E_IO, "cannot close '%s'", to);
-    if (in >= 0)
-        close(in);
+    if ((rc = file_out_open(&o, to, e)) == 0) {
+        while (rc == 0 && (k = read(in, buf, step)) != 0) {
+            if (k < 0 && errno == EINTR)
+                continue;
+            rc = k < 0 ? err_sys(e, E_IO, "cannot read '%s'", from)
+                       : file_write_all(o.fd, buf, (size_t)k, to, e);
+        }
+        if (rc == 0)
+            rc = file_out_publish(&o, e);
+        else
+            file_out_abandon(&o);
+    }
+    close(in);
     free(buf);
     return rc;
 }

@@ -42,7 +42,7 @@ int file_publish(const char *from, const char *to, struct err *e);
  * system can, so that a crash finds the old or the new under each name. E_CREATE, and they are
  * as they were; E_IO, and they are swapped, but perhaps not on disk. */
 int file_swap(const char *a, const char *b, struct err *e);
-/* Byte-for-byte copy of a regular file (with fsync). E_NOINPUT, E_CREATE, E_IO. */
+/* Byte-for-byte copy of a regular file, which appears whole as file_out's do. E_NOINPUT, E_CREATE, E_IO. */
 int file_copy(const char *from, const char *to, struct err *e);
 
 /* Makes a folder and its missing parents; one that exists is fine. E_CREATE. */

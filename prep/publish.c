@@ -1,6 +1,7 @@
 /* prep/publish.c - see publish.h. */
 #include "prep/publish.h"
 #include "base/file.h"
+#include "base/temp.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -24,7 +25,7 @@ struct folder {
 };
 
 /* ".lpack-N.tmp" without stdio, as a signal handler needs it; buf has 40 bytes. */
-static void temp_name(char *buf, int64_t n)
+static void spare_name(char *buf, int64_t n)
 {
     char digits[24];
     int k = 0, at = 7;
@@ -48,12 +49,11 @@ static const char *skip_digits(const char *s)
 /* What a killed run may have left: our temporaries, and file_replace's of the manifest. */
 static bool is_leftover(const char *s)
 {
-    static const char man[] = MANIFEST_FILE ".tmp", ours[] = ".lpack-";
+    static const char ours[] = ".lpack-";
 
     if (strncmp(s, ours, sizeof ours - 1) == 0 && isdigit((unsigned char)s[sizeof ours - 1]))
         return strcmp(skip_digits(s + sizeof ours - 1), ".tmp") == 0;
-    return strncmp(s, man, sizeof man - 1) == 0 && isdigit((unsigned char)s[sizeof man - 1]) &&
-           *skip_digits(s + sizeof man - 1) == '\0';
+    return temp_is_of(s, MANIFEST_FILE);
 }
 
 /* NAME-NNNNN-HHHHHHHHHHHHHHHH.shard, as lpack and nobody else calls a file. */
@@ -149,7 +149,7 @@ static int next_temp(struct folder *f, int64_t *number, char *name, struct err *
         f->cap = cap;
     }
     f->names[*number = f->n_temps][0] = '\0';
-    temp_name(name, f->n_temps);
+    spare_name(name, f->n_temps);
     f->n_temps++; /* before the file is there, so that no signal finds one uncounted */
     return 0;
 }
@@ -169,7 +169,7 @@ char *folder_temp_path(const struct folder *f, int64_t number)
 {
     char name[40];
 
-    temp_name(name, number);
+    spare_name(name, number);
     return path_join(f->path, name);
 }
 
@@ -208,7 +208,7 @@ static int rename_all(struct folder *f, int64_t *done, struct err *e)
     char name[40];
 
     for (*done = 0; *done < f->n_temps; ++*done) {
-        temp_name(name, *done);
+        spare_name(name, *done);
         if (renameat(f->dir, name, f->dir, f->names[*done]) < 0)
             return err_sys(e, E_CREATE, "cannot rename '%s/%s' to '%s'", f->path, name,
                            f->names[*done]);
@@ -243,7 +243,7 @@ void folder_remove_temporaries(const struct folder *f)
     char name[40];
 
     for (int64_t i = 0; i < f->n_temps && !f->published; i++) {
-        temp_name(name, i);
+        spare_name(name, i);
         unlinkat(f->dir, name, 0);
     }
     if (f->made && !f->published)

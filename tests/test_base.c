@@ -2,6 +2,7 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/staging.h"
 #include "base/memory.h"
 #include "base/opt.h"
 #include "base/perm.h"
@@ -389,6 +390,100 @@ static void test_memory_left_in_groups(void **state)
     assert_int_equal(dir_remove(tree, &e), 0);
 }
 
+/* ---- temporaries ---- */
+
+static char work[] = "/tmp/longlora-temp-XXXXXX";
+
+static const char *at(const char *name)
+{
+    static char path[4][300];
+    static int k;
+
+    k = (k + 1) % 4;
+    snprintf(path[k], sizeof path[k], "%s/%s", work, name);
+    return path[k];
+}
+
+static void test_names_of_temporaries(void **state)
+{
+    char a[TEMP_PATH_MAX], b[TEMP_PATH_MAX], longest[TEMP_PATH_MAX];
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(temp_name(a, "d/x", &e), 0);
+    assert_int_equal(temp_name(b, "d/x", &e), 0);
+    assert_true(strcmp(a, b) != 0);
+    assert_true(temp_is_of(a, "d/x") && temp_is_of("x.tmp123", "x"));
+    assert_false(temp_is_of("x.tmp-123", "x"));
+    assert_false(temp_is_of("x.tmp", "x"));
+    assert_false(temp_is_of("x.tmp12b", "x"));
+    assert_false(temp_is_of("y.tmp-0123456789abcdef", "x"));
+    assert_false(temp_is_of("x.tmp-0123456789abcdef0", "x"));
+    assert_false(temp_is_of("x.tmp-0123456789abcdeF", "x"));
+    memset(longest, 'a', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    assert_int_equal(temp_name(a, longest, &e), E_CREATE);
+}
+
+/* What nobody holds goes; what a living writer holds, and what is no temporary, stays. */
+static void test_leftovers_are_swept(void **state)
+{
+    static const char *const stay[] = { "out.tmp12", "out.tmp-12", "other.tmp-0123456789abcdef" };
+    char held[TEMP_PATH_MAX], dead[TEMP_PATH_MAX], folder[TEMP_PATH_MAX];
+    struct err e = { 0 };
+    int fd, gone;
+
+    (void)state;
+    assert_non_null(mkdtemp(work));
+    for (size_t i = 0; i < sizeof stay / sizeof *stay; i++)
+        assert_int_equal(file_replace(at(stay[i]), "x", 1, &e), 0);
+    assert_int_equal(symlink("/etc", at("out.tmp-aaaaaaaaaaaaaaaa")), 0);
+    assert_true((fd = temp_file(held, at("out"), &e)) >= 0);
+    assert_true((gone = temp_file(dead, at("out"), &e)) >= 0);
+    close(gone);
+    assert_true((gone = temp_folder(folder, at("out"), &e)) >= 0);
+    close(gone);
+    temp_sweep(at("out"));
+    assert_true(path_exists(held) && !path_exists(dead) && !path_exists(folder));
+    for (size_t i = 0; i < sizeof stay / sizeof *stay; i++)
+        assert_true(path_exists(at(stay[i])));
+    assert_true(path_exists(at("out.tmp-aaaaaaaaaaaaaaaa")) && path_exists("/etc/passwd"));
+    close(fd);
+    temp_sweep(at("out"));
+    assert_false(path_exists(held));
+    assert_int_equal(dir_remove(work, &e), 0);
+}
+
+/* A new folder, then another in its place; whoever is killed leaves what the next one sweeps. */
+static void test_staging(void **state)
+{
+    struct staging a, b;
+    struct err e = { 0 };
+    char name[TEMP_PATH_MAX + 8];
+
+    (void)state;
+    strcpy(work + strlen(work) - 6, "XXXXXX");
+    assert_non_null(mkdtemp(work));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(staging_open(&a, at("out//"), &e), 0);
+        assert_int_equal(staging_open(&b, at("out"), &e), 0); /* another at the same time */
+        snprintf(name, sizeof name, "%s/f%d", a.tmp, i);
+        assert_int_equal(file_replace(name, "x", 1, &e), 0);
+        assert_int_equal(staging_publish(&a, &e), 0);
+        assert_true(path_exists(at(i ? "out/f1" : "out/f0")));
+        assert_false(path_exists(at(i ? "out/f0" : "out/f1")));
+        assert_true(path_is_dir(b.tmp));
+        staging_abandon(&b);
+        assert_false(path_exists(a.tmp) || path_exists(b.tmp));
+    }
+    assert_int_equal(staging_open(&a, at("out"), &e), 0);
+    close(a.lock); /* as the kernel does for a killed process */
+    assert_int_equal(staging_open(&b, at("out"), &e), 0);
+    assert_false(path_exists(a.tmp));
+    staging_abandon(&b);
+    assert_int_equal(dir_remove(work, &e), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +500,9 @@ int main(void)
         cmocka_unit_test(test_file_read_bounds),
         cmocka_unit_test(test_every_task_is_done_when_a_round_ends),
         cmocka_unit_test(test_memory_left_in_groups),
+        cmocka_unit_test(test_names_of_temporaries),
+        cmocka_unit_test(test_leftovers_are_swept),
+        cmocka_unit_test(test_staging),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/staging.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "base/json.h"
@@ -349,31 +350,16 @@ static int check_out(const struct merge_options *o, const char *out, struct err 
     return err_hint(e, "name another folder with -o, or replace it with -f");
 }
 
-/* From the temporary folder to out; what was there goes only after the new one stands. */
-static int publish(const char *tmp, const char *out, struct err *e)
-{
-    int rc;
-
-    if (!path_exists(out))
-        return file_publish(tmp, out, e);
-    rc = file_swap(tmp, out, e);
-    return rc < 0 ? rc : dir_remove(tmp, e); /* what was in out */
-}
-
 static int build(struct run *r, const char *out, struct err *e)
 {
-    struct err later = {0};
-    char *tmp;
-    int rc;
+    struct staging s;
+    int rc = staging_open(&s, out, e);
 
-    if (asprintf(&tmp, "%s.tmp%ld", out, (long)getpid()) < 0)
-        return err_set(e, E_SYS, "out of memory");
-    rc = dir_make(tmp, e);
-    if (rc == 0 && (rc = write_all(r, tmp, e)) == 0 && (rc = stopped(r, e)) == 0)
-        rc = publish(tmp, out, e);
     if (rc < 0)
-        dir_remove(tmp, &later);
-    free(tmp);
+        return rc;
+    if ((rc = write_all(r, s.tmp, e)) == 0 && (rc = stopped(r, e)) == 0)
+        return staging_publish(&s, e);
+    staging_abandon(&s);
     return rc;
 }
 

@@ -3,10 +3,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/temp.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "train/state.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -45,16 +45,12 @@ static int remove_file(const char *folder, const char *name, struct err *e)
     return rc;
 }
 
-/* "config.json.tmp1234": what a writer of one of our files leaves when killed. */
+/* What a writer of one of our files leaves when killed. */
 static bool is_left_over(const char *name)
 {
-    for (int i = 0; i < N_OURS; i++) {
-        size_t n = strlen(ours[i]);
-        if (strncmp(name, ours[i], n) == 0 && strncmp(name + n, ".tmp", 4) == 0 &&
-            isdigit((unsigned char)name[n + 4]) &&
-            strspn(name + n + 4, "0123456789") == strlen(name + n + 4))
+    for (int i = 0; i < N_OURS; i++)
+        if (temp_is_of(name, ours[i]))
             return true;
-    }
     return false;
 }
 
@@ -234,7 +230,7 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
 {
     const char *from = s->tokenizer ? s->tokenizer : info ? info->tokenizer : "";
     struct err why = { 0 };
-    char *tmp, *to;
+    char *to;
     int rc = outdir_tokenizer(s, info, from, s->tokenizer ? e : &why);
 
     if (rc < 0) {
@@ -243,13 +239,7 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
         return s->tokenizer ? rc : 0;
     }
     to = path_join(s->out, "tokenizer.model");
-    if (asprintf(&tmp, "%s.tmp%ld", to, (long)getpid()) < 0)
-        abort();
-    if ((rc = file_copy(from, tmp, e)) == 0)
-        rc = file_publish(tmp, to, e);
-    if (rc < 0)
-        unlink(tmp);
-    free(tmp);
+    rc = file_copy(from, to, e);
     free(to);
     return rc;
 }

@@ -19,8 +19,8 @@ struct part {
     size_t nbytes;
 };
 struct st_writer {
-    int fd;
-    char *path, *tmp;
+    struct file_out out; /* fd is -1 before it is open */
+    char *path;
     struct part *parts;
     struct buf names;
     int64_t n, cur;  /* parts[cur] is being written */
@@ -33,12 +33,9 @@ void st_abandon(struct st_writer *w)
 {
     if (!w)
         return;
-    if (w->fd >= 0) {
-        close(w->fd);
-        unlink(w->tmp);
-    }
+    if (w->out.fd >= 0)
+        file_out_abandon(&w->out);
     free(w->path);
-    free(w->tmp);
     free(w->parts);
     buf_free(&w->names);
     free(w->buf);
@@ -168,22 +165,16 @@ int st_create(struct st_writer **out, const char *path, const struct st_decl *de
     *out = NULL;
     if (!w)
         return err_set(e, E_SYS, "out of memory");
-    w->fd = -1;
+    w->out.fd = -1;
     w->path = strdup(path);
     w->parts = calloc((size_t)n + 1, sizeof *w->parts);
     w->buf = malloc(BUF_BYTES);
-    if (!w->path || !w->parts || !w->buf ||
-        asprintf(&w->tmp, "%s.tmp%ld", path, (long)getpid()) < 0) {
-        w->tmp = NULL;
+    if (!w->path || !w->parts || !w->buf)
         rc = err_set(e, E_SYS, "out of memory");
-    }
     if (rc == 0 && (rc = build_header(w, &h, decl, n, e)) == 0 && (rc = keep_names(w, e)) == 0)
         rc = names_unique(w, e);
-    if (rc == 0 &&
-        (w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        rc = err_sys(e, E_CREATE, "cannot create '%s'", w->tmp);
-    if (rc == 0)
-        rc = file_write_all(w->fd, h.p, h.len, w->path, e);
+    if (rc == 0 && (rc = file_out_open(&w->out, path, e)) == 0)
+        rc = file_write_all(w->out.fd, h.p, h.len, w->path, e);
     buf_free(&h);
     if (rc < 0)
         st_abandon(w);
@@ -194,7 +185,7 @@ int st_create(struct st_writer **out, const char *path, const struct st_decl *de
 
 static int flush(struct st_writer *w, struct err *e)
 {
-    int rc = file_write_all(w->fd, w->buf, w->used, w->path, e);
+    int rc = file_write_all(w->out.fd, w->buf, w->used, w->path, e);
 
     w->used = 0;
     return rc;
@@ -226,7 +217,7 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
     if (nbytes > BUF_BYTES - w->used && (rc = flush(w, e)) < 0)
         return rc;
     if (nbytes >= BUF_BYTES)
-        return file_write_all(w->fd, bytes, nbytes, w->path, e);
+        return file_write_all(w->out.fd, bytes, nbytes, w->path, e);
     memcpy(w->buf + w->used, bytes, nbytes);
     w->used += nbytes;
     return 0;
@@ -263,24 +254,15 @@ int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct
 
 int st_finish(struct st_writer *w, struct err *e)
 {
-    int rc = 0, fd = w->fd;
+    int rc = 0;
 
     for (; w->cur < w->n && w->done == w->parts[w->cur].nbytes; w->cur++)
         w->done = 0;
     if (w->cur < w->n)
         rc = err_set(e, E_BUG, "'%s': tensor '%s' was not written", w->path,
                      w->parts[w->cur].name);
-    if (rc == 0 && (rc = flush(w, e)) == 0 && fsync(fd) < 0)
-        rc = err_sys(e, E_IO, "cannot sync '%s'", w->tmp);
-    if (rc == 0) {
-        w->fd = -1;
-        if (close(fd) < 0)
-            rc = err_sys(e, E_IO, "cannot close '%s'", w->tmp);
-        if (rc == 0)
-            rc = file_publish(w->tmp, w->path, e);
-        if (rc < 0)
-            unlink(w->tmp);
-    }
+    if (rc == 0 && (rc = flush(w, e)) == 0)
+        rc = file_out_publish(&w->out, e);
     st_abandon(w);
     return rc;
 }

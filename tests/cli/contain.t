@@ -66,10 +66,10 @@ for f in up abs link hard hard2 line; do
 done
 ok 'lprep: dots.tgz' inside 0 "$none" lprep -q --text dots.tgz
 ok 'lprep: a link out of the folder' inside 0 "$none" lprep -q src -t "$tok"
-ok 'lprep --stats: that file alone' inside 0 'stats(\.tmp[0-9]+)?' lprep -q src -t "$tok" --stats stats
+ok 'lprep --stats: that file alone' inside 0 'stats(\.tmp-[0-9a-f]+)?' lprep -q src -t "$tok" --stats stats
 
-ok 'lprep -o' inside 0 'one.stream(\.tmp[0-9]+)?' lprep -q src -t "$tok" -o one.stream
-ok 'lprep -o, bad data' inside 65 'two.stream(\.tmp[0-9]+)?' lprep -q src /dev/null src/a.txt /bin/sh -t "$tok" -o two.stream
+ok 'lprep -o' inside 0 'one.stream(\.tmp-[0-9a-f]+)?' lprep -q src -t "$tok" -o one.stream
+ok 'lprep -o, bad data' inside 65 'two.stream(\.tmp-[0-9a-f]+)?' lprep -q src /dev/null src/a.txt /bin/sh -t "$tok" -o two.stream
 
 # --- the tools that write folders
 lprep -q up.tar abs.tar link.tar src -t "$tok" > s.stream
@@ -77,13 +77,13 @@ ok 'lpack -o' inside 0 'd(/.*)?' lpack -q -o d --split v=0.5 --shard-tokens 200 
 ok 'lpack -f' inside 0 'd(/.*)?' lpack -q -f -o d s.stream
 ok 'lpack to standard output' inside 0 "$none" lpack -q s.stream
 lpack -q -o m1 s.stream
-ok 'lpack --export' inside 0 'x\.(bin|idx)(\.tmp[0-9]+)?' lpack -q --export megatron -o x m1
+ok 'lpack --export' inside 0 'x\.(bin|idx)(\.tmp-[0-9a-f]+)?' lpack -q --export megatron -o x m1
 ok 'lpack --import' inside 0 'i(/.*)?' lpack -q --import megatron --vocab 400 -o i x
 echo 'Another text.' | lprep -q -t "$tok" > other.stream
 ok 'lpack --merge' inside 0 'd(/.*)?|m1/[^/]*\.shard' lpack -q -f --merge -o d m1
 ok 'lpack --append' inside 0 'd(/.*)?' lpack -q --append -o d other.stream
-ok 'lmerge -o' inside 0 'm(\.tmp[0-9]+)?(/.*)?' lmerge -q --model "$peft/base" --adapter "$peft/adapter" -o m
-ok 'lmerge -f' inside 0 'm(\.tmp[0-9]+)?(/.*)?' lmerge -q -f --model "$peft/base" --adapter "$peft/adapter" -o m
+ok 'lmerge -o' inside 0 'm(\.tmp-[0-9a-f]+)?(/.*)?' lmerge -q --model "$peft/base" --adapter "$peft/adapter" -o m
+ok 'lmerge -f' inside 0 'm(\.tmp-[0-9a-f]+)?(/.*)?' lmerge -q -f --model "$peft/base" --adapter "$peft/adapter" -o m
 ok 'linfo writes nothing' inside 0 "$none" linfo --verify d m1 s.stream "$tok" "$peft/base"
 ok 'linfo --stats' inside 0 "$none" linfo --stats d m1 s.stream
 ok 'linfo --sample' inside 0 "$none" linfo --sample 3 -t "$tok" d

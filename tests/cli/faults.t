@@ -115,7 +115,7 @@ told
 
 slow_swap() { # EINVAL, as where a file system cannot exchange two names: three renames do it
     local k rc borne=0
-    for k in {1..18}; do
+    for ((k = 1; k <= $(cat calls); k++)); do
         eval "$setup"
         LD_PRELOAD=$so FAIL_ERRNO=22 FAIL_AT=$k "${cmd[@]}" > out.std 2> err
         rc=$?

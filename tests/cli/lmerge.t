@@ -98,6 +98,24 @@ ok 'none of these left anything' only "$tmp/w"
 ok 'a folder that cannot be made' ends 73 'cannot make' merge -o "$tmp/base/README.md/m"
 ok 'standard output that is full' ends 74 'standard output' eval 'merge -o "$out" > /dev/full'
 
+# --- leftovers of killed runs: swept, never published; nobody else's folder is written to
+leftovers() {
+    local k pid merged=$tmp/w/left
+    mkdir -p "$merged.tmp$$" "$merged.tmp1" && touch "$merged.tmp1/alien.bin"
+    ln -s "$tmp/base" "$merged.tmp-0123456789abcdef"
+    for k in 1 2 3; do
+        merge -o "$merged" & pid=$!
+        kill -9 $pid
+        wait $pid 2> /dev/null
+    done
+    merge -f -o "$merged" && diff -r "$merged" "$tmp/left.whole" && [ -e "$merged.tmp1/alien.bin" ] &&
+        diff <(cd "$tmp/w" && ls -d left.tmp*) \
+            <(printf '%s\n' left.tmp-0123456789abcdef left.tmp1 "left.tmp$$" | LC_ALL=C sort -u)
+}
+merge -o "$tmp/left.whole"
+ok 'what killed runs left is swept; a planted folder or link is not touched' leftovers
+rm -rf "$tmp"/w/left*
+
 # --- a full disk
 fills() {
     ends 74 'No space left' merge -o "$mnt/m" && only "$mnt" || return
