@@ -61,49 +61,6 @@ void buf_free(struct buf *b)
     *b = (struct buf){0};
 }
 
-/* Bytes of the well-formed sequence at s, 0 when there is none (Unicode 15, table 3-7). */
-static size_t utf8_len(const unsigned char *s, size_t n)
-{
-    unsigned char lo = 0x80, hi = 0xBF;
-    size_t k = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 :
-               s[0] < 0xF5 ? 4 : 0;
-
-    if (k > n)
-        return 0;
-    if (s[0] == 0xE0) lo = 0xA0;
-    if (s[0] == 0xED) hi = 0x9F;
-    if (s[0] == 0xF0) lo = 0x90;
-    if (s[0] == 0xF4) hi = 0x8F;
-    for (size_t i = 1; i < k; i++, lo = 0x80, hi = 0xBF)
-        if (s[i] < lo || s[i] > hi)
-            return 0;
-    return k;
-}
-
-bool utf8_valid(const char *s, size_t n, size_t *at)
-{
-    const unsigned char *p = (const unsigned char *)s;
-    size_t i = 0, k;
-    uint64_t w;
-
-    while (i < n) {
-        for (; i + 8 <= n; i += 8) {
-            memcpy(&w, p + i, 8);
-            if (w & 0x8080808080808080u)
-                break;
-        }
-        if (i >= n)
-            break;
-        if (!(k = utf8_len(p + i, n - i))) {
-            if (at)
-                *at = i;
-            return false;
-        }
-        i += k;
-    }
-    return true;
-}
-
 static unsigned char is_space(char c)
 {
     return (c == ' ') | ((unsigned char)(c - '\t') <= '\r' - '\t');

@@ -2,6 +2,7 @@
 #ifndef BASE_BYTES_H
 #define BASE_BYTES_H
 #include "base/err.h"
+#include "base/utf8.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,9 +69,6 @@ static inline bool add_ok(size_t a, size_t b, size_t *r)
     return !__builtin_add_overflow(a, b, r);
 }
 
-/* True when the n bytes at s are well-formed UTF-8 (no overlong forms, surrogates, or
- * values above U+10FFFF). On false *at, if not NULL, is the offset of the first bad byte. */
-bool utf8_valid(const char *s, size_t n, size_t *at);
 /* Words as word perplexity counts them: maximal runs of bytes other than ASCII white space. */
 int64_t text_words(const char *s, size_t n);
 

@@ -1,6 +1,8 @@
 /* base/err.c - see err.h. */
 #include "base/err.h"
 
+#include "base/utf8.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
+    text_clean(e->msg, false);
     return code;
 }
 
@@ -33,6 +36,7 @@ int err_sys(struct err *e, int code, const char *fmt, ...)
     va_end(ap);
     n = strlen(e->msg);
     snprintf(e->msg + n, sizeof e->msg - n, ": %s", strerror(sysno));
+    text_clean(e->msg, false);
     return code;
 }
 
@@ -48,6 +52,7 @@ int err_within(struct err *e, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
+    text_clean(e->msg, false);
     n = strlen(e->msg);
     snprintf(e->msg + n, sizeof e->msg - n, ": %s", old);
     return e->code;
@@ -66,6 +71,7 @@ int err_hint(struct err *e, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(e->msg + n, sizeof e->msg - n, fmt, ap);
         va_end(ap);
+        text_clean(e->msg + n, false);
     }
     return e->code;
 }

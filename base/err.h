@@ -28,7 +28,8 @@ enum {
 };
 
 /* One failure, described once by the function that found it. Zero it before use; the caller
- * owns it. msg is lower case, without a full stop; a second line, if any, is the remedy. */
+ * owns it. msg is lower case, without a full stop; a second line, if any, is the remedy. What
+ * is formatted into either has its control characters, line ends too, made '?'. */
 struct err {
     int code;
     char msg[1024];

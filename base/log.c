@@ -1,6 +1,8 @@
 /* base/log.c - see log.h. */
 #include "base/log.h"
 
+#include "base/utf8.h"
+
 #include <math.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -35,27 +37,16 @@ double now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void log_clean(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p; p++) {
-        bool c1 = p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0;
-
-        if ((*p < 0x20 && *p != '\n') || *p == 0x7F || c1)
-            *p = '?';
-        if (c1)
-            *++p = '?';
-    }
-}
-
 /* One line, one write: the parts are put together first. */
 static void line(const char *fmt, va_list ap)
 {
     char text[2048];
     int n = snprintf(text, sizeof text, "%s%s: ", lg.shown ? "\r\033[K" : "", lg.prog);
     int k = vsnprintf(text + n, sizeof text - (size_t)n - 1, fmt, ap);
+    size_t f = strlen(fmt);
 
     if (k >= 0)
-        log_clean(text + n);
+        text_clean(text + n, f >= 2 && strcmp(fmt + f - 2, "%s") == 0);
     n += k < 0 ? 0 : k < (int)sizeof text - n - 1 ? k : (int)sizeof text - n - 2;
     text[n++] = '\n';
     pthread_mutex_lock(&lg.lock);
@@ -96,7 +87,7 @@ void log_progress(const char *fmt, ...)
     k = vsnprintf(text + n, sizeof text - (size_t)n, fmt, ap);
     va_end(ap);
     if (k >= 0)
-        log_clean(text + n);
+        text_clean(text + n, false);
     n += k < 0 ? 0 : k < (int)sizeof text - n ? k : (int)sizeof text - n - 1;
     pthread_mutex_lock(&lg.lock);
     lg.last_s = now_s();

@@ -6,15 +6,13 @@
 #include <stdint.h>
 C_BEGIN
 
-/* level: -1 quiet (warnings only), 0 normal, 1 verbose. Called once, by main. */
+/* What log_* print has no control characters (text_clean), and line ends only where the format
+ * ends in "%s": that is a message with its remedy.
+ * level: -1 quiet (warnings only), 0 normal, 1 verbose. Called once, by main. */
 void log_init(const char *prog, int level);
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-/* In place: control characters but line ends become '?' (C0, DEL, and C1 in UTF-8), so that a
- * name which somebody else chose does nothing to a terminal. All that log_* print went through. */
-void log_clean(char *text);
 
 /* Replaces the progress line, at most every 100 ms. Nothing when stderr is not a terminal or
  * the level is quiet. log_* clear it first. log_progress_end leaves the last text standing. */

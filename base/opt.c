@@ -1,5 +1,6 @@
 /* base/opt.c - see opt.h. */
 #include "base/opt.h"
+#include "base/utf8.h"
 #include "base/log.h"
 
 #include <ctype.h>
@@ -295,7 +296,7 @@ int cmd_exit(const struct cmd *c, int rc, struct err *e)
 {
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
         rc = err_sys(e, E_IO, "cannot write standard output");
-    log_clean(e->msg);
+    text_clean(e->msg, true);
     if (rc < 0)
         fprintf(stderr, "%s: %s\n", c->name, e->msg[0] ? e->msg : "failed");
     return rc < 0 ? -rc : 0;

@@ -2,10 +2,13 @@
 #include "prep/doc.h"
 
 #include "base/jsonscan.h"
+#include "base/magic.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define BYTE_ORDER_MARK "\xEF\xBB\xBF"
 
 const char *schema_name(enum schema s)
 {
@@ -78,7 +81,13 @@ int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size
     d->schema = is_pg19(at->name) ? SCHEMA_PG19 : SCHEMA_TEXT_FILE;
     set_name(d, at);
     set_source(d, o, d->schema == SCHEMA_PG19 ? "pg19" : "text");
+    if (n >= 3 && memcmp(p, BYTE_ORDER_MARK, 3) == 0)
+        done = 3;
     while (rc == 0 && !utf8_valid(p + done, n - done, &bad)) {
+        if (magic_binary(p, n)) {
+            err_set(e, E_DATA, "'%s' is binary data, not text", at->name);
+            return err_hint(e, "leave it out, or --on-error skip");
+        }
         if (!o->replace) {
             err_set(e, E_DATA, "'%s': invalid UTF-8 (byte 0x%02X) at byte %zu", at->name,
                     (unsigned char)p[done + bad], done + bad);
@@ -99,6 +108,8 @@ int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
     if (!utf8_valid(b->p, b->len, NULL))
         return doc_from_text(d, at, b->p, b->len, o, e);
     doc_from_text(d, at, "", 0, o, e);
+    if (text.len >= 3 && memcmp(text.p, BYTE_ORDER_MARK, 3) == 0)
+        memmove(text.p, text.p + 3, text.len -= 3);
     *b = d->text;
     d->text = text;
     return 0;
@@ -106,10 +117,11 @@ int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
 
 /* The keys that tell schemas apart. */
 enum key { K_TEXT, K_RAW_CONTENT, K_INSTRUCTION, K_INPUT, K_OUTPUT, K_META, K_SOURCE, K_SUBSET,
-           K_PRED_LABEL, K_FIELD, KEYS };
+           K_PRED_LABEL, K_SYSTEM, K_HISTORY, K_FIELD, KEYS };
 static const char *const key_name[KEYS] = { "text",   "raw_content",       "instruction",
                                             "input",  "output",            "meta",
-                                            "source", "red_pajama_subset", "pred_label" };
+                                            "source", "red_pajama_subset", "pred_label",
+                                            "system", "history" };
 enum meta_key { M_SOURCE, M_NAME, M_SUBSET_NAME, M_SET_NAME, M_CONFIG, M_FILE, M_ARXIV_ID,
                 M_BOOK_TITLE, M_SCORE, M_TITLE, M_URL, M_TIMESTAMP, M_CONTENT_HASH, META_KEYS };
 static const char *const meta_name[META_KEYS] = {
@@ -124,6 +136,8 @@ struct row {
     int n_meta;         /* keys of meta, known or not */
     const char *subset; /* by a meta that is a string */
     char found[256];    /* the row's keys, for a message */
+    bool has_string;    /* one of them has a string */
+    const char *kind;   /* what a row of such a key is, that is not read */
     bool ours;          /* a manifest of these tools */
 };
 
@@ -140,6 +154,16 @@ static void note_found(struct row *r, const struct json_value *key)
     r->found[used + key->n] = '\0';
 }
 
+/* Rows that are well known, and need more than to name a key. */
+static void note_kind(struct row *r, const struct json_value *key, const struct json_value *v)
+{
+    if (v->type == JK_ARRAY && (json_is(key, "messages") || json_is(key, "conversations") ||
+                                json_is(key, "conversation") || json_is(key, "turns")))
+        r->kind = "a conversation";
+    if (json_is(key, "chosen") || json_is(key, "rejected"))
+        r->kind = "a preference";
+}
+
 /* All of the row is walked, so that what is accepted is JSON to its end. */
 static int walk_row(struct row *r, const char *p, size_t n, const char *field, struct err *e)
 {
@@ -149,6 +173,9 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
 
     while ((rc = json_next(&o, &key, &v, e)) == 1) {
         note_found(r, &key);
+        r->has_string |= v.type == JK_STRING;
+        if (v.type == JK_ARRAY || (key.n && (*key.p == 'c' || *key.p == 'r')))
+            note_kind(r, &key, &v);
         r->ours |= json_is(&key, "format") && v.type == JK_STRING && v.n > 9 &&
                    memcmp(v.p, "longlora-", 9) == 0;
         for (int k = 0; k < KEYS; k++)
@@ -311,8 +338,14 @@ static int no_key(const struct row *r, const char *wanted, struct err *e)
         err_set(e, E_DATA, "this is a manifest of these tools, not text");
         return err_hint(e, "linfo shows it; what lprep reads is text");
     }
+    if (r->kind) {
+        err_set(e, E_DATA, "%s (%s), which is not read", r->kind, r->found);
+        return err_hint(e, "write it as rows of 'instruction' and 'output', or of 'text', first");
+    }
     err_set(e, E_DATA, "no key %s; the keys are: %s", wanted, *r->found ? r->found : "none");
-    return err_hint(e, "name the key that holds the text by --field NAME");
+    return r->has_string ? err_hint(e, "name the key that holds the text by --field NAME")
+                         : err_hint(e, "a row needs its text in a string: leave it out, or "
+                                       "--on-error skip");
 }
 
 /* Decodes the value of key k, which is there unless it may be absent. */
@@ -355,6 +388,14 @@ static int take_meta(struct row *r, struct err *e)
     return 0;
 }
 
+/* More than "", [] and {}. */
+static bool says(const struct json_value *v, bool there)
+{
+    size_t n = there && v->type != JK_STRING ? 2 : 0;
+
+    return there && v->n > n;
+}
+
 static int from_row(struct doc *d, const struct row *r, const struct doc_opts *o, struct err *e)
 {
     bool instruct = !o->field && r->has[K_INSTRUCTION] && r->has[K_OUTPUT];
@@ -368,6 +409,8 @@ static int from_row(struct doc *d, const struct row *r, const struct doc_opts *o
     if ((rc = take(r, k, o->field ? o->field : key_name[k], o, &d->text, e)) < 0 || !instruct)
         return rc;
     d->instruct = true;
+    d->lost = says(&r->key[K_SYSTEM], r->has[K_SYSTEM]) ||
+              says(&r->key[K_HISTORY], r->has[K_HISTORY]);
     if ((rc = take(r, K_INPUT, "input", o, &d->input, e)) == 0)
         rc = take(r, K_OUTPUT, "output", o, &d->output, e);
     return rc;

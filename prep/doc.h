@@ -29,6 +29,8 @@ const char *schema_name(enum schema s);
 struct doc {
     enum schema schema;
     bool instruct;          /* then text is the instruction */
+    bool lost;              /* its row has a system text or turns before, for which the prompts
+                               have no place */
     char source[DOC_SOURCE_MAX + 1];
     char name[DOC_NAME_MAX + 1];
     struct buf text, input, output;
@@ -48,15 +50,16 @@ struct doc_place {
     int64_t offset;
 };
 
-/* The whole of a text file, byte for byte. E_DATA with the offset of invalid UTF-8. */
+/* The whole of a text file, byte for byte but for a byte order mark at its start. E_DATA with
+ * the offset of invalid UTF-8; for binary data (magic_binary) also where o->replace is set. */
 int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size_t n,
                   const struct doc_opts *o, struct err *e);
 /* The same of a text that is all of b, which gets d's buffer in exchange where nothing had to
  * be mended. */
 int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
                  const struct doc_opts *o, struct err *e);
-/* One JSON object. E_DATA, naming file and line: not JSON, no known key (which there are), a
- * text that is no string, bad UTF-8. */
+/* One JSON object. E_DATA, naming file and line: not JSON, no known key (which there are),
+ * conversations and preferences by name, a text that is no string, bad UTF-8. */
 int doc_from_json(struct doc *d, const struct doc_place *at, const char *p, size_t n,
                   const struct doc_opts *o, struct err *e);
 

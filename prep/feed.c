@@ -3,6 +3,7 @@
 
 #include "base/magic.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,20 @@ struct feed {
     char *file;              /* that seen[] is of; plain text files in a row count as one */
     int64_t seen[SCHEMAS], seen_files;
     char sources[160];       /* of that file, as far as they fit */
+    int64_t lost;            /* its rows that have what no prompt has a place for */
     bool plain;
 };
+
+/* What would end the run at its turn ends it at once. */
+static int check_files(const struct source *s, struct err *e)
+{
+    for (int64_t i = 0; i < source_files(s); i++)
+        if ((errno = source_file(s, i)->error) != 0) {
+            err_sys(e, E_NOINPUT, "cannot open '%s'", source_file(s, i)->path);
+            return err_hint(e, "mend or remove it, or go on without it by --on-error skip");
+        }
+    return 0;
+}
 
 int feed_open(struct feed **out, const char *const *operands, int n, const struct feed_opts *o,
               struct err *e)
@@ -34,6 +47,8 @@ int feed_open(struct feed **out, const char *const *operands, int n, const struc
         return err_set(e, E_SYS, "out of memory");
     f->o = *o;
     rc = source_open(&f->source, operands, n, o->include, o->n_include, e);
+    if (rc == 0 && !o->skip_errors)
+        rc = check_files(f->source, e);
     if (rc < 0) {
         feed_close(f);
         return rc;
@@ -92,17 +107,24 @@ static void note_schemas(struct feed *f)
         snprintf(text + n, sizeof text - (size_t)n, " (source %s)", f->sources);
     if (docs)
         note(f, false, text);
+    if (f->lost) {
+        snprintf(text, sizeof text, "'system' and 'history' of %lld row%s of '%.400s', which the "
+                 "prompt has no place for", (long long)f->lost, f->lost == 1 ? "" : "s", f->file);
+        note(f, true, text);
+    }
+    f->lost = 0;
     memset(f->seen, 0, sizeof f->seen);
     f->seen_files = 0;
     f->sources[0] = '\0';
 }
 
-void feed_kept(struct feed *f, enum schema schema, const char *source)
+void feed_kept(struct feed *f, enum schema schema, const char *source, bool lost)
 {
     size_t used = strlen(f->sources), n = strlen(source);
     const char *at = strstr(f->sources, source);
 
     f->seen[schema]++;
+    f->lost += lost;
     if (at && (at == f->sources || at[-1] == ' ') && (at[n] == '\0' || at[n] == ','))
         return;
     if (used + n + 8 < sizeof f->sources)
@@ -115,7 +137,15 @@ void feed_kept(struct feed *f, enum schema schema, const char *source)
 /* Keeps count of files: one note a file, but one for many plain text files. */
 int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e)
 {
-    bool same = f->file && strcmp(f->file, b->file) == 0;
+    bool same = f->file && b->file && strcmp(f->file, b->file) == 0;
+
+    for (size_t at = 0, n; at < b->notes.len; at += n + 1) {
+        n = strcspn(b->notes.p + at, "\n");
+        b->notes.p[at + n] = '\0';
+        note(f, true, b->notes.p + at);
+    }
+    if (b->n == 0)
+        return 0;
 
     if (f->file && !same && !(b->plain && f->plain))
         note_schemas(f);
@@ -131,16 +161,27 @@ int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e)
 
 void feed_end(struct feed *f) { note_schemas(f); }
 
+/* E_DATA for what begins a member that is no text, or none as it stands. */
+static int check_form(const struct feed *f, const void *p, size_t n, struct err *e)
+{
+    const struct magic_form *m = magic_of(p, n, false);
+
+    if (m && (m->form == MAGIC_TIKTOKEN || m->form == MAGIC_TOKENIZER_JSON ||
+              (m->form == MAGIC_MARKUP && f->o.mode == RECORDS_TEXT)))
+        m = NULL;
+    if (!m && !magic_binary(p, n))
+        return 0;
+    err_set(e, E_DATA, "'%s' is %s, not text", f->member.name, m ? m->name : "binary data");
+    return err_hint(e, "%s", m ? m->remedy : "leave it out, or --on-error skip");
+}
+
 static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
 {
     struct feed *f = ctx;
     int64_t n = source_read(f->source, buf, cap, e);
-    const char *remedy, *kind = n > 0 && !f->begun ? magic_kind(buf, (size_t)n, &remedy) : NULL;
+    int rc = n > 0 && !f->begun ? check_form(f, buf, (size_t)n, e) : 0;
 
-    if (kind) {
-        err_set(e, E_DATA, "'%s' is %s, not text", f->member.name, kind);
-        n = err_hint(e, "%s", remedy);
-    }
+    n = rc < 0 ? rc : n;
     f->begun = true;
     f->member_failed = n < 0; /* the message names the member already */
     return n;
@@ -151,11 +192,18 @@ static int next_member(struct feed *f, struct err *e)
     static const enum record_mode by_kind[] = { [SOURCE_UNKNOWN] = RECORDS_AUTO,
                                                 [SOURCE_TEXT] = RECORDS_TEXT,
                                                 [SOURCE_JSON] = RECORDS_JSON,
-                                                [SOURCE_LINES] = RECORDS_LINES };
+                                                [SOURCE_LINES] = RECORDS_LINES,
+                                                [SOURCE_TABLE] = RECORDS_AUTO };
+    const char *what;
     int rc = source_next(f->source, &f->member, e);
 
     if (rc <= 0)
         return rc;
+    if (f->o.mode == RECORDS_AUTO && (what = source_no_text(f->member.name))) {
+        err_set(e, E_DATA, "'%s' is %s, not text", f->member.name, what);
+        return err_hint(e, "write it as text or JSON lines first, or give --format text to read "
+                           "all of it");
+    }
     f->in_member = true;
     f->at = source_at(f->source);
     f->member_failed = f->begun = false;
@@ -168,6 +216,7 @@ static int next_member(struct feed *f, struct err *e)
 void feed_batch_free(struct feed_batch *b)
 {
     buf_free(&b->raw);
+    buf_free(&b->notes);
     free(b->file);
     free(b->name);
 }
@@ -228,7 +277,9 @@ int feed_read(struct feed *f, struct feed_batch *b)
     }
     b->at = f->at;
     b->rc = rc < 0 ? rc : 0;
-    return rc < 0 && (!f->o.skip_errors || rc == E_SYS) ? rc : rc < 0 || b->n > 0;
+    source_notes(f->source, &b->notes);
+    return rc < 0 && (!f->o.skip_errors || rc == E_SYS) ? rc
+                                                        : rc < 0 || b->n > 0 || b->notes.len;
 }
 
 int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct doc *d,

@@ -37,6 +37,7 @@ struct feed_batch {
     int n;
     struct feed_row row[FEED_ROWS];
     struct buf raw;
+    struct buf notes;  /* lines on what was not read before these rows; n may be 0 then */
     int rc; /* < 0: after these rows the member, or everything, could not be read on */
     struct err err;
 };
@@ -65,10 +66,10 @@ int feed_parse(const struct feed_opts *o, struct feed_batch *b, int i, struct do
 typedef int feed_doc_fn(void *ctx, const struct doc *d, struct err *e);
 int feed_each(const char *const *operands, int n, const struct feed_opts *o, feed_doc_fn *fn,
               void *ctx, struct err *e);
-/* A batch's turn has come; a document of it is kept; a file was lost; the end. Notes tell, once
- * a file, which schemas its documents had. */
+/* A batch's turn has come; a document of it is kept (lost: doc.h); a file was lost; the end.
+ * Notes tell, once a file, which schemas its documents had. */
 int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e);
-void feed_kept(struct feed *f, enum schema schema, const char *source);
+void feed_kept(struct feed *f, enum schema schema, const char *source, bool lost);
 void feed_warn(struct feed *f, const char *text);
 void feed_end(struct feed *f);
 /* May be called by another thread. */

@@ -100,6 +100,28 @@ static void tell_dropped(const struct prep_counts *c)
         log_warn("left out: %s", text);
 }
 
+/* What was not read at all, and why there is no document where there is none. */
+static void tell_passed_over(const struct prep_counts *c)
+{
+    int64_t left_out = c->by.bad_files;
+
+    if (c->read.passed_over)
+        log_info("passed over %lld archive members that are no text by name",
+                 (long long)c->read.passed_over);
+    if (c->read.in_folders)
+        log_info("passed over %lld files that are no text by name ('%s'%s)",
+                 (long long)c->read.in_folders, c->read.first,
+                 c->read.in_folders > 1 ? ", ..." : "");
+    if (c->all.docs > 0)
+        return;
+    for (int k = 1; k < DROPS; k++)
+        left_out += c->all.dropped[k];
+    log_warn("no documents: %s", left_out ? "all were left out"
+                                 : c->read.passed_over + c->read.in_folders
+                                     ? "nothing is text by its name; --include GLOB takes more"
+                                     : "the input is empty");
+}
+
 static void sum_up(const struct prep_counts *c, const struct progress *p)
 {
     char docs[32], tokens[32], masked[32], size[16], rate[16], took[16];
@@ -107,9 +129,7 @@ static void sum_up(const struct prep_counts *c, const struct progress *p)
 
     log_progress_end();
     tell_dropped(c);
-    if (c->read.passed_over)
-        log_info("passed over %lld archive members that are no text by name",
-                 (long long)c->read.passed_over);
+    tell_passed_over(c);
     fmt_bytes((double)c->all.bytes, size, sizeof size);
     fmt_bytes((double)c->all.bytes / (s > 0.001 ? s : 0.001), rate, sizeof rate);
     fmt_duration(s, took, sizeof took);

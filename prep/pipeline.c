@@ -24,6 +24,7 @@ struct result {
     struct err *err; /* DROP_BAD; rc is its code */
     int rc;
     enum schema schema;
+    bool lost; /* as in struct doc */
     char source[DOC_SOURCE_MAX + 1];
     size_t at, n;
     int64_t tokens, masked, bytes, words;
@@ -176,7 +177,7 @@ static void work_row(struct line *l, struct job *j, int i, struct doc *d)
     struct err e = { 0 };
     int rc = feed_parse(&l->o->feed, &j->in, i, d, &e);
 
-    *r = (struct result){ .at = j->out.len, .schema = d->schema };
+    *r = (struct result){ .at = j->out.len, .schema = d->schema, .lost = d->lost };
     memcpy(r->source, d->source, sizeof r->source);
     if (rc == 0)
         rc = (int)examine(l->o, d, r);
@@ -341,7 +342,7 @@ static int write_row(struct line *l, struct job *j, int i, int *from, struct out
     if ((rc = prep_counts_of(c, r->source, &s, e)) < 0 ||
         (rc = count(c, s, out, r, e)) < 0 || r->drop != KEPT)
         return rc;
-    feed_kept(l->feed, r->schema, r->source);
+    feed_kept(l->feed, r->schema, r->source, r->lost);
     if (out->stream && strcmp(s->name, r->source) != 0) {
         if ((rc = flush_rows(out, j, from, i, e)) == 0)
             rc = put_renamed(out, l, j, r, s->name, e);
@@ -358,7 +359,7 @@ static int write_batch(struct line *l, struct job *j, struct output *out, struct
     int rc = output_done(out, j->in.at, e), from = 0, i;
     bool full = max && c->all.docs == max;
 
-    if (rc == 0 && j->in.n)
+    if (rc == 0)
         rc = feed_begin(l->feed, &j->in, e);
     for (i = 0; i < j->in.n && rc == 0 && !full; i++) {
         rc = write_row(l, j, i, &from, out, c, e);

@@ -157,10 +157,10 @@ static void test_text_files(void **state)
     (void)state;
     for (size_t i = 0; i < 3; i++) {
         at.name = pg19[i];
-        assert_int_equal(doc_from_text(&d, &at, "\xEF\xBB\xBFx\r\n", 6, &o, &e), 0);
+        assert_int_equal(doc_from_text(&d, &at, "\xEF\xBB\xBFx\xEF\xBB\xBF\r\n", 9, &o, &e), 0);
         assert_string_equal(d.source, "pg19");
         assert_string_equal(d.name, pg19[i]);
-        assert_int_equal(d.text.len, 6); /* byte for byte: mark and line ends stay */
+        assert_int_equal(d.text.len, 6); /* byte for byte, but for the mark at its start */
     }
     for (size_t i = 0; i < 4; i++) {
         at.name = plain[i];
@@ -176,6 +176,50 @@ static void test_text_files(void **state)
     assert_int_equal(d.text.len, 9);
     assert_memory_equal(d.text.p, "ab\xEF\xBF\xBD" "c\xEF\xBF\xBD", 9);
     assert_string_equal(d.source, "mine");
+    char binary[64];
+    for (size_t i = 0; i < sizeof binary; i++)
+        binary[i] = i % 2 ? (char)0xFF : (char)(i % 8);
+    assert_int_equal(doc_from_text(&d, &at, binary, sizeof binary, &o, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "binary data"));
+    assert_null(strstr(e.msg, "--utf8"));
+    doc_free(&d);
+}
+
+/* What a row has beside instruction, input and output. */
+static void test_rows_of_turns(void **state)
+{
+    static const char *const lost[] = {
+        "{\"instruction\":\"i\",\"output\":\"o\",\"system\":\"s\"}",
+        "{\"instruction\":\"i\",\"output\":\"o\",\"history\":[[\"a\",\"b\"]]}",
+    };
+    static const char *const none[] = {
+        "{\"instruction\":\"i\",\"output\":\"o\",\"system\":\"\",\"history\":[]}",
+        "{\"instruction\":\"i\",\"output\":\"o\",\"system\":null,\"history\":null}",
+        "{\"text\":\"t\",\"system\":\"s\"}",
+    };
+    static const char *const refused[][2] = {
+        { "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}", "a conversation" },
+        { "{\"id\":\"1\",\"conversations\":[{\"from\":\"human\"}]}", "a conversation" },
+        { "{\"prompt\":\"Q\",\"chosen\":\"A\",\"rejected\":\"B\"}", "a preference" },
+        { "{\"n\":1,\"tokens\":[1]}", "no key 'text'" },
+    };
+    struct doc d = { 0 };
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(from_json(&d, "f.jsonl", lost[i], &e), 0);
+        assert_true(d.lost);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(from_json(&d, "f.jsonl", none[i], &e), 0);
+        assert_false(d.lost);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(from_json(&d, "f.jsonl", refused[i][0], &e), E_DATA);
+        if (!strstr(e.msg, refused[i][1]) || strstr(e.msg, "--field"))
+            fail_msg("%s: '%s'", refused[i][0], e.msg);
+    }
     doc_free(&d);
 }
 
@@ -543,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_schemas),
         cmocka_unit_test(test_rows_that_are_refused),
         cmocka_unit_test(test_text_files),
+        cmocka_unit_test(test_rows_of_turns),
         cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_json_reads_back),
         cmocka_unit_test(test_bos_and_eos),

@@ -116,8 +116,9 @@ static void test_folders_in_byte_order(void **state)
     put_text("f/.git/c.txt", "hidden");
     assert_int_equal(symlink("..", at("f/b/up")), 0);
     assert_int_equal(symlink("nowhere.txt", at("f/dangling.txt")), 0);
-    assert_string_equal(list(at("f"), NULL), "f/B.tex=B|f/a.md=a|f/b/10.jsonl=ten|"
-                                             "f/b/9.json=nine|f/z.txt=z|");
+    snprintf(pattern, sizeof pattern, "f/B.tex=B|f/a.md=a|f/b/10.jsonl=ten|f/b/9.json=nine|"
+             "!cannot open '%s/f/dangling.txt': No such file or directory|f/z.txt=z|", dir);
+    assert_string_equal(list(at("f"), NULL), pattern); /* at its turn */
     assert_string_equal(list(at("f"), "*.png"), "f/x.png=no text|");
     assert_string_equal(list(at("f/x.png"), NULL), "f/x.png=no text|"); /* named: read */
     unlink(at("f/dangling.txt"));
@@ -165,6 +166,41 @@ static void pack(const char *name, int filter, int zip)
         archive_entry_free(en);
     }
     assert_int_equal(archive_write_free(a), ARCHIVE_OK);
+}
+
+/* Links are followed, each folder is read once, and what is left out is counted. */
+static void test_links_in_folders(void **state)
+{
+    struct source_progress p;
+    struct buf notes = { 0 };
+    const char *operand;
+    struct source *s;
+    struct err e = { 0 };
+
+    (void)state;
+    mkdir(at("l"), 0777);
+    mkdir(at("l/real"), 0777);
+    mkdir(at("elsewhere"), 0777);
+    put_text("l/real/a.txt", "a");
+    put_text("l/pic.png", "no text");
+    put_text("elsewhere/b.txt", "b");
+    assert_int_equal(symlink("../elsewhere", at("l/z")), 0);
+    assert_int_equal(symlink("..", at("l/real/up")), 0);
+    assert_int_equal(symlink("real", at("l/second")), 0);
+    assert_int_equal(symlink("pic.png", at("l/t.txt")), 0);
+    assert_int_equal(mkfifo(at("l/pipe.txt"), 0666), 0);
+    assert_string_equal(list(at("l"), NULL), "l/real/a.txt=a|l/t.txt=no text|l/z/b.txt=b|");
+    operand = at("l");
+    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, &e), 0);
+    source_progress(s, &p);
+    assert_int_equal(p.in_folders, 1);
+    assert_non_null(strstr(p.first, "l/pic.png"));
+    source_notes(s, &notes);
+    assert_int_equal(buf_add(&notes, "", 1, &e), 0);
+    assert_string_equal(notes.p, "1 pipes, sockets or devices in folders\n"
+                                 "2 links to folders that are read already, or lead back\n");
+    buf_free(&notes);
+    source_close(s);
 }
 
 static void test_archives(void **state)
@@ -302,6 +338,21 @@ static void test_files_that_are_packed(void **state)
     }
 }
 
+/* A zip of one member, its name in UTF-8 and said to be, as no C locale can name it. */
+static void test_names_beyond_ascii(void **state)
+{
+    static const char zip[] =
+        "PK\3\4\x14\0\0\x08\0\0\xe5\x85\x7d\x5d\x77\x4c\xc2\x38\x0d\0\0\0\x0d\0\0\0\x0b\0\0\0"
+        "caf\xc3\xa9.jsonl{\"text\":\"a\"}\nPK\1\2\x14\3\x14\0\0\x08\0\0\xe5\x85\x7d\x5d\x77\x4c\xc2"
+        "\x38\x0d\0\0\0\x0d\0\0\0\x0b\0\0\0\0\0\0\0\0\0\0\0\x80\1\0\0\0\0caf\xc3\xa9.jsonl"
+        "PK\5\6\0\0\0\0\1\0\1\0\x39\0\0\0\x36\0\0\0\0";
+
+    (void)state;
+    put("utf8.zip", zip, sizeof zip);
+    assert_string_equal(list(at("utf8.zip"), NULL),
+                        "utf8.zip:caf\xc3\xa9.jsonl={\"text\":\"a\"}\n|");
+}
+
 /* Standard input as a pipe: it cannot be rewound once the first bytes were looked at. A zip that
  * streams tells only at its end which members are links, so that there is one more. */
 #define ZIP "standard input:link.txt=/etc/passwd|"
@@ -338,11 +389,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_folders_in_byte_order),
+        cmocka_unit_test(test_links_in_folders),
         cmocka_unit_test(test_archives),
         cmocka_unit_test(test_other_formats_are_not_opened),
         cmocka_unit_test(test_cut_anywhere),
         cmocka_unit_test(test_going_on_after_an_error),
         cmocka_unit_test(test_files_that_are_packed),
+        cmocka_unit_test(test_names_beyond_ascii),
         cmocka_unit_test(test_pipes),
     };
 

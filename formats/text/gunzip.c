@@ -14,6 +14,7 @@ struct gunzip {
     void *ctx;
     z_stream z;
     bool between; /* members: the last one was whole */
+    int64_t given; /* bytes of the file so far */
     unsigned char out[OUT_BYTES];
 };
 
@@ -26,6 +27,7 @@ struct gunzip *gunzip_open(gunzip_read_fn *read, void *ctx)
     g->read = read;
     g->ctx = ctx;
     g->between = false;
+    g->given = 0;
     memset(&g->z, 0, sizeof g->z);
     if (inflateInit2(&g->z, 15 + 16) == Z_OK) /* the largest window, gzip alone */
         return g;
@@ -51,9 +53,12 @@ static int64_t refill(struct gunzip *g)
     if (n > 0) {
         g->z.next_in = (unsigned char *)(uintptr_t)block; /* zlib only reads it */
         g->z.avail_in = (unsigned)n;
+        g->given += n;
     }
     return n;
 }
+
+int64_t gunzip_packed(const struct gunzip *g) { return g->given - g->z.avail_in; }
 
 /* What follows a whole member: 1 another one, 0 the end, which zeros may fill up; else bad. */
 static int next_member(struct gunzip *g, const char **why)

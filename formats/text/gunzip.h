@@ -20,6 +20,8 @@ void gunzip_close(struct gunzip *g); /* NULL is fine */
 /* The next unpacked bytes, of all members one after another, in the same manner; below 0 with
  * *why set to words for a message where the data are bad (and NULL where read failed). */
 int64_t gunzip_next(struct gunzip *g, const void **block, const char **why);
+/* Packed bytes that were unpacked so far. */
+int64_t gunzip_packed(const struct gunzip *g);
 
 C_END
 #endif

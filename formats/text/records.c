@@ -166,6 +166,24 @@ static int next_text(struct records *r, struct record *rec, struct err *e)
     return 1;
 }
 
+static int misplaced(const struct records *r, const char *why, struct err *e)
+{
+    return err_set(e, E_DATA, "line %lld, byte %lld: %s", (long long)r->line,
+                   (long long)r->offset, why);
+}
+
+/* The mark that some editors put before a text, where it is before another row. */
+static int second_mark(const struct records *r, struct err *e)
+{
+    misplaced(r, "a byte order mark (U+FEFF) before a row", e);
+    return err_hint(e, "only the first may have one: sed 's/\\xEF\\xBB\\xBF//' FILE removes them");
+}
+
+static bool at_mark(const struct records *r)
+{
+    return r->b.len - r->at >= 3 && memcmp(r->b.p + r->at, "\xEF\xBB\xBF", 3) == 0;
+}
+
 static int next_line(struct records *r, struct record *rec, struct err *e)
 {
     const char *nl;
@@ -175,6 +193,8 @@ static int next_line(struct records *r, struct record *rec, struct err *e)
         return 0;
     if (c < 0)
         return c;
+    if (c == 0xEF && at_mark(r))
+        return second_mark(r, e);
     for (;;) {
         nl = memchr(r->b.p + r->seen, '\n', r->b.len - r->seen);
         r->seen = nl ? (size_t)(nl - r->b.p) : r->b.len;
@@ -189,12 +209,6 @@ static int next_line(struct records *r, struct record *rec, struct err *e)
     r->offset += (int64_t)rec->n; /* there is no line end in it to be counted */
     r->at = r->seen;
     return 1;
-}
-
-static int misplaced(const struct records *r, const char *why, struct err *e)
-{
-    return err_set(e, E_DATA, "line %lld, byte %lld: %s", (long long)r->line,
-                   (long long)r->offset, why);
 }
 
 /* Moves past '[', ',' and ']' to the next row: 1, or 0 at the end. */
@@ -227,6 +241,8 @@ static int seek_row(struct records *r, struct err *e)
             r->after_row = false;
             continue;
         }
+        if (c == 0xEF && at_mark(r))
+            return second_mark(r, e);
         return c == '{' ? 1 : misplaced(r, "a row is not an object", e);
     }
 }

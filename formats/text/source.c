@@ -2,6 +2,7 @@
 #include "formats/text/source.h"
 
 #include "base/bytes.h"
+#include "base/magic.h"
 #include "formats/text/gunzip.h"
 #include "formats/text/source_list.h"
 #include "formats/text/zipcheck.h"
@@ -11,16 +12,17 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define PEEK_BYTES 512 /* a tar header: the farthest that a magic number stands */
+#define PEEK_BYTES ((size_t)MAGIC_LOOK_BYTES)
 #define BLOCK_BYTES ((size_t)128 << 10)
 #define NAME_BYTES 2048
-/* What unpacks to more than so much, and so many times its size, is a bomb: text packs to a
- * tenth, the most even of logs to a hundredth. */
+/* A stretch of so many unpacked bytes, headers among them, that came of less than this part of
+ * it, is a bomb: text packs to a tenth, the most even of logs to a hundredth. */
 #define BOMB_BYTES ((int64_t)32 << 20)
 #define BOMB_RATIO 500
 
@@ -31,10 +33,17 @@ struct source {
     bool regular, plain, given; /* a plain file was handed out */
     struct archive *archive;
     struct gunzip *gunzip; /* between the file and archive */
-    int64_t packed;        /* bytes it was given */
     bool ended;       /* of the archive's last member: only the end mark may follow */
     int64_t last_end; /* bytes of the archive, unpacked, when its last member had been read */
-    int64_t unpacked; /* bytes of its members so far */
+    int64_t data;     /* bytes of its members so far, with the holes of sparse ones */
+    int64_t stretch, stretch_packed; /* where the stretch began, unpacked and packed */
+    locale_t utf8;    /* for libarchive, which gives no name beyond ASCII in the C locale */
+    struct archive_counts {
+        int64_t taken, by_name, links, nameless, special;
+        char first[200]; /* of those that are no text by name */
+    } in;             /* members of the open archive */
+    struct buf notes;
+    enum magic form; /* of the open file; 0: none that is known */
     unsigned char peek[PEEK_BYTES];
     size_t n_peek, peeked; /* read ahead from a pipe; handed on so far */
     unsigned char *block;  /* BLOCK_BYTES for libarchive, of a pipe */
@@ -64,12 +73,19 @@ int source_open(struct source **out, const char *const *operands, int n,
         return err_set(e, E_SYS, "out of memory");
     }
     s->fd = -1;
+    s->utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     s->list.include = include;
     s->list.n_include = n_include;
     if ((rc = source_list_fill(&s->list, operands, n, e)) < 0) {
         source_close(s);
         return rc;
     }
+    if (s->list.special)
+        buf_printf(&s->notes, NULL, "%lld pipes, sockets or devices in folders\n",
+                   (long long)s->list.special);
+    if (s->list.again)
+        buf_printf(&s->notes, NULL, "%lld links to folders that are read already, or lead back\n",
+                   (long long)s->list.again);
     for (int64_t i = 0; i < s->list.n; i++)
         s->bytes += s->list.v[i].bytes;
     for (int64_t i = 0; i < s->list.n; i++)
@@ -118,6 +134,9 @@ void source_close(struct source *s)
         return;
     close_file(s);
     source_list_free(&s->list);
+    if (s->utf8)
+        freelocale(s->utf8);
+    buf_free(&s->notes);
     free(s->block);
     free(s);
 }
@@ -155,25 +174,16 @@ static bool is_called(const struct source *s, const char *ending)
     return n > k && strcmp(path + n - k, ending) == 0;
 }
 
-static bool begins(const struct source *s, const char *bytes, size_t n)
+/* A name that says archive opens one too, whatever may stand before it. */
+static bool is_packed(struct source *s)
 {
-    return s->n_peek >= n && memcmp(s->peek, bytes, n) == 0;
-}
+    const struct magic_form *m = magic_of(s->peek, s->n_peek, s->n_peek < PEEK_BYTES);
 
-static bool is_packed(const struct source *s)
-{
-    static const struct {
-        size_t at, n;
-        const char *bytes;
-    } magic[] = { { 0, 2, "\x1F\x8B" },         { 0, 4, "\x28\xB5\x2F\xFD" },
-                  { 0, 6, "\xFD" "7zXZ" },      { 0, 4, "PK\3\4" },
-                  { 0, 4, "PK\5\6" },           { 257, 5, "ustar" } };
-
-    for (size_t i = 0; i < sizeof magic / sizeof *magic; i++)
-        if (s->n_peek >= magic[i].at + magic[i].n &&
-            memcmp(s->peek + magic[i].at, magic[i].bytes, magic[i].n) == 0)
-            return true;
-    return is_called(s, ".tar") || is_called(s, ".zip");
+    s->form = m ? m->form : 0;
+    if (s->form >= MAGIC_GZIP && s->form <= MAGIC_TAR)
+        return true;
+    return s->form != MAGIC_LFS && s->form != MAGIC_MARKUP &&
+           (is_called(s, ".tar") || is_called(s, ".zip"));
 }
 
 static int archive_hint(struct err *e)
@@ -214,7 +224,6 @@ static int64_t read_block(void *ctx, const void **block)
         *block = s->block;
         n = read_fd(s->fd, s->block, BLOCK_BYTES);
     }
-    s->packed += n > 0 ? n : 0;
     return n;
 }
 
@@ -244,30 +253,54 @@ static bool is_compressed(const struct source *s)
     return s->gunzip || archive_filter_count(s->archive) > 1;
 }
 
-/* Bytes of the file that were read. */
+/* Bytes of the file that were read, and what they unpacked to. */
 static int64_t packed_bytes(const struct source *s)
 {
-    return s->gunzip ? s->packed : archive_filter_bytes(s->archive, -1);
+    return s->gunzip ? gunzip_packed(s->gunzip) : archive_filter_bytes(s->archive, -1);
+}
+
+static int64_t unpacked_bytes(const struct source *s)
+{
+    int64_t n = is_compressed(s) ? archive_filter_bytes(s->archive, 0) : 0;
+
+    return s->data > n ? s->data : n;
+}
+
+static bool is_zip_file(const struct source *s)
+{
+    return s->regular && (s->form == MAGIC_ZIP || is_called(s, ".zip"));
+}
+
+/* zstd's filter is put in place where the form is known: libarchive does not know a file that
+ * begins with a frame to be passed over. ARCHIVE_WARN: it would start an outside program. */
+static int add_filters(const struct source *s, struct archive *a, struct err *e)
+{
+    if (!a || archive_read_support_filter_xz(a) != ARCHIVE_OK ||
+        (s->form == MAGIC_ZSTD ? archive_read_append_filter(a, ARCHIVE_FILTER_ZSTD)
+                               : archive_read_support_filter_zstd(a)) != ARCHIVE_OK ||
+        archive_read_support_format_tar(a) != ARCHIVE_OK ||
+        archive_read_support_format_zip_streamable(a) != ARCHIVE_OK ||
+        (is_zip_file(s) && archive_read_support_format_zip_seekable(a) != ARCHIVE_OK) ||
+        archive_read_support_format_empty(a) != ARCHIVE_OK ||
+        archive_read_support_format_raw(a) != ARCHIVE_OK)
+        return err_set(e, E_SYS, "this libarchive was built without zstd or xz");
+    return 0;
 }
 
 static int open_archive(struct source *s, struct err *e)
 {
     struct archive *a = s->archive = archive_read_new();
-    int rc;
+    int rc = add_filters(s, a, e);
 
-    /* ARCHIVE_WARN: this libarchive would start an outside program instead. */
-    if (!a || archive_read_support_filter_zstd(a) != ARCHIVE_OK ||
-        archive_read_support_filter_xz(a) != ARCHIVE_OK ||
-        archive_read_support_format_tar(a) != ARCHIVE_OK ||
-        archive_read_support_format_zip(a) != ARCHIVE_OK ||
-        archive_read_support_format_empty(a) != ARCHIVE_OK ||
-        archive_read_support_format_raw(a) != ARCHIVE_OK)
-        return err_set(e, E_SYS, "this libarchive was built without zstd or xz");
-    if (s->regular && (begins(s, "PK", 2) || is_called(s, ".zip")) &&
+    if (rc < 0)
+        return rc;
+    if (is_zip_file(s) &&
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
         return rc;
-    s->packed = 0;
-    if (begins(s, "\x1F\x8B", 2)) {
+    s->ended = false;
+    s->last_end = s->data = s->stretch = s->stretch_packed = 0;
+    s->in = (struct archive_counts){ 0 };
+    if (s->form == MAGIC_GZIP) {
         if (!(s->gunzip = gunzip_open(read_block, s)))
             return err_set(e, E_SYS, "out of memory");
         rc = archive_read_open2(a, s, NULL, read_gzip, NULL, NULL);
@@ -276,9 +309,8 @@ static int open_archive(struct source *s, struct err *e)
     } else {
         rc = archive_read_open2(a, s, NULL, read_pipe, NULL, NULL);
     }
-    s->ended = false;
-    s->last_end = s->unpacked = 0;
-    return rc == ARCHIVE_OK ? 0 : archive_failed(s, e);
+    /* What goes wrong while it looks for the format ends nothing, and would be lost. */
+    return rc == ARCHIVE_OK && archive_errno(a) == 0 ? 0 : archive_failed(s, e);
 }
 
 /* For a message: UTF-8 without control characters. */
@@ -286,11 +318,9 @@ static void make_fit(char *name, size_t n)
 {
     size_t bad;
 
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)name[i] < 32 || name[i] == 127)
-            name[i] = '?';
     while (!utf8_valid(name, n, &bad))
         name[bad] = '?';
+    text_clean(name, false);
 }
 
 static void name_file(struct source *s)
@@ -315,13 +345,22 @@ static int open_file(struct source *s, struct err *e)
     return s->plain ? 0 : open_archive(s, e);
 }
 
-/* n more bytes were unpacked: E_DATA when that is out of all proportion. */
+/* n more bytes of a member were unpacked: E_DATA when that is out of all proportion. */
 static int check_bomb(struct source *s, size_t n, struct err *e)
 {
-    s->unpacked += (int64_t)n;
-    if (s->unpacked <= BOMB_BYTES ||
-        s->unpacked / BOMB_RATIO <= packed_bytes(s))
+    int64_t unpacked, packed;
+
+    s->data += (int64_t)n;
+    if ((unpacked = unpacked_bytes(s)) - s->stretch <= BOMB_BYTES)
         return 0;
+    packed = packed_bytes(s);
+    if (packed < s->stretch_packed) /* a zip's directory stands behind its members */
+        s->stretch_packed = 0;
+    if ((unpacked - s->stretch) / BOMB_RATIO <= packed - s->stretch_packed) {
+        s->stretch = unpacked;
+        s->stretch_packed = packed;
+        return 0;
+    }
     err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a bomb, or bad", s->name,
             BOMB_RATIO);
     return err_hint(e, "if it is meant, unpack it and read what is in it");
@@ -346,8 +385,8 @@ static int pass_over(struct source *s, struct err *e)
     return 0;
 }
 
-/* file:member. */
-static void name_member(struct source *s, struct archive_entry *entry)
+/* file:member; false for one without a name. */
+static bool name_member(struct source *s, struct archive_entry *entry)
 {
     const char *member = archive_entry_pathname_utf8(entry);
     size_t n;
@@ -359,6 +398,7 @@ static void name_member(struct source *s, struct archive_entry *entry)
     n = (size_t)(s->member - s->name);
     n += (size_t)snprintf(s->name + n, NAME_BYTES - n, "%s", member ? member : "?");
     make_fit(s->name, n < NAME_BYTES ? n : NAME_BYTES - 1);
+    return member && *member;
 }
 
 /* A tar archive ends in a block of zeros, which libarchive does not insist on: without one it
@@ -388,6 +428,30 @@ static int check_end(struct source *s, struct err *e)
     return archive_hint(e);
 }
 
+/* Whether the member whose header was read is to be: 0 once it is counted among the others. */
+static bool take_member(struct source *s, struct archive_entry *entry)
+{
+    bool named = name_member(s, entry);
+
+    if (archive_entry_filetype(entry) == AE_IFDIR)
+        return false;
+    if (archive_entry_hardlink(entry) || archive_entry_filetype(entry) == AE_IFLNK) {
+        s->in.links++;
+    } else if (archive_entry_filetype(entry) != AE_IFREG) {
+        s->in.special++;
+    } else if (!named) {
+        s->in.nameless++;
+    } else if (source_wanted(&s->list, s->member)) {
+        s->in.taken++;
+        return true;
+    } else {
+        if (s->in.by_name++ == 0)
+            snprintf(s->in.first, sizeof s->in.first, "%s", s->member);
+        s->passed_over++;
+    }
+    return false;
+}
+
 /* 1 and a member of the open archive that is to be read, 0 at the archive's end. */
 static int next_entry(struct source *s, struct source_member *m, struct err *e)
 {
@@ -395,7 +459,7 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
     bool raw;
     int rc;
 
-    for (;;) {
+    do {
         if (s->ended) { /* what is unread of the last member, so that its end is known */
             if ((rc = pass_over(s, e)) < 0)
                 return rc;
@@ -406,6 +470,8 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
             return check_end(s, e);
         if (rc < ARCHIVE_WARN)
             return archive_failed(s, e);
+        if ((rc = check_bomb(s, 0, e)) < 0)
+            return rc;
         s->ended = true;
         s->bytes_here = packed_bytes(s);
         raw = archive_format(s->archive) == ARCHIVE_FORMAT_RAW;
@@ -415,23 +481,43 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
                     file_name(s));
             return archive_hint(e);
         }
-        if (!raw)
-            name_member(s, entry);
-        if (raw)
-            break;
-        if (archive_entry_filetype(entry) != AE_IFREG || archive_entry_hardlink(entry))
-            continue;
-        if (source_wanted(&s->list, s->member))
-            break;
-        s->passed_over++;
-    }
+        s->in.taken += raw;
+    } while (!raw && !take_member(s, entry));
     *m = (struct source_member){ source_kind(raw ? s->name : s->member), !raw, file_name(s),
                                  s->name };
     return 1;
 }
 
+/* What of an archive was not read, for people; of one that ended well or not. */
+static void note_members(struct source *s)
+{
+    const struct archive_counts *c = &s->in;
+    struct { int64_t n; const char *one, *many; } why[] = {
+        { c->by_name, "member that is no text by its name", "members that are no text by name" },
+        { c->links, "link to another member", "links to other members" },
+        { c->nameless, "member without a name", "members without a name" },
+        { c->special, "device or pipe", "devices or pipes" },
+    };
+    const char *sep = "";
+
+    if (c->links + c->nameless + c->special == 0 && (c->taken > 0 || c->by_name == 0))
+        return; /* how many are no text by name is told once, at the end */
+    name_file(s);
+    buf_printf(&s->notes, NULL, "of '%.900s'%s ", s->name, c->taken ? "" : " everything:");
+    for (size_t i = 0; i < sizeof why / sizeof *why; i++)
+        if (why[i].n) {
+            buf_printf(&s->notes, NULL, "%s%lld %s", sep, (long long)why[i].n,
+                       why[i].n == 1 ? why[i].one : why[i].many);
+            sep = ", ";
+        }
+    if (c->taken == 0 && c->by_name)
+        buf_printf(&s->notes, NULL, " ('%s'; --include GLOB takes more)", c->first);
+    buf_add(&s->notes, "\n", 1, NULL);
+}
+
 int source_next(struct source *s, struct source_member *m, struct err *e)
 {
+    locale_t before = s->utf8 ? uselocale(s->utf8) : (locale_t)0;
     int rc = 0;
 
     s->in_member = false;
@@ -444,17 +530,28 @@ int source_next(struct source *s, struct source_member *m, struct err *e)
         s->given = true;
         if (s->plain)
             *m = (struct source_member){ source_kind(s->name), false, file_name(s), s->name };
-        else
-            rc = next_entry(s, m, e);
+        else if ((rc = next_entry(s, m, e)) == 0)
+            note_members(s);
         if (rc != 0)
             break;
     }
+    if (before)
+        uselocale(before);
     if (s->at == s->list.n)
         return 0;
     if (rc < 0)
         leave_file(s);
     s->in_member = rc == 1;
     return rc;
+}
+
+void source_notes(struct source *s, struct buf *to)
+{
+    struct buf was = *to;
+
+    was.len = 0;
+    *to = s->notes;
+    s->notes = was;
 }
 
 int64_t source_read(struct source *s, void *buf, size_t cap, struct err *e)
@@ -492,4 +589,6 @@ void source_progress(const struct source *s, struct source_progress *p)
     p->bytes = s->bytes;
     p->bytes_done = s->bytes_before + s->bytes_here;
     p->passed_over = s->passed_over;
+    p->in_folders = s->list.passed_over;
+    snprintf(p->first, sizeof p->first, "%.190s", s->list.first);
 }

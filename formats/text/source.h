@@ -1,20 +1,23 @@
 /* formats/text/source.h - streams of members out of files, folders, globs, archives, a pipe. */
 #ifndef FORMATS_TEXT_SOURCE_H
 #define FORMATS_TEXT_SOURCE_H
+#include "base/bytes.h"
 #include "formats/text/source_list.h"
 #include <stddef.h>
 C_BEGIN
 
 /*
- * Operands: a file; a folder, walked in byte order of names, hidden files and links to folders
- * passed over; a quoted glob; "-" for standard input, as is no operand at all.
+ * Operands: a file; a folder, walked in byte order of names, hidden files passed over and links
+ * to folders followed; a quoted glob; "-" for standard input, as is no operand at all.
  * A file named as an operand is always read. Out of folders and archives come the names that an
- * include glob matches, or, without any, the kinds of text and JSON listed in source.c.
- * gzip, zstd, xz, tar and zip are known by their bytes, whatever the name, and are streamed:
- * nothing is ever unpacked, and a member's name is only a name. zstd windows reach to 2^27;
- * checksums of all of them are held to.
- * A zip whose members overlap (zipcheck.h) is refused before anything of it is read; what
- * unpacks to over 32 MiB and over 500 times its size is refused at that point.
+ * include glob matches, or, without any, the kinds of text, JSON and tables listed in
+ * source_list.c; how many others there were is counted, and told.
+ * gzip, zstd, xz, tar and zip are known by their bytes (base/magic.h), whatever the name, and are
+ * streamed: nothing is ever unpacked, and a member's name is only a name. zstd windows reach to
+ * 2^27; checksums of all of them are held to.
+ * A zip whose members overlap (zipcheck.h) is refused before anything of it is read. Wherever 32
+ * MiB in a row, headers of members among them, come of less than a 500th of that, what is read
+ * is refused as a bomb at that point.
  */
 struct source_member {
     enum source_kind kind;
@@ -48,10 +51,16 @@ int source_next(struct source *s, struct source_member *m, struct err *e);
  * file and member. */
 int64_t source_read(struct source *s, void *buf, size_t cap, struct err *e);
 
+/* Trades buf for lines, without control characters, on what of archives was not read since the
+ * last call: links, members without a name, archives of which nothing was. */
+void source_notes(struct source *s, struct buf *to);
+
 struct source_progress {
     int64_t files, files_done;
     int64_t bytes, bytes_done;  /* on disk; bytes is 0 where a size is unknown */
     int64_t passed_over;        /* members of archives that are no text by name */
+    int64_t in_folders;         /* and files in folders, the first of which is called so: */
+    char first[200];
 };
 /* May be called by another thread. */
 void source_progress(const struct source *s, struct source_progress *p);

@@ -4,8 +4,11 @@
 #include "base/file.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <glob.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -20,7 +23,16 @@ static const struct {
 } known[] = {
     { "txt", SOURCE_TEXT },    { "text", SOURCE_TEXT },    { "tex", SOURCE_TEXT },
     { "md", SOURCE_TEXT },     { "rst", SOURCE_TEXT },     { "json", SOURCE_JSON },
-    { "jsonl", SOURCE_LINES }, { "ndjson", SOURCE_LINES },
+    { "jsonl", SOURCE_LINES }, { "ndjson", SOURCE_LINES }, { "parquet", SOURCE_TABLE },
+    { "arrow", SOURCE_TABLE },
+};
+
+static const struct {
+    const char *ending, *what;
+} no_text[] = {
+    { "csv", "a CSV table" },    { "tsv", "a TSV table" },    { "html", "an HTML page" },
+    { "htm", "an HTML page" },   { "xhtml", "an HTML page" }, { "xml", "an XML document" },
+    { "warc", "WARC records" },  { "wet", "WARC records" },
 };
 
 static const char *base_name(const char *path)
@@ -61,6 +73,16 @@ enum source_kind source_kind(const char *name)
         if (ends_in(name, n, known[i].ending))
             return known[i].kind;
     return SOURCE_UNKNOWN;
+}
+
+const char *source_no_text(const char *name)
+{
+    size_t n = unpacked_len(name);
+
+    for (size_t i = 0; i < sizeof no_text / sizeof *no_text; i++)
+        if (ends_in(name, n, no_text[i].ending))
+            return no_text[i].what;
+    return NULL;
 }
 
 bool source_is_archive(const char *name)
@@ -105,6 +127,61 @@ static int add(struct source_list *l, char *path, const struct stat *st, struct 
     return 0;
 }
 
+/* What cannot be looked at has its place in the list, where opening it will say why. */
+static int add_bad(struct source_list *l, char *path, int error, struct err *e)
+{
+    int rc = add(l, path, NULL, e);
+
+    if (rc == 0)
+        l->v[l->n - 1].error = error;
+    return rc;
+}
+
+static size_t place_of(const struct source_list *l, const struct source_folder *f)
+{
+    size_t mask = (size_t)l->cap_folders - 1, i = (size_t)(f->inode * 0x9E3779B97F4A7C15u >> 32);
+
+    for (i &= mask; l->folders[i].inode; i = (i + 1) & mask)
+        if (l->folders[i].inode == f->inode && l->folders[i].device == f->device)
+            break;
+    return i;
+}
+
+static int more_folders(struct source_list *l, struct err *e)
+{
+    struct source_folder *was = l->folders;
+    int64_t cap = l->cap_folders;
+
+    l->cap_folders = cap ? 2 * cap : 64;
+    if (!(l->folders = calloc((size_t)l->cap_folders, sizeof *was))) {
+        l->folders = was;
+        l->cap_folders = cap;
+        return err_set(e, E_SYS, "out of memory for a list of %lld folders", (long long)cap);
+    }
+    for (int64_t i = 0; i < cap; i++)
+        if (was[i].inode)
+            l->folders[place_of(l, &was[i])] = was[i];
+    free(was);
+    return 0;
+}
+
+/* 1 the first time that a folder is come to, else 0: links may lead round in circles. */
+static int first_time(struct source_list *l, const struct stat *st, struct err *e)
+{
+    const struct source_folder f = { (uint64_t)st->st_dev, (uint64_t)st->st_ino };
+    size_t at;
+    int rc;
+
+    if (2 * l->n_folders >= l->cap_folders && (rc = more_folders(l, e)) < 0)
+        return rc;
+    at = place_of(l, &f);
+    if (l->folders[at].inode)
+        return 0;
+    l->folders[at] = f;
+    l->n_folders++;
+    return 1;
+}
+
 static int by_bytes(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
@@ -112,34 +189,80 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 
 static int not_hidden(const struct dirent *d) { return d->d_name[0] != '.'; }
 
-static int add_folder(struct source_list *l, const char *path, int depth, struct err *e)
+static int add_folder(struct source_list *l, char *path, int depth, struct err *e);
+
+/* It would be read by its name; one without an ending may be a folder. */
+static bool may_hold_text(const struct source_list *l, const char *path)
+{
+    return source_wanted(l, path) || source_is_archive(path) || !strchr(base_name(path), '.');
+}
+
+/* Takes over path, of a file or folder within a folder. */
+static int add_found(struct source_list *l, char *path, int depth, struct err *e)
+{
+    struct stat st;
+    bool there = stat(path, &st) == 0;
+    int rc = 0;
+
+    if (!there && may_hold_text(l, path)) /* a link that leads nowhere, or it went meanwhile */
+        return add_bad(l, path, errno, e);
+    if (there && S_ISDIR(st.st_mode)) {
+        if ((rc = first_time(l, &st, e)) == 1)
+            return add_folder(l, path, depth + 1, e);
+        l->again += rc == 0;
+    } else if (there && S_ISREG(st.st_mode) &&
+               (source_wanted(l, path) || source_is_archive(path))) {
+        return add(l, path, &st, e);
+    } else if (there && !S_ISREG(st.st_mode)) {
+        l->special++;
+    } else if (l->passed_over++ == 0) {
+        snprintf(l->first, sizeof l->first, "%s", path);
+    }
+    free(path);
+    return rc;
+}
+
+/* Takes over path. */
+static int add_folder(struct source_list *l, char *path, int depth, struct err *e)
 {
     struct dirent **names = NULL;
-    struct stat st, link;
     int rc = 0, n = depth < MAX_FOLDERS_DEEP ? scandir(path, &names, not_hidden, by_bytes) : -1;
 
+    if (n < 0 && depth > 0 && depth < MAX_FOLDERS_DEEP)
+        return add_bad(l, path, errno, e);
     if (n < 0)
-        return depth < MAX_FOLDERS_DEEP
-                   ? err_sys(e, E_NOINPUT, "cannot read the folder '%s'", path)
-                   : err_set(e, E_NOINPUT, "folders nested deeper than %d at '%s'",
-                             MAX_FOLDERS_DEEP, path);
+        rc = depth < MAX_FOLDERS_DEEP
+                 ? err_sys(e, E_NOINPUT, "cannot read the folder '%s'", path)
+                 : err_set(e, E_NOINPUT, "folders nested deeper than %d at '%s'",
+                           MAX_FOLDERS_DEEP, path);
     for (int i = 0; i < n; i++) {
-        char *full = path_join(path, names[i]->d_name);
+        if (rc == 0)
+            rc = add_found(l, path_join(path, names[i]->d_name), depth, e);
         free(names[i]);
-        if (rc < 0 || stat(full, &st) != 0 || lstat(full, &link) != 0) {
-            free(full); /* a link that leads nowhere is no text */
-        } else if (S_ISDIR(st.st_mode)) {
-            if (!S_ISLNK(link.st_mode)) /* links could lead round in circles */
-                rc = add_folder(l, full, depth + 1, e);
-            free(full);
-        } else if (S_ISREG(st.st_mode) && (source_wanted(l, full) || source_is_archive(full))) {
-            rc = add(l, full, &st, e);
-        } else {
-            free(full);
-        }
     }
     free(names);
+    free(path);
     return rc;
+}
+
+/* The folders that path stands in count as walked: a link to one of them leads back. */
+static int first_folders(struct source_list *l, const char *path, struct err *e)
+{
+    char real[PATH_MAX];
+    struct stat st;
+    int rc = 0;
+
+    free(l->folders);
+    l->folders = NULL;
+    l->n_folders = l->cap_folders = 0;
+    if (!realpath(path, real))
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    for (char *end; rc >= 0 && stat(real[0] ? real : "/", &st) == 0; *end = '\0') {
+        rc = first_time(l, &st, e);
+        if (!(end = strrchr(real, '/')))
+            break;
+    }
+    return rc < 0 ? rc : 0;
 }
 
 static int add_path(struct source_list *l, const char *path, struct err *e)
@@ -152,7 +275,8 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
     if (!S_ISDIR(st.st_mode))
         return add(l, strdup(path), &st, e);
-    if ((rc = add_folder(l, path, 0, e)) < 0 || l->n > before)
+    if ((rc = first_folders(l, path, e)) < 0 ||
+        (rc = add_folder(l, path_join(path, ""), 0, e)) < 0 || l->n > before)
         return rc;
     err_set(e, E_NOINPUT, "no text in the folder '%s'", path);
     return err_hint(e, "it may hold .txt, .tex, .md, .rst, .json, .jsonl and archives of them; "
@@ -196,5 +320,6 @@ void source_list_free(struct source_list *l)
     for (int64_t i = 0; i < l->n; i++)
         free(l->v[i].path);
     free(l->v);
+    free(l->folders);
     *l = (struct source_list){ 0 };
 }

@@ -10,7 +10,8 @@ enum source_kind {
     SOURCE_UNKNOWN, /* no name to judge by, or one that says nothing: look at the bytes */
     SOURCE_TEXT,
     SOURCE_JSON,    /* .json */
-    SOURCE_LINES    /* .jsonl, .ndjson */
+    SOURCE_LINES,   /* .jsonl, .ndjson */
+    SOURCE_TABLE    /* .parquet, .arrow: data that nobody wants passed over */
 };
 
 struct source_item {
@@ -18,12 +19,21 @@ struct source_item {
     int64_t bytes; /* 0: not a regular file */
     bool regular;
     int64_t mtime_ns; /* of a regular file, when the list was made */
+    int error;        /* errno of a file or folder within a folder that cannot be looked at */
 };
 struct source_list {
     struct source_item *v;
     int64_t n, cap;
     const char *const *include;
     int n_include;
+    /* Within folders: files that are none to be read by their names, and the first of them;
+     * devices and pipes; folders that links lead to a second time. */
+    int64_t passed_over, special, again;
+    char first[256];
+    struct source_folder {
+        uint64_t device, inode;
+    } *folders; /* those walked, of one operand, where their hash says; inode 0: none */
+    int64_t n_folders, cap_folders;
 };
 
 /* What source.h says of source_open. The list is to be freed after an error too. */
@@ -34,6 +44,8 @@ void source_list_free(struct source_list *l);
 bool source_is_archive(const char *name);
 /* By the name's ending, leaving out .gz, .zst, .xz. */
 enum source_kind source_kind(const char *name);
+/* "a CSV table", "an HTML page" ... by the name's ending, what is no text as it stands; or NULL. */
+const char *source_no_text(const char *name);
 /* A member of an archive or a file in a folder by this name is read. */
 bool source_wanted(const struct source_list *l, const char *name);
 

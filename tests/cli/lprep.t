@@ -250,6 +250,117 @@ members() { # gzip files one behind the other are one; zeros at the end fill up 
 }
 ok 'damaged archives: 65' damaged
 ok 'gzip of many members, and with zeros behind' members
+bytes() { printf '%b' "$1"; }
+lfs_pointer() { printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n' 7; }
+forms_named() { # NAME-IN-MESSAGE FILE ...: each is refused by that name, with a remedy that can be followed
+    local f what=$1
+    shift
+    for f in "$@"; do
+        for a in '' '--utf8 replace' '--format text'; do
+            fails 65 "$what" --text $a "$f" && ! grep -q -e '--field' -e 'utf8' "$tmp/err" || { echo "$f $a"; return 1; }
+        done
+    done
+}
+other_forms() (
+    mkdir forms && cd forms || return 1
+    lfs_pointer | tee p.txt p.jsonl.zst p.tar > p.parquet
+    bytes 'PAR1\025\004\025\0374data\0\0' > t.parquet
+    bytes '\0377\0377\0377\0377\0250\0\0\0\020\0\0\0\0\0\012\0\014\0\006\0' > t.arrow
+    bytes '%PDF-1.4\n1 0 obj<<>>endobj\n' > a.txt
+    bytes '\004\042\0115\030\0144\0100\0247\005\0\0\0200text\n' > n.txt.lz4
+    echo text | bzip2 > n.txt.bz2 2> /dev/null || bytes 'BZh91AY&SY\0257\0\0' > n.txt.bz2
+    head -c 4000 /dev/urandom > random.txt
+    forms_named 'a pointer of Git LFS' p.* && grep -q 'git lfs pull' "$tmp/err" || return 1
+    forms_named 'a Parquet table' t.parquet && forms_named 'an Arrow table' t.arrow &&
+        forms_named 'a PDF' a.txt && forms_named 'packed by lz4' n.txt.lz4 &&
+        forms_named 'packed by bzip2' n.txt.bz2 && forms_named 'binary data' random.txt || return 1
+    mkdir saved && cp t.arrow saved/data-00000-of-00001.arrow && echo '{"a":1}' > saved/state.json
+    fails 65 'an Arrow table' --text saved && fails 65 'a Parquet table' --text t.parquet a.txt || return 1
+    printf '<!DOCTYPE html><p>Hello' > page.txt && printf 'text,id\na,1\n' > t.csv && gzip -k t.csv
+    printf 'text\tid\na\t1\n' > t.tsv && printf 'WARC/1.0\r\nWARC-Type: warcinfo\r\n\r\n' > w.txt
+    for f in 'page.txt:an HTML page' 't.csv:a CSV table' 't.csv.gz:a CSV table' 't.tsv:a TSV table' \
+        'w.txt:WARC records'; do
+        fails 65 "${f#*:}" --text "${f%:*}" && grep -q -e '--format text' "$tmp/err" &&
+            lprep -q --text --format text "${f%:*}" | wc -l | grep -qx 1 || { echo "$f"; return 1; }
+    done
+)
+ok 'LFS pointers, tables, PDF, lz4, binary data; HTML, CSV, WARC: 65, by name, with a remedy' other_forms
+looks_like_one() { # text in which something stands where a form has its mark
+    { head -c 257 /dev/zero | tr '\0' x; printf 'ustar and more of it'; head -c 700 /dev/zero | tr '\0' y; } > tar.txt
+    printf '%%PDF-1.4 begins a PDF' > pdf.txt && printf 'BZh91AY&SY begins bzip2' > bz.txt &&
+        printf 'PAR1 begins Parquet' > par.txt && printf 'LLSHARD begins a shard' > shard.txt &&
+        printf 'version https://git-lfs.github.com/spec/v1 begins a pointer' > lfs.txt &&
+        [ "$(lprep -q --text tar.txt pdf.txt bz.txt par.txt shard.txt lfs.txt | wc -l)" -eq 6 ] &&
+        lprep -q --text tar.txt | grep -q 'xustar and more of it'
+}
+ok 'text that begins like a form is text' looks_like_one
+frames() { # pzstd puts a frame to be passed over before the data
+    { printf '\x50\x2A\x4D\x18\4\0\0\0abcd'; zstd -qc in/two.jsonl; } > p.jsonl.zst
+    { printf '\x5F\x2A\x4D\x18\0\0\0\0\x51\x2A\x4D\x18\1\0\0\0x'; zstd -qc in.tar; } > p.tar.zst
+    diff <(texts p.jsonl.zst) <(texts in/two.jsonl) && diff <(texts p.tar.zst) in.texts &&
+        diff <(cat p.tar.zst | texts) in.texts
+}
+ok 'zstd that begins with frames to be passed over' frames
+behind() { # what follows short packed data is told as it is behind long ones
+    for c in gzip xz 'zstd -q'; do
+        { $c -c in/two.jsonl; printf garbage; } > behind.jsonl.${c%% *} || return 1
+        fails 65 'cut short or damaged' --text behind.jsonl.${c%% *} || return 1
+        cat behind.jsonl.${c%% *} | lprep -q --text && return 1
+        $c -c in/two.jsonl | head -c -3 > behind.${c%% *}
+        fails 65 'cut short or damaged' --text behind.${c%% *} || return 1
+    done
+}
+ok 'something behind short gzip, xz, zstd; and its end cut off: 65' behind
+linked() { # links and what else is passed over is said
+    mkdir links && echo b > links/b.txt && ln links/b.txt links/c.txt && ln -s b.txt links/d.txt &&
+        tar -cf links.tar links && fails 0 "of 'links.tar' 2 links to other members" --text links.tar &&
+        [ "$(texts links.tar 2> err | wc -l)" -eq 1 ] && [ -s err ] || return 1
+    ln -s nowhere links/e.txt && fails 66 "cannot open 'links/e.txt'" --text links &&
+        grep -q 'on-error skip' err && lprep --text --on-error skip links 2> err | wc -l | grep -qx 3 &&
+        grep -q '1 bad files' err && rm links/e.txt || return 1
+    mkdir far && echo f > far/f.txt && ln -s ../far links/far && ln -s .. links/up && cp "$model" links/x.bin &&
+        [ "$(lprep --text links 2> err | wc -l)" -eq 4 ] || return 1
+    cat err
+    grep -q '1 files that are no text by name' err
+}
+ok 'links: followed, counted; one that leads nowhere is an error' linked
+nothing_read() { # no document is never a matter of course
+    for f in empty.txt empty.jsonl; do : > $f; done
+    gzip -kf empty.jsonl && head -c 10240 /dev/zero > zeros.tar || return 1
+    printf 'PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' > empty.zip
+    for f in empty.txt empty.jsonl empty.jsonl.gz zeros.tar empty.zip; do
+        lprep -q --text $f 2> err > out || return 1
+        grep -q 'no documents: ' err && [ ! -s out ] || { echo "$f"; cat err; return 1; }
+    done
+    tar -cf pics.tar --transform 's/txt/png/' in/one.txt &&
+        fails 0 "of 'pics.tar' everything: 1 member that is no text by its name ('in/one.png'" --text pics.tar &&
+        lprep -q --text --max-chars 1 in 2>&1 | grep -q 'no documents: all were left out'
+}
+ok 'no documents: said, and why' nothing_read
+header_bomb() { # members without a byte of data are bytes of headers
+    mkdir hb && : > hb/empty && tar -cf one.tar hb/empty && head -c 512 one.tar > member || return 1
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do cat member member > m2; mv m2 member; done # 32 MiB
+    cat member member member member | zstd -q -3 > header_bomb.tar.zst
+    within fails 65 'unpacks to over 500 times' --text header_bomb.tar.zst || return 1
+    seq 1 3000000 | gzip -1 | base64 > noise.txt && tar -cf noise.tar noise.txt &&
+        { head -c $((512 + ($(stat -c %s noise.txt) + 511) / 512 * 512)) noise.tar; cat member member member; } |
+        zstd -q -3 > late.tar.zst && rm noise.* && within fails 65 'unpacks to over 500 times' --text --max-record 100m late.tar.zst
+}
+ok 'a bomb of headers, first and behind honest data' header_bomb
+marks() { # a byte order mark is dropped at the start, and named before a row
+    printf '\xEF\xBB\xBFplain' > mark.txt && [ "$(texts mark.txt)" = '{"text":"plain"' ] || return 1
+    printf '{"text":"a"}\n\xEF\xBB\xBF{"text":"b"}\n' > marks.jsonl
+    fails 65 "line 2, byte 13: a byte order mark" --text marks.jsonl && sed 's/\xEF\xBB\xBF//' marks.jsonl | texts | wc -l | grep -qx 2
+}
+ok 'byte order marks' marks
+of_turns() { # what no prompt has a place for is counted
+    printf '{"instruction":"i","input":"","output":"o","system":"s","history":[["a","b"]]}\n' > h.jsonl
+    printf '{"instruction":"i","output":"o","system":""}\n' >> h.jsonl
+    fails 0 "'system' and 'history' of 1 row of 'h.jsonl'" --text h.jsonl || return 1
+    printf '{"messages":[{"role":"user","content":"Hi"}]}\n' > m.jsonl
+    fails 65 'a conversation (messages), which is not read' --text m.jsonl && ! grep -q -e '--field' err
+}
+ok 'rows with turns before, conversations' of_turns
 no_text() { # what is given in place of text is called by its name
     lprep -q -t "$model" in -f -o a.stream && lpack -q -f a.stream -o d || return 1
     cp d/*.shard a.shard && cp a.shard a.txt && printf '\377\376h\0i\0' > utf16.txt
