@@ -27,7 +27,7 @@ static const struct rates nominal = { 1, 0.8, 0.8, INFINITY, 0, 0 };
 /* Sizes of one layer that times are made from. */
 struct shape {
     double rows, unit;      /* bytes of [rows][dim] */
-    double qkv, o, mlp;     /* operations of their products, forward */
+    double qkv, o, inner, outer; /* operations of their products, forward; of the MLP */
     double attention;
     double thin;            /* bytes that LoRA's products of a forward move */
     double heads, ffn;      /* (q + kv) / dim, ffn / dim */
@@ -35,23 +35,24 @@ struct shape {
 
 static struct shape shape_of(const struct model *m)
 {
-    double rows = (double)(m->o.seqs * m->o.ctx), dim = (double)m->c.dim;
+    const struct llama_config *c = &m->c;
+    double rows = (double)(m->o.seqs * m->o.ctx), dim = (double)c->dim;
     double q = (double)q_dim(m), kv = (double)kv_dim(m), ctx = (double)m->o.ctx;
     double span = m->o.attention_span > 0 && m->o.attention_span < m->o.ctx
                       ? (double)m->o.attention_span : ctx;
     double pairs = span / 2 * (span < ctx ? 1 - span / (4 * ctx) : 1);
     struct shape s = { .rows = rows, .unit = rows * dim * (double)dtype_bytes(m->d->act),
-                       .qkv = 2 * rows * dim * (q + 2 * kv), .o = 2 * rows * dim * q,
-                       .mlp = 6 * rows * dim * (double)m->c.ffn_dim,
+                       .qkv = 2 * rows * (double)config_readers(c, ROLE_Q),
+                       .o = 2 * rows * (double)config_readers(c, ROLE_O),
+                       .inner = 2 * rows * (double)config_readers(c, ROLE_GATE),
+                       .outer = 2 * rows * (double)config_readers(c, ROLE_DOWN),
                        .attention = 4 * rows * q * pairs, .heads = (q + kv) / dim,
-                       .ffn = (double)m->c.ffn_dim / dim };
+                       .ffn = (double)c->ffn_dim / dim };
 
-    for (int k = 0; k <= TK_HEAD && m->o.mode != TRAIN_NONE && m->o.mode != TRAIN_FULL; k++) {
-        const struct weight *w = &m->layers[0].w[k];
+    for (const struct weight *w = m->layers[0].w; w < m->layers[0].w + ROLES; w++)
         if (w->rank)
             s.thin += THIN_SHARE * rows * (double)(w->in + w->out) *
                       (double)dtype_bytes(m->d->act);
-    }
     return s;
 }
 
@@ -66,7 +67,7 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     double mm = reached(r->matrix, s.rows, MATRIX_HALF), share = shifted ? SHIFTED : 1;
     double at = share * reached(r->attention, span, ATTENTION_HALF);
     double at_back = share * reached(r->attention_back, span, ATTENTION_BACK_HALF);
-    double all = s.qkv + s.o + s.mlp;
+    double all = s.qkv + s.o + s.inner + s.outer;
     double mm_back = BACK_SHARE * reached(r->matrix, s.rows, MATRIX_BACK_HALF);
     double dw = m->o.mode == TRAIN_FULL ? 2 : 1;
 
@@ -75,7 +76,7 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     c->backward = dw * all / mm_back + 2.5 * s.attention / at_back +
                   ((10 + 2 * s.heads + 5 * s.ffn) * s.unit + 2 * s.thin) / r->memory;
     c->again[KEEP_ALL] = 0;
-    c->again[KEEP_QKV] = s.mlp * 2 / 3 / mm + 2 * s.unit / r->memory;
+    c->again[KEEP_QKV] = s.inner / mm + 2 * s.unit / r->memory;
     c->again[KEEP_ATTENTION] = c->again[KEEP_QKV] + (s.qkv + s.o) / mm +
                                (2 * s.heads * s.unit + s.thin) / r->memory;
     c->again[KEEP_INPUT] = c->again[KEEP_ATTENTION] + s.attention / at;

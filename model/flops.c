@@ -4,10 +4,8 @@
 double model_flops(const struct llama_config *c, enum train_mode mode,
                    const struct segments *seg)
 {
-    double dim = (double)c->dim, q = (double)(c->heads * c->head_dim);
-    double layer = dim * (2 * q + 2.0 * (double)(c->kv_heads * c->head_dim) +
-                          3.0 * (double)c->ffn_dim);
-    double all = (double)c->layers * layer + dim * (double)c->vocab, pairs = 0, tokens = 0;
+    double q = (double)config_size(c, SIZE_Q), all = (double)config_products(c), pairs = 0,
+           tokens = 0;
 
     for (int h = 0; h < 2; h++)
         for (int64_t i = 0; i < seg->half[h].n; i++) {

@@ -67,7 +67,7 @@ struct ring {
 };
 
 struct layer {
-    struct weight w[TK_HEAD + 1]; /* by kind; those of the top are unused */
+    struct weight w[ROLES];       /* by role; in what the family has not, all is 0 */
     struct saved s;
     int away;                     /* levels below it lie in the host's memory */
     int64_t item[RINGS];          /* -1: none */
@@ -82,7 +82,7 @@ struct model {
     struct arena mem[MEM_CLASSES];
     struct layer *layers;
     struct ring ring[RINGS];
-    struct weight top[TK_HEAD + 1]; /* TK_EMBED, TK_NORM, TK_HEAD */
+    struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;
     struct trained t;
     void *compute;   /* act [t.n]: t.w as ops read it; NULL where act is float32 */
@@ -93,15 +93,12 @@ struct model {
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 
-static inline int64_t q_dim(const struct model *m) { return m->c.heads * m->c.head_dim; }
-static inline int64_t kv_dim(const struct model *m) { return m->c.kv_heads * m->c.head_dim; }
-static inline bool is_norm(enum tensor_kind k)
+static inline int64_t q_dim(const struct model *m) { return config_size(&m->c, SIZE_Q); }
+static inline int64_t kv_dim(const struct model *m) { return config_size(&m->c, SIZE_KV); }
+static inline bool is_norm(enum role r) { return role_form(r) == FORM_NORM; }
+static inline struct weight *weight_at(struct model *m, enum role r, int64_t layer)
 {
-    return k == TK_NORM1 || k == TK_NORM2 || k == TK_NORM;
-}
-static inline struct weight *weight_at(struct model *m, enum tensor_kind k, int64_t layer)
-{
-    return layer < 0 ? &m->top[k] : &m->layers[layer].w[k];
+    return layer < 0 ? &m->top[r] : &m->layers[layer].w[r];
 }
 /* p + n elements of the activation type; NULL stays NULL. */
 static inline void *act_at(const struct model *m, void *p, int64_t n)

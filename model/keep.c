@@ -64,13 +64,8 @@ static int measure(struct choice *c, struct model *m, struct err *e)
     if (m->o.mode == TRAIN_NONE)
         memset(c->level, 0, sizeof c->level);
     c->base -= (size_t)c->layers * c->level[KEEP_INPUT];
-    c->matrices = 0;
-    for (int k = TK_Q; k < TK_HEAD; k++) {
-        const struct weight *w = &m->layers[0].w[k];
-
-        if (!is_norm((enum tensor_kind)k) && !w->trained)
-            c->matrices += (size_t)(w->out * w->in) * dtype_bytes(m->d->act);
-    }
+    c->matrices = m->o.mode == TRAIN_FULL ? 0 : (size_t)config_layer_products(&m->c) *
+                                                    dtype_bytes(m->d->act);
     cost_of(m, &c->cost);
     return 0;
 }

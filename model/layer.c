@@ -49,12 +49,12 @@ static void attention_block(struct model *m, const struct layer *l, const struct
 {
     struct op_attention a = attention_of(m, s, b);
 
-    norm(m, &l->w[TK_NORM1], b->rows, s->x, s->rstd[0]);
-    linear(m, &l->w[TK_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
+    norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
+    linear(m, &l->w[ROLE_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
     rope(m, b, s->q, s->k, false);
     if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
-    linear(m, &l->w[TK_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
+    linear(m, &l->w[ROLE_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
 }
 
 /* The rows [at, at + n) of the MLP's two inner products, kept or in the tile buffers. */
@@ -74,7 +74,7 @@ static struct tile tile_at(const struct model *m, const struct saved *s, int64_t
 
 static void gate_up(struct model *m, const struct layer *l, const struct tile *t)
 {
-    linear(m, &l->w[TK_GATE], 2, t->n, t->h, (void *[]){ t->gate, t->up }, NULL);
+    linear(m, &l->w[ROLE_GATE], 2, t->n, t->h, (void *[]){ t->gate, t->up }, NULL);
 }
 
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
@@ -85,14 +85,14 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
     void *x2 = s->level >= KEEP_QKV ? s->x2 : m->work.dh ? m->work.dh : y;
 
     attention_block(m, l, s, b, false, x2);
-    norm(m, &l->w[TK_NORM2], b->rows, x2, s->rstd[1]);
+    norm(m, &l->w[ROLE_MLP_NORM], b->rows, x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, at, b->rows);
         void *to = act_at(m, y, at * m->c.dim);
 
         gate_up(m, l, &t);
         OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
-        linear(m, &l->w[TK_DOWN], 1, t.n, m->work.act, &to, act_at(m, x2, at * m->c.dim));
+        linear(m, &l->w[ROLE_DOWN], 1, t.n, m->work.act, &to, act_at(m, x2, at * m->c.dim));
     }
 }
 
@@ -101,11 +101,11 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
 static void mlp_backward(struct model *m, const struct layer *l, const struct saved *s,
                          const struct span *b)
 {
-    const struct weight *inner = &l->w[TK_GATE], *outer = &l->w[TK_DOWN];
+    const struct weight *inner = &l->w[ROLE_GATE], *outer = &l->w[ROLE_DOWN];
     void *y = linear_reads_input(outer, 1) ? m->work.act : NULL;
 
     if (!s->gate || linear_reads_input(inner, 2))
-        norm(m, &l->w[TK_NORM2], b->rows, s->x2, s->rstd[1]);
+        norm(m, &l->w[ROLE_MLP_NORM], b->rows, s->x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, at, b->rows);
         const void *dy = act_at(m, m->work.dx, at * m->c.dim);
@@ -120,7 +120,7 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
         linear_back(m, inner, 2, t.n, d_inner, act_at(m, m->work.dh, at * m->c.dim));
         linear_back_weights(m, inner, 2, t.n, t.h, d_inner);
     }
-    norm_back(m, &l->w[TK_NORM2], b->rows, s->x2, s->rstd[1]);
+    norm_back(m, &l->w[ROLE_MLP_NORM], b->rows, s->x2, s->rstd[1]);
 }
 
 /* dx: gradient of x2 in, of the layer's input out. */
@@ -128,7 +128,7 @@ static void attention_backward(struct model *m, const struct layer *l, const str
                                const struct span *b)
 {
     struct work *k = &m->work;
-    const struct weight *inner = &l->w[TK_Q], *outer = &l->w[TK_O];
+    const struct weight *inner = &l->w[ROLE_Q], *outer = &l->w[ROLE_O];
     const void *dx = k->dx, *d_inner[3] = { k->dq, k->dk, k->dv };
 
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
@@ -137,10 +137,10 @@ static void attention_backward(struct model *m, const struct layer *l, const str
        .dv = k->dv, .scratch = k->attention);
     rope(m, b, k->dq, k->dk, true);
     if (linear_reads_input(inner, 3))
-        norm(m, &l->w[TK_NORM1], b->rows, s->x, s->rstd[0]);
+        norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
     linear_back(m, inner, 3, b->rows, d_inner, k->dh);
     linear_back_weights(m, inner, 3, b->rows, k->h, d_inner);
-    norm_back(m, &l->w[TK_NORM1], b->rows, s->x, s->rstd[0]);
+    norm_back(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
 }
 
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,

@@ -39,10 +39,10 @@ static void *take_act(struct model *m, int class, int64_t rows, int64_t cols)
 
 static unsigned char *offset(unsigned char *base, size_t n) { return base ? base + n : NULL; }
 
-static bool trained_whole(const struct model_options *o, enum tensor_kind k)
+static bool trained_whole(const struct model *m, enum role r)
 {
-    return o->mode == TRAIN_FULL ||
-           (o->mode == TRAIN_LORA_PLUS && (is_norm(k) || k == TK_EMBED));
+    return m->o.mode == TRAIN_FULL ||
+           (m->o.mode == TRAIN_LORA_PLUS && (arch_plus(config_arch(&m->c)) & ROLE_BIT(r)));
 }
 
 /* A place in the flat array of trained values; each starts on a 256-byte boundary. */
@@ -83,14 +83,14 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l, in
 
 static void lay_weight(struct model *m, const struct tensor_spec *s)
 {
-    struct weight *w = weight_at(m, s->kind, s->layer);
+    struct weight *w = weight_at(m, s->role, s->layer);
     struct layer *l = s->layer < 0 ? NULL : &m->layers[s->layer];
-    bool norm = is_norm(s->kind);
+    bool norm = is_norm(s->role);
 
     w->host = NULL;
     w->out = s->dims == 2 ? s->shape[0] : 1;
     w->in = s->dims == 2 ? s->shape[1] : s->shape[0];
-    w->trained = trained_whole(&m->o, s->kind);
+    w->trained = trained_whole(m, s->role);
     m->plan.params += s->count;
     if (w->trained)
         place_trained(m, take_trained(m, s->count), norm, &w->w, &w->master, &w->grad);
@@ -100,34 +100,27 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
         w->w = take(m, MEM_FROZEN, s->count, norm ? 4 : dtype_bytes(m->d->act));
 }
 
-/* The first of the kinds that read the same input as last, if last is the last of them. */
-static enum tensor_kind first_reader(enum tensor_kind last)
+/* How many of the matrices that read r's input have pairs. */
+static int64_t paired(const struct model_options *o, enum role r)
 {
-    return last == TK_V ? TK_Q : last == TK_UP ? TK_GATE : last;
+    enum role first;
+    int n = role_readers(r, &first);
+
+    return __builtin_popcountll(o->targets >> first & (ROLE_BIT(n) - 1));
 }
 
-/* How many of the kinds from first to last have pairs. */
-static int64_t paired(const struct model_options *o, enum tensor_kind first,
-                      enum tensor_kind last)
+/* The pairs of the matrices that read r's input: their As lie together. */
+static void lay_pairs(struct model *m, int64_t layer, enum role r)
 {
-    int64_t n = 0;
-
-    for (int k = first; k <= (int)last; k++)
-        n += o->target[k];
-    return n;
-}
-
-/* The pairs of a layer's kinds first to last, which read one input: their As lie together. */
-static void lay_pairs(struct model *m, int64_t layer, enum tensor_kind first,
-                      enum tensor_kind last)
-{
+    enum role first;
+    int n = role_readers(r, &first);
     int64_t rank = m->o.rank, na = rank * weight_at(m, first, layer)->in;
-    int64_t at = take_trained(m, paired(&m->o, first, last) * na);
+    int64_t at = take_trained(m, paired(&m->o, r) * na);
 
-    for (int k = first; k <= (int)last; k++) {
-        struct weight *w = weight_at(m, (enum tensor_kind)k, layer);
+    for (int i = 0; i < n; i++) {
+        struct weight *w = weight_at(m, first, layer) + i;
 
-        if (!m->o.target[k])
+        if (!(m->o.targets & ROLE_BIT(first + i)))
             continue;
         w->rank = rank;
         place_trained(m, at, false, &w->pair.a, &w->pair.master_a, &w->pair.grad_a);
@@ -153,12 +146,11 @@ static void lay_weights(struct model *m)
     for (int64_t i = 0; i < config_tensors(&m->c); i++) {
         config_tensor(&m->c, i, &s);
         lay_weight(m, &s);
-        if (lora(&m->o) && (s.kind == TK_V || s.kind == TK_O || s.kind == TK_UP ||
-                            s.kind == TK_DOWN))
-            lay_pairs(m, s.layer, first_reader(s.kind), s.kind);
+        if (lora(&m->o) && arch_last_reader(config_arch(&m->c), s.role))
+            lay_pairs(m, s.layer, s.role);
     }
     if (m->c.tied) /* one tensor, read twice; its gradient is the sum of both uses */
-        m->top[TK_HEAD] = m->top[TK_EMBED];
+        m->top[ROLE_HEAD] = m->top[ROLE_EMBED];
     for (int i = 0; i < 2 && i < r->n; i++)
         r->slot[i] = take(m, MEM_FROZEN, (int64_t)r->nbytes, 1);
     r->host = take(m, MEM_HOST, r->n, r->nbytes);
@@ -169,13 +161,14 @@ static void lay_weights(struct model *m)
     m->t.v = take(m, MEM_MOMENTS, m->t.n, 4);
 }
 
-/* Of the pairs of layers with one input. */
+/* Of the pairs of matrices with one input. */
 static int64_t most_ranks(const struct model *m)
 {
     int64_t most = 0;
 
-    for (int k = TK_Q; k <= TK_DOWN; k++) {
-        int64_t n = paired(&m->o, first_reader((enum tensor_kind)k), (enum tensor_kind)k);
+    for (uint64_t left = m->o.targets; left; left &= left - 1) {
+        int64_t n = paired(&m->o, (enum role)__builtin_ctzll(left));
+
         most = n > most ? n : most;
     }
     return most * m->o.rank;

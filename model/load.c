@@ -107,7 +107,7 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
 
     for (int64_t i = 0; i < m->t.n_params && rc == 0; i++) {
         const struct param *p = &m->params[i];
-        const struct weight *w = weight_at(m, p->kind, p->layer);
+        const struct weight *w = weight_at(m, p->role, p->layer);
         struct random r = { seed_of(seed, p->name), 1.0 / sqrt((double)w->in) };
 
         if (p->part == 1)
@@ -133,15 +133,14 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
     offload_forget(m);
     upload_begin(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
+        struct tensor_spec from;
         struct weight *to;
-        const char *name;
 
         config_tensor(&m->c, i, &s);
-        to = weight_at(m, s.kind, s.layer);
-        /* an untied model over a tied base: its head begins as the base's embedding */
-        name = s.kind == TK_HEAD && weights_config(w)->tied ? "model.embed_tokens.weight" : s.name;
-        if ((rc = weights_get(w, name, s.dims, s.shape, &t, e)) == 0)
-            rc = upload_tensor(m, p, place_of(to), type_of(m, to, is_norm(s.kind)), t, e);
+        to = weight_at(m, s.role, s.layer);
+        tensor_source(weights_config(w), &s, &from);
+        if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0)
+            rc = upload_tensor(m, p, place_of(to), type_of(m, to, is_norm(s.role)), t, e);
     }
     upload_end(m);
     pool_close(p);
@@ -155,21 +154,22 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
 int model_init(struct model *m, uint64_t seed, struct err *e)
 {
     struct tensor_spec s;
-    float one = 1;
     int rc = 0;
 
     offload_forget(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct weight *to;
         struct random r;
-        bool norm;
+        float same;
+        bool matrix;
 
         config_tensor(&m->c, i, &s);
-        to = weight_at(m, s.kind, s.layer);
-        norm = is_norm(s.kind);
+        to = weight_at(m, s.role, s.layer);
+        matrix = role_form(s.role) == FORM_MATRIX;
+        same = is_norm(s.role) ? 1 : 0; /* and biases */
         r = (struct random){ seed_of(seed, s.name), m->c.init_range };
-        rc = fill(m, place_of(to), type_of(m, to, norm), s.count,
-                  norm ? same_values : normal_values, norm ? (void *)&one : (void *)&r, e);
+        rc = fill(m, place_of(to), type_of(m, to, is_norm(s.role)), s.count,
+                  matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);
     }
     if (rc == 0)
         rc = init_pairs(m, seed, e);
@@ -222,8 +222,8 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
         struct weight *to;
 
         config_tensor(&m->c, i, &s);
-        to = weight_at(m, s.kind, s.layer);
-        if (is_norm(s.kind))
+        to = weight_at(m, s.role, s.layer);
+        if (is_norm(s.role))
             rc = fill(m, place_of(to), DT_F32, s.count, same_values, &one, e);
         else if (put_noise(m, &z, place_of(to), type_of(m, to, false), s.count) < 0)
             rc = m->d->sync(m->d, e);
@@ -285,7 +285,7 @@ static int same_shape(const struct model *m, const struct adapter_config *a, str
     if (m->o.mode == TRAIN_FULL)
         return err_set(e, E_CONFIG, "an adapter cannot be continued in full mode: merge it first");
     if (a->rank != m->o.rank || adapter_scale(a) != m->o.alpha / (double)m->o.rank ||
-        memcmp(a->target, m->o.target, sizeof a->target) != 0)
+        a->targets != m->o.targets)
         return err_set(e, E_CONFIG, "the adapter has rank %lld and scale %g; the options say "
                        "rank %lld and scale %g, or other target matrices", (long long)a->rank,
                        adapter_scale(a), (long long)m->o.rank, m->o.alpha / (double)m->o.rank);
@@ -299,7 +299,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
     struct tensor_spec s;
 
     offload_forget(m);
-    if (rc == 0 && m->c.tied && (ac->saved[TK_EMBED] || ac->saved[TK_HEAD]))
+    if (rc == 0 && m->c.tied && (ac->saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD))))
         rc = err_set(e, E_CONFIG, "the adapter trains the embedding of a tied model apart from its "
                      "head: its config.json should say tie_word_embeddings false");
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
@@ -307,10 +307,10 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         struct weight *to;
 
         config_tensor(&m->c, i, &s);
-        to = weight_at(m, s.kind, s.layer);
+        to = weight_at(m, s.role, s.layer);
         adapter_find(a, &s, &whole, &la, &lb);
         if (whole)
-            rc = upload_tensor(m, NULL, place_of(to), type_of(m, to, is_norm(s.kind)), whole,
+            rc = upload_tensor(m, NULL, place_of(to), type_of(m, to, is_norm(s.role)), whole,
                                e);
         if (rc == 0 && la && m->o.mode == TRAIN_NONE)
             rc = merge_pair(m, to, adapter_scale(ac), la, lb, e);

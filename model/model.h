@@ -21,7 +21,7 @@ struct model_options {
     enum train_mode mode;
     int64_t rank;               /* LoRA; 8 */
     double alpha;               /* 16; pairs add alpha/rank * B A */
-    bool target[TK_HEAD + 1];   /* kinds with pairs: TK_Q..TK_O, TK_GATE..TK_DOWN */
+    uint64_t targets;           /* roles with pairs (arch.h); q k v o */
     int64_t ctx;                /* tokens a sequence */
     int64_t seqs;               /* sequences computed at once (micro-batch) */
     int64_t keep_layers;        /* training: layers whose activations are all kept; the others
@@ -128,7 +128,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);
  * keep zero at the start. All device memory. */
 struct param {
     char name[160]; /* full: model tensor name; LoRA modes: adapter tensor name */
-    enum tensor_kind kind;
+    enum role role;
     int64_t layer, offset, count;
     int part; /* 0 whole, 1 lora_A, 2 lora_B */
 };
@@ -139,6 +139,8 @@ struct trained {
     int64_t n_params;
 };
 const struct trained *model_trained(const struct model *m);
+/* What an adapter is that a LoRA mode trains, less its base: rank, alpha, what is in it. */
+void model_adapter_config(const struct model *m, struct adapter_config *a);
 /* After w changed (optimizer step, checkpoint): refreshes compute copies. */
 int model_sync_trained(struct model *m);
 
@@ -158,10 +160,8 @@ int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64
                   struct err *e);
 int model_step(struct model *m, const struct batch *b, double grad_scale, double *nll_sum,
                int64_t *n_scored, struct err *e);
-/* Logits float32 [n_seqs * len][vocab] into host memory. */
+/* Logits float32 [n_seqs * len][vocab] into host memory: for tests and generation. */
 int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e);
-/* Of the batch's last row alone: [vocab]. */
-int model_last_logits(struct model *m, const struct batch *b, float *logits, struct err *e);
 
 C_END
 #endif

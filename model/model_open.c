@@ -12,7 +12,7 @@ void model_defaults(struct model_options *o)
 {
     *o = (struct model_options){ .mode = TRAIN_LORA_PLUS, .rank = 8, .alpha = 16, .seqs = 1,
                                  .keep_layers = -1 };
-    o->target[TK_Q] = o->target[TK_K] = o->target[TK_V] = o->target[TK_O] = true;
+    o->targets = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_O);
 }
 
 static int64_t within(int64_t least, int64_t n, int64_t most)
@@ -32,20 +32,16 @@ static int check_options(struct model *m, struct err *e)
     struct model_options *o = &m->o;
     bool bf16 = m->d->act == DT_BF16; /* a device that wants large products */
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
-    int64_t rows = o->seqs * o->ctx, pairs = 0;
+    int64_t rows = o->seqs * o->ctx;
 
     if (o->ctx < 1 || o->ctx > (int64_t)1 << 31 || o->seqs < 1 || o->seqs > 1 << 20)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens at once", (long long)o->seqs,
                        (long long)o->ctx);
-    for (int k = 0; k <= TK_HEAD; k++) {
-        bool matrix = (k >= TK_Q && k <= TK_O) || (k >= TK_GATE && k <= TK_DOWN);
-        if (o->target[k] && !matrix)
-            return err_set(e, E_CONFIG, "LoRA pairs are for q, k, v, o, gate, up, down only");
-        pairs += o->target[k];
-    }
-    if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || pairs == 0))
-        return err_set(e, E_CONFIG, "LoRA with rank %lld, alpha %g and %lld kinds of matrices",
-                       (long long)o->rank, o->alpha, (long long)pairs);
+    if (o->targets & ~arch_pairs(config_arch(&m->c)))
+        return err_set(e, E_CONFIG, "LoRA pairs are for q, k, v, o, gate, up, down only");
+    if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || !o->targets))
+        return err_set(e, E_CONFIG, "LoRA with rank %lld, alpha %g and %d kinds of matrices",
+                       (long long)o->rank, o->alpha, __builtin_popcountll(o->targets));
     if (lora && o->mode == TRAIN_LORA_PLUS && m->c.tied)
         return err_set(e, E_CONFIG, "a tied model's head cannot stay frozen while its embedding "
                        "is trained: untie the configuration");
@@ -125,18 +121,25 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     return 0;
 }
 
-/* Names, kinds and places of the trained parts, in the order of their files. */
+void model_adapter_config(const struct model *m, struct adapter_config *a)
+{
+    const struct arch *arch = config_arch(&m->c);
+
+    *a = (struct adapter_config){ .arch = arch, .rank = m->o.rank, .alpha = m->o.alpha,
+                                  .targets = m->o.targets,
+                                  .saved = m->o.mode == TRAIN_LORA_PLUS ? arch_plus(arch) : 0 };
+}
+
+/* Names, roles and places of the trained parts, in the order of their files. */
 static int list_params(struct model *m, struct err *e)
 {
-    struct adapter_config a = { .rank = m->o.rank, .alpha = m->o.alpha };
+    struct adapter_config a;
     bool full = m->o.mode == TRAIN_FULL;
     int64_t n;
 
     if (m->o.mode == TRAIN_NONE)
         return 0;
-    memcpy(a.target, m->o.target, sizeof a.target);
-    if (m->o.mode == TRAIN_LORA_PLUS)
-        a.saved[TK_EMBED] = a.saved[TK_NORM1] = a.saved[TK_NORM2] = a.saved[TK_NORM] = true;
+    model_adapter_config(m, &a);
     n = full ? config_tensors(&m->c) : adapter_tensors(&a, &m->c);
     if (!(m->params = calloc((size_t)n, sizeof *m->params)))
         return err_set(e, E_SYS, "out of memory for %lld names", (long long)n);
@@ -149,15 +152,15 @@ static int list_params(struct model *m, struct err *e)
 
         if (full) {
             config_tensor(&m->c, i, &s);
-            *p = (struct param){ .kind = s.kind, .layer = s.layer, .count = s.count };
+            *p = (struct param){ .role = s.role, .layer = s.layer, .count = s.count };
             snprintf(p->name, sizeof p->name, "%s", s.name);
         } else {
             adapter_tensor(&a, &m->c, i, &t);
-            *p = (struct param){ .kind = t.kind, .layer = t.layer, .count = t.count,
+            *p = (struct param){ .role = t.role, .layer = t.layer, .count = t.count,
                                  .part = t.part };
             snprintf(p->name, sizeof p->name, "%s", t.name);
         }
-        w = weight_at(m, p->kind, p->layer);
+        w = weight_at(m, p->role, p->layer);
         at = p->part == 0 ? w->master : p->part == 1 ? w->pair.master_a : w->pair.master_b;
         p->offset = at - m->t.w;
         m->plan.trained_params += p->count;

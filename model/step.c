@@ -37,7 +37,7 @@ static void forward(struct model *m, const struct batch *b, const struct span *s
     offload_begin(m);
     if (m->rc == 0)
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
-            .vocab = m->c.vocab, .table = m->top[TK_EMBED].w, .ids = m->work.ids, .y = x });
+            .vocab = m->c.vocab, .table = m->top[ROLE_EMBED].w, .ids = m->work.ids, .y = x });
     for (int64_t l = 0; l < m->c.layers; l++) {
         const struct layer *next = l + 1 < m->c.layers ? &m->layers[l + 1] : NULL;
 
@@ -51,7 +51,7 @@ static void forward(struct model *m, const struct batch *b, const struct span *s
 /* work.h = final norm of the residual stream; rstd stays for norm's backward. */
 static void final_norm(struct model *m, int64_t rows)
 {
-    const struct weight *w = &m->top[TK_NORM];
+    const struct weight *w = &m->top[ROLE_LAST_NORM];
 
     if (m->rc == 0)
         m->rc = m->d->rmsnorm(m->d, &(struct op_rmsnorm){ .rows = rows, .dim = m->c.dim,
@@ -62,7 +62,7 @@ static void final_norm(struct model *m, int64_t rows)
 /* nll of every row; with back also work.dh and the head's gradient. */
 static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
 {
-    const struct weight *head = &m->top[TK_HEAD];
+    const struct weight *head = &m->top[ROLE_HEAD];
 
     if (m->rc == 0)
         m->rc = m->d->loss(m->d, &(struct op_loss){ .rows = rows, .dim = m->c.dim,
@@ -75,7 +75,7 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
 static void backward(struct model *m, const struct span *sp)
 {
     struct device *d = m->d;
-    const struct weight *norm = &m->top[TK_NORM], *embed = &m->top[TK_EMBED];
+    const struct weight *norm = &m->top[ROLE_LAST_NORM], *embed = &m->top[ROLE_EMBED];
 
     if (m->rc == 0)
         m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
@@ -149,47 +149,29 @@ int model_step(struct model *m, const struct batch *b, double grad_scale, double
     return run(m, b, true, grad_scale, nll_sum, n_scored, e);
 }
 
-/* Logits of rows [from, rows of the batch) to the host. */
-static int logits_from(struct model *m, const struct batch *b, int64_t from, float *logits,
-                       struct err *e)
+int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
 {
     struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
-    int64_t vocab = m->c.vocab, left = sp.rows - from;
-    int64_t chunk = left < m->o.loss_chunk ? left : m->o.loss_chunk;
+    int64_t scored, vocab = m->c.vocab;
     float *out = NULL;
-    int rc = m->d->alloc(m->d, (size_t)(chunk * vocab) * 4, (void **)&out, e);
+    int rc = check_batch(m, b, &scored, e);
 
+    if (rc == 0)
+        rc = m->d->alloc(m->d, (size_t)(m->o.loss_chunk * vocab) * 4, (void **)&out, e);
     if (rc < 0)
         return rc;
     forward(m, b, &sp, false);
     final_norm(m, sp.rows);
-    for (int64_t at = from; at < sp.rows && m->rc == 0; at += chunk) {
-        int64_t n = sp.rows - at < chunk ? sp.rows - at : chunk;
+    for (int64_t at = 0; at < sp.rows && m->rc == 0; at += m->o.loss_chunk) {
+        int64_t n = sp.rows - at < m->o.loss_chunk ? sp.rows - at : m->o.loss_chunk;
         struct op_gemm g = { .trans_b = true, .m = n, .n = vocab, .k = m->c.dim, .alpha = 1,
-            .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim, .b = m->top[TK_HEAD].w,
+            .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim, .b = m->top[ROLE_HEAD].w,
             .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
 
         if ((m->rc = m->d->gemm(m->d, &g)) == 0)
-            m->rc = m->d->to_host(m->d, logits + (at - from) * vocab, out,
-                                  (size_t)(n * vocab) * 4);
+            m->rc = m->d->to_host(m->d, logits + at * vocab, out, (size_t)(n * vocab) * 4);
     }
     rc = settled(m, e);
     m->d->release(m->d, out);
     return rc;
-}
-
-int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
-{
-    int64_t scored;
-    int rc = check_batch(m, b, &scored, e);
-
-    return rc < 0 ? rc : logits_from(m, b, 0, logits, e);
-}
-
-int model_last_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
-{
-    int64_t scored;
-    int rc = check_batch(m, b, &scored, e);
-
-    return rc < 0 ? rc : logits_from(m, b, b->n_seqs * b->len - 1, logits, e);
 }

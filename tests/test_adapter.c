@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 #define DATA "tests/data/peft_tiny/"
+#define QKVO (ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_O))
+#define NORMS (ROLE_BIT(ROLE_ATTN_NORM) | ROLE_BIT(ROLE_MLP_NORM) | ROLE_BIT(ROLE_LAST_NORM))
 #define OK(x) do { if ((x) < 0) fail_msg("%s: %s", #x, e.msg); } while (0)
 
 static char *scratch(const char *name)
@@ -72,7 +74,7 @@ static void test_what_is_refused_is_named(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
         struct err e = {0};
-        int rc = adapter_config_parse(&a, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
+        int rc = adapter_config_parse(&a, NULL, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
         if (rc != spoilt[i].rc || !strstr(e.msg, spoilt[i].why))
             fail_msg("%s: %d %s", spoilt[i].json, rc, e.msg);
     }
@@ -88,13 +90,12 @@ static void test_names_as_peft_matches_them(void **state)
     struct err e = {0};
 
     (void)state;
-    OK(adapter_config_parse(&a, json, strlen(json), "a", &e));
-    assert_true(a.target[TK_V] && a.target[TK_DOWN] && !a.target[TK_Q]);
-    assert_true(a.saved[TK_NORM] && a.saved[TK_NORM1] && a.saved[TK_NORM2]); /* bare endswith */
-    assert_true(a.saved[TK_HEAD] && !a.saved[TK_EMBED]);
+    OK(adapter_config_parse(&a, NULL, json, strlen(json), "a", &e));
+    assert_true(a.targets == (ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_DOWN)));
+    assert_true(a.saved == (NORMS | ROLE_BIT(ROLE_HEAD))); /* bare endswith */
     assert_true(a.rank == 16 && adapter_scale(&a) == 2.0); /* 8 / sqrt 16 */
-    OK(adapter_config_parse(&a, all, strlen(all), "a", &e));
-    assert_true(a.target[TK_Q] && a.target[TK_UP] && !a.target[TK_HEAD] && a.rank == 8);
+    OK(adapter_config_parse(&a, NULL, all, strlen(all), "a", &e));
+    assert_true(a.targets == arch_pairs(&arch_llama) && a.rank == 8);
     assert_true(adapter_scale(&a) == 1.0);
 }
 
@@ -113,19 +114,16 @@ static void test_one_that_peft_made(void **state)
     ac = adapter_config(a);
     assert_string_equal(ac->base, "base");
     assert_true(ac->rank == 8 && ac->alpha == 16 && adapter_scale(ac) == 2);
-    for (int k = 0; k <= TK_HEAD; k++) {
-        assert_int_equal(ac->target[k], k >= TK_Q && k <= TK_O);
-        assert_int_equal(ac->saved[k], k == TK_EMBED || k == TK_NORM1 || k == TK_NORM2 ||
-                                       k == TK_NORM);
-    }
+    assert_true(ac->targets == QKVO);
+    assert_true(ac->saved == (NORMS | ROLE_BIT(ROLE_EMBED)));
     assert_int_equal(adapter_tensors(ac, weights_config(w)), 22);
     assert_false(adapter_model_config(a)->tied); /* it came apart */
     for (int64_t i = 0; i < config_tensors(weights_config(w)); i++) {
         config_tensor(weights_config(w), i, &s);
         adapter_find(a, &s, &whole, &la, &lb);
-        assert_int_equal(whole != NULL, ac->saved[s.kind]);
-        assert_int_equal(la != NULL, ac->target[s.kind]);
-        assert_int_equal(lb != NULL, ac->target[s.kind]);
+        assert_int_equal(whole != NULL, (ac->saved & ROLE_BIT(s.role)) != 0);
+        assert_int_equal(la != NULL, (ac->targets & ROLE_BIT(s.role)) != 0);
+        assert_int_equal(lb != NULL, (ac->targets & ROLE_BIT(s.role)) != 0);
     }
     adapter_close(a);
     weights_close(w);
@@ -313,8 +311,8 @@ static void write_small(struct adapter_config *a)
     struct err e = {0};
 
     *a = (struct adapter_config){ .base = "some/base", .rank = 4, .alpha = 8,
-        .target = { [TK_Q] = true, [TK_O] = true, [TK_DOWN] = true },
-        .saved = { [TK_EMBED] = true, [TK_NORM1] = true, [TK_NORM] = true } };
+        .targets = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_O) | ROLE_BIT(ROLE_DOWN),
+        .saved = ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_ATTN_NORM) | ROLE_BIT(ROLE_LAST_NORM) };
     OK(dir_make(scratch(""), &e));
     OK(adapter_write(scratch(""), a, &small, NULL, values, &v, &e));
 }
@@ -334,8 +332,7 @@ static void test_ours_reads_back(void **state)
     base.rope = (struct rope_config){ ROPE_DEFAULT, 10000, 1, 0, 0, 0 };
     write_small(&a);
     OK(adapter_open(&r, scratch(""), &base, &e));
-    assert_memory_equal(adapter_config(r)->target, a.target, sizeof a.target);
-    assert_memory_equal(adapter_config(r)->saved, a.saved, sizeof a.saved);
+    assert_true(adapter_config(r)->targets == a.targets && adapter_config(r)->saved == a.saved);
     assert_string_equal(adapter_config(r)->base, "some/base");
     assert_int_equal(adapter_model_config(r)->context, 256);
     assert_int_equal(adapter_model_config(r)->rope.type, ROPE_LINEAR);

@@ -31,7 +31,8 @@ struct fixture {
 static void set_up(struct fixture *f, const char *name, const char *kinds, int64_t keep)
 {
     static const char letters[] = "qkvogud";
-    static const enum tensor_kind kind[] = { TK_Q, TK_K, TK_V, TK_O, TK_GATE, TK_UP, TK_DOWN };
+    static const enum role role[] = { ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP,
+                                      ROLE_DOWN };
     const struct trained *t;
     struct model_options o;
     struct weights *w;
@@ -41,8 +42,9 @@ static void set_up(struct fixture *f, const char *name, const char *kinds, int64
     model_defaults(&o);
     o.mode = TRAIN_LORA, o.rank = 3, o.alpha = 5, o.keep_layers = keep;
     o.mlp_tile = 7, o.loss_chunk = 5, o.ctx = LEN, o.seqs = SEQS;
+    o.targets = 0;
     for (int i = 0; i < 7; i++)
-        o.target[kind[i]] = strchr(kinds, letters[i]) != NULL;
+        o.targets |= strchr(kinds, letters[i]) ? ROLE_BIT(role[i]) : 0;
     OK(model_open(&f->m, &cpu, weights_config(w), &o, &e));
     OK(model_load(f->m, w, 1, &e));
     t = model_trained(f->m);

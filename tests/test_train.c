@@ -114,17 +114,17 @@ static void test_schedules(void **state)
 
 static void test_targets_and_ratios(void **state)
 {
-    bool t[TK_HEAD + 1];
+    uint64_t t;
     struct err e = { 0 };
     int64_t g;
 
     (void)state;
-    assert_int_equal(settings_targets("q,down", t, &e), 0);
-    assert_true(t[TK_Q] && t[TK_DOWN] && !t[TK_K] && !t[TK_EMBED]);
-    assert_int_equal(settings_targets("q,,v", t, &e), E_USAGE);
-    assert_int_equal(settings_targets("", t, &e), E_USAGE);
-    assert_int_equal(settings_targets("q,q", t, &e), E_USAGE);
-    assert_int_equal(settings_targets("q,embed", t, &e), E_USAGE);
+    assert_int_equal(settings_targets("q,down", &t, &e), 0);
+    assert_true(t == (ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_DOWN)));
+    assert_int_equal(settings_targets("q,,v", &t, &e), E_USAGE);
+    assert_int_equal(settings_targets("", &t, &e), E_USAGE);
+    assert_int_equal(settings_targets("q,q", &t, &e), E_USAGE);
+    assert_int_equal(settings_targets("q,embed", &t, &e), E_USAGE);
     assert_non_null(strstr(e.msg, "'embed'"));
     assert_int_equal(settings_ratio("1/4", 1000, &g, &e), 0);
     assert_int_equal(g, 250);

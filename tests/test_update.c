@@ -363,11 +363,11 @@ static void test_decay_spares_norms(void **state)
         double before = 0, after = 0;
         for (int64_t k = p->offset; k < p->offset + p->count; k++)
             before += fabs((double)w[k]), after += fabs((double)t->w[k]);
-        if (p->kind == TK_NORM || p->kind == TK_NORM1 || p->kind == TK_NORM2) {
+        if (role_form(p->role) == FORM_NORM) {
             norms++;
             assert_true(fabs(after - before) <= 1.01e-3 * (double)p->count);
         }
-        if (p->kind == TK_EMBED) /* ids that the batch lacks have no gradient: only decay */
+        if (p->role == ROLE_EMBED) /* ids that the batch lacks have no gradient: only decay */
             assert_true(after < before);
     }
     assert_int_equal(norms, 5);

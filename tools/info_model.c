@@ -153,13 +153,14 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
     return rc;
 }
 
-static json_t *kinds(const bool *on)
+static json_t *modules(const struct arch *a, uint64_t roles)
 {
     json_t *list = json_array();
+    struct module m;
 
-    for (int k = 0; k <= TK_HEAD; k++)
-        if (on[k])
-            json_array_append_new(list, json_string(adapter_module((enum tensor_kind)k)));
+    for (int i = 0; i < a->n_tensors; i++)
+        if ((roles & ROLE_BIT(a->tensors[i].role)) && tensor_module(&a->tensors[i], &m))
+            json_array_append_new(list, json_string(m.last));
     return list;
 }
 
@@ -170,8 +171,8 @@ static void show_adapter(const struct adapter_config *a, json_t *out)
     set_int(out, "rank", a->rank);
     set(out, "alpha", json_real(a->alpha));
     set(out, "scale", json_real(adapter_scale(a)));
-    set(out, "pairs_on", kinds(a->target));
-    set(out, "saved", kinds(a->saved));
+    set(out, "pairs_on", modules(a->arch, a->targets));
+    set(out, "saved", modules(a->arch, a->saved));
 }
 
 /* Its own config.json says what its tensors should be; an adapter of peft's has none, and its
@@ -187,10 +188,12 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
     struct adapter *whole = NULL;
     struct llama_config c;
     struct st_file *f = NULL;
-    int rc = adapter_config_load(&a, config, e);
     bool known = path_exists(model);
+    int rc = known ? config_read(&c, model, e) : 0;
 
-    if (rc == 0 && known && (rc = config_read(&c, model, e)) == 0)
+    if (rc == 0)
+        rc = adapter_config_load(&a, known ? config_arch(&c) : NULL, config, e);
+    if (rc == 0 && known)
         rc = adapter_open(&whole, path, &c, e);
     if (rc == 0)
         rc = st_open(&f, file, e);

@@ -51,9 +51,7 @@ static int add_listed(struct merge_plan *p, const struct merge_options *o,
 
         config_tensor(&p->config, i, &s);
         it.name = memcpy(p->names + i * NAME, s.name, NAME);
-        from = s;
-        if (s.kind == TK_HEAD && weights_config(w)->tied)
-            tensor_spec_of(&p->config, TK_EMBED, -1, &from);
+        tensor_source(weights_config(w), &s, &from);
         if ((rc = weights_get(w, from.name, from.dims, from.shape, &it.base, e)) < 0)
             return rc;
         adapter_find(a, &s, &it.whole, &it.a, &it.b);
@@ -75,8 +73,10 @@ static int add_others(struct merge_plan *p, const struct merge_options *o,
 {
     size_t n = (size_t)p->n;
     const char **names = malloc((n + 1) * sizeof *names);
+    struct tensor_spec head;
     int rc = names ? 0 : err_set(e, E_SYS, "out of memory");
 
+    tensor_spec_of(&p->config, ROLE_HEAD, -1, &head);
     for (size_t i = 0; i < n && rc == 0; i++)
         names[i] = p->items[i].name;
     if (rc == 0)
@@ -85,7 +85,7 @@ static int add_others(struct merge_plan *p, const struct merge_options *o,
         const struct st_tensor *t = weights_at(w, i);
         const struct merge_item it = { .name = t->name, .base = t };
         if (!bsearch(&t->name, names, n, sizeof *names, by_string) &&
-            strcmp(t->name, "lm_head.weight") != 0)
+            strcmp(t->name, head.name) != 0)
             rc = add(p, o, &it, e);
     }
     free(names);

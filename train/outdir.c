@@ -156,16 +156,13 @@ static const float *value_at(void *ctx, int64_t i)
 static int write_adapter(const struct settings *s, struct device *d, struct model *m,
                          const char *like, struct err *e)
 {
-    struct adapter_config a = { .rank = s->rank, .alpha = s->alpha };
+    struct adapter_config a;
     struct values v = { .d = d, .t = model_trained(m) };
     int64_t largest = 0;
     int rc;
 
+    model_adapter_config(m, &a);
     snprintf(a.base, sizeof a.base, "%s", s->model);
-    if ((rc = settings_targets(s->targets, a.target, e)) < 0)
-        return rc;
-    if (s->mode == 2)
-        a.saved[TK_EMBED] = a.saved[TK_NORM1] = a.saved[TK_NORM2] = a.saved[TK_NORM] = true;
     for (int64_t i = 0; i < v.t->n_params; i++)
         largest = v.t->params[i].count > largest ? v.t->params[i].count : largest;
     if (strcmp(d->name, "cpu") != 0 && !(v.copy = malloc((size_t)largest * sizeof(float))))

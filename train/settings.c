@@ -17,11 +17,6 @@
 
 #define MICRO_TOKENS 8192 /* computed at once unless --micro says otherwise */
 
-static const char *const target_names[TK_HEAD + 1] = {
-    [TK_Q] = "q", [TK_K] = "k", [TK_V] = "v", [TK_O] = "o",
-    [TK_GATE] = "gate", [TK_UP] = "up", [TK_DOWN] = "down",
-};
-
 void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
@@ -44,35 +39,25 @@ enum train_mode settings_train_mode(int mode)
     return mode == 0 ? TRAIN_FULL : mode == 1 ? TRAIN_LORA : TRAIN_LORA_PLUS;
 }
 
-struct machine settings_machine(const struct settings *s)
-{
-    return (struct machine){ .device = s->device, .threads = s->threads,
-                             .device_bytes = s->device_bytes, .host_bytes = s->host_bytes,
-                             .deterministic = s->deterministic };
-}
-
 struct schedule settings_schedule(const struct settings *s)
 {
     return (struct schedule){ .kind = (enum schedule_kind)s->schedule, .lr = s->lr,
                               .min_lr = s->min_lr, .warmup = s->warmup, .steps = s->steps };
 }
 
-int settings_targets(const char *list, bool target[TK_HEAD + 1], struct err *e)
+int settings_targets(const char *list, uint64_t *targets, struct err *e)
 {
-    memset(target, 0, (TK_HEAD + 1) * sizeof *target);
+    *targets = 0;
     for (const char *p = list;; p++) {
         size_t n = strcspn(p, ",");
-        int k = 0;
-        while (k <= TK_HEAD && !(target_names[k] && strlen(target_names[k]) == n &&
-                                 memcmp(target_names[k], p, n) == 0))
-            k++;
-        if (k > TK_HEAD)
+        enum role r = role_of_word(p, n);
+        if (r == ROLES)
             return err_set(e, E_USAGE,
                            "'%.*s' in --targets is none of q, k, v, o, gate, up, down", (int)n,
                            p);
-        if (target[k])
+        if (*targets & ROLE_BIT(r))
             return err_set(e, E_USAGE, "'%.*s' is twice in --targets", (int)n, p);
-        target[k] = true;
+        *targets |= ROLE_BIT(r);
         p += n;
         if (*p == '\0')
             return 0;
@@ -121,7 +106,7 @@ int settings_contexts(struct settings *s, struct err *e)
 
 static int check_bench(const struct settings *s, struct err *e)
 {
-    bool target[TK_HEAD + 1];
+    uint64_t targets;
 
     if (!s->init == (s->shape < 0)) {
         err_set(e, E_USAGE, "--bench wants sizes: one of --shape and --init config.json");
@@ -130,7 +115,7 @@ static int check_bench(const struct settings *s, struct err *e)
     if (s->data || s->model || s->plan || s->out)
         return err_set(e, E_USAGE, "--bench takes no data, no --model, no --output and no --plan: "
                        "its weights and ids are random");
-    return settings_targets(s->targets, target, e);
+    return settings_targets(s->targets, &targets, e);
 }
 
 /* Options about a GPU and its plan. */
@@ -146,7 +131,7 @@ static int check_gpu(const struct settings *s, struct err *e)
 
 int settings_check(const struct settings *s, struct err *e)
 {
-    bool target[TK_HEAD + 1];
+    uint64_t targets;
     int64_t group;
 
     if (check_gpu(s, e) < 0)
@@ -175,7 +160,7 @@ int settings_check(const struct settings *s, struct err *e)
                        s->micro, s->batch);
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
-    return settings_targets(s->targets, target, e);
+    return settings_targets(s->targets, &targets, e);
 }
 
 static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
@@ -207,7 +192,6 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e)
 {
-    struct machine m;
     int rc;
 
     *note = '\0';
@@ -237,9 +221,9 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->ctx = s->ctx, o->seqs = s->micro;
     o->attention_span = s->group;
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
-    m = settings_machine(s);
-    machine_plan(&m, o);
-    return settings_targets(s->targets, o->target, e);
+    o->device_bytes = s->device_bytes;
+    o->host_bytes = s->host_bytes < 0 ? 0 : s->host_bytes == 0 ? -1 : s->host_bytes;
+    return settings_targets(s->targets, &o->targets, e);
 }
 
 /* ---- what a checkpoint must agree with ---- */

@@ -110,8 +110,7 @@ static int apply(struct trainer *t, int64_t step, double lr, double scale)
         return t->d->adamw(t->d, &a);
     for (int64_t i = 0; rc == 0 && i < w->n_params; i++) {
         const struct param *p = &w->params[i];
-        bool norm = p->kind == TK_NORM || p->kind == TK_NORM1 || p->kind == TK_NORM2;
-        a.n = p->count, a.decay = norm ? 0 : (float)s->decay;
+        a.n = p->count, a.decay = role_form(p->role) == FORM_MATRIX ? (float)s->decay : 0;
         a.w = w->w + p->offset, a.m = w->m + p->offset, a.v = w->v + p->offset;
         a.grad = w->grad + p->offset;
         rc = t->d->adamw(t->d, &a);

@@ -22,50 +22,17 @@ double adapter_scale(const struct adapter_config *a)
     return a->alpha / (a->rslora ? sqrt((double)a->rank) : (double)a->rank);
 }
 
-/* Tensors that a module of this kind has in the file: 1 whole, 2 a pair. */
-static int parts(const struct adapter_config *a, enum tensor_kind kind)
+/* Tensors that a module has in the file: 1 whole, 2 a pair. */
+static int parts(const struct tensor_def *d, const void *ctx)
 {
-    return (a->saved[kind] ? 1 : 0) + (a->target[kind] ? 2 : 0);
-}
+    const struct adapter_config *a = ctx;
 
-static int64_t per_layer(const struct adapter_config *a)
-{
-    int64_t n = 0;
-
-    for (int k = TK_NORM1; k <= TK_DOWN; k++)
-        n += parts(a, (enum tensor_kind)k);
-    return n;
+    return (a->saved & ROLE_BIT(d->role) ? 1 : 0) + (a->targets & ROLE_BIT(d->role) ? 2 : 0);
 }
 
 int64_t adapter_tensors(const struct adapter_config *a, const struct llama_config *c)
 {
-    return parts(a, TK_EMBED) + c->layers * per_layer(a) + parts(a, TK_NORM) +
-           parts(a, TK_HEAD);
-}
-
-/* Tensor i of the file: its module, layer, and which part of the module's. */
-static void locate(const struct adapter_config *a, const struct llama_config *c, int64_t i,
-                   enum tensor_kind *kind, int64_t *layer, int *part)
-{
-    int64_t n = per_layer(a);
-    int k = TK_EMBED;
-
-    *layer = -1;
-    if (i >= parts(a, TK_EMBED)) {
-        i -= parts(a, TK_EMBED);
-        if (i < c->layers * n) {
-            *layer = i / n;
-            i %= n;
-            k = TK_NORM1;
-        } else {
-            i -= c->layers * n;
-            k = TK_NORM;
-        }
-        for (; i >= parts(a, (enum tensor_kind)k); k++)
-            i -= parts(a, (enum tensor_kind)k);
-    }
-    *kind = (enum tensor_kind)k;
-    *part = a->target[k] ? (int)i + 1 : 0;
+    return tensors_count(c, parts, a);
 }
 
 /* The name of a part in the file: prefix, module, and .lora_A or .lora_B before .weight. */
@@ -81,10 +48,13 @@ void adapter_tensor(const struct adapter_config *a, const struct llama_config *c
                     struct adapter_tensor *t)
 {
     struct tensor_spec s;
+    int64_t layer;
+    int which;
+    const struct tensor_def *d = tensors_at(c, i, parts, a, &layer, &which);
 
-    *t = (struct adapter_tensor){0};
-    locate(a, c, i, &t->kind, &t->layer, &t->part);
-    tensor_spec_of(c, t->kind, t->layer, &s);
+    tensor_spec_of(c, d->role, layer, &s);
+    *t = (struct adapter_tensor){ .role = d->role, .layer = layer,
+                                  .part = a->targets & ROLE_BIT(d->role) ? which + 1 : 0 };
     part_name(t->name, sizeof t->name, &s, t->part);
     t->dims = s.dims;
     t->shape[0] = t->part == 1 ? a->rank : s.shape[0];
@@ -180,11 +150,12 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
     if (path_exists(path) && (rc = config_read(&a->model, path, e)) == 0 &&
         (m->vocab != c->vocab || m->dim != c->dim || m->ffn_dim != c->ffn_dim ||
          m->layers != c->layers || m->heads != c->heads || m->kv_heads != c->kv_heads ||
-         m->head_dim != c->head_dim)) {
-        rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes than the base", path);
+         m->head_dim != c->head_dim || config_arch(m)->tensors != config_arch(c)->tensors)) {
+        rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes or tensors than the base", path);
         err_hint(e, "the adapter was trained on another base model");
     }
-    a->model.tied = c->tied && !a->config.saved[TK_EMBED] && !a->config.saved[TK_HEAD];
+    a->model.tied = c->tied &&
+                    !(a->config.saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD)));
     free(path);
     return rc;
 }
@@ -221,7 +192,7 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     if (!(a = calloc(1, sizeof *a)))
         return err_set(e, E_SYS, "out of memory");
     path = path_join(folder, "adapter_config.json");
-    rc = adapter_config_load(&a->config, path, e);
+    rc = adapter_config_load(&a->config, config_arch(c), path, e);
     free(path);
     path = path_join(folder, "checkpoints");
     unfinished = path_is_dir(path);
@@ -258,7 +229,7 @@ void adapter_find(const struct adapter *a, const struct tensor_spec *s,
 
     for (int part = 0; part < 3; part++) {
         part_name(name, sizeof name, s, part);
-        *to[part] = st_find(a->file, name);
+        *to[part] = role_form(s->role) == FORM_BIAS ? NULL : st_find(a->file, name);
     }
 }
 

@@ -33,10 +33,10 @@ void adapter_find(const struct adapter *a, const struct tensor_spec *s,
                   const struct st_tensor **lora_b);
 
 /* The tensors an adapter of this configuration has, in file order: names with prefix, shapes.
- * kind and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B. */
+ * role and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B. */
 struct adapter_tensor {
     char name[160];
-    enum tensor_kind kind;
+    enum role role;
     int64_t layer;
     int part, dims;
     int64_t shape[2], count;

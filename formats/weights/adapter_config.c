@@ -12,29 +12,6 @@
 #define MAX_BYTES ((size_t)1 << 20)
 enum { MAX_RANK = 1 << 16 };
 
-/* Paths of the modules, less "layers.N.", which no name here may contain. */
-static const struct { const char *path, *last; } modules[] = {
-    [TK_EMBED] = { "model.embed_tokens", "embed_tokens" },
-    [TK_NORM1] = { "input_layernorm", "input_layernorm" },
-    [TK_Q] = { "self_attn.q_proj", "q_proj" },
-    [TK_K] = { "self_attn.k_proj", "k_proj" },
-    [TK_V] = { "self_attn.v_proj", "v_proj" },
-    [TK_O] = { "self_attn.o_proj", "o_proj" },
-    [TK_NORM2] = { "post_attention_layernorm", "post_attention_layernorm" },
-    [TK_GATE] = { "mlp.gate_proj", "gate_proj" },
-    [TK_UP] = { "mlp.up_proj", "up_proj" },
-    [TK_DOWN] = { "mlp.down_proj", "down_proj" },
-    [TK_NORM] = { "model.norm", "norm" },
-    [TK_HEAD] = { "lm_head", "lm_head" },
-};
-
-const char *adapter_module(enum tensor_kind kind) { return modules[kind].last; }
-
-bool adapter_kind_paired(enum tensor_kind kind)
-{
-    return (kind >= TK_Q && kind <= TK_O) || (kind >= TK_GATE && kind <= TK_DOWN);
-}
-
 static bool ends_with(const char *s, const char *end)
 {
     size_t n = strlen(s), k = strlen(end);
@@ -84,14 +61,15 @@ static int check_features(const struct js *o, struct err *e)
 static int add_target(struct adapter_config *a, const struct js *o, const char *name,
                       struct err *e)
 {
-    bool found = false;
+    uint64_t pairs = arch_pairs(a->arch), found = 0;
+    struct module m;
 
-    for (int k = 0; k <= TK_HEAD; k++) {
-        /* peft: the path is the name, or ends in "." and the name */
-        bool same = strcmp(name, modules[k].last) == 0 || strcmp(name, modules[k].path) == 0;
-        if (same && adapter_kind_paired((enum tensor_kind)k))
-            a->target[k] = found = true;
-    }
+    for (const struct tensor_def *d = a->arch->tensors; d < a->arch->tensors + a->arch->n_tensors;
+         d++) /* peft: the path is the name, or ends in "." and the name */
+        if ((pairs & ROLE_BIT(d->role)) && tensor_module(d, &m) &&
+            (strcmp(name, m.last) == 0 || strcmp(name, m.path) == 0))
+            found |= ROLE_BIT(d->role);
+    a->targets |= found;
     if (found)
         return 0;
     err_set(e, E_CONFIG, "'%s': target_modules '%.100s' is not supported", o->file, name);
@@ -106,8 +84,7 @@ static int read_targets(struct adapter_config *a, const struct js *o, struct err
     int rc;
 
     if (word && strcmp(word, "all-linear") == 0) {
-        for (int k = 0; k <= TK_HEAD; k++)
-            a->target[k] = adapter_kind_paired((enum tensor_kind)k);
+        a->targets = arch_pairs(a->arch);
         return 0;
     }
     if (word) {
@@ -127,8 +104,20 @@ static int read_targets(struct adapter_config *a, const struct js *o, struct err
     return 0;
 }
 
+/* The roles of the modules whose path ends in the name. */
+static uint64_t ending_in(const struct arch *arch, const char *name)
+{
+    uint64_t found = 0;
+    struct module m;
+
+    for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
+        if (tensor_module(d, &m) && ends_with(m.path, name))
+            found |= ROLE_BIT(d->role);
+    return found;
+}
+
 /* peft wraps every module whose path ends in one of the names, whole words or not: "norm"
- * alone takes all three kinds of norms. */
+ * alone takes all kinds of norms. */
 static int read_saved(struct adapter_config *a, const struct js *o, struct err *e)
 {
     json_t *list, *v;
@@ -137,28 +126,46 @@ static int read_saved(struct adapter_config *a, const struct js *o, struct err *
 
     json_array_foreach(list, i, v) {
         const char *name = json_string_value(v);
-        bool found = false;
+        uint64_t found;
         if (!name || !*name)
             return err_set(e, E_DATA, "'%s': field 'modules_to_save[%zu]' is not a name",
                            o->file, i);
-        for (int k = 0; k <= TK_HEAD; k++)
-            if (ends_with(modules[k].path, name)) {
-                if (adapter_kind_paired((enum tensor_kind)k)) {
-                    found = false;
-                    break;
-                }
-                a->saved[k] = found = true;
-            }
-        if (!found) {
+        found = ending_in(a->arch, name);
+        if (!found || (found & arch_pairs(a->arch))) {
             err_set(e, E_CONFIG, "'%s': modules_to_save '%.100s' is not supported", o->file,
                     name);
             return err_hint(e, "embed_tokens, lm_head and the norms of all layers may be");
         }
+        a->saved |= found;
     }
     return rc;
 }
 
-static int read_all(struct adapter_config *a, const struct js *o, struct err *e)
+/* Both lists, by the names of one family. */
+static int read_modules(struct adapter_config *a, const struct arch *arch, const struct js *o,
+                        struct err *e)
+{
+    int rc;
+
+    a->arch = arch;
+    a->targets = a->saved = 0;
+    rc = read_targets(a, o, e);
+    return rc < 0 ? rc : read_saved(a, o, e);
+}
+
+static int find_modules(struct adapter_config *a, const struct arch *arch, const struct js *o,
+                        struct err *e)
+{
+    struct err unused = { 0 };
+
+    for (int i = 0; !arch && arch_nth(i); i++)
+        if (read_modules(a, arch_nth(i), o, &unused) == 0)
+            return 0;
+    return read_modules(a, arch ? arch : arch_nth(0), o, e);
+}
+
+static int read_all(struct adapter_config *a, const struct arch *arch, const struct js *o,
+                    struct err *e)
 {
     const char *base = "";
     int rc;
@@ -168,27 +175,27 @@ static int read_all(struct adapter_config *a, const struct js *o, struct err *e)
         (rc = js_i64(o, "r", JS_MAY, 1, MAX_RANK, &a->rank, e)) < 0 ||
         (rc = js_f64(o, "lora_alpha", JS_MAY, -1e9, 1e9, &a->alpha, e)) < 0 ||
         (rc = js_bool(o, "use_rslora", JS_MAY, &a->rslora, e)) < 0 ||
-        (rc = js_str(o, "base_model_name_or_path", JS_MAY, &base, e)) < 0 ||
-        (rc = read_targets(a, o, e)) < 0)
+        (rc = js_str(o, "base_model_name_or_path", JS_MAY, &base, e)) < 0)
         return rc;
     snprintf(a->base, sizeof a->base, "%s", base);
-    return read_saved(a, o, e);
+    return find_modules(a, arch, o, e);
 }
 
-int adapter_config_parse(struct adapter_config *a, const char *json, size_t nbytes,
-                         const char *name, struct err *e)
+int adapter_config_parse(struct adapter_config *a, const struct arch *arch, const char *json,
+                         size_t nbytes, const char *name, struct err *e)
 {
     struct js o;
     int rc = js_parse(&o, json, nbytes, name, e);
 
     if (rc < 0)
         return rc;
-    rc = read_all(a, &o, e);
+    rc = read_all(a, arch, &o, e);
     js_free(&o);
     return rc;
 }
 
-int adapter_config_load(struct adapter_config *a, const char *path, struct err *e)
+int adapter_config_load(struct adapter_config *a, const struct arch *arch, const char *path,
+                        struct err *e)
 {
     char *text;
     size_t n;
@@ -196,28 +203,30 @@ int adapter_config_load(struct adapter_config *a, const char *path, struct err *
 
     if (rc < 0)
         return rc;
-    rc = adapter_config_parse(a, text, n, path, e);
+    rc = adapter_config_parse(a, arch, text, n, path, e);
     free(text);
     return rc;
 }
 
-/* The last norm alone is "model.norm", since "norm" would take the layers' norms too. */
-static json_t *names(const bool *on)
+/* Each by the last part of its path, unless that would take modules that are not in the set: the
+ * last norm alone is "model.norm", since "norm" is the end of the layers' norms too. */
+static json_t *names(const struct adapter_config *a, uint64_t set)
 {
+    const struct arch *arch = a->arch ? a->arch : &arch_llama;
     json_t *list = json_array();
-    bool alone = !on[TK_NORM1] || !on[TK_NORM2];
+    struct module m;
 
-    for (int k = 0; k <= TK_HEAD; k++)
-        if (on[k])
-            json_array_append_new(list, json_string(k == TK_NORM && alone ? modules[k].path
-                                                                          : modules[k].last));
+    for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
+        if ((set & ROLE_BIT(d->role)) && tensor_module(d, &m))
+            json_array_append_new(list, json_string(ending_in(arch, m.last) & ~set ? m.path
+                                                                                   : m.last));
     return list;
 }
 
 /* Only fields that every version of peft knows. */
 int adapter_config_save(const struct adapter_config *a, const char *path, struct err *e)
 {
-    json_t *saved = names(a->saved), *o;
+    json_t *saved = names(a, a->saved), *o;
     bool any = json_array_size(saved) > 0, whole = a->alpha == floor(a->alpha);
     int rc;
 
@@ -228,7 +237,7 @@ int adapter_config_save(const struct adapter_config *a, const char *path, struct
                   "lora_alpha", whole ? json_integer((json_int_t)a->alpha)
                                       : json_real(a->alpha),
                   "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
-                  "target_modules", names(a->target),
+                  "target_modules", names(a, a->targets),
                   "modules_to_save", any ? saved : json_null(), "init_lora_weights", 1,
                   "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
                   "use_rslora", (int)a->rslora, "use_dora", 0);

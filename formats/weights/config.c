@@ -3,7 +3,9 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "formats/weights/arch.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,38 +21,75 @@ static int refuse(const struct js *o, const char *what, struct err *e)
     return err_set(e, E_CONFIG, "'%s': %s%s is not supported", o->file, o->path, what);
 }
 
-/* Fields that would change what the model computes, and must then be off. */
-static int check_features(const struct js *o, struct err *e)
+static bool has(const struct llama_config *c, enum role r)
+{
+    return arch_roles(c->arch) & ROLE_BIT(r);
+}
+
+static int unknown_family(const struct js *o, const char *type, struct err *e)
+{
+    char list[256] = "";
+    size_t n = 0;
+
+    for (int i = 0; arch_nth(i) && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
+                              arch_nth(i)->model_type);
+    err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
+    return err_hint(e, "supported are: %s", list);
+}
+
+/* Biases come with the family's table, not with a field: one that says otherwise is refused. */
+static int check_biases(const struct llama_config *c, const struct js *o, struct err *e)
+{
+    bool attention = has(c, ROLE_Q_BIAS), mlp = has(c, ROLE_DOWN_BIAS), said = attention,
+         mlp_said = mlp;
+    int rc;
+
+    if ((rc = js_bool(o, "attention_bias", JS_MAY, &said, e)) < 0 ||
+        (rc = js_bool(o, "mlp_bias", JS_MAY, &mlp_said, e)) < 0)
+        return rc;
+    if (said != attention)
+        return refuse(o, said ? "attention_bias" : "attention_bias false", e);
+    if (mlp_said != mlp)
+        return refuse(o, mlp_said ? "mlp_bias" : "mlp_bias false", e);
+    return 0;
+}
+
+static int read_window(struct llama_config *c, const struct js *o, struct err *e)
+{
+    const struct block *b = &c->arch->block;
+    int rc;
+
+    if (!b->window)
+        return 0;
+    c->window = json_object_get(o->obj, "sliding_window") ? 0 : b->window_missing;
+    if ((rc = js_i64(o, "sliding_window", JS_MAY, 1, MAX_CONTEXT, &c->window, e)) < 0)
+        return rc;
+    if (c->window == 0)
+        return 0;
+    err_set(e, E_CONFIG, "'%s': sliding_window of a %.60s model must be null", o->file,
+            c->arch->model_type);
+    return err_hint(e, "the engine attends to all earlier tokens, not to a window of them");
+}
+
+/* Fields that would change what the model computes must say what the family's description does. */
+static int check_features(struct llama_config *c, const struct js *o, struct err *e)
 {
     const char *type = NULL, *act = "silu";
-    bool bias = false, mlp_bias = false;
-    double partial = 1;
     int rc;
 
     if ((rc = js_str(o, "model_type", JS_MUST, &type, e)) < 0 ||
-        (rc = js_str(o, "hidden_act", JS_MAY, &act, e)) < 0 ||
-        (rc = js_bool(o, "attention_bias", JS_MAY, &bias, e)) < 0 ||
-        (rc = js_bool(o, "mlp_bias", JS_MAY, &mlp_bias, e)) < 0 ||
-        (rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &partial, e)) < 0)
+        (rc = js_str(o, "hidden_act", JS_MAY, &act, e)) < 0)
         return rc;
-    if (strcmp(type, "llama") != 0 && strcmp(type, "mistral") != 0) {
-        err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
-        return err_hint(e, "llama is, and mistral without a sliding window");
-    }
-    if (type[0] == 'm' && (js_has(o, "sliding_window") ||
-                           !json_object_get(o->obj, "sliding_window"))) {
-        err_set(e, E_CONFIG, "'%s': sliding_window of a mistral model must be null", o->file);
-        return err_hint(e, "the engine attends to all earlier tokens, not to a window of them");
-    }
+    if (!(c->arch = arch_find(type)))
+        return unknown_family(o, type, e);
+    if ((rc = read_window(c, o, e)) < 0)
+        return rc;
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
         return err_set(e, E_CONFIG, "'%s': hidden_act '%.60s' is not supported, only silu",
                        o->file, act);
-    if (bias)
-        return refuse(o, "attention_bias", e);
-    if (mlp_bias)
-        return refuse(o, "mlp_bias", e);
-    if (partial < 1)
-        return refuse(o, "partial_rotary_factor below 1", e);
+    if ((rc = check_biases(c, o, e)) < 0)
+        return rc;
     if (js_has(o, "quantization_config")) {
         refuse(o, "quantization_config", e);
         return err_hint(e, "take the model in float32, float16 or bfloat16");
@@ -128,24 +167,42 @@ static int read_llama3(struct rope_config *r, const struct js *o, const struct j
     return 0;
 }
 
+/* The share of each head that RoPE turns, where the family's can be a part. */
+static int set_rotary(struct llama_config *c, const struct js *o, double share, struct err *e)
+{
+    int64_t n = (int64_t)((double)c->head_dim * share);
+
+    if (share == 1)
+        return 0;
+    if (c->arch->block.rotary == 0)
+        return refuse(o, "partial_rotary_factor below 1", e);
+    if (n < 2 || n % 2 != 0)
+        return err_set(e, E_CONFIG, "'%s': %spartial_rotary_factor %g of head_dim %lld is not an "
+                       "even number of channels", o->file, o->path, share,
+                       (long long)c->head_dim);
+    c->rotary_dim = n;
+    return 0;
+}
+
 /* rope_scaling (4.x) wins over rope_parameters (5.x) where a file has both, as transformers 5
  * reads them; rope_theta stands at the top or inside. */
 static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
 {
     struct rope_config *r = &c->rope;
     const char *type = "default", *key;
-    double partial = 1;
+    double share = c->arch->block.rotary > 0 ? c->arch->block.rotary : 1;
     struct js s;
     json_t *v;
     int rc;
 
     *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 10000, .factor = 1 };
-    if ((rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
+    if ((rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
+        (rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
         (rc = js_object(o, "rope_scaling", JS_MAY, &s, e)) < 0 ||
         (!s.obj && (rc = js_object(o, "rope_parameters", JS_MAY, &s, e)) < 0))
         return rc;
     if (!s.obj)
-        return 0;
+        return set_rotary(c, o, share, e);
     json_object_foreach(s.obj, key, v)
         if (json_is_object(v))
             return err_set(e, E_CONFIG, "'%s': %s differs by layer ('%.60s'), which is not "
@@ -153,10 +210,9 @@ static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
     if ((rc = js_str(&s, "type", JS_MAY, &type, e)) < 0 ||
         (rc = js_str(&s, "rope_type", JS_MAY, &type, e)) < 0 ||
         (rc = js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
-        (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &partial, e)) < 0)
+        (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
+        (rc = set_rotary(c, &s, share, e)) < 0)
         return rc;
-    if (partial < 1)
-        return refuse(&s, "partial_rotary_factor below 1", e);
     if (strcmp(type, "default") == 0)
         return 0;
     if (strcmp(type, "linear") != 0 && strcmp(type, "llama3") != 0) {
@@ -175,7 +231,7 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
     int rc;
 
     *c = (struct llama_config){ .norm_eps = 1e-6, .init_range = 0.02 };
-    if ((rc = check_features(o, e)) < 0 || (rc = read_sizes(c, o, e)) < 0 ||
+    if ((rc = check_features(c, o, e)) < 0 || (rc = read_sizes(c, o, e)) < 0 ||
         (rc = js_f64(o, "rms_norm_eps", JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
         (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
         (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||
@@ -209,12 +265,4 @@ int config_read(struct llama_config *c, const char *path, struct err *e)
     rc = config_parse(c, text, n, path, e);
     free(text);
     return rc;
-}
-
-int64_t config_params(const struct llama_config *c)
-{
-    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    int64_t layer = c->dim * (2 * q + 2 * kv + 3 * c->ffn_dim + 2);
-
-    return c->vocab * c->dim * (c->tied ? 1 : 2) + c->layers * layer + c->dim;
 }

@@ -1,4 +1,4 @@
-/* formats/weights/config.h - config.json of a Hugging Face Llama model, read and written. */
+/* formats/weights/config.h - config.json of a Hugging Face model, read and written. */
 #ifndef FORMATS_WEIGHTS_CONFIG_H
 #define FORMATS_WEIGHTS_CONFIG_H
 #include "base/err.h"
@@ -17,6 +17,7 @@ struct rope_config {
     int64_t original_context;                 /* llama3 */
 };
 
+struct arch;
 struct llama_config {
     int64_t vocab, dim, ffn_dim, layers, heads, kv_heads, head_dim;
     int64_t context; /* max_position_embeddings */
@@ -25,14 +26,17 @@ struct llama_config {
     int64_t bos, eos; /* -1: none; the first where the file has a list */
     double init_range; /* initializer_range, 0.02 */
     struct rope_config rope;
+    const struct arch *arch; /* the family, arch.h; NULL: llama */
+    int64_t rotary_dim; /* channels of a head that RoPE turns; 0: all */
+    int64_t window;     /* tokens that a token attends to, itself the last; 0: all before it */
 };
 
 /* Reads config.json in the 4.x (rope_theta, rope_scaling) and 5.x (rope_parameters) forms.
- * Refuses what this engine would compute wrongly: another model_type than llama (mistral is
- * accepted where sliding_window is null), attention_bias, mlp_bias, another hidden_act than
- * silu, unknown RoPE types, sizes that are absurd (each bounded, products checked, dim ==
- * heads * head_dim not required). E_NOINPUT; E_DATA (not JSON, missing or mistyped field);
- * E_CONFIG (a model we do not compute). Messages name the field. */
+ * model_type names the family (arch.h). Refuses what this engine would compute wrongly: a family
+ * that is not known, any field that asks for what its description does not say (a sliding window,
+ * biases, another activation, a part of RoPE), unknown RoPE types, sizes that are absurd (each
+ * bounded, products checked, dim == heads * head_dim not required). E_NOINPUT; E_DATA (not JSON,
+ * missing or mistyped field); E_CONFIG (a model we do not compute). Messages name the field. */
 int config_read(struct llama_config *c, const char *path, struct err *e);
 int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,
                  struct err *e);
@@ -41,8 +45,6 @@ int config_parse(struct llama_config *c, const char *json, size_t nbytes, const 
  * other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e);
-/* Parameters of the model, without and with what a tied head shares counted once. */
-int64_t config_params(const struct llama_config *c);
 
 C_END
 #endif

@@ -1,6 +1,7 @@
 /* formats/weights/config_write.c - writing config.json in the 4.x and 5.x forms; see config.h. */
 #include "formats/weights/config.h"
 #include "base/json.h"
+#include "formats/weights/tensors.h"
 
 /* Sets a field; json takes the value over. Failure shows at the end as a NULL somewhere, so
  * *ok collects it. */
@@ -52,15 +53,22 @@ static void set_id(json_t *o, const char *key, int64_t id, bool *ok)
 }
 
 /* What a file that is not made after another also needs. */
-static void set_fixed(json_t *o, bool *ok)
+static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
 {
-    set(o, "architectures", json_pack("[s]", "LlamaForCausalLM"), ok);
-    set(o, "model_type", json_string("llama"), ok);
+    const struct arch *a = config_arch(c);
+
+    set(o, "architectures", json_pack("[s]", a->class_name), ok);
+    set(o, "model_type", json_string(a->model_type), ok);
     set(o, "hidden_act", json_string("silu"), ok);
-    set(o, "attention_bias", json_false(), ok);
+    set(o, "attention_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_Q_BIAS)), ok);
     set(o, "attention_dropout", json_real(0), ok);
-    set(o, "mlp_bias", json_false(), ok);
+    set(o, "mlp_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_DOWN_BIAS)), ok);
     set(o, "use_cache", json_true(), ok);
+    if (a->block.window)
+        set(o, "sliding_window", c->window ? json_integer(c->window) : json_null(), ok);
+    if (a->block.rotary > 0)
+        set(o, "partial_rotary_factor",
+            json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
 }
 
 static void set_all(json_t *o, const struct llama_config *c, const char *dtype, bool *ok)
@@ -95,7 +103,7 @@ int config_write(const struct llama_config *c, const char *like, const char *dty
     if (like)
         rc = js_load(&o, like, JS_MAX_BYTES, e);
     else if ((o.obj = json_object()))
-        set_fixed(o.obj, &ok);
+        set_fixed(o.obj, c, &ok);
     if (rc < 0)
         return rc;
     set_all(o.obj, c, dtype, &ok);

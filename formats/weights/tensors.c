@@ -1,61 +1,166 @@
-/* formats/weights/tensors.c - the list of tensors that a Llama model has; see weights.h. */
-#include "formats/weights/weights.h"
+/* formats/weights/tensors.c - see tensors.h. */
+#include "formats/weights/tensors.h"
 
 #include <stdio.h>
+#include <string.h>
 
-static const struct { const char *name; int dims; } kinds[] = {
-    [TK_EMBED] = { "model.embed_tokens.weight", 2 },
-    [TK_NORM1] = { "input_layernorm.weight", 1 },
-    [TK_Q] = { "self_attn.q_proj.weight", 2 },
-    [TK_K] = { "self_attn.k_proj.weight", 2 },
-    [TK_V] = { "self_attn.v_proj.weight", 2 },
-    [TK_O] = { "self_attn.o_proj.weight", 2 },
-    [TK_NORM2] = { "post_attention_layernorm.weight", 1 },
-    [TK_GATE] = { "mlp.gate_proj.weight", 2 },
-    [TK_UP] = { "mlp.up_proj.weight", 2 },
-    [TK_DOWN] = { "mlp.down_proj.weight", 2 },
-    [TK_NORM] = { "model.norm.weight", 1 },
-    [TK_HEAD] = { "lm_head.weight", 2 },
-};
-enum { PER_LAYER = TK_DOWN - TK_NORM1 + 1 }; /* the kinds of a layer are in file order */
+const struct arch *config_arch(const struct llama_config *c)
+{
+    return c->arch ? c->arch : &arch_llama;
+}
 
-void tensor_spec_of(const struct llama_config *c, enum tensor_kind kind, int64_t layer,
+int64_t config_size(const struct llama_config *c, enum size s)
+{
+    switch (s) {
+    case SIZE_VOCAB: return c->vocab;
+    case SIZE_DIM: return c->dim;
+    case SIZE_Q: return c->heads * c->head_dim;
+    case SIZE_KV: return c->kv_heads * c->head_dim;
+    case SIZE_FFN: return c->ffn_dim;
+    case SIZE_HEAD_DIM: return c->head_dim;
+    case SIZE_NONE: break;
+    }
+    return 1;
+}
+
+static int64_t elements(const struct llama_config *c, const struct tensor_def *d)
+{
+    return config_size(c, d->rows) * config_size(c, d->cols);
+}
+
+static int64_t times(const struct llama_config *c, const struct tensor_def *d)
+{
+    return tensor_of_layer(d) ? c->layers : 1;
+}
+
+int64_t tensors_count(const struct llama_config *c, tensor_things *n, const void *ctx)
+{
+    const struct arch *a = config_arch(c);
+    int64_t sum = 0;
+
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
+        sum += times(c, d) * n(d, ctx);
+    return sum;
+}
+
+/* The things of the layers' rows repeat, layer by layer. */
+const struct tensor_def *tensors_at(const struct llama_config *c, int64_t i, tensor_things *n,
+                                    const void *ctx, int64_t *layer, int *which)
+{
+    const struct arch *a = config_arch(c);
+    const struct tensor_def *d = a->tensors, *end = d + a->n_tensors;
+    int64_t each = 0;
+
+    *layer = -1;
+    for (; d < end && !tensor_of_layer(d); d++) {
+        if (i < n(d, ctx))
+            goto found;
+        i -= n(d, ctx);
+    }
+    for (const struct tensor_def *k = d; k < end && tensor_of_layer(k); k++)
+        each += n(k, ctx);
+    if (i < each * c->layers) {
+        *layer = i / each;
+        i %= each;
+    } else {
+        i -= each * c->layers;
+        for (; d < end && tensor_of_layer(d); d++)
+            ;
+    }
+    for (; i >= n(d, ctx); d++)
+        i -= n(d, ctx);
+found:
+    *which = (int)i;
+    return d;
+}
+
+static void spec_of(const struct llama_config *c, const struct tensor_def *d, int64_t layer,
                     struct tensor_spec *s)
 {
-    int64_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, rows = c->dim,
-            cols = c->dim;
+    const char *number = strchr(d->name, '#');
+    int dims = d->cols == SIZE_NONE ? 1 : 2;
 
-    switch (kind) {
-    case TK_EMBED: case TK_HEAD: rows = c->vocab; break;
-    case TK_Q: rows = q; break;
-    case TK_K: case TK_V: rows = kv; break;
-    case TK_O: cols = q; break;
-    case TK_GATE: case TK_UP: rows = c->ffn_dim; break;
-    case TK_DOWN: cols = c->ffn_dim; break;
-    default: cols = 1; /* a norm: [dim] */
-    }
-    *s = (struct tensor_spec){ .kind = kind, .layer = layer, .dims = kinds[kind].dims,
-                               .shape = { rows, kinds[kind].dims == 2 ? cols : 0 },
-                               .count = rows * cols };
-    if (layer < 0)
-        snprintf(s->name, sizeof s->name, "%s", kinds[kind].name);
+    *s = (struct tensor_spec){ .role = d->role, .layer = layer, .dims = dims,
+                               .shape = { config_size(c, d->rows),
+                                          dims == 2 ? config_size(c, d->cols) : 0 },
+                               .count = elements(c, d) };
+    if (number)
+        snprintf(s->name, sizeof s->name, "%.*s%lld%s", (int)(number - d->name), d->name,
+                 (long long)layer, number + 1);
     else
-        snprintf(s->name, sizeof s->name, "model.layers.%lld.%s", (long long)layer,
-                 kinds[kind].name);
+        snprintf(s->name, sizeof s->name, "%s", d->name);
 }
 
-int64_t config_tensors(const struct llama_config *c)
+void tensor_spec_of(const struct llama_config *c, enum role role, int64_t layer,
+                    struct tensor_spec *s)
 {
-    return c->layers * PER_LAYER + (c->tied ? 2 : 3);
+    const struct tensor_def *d = config_arch(c)->tensors;
+
+    while (d->role != role)
+        d++;
+    spec_of(c, d, layer, s);
 }
+
+void tensor_source(const struct llama_config *base, const struct tensor_spec *s,
+                   struct tensor_spec *from)
+{
+    *from = *s;
+    if (s->role == ROLE_HEAD && base->tied)
+        tensor_spec_of(base, ROLE_EMBED, -1, from);
+}
+
+static int itself(const struct tensor_def *d, const void *c)
+{
+    return d->role != ROLE_HEAD || !((const struct llama_config *)c)->tied;
+}
+
+int64_t config_tensors(const struct llama_config *c) { return tensors_count(c, itself, c); }
 
 void config_tensor(const struct llama_config *c, int64_t i, struct tensor_spec *s)
 {
-    if (i == 0)
-        tensor_spec_of(c, TK_EMBED, -1, s);
-    else if (i <= c->layers * PER_LAYER)
-        tensor_spec_of(c, (enum tensor_kind)(TK_NORM1 + (i - 1) % PER_LAYER),
-                       (i - 1) / PER_LAYER, s);
-    else
-        tensor_spec_of(c, i == c->layers * PER_LAYER + 1 ? TK_NORM : TK_HEAD, -1, s);
+    int64_t layer;
+    int which;
+    const struct tensor_def *d = tensors_at(c, i, itself, c, &layer, &which);
+
+    spec_of(c, d, layer, s);
+}
+
+int64_t config_params(const struct llama_config *c)
+{
+    const struct arch *a = config_arch(c);
+    int64_t sum = 0;
+
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
+        sum += itself(d, c) * times(c, d) * elements(c, d);
+    return sum;
+}
+
+/* Of the tensors of one layer that have a bit in set. */
+static int64_t layer_elements(const struct llama_config *c, uint64_t set)
+{
+    const struct arch *a = config_arch(c);
+    int64_t sum = 0;
+
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
+        if (tensor_of_layer(d) && (set & ROLE_BIT(d->role)))
+            sum += elements(c, d);
+    return sum;
+}
+
+int64_t config_readers(const struct llama_config *c, enum role r)
+{
+    enum role first;
+    int n = role_readers(r, &first);
+
+    return layer_elements(c, (ROLE_BIT(n) - 1) << first);
+}
+
+int64_t config_layer_products(const struct llama_config *c)
+{
+    return layer_elements(c, arch_pairs(config_arch(c)));
+}
+
+int64_t config_products(const struct llama_config *c)
+{
+    return c->layers * config_layer_products(c) + c->vocab * c->dim;
 }

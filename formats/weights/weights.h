@@ -2,17 +2,14 @@
 #ifndef FORMATS_WEIGHTS_WEIGHTS_H
 #define FORMATS_WEIGHTS_WEIGHTS_H
 #include "base/err.h"
-#include "formats/weights/config.h"
+#include "formats/weights/tensors.h"
 #include "formats/weights/safetensors.h"
 C_BEGIN
 
 /*
  * A model folder: config.json and model.safetensors, or model.safetensors.index.json and the
- * files it names (file names without '/' only). Tensor names are Hugging Face's:
- *   model.embed_tokens.weight [vocab][dim]      model.norm.weight [dim]
- *   model.layers.{i}.input_layernorm.weight, .post_attention_layernorm.weight [dim]
- *   model.layers.{i}.self_attn.{q,k,v,o}_proj.weight, .mlp.{gate,up,down}_proj.weight [out][in]
- *   lm_head.weight [vocab][dim], absent where tied
+ * files it names (file names without '/' only). Tensors have Hugging Face's names, which the
+ * family's description lists (arch.h).
  */
 struct weights;
 
@@ -34,25 +31,6 @@ const char *weights_file(const struct weights *w, int64_t i);
  * it, what was found and what was expected. */
 int weights_get(const struct weights *w, const char *name, int dims, const int64_t *shape,
                 const struct st_tensor **t, struct err *e);
-
-/* The name and shape of every tensor that a model of config c has, in a fixed order
- * (embedding, layers 0.., norm, head unless tied): the one list that loading, training,
- * merging and writing walk. n: config_tensors(c). */
-enum tensor_kind { TK_EMBED, TK_NORM1, TK_Q, TK_K, TK_V, TK_O, TK_NORM2, TK_GATE, TK_UP,
-                   TK_DOWN, TK_NORM, TK_HEAD };
-struct tensor_spec {
-    char name[96];
-    enum tensor_kind kind;
-    int64_t layer; /* -1 outside layers */
-    int dims;
-    int64_t shape[2];
-    int64_t count;
-};
-int64_t config_tensors(const struct llama_config *c);
-void config_tensor(const struct llama_config *c, int64_t i, struct tensor_spec *s);
-/* The same for one tensor of the model by kind and layer (-1 outside layers). */
-void tensor_spec_of(const struct llama_config *c, enum tensor_kind kind, int64_t layer,
-                    struct tensor_spec *s);
 
 /* Copies the tokenizer's and generation files that are in folder 'from' to 'to'. */
 int weights_copy_side_files(const char *from, const char *to, struct err *e);

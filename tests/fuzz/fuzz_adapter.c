@@ -14,12 +14,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     struct adapter_tensor t;
     struct err e = {0};
 
-    if (adapter_config_parse(&a, (const char *)data, nbytes, "fuzz", &e) < 0)
+    if (adapter_config_parse(&a, NULL, (const char *)data, nbytes, "fuzz", &e) < 0)
         return 0;
     for (int64_t i = 0; i < adapter_tensors(&a, &c); i++) {
         adapter_tensor(&a, &c, i, &t);
         if (t.count < 1 || strncmp(t.name, "base_model.model.", 17) != 0 ||
-            t.kind > TK_HEAD || (t.part ? !a.target[t.kind] : !a.saved[t.kind]))
+            t.role >= ROLES || !((t.part ? a.targets : a.saved) & ROLE_BIT(t.role)))
             abort();
     }
     return 0;

@@ -27,7 +27,7 @@ static void make_noise(void)
 
 static int write_values(struct st_writer *w, const struct tensor_spec *t, struct err *e)
 {
-    bool norm = t->kind == TK_NORM || t->kind == TK_NORM1 || t->kind == TK_NORM2;
+    bool norm = role_form(t->role) == FORM_NORM;
     int64_t block = norm ? (int64_t)(sizeof one / sizeof *one) : NOISE;
     int rc = 0;
 

@@ -1,0 +1,218 @@
+/* formats/weights/arch.c - the families that are known; see arch.h. */
+#include "formats/weights/arch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- families: to add one, add an entry here ---- */
+
+#define LAYER "model.layers.#."
+
+static const struct tensor_def llama_tensors[] = {
+    { "model.embed_tokens.weight",              ROLE_EMBED,     SIZE_VOCAB, SIZE_DIM,  true },
+    { LAYER "input_layernorm.weight",           ROLE_ATTN_NORM, SIZE_DIM,   SIZE_NONE, true },
+    { LAYER "self_attn.q_proj.weight",          ROLE_Q,         SIZE_Q,     SIZE_DIM,  false },
+    { LAYER "self_attn.k_proj.weight",          ROLE_K,         SIZE_KV,    SIZE_DIM,  false },
+    { LAYER "self_attn.v_proj.weight",          ROLE_V,         SIZE_KV,    SIZE_DIM,  false },
+    { LAYER "self_attn.o_proj.weight",          ROLE_O,         SIZE_DIM,   SIZE_Q,    false },
+    { LAYER "post_attention_layernorm.weight",  ROLE_MLP_NORM,  SIZE_DIM,   SIZE_NONE, true },
+    { LAYER "mlp.gate_proj.weight",             ROLE_GATE,      SIZE_FFN,   SIZE_DIM,  false },
+    { LAYER "mlp.up_proj.weight",               ROLE_UP,        SIZE_FFN,   SIZE_DIM,  false },
+    { LAYER "mlp.down_proj.weight",             ROLE_DOWN,      SIZE_DIM,   SIZE_FFN,  false },
+    { "model.norm.weight",                      ROLE_LAST_NORM, SIZE_DIM,   SIZE_NONE, true },
+    { "lm_head.weight",                         ROLE_HEAD,      SIZE_VOCAB, SIZE_DIM,  false },
+};
+
+#define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
+
+const struct arch arch_llama = { "llama", "LlamaForCausalLM", TENSORS(llama_tensors),
+                                 { NORM_RMS, ACT_SILU, .rotary = 0 } };
+static const struct arch mistral = { "mistral", "MistralForCausalLM", TENSORS(llama_tensors),
+                                     { NORM_RMS, ACT_SILU, .window = true,
+                                       .window_missing = 4096 } };
+
+/* ---- the list of families ---- */
+
+enum { MOST_FAMILIES = 16 };
+static const struct arch *families[MOST_FAMILIES] = { &arch_llama, &mistral };
+
+const struct arch *arch_nth(int i) { return i < MOST_FAMILIES ? families[i] : NULL; }
+
+const struct arch *arch_find(const char *model_type)
+{
+    for (int i = 0; i < MOST_FAMILIES && families[i]; i++)
+        if (strcmp(families[i]->model_type, model_type) == 0)
+            return families[i];
+    return NULL;
+}
+
+int arch_register(const struct arch *a, struct err *e)
+{
+    int n = 0, rc = arch_check(a, e);
+
+    if (rc < 0)
+        return rc;
+    while (n < MOST_FAMILIES && families[n])
+        n++;
+    if (arch_find(a->model_type) || n == MOST_FAMILIES)
+        return err_set(e, E_BUG, "model family '%.60s' is known already, or one too many",
+                       a->model_type);
+    families[n] = a;
+    return 0;
+}
+
+/* ---- roles ---- */
+
+/* What layer.c and step.c compute a tensor of the role with. */
+static const struct {
+    const char *word; /* NULL: no LoRA pair */
+    enum form form;
+    bool layer, must; /* of a layer; every family has it */
+    enum size rows, cols;
+    enum role bias, first; /* of those that read the same input */
+} roles[ROLES] = {
+    [ROLE_EMBED] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_EMBED },
+    [ROLE_HEAD] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_HEAD },
+    [ROLE_LAST_NORM] = { NULL, FORM_NORM, false, true, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, true, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_Q] = { "q", FORM_MATRIX, true, true, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
+    [ROLE_K] = { "k", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
+    [ROLE_V] = { "v", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
+    [ROLE_O] = { "o", FORM_MATRIX, true, true, SIZE_DIM, SIZE_Q, ROLE_O_BIAS, ROLE_O },
+    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, true, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_GATE] = { "gate", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
+    [ROLE_UP] = { "up", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
+    [ROLE_DOWN] = { "down", FORM_MATRIX, true, true, SIZE_DIM, SIZE_FFN, ROLE_DOWN_BIAS, ROLE_DOWN },
+    [ROLE_Q_NORM] = { NULL, FORM_NORM, true, false, SIZE_HEAD_DIM, 0, ROLES, ROLES },
+    [ROLE_K_NORM] = { NULL, FORM_NORM, true, false, SIZE_HEAD_DIM, 0, ROLES, ROLES },
+    [ROLE_Q_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_Q, 0, ROLES, ROLES },
+    [ROLE_K_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_KV, 0, ROLES, ROLES },
+    [ROLE_V_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_KV, 0, ROLES, ROLES },
+    [ROLE_O_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_GATE_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
+    [ROLE_UP_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
+    [ROLE_DOWN_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_DIM, 0, ROLES, ROLES },
+};
+
+enum form role_form(enum role r) { return roles[r].form; }
+const char *role_word(enum role r) { return roles[r].word; }
+enum role role_bias(enum role r) { return roles[r].bias; }
+
+enum role role_of_word(const char *word, size_t n)
+{
+    for (int r = 0; r < ROLES; r++)
+        if (roles[r].word && strlen(roles[r].word) == n && memcmp(roles[r].word, word, n) == 0)
+            return (enum role)r;
+    return ROLES;
+}
+
+int role_readers(enum role r, enum role *first)
+{
+    int n = 0;
+
+    *first = roles[r].first;
+    for (int k = 0; k < ROLES; k++)
+        n += *first < ROLES && roles[k].first == *first;
+    return n;
+}
+
+static uint64_t roles_where(const struct arch *a, bool pairs, bool plus)
+{
+    uint64_t set = 0;
+
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
+        if ((!pairs || roles[d->role].word) && (!plus || d->plus))
+            set |= ROLE_BIT(d->role);
+    return set;
+}
+
+uint64_t arch_roles(const struct arch *a) { return roles_where(a, false, false); }
+uint64_t arch_pairs(const struct arch *a) { return roles_where(a, true, false); }
+uint64_t arch_plus(const struct arch *a) { return roles_where(a, false, true); }
+
+bool arch_last_reader(const struct arch *a, enum role r)
+{
+    enum role last = ROLES;
+
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
+        if (roles[d->role].word && roles[d->role].first == roles[r].first)
+            last = d->role;
+    return last == r;
+}
+
+/* ---- what the model's code can compute ---- */
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), k = strlen(end);
+
+    return k <= n && strcmp(s + n - k, end) == 0;
+}
+
+/* The shape that the code wants; a q/k norm may also go over all heads at once. */
+static bool right_shape(const struct tensor_def *d)
+{
+    enum size all = d->role == ROLE_Q_NORM ? SIZE_Q : d->role == ROLE_K_NORM ? SIZE_KV : SIZE_NONE;
+
+    return d->cols == roles[d->role].cols &&
+           (d->rows == roles[d->role].rows || (all && d->rows == all));
+}
+
+static int check_def(const struct arch *a, const struct tensor_def *d, uint64_t seen,
+                     struct err *e)
+{
+    const char *what =
+        strlen(d->name) > 64 ? "has too long a name" :
+        d->role < 0 || d->role >= ROLES ? "has no role" :
+        seen & ROLE_BIT(d->role) ? "has a role that another has" :
+        tensor_of_layer(d) != roles[d->role].layer ? "is in the wrong place for its role" :
+        !right_shape(d) ? "has not the shape of its role" :
+        !ends_with(d->name, roles[d->role].form == FORM_BIAS ? ".bias" : ".weight")
+            ? "must end in .weight, or .bias" :
+        d->plus && (roles[d->role].word || roles[d->role].form == FORM_BIAS ||
+                    d->role == ROLE_HEAD) ? "cannot be trained by LoRA+" : NULL;
+
+    return !what ? 0 : err_set(e, E_CONFIG, "model family '%.60s': tensor '%.80s' %s",
+                               a->model_type, d->name, what);
+}
+
+int arch_check(const struct arch *a, struct err *e)
+{
+    uint64_t seen = 0;
+    int parts = 0; /* top, layers, top */
+
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++) {
+        int rc = check_def(a, d, seen, e);
+
+        if (rc < 0)
+            return rc;
+        seen |= ROLE_BIT(d->role);
+        parts += d == a->tensors || tensor_of_layer(d) != tensor_of_layer(d - 1);
+    }
+    if (parts > 3)
+        return err_set(e, E_CONFIG, "model family '%.60s': the layers' tensors must stand together",
+                       a->model_type);
+    for (int r = 0; r < ROLES; r++)
+        if (roles[r].must && !(seen & ROLE_BIT(r)))
+            return err_set(e, E_CONFIG, "model family '%.60s' has no tensor of role %d, which every "
+                           "model needs", a->model_type, r);
+    if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
+        return err_set(e, E_CONFIG, "model family '%.60s' has a norm of q or of k alone",
+                       a->model_type);
+    if (a->block.norm != NORM_RMS || a->block.activation != ACT_SILU || a->block.parallel)
+        return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate and a residual "
+                       "in two steps are computed", a->model_type);
+    return 0;
+}
+
+bool tensor_module(const struct tensor_def *d, struct module *m)
+{
+    const char *number = strchr(d->name, '#'), *from = number ? number + 2 : d->name, *dot;
+
+    if (roles[d->role].form == FORM_BIAS)
+        return false;
+    snprintf(m->path, sizeof m->path, "%.*s", (int)(strlen(from) - strlen(".weight")), from);
+    dot = strrchr(m->path, '.');
+    m->last = dot ? dot + 1 : m->path;
+    return true;
+}

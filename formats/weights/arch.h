@@ -1,0 +1,103 @@
+/* formats/weights/arch.h - families of models, each described in one entry: tensors and block. */
+#ifndef FORMATS_WEIGHTS_ARCH_H
+#define FORMATS_WEIGHTS_ARCH_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+C_BEGIN
+
+/*
+ * A family ("llama", "mistral") is a table of tensors and a block. All that is said about a
+ * model's tensors follows from the table: how many there are, their names in files, their sizes,
+ * parameters, operations, LoRA pairs, what an adapter stores. A row reads
+ *
+ *   { "model.layers.#.self_attn.q_proj.weight", ROLE_Q, SIZE_Q, SIZE_DIM, false }
+ *
+ * name in files (# is the number of the layer), what the model does with it, rows, columns, whether
+ * LoRA+ trains it. model/layer.c is written by hand and knows tensors by role: where a family
+ * has a bias or a q/k norm in its table, it is computed with; where it has none, it is not there.
+ */
+
+/* What the model computes with a tensor. Matrices that read one input are neighbours. */
+enum role {
+    ROLE_EMBED, ROLE_HEAD, ROLE_LAST_NORM,                  /* the top; the rest are a layer's */
+    ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O,
+    ROLE_MLP_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN,
+    ROLE_Q_NORM, ROLE_K_NORM,                               /* of each head, before RoPE */
+    ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
+    ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
+    ROLES
+};
+#define ROLE_BIT(r) ((uint64_t)1 << (r)) /* sets of roles are uint64_t */
+
+enum form { FORM_MATRIX, FORM_NORM, FORM_BIAS };
+enum form role_form(enum role r);
+/* A matrix that may have a LoRA pair: its word on the command line, "q" or "gate"; else NULL. */
+const char *role_word(enum role r);
+/* The role of a word of n bytes, ROLES where there is none. */
+enum role role_of_word(const char *word, size_t n);
+/* The bias that is added to a matrix's product; ROLES: no family has one. */
+enum role role_bias(enum role r);
+/* The matrices of a layer that read the same input as r: how many, from *first on. */
+int role_readers(enum role r, enum role *first);
+
+/* SIZE_Q: heads * head_dim, SIZE_KV: kv_heads * head_dim. */
+enum size { SIZE_NONE, SIZE_VOCAB, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_FFN, SIZE_HEAD_DIM };
+
+struct tensor_def {
+    const char *name;     /* Hugging Face's, "#" for the layer; ends in .weight or .bias */
+    enum role role;       /* each at most once */
+    enum size rows, cols; /* matrix [rows][cols] = [out][in]; norm or bias [rows], SIZE_NONE */
+    bool plus;            /* LoRA+ trains it whole */
+};
+static inline bool tensor_of_layer(const struct tensor_def *d) { return strchr(d->name, '#'); }
+
+enum norm_kind { NORM_RMS };
+enum activation { ACT_SILU }; /* down(silu(gate(x)) * up(x)) */
+
+/* What the tensors do not show. */
+struct block {
+    enum norm_kind norm;
+    enum activation activation;
+    bool parallel;          /* attention and MLP read the same x; not computed as yet */
+    double rotary;          /* share of head_dim that RoPE turns where config.json has no
+                               partial_rotary_factor; 0: all, and another share is refused */
+    bool window;            /* sliding_window of config.json counts; not computed as yet */
+    int64_t window_missing; /* its value where config.json does not say; 0: none */
+};
+
+struct arch {
+    const char *model_type; /* of config.json */
+    const char *class_name; /* its "architectures", where we write the file anew */
+    const struct tensor_def *tensors; /* in the order of files: top, all of a layer's, top */
+    int n_tensors;
+    struct block block;
+};
+extern const struct arch arch_llama;
+
+/* The family of a model_type; NULL: not known. */
+const struct arch *arch_find(const char *model_type);
+/* Family i, NULL past the last. */
+const struct arch *arch_nth(int i);
+/* Makes a family known that is not in arch.c, after checking that layer.c can compute it: E_CONFIG
+ * says what not. a stays the caller's and must live on. Before there are threads. */
+int arch_register(const struct arch *a, struct err *e);
+int arch_check(const struct arch *a, struct err *e);
+
+uint64_t arch_roles(const struct arch *a); /* all that it has */
+uint64_t arch_pairs(const struct arch *a); /* that may have LoRA pairs */
+uint64_t arch_plus(const struct arch *a);  /* that LoRA+ trains whole */
+/* r may have a pair, and stands last in the table of the matrices that read its input. */
+bool arch_last_reader(const struct arch *a, enum role r);
+
+/* The module that a tensor is the weight of, as peft names it. false: a bias, which is none. */
+struct module {
+    char path[96];    /* less "model.layers.N.": "self_attn.q_proj", "model.embed_tokens" */
+    const char *last; /* its last part: "q_proj" */
+};
+bool tensor_module(const struct tensor_def *d, struct module *m);
+
+C_END
+#endif
