@@ -14,9 +14,7 @@
 enum { WARM_UP = 2 };
 
 struct trial {
-    struct device *d;
-    struct model *m;
-    struct segments seg;
+    struct session s;
     struct batch batch;
     double seconds[BENCH_WINDOWS], matrix_rate, loss;
 };
@@ -29,7 +27,8 @@ static int measure(struct trial *t, struct err *e)
         double start = now_s(), nll;
         int64_t n;
 
-        rc = model_forward(t->m, &t->batch, &nll, &n, e);
+        rc = session_losses(&t->s, t->batch.n_seqs, t->batch.len, t->batch.ids,
+                            t->batch.targets, NULL, &nll, &n, e);
         if (rc == 0 && i >= 0)
             t->seconds[i] = now_s() - start, t->loss = nll / (double)n;
     }
@@ -41,8 +40,8 @@ static void say(const struct trial *t, bool json, size_t taken, FILE *f)
 {
     const struct batch *b = &t->batch;
     double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) / s;
-    double flop = model_flops(model_config(t->m), TRAIN_NONE, &t->seg) / s;
-    const struct memory_plan *p = model_memory(t->m);
+    double flop = model_flops(&t->s.config, TRAIN_NONE, &t->s.seg) / s;
+    const struct memory_plan *p = &t->s.plan;
     char mem[16], planned[16], host[16];
 
     if (json) { /* memory_bytes 0: the device has none of its own */
@@ -69,32 +68,32 @@ static void say(const struct trial *t, bool json, size_t taken, FILE *f)
     fputc('\n', f);
 }
 
-static int one_context(struct trial *t, const struct ppl_options *o, struct llama_config *c,
-                       int64_t ctx, bool json, FILE *f, struct err *e)
+static int one_context(struct trial *t, const struct ppl_options *o,
+                       const struct session_options *so, int64_t ctx, bool json, FILE *f,
+                       struct err *e)
 {
     int64_t n = o->batch_tokens / ctx > 1 ? o->batch_tokens / ctx : 1;
+    struct device *d = &t->s.device;
     struct model_options mo;
-    struct memory_plan plan;
-    size_t had = t->d->free_bytes(t->d), left;
-    int rc = rope_extend(c, ctx, 0, e);
+    size_t had = d->free_bytes(d), left;
+    int rc;
+
+    t->s.config = *so->sizes;
+    rc = rope_extend(&t->s.config, ctx, 0, e);
 
     model_defaults(&mo);
     mo.mode = TRAIN_NONE, mo.ctx = ctx, mo.seqs = n;
-    mo.device_bytes = o->device_bytes, mo.host_bytes = o->host_bytes;
-    if (rc == 0 && (rc = model_plan(t->d, c, &mo, &plan, e)) == 0 &&
-        (rc = model_fits(t->d, &plan, e)) == 0 &&
-        (rc = model_open(&t->m, t->d, c, &mo, e)) == 0 &&
-        (rc = model_noise(t->m, 1, e)) == 0 &&
-        (rc = trial_batch(&t->batch, n, ctx, c->vocab, &t->seg, e)) == 0 &&
-        (rc = segments_build(&t->seg, ATTN_DENSE, n, ctx, ctx, NULL, 0, e)) == 0 &&
+    machine_plan(&so->machine, &mo);
+    if (rc == 0 && (rc = session_plan(&t->s, &mo, e)) == 0 &&
+        (rc = model_fits(d, &t->s.plan, e)) == 0 && (rc = session_load(&t->s, so, e)) == 0 &&
+        (rc = trial_batch(&t->batch, n, ctx, t->s.config.vocab, NULL, e)) == 0 &&
         (rc = measure(t, e)) == 0) {
-        left = t->d->free_bytes(t->d);
-        say(t, json, t->d->own_memory && had > left ? had - left : 0, f);
+        left = d->free_bytes(d);
+        say(t, json, d->own_memory && had > left ? had - left : 0, f);
         fflush(f);
     }
     trial_free(&t->batch);
-    segments_free(&t->seg);
-    model_close(t->m);
+    session_unload(&t->s);
     return rc;
 }
 
@@ -116,20 +115,18 @@ static int sizes(struct llama_config *c, const struct ppl_options *o, int shape,
 int bench_eval(const struct ppl_options *o, int shape, bool json, FILE *f, struct err *e)
 {
     struct llama_config base;
-    struct device d;
-    double rate;
+    struct session_options so = { .sizes = &base, .noise = true, .seed = 1,
+                                  .machine = o->machine };
+    struct trial t = { 0 };
     int rc = sizes(&base, o, shape, e);
 
-    if (rc < 0 || (rc = device_open(&d, o->device, o->threads, e)) < 0)
-        return rc;
-    if ((rc = rate_matrix(&d, d.free_bytes(&d) / 8, &rate, e)) == 0)
-        log_info("device %s: %s, one large product %.4g TFLOP/s", d.name, d.detail, 1e-12 * rate);
-    for (int64_t i = 0; i < (o->n_ctx ? o->n_ctx : 1) && rc == 0; i++) {
-        struct trial t = { .d = &d, .matrix_rate = rate };
-        struct llama_config c = base;
-
-        rc = one_context(&t, o, &c, o->n_ctx ? o->ctx[i] : c.context, json, f, e);
-    }
-    d.close(&d);
+    if (rc == 0 && (rc = session_files(&t.s, &so, e)) == 0 &&
+        (rc = session_device(&t.s, &so.machine, e)) == 0 &&
+        (rc = rate_matrix(&t.s.device, t.s.free_bytes / 8, &t.matrix_rate, e)) == 0)
+        log_info("device %s: %s, one large product %.4g TFLOP/s", t.s.device.name,
+                 t.s.device.detail, 1e-12 * t.matrix_rate);
+    for (int64_t i = 0; i < (o->n_ctx ? o->n_ctx : 1) && rc == 0; i++)
+        rc = one_context(&t, o, &so, o->n_ctx ? o->ctx[i] : base.context, json, f, e);
+    session_close(&t.s);
     return rc;
 }

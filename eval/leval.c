@@ -19,7 +19,6 @@ struct args {
     struct ppl_options ppl;
     const char *file, *ctx, *rope, *plot, *title, *out;
     int protocol, form, device, shape;
-    int64_t threads, host_bytes; /* -1: not given */
     bool table, bench, by_position, chart, json, force, quiet, verbose;
 };
 
@@ -198,9 +197,7 @@ static int run(struct args *a, char **operand, int n, struct err *e)
     a->ppl.data.form = (enum corpus_form)a->form;
     a->ppl.data.force = a->force;
     a->ppl.protocol = (enum protocol)a->protocol;
-    a->ppl.device = devices[a->device];
-    a->ppl.threads = (int)a->threads;
-    a->ppl.host_bytes = a->host_bytes < 0 ? 0 : a->host_bytes == 0 ? -1 : a->host_bytes;
+    a->ppl.machine.device = devices[a->device];
     if (rc == 0)
         rc = a->bench ? bench_eval(&a->ppl, a->shape, a->json, stdout, e)
              : a->table ? run_table(a, operand, n, &out, e) : run_ppl(a, &out, e);
@@ -210,7 +207,8 @@ static int run(struct args *a, char **operand, int n, struct err *e)
 
 int main(int argc, char **argv)
 {
-    struct args a = { .rope = "0", .host_bytes = -1, .shape = -1, .ppl = { .batch_tokens = 8192 } };
+    struct args a = { .rope = "0", .shape = -1,
+                      .ppl = { .batch_tokens = 8192, .machine = { .host_bytes = -1 } } };
     const struct opt opts[] = {
         OPT_HEADING("what to measure"),
         { 0, "ppl", "FILE", OPT_STR, &a.file, 0, 0, "shards, raw u16 ids, or text; - is text" },
@@ -253,10 +251,10 @@ int main(int argc, char **argv)
           "replace output files; accept data of another tokenizer" },
         OPT_HEADING("the machine"),
         { 0, "device", "auto|cpu|cuda", OPT_ENUM, &a.device, 0, 0, "where to compute [auto]" },
-        { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024, "threads; 0: all processors [0]" },
-        { 0, "gpu-memory", "SIZE", OPT_BYTES, &a.ppl.device_bytes, 1, 0x1p50,
+        { 'j', "threads", "N", OPT_I64, &a.ppl.machine.threads, 0, 1024, "threads; 0: all processors [0]" },
+        { 0, "gpu-memory", "SIZE", OPT_BYTES, &a.ppl.machine.device_bytes, 1, 0x1p50,
           "that the process may take of a GPU, 6g [what is free]" },
-        { 0, "host-memory", "SIZE", OPT_BYTES, &a.host_bytes, 0, 0x1p50,
+        { 0, "host-memory", "SIZE", OPT_BYTES, &a.ppl.machine.host_bytes, 0, 0x1p50,
           "for weights beside a GPU [three quarters of what is free]" },
         { 0, "batch-tokens", "N", OPT_TOKENS, &a.ppl.batch_tokens, 1, 0x1p31,
           "tokens computed at once, or one window [8k]" },

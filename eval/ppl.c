@@ -2,11 +2,10 @@
 #include "eval/ppl.h"
 
 #include "base/log.h"
-#include "formats/weights/adapter.h"
-#include "formats/weights/weights.h"
 #include "kernels/rate.h"
 #include "model/flops.h"
 #include "model/rope.h"
+#include "model/session.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -17,16 +16,10 @@
 struct job {
     const struct ppl_options *o;
     struct result *r;
-    struct llama_config c;
-    struct weights *w;
-    struct adapter *a;
+    struct session s;
     struct corpus *data;
-    struct device d;
-    bool have_device;
-    struct model *m;
     int64_t rows; /* the model was opened for */
     double matrix_rate; /* of the device, operations a second */
-    size_t free_bytes;  /* of it, before the model took any */
     struct window_spec spec[RESULT_ROWS];
     struct window_list list[RESULT_ROWS];
 };
@@ -51,45 +44,34 @@ static void describe_rope(const struct rope_config *p, char *out, size_t cap)
         snprintf(out, cap, "%s %g", p->type == ROPE_LINEAR ? "linear" : "llama3", p->factor);
 }
 
-static int open_weights(struct job *j, struct err *e)
-{
-    int rc = weights_open(&j->w, j->o->model, e);
-
-    if (rc == 0 && j->o->adapter)
-        rc = adapter_open(&j->a, j->o->adapter, weights_config(j->w), e);
-    if (rc < 0)
-        return rc;
-    j->c = j->a ? *adapter_model_config(j->a) : *weights_config(j->w);
-    return 0;
-}
-
 /* Contexts, and the RoPE they are measured with. */
 static int settle_context(struct job *j, struct err *e)
 {
     const struct ppl_options *o = j->o;
-    int64_t longest = 0, had = j->c.context;
+    struct llama_config *c = &j->s.config;
+    int64_t longest = 0, had = c->context;
     int rc;
 
     j->r->n = o->n_ctx ? o->n_ctx : 1;
     for (int64_t i = 0; i < j->r->n; i++) {
-        int64_t ctx = o->n_ctx ? o->ctx[i] : j->c.context;
+        int64_t ctx = o->n_ctx ? o->ctx[i] : c->context;
 
         j->spec[i] = (struct window_spec){ o->protocol, ctx, o->step, o->max_windows };
         longest = ctx > longest ? ctx : longest;
     }
-    if (o->rope_factor > 0 && j->a && j->c.rope.type != ROPE_DEFAULT)
+    if (o->rope_factor > 0 && j->s.adapter && c->rope.type != ROPE_DEFAULT)
         log_warn("the adapter's own RoPE scaling is multiplied by --rope-factor %g",
                  o->rope_factor);
     if (o->rope_factor != 0) {
-        rc = rope_extend(&j->c, longest, o->rope_factor > 0 ? o->rope_factor : 0, e);
+        rc = rope_extend(c, longest, o->rope_factor > 0 ? o->rope_factor : 0, e);
         if (rc < 0)
             return rc;
     }
-    if (longest > j->c.context)
+    if (longest > c->context)
         log_info("contexts above the model's %" PRId64 " are computed as they are, without "
-                 "further scaling", j->c.context);
-    else if (j->c.context != had)
-        log_info("RoPE scaled: context %" PRId64 " becomes %" PRId64, had, j->c.context);
+                 "further scaling", c->context);
+    else if (c->context != had)
+        log_info("RoPE scaled: context %" PRId64 " becomes %" PRId64, had, c->context);
     return 0;
 }
 
@@ -101,7 +83,7 @@ static int open_data(struct job *j, struct err *e)
 
     if (!d.tokenizer)
         d.tokenizer = own;
-    d.vocab = j->c.vocab;
+    d.vocab = j->s.config.vocab;
     rc = corpus_open(&j->data, &d, e);
     if (rc == 0 && *corpus_warning(j->data))
         log_warn("%s", corpus_warning(j->data));
@@ -130,10 +112,10 @@ static int list_windows(struct job *j, struct err *e)
     return 0;
 }
 
-static int open_model(struct job *j, struct err *e)
+static int open_model(struct job *j, const struct session_options *so, struct err *e)
 {
     struct model_options mo;
-    struct memory_plan plan;
+    struct session *s = &j->s;
     struct err why = { 0 };
     int64_t longest = 1;
     char size[24];
@@ -141,31 +123,25 @@ static int open_model(struct job *j, struct err *e)
 
     for (int64_t i = 0; i < j->r->n; i++)
         longest = j->list[i].longest > longest ? j->list[i].longest : longest;
-    if ((rc = device_open(&j->d, j->o->device, j->o->threads, e)) < 0)
+    if ((rc = session_device(s, &so->machine, e)) < 0)
         return rc;
-    j->have_device = true;
-    log_info("device %s: %s", j->d.name, j->d.detail);
-    j->free_bytes = j->d.free_bytes(&j->d);
-    if ((rc = rate_matrix(&j->d, j->free_bytes / 8, &j->matrix_rate, e)) < 0)
+    log_info("device %s: %s", s->device.name, s->device.detail);
+    if ((rc = rate_matrix(&s->device, s->free_bytes / 8, &j->matrix_rate, e)) < 0)
         return rc;
     model_defaults(&mo);
     mo.mode = TRAIN_NONE;
     mo.ctx = longest;
     mo.seqs = j->o->batch_tokens / longest > 1 ? j->o->batch_tokens / longest : 1;
-    mo.device_bytes = j->o->device_bytes, mo.host_bytes = j->o->host_bytes;
+    machine_plan(&so->machine, &mo);
     j->rows = mo.ctx * mo.seqs;
-    if ((rc = model_plan(&j->d, &j->c, &mo, &plan, e)) < 0)
+    if ((rc = session_plan(s, &mo, e)) < 0)
         return rc;
-    if (model_fits(&j->d, &plan, &why) < 0) /* what is free is a guess: swap may do */
+    if (model_fits(&s->device, &s->plan, &why) < 0) /* what is free is a guess: swap may do */
         log_warn("%s", why.msg);
-    if ((rc = model_open(&j->m, &j->d, &j->c, &mo, e)) < 0)
-        return rc;
     log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",
-              fmt_bytes((double)model_memory(j->m)->total, size, sizeof size), j->rows,
-              model_memory(j->m)->placing.streamed);
-    if ((rc = model_load(j->m, j->w, 0, e)) == 0 && j->a)
-        rc = model_load_adapter(j->m, j->a, e);
-    return rc;
+              fmt_bytes((double)s->plan.total, size, sizeof size), j->rows,
+              s->plan.placing.streamed);
+    return session_load(s, so, e);
 }
 
 struct told {
@@ -179,10 +155,11 @@ static void tell_device(struct job *j, int64_t ctx, double rate, char *out, size
 {
     int64_t cu[2] = { 0, ctx };
     struct segments window = { .half = { { 1, cu }, { 1, cu } } };
-    double flop = model_flops(&j->c, TRAIN_NONE, &window) / (double)ctx;
-    size_t left = j->d.own_memory ? j->d.free_bytes(&j->d) : 0;
-    size_t taken = j->d.own_memory && j->free_bytes > left ? j->free_bytes - left
-                                                           : model_memory(j->m)->total;
+    double flop = model_flops(&j->s.config, TRAIN_NONE, &window) / (double)ctx;
+    struct device *d = &j->s.device;
+    size_t left = d->own_memory ? d->free_bytes(d) : 0;
+    size_t taken = d->own_memory && j->s.free_bytes > left ? j->s.free_bytes - left
+                                                           : j->s.plan.total;
     char mem[16];
 
     snprintf(out, cap, "mfu %.0f%%  %s",
@@ -218,7 +195,7 @@ static int score_all(struct job *j, struct err *e)
 
         log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64,
                  j->spec[i].ctx, l->n, l->all, l->scored);
-        rc = score_run(&j->r->row[i], j->m, rows < j->rows ? rows : j->rows, j->data,
+        rc = score_run(&j->r->row[i], &j->s, rows < j->rows ? rows : j->rows, j->data,
                        &j->spec[i], l, tell, &t, e);
         if (rc == 0 && log_progress_due())
             tell(&t, &j->r->row[i]);
@@ -244,9 +221,9 @@ static void describe(struct job *j)
     snprintf(r->form, sizeof r->form, "%s", corpus_form(j->data));
     snprintf(r->split, sizeof r->split, "%s", corpus_split(j->data));
     snprintf(r->protocol, sizeof r->protocol, "%s", protocol_name(o->protocol));
-    snprintf(r->device, sizeof r->device, "%s, %s", j->d.name, j->d.detail);
-    describe_rope(&j->c.rope, r->rope, sizeof r->rope);
-    r->context = j->c.context;
+    snprintf(r->device, sizeof r->device, "%s, %s", j->s.device.name, j->s.device.detail);
+    describe_rope(&j->s.config.rope, r->rope, sizeof r->rope);
+    r->context = j->s.config.context;
     r->data_tokens = corpus_tokens(j->data);
     r->data_docs = corpus_docs(j->data);
     r->data_hash = corpus_hash(j->data);
@@ -255,6 +232,8 @@ static void describe(struct job *j)
 
 int ppl_run(struct result *r, const struct ppl_options *o, struct err *e)
 {
+    struct session_options so = { .model = o->model, .adapter = o->adapter,
+                                  .machine = o->machine };
     struct job *j = calloc(1, sizeof *j);
     int rc;
 
@@ -263,18 +242,14 @@ int ppl_run(struct result *r, const struct ppl_options *o, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     j->o = o;
     j->r = r;
-    if ((rc = open_weights(j, e)) == 0 && (rc = settle_context(j, e)) == 0 &&
+    if ((rc = session_files(&j->s, &so, e)) == 0 && (rc = settle_context(j, e)) == 0 &&
         (rc = open_data(j, e)) == 0 && (rc = list_windows(j, e)) == 0 &&
-        (rc = open_model(j, e)) == 0 && (rc = score_all(j, e)) == 0)
+        (rc = open_model(j, &so, e)) == 0 && (rc = score_all(j, e)) == 0)
         describe(j);
     for (int i = 0; i < RESULT_ROWS; i++)
         windows_free(&j->list[i]);
-    model_close(j->m);
-    if (j->have_device)
-        j->d.close(&j->d);
+    session_close(&j->s);
     corpus_close(j->data);
-    adapter_close(j->a);
-    weights_close(j->w);
     free(j);
     return rc;
 }

@@ -5,6 +5,7 @@
 #include "eval/corpus.h"
 #include "eval/result.h"
 #include "eval/windows.h"
+#include "model/session.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN
@@ -21,10 +22,7 @@ struct ppl_options {
     double rope_factor;          /* 0 the model's RoPE as it is, > 0 linear scaling by it, < 0
                                     the reference's rule for the largest context */
     int64_t batch_tokens;        /* tokens computed at once, where a window is not longer */
-    const char *device;          /* "auto", "cpu", "cuda" */
-    int threads;
-    int64_t device_bytes;        /* of a GPU's memory at most; 0: what is free */
-    int64_t host_bytes;          /* of the host's beside it, pinned; as in model_options */
+    struct machine machine;
 };
 
 /* Everything that can be refused is refused before the weights are loaded. Progress and what

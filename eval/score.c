@@ -66,12 +66,11 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
 
 struct run {
     struct score *s;
-    struct model *m;
+    struct session *m;
     struct corpus *c;
     const struct window_spec *spec;
     int32_t *ids, *targets;
     float *nll;
-    struct segments seg;
     struct text_share text;
     double mean_sum;         /* of the windows' means */
     int64_t last_doc;        /* documents are counted as windows ascend */
@@ -185,14 +184,12 @@ static int64_t together(const struct window *w, int64_t n, int64_t rows, int64_t
 static int score_batch(struct run *r, const struct window *w, int64_t n, int64_t len,
                        struct err *e)
 {
-    struct batch b = { n, len, r->ids, r->targets, &r->seg, r->nll };
     double sum;
     int64_t scored;
     int rc;
 
     if ((rc = fill(r, w, n, len, e)) < 0 ||
-        (rc = segments_build(&r->seg, ATTN_DENSE, n, len, len, NULL, 0, e)) < 0 ||
-        (rc = model_forward(r->m, &b, &sum, &scored, e)) < 0)
+        (rc = session_losses(r->m, n, len, r->ids, r->targets, r->nll, &sum, &scored, e)) < 0)
         return rc;
     for (int64_t q = 0; q < n && rc == 0; q++)
         rc = add_window(r, &w[q], r->nll + q * len, e);
@@ -209,7 +206,7 @@ static int open_run(struct run *r, int64_t rows, struct err *e)
     return 0;
 }
 
-int score_run(struct score *s, struct model *m, int64_t rows, struct corpus *c,
+int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c,
               const struct window_spec *spec, const struct window_list *l,
               score_progress *progress, void *arg, struct err *e)
 {
@@ -237,7 +234,6 @@ int score_run(struct score *s, struct model *m, int64_t rows, struct corpus *c,
         s->bytes = s->text_exact ? round(r.text.bytes) : r.text.bytes;
         s->words = s->text_exact ? round(r.text.words) : r.text.words;
     }
-    segments_free(&r.seg);
     free(r.ids);
     free(r.targets);
     free(r.nll);

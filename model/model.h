@@ -160,8 +160,10 @@ int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64
                   struct err *e);
 int model_step(struct model *m, const struct batch *b, double grad_scale, double *nll_sum,
                int64_t *n_scored, struct err *e);
-/* Logits float32 [n_seqs * len][vocab] into host memory: for tests and generation. */
+/* Logits float32 [n_seqs * len][vocab] into host memory. */
 int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e);
+/* Of the batch's last row alone: [vocab]. */
+int model_last_logits(struct model *m, const struct batch *b, float *logits, struct err *e);
 
 C_END
 #endif

@@ -149,29 +149,47 @@ int model_step(struct model *m, const struct batch *b, double grad_scale, double
     return run(m, b, true, grad_scale, nll_sum, n_scored, e);
 }
 
-int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
+/* Logits of rows [from, rows of the batch) to the host. */
+static int logits_from(struct model *m, const struct batch *b, int64_t from, float *logits,
+                       struct err *e)
 {
     struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
-    int64_t scored, vocab = m->c.vocab;
+    int64_t vocab = m->c.vocab, left = sp.rows - from;
+    int64_t chunk = left < m->o.loss_chunk ? left : m->o.loss_chunk;
     float *out = NULL;
-    int rc = check_batch(m, b, &scored, e);
+    int rc = m->d->alloc(m->d, (size_t)(chunk * vocab) * 4, (void **)&out, e);
 
-    if (rc == 0)
-        rc = m->d->alloc(m->d, (size_t)(m->o.loss_chunk * vocab) * 4, (void **)&out, e);
     if (rc < 0)
         return rc;
     forward(m, b, &sp, false);
     final_norm(m, sp.rows);
-    for (int64_t at = 0; at < sp.rows && m->rc == 0; at += m->o.loss_chunk) {
-        int64_t n = sp.rows - at < m->o.loss_chunk ? sp.rows - at : m->o.loss_chunk;
+    for (int64_t at = from; at < sp.rows && m->rc == 0; at += chunk) {
+        int64_t n = sp.rows - at < chunk ? sp.rows - at : chunk;
         struct op_gemm g = { .trans_b = true, .m = n, .n = vocab, .k = m->c.dim, .alpha = 1,
             .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim, .b = m->top[ROLE_HEAD].w,
             .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
 
         if ((m->rc = m->d->gemm(m->d, &g)) == 0)
-            m->rc = m->d->to_host(m->d, logits + at * vocab, out, (size_t)(n * vocab) * 4);
+            m->rc = m->d->to_host(m->d, logits + (at - from) * vocab, out,
+                                  (size_t)(n * vocab) * 4);
     }
     rc = settled(m, e);
     m->d->release(m->d, out);
     return rc;
+}
+
+int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
+{
+    int64_t scored;
+    int rc = check_batch(m, b, &scored, e);
+
+    return rc < 0 ? rc : logits_from(m, b, 0, logits, e);
+}
+
+int model_last_logits(struct model *m, const struct batch *b, float *logits, struct err *e)
+{
+    int64_t scored;
+    int rc = check_batch(m, b, &scored, e);
+
+    return rc < 0 ? rc : logits_from(m, b, b->n_seqs * b->len - 1, logits, e);
 }

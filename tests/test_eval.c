@@ -208,8 +208,8 @@ static void lcg_file(const char *path, int64_t n, uint32_t vocab)
 
 static struct ppl_options ppl_defaults(const char *model, const char *data)
 {
-    return (struct ppl_options){ .model = model, .data = { .path = data }, .device = "cpu",
-                                 .threads = 1, .batch_tokens = 100 };
+    return (struct ppl_options){ .model = model, .data = { .path = data }, .batch_tokens = 100,
+                                 .machine = { .device = "cpu", .threads = 1 } };
 }
 
 static void test_scores_equal_transformers(void **state)
@@ -276,7 +276,7 @@ static void test_threads_do_not_change_a_bit(void **state)
         p.ctx[1] = 32;
         p.ctx[2] = 100;
         p.step = 7;
-        p.threads = threads;
+        p.machine.threads = threads;
         OK(ppl_run(&r[threads > 1], &p, &err));
         for (int i = 0; i < 3; i++)
             assert_true(r[threads > 1].row[i].loss == r[0].row[i].loss);
@@ -309,34 +309,29 @@ static void make_shard(const char *path, const int64_t *len, int n)
 }
 
 struct bench {
-    struct device d;
-    struct weights *w;
-    struct model *m;
+    struct session s;
     struct corpus *c;
 };
 
 static void open_bench(struct bench *b, const char *data, int64_t rows)
 {
     struct corpus_options co = { .path = data, .vocab = 48 };
-    struct model_options mo;
+    struct session_options so = { .model = MODELS "gqa",
+                                  .machine = { .device = "cpu", .threads = 1 } };
 
     clear_err();
-    OK(device_open(&b->d, "cpu", 1, &err));
-    OK(weights_open(&b->w, MODELS "gqa", &err));
-    model_defaults(&mo);
-    mo.mode = TRAIN_NONE;
-    mo.ctx = rows;
-    OK(model_open(&b->m, &b->d, weights_config(b->w), &mo, &err));
-    OK(model_load(b->m, b->w, 0, &err));
+    model_defaults(&so.plan);
+    so.plan.mode = TRAIN_NONE;
+    so.plan.ctx = rows;
+    b->s = (struct session){ 0 };
+    OK(session_open(&b->s, &so, &err));
     OK(corpus_open(&b->c, &co, &err));
 }
 
 static void close_bench(struct bench *b)
 {
     corpus_close(b->c);
-    model_close(b->m);
-    weights_close(b->w);
-    b->d.close(&b->d);
+    session_close(&b->s);
 }
 
 /* -log p of each token of [start, start + len) but the first, from one sequence alone. */
@@ -344,19 +339,15 @@ static void single(struct bench *b, int64_t start, int64_t len, double *nll)
 {
     int32_t ids[256], targets[256];
     float f[256];
-    struct segments seg = { 0 };
-    struct batch q = { 1, len, ids, targets, &seg, f };
     int64_t n;
     double sum;
 
     OK(corpus_read(b->c, start, len, ids, &err));
     for (int64_t i = 0; i < len; i++)
         targets[i] = i + 1 < len ? ids[i + 1] : -1;
-    OK(segments_build(&seg, ATTN_DENSE, 1, len, len, NULL, 0, &err));
-    OK(model_forward(b->m, &q, &sum, &n, &err));
+    OK(session_losses(&b->s, 1, len, ids, targets, f, &sum, &n, &err));
     for (int64_t i = 1; i < len; i++)
         nll[i] = f[i - 1];
-    segments_free(&seg);
 }
 
 /* Every protocol by brute force, window by window, over documents kept apart or joined. */
@@ -424,7 +415,7 @@ static void test_documents_are_kept_apart_unless_joined(void **state)
             double sum = 0, means = 0, want = 0;
 
             OK(score_windows(&l, b.c, &spec, join, &longest, &err));
-            OK(score_run(&s, b.m, 128, b.c, &spec, &l, NULL, NULL, &err));
+            OK(score_run(&s, &b.s, 128, b.c, &spec, &l, NULL, NULL, &err));
             if (join || p == PROTO_LONGLORA)
                 want = brute(&b, spec.protocol, 16, 5, 0, total, &sum, &count, &means,
                              &windows);
@@ -482,7 +473,7 @@ static void test_words_and_bytes(void **state)
     open_bench(&b, path, 64);
     OK(score_windows(&l, b.c, &spec, false, &longest, &err));
     assert_int_equal(longest, 40);
-    OK(score_run(&s, b.m, 64, b.c, &spec, &l, NULL, NULL, &err));
+    OK(score_run(&s, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
     windows_free(&l);
     assert_true(s.text_exact);
     assert_float_equal(s.bytes, 270, 1e-9);
@@ -494,7 +485,7 @@ static void test_words_and_bytes(void **state)
     /* Windows' first tokens are not scored: in proportion, and said to be so. */
     spec.protocol = PROTO_NONOVERLAP;
     OK(score_windows(&l, b.c, &spec, false, &longest, &err));
-    OK(score_run(&s, b.m, 64, b.c, &spec, &l, NULL, NULL, &err));
+    OK(score_run(&s, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
     windows_free(&l);
     assert_false(s.text_exact);
     /* 40 = 16+16+8, 20 = 16+4, 30 = 16+14: 4 starts inside documents are left out. */

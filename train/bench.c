@@ -33,7 +33,7 @@ int bench_config(const struct settings *s, struct llama_config *c, struct err *e
 /* One context being measured. */
 struct bench {
     struct settings s;
-    struct llama_config config;
+    struct session *open;
     struct budget budget;
     struct trainer t;
     struct progress p;
@@ -47,7 +47,7 @@ struct bench {
 
 static int random_rows(struct bench *b, struct err *e)
 {
-    int rc = trial_batch(&b->batch, b->s.micro, b->s.ctx, b->config.vocab, &b->t.seg, e);
+    int rc = trial_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
 
     return rc < 0 ? rc : segments_build(&b->t.seg, (enum attention_kind)b->s.attention, b->s.micro,
                                         b->s.ctx, b->s.group, NULL, 0, e);
@@ -94,7 +94,7 @@ static int measure(struct bench *b, struct err *e)
 static void say(const struct bench *b, FILE *f, size_t taken)
 {
     double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
-    double model = model_flops(&b->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
+    double model = model_flops(&b->open->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
     const struct memory_plan *p = &b->budget.model;
     char kept[160], mem[16], plan[16], host[16];
 
@@ -157,25 +157,30 @@ static int profile(struct bench *b, FILE *f, struct err *e)
     return rc;
 }
 
-static int one_context(struct bench *b, FILE *f, struct err *e)
+static int one_context(struct bench *b, const struct session_options *so, FILE *f,
+                       struct err *e)
 {
+    struct session *open = b->open;
     struct model_options o;
     char note[256];
-    int rc = settings_resolve(&b->s, &b->config, 0, &o, note, sizeof note, e);
+    int rc;
 
+    open->config = *so->sizes;
+    rc = settings_resolve(&b->s, &open->config, 0, &o, note, sizeof note, e);
     if (b->s.mode == 2)
-        b->config.tied = false;
+        open->config.tied = false;
     if (rc == 0 && *note)
         log_warn("%s", note);
     if (rc == 0 && !(b->seconds = calloc((size_t)b->s.steps, sizeof *b->seconds)))
         rc = err_set(e, E_SYS, "out of memory");
-    if (rc == 0 && (rc = budget_make(&b->budget, b->t.d, &b->config, &o, 0, e)) == 0) {
-        model_as_planned(&o, &b->budget.model);
-        rc = model_fits(b->t.d, &b->budget.model, e);
+    if (rc == 0 && (rc = session_plan(open, &o, e)) == 0 &&
+        (rc = budget_make(&b->budget, open, 0, e)) == 0 &&
+        (rc = model_fits(b->t.d, &open->plan, e)) == 0 &&
+        (rc = session_load(open, so, e)) == 0) {
+        b->t.m = open->model;
+        if ((rc = random_rows(b, e)) == 0)
+            rc = measure(b, e);
     }
-    if (rc == 0 && (rc = model_open(&b->t.m, b->t.d, &b->config, &o, e)) == 0 &&
-        (rc = model_noise(b->t.m, (uint64_t)b->s.seed, e)) == 0 && (rc = random_rows(b, e)) == 0)
-        rc = measure(b, e);
     if (rc == 0) {
         size_t left = b->t.d->free_bytes(b->t.d);
         trial_sort(b->seconds, b->s.steps);
@@ -185,7 +190,7 @@ static int one_context(struct bench *b, FILE *f, struct err *e)
         fflush(f);
     }
     segments_free(&b->t.seg);
-    model_close(b->t.m);
+    session_unload(open);
     free(b->seconds);
     trial_free(&b->batch);
     return rc;
@@ -194,27 +199,28 @@ static int one_context(struct bench *b, FILE *f, struct err *e)
 int bench_run(const struct settings *s, FILE *f, struct err *e)
 {
     struct llama_config c;
-    struct device d;
+    struct session_options so = { .sizes = &c, .noise = true, .seed = (uint64_t)s->seed };
+    struct session open = { 0 };
+    struct device *d = &open.device;
     double rate = 0;
     int rc = settings_check(s, e);
 
     if (rc == 0)
         rc = bench_config(s, &c, e);
-    if (rc < 0 || (rc = plan_device(&d, s, e)) < 0)
-        return rc;
-    if (s->deterministic)
-        d.be_deterministic(&d);
-    if ((rc = rate_matrix(&d, d.free_bytes(&d) / 8, &rate, e)) == 0)
-        log_info("device=%s (%s), one large product %.4g TFLOP/s", d.name, d.detail, 1e-12 * rate);
+    if (rc == 0 && (rc = session_files(&open, &so, e)) == 0 &&
+        (rc = plan_device(&open, s, e)) == 0 &&
+        (rc = rate_matrix(d, open.free_bytes / 8, &rate, e)) == 0)
+        log_info("device=%s (%s), one large product %.4g TFLOP/s", d->name, d->detail,
+                 1e-12 * rate);
     for (int i = 0; i < (s->n_contexts ? s->n_contexts : 1) && rc == 0; i++) {
-        struct bench b = { .s = *s, .config = c, .matrix_rate = rate };
+        struct bench b = { .s = *s, .open = &open, .matrix_rate = rate };
 
         b.s.ctx = s->n_contexts ? s->contexts[i] : c.context;
         b.s.steps = s->steps < 0 ? BENCH_STEPS : s->steps < MOST_STEPS ? s->steps : MOST_STEPS;
         b.s.warmup = 0;
-        b.t.s = &b.s, b.t.d = &d;
-        rc = one_context(&b, f, e);
+        b.t.s = &b.s, b.t.d = d;
+        rc = one_context(&b, &so, f, e);
     }
-    d.close(&d);
+    session_close(&open);
     return rc;
 }

@@ -56,16 +56,18 @@ static int warm_up(struct device *d, const struct llama_config *c, int64_t rows,
     return rc;
 }
 
-int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
-                const struct model_options *o, size_t mapped, struct err *e)
+int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *e)
 {
+    struct device *d = &s->device;
+    const struct model_options *o = &s->options;
     size_t load, run, piece;
-    int rc = model_plan(d, c, o, &b->model, e);
+    int rc = 0;
 
+    b->model = s->plan;
     b->free = d->free_bytes(d);
     b->room = model_room(d, o);
-    if (rc == 0 && !d->planned)
-        rc = warm_up(d, c, o->seqs * o->ctx, e);
+    if (!d->planned)
+        rc = warm_up(d, &s->config, o->seqs * o->ctx, e);
     if (rc < 0)
         return rc;
     b->process = (size_t)budget_rss();

@@ -2,7 +2,7 @@
 #ifndef TRAIN_BUDGET_H
 #define TRAIN_BUDGET_H
 #include "base/err.h"
-#include "model/model.h"
+#include "model/session.h"
 #include "train/settings.h"
 #include <jansson.h>
 #include <stdbool.h>
@@ -30,11 +30,10 @@ struct budget {
     size_t held; /* what of a device's own memory this process has besides */
 };
 
-/* Called with the device and the data open, the model not: plans, and measures the process
- * after a matrix product that makes the library take its buffers (not of a device that is only
- * planned). E_CONFIG, E_DEVICE. */
-int budget_make(struct budget *b, struct device *d, const struct llama_config *c,
-                const struct model_options *o, size_t mapped, struct err *e);
+/* Called with the data open and the session planned, not loaded: measures the process after a
+ * matrix product that makes the library take its buffers (not of a device that is only planned).
+ * E_DEVICE. */
+int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *e);
 /* What must stay resident where room was measured, and whether it is more than that. */
 size_t budget_need(const struct budget *b);
 bool budget_too_large(const struct budget *b);

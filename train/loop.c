@@ -24,12 +24,12 @@ static int save(struct run *r, struct err *e)
 
     if (r->saved == r->p.step || r->p.step == 0)
         return 0;
-    snprintf(c.device, sizeof c.device, "%s %s", r->device.name, r->device.detail);
+    snprintf(c.device, sizeof c.device, "%s %s", r->session.device.name, r->session.device.detail);
     if ((rc = update_finite(&r->t, e)) < 0 || (rc = metrics_sync(&r->metrics, e)) < 0)
         return rc;
     if (!(c.run = json_dumps(r->run, JSON_REAL_PRECISION(17))))
         return err_set(e, E_SYS, "out of memory");
-    if ((rc = state_save(&r->device, model_trained(r->t.m), r->root, &c, r->s->keep, e)) == 0)
+    if ((rc = state_save(&r->session.device, model_trained(r->t.m), r->root, &c, r->s->keep, e)) == 0)
         r->saved = r->p.step;
     checkpoint_free(&c);
     return rc;
@@ -73,7 +73,7 @@ static void count_flops(const struct run *r, int64_t tokens, struct metrics_line
     double seen = h->n ? (double)h->cu[h->n] : 0;
 
     if (seen > 0)
-        l->model_flop_s = model_flops(&r->config, r->options.mode, &r->t.seg) / seen *
+        l->model_flop_s = model_flops(&r->session.config, r->session.options.mode, &r->t.seg) / seen *
                           (double)tokens / fmax(l->step_s, 1e-9);
     l->mfu = r->matrix_rate > 0 ? l->model_flop_s / r->matrix_rate : 0;
 }
@@ -82,7 +82,7 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
 {
     struct metrics_line l = { 0 };
     struct step_result s;
-    double start = now_s(), gemm = r->device.gemm_s;
+    double start = now_s(), gemm = r->session.device.gemm_s;
     int64_t tokens = r->t.order.batch * r->t.order.ctx;
     int rc = update_step(&r->t, &r->p, &s, e);
 
@@ -99,7 +99,7 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
     l.skipped = r->p.skipped, l.epoch = order_epoch(&r->t.order, r->p.step);
     l.loss = s.loss, l.grad_norm = s.grad_norm, l.lr = s.lr;
     l.tok_s = (double)tokens / fmax(l.step_s, 1e-9);
-    l.gemm_fraction = (r->device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
+    l.gemm_fraction = (r->session.device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
     count_flops(r, tokens, &l);
     l.mem_bytes = (int64_t)run_memory(r);
     if (r->val && (l.step % r->s->val_every == 0 || l.step == r->s->steps)) {

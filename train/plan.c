@@ -11,17 +11,18 @@
 #define STEP ((int64_t)4096) /* tokens */
 #define MOST ((int64_t)1 << 30)
 
-int plan_device(struct device *d, const struct settings *s, struct err *e)
+int plan_device(struct session *open, const struct settings *s, struct err *e)
 {
+    struct machine m = settings_machine(s);
+    struct device *d = &open->device;
     const struct card *card = card_at(s->gpu >= 0 ? s->gpu : 0);
     size_t bytes = (size_t)(card->gib * 0x1p30);
     int rc;
 
     if (s->gpu < 0) {
-        rc = device_open(d, s->device, (int)s->threads, e);
+        rc = session_device(open, &m, e);
         if (rc < 0 || d->own_memory || !s->plan || s->device_bytes == 0)
             return rc;
-        d->close(d);
         log_info("no GPU here: planned with the rates of an %s (--gpu names others)", card->name);
     }
     if ((size_t)s->device_bytes > bytes) {
@@ -30,21 +31,24 @@ int plan_device(struct device *d, const struct settings *s, struct err *e)
         else
             bytes = (size_t)s->device_bytes;
     }
-    return device_open_planned(d, card, bytes, e);
+    rc = session_card(open, card, bytes, e);
+    if (rc == 0 && s->deterministic)
+        d->be_deterministic(d);
+    return rc;
 }
 
 /* Does one sequence of ctx tokens fit, with host bytes (as in model_options)? */
 static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err *e)
 {
-    struct model_options o = r->options;
+    struct model_options o = r->session.options;
     struct memory_plan p;
     int rc;
 
     o.attention_span = (int64_t)((double)ctx * (double)r->s->group / (double)r->s->ctx);
     o.ctx = ctx, o.seqs = 1, o.host_bytes = host;
     o.placing = NULL, o.mlp_tile = o.loss_chunk = 0; /* what was planned for another context */
-    if ((rc = model_plan(&r->device, &r->config, &o, &p, e)) == 0)
-        *yes = p.total <= model_room(&r->device, &o);
+    if ((rc = model_plan(&r->session.device, &r->session.config, &o, &p, e)) == 0)
+        *yes = p.total <= model_room(&r->session.device, &o);
     return rc;
 }
 
@@ -52,7 +56,7 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
  * the memory there is; 0: none. *host: the host's memory is what stands in the way of more. */
 static int find_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
 {
-    int64_t low = 0, high = MOST / STEP + 1, own = r->options.host_bytes;
+    int64_t low = 0, high = MOST / STEP + 1, own = r->session.options.host_bytes;
     bool yes = false;
     int rc = 0;
 
@@ -81,12 +85,12 @@ static void print_table(const struct run *r, int64_t longest, bool host, FILE *f
     fprintf(f, "ctx=%" PRId64 " micro=%" PRId64 " mode=%s params=%" PRId64 " trained=%" PRId64
             " factor=%g\n", s->ctx, s->micro, settings_mode(s->mode), r->budget.model.params,
             r->budget.model.trained_params,
-            r->config.rope.type == ROPE_DEFAULT ? 1.0 : r->config.rope.factor);
+            r->session.config.rope.type == ROPE_DEFAULT ? 1.0 : r->session.config.rope.factor);
     budget_print(&r->budget, f);
     if (tokens_per_s(r) > 0)
         fprintf(f, "%-10s %10.4g s  predicted for %" PRId64 " tokens, %.0f tokens/s, on %s\n",
                 "step", r->budget.model.step_s, s->micro * s->ctx, tokens_per_s(r),
-                r->device.detail);
+                r->session.device.detail);
     if (s->longest)
         fprintf(f, "%-10s %12" PRId64 "  tokens that fit, in steps of 4096; %s memory sets the "
                 "limit\n", "longest", longest, host ? "the host's" : "the device's");
@@ -150,7 +154,7 @@ static int print(struct run *r, FILE *f, struct err *e)
         rc = print_json(r, longest, host, f, e);
     else if (rc == 0)
         print_table(r, longest, host, f);
-    return rc == 0 && r->device.own_memory && budget_too_large(&r->budget) ? does_not_fit(r, e)
+    return rc == 0 && r->session.device.own_memory && budget_too_large(&r->budget) ? does_not_fit(r, e)
                                                                             : rc;
 }
 

@@ -39,7 +39,7 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
         return err_hint(e, "give the same data, start anew with -f, or give another folder "
                            "(-o)");
     }
-    snprintf(now, sizeof now, "%s %s", r->device.name, r->device.detail);
+    snprintf(now, sizeof now, "%s %s", r->session.device.name, r->session.device.detail);
     if (strcmp(now, c->device) != 0)
         log_warn("the checkpoint was made by '%s', this is '%s': losses may differ in the last "
                  "bits", c->device, now);
@@ -84,23 +84,19 @@ static int load_model(struct run *r, struct err *e)
     char *folder;
     int rc;
 
-    r->mark_s = now_s();
-    rc = model_open(&r->t.m, &r->device, &r->config, &r->options, e);
-    run_phase(r, PHASE_MEMORY);
-    if (rc == 0)
-        rc = r->weights ? model_load(r->t.m, r->weights, (uint64_t)r->s->seed, e)
-                        : model_init(r->t.m, (uint64_t)r->s->seed, e);
-    weights_close(r->weights); /* its pages count as ours as long as it is mapped */
-    r->weights = NULL;
-    run_phase(r, PHASE_WEIGHTS);
+    rc = session_load(&r->session, &r->open, e);
+    session_close_files(&r->session);
+    r->t.m = r->session.model;
+    r->phase_s[PHASE_MEMORY] = r->session.memory_s;
+    r->phase_s[PHASE_WEIGHTS] = r->session.weights_s;
     if (rc < 0 || r->resumed == 0)
         return rc;
     snprintf(path, sizeof path, "step-%08" PRId64, r->resumed);
     folder = path_join(r->root, path);
-    rc = state_load(&r->device, model_trained(r->t.m), folder, e);
+    rc = state_load(&r->session.device, model_trained(r->t.m), folder, e);
     free(folder);
     if (rc == 0 && (rc = model_sync_trained(r->t.m)) < 0)
-        err_set(e, rc, "cannot refresh the weights on '%s'", r->device.name);
+        err_set(e, rc, "cannot refresh the weights on '%s'", r->session.device.name);
     return rc;
 }
 
@@ -124,16 +120,16 @@ static void echo(const struct run *r)
              p->trained_params, 100.0 * (double)p->trained_params / (double)(p->params ? p->params : 1));
     log_info("ctx=%" PRId64 " (model %" PRId64
              ") rope=%s factor=%g attention=%s group=%" PRId64,
-             s->ctx, r->base_context,
-             r->config.rope.type == ROPE_LINEAR ? "linear"
-             : r->config.rope.type == ROPE_LLAMA3 ? "llama3" : "default",
-             r->config.rope.type == ROPE_DEFAULT ? 1.0 : r->config.rope.factor,
+             s->ctx, r->session.base_context,
+             r->session.config.rope.type == ROPE_LINEAR ? "linear"
+             : r->session.config.rope.type == ROPE_LLAMA3 ? "llama3" : "default",
+             r->session.config.rope.type == ROPE_DEFAULT ? 1.0 : r->session.config.rope.factor,
              s->attention == ATTN_DENSE ? "dense" : "s2", s->group);
     log_info("batch=%" PRId64 " micro=%" PRId64 " tokens_per_step=%" PRId64 " steps=%" PRId64
              " epochs=%.2f lr=%g", s->batch, s->micro, s->batch * s->ctx, s->steps,
              order_epoch(&r->t.order, s->steps), s->lr);
     log_info("device=%s (%s) memory=%s predicted, kept %s",
-             r->device.name, r->device.detail,
+             r->session.device.name, r->session.device.detail,
              fmt_bytes((double)r->budget.peak, mem, sizeof mem), kept);
     if (p->host)
         log_info("pinned=%s of the host's memory, for what is away",
@@ -162,9 +158,9 @@ int run_train(struct run *r, int argc, char **argv, struct err *e)
     char *options = path_join(r->s->out, "options.json"), *log = NULL;
     int rc;
 
-    r->t.s = r->s, r->t.d = &r->device, r->t.data = r->data;
+    r->t.s = r->s, r->t.d = &r->session.device, r->t.data = r->data;
     echo(r);
-    rc = settings_save(r->s, &r->config, r->run, argc, argv, options, e);
+    rc = settings_save(r->s, &r->session.config, r->run, argc, argv, options, e);
     if (rc == 0)
         rc = open_metrics(r, &log, e);
     if (rc == 0)
@@ -172,12 +168,12 @@ int run_train(struct run *r, int argc, char **argv, struct err *e)
     if (rc == 0)
         rc = load_model(r, e);
     if (rc == 0)
-        rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->config.vocab, r->s->apart, e);
+        rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->session.config.vocab, r->s->apart, e);
     if (rc == 0)
         rc = run_loop(r, e);
     metrics_close(&r->metrics);
     if (rc == 0)
-        rc = outdir_results(r->s, &r->device, r->t.m, dataset_info(r->data), e);
+        rc = outdir_results(r->s, &r->session.device, r->t.m, dataset_info(r->data), e);
     if (rc == 0)
         rc = run_summarise(r, now_s() - r->started_s, e);
     free(options);
@@ -190,10 +186,7 @@ void run_close(struct run *r)
     rows_close(&r->t.rows);
     pack_rows_close(&r->t.pack);
     segments_free(&r->t.seg);
-    model_close(r->t.m);
-    if (r->has_device)
-        r->device.close(&r->device);
-    weights_close(r->weights);
+    session_close(&r->session);
     dataset_close(r->data);
     dataset_close(r->val);
     metrics_close(&r->metrics);

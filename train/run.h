@@ -2,6 +2,7 @@
 #ifndef TRAIN_RUN_H
 #define TRAIN_RUN_H
 #include "base/err.h"
+#include "model/session.h"
 #include "train/budget.h"
 #include "train/metrics.h"
 #include "train/settings.h"
@@ -17,12 +18,8 @@ enum run_phase { PHASE_FILES, PHASE_DEVICE, PHASE_PLAN, PHASE_MEMORY, PHASE_WEIG
 /* Everything that is open during a run. Zero it before run_open; run_close takes any state. */
 struct run {
     struct settings *s;
-    struct device device;
-    bool has_device;
-    struct llama_config config; /* as extended */
-    int64_t base_context;
-    struct model_options options;
-    struct weights *weights;    /* NULL with --init, and once they are loaded */
+    struct session_options open;
+    struct session session;     /* its files are closed once they are loaded */
     struct dataset *data, *val;
     struct budget budget;
     struct trainer t;

@@ -40,15 +40,15 @@ static int open_data(struct run *r, struct dataset **d, const char *path, const 
                      struct err *e)
 {
     const struct token_info *info;
-    int rc = dataset_open(d, path, split, r->config.vocab, e);
+    int rc = dataset_open(d, path, split, r->session.config.vocab, e);
 
     if (rc < 0)
         return rc;
     info = dataset_info(*d);
-    if (info && info->vocab > r->config.vocab)
+    if (info && info->vocab > r->session.config.vocab)
         return err_set(e, E_CONFIG,
                        "'%s' has ids of a vocabulary of %" PRIu32 ", the model's has %" PRId64,
-                       path, info->vocab, r->config.vocab);
+                       path, info->vocab, r->session.config.vocab);
     return 0;
 }
 
@@ -107,10 +107,10 @@ static size_t base_bytes(const struct run *r)
     struct tensor_spec t;
     size_t sum = 0;
 
-    if (r->weights)
-        return weights_bytes(r->weights);
-    for (int64_t i = 0; r->s->mode > 0 && i < config_tensors(&r->config); i++) {
-        config_tensor(&r->config, i, &t);
+    if (r->session.weights)
+        return weights_bytes(r->session.weights);
+    for (int64_t i = 0; r->s->mode > 0 && i < config_tensors(&r->session.config); i++) {
+        config_tensor(&r->session.config, i, &t);
         sum += 2 * (size_t)t.count;
     }
     return sum;
@@ -121,7 +121,7 @@ static void warn_too_large(const struct run *r)
     size_t need = budget_need(&r->budget);
     char a[16], b[16];
 
-    if (budget_too_large(&r->budget) && !(r->s->plan && r->device.own_memory)) /* an error, then */
+    if (budget_too_large(&r->budget) && !(r->s->plan && r->session.device.own_memory)) /* an error, then */
         log_warn("the plan takes %s, %s are free: give less --ctx or --micro%s, or more memory",
                  fmt_bytes((double)need, a, sizeof a),
                  fmt_bytes((double)r->budget.room, b, sizeof b),
@@ -131,7 +131,7 @@ static void warn_too_large(const struct run *r)
 /* "dim=32 layers=2 ... xxh3=...": the sizes for people, the hash for the rest. */
 static void model_id(const struct run *r, uint64_t hash, char *id, int cap)
 {
-    const struct llama_config *c = &r->config;
+    const struct llama_config *c = &r->session.config;
 
     snprintf(id, (size_t)cap,
              "vocab=%" PRId64 " dim=%" PRId64 " layers=%" PRId64 " heads=%" PRId64 "/%" PRId64
@@ -141,30 +141,34 @@ static void model_id(const struct run *r, uint64_t hash, char *id, int cap)
 
 static int name_run(struct run *r, struct err *e)
 {
-    const struct llama_config *c = &r->config;
+    const struct llama_config *c = &r->session.config;
     uint64_t hash;
     char id[256];
 
-    if (r->weights) {
-        hash = weights_id(r->weights);
+    if (r->session.weights) {
+        hash = weights_id(r->session.weights);
     } else {
-        int64_t n[] = { c->ffn_dim, c->head_dim, r->base_context, c->tied };
+        int64_t n[] = { c->ffn_dim, c->head_dim, r->session.base_context, c->tied };
         double f[] = { c->norm_eps, c->init_range, c->rope.theta };
         hash = XXH3_64bits(n, sizeof n) ^ XXH3_64bits_withSeed(f, sizeof f, 1);
     }
     model_id(r, hash, id, sizeof id);
-    r->run = settings_run(r->s, c, id, r->device.name);
+    r->run = settings_run(r->s, c, id, r->session.device.name);
     return r->run ? 0 : err_set(e, E_SYS, "out of memory");
 }
 
+/* The folder of the base, or sizes alone. */
 static int open_model_files(struct run *r, struct err *e)
 {
-    int rc;
+    const struct settings *s = r->s;
+    struct llama_config sizes;
+    int rc = s->model ? 0 : bench_config(s, &sizes, e);
 
-    if (!r->s->model)
-        return bench_config(r->s, &r->config, e);
-    if ((rc = weights_open(&r->weights, r->s->model, e)) == 0)
-        r->config = *weights_config(r->weights);
+    r->open = (struct session_options){ .model = s->model, .seed = (uint64_t)s->seed };
+    r->open.sizes = &sizes;
+    if (rc == 0)
+        rc = session_files(&r->session, &r->open, e);
+    r->open.sizes = NULL;
     return rc;
 }
 
@@ -173,7 +177,7 @@ static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
 {
     const struct settings *s = r->s;
     int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
-                            s->ctx < 0 ? r->config.context : s->ctx, (uint64_t)s->seed, s->data,
+                            s->ctx < 0 ? r->session.config.context : s->ctx, (uint64_t)s->seed, s->data,
                             e);
 
     *n_tokens = r->t.pack.rows * r->t.pack.ctx; /* at most one row is not half full */
@@ -198,7 +202,6 @@ static int open_files(struct run *r, int64_t *n_tokens, struct err *e)
     struct settings *s = r->s;
     int rc = open_model_files(r, e);
 
-    r->base_context = r->config.context;
     if (rc == 0 && s->data && (rc = open_data(r, &r->data, s->data, s->split, e)) == 0) {
         *n_tokens = dataset_tokens(r->data);
         rc = s->any_tokenizer ? 0 : check_tokenizer(r, e);
@@ -216,14 +219,14 @@ static int resolve(struct run *r, int64_t n_tokens, struct err *e)
 {
     struct settings *s = r->s;
     char note[256];
-    int rc = settings_resolve(s, &r->config, n_tokens, &r->options, note, sizeof note, e);
+    int rc = settings_resolve(s, &r->session.config, n_tokens, &r->open.plan, note, sizeof note, e);
 
     if (rc == 0 && *note)
         log_warn("%s", note);
-    if (rc == 0 && s->mode == 2 && r->config.tied) {
+    if (rc == 0 && s->mode == 2 && r->session.config.tied) {
         log_info("the base ties lm_head to the embedding: the embedding is trained, "
                  "lm_head stays");
-        r->config.tied = false;
+        r->session.config.tied = false;
     }
     if (rc == 0 && r->data)
         rc = order_make(&r->t.order, n_tokens, s->ctx, s->batch, (uint64_t)s->seed, s->data, e);
@@ -250,19 +253,14 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0 && (rc = open_files(r, &n_tokens, e)) == 0)
         rc = resolve(r, n_tokens, e);
     run_phase(r, PHASE_FILES);
-    if (rc == 0 && (rc = plan_device(&r->device, s, e)) == 0)
-        r->has_device = true;
-    if (rc == 0 && s->deterministic)
-        r->device.be_deterministic(&r->device);
-    run_phase(r, PHASE_DEVICE);
     if (rc == 0)
-        rc = budget_make(&r->budget, &r->device, &r->config, &r->options, base_bytes(r), e);
-    if (rc == 0) {
-        model_as_planned(&r->options, &r->budget.model);
+        rc = plan_device(&r->session, s, e);
+    run_phase(r, PHASE_DEVICE);
+    if (rc == 0 && (rc = session_plan(&r->session, &r->open.plan, e)) == 0 &&
+        (rc = budget_make(&r->budget, &r->session, base_bytes(r), e)) == 0)
         warn_too_large(r);
-    }
     if (rc == 0 && !s->plan) /* no larger than what is coming, so that the prediction holds */
-        rc = rate_matrix(&r->device, r->budget.model.total, &r->matrix_rate, e);
+        rc = rate_matrix(&r->session.device, r->budget.model.total, &r->matrix_rate, e);
     run_phase(r, PHASE_PLAN);
     return rc == 0 ? name_run(r, e) : rc;
 }

@@ -39,6 +39,13 @@ enum train_mode settings_train_mode(int mode)
     return mode == 0 ? TRAIN_FULL : mode == 1 ? TRAIN_LORA : TRAIN_LORA_PLUS;
 }
 
+struct machine settings_machine(const struct settings *s)
+{
+    return (struct machine){ .device = s->device, .threads = s->threads,
+                             .device_bytes = s->device_bytes, .host_bytes = s->host_bytes,
+                             .deterministic = s->deterministic };
+}
+
 struct schedule settings_schedule(const struct settings *s)
 {
     return (struct schedule){ .kind = (enum schedule_kind)s->schedule, .lr = s->lr,
@@ -192,6 +199,7 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e)
 {
+    struct machine m;
     int rc;
 
     *note = '\0';
@@ -221,8 +229,8 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->ctx = s->ctx, o->seqs = s->micro;
     o->attention_span = s->group;
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
-    o->device_bytes = s->device_bytes;
-    o->host_bytes = s->host_bytes < 0 ? 0 : s->host_bytes == 0 ? -1 : s->host_bytes;
+    m = settings_machine(s);
+    machine_plan(&m, o);
     return settings_targets(s->targets, &o->targets, e);
 }
 

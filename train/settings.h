@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include "formats/weights/config.h"
 #include "formats/weights/weights.h"
-#include "model/model.h"
+#include "model/session.h"
 #include "train/schedule.h"
 #include <jansson.h>
 #include <stdbool.h>
@@ -66,6 +66,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
 int settings_targets(const char *list, uint64_t *targets, struct err *e);
 /* "1/4" or "0.25" of ctx, in (0, 1], rounded down. E_USAGE. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e);
+struct machine settings_machine(const struct settings *s);
 struct schedule settings_schedule(const struct settings *s);
 const char *settings_mode(int mode);           /* "full", "lora", "lora+" */
 enum train_mode settings_train_mode(int mode);

@@ -11,7 +11,7 @@
 
 size_t run_memory(const struct run *r)
 {
-    struct device *d = (struct device *)(uintptr_t)&r->device;
+    struct device *d = (struct device *)(uintptr_t)&r->session.device;
     size_t left;
 
     if (!r->budget.own_memory)
@@ -34,7 +34,7 @@ static json_t *summary_object(const struct run *r, double seconds)
         { "resumed_from", r->resumed },
         { "params", p->params },
         { "trained_params", p->trained_params },
-        { "context", r->config.context },
+        { "context", r->session.config.context },
         { "peak_rss_bytes", budget_peak_rss() },
         { "predicted_bytes", (int64_t)r->budget.peak },
     };

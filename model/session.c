@@ -1,0 +1,170 @@
+/* model/session.c - see session.h. */
+#include "model/session.h"
+
+#include "base/log.h"
+#include "kernels/planned.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+int session_files(struct session *s, const struct session_options *o, struct err *e)
+{
+    int rc = 0;
+
+    if (!o->model)
+        s->config = *o->sizes;
+    else if ((rc = weights_open(&s->weights, o->model, e)) == 0)
+        s->config = *weights_config(s->weights);
+    if (rc == 0 && o->adapter &&
+        (rc = adapter_open(&s->adapter, o->adapter, &s->config, e)) == 0)
+        s->config = *adapter_model_config(s->adapter);
+    s->base_context = s->config.context;
+    return rc;
+}
+
+static void opened(struct session *s)
+{
+    s->has_device = true;
+    s->free_bytes = s->device.free_bytes(&s->device);
+}
+
+int session_device(struct session *s, const struct machine *m, struct err *e)
+{
+    int rc = device_open(&s->device, m->device ? m->device : "auto", (int)m->threads, e);
+
+    if (rc < 0)
+        return rc;
+    opened(s);
+    if (m->deterministic)
+        s->device.be_deterministic(&s->device);
+    return 0;
+}
+
+int session_card(struct session *s, const struct card *c, size_t memory_bytes, struct err *e)
+{
+    int rc;
+
+    if (s->has_device)
+        s->device.close(&s->device);
+    s->has_device = false;
+    if ((rc = device_open_planned(&s->device, c, memory_bytes, e)) == 0)
+        opened(s);
+    return rc;
+}
+
+int session_plan(struct session *s, const struct model_options *o, struct err *e)
+{
+    int rc;
+
+    s->options = *o;
+    if (s->options.ctx == 0)
+        s->options.ctx = s->config.context;
+    rc = model_plan(&s->device, &s->config, &s->options, &s->plan, e);
+    if (rc == 0)
+        model_as_planned(&s->options, &s->plan);
+    return rc;
+}
+
+void session_close_files(struct session *s)
+{
+    adapter_close(s->adapter);
+    weights_close(s->weights);
+    s->adapter = NULL;
+    s->weights = NULL;
+}
+
+int session_load(struct session *s, const struct session_options *o, struct err *e)
+{
+    double start = now_s();
+    int rc = model_open(&s->model, &s->device, &s->config, &s->options, e);
+
+    s->memory_s = now_s() - start;
+    if (rc == 0)
+        rc = s->weights ? model_load(s->model, s->weights, o->seed, e)
+             : o->noise ? model_noise(s->model, o->seed, e)
+                        : model_init(s->model, o->seed, e);
+    if (rc == 0 && s->adapter)
+        rc = model_load_adapter(s->model, s->adapter, e);
+    s->weights_s = now_s() - start - s->memory_s;
+    return rc;
+}
+
+int session_open(struct session *s, const struct session_options *o, struct err *e)
+{
+    struct model_options plan = o->plan;
+    int rc = session_files(s, o, e);
+
+    machine_plan(&o->machine, &plan);
+    if (rc == 0 && (rc = session_device(s, &o->machine, e)) == 0 &&
+        (rc = session_plan(s, &plan, e)) == 0 &&
+        (rc = model_fits(&s->device, &s->plan, e)) == 0)
+        rc = session_load(s, o, e);
+    if (rc < 0)
+        session_close(s);
+    else
+        session_close_files(s);
+    return rc;
+}
+
+void session_unload(struct session *s)
+{
+    model_close(s->model);
+    s->model = NULL;
+    free(s->ids);
+    s->ids = NULL;
+    s->n = 0;
+}
+
+void session_close(struct session *s)
+{
+    session_unload(s);
+    segments_free(&s->seg);
+    session_close_files(s);
+    if (s->has_device)
+        s->device.close(&s->device);
+    s->has_device = false;
+}
+
+void machine_plan(const struct machine *m, struct model_options *o)
+{
+    o->device_bytes = m->device_bytes;
+    o->host_bytes = m->host_bytes < 0 ? 0 : m->host_bytes == 0 ? -1 : m->host_bytes;
+}
+
+int session_losses(struct session *s, int64_t n_seqs, int64_t len, const int32_t *ids,
+                   const int32_t *targets, float *nll, double *sum, int64_t *n, struct err *e)
+{
+    struct batch b = { .n_seqs = n_seqs, .len = len, .ids = ids, .targets = targets,
+                       .seg = &s->seg, .nll = nll };
+    int rc = segments_build(&s->seg, ATTN_DENSE, n_seqs, len, len, NULL, 0, e);
+
+    return rc < 0 ? rc : model_forward(s->model, &b, sum, n, e);
+}
+
+int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logits,
+                   struct err *e)
+{
+    struct batch b = { .n_seqs = 1, .len = s->n + n, .seg = &s->seg };
+    int rc = 0;
+
+    if (n < 0 || n > s->options.ctx - s->n)
+        return err_set(e, E_CONFIG, "%" PRId64 " tokens after %" PRId64
+                       ": the session was opened for %" PRId64, n, s->n, s->options.ctx);
+    if (!s->ids && !(s->ids = malloc((size_t)s->options.ctx * sizeof *s->ids)))
+        return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", s->options.ctx);
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= s->config.vocab)
+            return err_set(e, E_DATA, "token id %d is outside the vocabulary of %" PRId64, ids[i],
+                           s->config.vocab);
+        s->ids[s->n + i] = ids[i];
+    }
+    b.ids = s->ids;
+    if (logits &&
+        (rc = segments_build(&s->seg, ATTN_DENSE, 1, b.len, b.len, NULL, 0, e)) == 0)
+        rc = model_last_logits(s->model, &b, logits, e);
+    if (rc == 0)
+        s->n += n;
+    return rc;
+}
+
+void session_rewind(struct session *s, int64_t n) { s->n = n < s->n ? n : s->n; }
