@@ -16,11 +16,15 @@ mkdir -p "$out"
 
 # --- data: a tokenizer of 8192 pieces, shards, one shard of test books
 if [ ! -e "$out/tokenizer.model" ]; then
-    $LPREP -q --text "$train" --utf8 replace | awk 'NR % 5 == 1' | head -c 12000000 > "$out/sample.txt"
+    LPREP=$LPREP "$root/tools/sample_text.sh" 12000000 "$train" --utf8 replace > "$out/sample.txt"
     spm_train --input="$out/sample.txt" --model_prefix="$out/tokenizer" --vocab_size=8192 \
         --model_type=bpe --byte_fallback=true --character_coverage=0.9995 --max_sentence_length=100000 \
         --normalization_rule_name=identity --remove_extra_whitespaces=false \
         --allow_whitespace_only_pieces=true --split_digits=true > "$out/spm.log" 2>&1
+    if grep -iE 'too long|skipped|invalid' "$out/spm.log"; then
+        echo "extend_pg19: the tokenizer did not see all of its text: $out/spm.log" >&2
+        exit 65
+    fi
 fi
 [ -e "$out/shards/manifest.json" ] ||
     $LPREP -q "$train" --utf8 replace -t "$out/tokenizer.model" | $LPACK -o "$out/shards"
