@@ -1,5 +1,6 @@
 /* base/crc32c.c - CRC32C three ways, all with the same sums; see bytes.h. */
 #include "base/bytes.h"
+#include "base/processor.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static void prepare(void)
     past_one = power(LANE);
     past_two = power(2 * LANE);
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("sse4.2"))
+    if (!simd_hidden(SIMD_AVX2) && __builtin_cpu_supports("sse4.2"))
         best_way = __builtin_cpu_supports("pclmul") ? 2 : 1;
 #endif
 }

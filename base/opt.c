@@ -2,6 +2,7 @@
 #include "base/opt.h"
 #include "base/utf8.h"
 #include "base/log.h"
+#include "base/processor.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -280,6 +281,8 @@ int opt_parse(const struct cmd *c, int argc, char **argv, bool *done, struct err
     bool only_operands = false;
 
     *done = false;
+    if ((rc = simd_check(e)) < 0)
+        return rc;
     for (int i = 1; i < argc; i++) {
         if (only_operands || argv[i][0] != '-' || argv[i][1] == '\0') {
             argv[++n] = argv[i];

@@ -1,6 +1,7 @@
 /* train/rows.c - see rows.h. */
 #include "train/rows.h"
 
+#include "base/processor.h"
 #include "base/bytes.h"
 #include "formats/tokens/document.h"
 
@@ -113,7 +114,7 @@ static struct seen fill_targets(int32_t *targets, const int32_t *ids, const uint
                                 int64_t n, uint32_t vocab)
 {
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2"))
+    if (simd_level() >= SIMD_AVX2)
         return fill_avx2(targets, ids, mask, n, vocab);
 #endif
     return fill(targets, ids, mask, n, vocab);

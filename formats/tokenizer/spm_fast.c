@@ -1,5 +1,6 @@
 /* formats/tokenizer/spm_fast.c - BPE by cutting text where it is safe, and remembering the fragments. */
 #include "formats/tokenizer/spm_impl.h"
+#include "base/processor.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -363,17 +364,12 @@ AVX512 static int blocks_avx512(const struct job *j, const unsigned char *text, 
 enum spm_level spm_best_level(void)
 {
 #ifdef __x86_64__
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-                __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+    enum simd level = simd_level();
 
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2"))
-        return SPM_AVX512;
-    if (avx2)
-        return SPM_AVX2;
-#endif
+    return level >= SIMD_VBMI ? SPM_AVX512 : level >= SIMD_AVX2 ? SPM_AVX2 : SPM_PLAIN;
+#else
     return SPM_PLAIN;
+#endif
 }
 
 /* The first fragment, with the dummy prefix: the same as one that starts with a space. */

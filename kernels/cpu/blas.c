@@ -1,6 +1,8 @@
 /* kernels/cpu/blas.c - see blas.h. */
 #include "kernels/cpu/blas.h"
 
+#include "base/processor.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +15,12 @@ static const char *const candidates[] = { "libopenblas.so.0", "libopenblas.so", 
 static const char *coretype(void)
 {
 #if defined __x86_64__ && defined __GNUC__
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512cd"))
+    if (simd_level() >= SIMD_AVX512)
         return "SkylakeX";
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (simd_level() == SIMD_AVX2)
         return __builtin_cpu_is("amd") ? "Zen" : "Haswell";
+    if (simd_hidden(SIMD_AVX2))
+        return "Nehalem";
 #endif
     return NULL;
 }

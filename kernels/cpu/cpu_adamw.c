@@ -12,8 +12,7 @@ struct step {
     float unbias1, unbias2;   /* 1 / (1 - beta^step) */
 };
 
-SIMD_CLONES
-static void update(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, update, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct step *s = op;
     const struct op_adamw *a = s->a;

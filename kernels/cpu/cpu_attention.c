@@ -93,8 +93,8 @@ SIMD_INLINE float exp_sum(float *x, int64_t n, float max)
 }
 
 /* Scores of queries q against keys k to weights; what was gathered so far is rescaled. */
-SIMD_CLONES
-static void soften(struct tile *t, struct rows q, struct rows k, int64_t dim, bool first)
+SIMD_FN(void, soften, (struct tile *t, struct rows q, struct rows k, int64_t dim, bool first),
+        (t, q, k, dim, first))
 {
     for (int64_t i = 0; i < rows_n(q); i++) {
         float *s = t->s + i * KEYS, *acc = t->acc + i * dim;
@@ -111,8 +111,8 @@ static void soften(struct tile *t, struct rows q, struct rows k, int64_t dim, bo
     }
 }
 
-SIMD_CLONES
-static void finish(const struct tile *t, int64_t rows, int64_t dim, float *o, int64_t ld)
+SIMD_FN(void, finish, (const struct tile *t, int64_t rows, int64_t dim, float *o, int64_t ld),
+        (t, rows, dim, o, ld))
 {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < dim; j++)

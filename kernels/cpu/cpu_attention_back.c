@@ -25,8 +25,7 @@ struct job {
 };
 
 /* D, by rows. */
-SIMD_CLONES
-static void row_sums(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, row_sums, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct op_attention_back *b = op;
     const struct op_attention *a = &b->fwd;
@@ -39,9 +38,10 @@ static void row_sums(const void *op, int64_t lo, int64_t hi)
 }
 
 /* p: scores to weights. dp: to dS. Keys after the query give 0 in both. */
-SIMD_CLONES
-static void differentiate(float *restrict p, float *restrict dp, struct rows q, struct rows k,
-                          const float *lse, const float *sums, float scale)
+SIMD_FN(void, differentiate,
+        (float *restrict p, float *restrict dp, struct rows q, struct rows k, const float *lse,
+         const float *sums, float scale),
+        (p, dp, q, k, lse, sums, scale))
 {
     for (int64_t i = 0; i < rows_n(q); i++, p += TILE, dp += TILE) {
         int64_t seen = min_i64(q.first + i + 1, k.end) - k.first;

@@ -35,8 +35,7 @@ struct back_job {
     int64_t parts;
 };
 
-SIMD_CLONES
-static void add_row(const float *x, float *y, int64_t n)
+SIMD_FN(void, add_row, (const float *x, float *y, int64_t n), (x, y, n))
 {
     SIMD_LOOP
     for (int64_t i = 0; i < n; i++)

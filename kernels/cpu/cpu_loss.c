@@ -12,8 +12,7 @@ struct rows_job {
     int64_t first;
 };
 
-SIMD_CLONES
-static float maximum(const float *x, int64_t n)
+SIMD_FN(float, maximum, (const float *x, int64_t n), (x, n))
 {
     float lane[SIMD_LANES], max = x[0];
     int64_t i = 0;
@@ -31,8 +30,7 @@ static float maximum(const float *x, int64_t n)
 }
 
 /* x becomes exp(x - max); returns the sum: lanes in float32, blocks of them in float64. */
-SIMD_CLONES
-static double exp_sum(float *x, int64_t n, float max)
+SIMD_FN(double, exp_sum, (float *x, int64_t n, float max), (x, n, max))
 {
     double sum = 0;
 
@@ -51,8 +49,7 @@ static double exp_sum(float *x, int64_t n, float max)
     return sum;
 }
 
-SIMD_CLONES
-static void scale(float *x, int64_t n, float by)
+SIMD_FN(void, scale, (float *x, int64_t n, float by), (x, n, by))
 {
     for (int64_t i = 0; i < n; i++)
         x[i] *= by;

@@ -8,8 +8,7 @@
  * depends on the rows alone. */
 enum { GROUPS = 64, GROUP_ROWS = 32, ELEMENTS_A_TASK = 1 << 15 };
 
-SIMD_CLONES
-static void forward(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, forward, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct op_rmsnorm *a = op;
     const float *w = a->w;
@@ -33,8 +32,8 @@ int cpu_rmsnorm(struct device *d, const struct op_rmsnorm *a)
 }
 
 /* dx += (or =) rstd * w dy - x * rstd^3 / dim * sum(w dy x); dw, unless NULL, += rstd * dy x. */
-SIMD_CLONES
-static void back_rows(const struct op_rmsnorm_back *a, int64_t lo, int64_t hi, float *dw)
+SIMD_FN(void, back_rows, (const struct op_rmsnorm_back *a, int64_t lo, int64_t hi, float *dw),
+        (a, lo, hi, dw))
 {
     const float *w = a->w;
 

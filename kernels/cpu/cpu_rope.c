@@ -53,9 +53,10 @@ struct rope_job {
 };
 
 /* cs: dim floats, cosines then sines of one position, times scale. */
-SIMD_CLONES
-static void angles(const double *fine, const double *coarse, int64_t half, double scale,
-                   double sign, float *cs)
+SIMD_FN(void, angles,
+        (const double *fine, const double *coarse, int64_t half, double scale, double sign,
+         float *cs),
+        (fine, coarse, half, scale, sign, cs))
 {
     SIMD_LOOP
     for (int64_t i = 0; i < half; i++) {
@@ -65,8 +66,8 @@ static void angles(const double *fine, const double *coarse, int64_t half, doubl
     }
 }
 
-SIMD_CLONES
-static void turn(float *x, int64_t heads, int64_t half, const float *cs)
+SIMD_FN(void, turn, (float *x, int64_t heads, int64_t half, const float *cs),
+        (x, heads, half, cs))
 {
     for (int64_t h = 0; h < heads; h++, x += 2 * half) {
         SIMD_LOOP

@@ -4,8 +4,7 @@
 
 enum { ELEMENTS_A_TASK = 1 << 15 };
 
-SIMD_CLONES
-static void forward(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, forward, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct op_swiglu *a = op;
     const float *gate = a->gate, *up = a->up;
@@ -23,8 +22,7 @@ int cpu_swiglu(struct device *d, const struct op_swiglu *a)
 }
 
 /* s = sigmoid(g): d_gate = dy up s (1 + g (1 - s)), d_up = dy g s. */
-SIMD_CLONES
-static void back(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, back, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct op_swiglu_back *a = op;
     const float *gate = a->gate, *up = a->up, *dy = a->dy;

@@ -9,8 +9,7 @@ struct add_job {
     float *y;
 };
 
-SIMD_CLONES
-static void add(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, add, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct add_job *job = op;
     const float *x = job->x;
@@ -96,8 +95,7 @@ struct cast_job {
     } while (0)
 #define SAME(x) (x)
 
-SIMD_CLONES
-static void cast(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, cast, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct cast_job *job = op;
 
@@ -133,8 +131,7 @@ struct squares_job {
     double *partial; /* one a task */
 };
 
-SIMD_CLONES
-static void squares(const void *op, int64_t lo, int64_t hi)
+SIMD_FN(void, squares, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct squares_job *job = op;
     double lane[SIMD_LANES] = { 0 };

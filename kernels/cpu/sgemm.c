@@ -19,9 +19,9 @@ static void pack(float *dst, const float *src, int64_t row_step, int64_t col_ste
 }
 
 /* acc = the MR x NR product of one strip of each. */
-SIMD_CLONES
-static void tile(int depth, const float *restrict a, const float *restrict b,
-                 float *restrict acc)
+SIMD_FN(void, tile,
+        (int depth, const float *restrict a, const float *restrict b, float *restrict acc),
+        (depth, a, b, acc))
 {
     strip_row c0 = { 0 }, c1 = { 0 }, c2 = { 0 }, c3 = { 0 }, c4 = { 0 }, c5 = { 0 };
     strip_row *out = (strip_row *)acc;
