@@ -92,6 +92,12 @@ int journal_look(struct journal_state *s, const char *folder, int64_t max_marks,
     if ((rc = stream_open(&r, fd, MARKS, e)) == 0) {
         s->info = *stream_info(r);
         rc = look(s, r, max_marks, e);
+        if (rc == 0 && s->there && stream_version(r) != STREAM_VERSION) {
+            rc = err_set(e, E_CONFIG, "the journal in '%s' is of version %d, which an older lpack "
+                         "wrote: this goes on with %d", folder, stream_version(r),
+                         STREAM_VERSION);
+            err_hint(e, "begin anew: rm '%s/" MARKS "'", folder);
+        }
     } else if (rc == E_DATA) {
         rc = 0; /* it was killed before that was written */
     }

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 struct args {
-    const char *tokenizer, *output, *stats, *part, *skipped;
+    const char *tokenizer, *output, *stats, *part, *skipped, *removed;
     bool quiet, verbose, json, force, mpi;
     int format, on_error, utf8, prompt, engine;
     int64_t threads, max_record;
@@ -122,6 +122,30 @@ static void tell_passed_over(const struct prep_counts *c)
                                      : "the input is empty");
 }
 
+/* Of --dedup: how likely documents that are no copies were taken for copies. */
+static void tell_false_copies(const struct prep_opts *o, const struct prep_counts *c)
+{
+    double expected = (double)c->by.false_copies / TALLY_CHANCE;
+    int keys = o->near ? 1 + o->near->bands : 1;
+    char size[16], lost[32];
+
+    if (expected >= 10)
+        grouped((int64_t)(expected + 0.5), lost);
+    else
+        snprintf(lost, sizeof lost, "%.2g", expected);
+    if (c->by.false_copies >= TALLY_MANY_FALSE && dedup_over(o->seen) > 0)
+        log_warn("about %s documents that are no copies were left out as such: --dedup-memory "
+                 "%s would have been exact", lost,
+                 fmt_bytes((double)dedup_exact_bytes(o->seen), size, sizeof size));
+    else if (c->by.false_copies >= TALLY_MANY_FALSE)
+        log_warn("about %s documents that are no copies were left out as such: give more "
+                 "--near-rows", lost);
+    if (dedup_over(o->seen) > 0)
+        log_info("--dedup-memory was full: false-duplicate probability of a document %.2g (%d "
+                 "key%s); %s such documents expected in this run", dedup_error(o->seen, keys),
+                 keys, keys == 1 ? "" : "s", lost);
+}
+
 static void sum_up(const struct prep_counts *c, const struct progress *p)
 {
     char docs[32], tokens[32], masked[32], size[16], rate[16], took[16];
@@ -181,6 +205,10 @@ static int add_counts(struct buf *b, const struct prep_counts *c, bool one_line,
         rc = buf_printf(b, e, ",%s\"files\": %lld", nl, (long long)c->read.files);
     if (rc == 0)
         rc = add_dropped(b, c->all.dropped, true, c->by.bad_files, e);
+    if (rc == 0 && c->by.false_copies + c->by.false_copy_chance > 0)
+        rc = buf_printf(b, e, ",%s\"false_duplicates\": {\"probability\": %.3g, \"expected\": "
+                        "%.3g}", nl, (double)c->by.false_copy_chance / TALLY_CHANCE,
+                        (double)c->by.false_copies / TALLY_CHANCE);
     if (rc == 0)
         rc = buf_printf(b, e, ",%s\"sources\": {", nl);
     for (int64_t i = 0; i < c->by.n && rc == 0; i++) {
@@ -267,7 +295,9 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
                                .doc = { .replace = true } };
     int rc = 0;
 
-    if (a->dedup && (rc = dedup_open(&o->seen, (size_t)a->dedup_bytes, e)) < 0)
+    if (a->removed && (rc = removed_open(&o->removed, a->removed, a->resume != NULL, e)) < 0)
+        return rc;
+    if (a->dedup && (rc = dedup_open(&o->seen, (size_t)a->dedup_bytes, a->removed != NULL, e)) < 0)
         return rc;
     if (a->dedup == 2) {
         minhash_init(near, (int)a->bands, (int)a->rows, (int)a->words);
@@ -326,7 +356,7 @@ static int prep_rest(struct args *a, const char *const *operands, int n,
                      const struct tokenizer *t, struct prep_counts *c, struct err *e)
 {
     struct resume r;
-    int rc = resume_open(&r, a->resume, a->opts, " tokenizer output force part mpi skipped "
+    int rc = resume_open(&r, a->resume, a->opts, " tokenizer output force part mpi skipped removed "
                          "engine threads resume stats json quiet verbose ", &a->eval, e);
 
     if (rc == 0 && r.files > 0)
@@ -385,12 +415,11 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     for (int i = 0; i < o->feed.filter.n_rates && rc == 0; i++)
         if (!filter_rate_meets(&o->feed.filter.rate[i], &c.by))
             log_warn("--sample: no document is of source '%s'", o->feed.filter.rate[i].glob);
-    if (rc == 0 && o->seen && dedup_over(o->seen) > 0)
-        log_info("--dedup-memory was full: a new key is taken for a copy's with chance %.2g",
-                 dedup_error(o->seen));
+    if (rc == 0 && o->seen)
+        tell_false_copies(o, &c);
     if (rc < 0)
         log_progress_end();
-    rc = close_skipped(a, o, rc, e);
+    rc = removed_close(o->removed, close_skipped(a, o, rc, e), e);
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
     if (rc == 0 && a->json)
@@ -483,7 +512,9 @@ int main(int argc, char **argv)
         { 0, "dedup", "off|exact|near", OPT_ENUM, &a.dedup, 0, 0,
           "leave out copies of documents before [off]" },
         { 0, "dedup-memory", "SIZE", OPT_BYTES, &a.dedup_bytes, 65536, 1e13,
-          "for the documents seen; the rest is guessed [256m]" },
+          "exact up to this size, approximate beyond [256m]" },
+        { 0, "removed", "FILE", OPT_STR, &a.removed, 0, 0,
+          "list what was left out, and as a copy of what" },
         { 0, "near-bands", "N", OPT_I64, &a.bands, 1, MINHASH_BANDS_MAX,
           "MinHash: one equal band of N is a near copy [14]" },
         { 0, "near-rows", "N", OPT_I64, &a.rows, 1, 16, "hashes in a band [8]" },

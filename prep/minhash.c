@@ -3,6 +3,7 @@
 
 #include "prep/grams.h"
 
+#include <math.h>
 #include <string.h>
 #include <xxhash.h>
 #ifdef __x86_64__
@@ -24,37 +25,39 @@ void minhash_init(struct minhash *m, int bands, int rows, int words)
     }
 }
 
-/* Sixteen at a time, in two registers of AVX2; plain C otherwise. */
-typedef uint32_t lanes __attribute__((vector_size(64)));
-
-static inline __attribute__((always_inline)) void update(const struct minhash *m,
-                                                         const uint32_t *x, int64_t n,
-                                                         uint32_t *smallest)
+static void update_plain(const struct minhash *m, const uint32_t *x, int64_t n,
+                         uint32_t *smallest)
 {
-    for (int i = 0; i < m->hashes; i += 16) {
-        lanes a, b, s;
-        memcpy(&a, m->a + i, sizeof a);
-        memcpy(&b, m->b + i, sizeof b);
-        memcpy(&s, smallest + i, sizeof s);
+    for (int i = 0; i < m->hashes; i++) {
+        uint32_t a = m->a[i], b = m->b[i], s = smallest[i];
         for (int64_t k = 0; k < n; k++) {
-            lanes h = a * x[k] + b;
-            s ^= (s ^ h) & (lanes)(h < s);
+            uint32_t h = a * x[k] + b;
+            s = h < s ? h : s;
         }
-        memcpy(smallest + i, &s, sizeof s);
+        smallest[i] = s;
     }
 }
 
-static void update_plain(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *s)
-{
-    update(m, x, n, s);
-}
-
 #ifdef __x86_64__
-__attribute__((target("avx2"))) static void update_avx2(const struct minhash *m,
-                                                        const uint32_t *x, int64_t n,
-                                                        uint32_t *s)
+/* Sixteen at a time in two registers, so that one product need not wait for the other. */
+__attribute__((target("avx2"))) static void
+update_avx2(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *smallest)
 {
-    update(m, x, n, s);
+    for (int i = 0; i < m->hashes; i += 16) {
+        const __m256i *a = (const __m256i *)(const void *)(m->a + i);
+        const __m256i *b = (const __m256i *)(const void *)(m->b + i);
+        __m256i *out = (__m256i *)(void *)(smallest + i);
+        __m256i a0 = _mm256_loadu_si256(a), a1 = _mm256_loadu_si256(a + 1);
+        __m256i b0 = _mm256_loadu_si256(b), b1 = _mm256_loadu_si256(b + 1);
+        __m256i s0 = _mm256_loadu_si256(out), s1 = _mm256_loadu_si256(out + 1);
+        for (int64_t k = 0; k < n; k++) {
+            __m256i v = _mm256_set1_epi32((int)x[k]);
+            s0 = _mm256_min_epu32(s0, _mm256_add_epi32(_mm256_mullo_epi32(a0, v), b0));
+            s1 = _mm256_min_epu32(s1, _mm256_add_epi32(_mm256_mullo_epi32(a1, v), b1));
+        }
+        _mm256_storeu_si256(out, s0);
+        _mm256_storeu_si256(out + 1, s1);
+    }
 }
 
 __attribute__((target("avx512f"))) static void
@@ -73,14 +76,14 @@ update_avx512(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *s
 #endif
 
 void minhash_update(const struct minhash *m, const uint32_t *x, int64_t n, uint32_t *smallest,
-                    int level)
+                    enum simd level)
 {
 #ifdef __x86_64__
-    if (level != 0 && level != 1 && __builtin_cpu_supports("avx512f")) {
+    if (level >= SIMD_AVX512) {
         update_avx512(m, x, n, smallest);
         return;
     }
-    if (level != 0 && __builtin_cpu_supports("avx2")) {
+    if (level == SIMD_AVX2) {
         update_avx2(m, x, n, smallest);
         return;
     }
@@ -89,39 +92,70 @@ void minhash_update(const struct minhash *m, const uint32_t *x, int64_t n, uint3
     update_plain(m, x, n, smallest);
 }
 
-static bool add_text(const struct minhash *m, const struct buf *text, uint32_t *smallest)
+/* What a document's parts have been seen to hold. */
+struct seen {
+    int64_t grams;
+    uint64_t first, other; /* the first n-gram; bits in which a later one was another */
+};
+
+static void add_grams(const struct minhash *m, const uint64_t *gram, int64_t n, struct seen *s,
+                      uint32_t *smallest)
+{
+    uint32_t x[BLOCK];
+
+    if (s->grams == 0)
+        s->first = gram[0];
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = (uint32_t)gram[i];
+        s->other |= gram[i] ^ s->first;
+    }
+    s->grams += n;
+    minhash_update(m, x, n, smallest, simd_level());
+}
+
+static void add_text(const struct minhash *m, const struct buf *text, struct seen *s,
+                     uint32_t *smallest)
 {
     struct grams g;
     uint64_t gram[BLOCK];
-    uint32_t x[BLOCK];
     int64_t n;
 
     grams_start(&g, text->p, text->len, m->words);
-    while ((n = grams_next(&g, gram, BLOCK)) > 0) {
-        for (int64_t i = 0; i < n; i++)
-            x[i] = (uint32_t)gram[i];
-        minhash_update(m, x, n, smallest, -1);
-    }
+    while ((n = grams_next(&g, gram, BLOCK)) > 0)
+        add_grams(m, gram, n, s, smallest);
     if (g.words > 0 && g.words < m->words) {
-        x[0] = (uint32_t)grams_rest(&g);
-        minhash_update(m, x, 1, smallest, -1);
+        gram[0] = grams_rest(&g);
+        add_grams(m, gram, 1, s, smallest);
     }
-    return g.words > 0;
 }
 
-bool minhash_keys(const struct minhash *m, const struct doc *d, uint64_t *out)
+/* A text of one n-gram has 32 bits of it in its signature, too few among many short texts: its
+ * keys are made of all 64. */
+int64_t minhash_keys(const struct minhash *m, const struct doc *d, uint64_t *out)
 {
     uint32_t smallest[MINHASH_MAX];
-    bool any;
+    struct seen s = { 0, 0, 0 };
 
     memset(smallest, 255, sizeof smallest);
-    any = add_text(m, &d->text, smallest);
+    add_text(m, &d->text, &s, smallest);
     if (d->instruct) {
-        any |= add_text(m, &d->input, smallest);
-        any |= add_text(m, &d->output, smallest);
+        add_text(m, &d->input, &s, smallest);
+        add_text(m, &d->output, &s, smallest);
     }
     for (int i = 0; i < m->bands; i++)
-        out[i] = XXH3_64bits_withSeed(smallest + i * m->rows,
-                                      (size_t)m->rows * sizeof *smallest, (uint64_t)i);
-    return any;
+        out[i] = s.other ? XXH3_64bits_withSeed(smallest + i * m->rows,
+                                                (size_t)m->rows * sizeof *smallest, (uint64_t)i)
+                         : XXH3_64bits_withSeed(&s.first, sizeof s.first, (uint64_t)i);
+    return s.grams > 0 && !s.other ? 1 : s.grams;
+}
+
+double minhash_chance(const struct minhash *m, int64_t grams, int64_t docs)
+{
+    double g = (double)grams, shared = g * g * 0x1p-32, p;
+
+    if (grams < 2)
+        return 0;
+    p = shared < 1 ? shared * pow(2 * g - 1, -m->rows) : pow(g * 0x1p-33, m->rows);
+    p *= (double)m->bands * (double)docs;
+    return p < 1 ? p : 1;
 }

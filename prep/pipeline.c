@@ -29,14 +29,15 @@ struct result {
     size_t at, n;
     int64_t tokens, masked, bytes, words;
     XXH128_hash_t key; /* with prep_opts.seen; and with near: */
-    bool has_near;
+    int64_t grams;
     uint64_t near[MINHASH_BANDS_MAX];
+    size_t name_at; /* with prep_opts.removed: in the batch's names */
 };
 
 struct job {
     struct feed_batch in;
     struct result result[FEED_ROWS];
-    struct buf out;
+    struct buf out, names;
     size_t bytes; /* of the records, as counted in waiting_bytes */
     int rc;       /* of feed_read: < 0 ends all */
     bool done;
@@ -167,7 +168,8 @@ static enum drop examine(const struct prep_opts *o, const struct doc *d, struct 
         return DROP_CONTAMINATED;
     if (o->seen)
         r->key = dedup_key(d);
-    r->has_near = o->seen && o->near && minhash_keys(o->near, d, r->near);
+    if (o->seen && o->near)
+        r->grams = minhash_keys(o->near, d, r->near);
     return KEPT;
 }
 
@@ -190,6 +192,13 @@ static void work_row(struct line *l, struct job *j, int i, struct doc *d)
             *r->err = e;
     }
     r->n = j->out.len - r->at;
+    if (!l->o->removed)
+        return;
+    r->name_at = j->names.len;
+    if (buf_add(&j->names, d->name, strlen(d->name) + 1, &e) < 0) {
+        r->drop = DROP_BAD;
+        r->rc = E_SYS;
+    }
 }
 
 /* A working thread. */
@@ -222,7 +231,7 @@ static void *work_batches(void *arg)
         if (j->bytes > KEEP_BYTES)
             take_spare(l, &j->out);
         pthread_mutex_unlock(&l->lock);
-        j->out.len = 0;
+        j->out.len = j->names.len = 0;
         for (int i = 0; i < j->in.n; i++)
             work_row(l, j, i, &d);
     }
@@ -281,8 +290,10 @@ static int count(struct prep_counts *c, struct tally_source *own, struct output 
 }
 
 /* What a bad row means: 0 to go on. */
-static int bad_row(struct line *l, const struct result *r, struct err *e)
+static int bad_row(struct line *l, const struct result *r, const char *name, struct err *e)
 {
+    int rc;
+
     if (!r->err)
         return err_set(e, E_SYS, "out of memory");
     *e = *r->err;
@@ -290,28 +301,34 @@ static int bad_row(struct line *l, const struct result *r, struct err *e)
         return r->rc;
     feed_warn(l->feed, e->msg);
     *e = (struct err){ 0 };
-    return 0;
+    rc = l->o->removed ? removed_bad(l->o->removed, name, r->err->msg, e) : 0;
+    return rc;
 }
 
-/* In the order of the input: what is a copy of a document that was kept becomes DROP_COPY. */
-static int drop_copy(const struct prep_opts *o, struct result *r, struct output *out,
-                     struct err *e)
+/* In the order of the input: what is a copy of a document that was kept becomes DROP_COPY or
+ * DROP_NEAR. What is kept counts the probability that it would have been taken for one. */
+static int drop_copy(const struct prep_opts *o, struct result *r, const char *name,
+                     struct output *out, struct prep_counts *c, struct err *e)
 {
-    int bands = o->seen && r->has_near ? o->near->bands : 0, rc = 0;
+    XXH128_hash_t key[DEDUP_KEYS_MAX] = { r->key };
+    int n = r->grams > 0 ? 1 + o->near->bands : 1, rc = 0;
+    double chance = dedup_error(o->seen, n);
+    uint32_t of;
 
-    if (!o->seen)
-        return 0;
-    if (dedup_has(o->seen, r->key))
-        r->drop = DROP_COPY;
-    for (int i = 0; i < bands && r->drop == KEPT; i++)
-        if (dedup_has(o->seen, (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 }))
-            r->drop = DROP_NEAR;
-    for (int i = -1; i < bands && r->drop == KEPT && rc == 0; i++) {
-        XXH128_hash_t key = i < 0 ? r->key : (XXH128_hash_t){ r->near[i], (uint64_t)i + 1 };
-        dedup_add(o->seen, key);
-        rc = output_key(out, key, e);
-    }
-    return rc;
+    for (int i = 1; i < n; i++)
+        key[i] = (XXH128_hash_t){ r->near[i - 1], (uint64_t)i };
+    r->drop = dedup_doc(o->seen, key, n, o->removed ? removed_next(o->removed) : 0, &of);
+    if (r->drop != KEPT)
+        return o->removed
+                   ? removed_copy(o->removed, name, r->source, r->drop, of, chance, e)
+                   : 0;
+    if (n > 1)
+        chance += minhash_chance(o->near, r->grams, c->all.docs);
+    tally_false_copy(&c->by, chance);
+    tally_false_copy(&out->since, chance);
+    for (int i = 0; i < n && rc == 0; i++)
+        rc = output_key(out, key[i], e);
+    return rc == 0 && o->removed ? removed_kept(o->removed, name, e) : rc;
 }
 
 /* Row i of a batch whose turn has come; the rows [*from, i) have not been written yet. */
@@ -319,12 +336,16 @@ static int write_row(struct line *l, struct job *j, int i, int *from, struct out
                      struct prep_counts *c, struct err *e)
 {
     struct result *r = &j->result[i];
+    const char *name = l->o->removed ? j->names.p + r->name_at : NULL;
     struct tally_source *s;
     int rc = 0;
 
-    if (r->drop == DROP_BAD && (rc = bad_row(l, r, e)) < 0)
+    if (r->drop == DROP_BAD && (rc = bad_row(l, r, name, e)) < 0)
         return rc;
-    if (r->drop == KEPT && (rc = drop_copy(l->o, r, out, e)) < 0)
+    if (l->o->removed && r->drop != KEPT && r->drop != DROP_BAD &&
+        (rc = removed_other(l->o->removed, name, r->source, r->drop, e)) < 0)
+        return rc;
+    if (l->o->seen && r->drop == KEPT && (rc = drop_copy(l->o, r, name, out, c, e)) < 0)
         return rc;
     if (r->drop == DROP_COPY || r->drop == DROP_NEAR) { /* its frame stands among the others */
         if ((rc = flush_rows(out, j, from, i, e)) < 0)
@@ -457,6 +478,7 @@ static void free_line(struct line *l)
         clear_results(&l->job[i]);
         feed_batch_free(&l->job[i].in);
         buf_free(&l->job[i].out);
+        buf_free(&l->job[i].names);
     }
     while (l->n_spare > 0)
         buf_free(&l->spare[--l->n_spare]);

@@ -8,6 +8,7 @@
 #include "prep/dedup.h"
 #include "prep/feed.h"
 #include "prep/minhash.h"
+#include "prep/removed.h"
 C_BEGIN
 
 /* At most as many sources as a shard holds; the documents of further ones become "other", in
@@ -39,6 +40,7 @@ struct prep_opts {
     const struct contam *contam; /* what shares an n-gram with it is left out; may be NULL */
     struct dedup *seen;          /* copies are left out, and found here; may be NULL */
     const struct minhash *near;  /* with seen: near copies too; may be NULL */
+    struct removed *removed;     /* lists what is left out; may be NULL */
     struct resume *resume;       /* opened; what it has is left out; may be NULL */
     enum prompt prompt;
     int threads;          /* that tokenise; 0: the processors this process may use */

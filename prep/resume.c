@@ -139,7 +139,7 @@ static int enter_mark(void *ctx, const struct stream_mark *m, struct err *e)
     for (int64_t i = 0; i < m->n_inputs && rc == 0; i++, x->files++)
         rc = check_input(x, &m->inputs[i], e);
     for (int64_t i = 0; i < m->n_keys && rc == 0 && x->seen; i++)
-        dedup_add(x->seen, mark_key(m, i));
+        dedup_add(x->seen, mark_key(m, i), 0);
     return rc < 0 ? rc : tally_add(&x->c->by, &m->tally, e);
 }
 

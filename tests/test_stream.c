@@ -158,7 +158,7 @@ static void test_bytes_after_end(void **state)
 
 /* Puts value at a place and makes the checksum right again, so that only sense is wrong. */
 static const struct { int at, bytes; uint64_t v; const char *why; } spoilt_header[] = {
-    { 0, 1, 'X', "not a token stream" }, { 8, 4, 3, "version 3" }, { 8, 4, 0, "version 0" },
+    { 0, 1, 'X', "not a token stream" }, { 8, 4, 4, "version 4" }, { 8, 4, 0, "version 0" },
     { 12, 4, 333, "header bytes 333" }, { 16, 4, 4, "width 4" }, { 16, 4, 3, "width 3" },
     { 20, 4, 0, "vocab 0" }, { 20, 4, 0x80000000u, "vocab 2147483648" },
     { 20, 4, 70000, "width 2" }, { 24, 4, 100, "bos 100" }, { 24, 4, (uint32_t)-2, "bos -2" },
@@ -346,11 +346,11 @@ static void test_marks(void **state)
     struct err e = {0};
 
     (void)state;
-    assert_int_equal(read_marked(0, 2, &sum, &e), 0);
+    assert_int_equal(read_marked(0, 3, &sum, &e), 0);
     assert_int_equal(tally_sum(&sum, &all, &e), 0);
     assert_true(all.docs == 6 && sum.bad_files == 3 && all.dropped[DROP_NEAR] >= 42 + 45);
     tally_free(&sum);
-    assert_int_equal(read_marked(1, 2, &sum, &e), E_DATA);
+    assert_int_equal(read_marked(1, 3, &sum, &e), E_DATA);
     assert_non_null(strstr(e.msg, "its marks count 7 documents"));
     tally_free(&sum);
     assert_int_equal(read_marked(0, 1, &sum, &e), E_DATA);
@@ -372,21 +372,28 @@ static void test_spoilt_marks(void **state)
     (void)state;
     make_doc(&made, 0, 1, 100, 20);
     count_doc(&m.tally, &made.doc);
+    m.tally.false_copies = 7;
+    m.tally.false_copy_chance = 5;
     assert_int_equal(mark_encode(&b, &m, &e), 0);
     for (n = 0; n < b.len; n++) {
         void *exact = malloc(n ? n : 1);
         memcpy(exact, b.p, n);
-        assert_int_equal(mark_decode(&s, exact, n, &back, &e), E_DATA);
+        assert_int_equal(mark_decode(&s, STREAM_VERSION, exact, n, &back, &e), E_DATA);
         free(exact);
     }
     for (size_t bit = 0; bit < 8 * b.len; bit++) {
         b.p[bit / 8] ^= (char)(1u << bit % 8);
-        if (mark_decode(&s, b.p, b.len, &back, &e) == 0)
+        if (mark_decode(&s, STREAM_VERSION, b.p, b.len, &back, &e) == 0)
             for (int64_t i = 0; i < back.n_inputs; i++)
                 assert_int_equal(strlen(back.inputs[i].path), 1);
         b.p[bit / 8] ^= (char)(1u << bit % 8);
     }
-    assert_int_equal(mark_decode(&s, b.p, b.len, &back, &e), 0);
+    assert_int_equal(mark_decode(&s, STREAM_VERSION, b.p, b.len, &back, &e), 0);
+    assert_true(back.tally.false_copies == 7 && back.tally.false_copy_chance == 5);
+    memmove(b.p + 40, b.p + 56, b.len - 56); /* as version 2 has it */
+    assert_int_equal(mark_decode(&s, 2, b.p, b.len - 16, &back, &e), 0);
+    assert_true(back.n_keys == 1 && back.n_inputs == 2 && back.tally.v[0].docs == 1);
+    assert_true(back.tally.false_copies == 0 && back.tally.false_copy_chance == 0);
     mark_space_free(&s);
     tally_free(&m.tally);
     buf_free(&b);

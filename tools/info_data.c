@@ -2,6 +2,7 @@
 #include "tools/info.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "formats/tokens/dataset.h"
 #include "formats/tokens/left_out.h"
 #include "formats/tokens/manifest.h"
@@ -58,6 +59,11 @@ static void show_left_out(const struct tally *t, json_t *out)
         set(out, "left_out", json_incref(list));
     json_decref(list);
     json_decref(all);
+    if ((one = false_copies_json(t)))
+        set(out, "false_duplicates", one);
+    if (t->false_copies >= TALLY_MANY_FALSE)
+        log_warn("about %.3g documents that are no copies were left out as such: lprep's "
+                 "--dedup-memory was too small", (double)t->false_copies / TALLY_CHANCE);
 }
 
 static json_t *split_row(const struct manifest_split *s, bool verbose)

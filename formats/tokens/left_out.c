@@ -87,3 +87,27 @@ json_t *left_out_json(const struct tally *t)
     }
     return all;
 }
+
+int false_copies_parse(struct tally *t, const struct js *top, struct err *e)
+{
+    double most = (double)INT64_MAX / TALLY_CHANCE, expected = 0, chance = 0;
+    struct js o;
+    int rc = js_object(top, "false_duplicates", JS_MAY, &o, e);
+
+    if (rc < 0 || !o.obj)
+        return rc;
+    if ((rc = js_f64(&o, "expected", JS_MUST, 0, most, &expected, e)) < 0 ||
+        (rc = js_f64(&o, "probability", JS_MUST, 0, 1, &chance, e)) < 0)
+        return rc;
+    t->false_copies = expected < most ? (int64_t)(expected * TALLY_CHANCE + 0.5) : INT64_MAX;
+    t->false_copy_chance = (int64_t)(chance * TALLY_CHANCE + 0.5);
+    return 0;
+}
+
+json_t *false_copies_json(const struct tally *t)
+{
+    if (t->false_copies == 0 && t->false_copy_chance == 0)
+        return NULL;
+    return json_pack("{sfsf}", "probability", (double)t->false_copy_chance / TALLY_CHANCE,
+                     "expected", (double)t->false_copies / TALLY_CHANCE);
+}

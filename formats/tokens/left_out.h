@@ -11,5 +11,10 @@ int left_out_parse(struct tally *t, const struct js *top, struct err *e);
 /* The same object of t, in order of names; {} where nothing was left out. */
 json_t *left_out_json(const struct tally *t);
 
+/* The key "false_duplicates" of manifest.md, of t's two counts of them; absent, and NULL, where
+ * both are 0. E_DATA. */
+int false_copies_parse(struct tally *t, const struct js *top, struct err *e);
+json_t *false_copies_json(const struct tally *t);
+
 C_END
 #endif

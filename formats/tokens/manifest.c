@@ -296,7 +296,8 @@ static int parse_top(struct manifest *m, const struct js *top, struct err *e)
         (rc = js_i64(top, "documents", JS_MUST, 0, INT64_MAX, &docs, e)) < 0 ||
         (rc = js_i64(top, "tokens", JS_MUST, 0, INT64_MAX, &tokens, e)) < 0 ||
         (rc = js_object(top, "splits", JS_MUST, &splits, e)) < 0 ||
-        (rc = left_out_parse(&m->left_out, top, e)) < 0 || (rc = parse_command(m, top, e)) < 0)
+        (rc = left_out_parse(&m->left_out, top, e)) < 0 ||
+        (rc = false_copies_parse(&m->left_out, top, e)) < 0 || (rc = parse_command(m, top, e)) < 0)
         return rc;
     json_object_foreach(splits.obj, key, value) {
         if ((rc = parse_split(m, key, &splits, e)) < 0)
@@ -397,11 +398,12 @@ char *manifest_text(const struct manifest *m)
     }
     for (int i = 0; i < m->n_command; i++)
         json_array_append_new(command, json_string(m->command[i]));
-    top = json_pack("{sssisosIsbsIsIsososo}", "format", "longlora-dataset", "version", 1,
+    top = json_pack("{sssisosIsbsIsIsoso so* so}", "format", "longlora-dataset", "version", 1,
                     "tokenizer", info_to_json(&m->info), "seed", (json_int_t)m->seed, "shuffled",
                     (int)m->shuffled, "documents", (json_int_t)docs, "tokens",
                     (json_int_t)tokens, "splits", splits, "left_out",
-                    left_out_json(&m->left_out), "command", command);
+                    left_out_json(&m->left_out), "false_duplicates",
+                    false_copies_json(&m->left_out), "command", command);
     text = top ? js_text(top) : NULL;
     json_decref(top);
     return text;

@@ -7,7 +7,8 @@
 
 enum {
     RUN_FIXED = 24,
-    MARK_FIXED = 40,
+    MARK_FIXED_2 = 40, /* in version 2 of the stream */
+    MARK_FIXED = 56,
     COUNTS = 5 + DROP_BAD - 1, /* of a source: what was kept, and the reasons below 'bad' */
     SOURCE_FIXED = 2 + 8 * COUNTS,
     INPUT_FIXED = 18,
@@ -83,7 +84,9 @@ int mark_encode(struct buf *b, const struct stream_mark *m, struct err *e)
         (rc = add_le(b, (uint64_t)m->n_inputs, 8, e)) < 0 ||
         (rc = add_le(b, (uint64_t)m->n_keys, 8, e)) < 0 ||
         (rc = add_le(b, (uint64_t)m->tally.bad_docs, 8, e)) < 0 ||
-        (rc = add_le(b, (uint64_t)m->tally.bad_files, 8, e)) < 0)
+        (rc = add_le(b, (uint64_t)m->tally.bad_files, 8, e)) < 0 ||
+        (rc = add_le(b, (uint64_t)m->tally.false_copies, 8, e)) < 0 ||
+        (rc = add_le(b, (uint64_t)m->tally.false_copy_chance, 8, e)) < 0)
         return rc;
     for (int64_t i = 0; i < m->tally.n && rc == 0; i++)
         rc = encode_source(b, m->tally.v[i], e);
@@ -196,11 +199,11 @@ static int decode_inputs(struct mark_space *s, struct rest *r, struct stream_mar
     return rc;
 }
 
-int mark_decode(struct mark_space *s, const void *payload, size_t nbytes,
+int mark_decode(struct mark_space *s, int version, const void *payload, size_t nbytes,
                 struct stream_mark *m, struct err *e)
 {
     struct rest r = { payload, nbytes };
-    const unsigned char *p = take(&r, MARK_FIXED);
+    const unsigned char *p = take(&r, version < 3 ? MARK_FIXED_2 : MARK_FIXED);
     int64_t sources;
     int rc = 0;
 
@@ -211,6 +214,10 @@ int mark_decode(struct mark_space *s, const void *payload, size_t nbytes,
     if (!number(p, &sources) || !number(p + 8, &m->n_inputs) || !number(p + 16, &m->n_keys) ||
         !number(p + 24, &s->tally.bad_docs) || !number(p + 32, &s->tally.bad_files))
         return err_set(e, E_DATA, "one of its counts is above 2^63 - 1");
+    if (version >= 3 && (!number(p + 40, &s->tally.false_copies) ||
+                         !number(p + 48, &s->tally.false_copy_chance) ||
+                         s->tally.false_copy_chance > (int64_t)TALLY_CHANCE))
+        return err_set(e, E_DATA, "its false-duplicate probability is above 1");
     for (int64_t i = 0; i < sources && rc == 0; i++)
         rc = decode_source(&r, &s->tally, e);
     if (rc == 0)

@@ -47,8 +47,8 @@ struct mark_space {
 /* E_DATA for a payload that breaks a rule of stream.md; E_SYS. */
 int run_decode(struct mark_space *s, const void *payload, size_t nbytes, struct stream_run *r,
                struct err *e);
-int mark_decode(struct mark_space *s, const void *payload, size_t nbytes,
-                struct stream_mark *m, struct err *e);
+int mark_decode(struct mark_space *s, int version, const void *payload, size_t nbytes,
+                struct stream_mark *m, struct err *e); /* version: of the stream */
 void mark_space_free(struct mark_space *s);
 
 C_END

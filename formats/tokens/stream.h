@@ -14,7 +14,7 @@ C_BEGIN
  * that stops without an END frame was cut: stream_read then fails, never returns the end. */
 
 #define STREAM_MAGIC "LLSTREAM"
-#define STREAM_VERSION 2 /* 1, which had no RUN and no MARK, is read too */
+#define STREAM_VERSION 3 /* 1 and 2 are read too, see stream.md */
 #define STREAM_HEADER_BYTES 332
 #define STREAM_PREFIX_BYTES 16 /* before a frame's payload; 4 of checksum follow it */
 #define STREAM_END_BYTES 24
@@ -48,6 +48,7 @@ struct stream_reader;
 /* Reads and checks the header. name is for messages. E_DATA, E_IO. */
 int stream_open(struct stream_reader **r, int fd, const char *name, struct err *e);
 const struct token_info *stream_info(const struct stream_reader *r);
+int stream_version(const struct stream_reader *r);
 /* STREAM_DOC and the next document, STREAM_MARK or STREAM_RUN and what it says (all valid until
  * the next call); 0 after a good END; or E_DATA with the offset when the stream is cut, damaged
  * or goes on after END; E_IO. */

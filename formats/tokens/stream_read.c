@@ -153,6 +153,8 @@ const struct token_info *stream_info(const struct stream_reader *r)
     return &r->info;
 }
 
+int stream_version(const struct stream_reader *r) { return r->version; }
+
 /* n bytes of payload and 4 of checksum, both left in payload; its memory grows with the bytes
  * that came, not with the claim. */
 static int read_payload(struct stream_reader *r, size_t n, uint64_t at, struct err *e)
@@ -240,7 +242,7 @@ static int decode_frame(struct stream_reader *r, int kind, size_t n, struct stre
         return run_decode(&r->marks, r->payload.p, n, &it->run, e);
     if (kind == STREAM_MARK) {
         r->marked = true;
-        rc = mark_decode(&r->marks, r->payload.p, n, &it->mark, e);
+        rc = mark_decode(&r->marks, r->version, r->payload.p, n, &it->mark, e);
         return rc < 0 ? rc : tally_add(&r->tally, &it->mark.tally, e);
     }
     if ((rc = doc_decode(&r->space, r->payload.p, n, &r->info, &it->doc, e)) < 0)

@@ -99,8 +99,25 @@ int tally_source_add(struct tally_source *to, const struct tally_source *from, s
     return over ? err_set(e, E_DATA, "counts of source '%s' overflow", from->name) : 0;
 }
 
+/* Of documents that are left out with probability p, p / (1 - p) go for each that is kept. */
+void tally_false_copy(struct tally *t, double chance)
+{
+    double p = chance < 0.999999 ? chance : 0.999999;
+    int64_t last = (int64_t)(p * TALLY_CHANCE + 0.5);
+
+    if (__builtin_add_overflow(t->false_copies, (int64_t)(p / (1 - p) * TALLY_CHANCE + 0.5),
+                               &t->false_copies))
+        t->false_copies = INT64_MAX;
+    if (last > t->false_copy_chance)
+        t->false_copy_chance = last;
+}
+
 static int add_bad(struct tally *to, const struct tally *from, struct err *e)
 {
+    if (__builtin_add_overflow(to->false_copies, from->false_copies, &to->false_copies))
+        to->false_copies = INT64_MAX; /* nine million */
+    if (from->false_copy_chance > to->false_copy_chance)
+        to->false_copy_chance = from->false_copy_chance;
     if (__builtin_add_overflow(to->bad_docs, from->bad_docs, &to->bad_docs) ||
         __builtin_add_overflow(to->bad_files, from->bad_files, &to->bad_files))
         return err_set(e, E_DATA, "counts of bad documents and files overflow");
@@ -149,7 +166,7 @@ int tally_sum(const struct tally *t, struct tally_source *all, struct err *e)
 
 void tally_clear(struct tally *t)
 {
-    t->n = t->bad_docs = t->bad_files = 0;
+    t->n = t->bad_docs = t->bad_files = t->false_copies = t->false_copy_chance = 0;
 }
 
 void tally_free(struct tally *t)

@@ -26,7 +26,15 @@ struct tally {
     struct tally_source *v; /* sorted by name */
     int64_t n, cap;
     int64_t bad_docs, bad_files;
+    /* Of --dedup, in 10^-12: the documents that are copies of none but must be expected among the
+     * copies that were left out, and the probability of that for the last document. Whole
+     * numbers, so that sums do not depend on their order. */
+    int64_t false_copies, false_copy_chance;
 };
+#define TALLY_CHANCE 1e12
+#define TALLY_MANY_FALSE ((int64_t)(TALLY_CHANCE / 2)) /* from here on people are warned */
+/* A document that was kept, and would have been left out with this probability. */
+void tally_false_copy(struct tally *t, double chance);
 
 /* The counts of a source; NULL when there are none. */
 struct tally_source *tally_find(const struct tally *t, const char *name);

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
 KILLS=${KILLS:-12}
 RANDOM=${KILL_SEED:=$$}
-tok=$PWD/tests/data/tiny.model
+data=$PWD/tests/data tok=$PWD/tests/data/tiny.model
 mkdir "$tmp/in"
 for i in {1..60}; do # every 7th is a copy, every 9th JSON lines of which one is bad, one file is cut
     k=$((i % 7 == 0 ? 1 : i)) f=$tmp/in/$((100 + i)).txt
@@ -154,6 +154,12 @@ near() { # copies of what an earlier run has kept, but for a word
     $o --resume j near > j.stream 2> /dev/null && lpack -q -o j j.stream && same k j && [ "$(stat -c %s j.stream)" -lt "$(stat -c %s k.stream)" ]
 }
 ok '--dedup near' near
+older() { # a journal that an older lpack wrote is refused by name, and its data set begun anew
+    rm -rf j && prep --resume j in | head -c 300000 | lpack -q -o j 2> /dev/null
+    cp "$data/journal-v2" j/lpack.journal
+    ends 78 "of version 2, which an older lpack wrote" prep --resume j in
+}
+ok 'a journal of an older version' older
 evaluation() { # what copies are looked for in must be what it was
     echo 'a b c d e f g h i j k l m n o' > eval.txt; rm -rf j
     prep --decontaminate eval.txt --resume j in | head -c 300000 | lpack -q -o j 2> "$tmp/err"

@@ -518,6 +518,40 @@ full_memory() { # over what the table holds nothing seen is taken for new
         [ "$(wc -l < g.jsonl)" -le 6000 ]
 }
 ok '--dedup-memory: full, and said so' full_memory
+figure() { sed -n "s/.*$1.*\"$2\": \([0-9.e+-]*\).*/\1/p" "$3"; }
+lost_copies() { # as many as are told, in --stats, manifest and linfo; and warned of
+    local kept expected; rm -rf lost
+    seq 3000 | sed 's/.*/{"text":"doc & one& two& three& four& five& six&"}/' > u.jsonl
+    lprep -t "$model" --dedup near --dedup-memory 64k --stats s.json u.jsonl > u.stream 2> err && lpack -q -o lost u.stream || return 1
+    cat err s.json
+    kept=$(linfo --docs u.stream | wc -l) && expected=$(figure false_duplicates expected s.json)
+    awk -v lost=$((3000 - kept)) -v e="$expected" 'BEGIN { d = lost - e; exit !(e > 100 && d * d < 25 * e) }' || return 1
+    grep -q "about [0-9]* documents that are no copies were left out as such: --dedup-memory 2.00 MiB would" err &&
+        grep -q 'false-duplicate probability of a document 0\.[0-9]* (15 keys)' err &&
+        linfo --json u.stream 2> err | grep -q '"false_duplicates":{"probability":0\.' && grep -q 'about [0-9]* documents' err &&
+        linfo lost 2> err | grep -q 'false_duplicates probability 0\..* expected [1-9][0-9][0-9]' && grep -q 'about [0-9]* documents' err &&
+        lpack -q -o twice lost lost/../lost 2> err; linfo lost 2> err | grep false_dup
+    lprep -t "$model" --dedup near --dedup-memory 2m u.jsonl 2> err > u.stream && ! grep -q 'no copies\|was full' err &&
+        [ "$(linfo --docs u.stream | wc -l)" -eq 3000 ]
+}
+ok 'false duplicates: as many as are told' lost_copies
+removed() { # a line each: what, why, and as a copy of what
+    local w=$(seq -f w%g -s ' ' 100)
+    printf '{"text":"%s"}\n' "$w" "" "$w more" "other" "$w" > r.jsonl
+    texts --dedup near --min-chars 3 --removed r.out r.jsonl 2> err
+    cat r.out
+    [ "$(cat r.out)" = '{"name": "r.jsonl:2", "source": "text", "reason": "empty"}
+{"name": "r.jsonl:3", "source": "text", "reason": "near_copies", "of": "r.jsonl:1"}
+{"name": "r.jsonl:5", "source": "text", "reason": "copies", "of": "r.jsonl:1"}' ] || return 1
+    echo '{"text":3}' >> r.jsonl
+    texts --dedup exact --on-error skip --removed r.out r.jsonl 2> err; cat r.out
+    grep -q '^{"name": "r.jsonl:6", "reason": "bad_documents", "error": ".*"}$' r.out &&
+        seq -f '{"text":"number %.0f of many"}' 3000 > f.jsonl && texts --dedup exact --dedup-memory 64k --removed r.out f.jsonl f.jsonl 2> err &&
+        [ "$(grep -c '"of": "f.jsonl:' r.out)" -eq 1792 ] && grep -q '"name": "f.jsonl:9", .*"of": "f.jsonl:9"}' r.out &&
+        [ "$(grep -c '"of": null, "probability": ' r.out)" -ge 1208 ] && [ "$(tail -n 1 r.out | grep -c 'f.jsonl:3000')" -eq 1 ]
+}
+ok '--removed' removed
+ok '--removed into no folder: 73' fails 73 "cannot create" --text --removed none/r.out in
 decontaminated() {
     printf 'An exam: 1101, 1102 1103 1104 1105 1106 1107 1108 1109 1110 1111 1112 -- 1113!' > exam.txt
     [ "$(texts --decontaminate exam.txt c.jsonl 2> err | wc -l)" -eq 4 ] &&
