@@ -6,20 +6,20 @@
 #include "kernels/rate.h"
 #include "model/flops.h"
 #include "model/rope.h"
-#include "model/trial.h"
+#include "model/preset.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
 enum { WARM_UP = 2 };
 
-struct trial {
+struct eval_bench {
     struct session s;
     struct batch batch;
     double seconds[BENCH_WINDOWS], matrix_rate, loss;
 };
 
-static int measure(struct trial *t, struct err *e)
+static int measure(struct eval_bench *t, struct err *e)
 {
     int rc = 0;
 
@@ -32,11 +32,11 @@ static int measure(struct trial *t, struct err *e)
         if (rc == 0 && i >= 0)
             t->seconds[i] = now_s() - start, t->loss = nll / (double)n;
     }
-    trial_sort(t->seconds, BENCH_WINDOWS);
+    preset_sort(t->seconds, BENCH_WINDOWS);
     return rc;
 }
 
-static void say(const struct trial *t, bool json, size_t taken, FILE *f)
+static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
 {
     const struct batch *b = &t->batch;
     double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) / s;
@@ -63,12 +63,12 @@ static void say(const struct trial *t, bool json, size_t taken, FILE *f)
     if (taken)
         fprintf(f, ", %s taken", fmt_bytes((double)taken, mem, sizeof mem));
     if (p->step_s > 0)
-        fprintf(f, "; predicted %.4g s, of the host's memory %s pinned", p->step_s,
+        fprintf(f, "; predicted %.4g s, offload: %s of host memory pinned", p->step_s,
                 fmt_bytes((double)p->host, host, sizeof host));
     fputc('\n', f);
 }
 
-static int one_context(struct trial *t, const struct ppl_options *o,
+static int one_context(struct eval_bench *t, const struct ppl_options *o,
                        const struct session_options *so, int64_t ctx, bool json, FILE *f,
                        struct err *e)
 {
@@ -86,13 +86,13 @@ static int one_context(struct trial *t, const struct ppl_options *o,
     machine_plan(&so->machine, &mo);
     if (rc == 0 && (rc = session_plan(&t->s, &mo, e)) == 0 &&
         (rc = model_fits(d, &t->s.plan, e)) == 0 && (rc = session_load(&t->s, so, e)) == 0 &&
-        (rc = trial_batch(&t->batch, n, ctx, t->s.config.vocab, NULL, e)) == 0 &&
+        (rc = preset_batch(&t->batch, n, ctx, t->s.config.vocab, NULL, e)) == 0 &&
         (rc = measure(t, e)) == 0) {
         left = d->free_bytes(d);
         say(t, json, d->own_memory && had > left ? had - left : 0, f);
         fflush(f);
     }
-    trial_free(&t->batch);
+    preset_batch_free(&t->batch);
     session_unload(&t->s);
     return rc;
 }
@@ -103,7 +103,7 @@ static int sizes(struct llama_config *c, const struct ppl_options *o, int shape,
     int rc;
 
     if (shape >= 0) {
-        trial_shape(c, shape);
+        preset_config(c, shape);
         return 0;
     }
     path = path_join(o->model, "config.json");
@@ -117,7 +117,7 @@ int bench_eval(const struct ppl_options *o, int shape, bool json, FILE *f, struc
     struct llama_config base;
     struct session_options so = { .sizes = &base, .noise = true, .seed = 1,
                                   .machine = o->machine };
-    struct trial t = { 0 };
+    struct eval_bench t = { 0 };
     int rc = sizes(&base, o, shape, e);
 
     if (rc == 0 && (rc = session_files(&t.s, &so, e)) == 0 &&

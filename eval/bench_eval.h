@@ -7,7 +7,7 @@ C_BEGIN
 
 #define BENCH_WINDOWS 5 /* times that are measured, after two that are not */
 
-/* For every context of o: opens a model of the sizes of shape (of SHAPES, trial.h) or, where that
+/* For every context of o: opens a model of the sizes of shape (of SHAPES, preset.h) or, where that
  * is negative, of o->model's config.json, scores as many windows at once as o->batch_tokens hold,
  * and writes a paragraph to f (json: a line of JSON): tokens a second of the median, operations,
  * memory. Needs no other file. Those of config_read, E_DEVICE, E_SYS. */

@@ -4,7 +4,7 @@
 #include "base/opt.h"
 #include "base/plot.h"
 #include "eval/bench_eval.h"
-#include "model/trial.h"
+#include "model/preset.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -253,9 +253,9 @@ int main(int argc, char **argv)
         { 0, "device", "auto|cpu|cuda", OPT_ENUM, &a.device, 0, 0, "where to compute [auto]" },
         { 'j', "threads", "N", OPT_I64, &a.ppl.machine.threads, 0, 1024, "threads; 0: all processors [0]" },
         { 0, "gpu-memory", "SIZE", OPT_BYTES, &a.ppl.machine.device_bytes, 1, 0x1p50,
-          "that the process may take of a GPU, 6g [what is free]" },
+          "limit on GPU memory, 6g [what is free]" },
         { 0, "host-memory", "SIZE", OPT_BYTES, &a.ppl.machine.host_bytes, 0, 0x1p50,
-          "for weights beside a GPU [three quarters of what is free]" },
+          "limit on pinned host memory [three quarters of what is free]" },
         { 0, "batch-tokens", "N", OPT_TOKENS, &a.ppl.batch_tokens, 1, 0x1p31,
           "tokens computed at once, or one window [8k]" },
         { 0, "bench", NULL, OPT_FLAG, &a.bench, 0, 0,

@@ -140,7 +140,7 @@ static int open_model(struct job *j, const struct session_options *so, struct er
         log_warn("%s", why.msg);
     log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",
               fmt_bytes((double)s->plan.total, size, sizeof size), j->rows,
-              s->plan.placing.streamed);
+              s->plan.placement.streamed);
     return session_load(s, so, e);
 }
 

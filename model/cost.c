@@ -75,11 +75,11 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
                  ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin) / r->memory;
     c->backward = dw * all / mm_back + 2.5 * s.attention / at_back +
                   ((10 + 2 * s.heads + 5 * s.ffn) * s.unit + 2 * s.thin) / r->memory;
-    c->again[KEEP_ALL] = 0;
-    c->again[KEEP_QKV] = s.inner / mm + 2 * s.unit / r->memory;
-    c->again[KEEP_ATTENTION] = c->again[KEEP_QKV] + (s.qkv + s.o) / mm +
+    c->again[SAVE_ALL] = 0;
+    c->again[SAVE_QKV] = s.inner / mm + 2 * s.unit / r->memory;
+    c->again[SAVE_ATTENTION] = c->again[SAVE_QKV] + (s.qkv + s.o) / mm +
                                (2 * s.heads * s.unit + s.thin) / r->memory;
-    c->again[KEEP_INPUT] = c->again[KEEP_ATTENTION] + s.attention / at;
+    c->again[SAVE_INPUT] = c->again[SAVE_ATTENTION] + s.attention / at;
     c->top = (m->o.mode == TRAIN_NONE ? 1 : 1 + dw) * 2 * s.rows * (double)m->c.dim *
              (double)m->c.vocab / mm +
              (6 * s.unit + LOGIT_BYTES * s.rows * (double)m->c.vocab) / r->memory;
@@ -107,17 +107,17 @@ static double copying(const struct cost *c, double out, double in)
 /* Of ops, with so many seconds of copies beside them. */
 static double slowed(double ops, double copies) { return ops + COPY_SLOWS * fmin(ops, copies); }
 
-static double again_of(const struct cost *c, const int64_t kept[KEEP_LEVELS])
+static double again_of(const struct cost *c, const int64_t kept[SAVE_LEVELS])
 {
     double s = 0;
 
-    for (int k = 0; k < KEEP_LEVELS; k++)
+    for (int k = 0; k < SAVE_LEVELS; k++)
         s += (double)kept[k] * c->again[k];
     return s;
 }
 
-double cost_least(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
-                  int64_t layers, bool back)
+double cost_lower_bound(const struct cost *c, const struct traffic *t,
+                        const int64_t kept[SAVE_LEVELS], int64_t layers, bool back)
 {
     double forward = (double)layers * c->forward, copies = copying(c, t->sent, t->forward);
     double backward = (double)layers * c->backward + again_of(c, kept);
@@ -129,7 +129,7 @@ double cost_least(const struct cost *c, const struct traffic *t, const int64_t k
 
 /* When the ops and the two queues of copies will have got so far, each in its order; ready: when
  * the last copy of a slot is done. As offload.c queues them. */
-struct play {
+struct simulation {
     const struct model *m;
     const struct cost *c;
     const size_t *nbytes;
@@ -137,13 +137,13 @@ struct play {
     double ready[RINGS][2];
 };
 
-static void settle(struct play *p, int ring, int64_t item)
+static void settle(struct simulation *p, int ring, int64_t item)
 {
     if (item >= 0)
         p->ops = fmax(p->ops, p->ready[ring][item & 1]);
 }
 
-static void send(struct play *p, int ring, int64_t item)
+static void send(struct simulation *p, int ring, int64_t item)
 {
     if (item < 0 || item >= p->m->ring[ring].n - 2)
         return;
@@ -151,7 +151,7 @@ static void send(struct play *p, int ring, int64_t item)
     p->ready[ring][item & 1] = p->out;
 }
 
-static void fetch(struct play *p, int ring, int64_t item)
+static void fetch(struct simulation *p, int ring, int64_t item)
 {
     if (item < 0 || item >= p->m->ring[ring].n)
         return;
@@ -159,7 +159,7 @@ static void fetch(struct play *p, int ring, int64_t item)
     p->ready[ring][item & 1] = p->in;
 }
 
-static void play_forward(struct play *p, double slow, bool back)
+static void simulate_forward(struct simulation *p, double slow, bool back)
 {
     const struct model *m = p->m;
 
@@ -167,21 +167,21 @@ static void play_forward(struct play *p, double slow, bool back)
         const struct layer *l = &m->layers[i];
 
         if (back)
-            send(p, KEEP_INPUT, l->item[KEEP_INPUT]);
+            send(p, SAVE_INPUT, l->item[SAVE_INPUT]);
         settle(p, RING_WEIGHTS, l->item[RING_WEIGHTS]);
         if (i + 1 < m->c.layers)
-            settle(p, KEEP_INPUT, l[1].item[KEEP_INPUT]);
-        for (int k = KEEP_ATTENTION; k < KEEP_LEVELS; k++)
+            settle(p, SAVE_INPUT, l[1].item[SAVE_INPUT]);
+        for (int k = SAVE_ATTENTION; k < SAVE_LEVELS; k++)
             settle(p, k, l->item[k]);
         p->ops += slow * p->c->forward;
-        for (int k = KEEP_ATTENTION; back && k < KEEP_LEVELS; k++)
+        for (int k = SAVE_ATTENTION; back && k < SAVE_LEVELS; k++)
             send(p, k, l->item[k]);
         if (l->item[RING_WEIGHTS] >= 0)
             fetch(p, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);
     }
 }
 
-static void play_backward(struct play *p, double slow)
+static void simulate_backward(struct simulation *p, double slow)
 {
     const struct model *m = p->m;
 
@@ -197,13 +197,13 @@ static void play_backward(struct play *p, double slow)
 }
 
 /* Scoring begins by fetching the first weights; training has them from the step before. */
-double cost_played(const struct model *m, const struct cost *c, const struct traffic *t,
-                   const size_t nbytes[RINGS], const int64_t kept[KEEP_LEVELS], bool back)
+double cost_simulated(const struct model *m, const struct cost *c, const struct traffic *t,
+                      const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back)
 {
     double forward = (double)m->c.layers * c->forward, copies = copying(c, t->sent, t->forward);
     double backward = (double)m->c.layers * c->backward + again_of(c, kept);
     double out = t->sent > 0 ? t->sent / c->out : 0, in = t->forward > 0 ? t->forward / c->in : 0;
-    struct play p = { .m = m, .c = c, .nbytes = nbytes };
+    struct simulation p = { .m = m, .c = c, .nbytes = nbytes };
 
     /* the copies that are fewer go beside others all the time */
     p.out_s = out > 0 ? (out < in ? out / BOTH_WAYS : copies) / t->sent : 0;
@@ -213,12 +213,12 @@ double cost_played(const struct model *m, const struct cost *c, const struct tra
     if (!back)
         for (int i = 0; i < 2; i++)
             fetch(&p, RING_WEIGHTS, i);
-    play_forward(&p, slowed(forward, copies) / forward, back);
+    simulate_forward(&p, slowed(forward, copies) / forward, back);
     p.ops += c->top;
     if (!back)
         return p.ops;
     copies = copying(c, 0, t->sent + t->backward);
     p.in_s = 1 / c->in;
-    play_backward(&p, slowed(backward, copies) / backward);
+    simulate_backward(&p, slowed(backward, copies) / backward);
     return p.ops;
 }

@@ -6,7 +6,7 @@
 /* Seconds, where the device's rates are known; else numbers to compare with each other only. */
 struct cost {
     double forward, backward;   /* of a layer whose activations are all kept */
-    double again[KEEP_LEVELS];  /* what a layer of that level computes again, more */
+    double again[SAVE_LEVELS];  /* what a layer of that level computes again, more */
     double top;                 /* all that is not a layer's: embedding, loss, optimizer */
     double out, in;             /* bytes a second to and from the host's memory; 0: it cannot */
     bool known;
@@ -21,10 +21,10 @@ struct traffic {
 };
 /* The least that it can take: all copies beside ops, as far as these last. kept[k]: of layers
  * layers, how many keep up to level k. back: forward and backward. */
-double cost_least(const struct cost *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS],
-                  int64_t layers, bool back);
+double cost_lower_bound(const struct cost *c, const struct traffic *t,
+                        const int64_t kept[SAVE_LEVELS], int64_t layers, bool back);
 /* What it will take, layer by layer, with the waiting of ops and copies for each other; m has been
  * spread. nbytes: of an item of each ring. */
-double cost_played(const struct model *m, const struct cost *c, const struct traffic *t,
-                   const size_t nbytes[RINGS], const int64_t kept[KEEP_LEVELS], bool back);
+double cost_simulated(const struct model *m, const struct cost *c, const struct traffic *t,
+                      const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back);
 #endif

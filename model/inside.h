@@ -25,12 +25,12 @@ struct weight {
  * the layer's own from their level on, else the shared buffers of struct work. */
 struct saved {
     void *x;                   /* [rows][dim] the layer's input */
-    void *o;                   /* KEEP_ATTENTION: attention's output */
+    void *o;                   /* SAVE_ATTENTION: attention's output */
     float *lse;                /* [heads][rows] */
     float *rstd[2];            /* [rows] of the two norms; every layer's own in training */
-    void *q, *k, *v, *x2;      /* KEEP_QKV: after RoPE; the residual after attention */
-    void *gate, *up;           /* KEEP_ALL: [rows][ffn], or NULL: a tile at a time */
-    enum keep level;
+    void *q, *k, *v, *x2;      /* SAVE_QKV: after RoPE; the residual after attention */
+    void *gate, *up;           /* SAVE_ALL: [rows][ffn], or NULL: a tile at a time */
+    enum save_level level;
 };
 
 /* Buffers of one layer at a time. rows = seqs * ctx. Those that never live together share their
@@ -54,10 +54,10 @@ enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, ME
        MEM_CLASSES };
 
 /* What lies in the host's memory takes turns in two slots on the device: item i, counted over the
- * layers that have one, in slot i % 2. A ring for each level that layers have away, and one for
+ * layers that have one, in slot i % 2. A ring for each level that layers have offloaded, and one for
  * the frozen matrices of streamed layers. The last two items of a level never leave their slots:
  * the backward begins with them. */
-enum { RING_WEIGHTS = KEEP_LEVELS, RINGS };
+enum { RING_WEIGHTS = SAVE_LEVELS, RINGS };
 struct ring {
     int64_t n;                       /* items */
     size_t nbytes;                   /* of each */
@@ -69,7 +69,7 @@ struct ring {
 struct layer {
     struct weight w[ROLES];       /* by role; in what the family has not, all is 0 */
     struct saved s;
-    int away;                     /* levels below it lie in the host's memory */
+    int offloaded;     /* levels below this one lie in host memory */
     int64_t item[RINGS];          /* -1: none */
     struct arena blob;            /* streamed: measures its frozen matrices */
 };
@@ -125,8 +125,8 @@ void offload_before_backward(struct model *m, int64_t layer);
 void offload_after_backward(struct model *m, int64_t layer);
 void offload_forget(struct model *m);
 
-/* keep.c: decides the level of each layer by the options and the budget, and lays it out. */
-int model_choose_kept(struct model *m, struct err *e);
+/* placement.c: decides the level of each layer by the options and the budget, and lays it out. */
+int model_place(struct model *m, struct err *e);
 
 /* upload.c. Between begin and end a device with memory of its own is sent what threads have put
  * into pinned memory, which it reads several times faster than a mapped file. */

@@ -82,7 +82,7 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
 {
     /* Not kept, it is in dh, unused as yet. In training never in y: products add what lies
      * elsewhere in one rounding, in place on a GPU in two, and every level shall give equal bits. */
-    void *x2 = s->level >= KEEP_QKV ? s->x2 : m->work.dh ? m->work.dh : y;
+    void *x2 = s->level >= SAVE_QKV ? s->x2 : m->work.dh ? m->work.dh : y;
 
     attention_block(m, l, s, b, false, x2);
     norm(m, &l->w[ROLE_MLP_NORM], b->rows, x2, s->rstd[1]);
@@ -146,8 +146,8 @@ static void attention_backward(struct model *m, const struct layer *l, const str
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,
                     const struct span *b)
 {
-    if (s->level < KEEP_QKV)
-        attention_block(m, l, s, b, s->level >= KEEP_ATTENTION, s->x2);
+    if (s->level < SAVE_QKV)
+        attention_block(m, l, s, b, s->level >= SAVE_ATTENTION, s->x2);
     mlp_backward(m, l, s, b);
     attention_backward(m, l, s, b);
 }

@@ -200,7 +200,7 @@ static void lay_loss(struct model *m)
         (int64_t)m->d->loss_scratch_bytes(m->d, m->o.loss_chunk, m->c.vocab), 1);
 }
 
-/* There even where every layer keeps its own: so that bytes stay linear in the placing. */
+/* There even where every layer keeps its own: so that bytes stay linear in the placement. */
 static void lay_attended(struct model *m, int64_t rows)
 {
     struct work *k = &m->work;
@@ -283,29 +283,29 @@ static void lay_work(struct model *m, int64_t rows)
  * In every layer a kind gains its count; the one that gained most has its turn, and pays. */
 void model_spread(struct model *m)
 {
-    const struct placing *p = &m->plan.placing;
-    int64_t gained[KEEP_LEVELS][KEEP_LEVELS + 1] = { 0 }, all = 0;
+    const struct placement *p = &m->plan.placement;
+    int64_t gained[SAVE_LEVELS][SAVE_LEVELS + 1] = { 0 }, all = 0;
 
-    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
-        all += placing_kept(p, (enum keep)k);
+    for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++)
+        all += placement_layers(p, (enum save_level)k);
     memset(m->ring, 0, sizeof m->ring);
     offload_forget(m);
     for (int64_t i = 0; i < m->c.layers; i++) {
         struct layer *l = &m->layers[i];
         int64_t *most = &gained[0][0];
 
-        l->s.level = KEEP_INPUT;
-        l->away = 0;
-        for (int k = 0; k < KEEP_LEVELS; k++)
-            for (int away = 0; away <= k + 1; away++)
-                if ((gained[k][away] += p->n[k][away]) > *most) {
-                    most = &gained[k][away];
-                    l->s.level = (enum keep)k;
-                    l->away = away;
+        l->s.level = SAVE_INPUT;
+        l->offloaded = 0;
+        for (int k = 0; k < SAVE_LEVELS; k++)
+            for (int offloaded = 0; offloaded <= k + 1; offloaded++)
+                if ((gained[k][offloaded] += p->n[k][offloaded]) > *most) {
+                    most = &gained[k][offloaded];
+                    l->s.level = (enum save_level)k;
+                    l->offloaded = offloaded;
                 }
         *most -= all;
-        for (int k = 0; k < KEEP_LEVELS; k++)
-            l->item[k] = k < l->away ? m->ring[k].n++ : -1;
+        for (int k = 0; k < SAVE_LEVELS; k++)
+            l->item[k] = k < l->offloaded ? m->ring[k].n++ : -1;
         l->item[RING_WEIGHTS] = (i + 1) * p->streamed / m->c.layers > i * p->streamed / m->c.layers
                                 ? m->ring[RING_WEIGHTS].n++ : -1;
     }
@@ -313,12 +313,12 @@ void model_spread(struct model *m)
 
 static void lay_level(struct model *m, struct arena *a, struct saved *s, int level, int64_t rows)
 {
-    if (level == KEEP_INPUT) {
+    if (level == SAVE_INPUT) {
         s->x = act_from(m, a, rows, m->c.dim);
-    } else if (level == KEEP_ATTENTION) {
+    } else if (level == SAVE_ATTENTION) {
         s->o = act_from(m, a, rows, q_dim(m));
         s->lse = from(a, rows * m->c.heads, 4);
-    } else if (level == KEEP_QKV) {
+    } else if (level == SAVE_QKV) {
         s->q = act_from(m, a, rows, q_dim(m));
         s->k = act_from(m, a, rows, kv_dim(m));
         s->v = act_from(m, a, rows, kv_dim(m));
@@ -329,7 +329,7 @@ static void lay_level(struct model *m, struct arena *a, struct saved *s, int lev
     }
 }
 
-/* The slots of a level that layers have away, and its place in the host's memory. */
+/* The slots of an offloaded level, and its place in the host's memory. */
 static void lay_ring(struct model *m, int level, int64_t rows)
 {
     struct ring *r = &m->ring[level];
@@ -348,21 +348,21 @@ static void lay_saved(struct model *m, int64_t rows)
 {
     const struct work *w = &m->work;
 
-    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
+    for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++)
         lay_ring(m, k, rows);
     for (int64_t i = 0; i < m->c.layers; i++) {
         struct layer *l = &m->layers[i];
-        enum keep level = l->s.level;
+        enum save_level level = l->s.level;
 
         l->s = (struct saved){ .x = w->x, .q = w->q, .k = w->k, .v = w->v, .o = w->o,
                                .x2 = w->x2, .lse = w->lse, .level = level };
         for (int k = 0; k < 2; k++)
             l->s.rstd[k] = m->o.mode == TRAIN_NONE ? w->rstd : take(m, MEM_SAVED, rows, 4);
-        for (int k = KEEP_INPUT; k <= (int)level && m->o.mode != TRAIN_NONE; k++) {
+        for (int k = SAVE_INPUT; k <= (int)level && m->o.mode != TRAIN_NONE; k++) {
             const struct ring *r = &m->ring[k];
             struct arena slot = { .base = r->slot[l->item[k] & 1], .cap_bytes = r->nbytes };
 
-            lay_level(m, k < l->away ? &slot : &m->mem[MEM_SAVED], &l->s, k, rows);
+            lay_level(m, k < l->offloaded ? &slot : &m->mem[MEM_SAVED], &l->s, k, rows);
         }
     }
 }

@@ -26,7 +26,7 @@ struct model_options {
     int64_t seqs;               /* sequences computed at once (micro-batch) */
     int64_t keep_layers;        /* training: layers whose activations are all kept; the others
                                    keep their input and recompute. -1: what saves most time
-                                   in the memory there is, by levels (enum keep) */
+                                   in the memory there is, by levels (enum save_level) */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
     int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free,
@@ -35,7 +35,7 @@ struct model_options {
                                    that it took before in it; 0: what is free */
     int64_t host_bytes;         /* of the host's memory, for what a device with memory of its own
                                    puts there; 0: three quarters of what is free, -1: none */
-    const struct placing *placing; /* not chosen but told: a plan's, taken again; NULL */
+    const struct placement *placement; /* not chosen but told: a plan's, taken again; NULL */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048; of bf16 8192 or
                                    more, 180 MiB in ffn_dim columns */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024; of bf16 2048 to 8192,
@@ -43,29 +43,29 @@ struct model_options {
 };
 void model_defaults(struct model_options *o); /* LoRA+, rank 8, alpha 16, q k v o, keep -1 */
 
-/* What a layer's forward leaves for its backward; each level keeps what those below it do.
- * The rest is computed again, to the same bits. */
-enum keep {
-    KEEP_INPUT,     /* the layer's input */
-    KEEP_ATTENTION, /* attention's output and statistics: the one op that grows with ctx^2 */
-    KEEP_QKV,       /* q, k, v and the residual after attention */
-    KEEP_ALL,       /* the MLP's two inner products */
-    KEEP_LEVELS
+/* What a layer's forward saves for its backward; each level includes those below it. The rest is
+ * recomputed, to the same bits. */
+enum save_level {
+    SAVE_INPUT,     /* the layer's input */
+    SAVE_ATTENTION, /* attention's output and statistics: the one op that grows with ctx^2 */
+    SAVE_QKV,       /* q, k, v and the residual after attention */
+    SAVE_ALL,       /* the MLP's two inner products */
+    SAVE_LEVELS
 };
 
-/* How many layers keep what, and where. n[keep][away]: layers that keep up to level keep, of it
- * the levels below away in the host's memory; away is 0 (all on the device) to keep + 1. */
-struct placing {
-    int64_t n[KEEP_LEVELS][KEEP_LEVELS + 1];
-    int64_t streamed; /* layers whose frozen matrices lie in the host's memory, fetched for use */
+/* Where everything lies. n[level][offloaded]: so many layers save up to level for the backward, of
+ * which the levels below offloaded (0: none, to level + 1: all) lie in host memory. */
+struct placement {
+    int64_t n[SAVE_LEVELS][SAVE_LEVELS + 1];
+    int64_t streamed; /* layers whose frozen matrices lie in host memory, fetched for use */
 };
-/* Layers that keep up to a level, wherever it lies. */
-static inline int64_t placing_kept(const struct placing *p, enum keep k)
+/* Layers that save up to a level, wherever it lies. */
+static inline int64_t placement_layers(const struct placement *p, enum save_level k)
 {
     int64_t n = 0;
 
-    for (int away = 0; away <= KEEP_LEVELS; away++)
-        n += p->n[k][away];
+    for (int offloaded = 0; offloaded <= SAVE_LEVELS; offloaded++)
+        n += p->n[k][offloaded];
     return n;
 }
 
@@ -78,8 +78,8 @@ struct memory_plan {
     size_t saved;       /* what the forward keeps for the backward */
     size_t work;        /* buffers of one layer, the loss chunk, ids */
     size_t total;
-    size_t host;        /* of the host's memory, pinned: what is away, and streamed weights */
-    struct placing placing; /* no layers without training */
+    size_t host;        /* pinned host memory: offloaded activations and streamed weights */
+    struct placement placement; /* no layers without training */
     int64_t mlp_tile, loss_chunk;
     double step_s;      /* predicted time of one micro-batch; 0: not known */
     int64_t layers;
@@ -92,7 +92,7 @@ int model_plan(const struct device *d, const struct llama_config *c,
 
 /* Bytes of the device's memory that a model may take: what is free, or what device_bytes leaves
  * beside what the process holds already. */
-size_t model_room(const struct device *d, const struct model_options *o);
+size_t model_capacity(const struct device *d, const struct model_options *o);
 
 /* E_SYS where a plan is more than is free of the host's memory, if that is the device's: a run would
  * swap, or be killed. A device with memory of its own says so itself, when it is taken. */

@@ -22,7 +22,7 @@ static int64_t within(int64_t least, int64_t n, int64_t most)
 
 void model_as_planned(struct model_options *o, const struct memory_plan *p)
 {
-    o->placing = &p->placing;
+    o->placement = &p->placement;
     o->mlp_tile = p->mlp_tile;
     o->loss_chunk = p->loss_chunk;
 }
@@ -104,12 +104,12 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     m->inv_freq = calloc((size_t)c->head_dim, sizeof *m->inv_freq);
     if (o->device_bytes > 0 && !d->own_memory) {
-        err_set(e, E_DEVICE, "no GPU is used whose memory could be kept to a size");
-        rc = err_hint(e, "leave out --gpu-memory; ltrain --plan takes it without a GPU too");
+        err_set(e, E_DEVICE, "--gpu-memory needs a GPU");
+        rc = err_hint(e, "leave it out; ltrain --plan takes it without a GPU too");
     } else if (!m->layers || !m->inv_freq) {
         rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
     } else if ((rc = check_options(m, e)) == 0) {
-        rc = model_choose_kept(m, e);
+        rc = model_place(m, e);
     }
     if (rc < 0) {
         model_close(m);
@@ -187,14 +187,14 @@ int model_plan(const struct device *d, const struct llama_config *c,
 
 int model_fits(struct device *d, const struct memory_plan *p, struct err *e)
 {
-    size_t room = d->own_memory ? 0 : d->free_bytes(d);
+    size_t has = d->own_memory ? 0 : d->free_bytes(d);
     char need[16], left[16];
 
-    if (room == 0 || p->total <= room)
+    if (has == 0 || p->total <= has)
         return 0;
     err_set(e, E_SYS, "the model takes %s, %s are free",
             fmt_bytes((double)p->total, need, sizeof need),
-            fmt_bytes((double)room, left, sizeof left));
+            fmt_bytes((double)has, left, sizeof left));
     return err_hint(e, "give less --ctx, a smaller model, or more memory");
 }
 
@@ -209,14 +209,14 @@ static int too_much(const struct model *m, struct err *e)
 }
 
 /* More than it may take is refused, though the device may have it. */
-static int check_room(const struct model *m, struct err *e)
+static int check_capacity(const struct model *m, struct err *e)
 {
-    size_t room = model_room(m->d, &m->o);
+    size_t has = model_capacity(m->d, &m->o);
 
-    if (m->plan.total <= room)
+    if (m->plan.total <= has)
         return 0;
-    err_set(e, E_CONFIG, "the GPU's memory is to be kept to %.4g GiB, which leave %.4g: too few",
-            (double)m->o.device_bytes / 0x1p30, (double)room / 0x1p30);
+    err_set(e, E_CONFIG, "--gpu-memory %.4gg leaves %.4g GiB for the model; it needs more",
+            (double)m->o.device_bytes / 0x1p30, (double)has / 0x1p30);
     return too_much(m, e);
 }
 
@@ -250,7 +250,7 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
     if (rc < 0)
         return rc;
     if (o->device_bytes > 0)
-        rc = check_room(m, e);
+        rc = check_capacity(m, e);
     if (rc == 0)
         rc = allocate(m, e);
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&

@@ -85,11 +85,11 @@ void offload_before_forward(struct model *m, int64_t layer, bool back)
     const struct layer *l = &m->layers[layer];
 
     if (back)
-        send(m, KEEP_INPUT, l->item[KEEP_INPUT]); /* whole since the layer before */
+        send(m, SAVE_INPUT, l->item[SAVE_INPUT]); /* whole since the layer before */
     settle(m, RING_WEIGHTS, l->item[RING_WEIGHTS]);
     if (layer + 1 < m->c.layers) /* whose input this layer writes */
-        settle(m, KEEP_INPUT, l[1].item[KEEP_INPUT]);
-    for (int k = KEEP_ATTENTION; k < KEEP_LEVELS; k++)
+        settle(m, SAVE_INPUT, l[1].item[SAVE_INPUT]);
+    for (int k = SAVE_ATTENTION; k < SAVE_LEVELS; k++)
         settle(m, k, l->item[k]);
 }
 
@@ -97,7 +97,7 @@ void offload_after_forward(struct model *m, int64_t layer, bool back)
 {
     const struct layer *l = &m->layers[layer];
 
-    for (int k = KEEP_ATTENTION; back && k < KEEP_LEVELS; k++)
+    for (int k = SAVE_ATTENTION; back && k < SAVE_LEVELS; k++)
         send(m, k, l->item[k]);
     if (l->item[RING_WEIGHTS] >= 0)
         fetch(m, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);

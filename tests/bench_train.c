@@ -79,7 +79,7 @@ static void bench(struct device *d, const struct llama_config *c, enum train_mod
     }
     printf("%-6s %-6s %7lld %4lld/%-4lld %10.0f %8.1f%% %9.1f %9.1f%% %9.1f%%\n", modes[mode],
            kind == ATTN_S2 ? "s2" : "dense", (long long)ctx,
-           (long long)placing_kept(&model_memory(m)->placing, KEEP_ALL), (long long)c->layers,
+           (long long)placement_layers(&model_memory(m)->placement, SAVE_ALL), (long long)c->layers,
            (double)rows / best,
            100 * gemm / best, flop / gemm * 1e-9, 100 * flop / gemm * 1e-9 / peak,
            100 * flop / best * 1e-9 / peak);

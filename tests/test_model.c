@@ -299,7 +299,7 @@ static void test_merged_adapter_scores_as_the_pairs_do(void **state)
 static void test_bits_do_not_depend_on_memory_or_threads(void **state)
 {
     enum { BUDGETS = 40 };
-    int64_t seen[KEEP_LEVELS] = { 0 };
+    int64_t seen[SAVE_LEVELS] = { 0 };
     size_t low = 0, high = 0;
     float *first = NULL;
 
@@ -318,10 +318,10 @@ static void test_bits_do_not_depend_on_memory_or_threads(void **state)
             high = model_memory(f->m)->total;
         else
             assert_true(model_memory(f->m)->total <= (size_t)o.memory_bytes);
-        for (int k = 0; k < KEEP_LEVELS; k++)
-            seen[k] += placing_kept(&model_memory(f->m)->placing, (enum keep)k);
+        for (int k = 0; k < SAVE_LEVELS; k++)
+            seen[k] += placement_layers(&model_memory(f->m)->placement, (enum save_level)k);
         if (i == BUDGETS - 1)
-            assert_int_equal(placing_kept(&model_memory(f->m)->placing, KEEP_ALL), 2);
+            assert_int_equal(placement_layers(&model_memory(f->m)->placement, SAVE_ALL), 2);
         OK(segments_build(&f->seg, ATTN_S2, SEQS, LEN, GROUP, NULL, 0, &f->e));
         step(f);
         if (!first) {
@@ -333,7 +333,7 @@ static void test_bits_do_not_depend_on_memory_or_threads(void **state)
         }
         tear_down(f);
     }
-    for (int k = 0; k < KEEP_LEVELS; k++)
+    for (int k = 0; k < SAVE_LEVELS; k++)
         assert_true(seen[k] > 0);
     free(first);
 }

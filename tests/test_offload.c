@@ -38,14 +38,14 @@ struct outcome {
     int64_t n;
 };
 
-static struct model *open_model(enum train_mode mode, const struct placing *p)
+static struct model *open_model(enum train_mode mode, const struct placement *p)
 {
     struct model_options o;
     struct model *m;
 
     model_defaults(&o);
     o.mode = mode, o.rank = 2, o.ctx = LEN, o.seqs = SEQS, o.mlp_tile = 10, o.loss_chunk = 7;
-    o.placing = p;
+    o.placement = p;
     OK(model_open(&m, &dev, &tiny, &o, &err));
     OK(model_init(m, 5, &err));
     OK(dev.sync(&dev, &err));
@@ -88,7 +88,7 @@ static void run(struct model *m, enum train_mode mode, struct outcome *out)
     segments_free(&seg);
 }
 
-static void check(enum train_mode mode, const struct placing *p, const struct outcome *want)
+static void check(enum train_mode mode, const struct placement *p, const struct outcome *want)
 {
     struct model *m = open_model(mode, p);
     struct outcome got;
@@ -97,7 +97,7 @@ static void check(enum train_mode mode, const struct placing *p, const struct ou
     if (memcmp(got.nll, want->nll, sizeof got.nll) != 0 ||
         memcmp(got.sum, want->sum, sizeof got.sum) != 0 || got.n != want->n ||
         memcmp(got.grad, want->grad, (size_t)got.n * 4) != 0) {
-        for (int k = 0; k < KEEP_LEVELS; k++)
+        for (int k = 0; k < SAVE_LEVELS; k++)
             for (int a = 0; a <= k + 1; a++)
                 if (p->n[k][a])
                     print_message("# %lld layers keep %d, %d away\n", (long long)p->n[k][a], k, a);
@@ -124,11 +124,11 @@ static int close_queued(void **state)
 /* On the CPU as it is, nothing kept, nothing away. */
 static void plain(enum train_mode mode, struct outcome *want)
 {
-    struct placing p = { .streamed = 0 };
+    struct placement p = { .streamed = 0 };
     struct device was = dev;
     struct model *m;
 
-    p.n[KEEP_INPUT][0] = mode == TRAIN_NONE ? 0 : LAYERS;
+    p.n[SAVE_INPUT][0] = mode == TRAIN_NONE ? 0 : LAYERS;
     OK(device_open_cpu(&dev, 2, &err));
     m = open_model(mode, &p);
     run(m, mode, want);
@@ -145,10 +145,10 @@ static void test_every_level_away_or_not(void **state)
     plain(TRAIN_LORA_PLUS, &want);
     assert_true(want.sum[1] > 0 && want.sum[1] == want.sum[3] && want.sum[0] == want.sum[2]);
     for (int o = 0; o < 6; o++)
-        for (int k = 0; k < KEEP_LEVELS; k++)
+        for (int k = 0; k < SAVE_LEVELS; k++)
             for (int a = 0; a <= k + 1; a++)
                 for (int s = 0; s <= LAYERS; s += s ? LAYERS - 3 : 3) {
-                    struct placing p = { .streamed = s };
+                    struct placement p = { .streamed = s };
 
                     p.n[k][a] = LAYERS;
                     queued.order = orders[o];
@@ -167,11 +167,11 @@ static void test_mixtures(void **state)
 
         plain(modes[mode], &want);
         for (uint64_t i = 0; i < 40; i++) {
-            struct placing p = { .streamed = modes[mode] == TRAIN_FULL ? 0 :
+            struct placement p = { .streamed = modes[mode] == TRAIN_FULL ? 0 :
                                              (int64_t)(mix64(i) % (LAYERS + 1)) };
 
             for (uint64_t l = 0; l < LAYERS; l++) {
-                uint64_t k = mix64(i * 64 + 2 * l) % KEEP_LEVELS;
+                uint64_t k = mix64(i * 64 + 2 * l) % SAVE_LEVELS;
                 p.n[k][mix64(i * 64 + 2 * l + 1) % (k + 2)]++;
             }
             queued.order = orders[i % 6];
@@ -189,7 +189,7 @@ static void test_scoring_with_streamed_weights(void **state)
     plain(TRAIN_NONE, &want);
     for (int o = 0; o < 6; o++)
         for (int s = 0; s <= LAYERS; s++) {
-            struct placing p = { .streamed = s };
+            struct placement p = { .streamed = s };
 
             queued.order = orders[o];
             check(TRAIN_NONE, &p, &want);
@@ -200,8 +200,8 @@ static void test_scoring_with_streamed_weights(void **state)
 /* The last two of a level stay in their slots; weights that lie there are not fetched again. */
 static void test_nothing_moves_in_vain(void **state)
 {
-    struct placing all = { .n[KEEP_ALL][KEEP_LEVELS] = LAYERS, .streamed = LAYERS };
-    struct placing two = { .n[KEEP_ALL][KEEP_LEVELS] = 2, .n[KEEP_ALL][0] = 3, .streamed = 2 };
+    struct placement all = { .n[SAVE_ALL][SAVE_LEVELS] = LAYERS, .streamed = LAYERS };
+    struct placement two = { .n[SAVE_ALL][SAVE_LEVELS] = 2, .n[SAVE_ALL][0] = 3, .streamed = 2 };
     struct outcome out;
     struct model *m;
 
@@ -210,7 +210,7 @@ static void test_nothing_moves_in_vain(void **state)
         m = open_model(TRAIN_LORA, i ? &two : &all);
         queued.sent = queued.fetched = 0;
         run(m, TRAIN_LORA, &out);
-        assert_int_equal(queued.sent, i ? 0 : 2 * KEEP_LEVELS * (LAYERS - 2));
+        assert_int_equal(queued.sent, i ? 0 : 2 * SAVE_LEVELS * (LAYERS - 2));
         /* weights: 5 to score, 2 + 3 and 3 for the first step, 3 and 3 for the next, 3 to score */
         assert_int_equal(queued.fetched, i ? 2 : queued.sent + 5 + 5 + 3 + 6 + 3);
         free(out.grad);
@@ -219,18 +219,18 @@ static void test_nothing_moves_in_vain(void **state)
 }
 
 /* What is away takes the host's memory: of a level all but two layers, of weights all. */
-static void test_bytes_of_a_placing(void **state)
+static void test_bytes_of_a_placement(void **state)
 {
-    struct placing p = { .n[KEEP_INPUT][0] = LAYERS };
+    struct placement p = { .n[SAVE_INPUT][0] = LAYERS };
     int64_t x = ROWS * 24 * 4, matrices = (24 * 32 * 2 + 24 * 16 * 2 + 24 * 32 * 3) * 4;
     struct memory_plan none, away, kept;
     struct model_options o;
 
     (void)state;
     model_defaults(&o);
-    o.ctx = LEN, o.seqs = SEQS, o.placing = &p;
+    o.ctx = LEN, o.seqs = SEQS, o.placement = &p;
     OK(model_plan(&dev, &tiny, &o, &none, &err));
-    p = (struct placing){ .n[KEEP_INPUT][1] = LAYERS };
+    p = (struct placement){ .n[SAVE_INPUT][1] = LAYERS };
     OK(model_plan(&dev, &tiny, &o, &away, &err));
     assert_int_equal(none.host, 0);
     assert_int_equal(away.host, 3 * x);
@@ -241,13 +241,13 @@ static void test_bytes_of_a_placing(void **state)
     assert_int_equal(kept.frozen, away.frozen - (size_t)(3 * matrices));
 }
 
-static void test_impossible_placings_are_refused(void **state)
+static void test_impossible_placements_are_refused(void **state)
 {
-    static const struct placing bad[] = {
-        { .n[KEEP_ALL][0] = LAYERS - 1 },
-        { .n[KEEP_INPUT][2] = LAYERS },
-        { .n[KEEP_INPUT][0] = LAYERS, .streamed = LAYERS + 1 },
-        { .n[KEEP_INPUT][0] = LAYERS + 1, .n[KEEP_ALL][0] = -1 },
+    static const struct placement bad[] = {
+        { .n[SAVE_ALL][0] = LAYERS - 1 },
+        { .n[SAVE_INPUT][2] = LAYERS },
+        { .n[SAVE_INPUT][0] = LAYERS, .streamed = LAYERS + 1 },
+        { .n[SAVE_INPUT][0] = LAYERS + 1, .n[SAVE_ALL][0] = -1 },
     };
     struct memory_plan plan;
     struct model_options o;
@@ -256,7 +256,7 @@ static void test_impossible_placings_are_refused(void **state)
     model_defaults(&o);
     o.ctx = LEN;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        o.placing = &bad[i];
+        o.placement = &bad[i];
         assert_int_equal(model_plan(&dev, &tiny, &o, &plan, &err), E_BUG);
     }
 }
@@ -270,14 +270,14 @@ static int no_host_memory(struct device *d, size_t nbytes, void **p, struct err 
 /* Where the host's memory cannot be had, nothing stays behind, and the remedy is said. */
 static void test_no_host_memory(void **state)
 {
-    struct placing p = { .n[KEEP_INPUT][1] = LAYERS, .streamed = LAYERS };
+    struct placement p = { .n[SAVE_INPUT][1] = LAYERS, .streamed = LAYERS };
     struct device d = dev;
     struct model_options o;
     struct model *m;
 
     (void)state;
     model_defaults(&o);
-    o.ctx = LEN, o.placing = &p;
+    o.ctx = LEN, o.placement = &p;
     d.host_alloc = no_host_memory;
     assert_int_equal(model_open(&m, &d, &tiny, &o, &err), E_SYS);
     assert_non_null(strstr(err.msg, "--host-memory"));
@@ -300,14 +300,14 @@ static void test_merging_into_streamed_weights(void **state)
     OK(adapter_open(&a, DATA "mha/adapter", weights_config(w), &err));
     OK(segments_build(&seg, ATTN_DENSE, 1, 8, 0, NULL, 0, &err));
     for (int i = 0; i < 3; i++) {
-        struct placing p = { .streamed = i };
+        struct placement p = { .streamed = i };
         struct batch b = { 1, 8, ids, ids, &seg, nll[i] };
         struct llama_config c = *weights_config(w);
         struct model *m;
         double sum;
         int64_t n;
 
-        o.placing = &p;
+        o.placement = &p;
         c.tied = false;
         OK(model_open(&m, &dev, &c, &o, &err));
         OK(model_load(m, w, 1, &err));
@@ -329,8 +329,8 @@ int main(void)
         cmocka_unit_test(test_mixtures),
         cmocka_unit_test(test_scoring_with_streamed_weights),
         cmocka_unit_test(test_nothing_moves_in_vain),
-        cmocka_unit_test(test_bytes_of_a_placing),
-        cmocka_unit_test(test_impossible_placings_are_refused),
+        cmocka_unit_test(test_bytes_of_a_placement),
+        cmocka_unit_test(test_impossible_placements_are_refused),
         cmocka_unit_test(test_no_host_memory),
         cmocka_unit_test(test_merging_into_streamed_weights),
     };

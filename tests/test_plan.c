@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "kernels/planned.h"
-#include "model/trial.h"
+#include "model/preset.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -166,14 +166,14 @@ static void test_scoring_streams_what_does_not_fit(void **state)
     struct memory_plan all = plan(&llama_7b, &o, H200), little;
 
     (void)state;
-    assert_int_equal(all.placing.streamed, 0);
+    assert_int_equal(all.placement.streamed, 0);
     o.device_bytes = 8 * GIB;
     little = plan(&llama_7b, &o, H200);
-    assert_in_range(little.placing.streamed, 3, 32);
+    assert_in_range(little.placement.streamed, 3, 32);
     assert_true(little.total < (size_t)(8 * GIB) && little.total > (size_t)(6 * GIB));
     assert_true(little.step_s > all.step_s && little.step_s < 1.2 * all.step_s);
     o.host_bytes = -1;
-    assert_int_equal(plan(&llama_7b, &o, H200).placing.streamed, 0);
+    assert_int_equal(plan(&llama_7b, &o, H200).placement.streamed, 0);
 }
 
 /* One step of a tiny model in so many bytes of a device's memory; grad: its gradients, malloc'ed. */
@@ -194,7 +194,7 @@ static double step_in(struct device *d, int64_t bytes, struct memory_plan *p, fl
 
     if (model_open(&m, d, &tiny, &o, &e) < 0 || model_noise(m, 3, &e) < 0 ||
         segments_build(&seg, ATTN_S2, 1, 128, 32, NULL, 0, &e) < 0 ||
-        trial_batch(&b, 1, 128, tiny.vocab, &seg, &e) < 0 ||
+        preset_batch(&b, 1, 128, tiny.vocab, &seg, &e) < 0 ||
         model_step(m, &b, 0.01, &nll, &scored, &e) < 0)
         fail_msg("%s", e.msg);
     *p = *model_memory(m);
@@ -203,7 +203,7 @@ static double step_in(struct device *d, int64_t bytes, struct memory_plan *p, fl
     memcpy(*grad, model_trained(m)->grad, (size_t)*n * sizeof **grad);
     model_close(m);
     segments_free(&seg);
-    trial_free(&b);
+    preset_batch_free(&b);
     return nll;
 }
 

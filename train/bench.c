@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "kernels/rate.h"
 #include "model/flops.h"
-#include "model/trial.h"
+#include "model/preset.h"
 #include "train/budget.h"
 #include "train/plan.h"
 #include "train/update.h"
@@ -20,7 +20,7 @@ enum { WARM_UP = 2, LONG_STEP_S = 30, MOST_STEPS = 1000, MOST_KINDS = 32 };
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e)
 {
     if (s->shape >= 0) {
-        trial_shape(c, s->shape);
+        preset_config(c, s->shape);
         return 0;
     }
     if (path_is_dir(s->init)) {
@@ -47,7 +47,7 @@ struct bench {
 
 static int random_rows(struct bench *b, struct err *e)
 {
-    int rc = trial_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
+    int rc = preset_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
 
     return rc < 0 ? rc : segments_build(&b->t.seg, (enum attention_kind)b->s.attention, b->s.micro,
                                         b->s.ctx, b->s.group, NULL, 0, e);
@@ -96,7 +96,7 @@ static void say(const struct bench *b, FILE *f, size_t taken)
     double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
     double model = model_flops(&b->open->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
     const struct memory_plan *p = &b->budget.model;
-    char kept[160], mem[16], plan[16], host[16];
+    char saved[SAVED_CHARS], mem[16], plan[16], host[16];
 
     if (b->s.json) {
         fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
@@ -109,7 +109,7 @@ static void say(const struct bench *b, FILE *f, size_t taken)
                 b->matrix_rate, taken, b->budget.peak, p->step_s, p->host, b->last.loss);
         return;
     }
-    budget_kept(&b->budget.model, kept, sizeof kept);
+    budget_saved(&b->budget.model, saved, sizeof saved);
     fprintf(f, "ctx=%" PRId64 " micro=%" PRId64 " mode=%s attention=%s group=%" PRId64 "\n",
             b->s.ctx, b->s.micro, settings_mode(b->s.mode),
             b->s.attention == ATTN_DENSE ? "dense" : "s2", b->s.group);
@@ -119,10 +119,10 @@ static void say(const struct bench *b, FILE *f, size_t taken)
             "%.0f%% and %.0f%% of %.4g\n", 1e-12 * model, 1e-12 * b->flop / s,
             100 * model / b->matrix_rate, 100 * b->flop / s / b->matrix_rate,
             1e-12 * b->matrix_rate);
-    fprintf(f, "  memory %s, predicted %s; kept: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
-            fmt_bytes((double)b->budget.peak, plan, sizeof plan), kept);
+    fprintf(f, "  memory %s, predicted %s; saved: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
+            fmt_bytes((double)b->budget.peak, plan, sizeof plan), saved);
     if (p->step_s > 0)
-        fprintf(f, "  predicted %.4g s a step; of the host's memory %s pinned\n", p->step_s,
+        fprintf(f, "  predicted %.4g s a step; offload: %s of host memory pinned\n", p->step_s,
                 fmt_bytes((double)p->host, host, sizeof host));
 }
 
@@ -183,7 +183,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
     }
     if (rc == 0) {
         size_t left = b->t.d->free_bytes(b->t.d);
-        trial_sort(b->seconds, b->s.steps);
+        preset_sort(b->seconds, b->s.steps);
         say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
                   : b->budget.free > left ? b->budget.free - left : 0);
         rc = b->s.json ? 0 : profile(b, f, e);
@@ -192,7 +192,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
     segments_free(&b->t.seg);
     session_unload(open);
     free(b->seconds);
-    trial_free(&b->batch);
+    preset_batch_free(&b->batch);
     return rc;
 }
 

@@ -2,7 +2,7 @@
 #ifndef TRAIN_BENCH_H
 #define TRAIN_BENCH_H
 #include "base/err.h"
-#include "model/trial.h"
+#include "model/preset.h"
 #include "train/settings.h"
 #include <stdio.h>
 C_BEGIN

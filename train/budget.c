@@ -65,7 +65,7 @@ int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *
 
     b->model = s->plan;
     b->free = d->free_bytes(d);
-    b->room = model_room(d, o);
+    b->capacity = model_capacity(d, o);
     if (!d->planned)
         rc = warm_up(d, &s->config, o->seqs * o->ctx, e);
     if (rc < 0)
@@ -93,7 +93,7 @@ size_t budget_need(const struct budget *b)
 
 bool budget_too_large(const struct budget *b)
 {
-    return (b->own_memory || b->room) && budget_need(b) > b->room;
+    return (b->own_memory || b->capacity) && budget_need(b) > b->capacity;
 }
 
 static void line(FILE *f, const char *name, size_t nbytes, const char *what)
@@ -115,30 +115,38 @@ static size_t add_text(char *text, size_t at, size_t cap, const char *fmt, ...)
     return strlen(text + at);
 }
 
-void budget_kept(const struct memory_plan *p, char *text, size_t cap)
+void budget_saved(const struct memory_plan *p, char *text, size_t cap)
 {
-    static const char *const name[KEEP_LEVELS] = { "input", "attention", "q k v", "all" };
+    static const char *const name[SAVE_LEVELS] = { "input", "attention", "q, k, v", "all" };
     size_t n = 0;
 
     *text = '\0';
-    for (int k = KEEP_ALL; k >= KEEP_INPUT; k--)
-        for (int away = 0; away <= k + 1; away++)
-            if (p->placing.n[k][away])
-                n += add_text(text, n, cap, "%s%s of %" PRId64 "%s%s%s", n ? ", " : "", name[k],
-                              p->placing.n[k][away], away ? " (" : "",
-                              away ? name[away - 1] : "", away ? " away)" : "");
-    n += add_text(text, n, cap, " layers");
-    if (p->placing.streamed)
-        add_text(text, n, cap, ", weights of %" PRId64 " away", p->placing.streamed);
+    for (int k = SAVE_ALL; k >= SAVE_INPUT; k--)
+        for (int offloaded = 0; offloaded <= k + 1; offloaded++) {
+            int64_t layers = p->placement.n[k][offloaded];
+
+            if (layers == 0)
+                continue;
+            n += add_text(text, n, cap, "%s%s in %" PRId64 " layer%s", n ? "; " : "", name[k],
+                          layers, layers == 1 ? "" : "s");
+            if (offloaded == k + 1)
+                n += add_text(text, n, cap, " (offloaded)");
+            else if (offloaded)
+                n += add_text(text, n, cap, " (%s%s offloaded)", offloaded > 1 ? "up to " : "",
+                              name[offloaded - 1]);
+        }
+    if (p->placement.streamed)
+        add_text(text, n, cap, "%sweights of %" PRId64 " layer%s streamed", n ? "; " : "",
+                 p->placement.streamed, p->placement.streamed == 1 ? "" : "s");
 }
 
 void budget_print(const struct budget *b, FILE *f)
 {
     const struct memory_plan *p = &b->model;
-    char kept[160], saved[200];
+    char layers[SAVED_CHARS], saved[SAVED_CHARS + 40];
 
-    budget_kept(p, kept, sizeof kept);
-    snprintf(saved, sizeof saved, "activations for the backward: %s", kept);
+    budget_saved(p, layers, sizeof layers);
+    snprintf(saved, sizeof saved, "activations saved for the backward: %s", layers);
     line(f, "frozen", p->frozen, "weights that are not trained");
     line(f, "trained", p->trained, "weights that are, and their copies");
     line(f, "gradients", p->gradients, "of the trained weights");
@@ -146,22 +154,22 @@ void budget_print(const struct budget *b, FILE *f)
     line(f, "saved", p->saved, saved);
     line(f, "work", p->work, "buffers of one layer, of the loss, token ids");
     if (b->own_memory) {
-        line(f, "peak", b->peak, "predicted, of the device");
-        line(f, "context", b->held, "the device's own needs: context, libraries, workspace");
-        line(f, "room", b->room, budget_too_large(b)
-             ? "that the device has for the peak: too little"
-             : "that the device has for the peak: it fits");
-        line(f, "pinned", p->host, "of the host's memory: what is away");
+        line(f, "peak", b->peak, "predicted, GPU memory");
+        line(f, "context", b->held, "CUDA context, libraries and their workspace");
+        line(f, "available", b->capacity, budget_too_large(b)
+             ? "GPU memory for the plan: it does not fit"
+             : "GPU memory for the plan: it fits");
+        line(f, "pinned", p->host, "host memory for what is offloaded");
     }
     line(f, "host", b->host, "rows of data, pieces of a checkpoint");
     line(f, "process", b->process, "program and libraries");
     line(f, "mapped", b->mapped, "base weights while they are loaded");
     if (b->own_memory) {
-        line(f, "host peak", b->host_peak, "predicted, of this process");
+        line(f, "host peak", b->host_peak, "predicted, memory of this process");
         return;
     }
     line(f, "peak", b->peak, "predicted: loading or training, whichever is more");
-    line(f, "free", b->free, "what can be had now");
+    line(f, "free", b->free, "memory available now");
 }
 
 json_t *budget_json(const struct budget *b)
@@ -176,12 +184,12 @@ json_t *budget_json(const struct budget *b)
         { "saved_bytes", (int64_t)p->saved },         { "work_bytes", (int64_t)p->work },
         { "host_bytes", (int64_t)b->host },           { "process_bytes", (int64_t)b->process },
         { "mapped_bytes", (int64_t)b->mapped },       { "peak_bytes", (int64_t)b->peak },
-        { "free_bytes", (int64_t)b->free },           { "room_bytes", (int64_t)b->room },
+        { "free_bytes", (int64_t)b->free },           { "room_bytes", (int64_t)b->capacity },
         { "held_bytes", (int64_t)b->held },           { "pinned_bytes", (int64_t)p->host },
-        { "streamed_layers", p->placing.streamed },
-        { "keep_layers", placing_kept(&p->placing, KEEP_ALL) },         { "layers", p->layers },
-        { "keep_qkv_layers", placing_kept(&p->placing, KEEP_QKV) },
-        { "keep_attention_layers", placing_kept(&p->placing, KEEP_ATTENTION) },
+        { "streamed_layers", p->placement.streamed },
+        { "keep_layers", placement_layers(&p->placement, SAVE_ALL) },         { "layers", p->layers },
+        { "keep_qkv_layers", placement_layers(&p->placement, SAVE_QKV) },
+        { "keep_attention_layers", placement_layers(&p->placement, SAVE_ATTENTION) },
         { "params", p->params },                      { "trained_params", p->trained_params },
     };
     json_t *o = json_object();

@@ -23,10 +23,10 @@ struct budget {
     size_t host;    /* rows of the data, pieces of a checkpoint on their way */
     size_t mapped;  /* the largest part of the base's files that is mapped at once */
     size_t peak;
-    bool own_memory;   /* peak, free and room are of the device, host_peak of this process */
+    bool own_memory;   /* peak, free and capacity are of the device, host_peak of this process */
     size_t host_peak;
     size_t free; /* what the device could still give before the run took any */
-    size_t room; /* what of that the model may take (model_room) */
+    size_t capacity; /* what of that the model may take (model_capacity) */
     size_t held; /* what of a device's own memory this process has besides */
 };
 
@@ -34,12 +34,13 @@ struct budget {
  * matrix product that makes the library take its buffers (not of a device that is only planned).
  * E_DEVICE. */
 int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *e);
-/* What must stay resident where room was measured, and whether it is more than that. */
+/* What must stay resident where capacity was measured, and whether it is more than that. */
 size_t budget_need(const struct budget *b);
 bool budget_too_large(const struct budget *b);
-/* "all of 7, q k v of 3 (input away), attention of 2, input of 20 layers, weights of 4 away":
- * without the levels of no layer; away is in the host's memory. 160 bytes hold it. */
-void budget_kept(const struct memory_plan *p, char *text, size_t cap);
+/* Which layers save what: "all in 7 layers; q, k, v in 3 layers (up to attention offloaded); input
+ * in 20 layers (offloaded); weights of 4 layers streamed". SAVED_CHARS hold a usual one. */
+enum { SAVED_CHARS = 320 };
+void budget_saved(const struct memory_plan *p, char *text, size_t cap);
 /* A table for people. */
 void budget_print(const struct budget *b, FILE *f);
 json_t *budget_json(const struct budget *b);

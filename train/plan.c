@@ -46,9 +46,9 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
 
     o.attention_span = (int64_t)((double)ctx * (double)r->s->group / (double)r->s->ctx);
     o.ctx = ctx, o.seqs = 1, o.host_bytes = host;
-    o.placing = NULL, o.mlp_tile = o.loss_chunk = 0; /* what was planned for another context */
+    o.placement = NULL, o.mlp_tile = o.loss_chunk = 0; /* what was planned for another context */
     if ((rc = model_plan(&r->session.device, &r->session.config, &o, &p, e)) == 0)
-        *yes = p.total <= model_room(&r->session.device, &o);
+        *yes = p.total <= model_capacity(&r->session.device, &o);
     return rc;
 }
 
@@ -92,8 +92,8 @@ static void print_table(const struct run *r, int64_t longest, bool host, FILE *f
                 "step", r->budget.model.step_s, s->micro * s->ctx, tokens_per_s(r),
                 r->session.device.detail);
     if (s->longest)
-        fprintf(f, "%-10s %12" PRId64 "  tokens that fit, in steps of 4096; %s memory sets the "
-                "limit\n", "longest", longest, host ? "the host's" : "the device's");
+        fprintf(f, "%-10s %12" PRId64 "  tokens fit, in steps of 4096; limited by %s memory\n",
+                "longest", longest, host ? "host" : "device");
 }
 
 static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, struct err *e)
@@ -127,16 +127,16 @@ static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, 
 static int does_not_fit(struct run *r, struct err *e)
 {
     const struct budget *b = &r->budget;
-    char need[16], room[16];
+    char need[16], has[16];
     int64_t ctx;
     bool host;
     int rc = find_longest(r, &ctx, &host, e);
 
     if (rc < 0)
         return rc;
-    err_set(e, E_CONFIG, "the plan takes %s of the GPU, which has %s for it",
+    err_set(e, E_CONFIG, "the plan needs %s of GPU memory, %s is available",
             fmt_bytes((double)budget_need(b), need, sizeof need),
-            fmt_bytes((double)b->room, room, sizeof room));
+            fmt_bytes((double)b->capacity, has, sizeof has));
     if (ctx == 0)
         return err_hint(e, "no context fits: give more --gpu-memory%s",
                         host ? " or --host-memory" : "");

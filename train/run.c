@@ -107,9 +107,9 @@ static void echo(const struct run *r)
     const struct memory_plan *p = &r->budget.model;
     double padding = 100 - 100.0 * (double)r->t.pack.tokens /
                                fmax(1, (double)(r->t.order.rows * s->ctx));
-    char mem[16], kept[160];
+    char mem[16], saved[SAVED_CHARS];
 
-    budget_kept(p, kept, sizeof kept);
+    budget_saved(p, saved, sizeof saved);
     log_info("data '%s': %s, tokens=%" PRId64 " documents=%" PRId64 " rows=%" PRId64, s->data,
              dataset_form(r->data), dataset_tokens(r->data), dataset_docs(r->data),
              r->t.order.rows);
@@ -128,11 +128,11 @@ static void echo(const struct run *r)
     log_info("batch=%" PRId64 " micro=%" PRId64 " tokens_per_step=%" PRId64 " steps=%" PRId64
              " epochs=%.2f lr=%g", s->batch, s->micro, s->batch * s->ctx, s->steps,
              order_epoch(&r->t.order, s->steps), s->lr);
-    log_info("device=%s (%s) memory=%s predicted, kept %s",
+    log_info("device=%s (%s) memory=%s predicted, saved: %s",
              r->session.device.name, r->session.device.detail,
-             fmt_bytes((double)r->budget.peak, mem, sizeof mem), kept);
+             fmt_bytes((double)r->budget.peak, mem, sizeof mem), saved);
     if (p->host)
-        log_info("pinned=%s of the host's memory, for what is away",
+        log_info("offload: %s of host memory pinned",
                  fmt_bytes((double)p->host, mem, sizeof mem));
     if (r->resumed)
         log_info("going on after step %" PRId64, r->resumed);

@@ -124,7 +124,7 @@ static void warn_too_large(const struct run *r)
     if (budget_too_large(&r->budget) && !(r->s->plan && r->session.device.own_memory)) /* an error, then */
         log_warn("the plan takes %s, %s are free: give less --ctx or --micro%s, or more memory",
                  fmt_bytes((double)need, a, sizeof a),
-                 fmt_bytes((double)r->budget.room, b, sizeof b),
+                 fmt_bytes((double)r->budget.capacity, b, sizeof b),
                  r->s->mode == 0 && !r->s->init ? ", train by --mode lora+" : "");
 }
 

@@ -17,7 +17,7 @@ enum packing { PACKING_CONCAT, PACKING_BESTFIT }; /* order.h, pack_rows.h */
  * it in. Strings point into argv. */
 struct settings {
     const char *data, *model, *init, *out;
-    int shape;           /* of trial.h's SHAPES; -1: none. For plans and benchmarks */
+    int shape;           /* of preset.h's SHAPES; -1: none. For plans and benchmarks */
     const char *ctx_text; /* "32k"; of a benchmark or a plan "8k,32k" */
     int64_t contexts[16];
     int n_contexts;      /* by settings_contexts */

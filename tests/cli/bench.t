@@ -11,7 +11,7 @@ measures() {
     grep -q '^ctx=64 micro=64 mode=lora+ attention=s2 group=16$' "$tmp/out" &&
         grep -q '^ctx=256 micro=32 mode=lora+ attention=s2 group=64$' "$tmp/out" &&
         [ "$(grep -cE '^  [1-9][0-9]* tokens/s .* a step .* loss [0-9.]+$' "$tmp/out")" -eq 2 ] &&
-        [ "$(grep -cE '^  memory .* predicted .*kept: all of 2 layers$' "$tmp/out")" -eq 2 ]
+        [ "$(grep -cE '^  memory .* predicted .*saved: all in 2 layers$' "$tmp/out")" -eq 2 ]
 }
 ok 'two contexts, a paragraph each' measures
 finite() { # the loss of random ids is about the log of the vocabulary, 512, and sinks
@@ -22,9 +22,9 @@ finite() { # the loss of random ids is about the log of the vocabulary, 512, and
 }
 ok 'as JSON; what is measured does train' finite
 levels() {
-    bench --ctx 256 --memory 1k > "$tmp/out" && grep -q 'kept: input of 2 layers' "$tmp/out" &&
+    bench --ctx 256 --memory 1k > "$tmp/out" && grep -q 'saved: input in 2 layers' "$tmp/out" &&
         bench --ctx 256 --keep-layers 1 --deterministic > "$tmp/out" &&
-        grep -q 'kept: all of 1, input of 1 layers' "$tmp/out"
+        grep -q 'saved: all in 1 layer; input in 1 layer$' "$tmp/out"
 }
 ok 'with nothing kept, with one layer kept' levels
 ok 'a shape is planned for' eval "ltrain --plan --device cpu --shape llama-2-7b --ctx 32k \

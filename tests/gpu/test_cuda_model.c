@@ -187,30 +187,30 @@ static const struct llama_config wide = {
 };
 
 static void set_up_wide(struct fixture *f, struct device *d, enum train_mode mode,
-                        const struct placing *p)
+                        const struct placement *p)
 {
     struct model_options o;
 
     memset(f, 0, sizeof *f);
     model_defaults(&o);
-    o.mode = mode, o.placing = p, o.ctx = 4096, o.mlp_tile = 1500;
+    o.mode = mode, o.placement = p, o.ctx = 4096, o.mlp_tile = 1500;
     OK(model_open(&f->m, d, &wide, &o, &f->e));
     OK(model_noise(f->m, 3, &f->e));
     set_batch(f, 1, 4096, wide.vocab, ATTN_S2, 1024);
 }
 
 /* Wherever weights and activations lie, step after step: equal bits. */
-static void test_placings(void **state)
+static void test_placements(void **state)
 {
-    static const struct placing placed[] = {
-        { .n[KEEP_INPUT][0] = 7 },
-        { .n[KEEP_INPUT][1] = 7 },
-        { .n[KEEP_ATTENTION][2] = 7 },
-        { .n[KEEP_QKV][3] = 7 },
-        { .n[KEEP_ALL][4] = 7 },
-        { .n[KEEP_INPUT][1] = 7, .streamed = 7 },
-        { .n[KEEP_ALL][4] = 7, .streamed = 7 },
-        { .n[KEEP_ALL][1] = 3, .n[KEEP_QKV][3] = 2, .n[KEEP_INPUT][0] = 2, .streamed = 4 },
+    static const struct placement placed[] = {
+        { .n[SAVE_INPUT][0] = 7 },
+        { .n[SAVE_INPUT][1] = 7 },
+        { .n[SAVE_ATTENTION][2] = 7 },
+        { .n[SAVE_QKV][3] = 7 },
+        { .n[SAVE_ALL][4] = 7 },
+        { .n[SAVE_INPUT][1] = 7, .streamed = 7 },
+        { .n[SAVE_ALL][4] = 7, .streamed = 7 },
+        { .n[SAVE_ALL][1] = 3, .n[SAVE_QKV][3] = 2, .n[SAVE_INPUT][0] = 2, .streamed = 4 },
     };
     float *first = NULL, *again, *nll[2];
 
@@ -233,7 +233,7 @@ static void test_placings(void **state)
             same_bits("gradients", first, again, model_trained(f->m)->n);
             free(again);
         }
-        printf("# placing %d: %.0f MiB on the card, %.0f MiB of the host's\n", (int)i,
+        printf("# placement %d: %.0f MiB on the card, %.0f MiB of the host's\n", (int)i,
                (double)model_memory(f->m)->total / 0x1p20,
                (double)model_memory(f->m)->host / 0x1p20);
         tear_down(f);
@@ -250,7 +250,7 @@ static void test_streamed_scoring(void **state)
 
     NEED_GPU();
     for (int i = 0; i <= 7; i += i < 2 ? 1 : 5) {
-        struct placing p = { .streamed = i };
+        struct placement p = { .streamed = i };
         struct fixture fix, *f = &fix;
         set_up_wide(f, &gpu[DET], TRAIN_NONE, &p);
         f->b.nll = malloc(4096 * sizeof *f->b.nll);
@@ -325,7 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny_gradients), cmocka_unit_test(test_middle_gradients),
         cmocka_unit_test(test_deterministic),  cmocka_unit_test(test_causality),
-        cmocka_unit_test(test_learns),         cmocka_unit_test(test_placings),
+        cmocka_unit_test(test_learns),         cmocka_unit_test(test_placements),
         cmocka_unit_test(test_streamed_scoring),
     };
 

@@ -1,11 +1,11 @@
-/* model/trial.c - see trial.h. */
-#include "model/trial.h"
+/* model/preset.c - see preset.h. */
+#include "model/preset.h"
 
 #include "base/perm.h"
 
 #include <stdlib.h>
 
-void trial_shape(struct llama_config *c, int shape)
+void preset_config(struct llama_config *c, int shape)
 {
     static const struct {
         int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
@@ -27,7 +27,7 @@ void trial_shape(struct llama_config *c, int shape)
     };
 }
 
-int trial_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,
+int preset_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,
                 const struct segments *seg, struct err *e)
 {
     int64_t n = n_seqs * ctx;
@@ -44,7 +44,7 @@ int trial_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,
     return 0;
 }
 
-void trial_free(struct batch *b)
+void preset_batch_free(struct batch *b)
 {
     free((void *)(uintptr_t)b->ids);
     free((void *)(uintptr_t)b->targets);
@@ -58,7 +58,7 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-void trial_sort(double *seconds, int64_t n)
+void preset_sort(double *seconds, int64_t n)
 {
     qsort(seconds, (size_t)n, sizeof *seconds, by_value);
 }

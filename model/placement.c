@@ -1,5 +1,5 @@
-/* model/keep.c - which layers keep how much for their backward, and where: what is fastest in the
- * memory there is. */
+/* model/placement.c - where activations and weights lie: what is fastest in the memory there
+ * is. */
 #include "model/cost.h"
 
 #include "base/memory.h"
@@ -8,13 +8,13 @@
 #include <string.h>
 
 /*
- * All layers are alike, so the bytes of a placing are sums of counts times the bytes of a level,
+ * All layers are alike, so the bytes of a placement are sums of counts times the bytes of a level,
  * and its time (cost.h) depends on counts alone. The search goes through the mixtures of the four
  * levels kept on the device, and where the host's memory may help, of any three of the states
  * (level kept, levels away), in steps of one layer (GRID parts of many layers). What of the
  * frozen matrices must be streamed for a mixture to fit follows from its bytes.
  */
-enum { GRID = 40, STATES = KEEP_LEVELS * (KEEP_LEVELS + 3) / 2, TRIES = 4, SLOTS = 2,
+enum { GRID = 40, STATES = SAVE_LEVELS * (SAVE_LEVELS + 3) / 2, TRIES = 4, SLOTS = 2,
        LEAST_TILE = 1024 };
 #define SAME 1e-6 /* times that differ by less are equal: then the first found, the simpler */
 #define WORTH 2e-3 /* a share of the time that could be saved, for a look at it layer by layer */
@@ -22,48 +22,48 @@ enum { GRID = 40, STATES = KEEP_LEVELS * (KEEP_LEVELS + 3) / 2, TRIES = 4, SLOTS
 struct choice {
     struct model *m;
     struct cost cost;
-    struct { int keep, away; } state[STATES];
-    size_t level[KEEP_LEVELS];  /* bytes of a level, a layer */
+    struct { int level, offloaded; } state[STATES];
+    size_t level[SAVE_LEVELS];  /* bytes of a level, a layer */
     size_t base;                /* of all that is none of these, the layers' matrices in it */
     size_t matrices;            /* of them, frozen, a layer; 0: not to be streamed */
     size_t device, host;        /* budgets */
     int64_t layers;
-    struct placing trial, best;
+    struct placement candidate, best;
     double best_s;
-    bool play;                  /* times are played, not the least that they can be */
+    bool simulate;                  /* times are simulated, not lower bounds */
     size_t best_over;           /* bytes that the best has too many; 0: it fits */
     size_t best_host;           /* of the host's, that it takes */
 };
 
-static void all_at(struct placing *p, enum keep k, int64_t n, int64_t layers)
+static void all_at(struct placement *p, enum save_level k, int64_t n, int64_t layers)
 {
     memset(p, 0, sizeof *p);
     p->n[k][0] += n;
-    p->n[KEEP_INPUT][0] += layers - n;
+    p->n[SAVE_INPUT][0] += layers - n;
 }
 
 /* Bytes of the levels, of the rest, of a layer's frozen matrices. */
 static int measure(struct choice *c, struct model *m, struct err *e)
 {
-    size_t all[KEEP_LEVELS];
+    size_t all[SAVE_LEVELS];
 
-    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++) {
+    for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++) {
         int rc;
 
         if (m->o.mode == TRAIN_NONE)
-            memset(&m->plan.placing, 0, sizeof m->plan.placing);
+            memset(&m->plan.placement, 0, sizeof m->plan.placement);
         else
-            all_at(&m->plan.placing, (enum keep)k, c->layers, c->layers);
+            all_at(&m->plan.placement, (enum save_level)k, c->layers, c->layers);
         if ((rc = model_layout(m, e)) < 0)
             return rc;
         all[k] = model_bytes(m);
         c->level[k] = k ? (all[k] - all[k - 1]) / (size_t)c->layers
                         : (size_t)(m->o.seqs * m->o.ctx * m->c.dim) * dtype_bytes(m->d->act);
     }
-    c->base = all[KEEP_INPUT];
+    c->base = all[SAVE_INPUT];
     if (m->o.mode == TRAIN_NONE)
         memset(c->level, 0, sizeof c->level);
-    c->base -= (size_t)c->layers * c->level[KEEP_INPUT];
+    c->base -= (size_t)c->layers * c->level[SAVE_INPUT];
     c->matrices = m->o.mode == TRAIN_FULL ? 0 : (size_t)config_layer_products(&m->c) *
                                                     dtype_bytes(m->d->act);
     cost_of(m, &c->cost);
@@ -87,42 +87,42 @@ static int64_t streamed_for(const struct choice *c, size_t need, size_t host)
     return n > SLOTS ? n : 0;
 }
 
-/* What c->trial takes with the layers in their order. */
-static double play(struct choice *c, const struct traffic *t, const int64_t kept[KEEP_LEVELS])
+/* What c->candidate takes with the layers in their order. */
+static double simulate(struct choice *c, const struct traffic *t, const int64_t kept[SAVE_LEVELS])
 {
     size_t nbytes[RINGS];
 
     memcpy(nbytes, c->level, sizeof c->level);
     nbytes[RING_WEIGHTS] = c->matrices;
-    c->m->plan.placing = c->trial;
+    c->m->plan.placement = c->candidate;
     model_spread(c->m);
-    return cost_played(c->m, &c->cost, t, nbytes, kept, c->m->o.mode != TRAIN_NONE);
+    return cost_simulated(c->m, &c->cost, t, nbytes, kept, c->m->o.mode != TRAIN_NONE);
 }
 
-/* Takes c->trial where it is better than the best so far. */
+/* Takes c->candidate where it is better than the best so far. */
 static void weigh(struct choice *c)
 {
-    struct placing *p = &c->trial;
-    int64_t kept[KEEP_LEVELS] = { 0 }, away[KEEP_LEVELS] = { 0 };
+    struct placement *p = &c->candidate;
+    int64_t kept[SAVE_LEVELS] = { 0 }, offloaded[SAVE_LEVELS] = { 0 };
     size_t need = c->base, host = 0, over;
     struct traffic t;
     double s;
 
     for (int i = 0; i < STATES; i++) {
-        int64_t n = p->n[c->state[i].keep][c->state[i].away];
+        int64_t n = p->n[c->state[i].level][c->state[i].offloaded];
 
         if (n == 0)
             continue;
-        kept[c->state[i].keep] += n;
-        for (int k = 0; k <= c->state[i].keep; k++)
-            if (k < c->state[i].away)
-                away[k] += n;
+        kept[c->state[i].level] += n;
+        for (int k = 0; k <= c->state[i].level; k++)
+            if (k < c->state[i].offloaded)
+                offloaded[k] += n;
             else
                 need += (size_t)n * c->level[k];
     }
-    for (int k = 0; k < KEEP_LEVELS; k++) {
-        need += (size_t)(away[k] < SLOTS ? away[k] : SLOTS) * c->level[k];
-        host += (size_t)(away[k] > SLOTS ? away[k] - SLOTS : 0) * c->level[k];
+    for (int k = 0; k < SAVE_LEVELS; k++) {
+        need += (size_t)(offloaded[k] < SLOTS ? offloaded[k] : SLOTS) * c->level[k];
+        host += (size_t)(offloaded[k] > SLOTS ? offloaded[k] - SLOTS : 0) * c->level[k];
     }
     t.sent = (double)host;
     p->streamed = streamed_for(c, need, host);
@@ -135,11 +135,11 @@ static void weigh(struct choice *c)
     over = more_than(need, c->device);
     if (host > c->host || over > c->best_over)
         return;
-    s = cost_least(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
-    if (c->play && host > 0 && over == 0 && c->best_over == 0 && s >= c->best_s * (1 - WORTH))
+    s = cost_lower_bound(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
+    if (c->simulate && host > 0 && over == 0 && c->best_over == 0 && s >= c->best_s * (1 - WORTH))
         return;
-    if (c->play && host > 0 && over == 0)
-        s = play(c, &t, kept);
+    if (c->simulate && host > 0 && over == 0)
+        s = simulate(c, &t, kept);
     if (over < c->best_over || (over == c->best_over && s < c->best_s * (1 - SAME))) {
         c->best = *p;
         c->best_s = s;
@@ -151,7 +151,7 @@ static void weigh(struct choice *c)
 /* All ways to give left layers to the n states at of, the last of which takes the rest. */
 static void mix(struct choice *c, const int *of, int n, int64_t left)
 {
-    int64_t *count = &c->trial.n[c->state[of[0]].keep][c->state[of[0]].away];
+    int64_t *count = &c->candidate.n[c->state[of[0]].level][c->state[of[0]].offloaded];
     int64_t step = (c->layers + GRID - 1) / GRID;
 
     if (n == 1) {
@@ -169,47 +169,47 @@ static void mix(struct choice *c, const int *of, int n, int64_t left)
 
 static void weigh_all(struct choice *c)
 {
-    static const int on_device[KEEP_LEVELS] = { KEEP_ALL, KEEP_QKV, KEEP_ATTENTION, KEEP_INPUT };
+    static const int on_device[SAVE_LEVELS] = { SAVE_ALL, SAVE_QKV, SAVE_ATTENTION, SAVE_INPUT };
     int64_t asked = c->m->o.keep_layers < c->layers ? c->m->o.keep_layers : c->layers;
 
-    memset(&c->trial, 0, sizeof c->trial);
+    memset(&c->candidate, 0, sizeof c->candidate);
     if (c->m->o.mode == TRAIN_NONE || asked >= 0) {
         if (c->m->o.mode != TRAIN_NONE)
-            all_at(&c->trial, KEEP_ALL, asked, c->layers);
+            all_at(&c->candidate, SAVE_ALL, asked, c->layers);
         weigh(c);
         return;
     }
-    mix(c, on_device, KEEP_LEVELS, c->layers);
+    mix(c, on_device, SAVE_LEVELS, c->layers);
     for (int i = 0; i < STATES && c->host; i++)
         for (int j = i + 1; j < STATES; j++)
             for (int k = j + 1; k < STATES; k++)
                 mix(c, (int[]){ i, j, k }, 3, c->layers);
 }
 
-/* First by the least time, which is soon had and tells whose time is worth to be played; then by
- * that. States of nothing away come first, then those of less away. */
+/* Rank by the cheap lower bound, then again by simulation of those that can still win. States with
+ * nothing offloaded come first, then those with less. */
 static void search(struct choice *c)
 {
     int n = 0;
 
-    for (int away = 0; away <= KEEP_LEVELS; away++)
-        for (int k = away ? away - 1 : 0; k < KEEP_LEVELS; k++) {
-            c->state[n].keep = k;
-            c->state[n++].away = away;
+    for (int offloaded = 0; offloaded <= SAVE_LEVELS; offloaded++)
+        for (int k = offloaded ? offloaded - 1 : 0; k < SAVE_LEVELS; k++) {
+            c->state[n].level = k;
+            c->state[n++].offloaded = offloaded;
         }
-    c->play = false;
+    c->simulate = false;
     c->best_over = SIZE_MAX;
     weigh_all(c);
     if (c->best_host == 0) /* nothing waits for a copy */
         return;
-    c->play = true;
-    c->trial = c->best;
+    c->simulate = true;
+    c->candidate = c->best;
     c->best_over = SIZE_MAX;
     weigh(c);
     weigh_all(c);
 }
 
-size_t model_room(const struct device *d, const struct model_options *o)
+size_t model_capacity(const struct device *d, const struct model_options *o)
 {
     size_t left = d->free_bytes((struct device *)(uintptr_t)d);
     size_t most = more_than((size_t)o->device_bytes, d->held_bytes);
@@ -219,13 +219,13 @@ size_t model_room(const struct device *d, const struct model_options *o)
 
 static size_t device_budget(const struct model *m)
 {
-    size_t room = model_room(m->d, &m->o);
+    size_t all = model_capacity(m->d, &m->o);
 
     if (m->o.memory_bytes > 0)
         return (size_t)m->o.memory_bytes;
     if (m->o.device_bytes > 0)
-        return room;
-    return m->d->own_memory ? room / 16 * 15 : room / 5 * 4; /* an own one is nobody else's */
+        return all;
+    return m->d->own_memory ? all / 16 * 15 : all / 5 * 4; /* an own one is nobody else's */
 }
 
 /* Full training moves every weight every step, and has no place for it. */
@@ -250,7 +250,7 @@ static int choose(struct model *m, struct choice *c, struct err *e)
         size_t over;
 
         search(c);
-        m->plan.placing = c->best;
+        m->plan.placement = c->best;
         if ((rc = model_layout(m, e)) < 0 || c->best_over)
             break;
         if ((over = more_than(model_bytes(m), budget)) == 0)
@@ -261,33 +261,34 @@ static int choose(struct model *m, struct choice *c, struct err *e)
     return rc;
 }
 
-/* The placing that was told: every layer once, nothing away that is not kept, and no trained
+/* The placement that was told: every layer once, nothing offloaded that is not saved, and no trained
  * matrix from the host. */
-static int take_placing(struct model *m, struct err *e)
+static int take_placement(struct model *m, struct err *e)
 {
-    const struct placing *p = m->o.placing;
+    const struct placement *p = m->o.placement;
     int64_t layers = 0, most = m->o.mode == TRAIN_FULL ? 0 : m->c.layers;
     bool ok = p->streamed >= 0 && p->streamed <= most;
 
-    for (int k = KEEP_INPUT; k < KEEP_LEVELS; k++)
-        for (int away = 0; away <= KEEP_LEVELS; away++) {
-            ok = ok && p->n[k][away] >= 0 && p->n[k][away] <= (away <= k + 1 ? m->c.layers : 0);
-            layers += p->n[k][away];
+    for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++)
+        for (int offloaded = 0; offloaded <= SAVE_LEVELS; offloaded++) {
+            ok = ok && p->n[k][offloaded] >= 0 &&
+                 p->n[k][offloaded] <= (offloaded <= k + 1 ? m->c.layers : 0);
+            layers += p->n[k][offloaded];
         }
     if (!ok || layers != (m->o.mode == TRAIN_NONE ? 0 : m->c.layers))
-        return err_set(e, E_BUG, "a placing of %lld layers, %lld streamed, for a model of %lld",
+        return err_set(e, E_BUG, "a placement of %lld layers, %lld streamed, for a model of %lld",
                        (long long)layers, (long long)p->streamed, (long long)m->c.layers);
-    m->plan.placing = *p;
+    m->plan.placement = *p;
     return model_layout(m, e);
 }
 
-int model_choose_kept(struct model *m, struct err *e)
+int model_place(struct model *m, struct err *e)
 {
     struct choice c = { .m = m, .layers = m->c.layers };
     int rc;
 
-    if (m->o.placing)
-        return take_placing(m, e);
+    if (m->o.placement)
+        return take_placement(m, e);
     c.host = host_budget(m);
     while ((rc = choose(m, &c, e)) == 0 && c.best_over && m->d->own_memory &&
            m->o.mlp_tile >= 2 * LEAST_TILE && m->o.loss_chunk >= LEAST_TILE) {
