@@ -74,7 +74,7 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
-EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys)
+EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_any)
 $(B)/tests/test_flash: $(EMULATED)
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
   -Wno-shadow
@@ -167,5 +167,5 @@ clean:
 	rm -rf build
 .PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data man completion install uninstall
 .SECONDARY:
--include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d))
+-include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

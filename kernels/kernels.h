@@ -82,19 +82,33 @@ struct op_rope {
     void *x2;
 };
 
-/* Causal attention inside segments. Row t of a segment sees rows first..t of that segment.
- * cu[0] = 0 < cu[1] < ... < cu[n] = rows, host memory. Query heads [0, heads/2) follow
- * seg[0], the others seg[1]; dense attention passes the same list twice. Query head h reads
- * key/value head h / (heads / kv_heads).
- * q, o act [rows][q_ld], head h at column h * dim; k, v act [rows][kv_ld].
- * lse float32 [heads][rows]: natural log of the sum of exp of the scaled scores.
+/* Causal attention inside segments. A segment is a run of rows of queries, and a run of rows of
+ * keys and values: the same rows in training, others where the keys are a cache, or begin on
+ * another rank. Keys of a segment stand at positions 0, 1, ..., its queries at first, first + 1,
+ * ...; the query at position p sees the keys at max(0, p - window + 1)..p that the segment has
+ * (window 0: at 0..p), as Hugging Face's Mistral does.
+ *     training, two documents of 3 and 5 rows   cu {0, 3, 8}
+ *     2 new rows behind 4 in a cache of 10      cu {0, 2}  kv {0, 10}  first {4}: they see 5 and 6
+ *     4 rows, a group's 2 first on another rank cu {0, 0, 4}  kv {0, 3, 9}  first {0, 2}: keys
+ *                                               0..2 are of no use to this list's heads
+ * A query that sees nothing (first < 0, or keys that end before its window) has o 0 and lse
+ * -infinity. Keys that no query sees are not used, whatever they hold; their dk, dv are 0.
+ * Lists are host memory, 0 = cu[0] <= cu[1] <= ... <= cu[n] = q_rows, kv alike to kv_rows, n >= 1.
+ * Query heads [0, heads/2) follow seg[0], the others seg[1]; dense attention passes the same list
+ * twice. Query head h reads key/value head h / (heads / kv_heads).
+ * q, o act [q_rows][q_ld], head h at column h * dim; k, v act [kv_rows][kv_ld].
+ * lse float32 [heads][q_rows]: natural log of the sum of exp of the scaled scores.
+ * Rows come out alike, to rounding, however queries are cut into calls.
  * Never allocates anything that grows with rows squared. */
 struct op_segments {
     int64_t n;
-    const int64_t *cu;
+    const int64_t *cu;    /* [n + 1] rows of queries: segment s has [cu[s], cu[s + 1]) */
+    const int64_t *kv;    /* [n + 1] rows of keys; NULL: those of cu, and kv_rows is q_rows */
+    const int64_t *first; /* [n] NULL: 0 */
 };
 struct op_attention {
-    int64_t rows, heads, kv_heads, dim, q_ld, kv_ld;
+    int64_t q_rows, kv_rows, heads, kv_heads, dim, q_ld, kv_ld, window;
+
     float scale;
     struct op_segments seg[2];
     const void *q, *k, *v;
@@ -104,7 +118,7 @@ struct op_attention {
 
 /* dq, dk, dv are overwritten; layouts as q, k, v. o and lse are the forward's.
  * scratch: attention_scratch_bytes of it, overwritten (begins with sum(do * o), float32
- * [heads][rows]; the rest is as the device likes). */
+ * [heads][q_rows]; the rest is as the device likes). */
 struct op_attention_back {
     struct op_attention fwd;
     const void *d_o;

@@ -154,7 +154,7 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
  * s->x. backward: computes again what the level did not keep; m->work.dx holds the gradient of
  * the layer's output and afterwards that of its input. */
 struct span {
-    int64_t rows, len; /* rows = sequences * len */
+    int64_t rows, len, first; /* rows = sequences * len, at positions first, first + 1, ... */
     const struct segments *seg;
 };
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,

@@ -26,16 +26,16 @@ static void norm_back(struct model *m, const struct weight *w, int64_t rows, con
 static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
 {
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = m->c.head_dim,
-       .period = b->len, .inverse = inverse, .scale = 1, .inv_freq = m->inv_freq, .x = q,
-       .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+       .first = b->first, .period = b->len, .inverse = inverse, .scale = 1,
+       .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
 }
 
 static struct op_attention attention_of(const struct model *m, const struct saved *s,
                                         const struct span *b)
 {
     return (struct op_attention){
-        .rows = b->rows, .heads = m->c.heads, .kv_heads = m->c.kv_heads, .dim = m->c.head_dim,
-        .q_ld = q_dim(m), .kv_ld = kv_dim(m),
+        .q_rows = b->rows, .kv_rows = b->rows, .heads = m->c.heads,
+        .kv_heads = m->c.kv_heads, .dim = m->c.head_dim, .q_ld = q_dim(m), .kv_ld = kv_dim(m),
         .scale = 1.0f / __builtin_sqrtf((float)m->c.head_dim),
         .seg = { b->seg->half[0], b->seg->half[1] },
         .q = s->q, .k = s->k, .v = s->v, .o = s->o, .lse = s->lse,

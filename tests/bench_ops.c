@@ -162,9 +162,10 @@ static void bench_attention(struct device *d, int64_t t, int64_t heads, int64_t 
     int64_t cu[2][16] = { { 0, t }, { 0, t } }, n[2] = { 1, 1 }, q = t * heads * dim;
     float *x = random_block(d, 4 * q + 4 * t * kv * dim + 2 * heads * t), *k = x + 4 * q;
     float *rest = k + 4 * t * kv * dim;
-    struct attention a = { d, { { t, heads, kv, dim, heads * dim, kv * dim, 0.1f,
-                                  { { 0, cu[0] }, { 0, cu[1] } }, x, k, k + t * kv * dim, x + q,
-                                  rest },
+    struct attention a = { d, { { .q_rows = t, .kv_rows = t, .heads = heads, .kv_heads = kv, .dim = dim,
+                                  .q_ld = heads * dim, .kv_ld = kv * dim, .scale = 0.1f,
+                                  .seg = { { .cu = cu[0] }, { .cu = cu[1] } }, .q = x, .k = k,
+                                  .v = k + t * kv * dim, .o = x + q, .lse = rest },
                                 x + 2 * q, x + 3 * q, k + 2 * t * kv * dim,
                                 k + 3 * t * kv * dim, rest + heads * t } };
     double pairs = 0, f, b, products;

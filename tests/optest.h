@@ -84,9 +84,9 @@ static inline void assert_near(const char *what, const float *got, const double 
     double most = 0.1;
 
     for (int64_t i = 0; i < n; i++)
-        most = fabs(want[i]) > most ? fabs(want[i]) : most;
+        most = fabs(want[i]) > most && isfinite(want[i]) ? fabs(want[i]) : most;
     for (int64_t i = 0; i < n; i++)
-        if (!(fabs((double)got[i] - want[i]) <= tol * most))
+        if (!((double)got[i] == want[i] || fabs((double)got[i] - want[i]) <= tol * most))
             fail_msg("%s[%lld] is %.9g, should be %.9g (largest %.3g)", what, (long long)i,
                      (double)got[i], want[i], most);
 }

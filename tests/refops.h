@@ -76,26 +76,32 @@ static inline void ref_swiglu_back(double g, double u, double dy, double *dg, do
     *du = dy * g * s;
 }
 
-/* Attention with the whole rows x rows mask, from the definition: query t of head h sees key s
- * when s <= t and both are in one segment. */
+/* Attention with the whole q_rows x kv_rows mask, from the definition: query row t, i-th of its
+ * segment, is at position first + i, and sees the segment's j-th key when
+ * first + i - window < j <= first + i. kv NULL: as cu; first NULL: 0; window 0: none. */
+struct ref_list {
+    int64_t n;
+    const int64_t *cu, *kv, *first;
+};
 struct ref_attention {
-    int64_t rows, heads, kv_heads, dim, q_ld, kv_ld, n_cu[2];
+    int64_t q_rows, kv_rows, heads, kv_heads, dim, q_ld, kv_ld, window;
     double scale;
-    const int64_t *cu[2];
+    struct ref_list list[2];
     const double *q, *k, *v;
     double *o, *lse;
 };
 
 static inline bool ref_sees(const struct ref_attention *a, int64_t h, int64_t t, int64_t s)
 {
-    int half = h < a->heads / 2 ? 0 : 1;
+    const struct ref_list *l = &a->list[h < a->heads / 2 ? 0 : 1];
+    const int64_t *kv = l->kv ? l->kv : l->cu;
 
-    if (s > t)
-        return false;
-    for (int64_t i = 1; i < a->n_cu[half]; i++) /* a cut between them? */
-        if (s < a->cu[half][i] && a->cu[half][i] <= t)
-            return false;
-    return true;
+    for (int64_t i = 0; i < l->n; i++)
+        if (l->cu[i] <= t && t < l->cu[i + 1] && kv[i] <= s && s < kv[i + 1]) {
+            int64_t p = (l->first ? l->first[i] : 0) + t - l->cu[i], j = s - kv[i];
+            return j <= p && (a->window == 0 || j > p - a->window);
+        }
+    return false;
 }
 
 static inline double ref_dot(const double *a, const double *b, int64_t n)
@@ -108,26 +114,26 @@ static inline double ref_dot(const double *a, const double *b, int64_t n)
 
 static inline void ref_attention(const struct ref_attention *a)
 {
-    double *w = malloc((size_t)a->rows * sizeof *w);
+    double *w = malloc((size_t)(a->kv_rows + 1) * sizeof *w);
 
     for (int64_t h = 0; h < a->heads; h++)
-        for (int64_t t = 0; t < a->rows; t++) {
+        for (int64_t t = 0; t < a->q_rows; t++) {
             int64_t kv = h / (a->heads / a->kv_heads) * a->dim;
             double max = -INFINITY, sum = 0, *o = a->o + t * a->q_ld + h * a->dim;
-            for (int64_t s = 0; s < a->rows; s++) {
+            for (int64_t s = 0; s < a->kv_rows; s++) {
                 w[s] = ref_sees(a, h, t, s)
                            ? a->scale * ref_dot(a->q + t * a->q_ld + h * a->dim,
                                                 a->k + s * a->kv_ld + kv, a->dim)
                            : -INFINITY;
                 max = w[s] > max ? w[s] : max;
             }
-            for (int64_t s = 0; s < a->rows; s++)
-                sum += w[s] = exp(w[s] - max);
-            a->lse[h * a->rows + t] = max + log(sum);
+            for (int64_t s = 0; s < a->kv_rows; s++)
+                sum += w[s] = w[s] > -INFINITY ? exp(w[s] - max) : 0;
+            a->lse[h * a->q_rows + t] = max + log(sum);
             for (int64_t i = 0; i < a->dim; i++)
                 o[i] = 0;
-            for (int64_t s = 0; s < a->rows; s++)
-                for (int64_t i = 0; i < a->dim; i++)
+            for (int64_t s = 0; s < a->kv_rows; s++)
+                for (int64_t i = 0; i < a->dim && w[s] > 0; i++)
                     o[i] += w[s] / sum * a->v[s * a->kv_ld + kv + i];
         }
     free(w);
@@ -138,16 +144,16 @@ static inline void ref_attention_back(const struct ref_attention *a, const doubl
                                       double *dq, double *dk, double *dv)
 {
     for (int64_t h = 0; h < a->heads; h++)
-        for (int64_t t = 0; t < a->rows; t++) {
+        for (int64_t t = 0; t < a->q_rows; t++) {
             int64_t at_q = t * a->q_ld + h * a->dim;
             double sum = ref_dot(d_o + at_q, a->o + at_q, a->dim);
-            for (int64_t s = 0; s <= t; s++) {
+            for (int64_t s = 0; s < a->kv_rows; s++) {
                 int64_t at_k = s * a->kv_ld + h / (a->heads / a->kv_heads) * a->dim;
                 double p, ds;
                 if (!ref_sees(a, h, t, s))
                     continue;
                 p = exp(a->scale * ref_dot(a->q + at_q, a->k + at_k, a->dim) -
-                        a->lse[h * a->rows + t]);
+                        a->lse[h * a->q_rows + t]);
                 ds = p * (ref_dot(d_o + at_q, a->v + at_k, a->dim) - sum) * a->scale;
                 for (int64_t i = 0; i < a->dim; i++) {
                     dq[at_q + i] += ds * a->k[at_k + i];

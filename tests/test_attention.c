@@ -1,123 +1,5 @@
 /* tests/test_attention.c - segmented causal attention against a dense mask in float64. */
-#include "tests/optest.h"
-
-enum { MAX_CUTS = 400 };
-struct attention_case {
-    int64_t rows, heads, kv_heads, dim, q_pad, kv_pad, n[2];
-    int64_t cu[2][MAX_CUTS];
-    float scale, *q, *k, *v, *d_o;
-};
-
-static int64_t q_ld(const struct attention_case *c) { return c->heads * c->dim + c->q_pad; }
-static int64_t kv_ld(const struct attention_case *c)
-{
-    return c->kv_heads * c->dim + c->kv_pad;
-}
-
-static void case_fill(struct attention_case *c, uint64_t seed)
-{
-    c->q = normal(c->rows * q_ld(c), 4 * seed);
-    c->k = normal(c->rows * kv_ld(c), 4 * seed + 1);
-    c->v = normal(c->rows * kv_ld(c), 4 * seed + 2);
-    c->d_o = normal(c->rows * q_ld(c), 4 * seed + 3);
-    c->scale = 1 / sqrtf((float)c->dim);
-}
-
-static void case_free(struct attention_case *c)
-{
-    free(c->q), free(c->k), free(c->v), free(c->d_o);
-}
-
-static struct op_attention op_of(const struct attention_case *c)
-{
-    struct op_attention a = { c->rows, c->heads, c->kv_heads, c->dim, q_ld(c), kv_ld(c),
-                              c->scale, { { c->n[0], c->cu[0] }, { c->n[1], c->cu[1] } },
-                              c->q, c->k, c->v, NULL, NULL };
-    return a;
-}
-
-/* out: o, lse, dq, dk, dv; what lies between rows is zeroed, being nobody's. */
-static int64_t case_numbers(const struct attention_case *c)
-{
-    return c->rows * (2 * q_ld(c) + c->heads + 2 * kv_ld(c));
-}
-
-static void clear_padding(float *x, int64_t rows, int64_t ld, int64_t used)
-{
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = used; i < ld; i++) {
-            assert_true(x[r * ld + i] == 7); /* untouched */
-            x[r * ld + i] = 0;
-        }
-}
-
-static void run_attention(struct device *d, const void *ctx, float *out)
-{
-    const struct attention_case *c = ctx;
-    struct op_attention_back b = { op_of(c), c->d_o, NULL, NULL, NULL, NULL };
-    int64_t nq = c->rows * q_ld(c), nk = c->rows * kv_ld(c);
-    float *dq;
-
-    b.fwd.o = out;
-    b.fwd.lse = out + nq;
-    dq = b.fwd.lse + c->heads * c->rows;
-    b.dq = dq;
-    b.dk = dq + nq;
-    b.dv = dq + nq + nk;
-    b.scratch = malloc(d->attention_scratch_bytes(d, c->rows, c->heads, c->dim));
-    assert_int_equal(d->attention(d, &b.fwd), 0);
-    assert_int_equal(d->attention_back(d, &b), 0);
-    clear_padding(out, c->rows, q_ld(c), c->heads * c->dim);
-    clear_padding(dq, c->rows, q_ld(c), c->heads * c->dim);
-    clear_padding(dq + nq, c->rows, kv_ld(c), c->kv_heads * c->dim);
-    clear_padding(dq + nq + nk, c->rows, kv_ld(c), c->kv_heads * c->dim);
-    free(b.scratch);
-}
-
-static void check(const char *what, struct attention_case *c, uint64_t seed)
-{
-    int64_t nq = c->rows * q_ld(c), nk = c->rows * kv_ld(c), nl = c->rows * c->heads;
-    float *got;
-    double *o = zeros(nq), *lse = zeros(nl), *dq = zeros(nq), *dk = zeros(nk), *dv = zeros(nk);
-
-    case_fill(c, seed);
-    got = on_all_devices(what, run_attention, c, case_numbers(c));
-    double *q = wide(c->q, nq), *k = wide(c->k, nk), *v = wide(c->v, nk);
-    double *d_o = wide(c->d_o, nq);
-    struct ref_attention ref = { c->rows, c->heads, c->kv_heads, c->dim, q_ld(c), kv_ld(c),
-                                 { c->n[0], c->n[1] }, (double)c->scale,
-                                 { c->cu[0], c->cu[1] }, q, k, v, o, lse };
-    ref_attention(&ref);
-    ref_attention_back(&ref, d_o, dq, dk, dv);
-    assert_near(what, got, o, nq, 5e-6);
-    assert_near("lse", got + nq, lse, nl, 5e-6);
-    assert_near("dq", got + nq + nl, dq, nq, 2e-5);
-    assert_near("dk", got + 2 * nq + nl, dk, nk, 2e-5);
-    assert_near("dv", got + 2 * nq + nl + nk, dv, nk, 2e-5);
-    free(o), free(lse), free(dq), free(dk), free(dv), free(q), free(k), free(v), free(d_o);
-    free(got);
-    case_free(c);
-}
-
-static void cut_every(struct attention_case *c, int half, int64_t first, int64_t step)
-{
-    int64_t *cu = c->cu[half], n = 0;
-
-    cu[n++] = 0;
-    for (int64_t at = first; at < c->rows; at += step)
-        if (at > 0)
-            cu[n++] = at;
-    cu[n] = c->rows;
-    c->n[half] = n;
-}
-
-static struct attention_case dense(int64_t rows, int64_t heads, int64_t kv_heads, int64_t dim)
-{
-    struct attention_case c = { rows, heads, kv_heads, dim, 0, 0, { 1, 1 }, { { 0 } }, 1,
-                                NULL, NULL, NULL, NULL };
-    c.cu[0][1] = c.cu[1][1] = rows;
-    return c;
-}
+#include "tests/attentiontest.h"
 
 static void test_dense(void **state)
 {
@@ -161,12 +43,12 @@ static void test_cuts_anywhere(void **state)
         struct attention_case c = dense(40 + (int64_t)(mix64(seed) % 300), 6, kv[seed % 4], 12);
         for (int half = 0; half < 2; half++) {
             int64_t at = 0, n = 0;
-            while (at < c.rows && n < MAX_CUTS - 2) {
+            while (at < c.q_rows && n < MAX_CUTS - 2) {
                 c.cu[half][n++] = at;
                 at += (int64_t)(mix64(seed * 999 + (uint64_t)(2 * n + half)) %
                                 (seed % 3 == 0 ? 3 : 90));
             }
-            c.cu[half][n] = c.rows;
+            c.cu[half][n] = c.q_rows;
             c.n[half] = n;
         }
         check("cuts", &c, seed);
@@ -203,14 +85,14 @@ static void causality(struct attention_case *c, int64_t t)
     }
     run_attention(&dev[1], c, after);
     assert_same_bits("before t", before, after, t * q_ld(c));
-    lse_b = before + c->rows * q_ld(c), lse_a = after + c->rows * q_ld(c);
+    lse_b = before + c->q_rows * q_ld(c), lse_a = after + c->q_rows * q_ld(c);
     for (int64_t h = 0; h < c->heads; h++) {
         int half = h < c->heads / 2 ? 0 : 1;
-        int64_t end = c->rows, at = t * q_ld(c) + h * c->dim;
-        assert_same_bits("lse before t", lse_b + h * c->rows, lse_a + h * c->rows, t);
+        int64_t end = c->q_rows, at = t * q_ld(c) + h * c->dim;
+        assert_same_bits("lse before t", lse_b + h * c->q_rows, lse_a + h * c->q_rows, t);
         for (int64_t i = c->n[half]; i > 0 && c->cu[half][i] > t; i--)
             end = c->cu[half][i];
-        for (int64_t r = end; r < c->rows; r++)
+        for (int64_t r = end; r < c->q_rows; r++)
             assert_same_bits("later segment", before + r * q_ld(c) + h * c->dim,
                              after + r * q_ld(c) + h * c->dim, c->dim);
         for (int64_t i = 0; i < c->dim; i++)
@@ -246,7 +128,7 @@ static void test_large_scores(void **state)
 
     (void)state;
     case_fill(&c, 5);
-    for (int64_t i = 0; i < c.rows * q_ld(&c); i++)
+    for (int64_t i = 0; i < c.q_rows * q_ld(&c); i++)
         c.q[i] *= 1000;
     for (int64_t i = 0; i < n; i++)
         out[i] = 7;
@@ -273,7 +155,7 @@ static void test_refuses(void **state)
     assert_int_equal(dev[0].attention(&dev[0], &a), E_BUG);
     a = good, a.q_ld = 7;
     assert_int_equal(dev[0].attention(&dev[0], &a), E_BUG);
-    a = good, a.rows = 9;
+    a = good, a.q_rows = 9;
     assert_int_equal(dev[0].attention(&dev[0], &a), E_BUG);
     c.cu[0][1] = 5;
     assert_int_equal(dev[0].attention(&dev[0], &good), E_BUG);

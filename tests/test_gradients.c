@@ -129,17 +129,17 @@ static void test_rope_gradient(void **state)
 enum { T = 13, HEADS = 4, HEAD_DIM = 3, Q_LD = HEADS * HEAD_DIM };
 struct attention_point {
     struct point p;
-    int64_t kv_heads;
+    int64_t kv_heads, kv_rows;
     double o[T * Q_LD], lse[HEADS * T];
-    const int64_t *cu[2];
-    int64_t n_cu[2];
+    int64_t window;
+    struct ref_list list[2];
 };
 
 static struct ref_attention ref_of(struct attention_point *a)
 {
-    return (struct ref_attention){ T, HEADS, a->kv_heads, HEAD_DIM, Q_LD,
-                                   a->kv_heads * HEAD_DIM, { a->n_cu[0], a->n_cu[1] }, 0.6,
-                                   { a->cu[0], a->cu[1] }, a->p.x[0], a->p.x[1], a->p.x[2],
+    return (struct ref_attention){ T, a->kv_rows, HEADS, a->kv_heads, HEAD_DIM, Q_LD,
+                                   a->kv_heads * HEAD_DIM, a->window, 0.6,
+                                   { a->list[0], a->list[1] }, a->p.x[0], a->p.x[1], a->p.x[2],
                                    a->o, a->lse };
 }
 
@@ -156,17 +156,23 @@ static void test_attention_gradient(void **state)
 {
     static const int64_t whole[] = { 0, T }, groups[] = { 0, 4, 8, 12, T };
     static const int64_t shifted[] = { 0, 2, 6, 10, T }, documents[] = { 0, 1, 2, 9, T };
-    static const struct { const int64_t *cu[2]; int64_t n[2]; } lists[] = {
-        { { whole, whole }, { 1, 1 } }, { { groups, shifted }, { 4, 4 } },
-        { { documents, groups }, { 4, 4 } },
+    /* Queries and keys apart: keys before, keys that nobody sees, queries that see nothing. */
+    static const int64_t keys[] = { 0, 3, 12, 20 }, cut[] = { 0, 2, 9, T }, at[] = { 1, 2, -2 };
+    static const struct { int64_t kv_rows, window; struct ref_list list[2]; } lists[] = {
+        { T, 0, { { 1, whole, NULL, NULL }, { 1, whole, NULL, NULL } } },
+        { T, 0, { { 4, groups, NULL, NULL }, { 4, shifted, NULL, NULL } } },
+        { T, 0, { { 4, documents, NULL, NULL }, { 4, groups, NULL, NULL } } },
+        { T, 3, { { 1, whole, NULL, NULL }, { 4, shifted, NULL, NULL } } },
+        { 20, 0, { { 3, cut, keys, at }, { 3, cut, keys, NULL } } },
+        { 20, 2, { { 3, cut, keys, NULL }, { 3, cut, keys, at } } },
     };
     (void)state;
-    for (size_t l = 0; l < 3; l++)
+    for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
         for (int64_t kv = 1; kv <= 4; kv *= 2) {
-            int64_t nq = T * Q_LD, nk = T * kv * HEAD_DIM;
-            struct attention_point a = { point_of(nq, nk, nk, 0, nq), kv, { 0 }, { 0 },
-                                         { lists[l].cu[0], lists[l].cu[1] },
-                                         { lists[l].n[0], lists[l].n[1] } };
+            int64_t nq = T * Q_LD, nk = lists[l].kv_rows * kv * HEAD_DIM;
+            struct attention_point a = { point_of(nq, nk, nk, 0, nq), kv, lists[l].kv_rows,
+                                         { 0 }, { 0 }, lists[l].window,
+                                         { lists[l].list[0], lists[l].list[1] } };
             double *dq = zeros(nq), *dk = zeros(nk), *dv = zeros(nk);
             struct ref_attention r = ref_of(&a);
             ref_attention(&r);

@@ -1,7 +1,7 @@
 /* kernels/cuda/cuda.h - what the files of the CUDA device share; nobody else includes it. */
 #ifndef KERNELS_CUDA_CUDA_H
 #define KERNELS_CUDA_CUDA_H
-#include "kernels/kernels.h"
+#include "kernels/attention.h"
 
 #include <cuda_runtime.h>
 C_BEGIN
@@ -109,12 +109,12 @@ int gemm_naive(struct cuda *c, const struct op_gemm *a);
 /* cuda_attention.c */
 int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e);
 void attention_close(struct cuda *c);
-/* flash.cu: our own kernels, any segments and head dimension to 256. bounds: device int32
- * [2][2][rows], first row and end of each row's segment by half. */
-int flash_bounds(struct cuda *c, const int64_t *cu, int64_t n, int64_t rows, int32_t *first,
-                 int32_t *end);
-int flash_forward(struct cuda *c, const struct op_attention *a, const int32_t *bounds);
-int flash_backward(struct cuda *c, const struct op_attention_back *a, const int32_t *bounds);
+/* flash.cu: our own kernels, for all that op_attention allows but head dimensions above 256 and
+ * rows past 2^31. bounds: by half, device memory. */
+int flash_forward(struct cuda *c, const struct op_attention *a,
+                  const struct attention_bounds bounds[2]);
+int flash_backward(struct cuda *c, const struct op_attention_back *a,
+                   const struct attention_bounds bounds[2]);
 
 int cuda_gemm(struct device *d, const struct op_gemm *a);
 int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a);

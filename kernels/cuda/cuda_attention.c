@@ -1,4 +1,5 @@
 /* kernels/cuda/cuda_attention.c - segmented causal attention: cuDNN where it fits, else ours. */
+#include "kernels/attention.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/runs.h"
 #include "kernels/cuda/sdpa.h"
@@ -12,12 +13,14 @@
  * The heads of a half are one group with one segment list; where both lists are equal all heads
  * are one group. A list of few runs of equal segments (dense, S2) is that many strided calls of
  * cuDNN on the arrays as they lie: dense 1, S2 1 + 2. Lists cut anywhere, heads whose halves
- * share a key head oddly, very short segments: our own kernels, for the whole op.
+ * share a key head oddly, very short segments, windows, keys that are not the queries' own rows:
+ * our own kernels, for the whole op.
  */
 enum { RUNS = 6, SHORTEST = 64, MOST_PLANS = 64 };
 
+/* What op_segments says, in one block. */
 struct list {
-    int64_t *cu, n, cap;
+    int64_t *cu, *kv, *first, n, cap;
     struct run run[RUNS];
     int runs; /* -1: not regular */
 };
@@ -25,8 +28,9 @@ struct list {
 struct cuda_attention {
     struct sdpa *dnn; /* NULL: there is none */
     struct list list[2];
-    bool same;
-    int64_t bounds_rows; /* of the lists in SCRATCH_CUTS; 0: not made */
+    bool same, square;   /* both lists; queries are their own keys */
+    bool bounds_made;    /* of these lists, in SCRATCH_CUTS, */
+    int64_t window;      /* and this window */
 };
 
 /* Heads [head, head + hq) of one group, and their key heads. */
@@ -88,35 +92,17 @@ void attention_close(struct cuda *c)
     c->attention = NULL;
 }
 
-static bool list_ok(const struct op_segments *s, int64_t rows)
+static bool knows(const struct list *l, const struct op_segments *s)
 {
-    if (s->n < 1 || s->cu[0] != 0 || s->cu[s->n] != rows)
+    size_t bytes = (size_t)(s->n + 1) * sizeof *s->cu;
+
+    if (!l->cu || l->n != s->n || memcmp(l->cu, s->cu, bytes) != 0 ||
+        memcmp(l->kv, segments_keys(s), bytes) != 0)
         return false;
     for (int64_t i = 0; i < s->n; i++)
-        if (s->cu[i] > s->cu[i + 1])
+        if (l->first[i] != (s->first ? s->first[i] : 0))
             return false;
     return true;
-}
-
-static int check(const struct op_attention *a)
-{
-    if (a->rows < 1 || a->rows >= INT32_MAX || a->heads < 1 || a->kv_heads < 1 ||
-        a->heads % a->kv_heads || a->dim < 1 || a->dim > 1024 || a->q_ld < a->heads * a->dim ||
-        a->kv_ld < a->kv_heads * a->dim)
-        return E_BUG;
-    return list_ok(&a->seg[0], a->rows) && list_ok(&a->seg[1], a->rows) ? 0 : E_BUG;
-}
-
-static double pairs_of(const struct op_attention *a)
-{
-    double pairs[2] = { 0, 0 };
-
-    for (int half = 0; half < 2; half++)
-        for (int64_t i = 0; i < a->seg[half].n; i++) {
-            double n = (double)(a->seg[half].cu[i + 1] - a->seg[half].cu[i]);
-            pairs[half] += n * (n + 1) / 2;
-        }
-    return pairs[0] * (double)(a->heads / 2) + pairs[1] * (double)(a->heads - a->heads / 2);
 }
 
 /* A list is looked through once; a step asks for the same one in every layer. */
@@ -124,17 +110,22 @@ static int know(struct list *l, const struct op_segments *s, bool *changed)
 {
     size_t bytes = (size_t)(s->n + 1) * sizeof *s->cu;
 
-    if (l->cu && l->n == s->n && memcmp(l->cu, s->cu, bytes) == 0)
+    if (knows(l, s))
         return 0;
     *changed = true;
     if (l->cap < s->n + 1) {
-        int64_t *p = realloc(l->cu, bytes);
+        int64_t *p = realloc(l->cu, 3 * bytes);
         if (!p)
             return E_SYS;
         l->cu = p;
         l->cap = s->n + 1;
     }
+    l->kv = l->cu + l->cap;
+    l->first = l->kv + l->cap;
     memcpy(l->cu, s->cu, bytes);
+    memcpy(l->kv, segments_keys(s), bytes);
+    for (int64_t i = 0; i < s->n; i++)
+        l->first[i] = s->first ? s->first[i] : 0;
     l->n = s->n;
     l->runs = runs_find(s, l->run, RUNS);
     return 0;
@@ -142,15 +133,17 @@ static int know(struct list *l, const struct op_segments *s, bool *changed)
 
 static int know_both(struct cuda_attention *t, const struct op_attention *a)
 {
-    bool changed = false;
+    const struct list *l = t->list;
+    bool changed = t->window != a->window;
 
     if (know(&t->list[0], &a->seg[0], &changed) < 0 || know(&t->list[1], &a->seg[1], &changed) < 0)
         return E_SYS;
     if (changed) {
-        t->bounds_rows = 0;
-        t->same = t->list[0].n == t->list[1].n &&
-                  memcmp(t->list[0].cu, t->list[1].cu,
-                         (size_t)(t->list[0].n + 1) * sizeof(int64_t)) == 0;
+        t->bounds_made = false;
+        t->window = a->window;
+        t->square = attention_square(a);
+        t->same = l[0].n == l[1].n &&
+                  memcmp(l[0].cu, l[1].cu, (size_t)(l[0].n + 1) * sizeof(int64_t)) == 0;
     }
     return 0;
 }
@@ -180,7 +173,7 @@ static bool aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
 static bool cudnn_takes(const struct cuda_attention *t, const struct op_attention *a,
                         const struct op_attention_back *b)
 {
-    if (!t->dnn || a->dim % 8 || a->dim > 128 || a->q_ld % 8 || a->kv_ld % 8 || !aligned(a->q) ||
+    if (!t->dnn || !t->square || attention_window(a) || a->dim % 8 || a->dim > 128 || a->q_ld % 8 || a->kv_ld % 8 || !aligned(a->q) ||
         !aligned(a->k) || !aligned(a->v) || !aligned(a->o))
         return false;
     return !b || (aligned(b->d_o) && aligned(b->dq) && aligned(b->dk) && aligned(b->dv));
@@ -199,7 +192,7 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
     struct sdpa_shape s = { b != NULL, b && c->deterministic, k->b, k->hq, k->hkv, k->len, a->dim,
                             { k->step * a->q_ld, a->dim, a->q_ld },
                             { k->step * a->kv_ld, a->dim, a->kv_ld },
-                            { k->step, a->rows, 1 }, a->scale };
+                            { k->step, a->q_rows, 1 }, a->scale };
     const struct sdpa_plan *p;
     struct err e = { 0 };
     struct sdpa_args g;
@@ -218,7 +211,7 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
     g.k = act(a->k, k->first, a->kv_ld, k->kv, a->dim);
     g.v = act(a->v, k->first, a->kv_ld, k->kv, a->dim);
     g.o = act(a->o, k->first, a->q_ld, k->head, a->dim);
-    g.lse = a->lse + k->head * a->rows + k->first;
+    g.lse = a->lse + k->head * a->q_rows + k->first;
     if (b) {
         g.d_o = act(b->d_o, k->first, a->q_ld, k->head, a->dim);
         g.dq = act(b->dq, k->first, a->q_ld, k->head, a->dim);
@@ -286,12 +279,12 @@ size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct needs n = { 0 };
-    void *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->rows, a->heads) : NULL;
+    void *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->q_rows, a->heads) : NULL;
 
     if (!cudnn_takes(c->attention, a, b) || all_runs(c, a, b, &n) != 0)
         return 1;
     n.acc_at = n.acc ? rest : NULL;
-    if (b && !n.acc && n.workspace <= rest_bytes(c, a->rows, a->heads, a->dim))
+    if (b && !n.acc && n.workspace <= rest_bytes(c, a->q_rows, a->heads, a->dim))
         n.workspace_at = rest;
     else if (!(n.workspace_at = cuda_scratch(c, SCRATCH_SDPA, n.workspace)))
         return E_DEVICE;
@@ -299,19 +292,39 @@ static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct o
     return all_runs(c, a, b, &n);
 }
 
-static int bounds(struct cuda *c, const struct op_attention *a, int32_t **p)
+static struct attention_bounds bounds_at(int32_t *p, const struct op_attention *a, int half)
+{
+    p += 2 * half * (a->q_rows + a->kv_rows);
+    return (struct attention_bounds){ p, p + a->q_rows, p + 2 * a->q_rows,
+                                      p + 2 * a->q_rows + a->kv_rows };
+}
+
+/* Made on the host and sent, when the lists change. */
+static int bounds(struct cuda *c, const struct op_attention *a, struct attention_bounds b[2])
 {
     struct cuda_attention *t = c->attention;
+    size_t bytes = (size_t)(a->q_rows + a->kv_rows) * 4 * sizeof(int32_t);
+    int32_t *up, *p = cuda_scratch(c, SCRATCH_CUTS, bytes);
     int rc = 0;
 
-    if (!(*p = cuda_scratch(c, SCRATCH_CUTS, (size_t)a->rows * 4 * sizeof **p)))
+    if (!p)
         return E_DEVICE;
-    if (t->bounds_rows == a->rows)
-        return 0;
-    for (int h = 0; h < 2 && rc == 0; h++)
-        rc = flash_bounds(c, a->seg[h].cu, a->seg[h].n, a->rows, *p + 2 * h * a->rows,
-                          *p + (2 * h + 1) * a->rows);
-    t->bounds_rows = rc ? 0 : a->rows;
+    if (!t->bounds_made) {
+        if (!(up = malloc(bytes)))
+            return E_SYS;
+        for (int half = 0; half < 2; half++) {
+            struct attention_bounds host = bounds_at(up, a, half);
+            attention_bounds_fill(a, half, &host);
+        }
+        rc = cuda_check(c, cudaMemcpyAsync(p, up, bytes, cudaMemcpyHostToDevice, c->stream),
+                        "a copy");
+        if (rc == 0)
+            rc = cuda_check(c, cudaStreamSynchronize(c->stream), "queued work");
+        free(up);
+        t->bounds_made = rc == 0;
+    }
+    b[0] = bounds_at(p, a, 0);
+    b[1] = bounds_at(p, a, 1);
     return rc;
 }
 
@@ -319,18 +332,20 @@ static int run(struct device *d, const struct op_attention *a, const struct op_a
 {
     struct cuda *c = cuda_of(d);
     enum cuda_kind kind = b ? CUDA_ATTENTION_BACK : CUDA_ATTENTION;
-    int32_t *limits = NULL;
+    struct attention_bounds limits[2];
     int rc;
 
-    if (a->rows == 0)
+    if (a->q_rows == 0 && (!b || a->kv_rows == 0))
         return 0;
-    if ((rc = check(a)) < 0 || (rc = know_both(c->attention, a)) < 0)
+    if (a->q_rows >= INT32_MAX || a->kv_rows >= INT32_MAX || (rc = attention_check(a)) < 0)
+        return E_BUG;
+    if ((rc = know_both(c->attention, a)) < 0)
         return rc;
     cuda_begin(c, kind);
     rc = by_cudnn(c, a, b);
-    if (rc == 1 && (rc = bounds(c, a, &limits)) == 0)
+    if (rc == 1 && (rc = bounds(c, a, limits)) == 0)
         rc = b ? flash_backward(c, b, limits) : flash_forward(c, a, limits);
-    return cuda_end(d, rc, kind, (b ? 10.0 : 4.0) * (double)a->dim * pairs_of(a));
+    return cuda_end(d, rc, kind, (b ? 10.0 : 4.0) * (double)a->dim * attention_pairs(a));
 }
 
 int cuda_attention(struct device *d, const struct op_attention *a) { return run(d, a, NULL); }

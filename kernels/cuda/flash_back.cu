@@ -21,7 +21,7 @@ template <int D> static __global__ void dots(const struct flash f)
 {
     constexpr int LANES = D / 8;
     const struct op_attention &a = f.b.fwd;
-    int64_t n = a.rows * a.heads, step = (int64_t)gridDim.x * blockDim.x / LANES;
+    int64_t n = a.q_rows * a.heads, step = (int64_t)gridDim.x * blockDim.x / LANES;
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     int j = threadIdx.x % LANES * 8;
 
@@ -39,7 +39,7 @@ template <int D> static __global__ void dots(const struct flash f)
         for (int o = LANES / 2; o; o >>= 1)
             s += __shfl_xor_sync(0xffffffffu, s, o);
         if (i < n && j == 0)
-            f.b.scratch[h * a.rows + t] = s;
+            f.b.scratch[h * a.q_rows + t] = s;
     }
 }
 
@@ -86,14 +86,14 @@ back_queries(const struct flash f)
     typedef queries_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
-    int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
+    int rows = (int)a.q_rows, lane = threadIdx.x & 31, warp = warp_index();
     struct flash_place p = flash_place_of(f, (int)a.heads);
     int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
     int at = (((rows + OWNED - 1) / OWNED) - 1 - p.tile) * OWNED; /* late rows see most */
     int row = at + warp * room_of::MINE, last = min(row + room_of::MINE, rows) - 1;
     int stop = min(at + OWNED, rows);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
-    const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
+    const int32_t *first = half_of(f, h) ? f.key_first[1] : f.key_first[0];
     int key = first[at] / room_of::KEYS * room_of::KEYS, sees = row < rows ? first[row] : rows;
     int all = row < rows ? first[last] : rows; /* every row sees from here */
     uint32_t q_at = shared_address(room), stage = q_at + 2 * room_of::Q;
@@ -109,8 +109,8 @@ back_queries(const struct flash f)
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         int t = row + 8 * i + (lane >> 2);
-        r.lse[i / 2][i % 2] = t < rows ? a.lse[h * a.rows + t] * 1.44269504f : 0.0f;
-        r.dot[i / 2][i % 2] = t < rows ? f.b.scratch[h * a.rows + t] : 0.0f;
+        r.lse[i / 2][i % 2] = t < rows ? a.lse[h * a.q_rows + t] * 1.44269504f : 0.0f;
+        r.dot[i / 2][i % 2] = t < rows ? f.b.scratch[h * a.q_rows + t] : 0.0f;
     }
     for (uint32_t odd = 0; key < stop; key += room_of::KEYS, odd ^= 1) {
         uint32_t now = stage + odd * room_of::STAGE, next = stage + (odd ^ 1) * room_of::STAGE;
@@ -140,8 +140,8 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
     typedef queries_room<D> room_of;
     const struct op_attention *a = &f->b.fwd;
-    int64_t blocks = ceil_div(a->rows, OWNED) * a->heads;
-    int rc = flash_launch(c, dots<D>, cuda_blocks(c, a->rows * a->heads * (D / 8), 256), 256, 0, f);
+    int64_t blocks = ceil_div(a->q_rows, OWNED) * a->heads;
+    int rc = flash_launch(c, dots<D>, cuda_blocks(c, a->q_rows * a->heads * (D / 8), 256), 256, 0, f);
 
     if (rc == 0)
         rc = flash_backward_keys(c, f);

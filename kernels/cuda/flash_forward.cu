@@ -101,7 +101,7 @@ static __device__ __forceinline__ void finish(const struct flash &f, struct forw
                                               unsigned char *tile, int64_t h, int row)
 {
     const struct op_attention &a = f.b.fwd;
-    int rows = (int)a.rows, lane = threadIdx.x & 31;
+    int rows = (int)a.q_rows, lane = threadIdx.x & 31;
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -114,7 +114,7 @@ static __device__ __forceinline__ void finish(const struct flash &f, struct forw
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
             by[e] = sum > 0 ? 1 / sum : 1.0f;
             if ((lane & 3) == 0 && t < rows)
-                a.lse[h * a.rows + t] = r.most[i][e] * a.scale + logf(sum);
+                a.lse[h * a.q_rows + t] = r.most[i][e] * a.scale + logf(sum);
         }
         sums_put<D>(tile + i * 16 * D * 2, r.o[i], by[0], by[1], (bf16 *)a.o + h * D, a.q_ld,
                     row + 16 * i, rows);
@@ -127,13 +127,13 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
     typedef forward_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
-    int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
+    int rows = (int)a.q_rows, lane = threadIdx.x & 31, warp = warp_index();
     struct flash_place p = flash_place_of(f, (int)a.heads);
     int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
     int at = (((rows + ROWS - 1) / ROWS) - 1 - p.tile) * ROWS; /* late rows see most */
     int row = at + warp * MINE, last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
-    const int32_t *first = half_of(f, h) ? f.first[1] : f.first[0];
+    const int32_t *first = half_of(f, h) ? f.key_first[1] : f.key_first[0];
     int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : rows;
     int all = row < rows ? first[last] : rows; /* every row sees from here */
     uint32_t q_at = shared_address(room), stage = q_at + room_of::Q;
@@ -167,7 +167,7 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
 
 template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
-    int64_t blocks = ceil_div(f->b.fwd.rows, ROWS) * f->b.fwd.heads;
+    int64_t blocks = ceil_div(f->b.fwd.q_rows, ROWS) * f->b.fwd.heads;
 
     return flash_launch(c, forward<D>, blocks, THREADS, forward_room<D>::BYTES, f);
 }

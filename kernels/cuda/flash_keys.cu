@@ -50,15 +50,15 @@ static __device__ __forceinline__ void walk_copy(const struct flash &f, const st
 {
     const struct op_attention &a = f.b.fwd;
     int64_t of_head = (int64_t)w.h * D;
-    int rows = (int)a.rows, i = threadIdx.x & (QUERIES - 1), at = w.query + i;
+    int rows = (int)a.q_rows, i = threadIdx.x & (QUERIES - 1), at = w.query + i;
 
     tile_copy<D, QUERIES, THREADS>(to, (const bf16 *)a.q + of_head, a.q_ld, w.query, rows);
     tile_copy<D, QUERIES, THREADS>(to + QUERIES * D * 2, (const bf16 *)f.b.d_o + of_head,
                                    a.q_ld, w.query, rows);
     if (threadIdx.x < 2 * QUERIES) {
         const float *x = threadIdx.x < QUERIES ? a.lse : f.b.scratch;
-        copy4(to + 2 * QUERIES * D * 2 + threadIdx.x * 4, x + w.h * a.rows + (at < rows ? at : 0),
-              at < rows);
+        copy4(to + 2 * QUERIES * D * 2 + threadIdx.x * 4,
+              x + w.h * a.q_rows + (at < rows ? at : 0), at < rows);
     }
 }
 
@@ -158,12 +158,13 @@ back_keys(const struct flash f)
     typedef keys_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
-    int rows = (int)a.rows, lane = threadIdx.x & 31, warp = warp_index();
+    int rows = (int)a.q_rows, lane = threadIdx.x & 31, warp = warp_index();
     struct flash_place p = flash_place_of(f, (int)a.kv_heads);
     int at = p.tile * OWNED, key = at + warp * room_of::MINE, shared = p.head; /* early: seen most */
     int group = (int)(a.heads / a.kv_heads), heads_end = (shared + 1) * group;
     int last = min(key + room_of::MINE, rows) - 1, tail = min(at + OWNED, rows) - 1;
-    struct walk w = { shared * group, at, at, f.end[0][tail], f.end[1][tail] }, next = w;
+    struct walk w = { shared * group, at, at, f.query_end[0][tail], f.query_end[1][tail] };
+    struct walk next = w;
     uint32_t base = shared_address(room);
     float scale = a.scale * 1.44269504f;
     struct keys_owned<D> m;
@@ -195,7 +196,7 @@ back_keys(const struct flash f)
     for (uint32_t odd = 0; more; odd ^= 1, w = next) {
         uint32_t now = odd * room_of::STAGE;
         const float *rows_of = (const float *)(room + now + room_of::ROWS);
-        const int32_t *end = half_of(f, w.h) ? f.end[1] : f.end[0];
+        const int32_t *end = half_of(f, w.h) ? f.query_end[1] : f.query_end[0];
         int to = key < rows ? end[last] : 0, all = key < rows ? end[key] : 0;
 
         more = walk_on(&next, f, heads_end);
@@ -231,7 +232,7 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
     typedef keys_room<D> keys;
 
-    return flash_launch(c, back_keys<D>, ceil_div(f->b.fwd.rows, OWNED) * f->b.fwd.kv_heads,
+    return flash_launch(c, back_keys<D>, ceil_div(f->b.fwd.q_rows, OWNED) * f->b.fwd.kv_heads,
                         keys::THREADS, keys::BYTES, f);
 }
 

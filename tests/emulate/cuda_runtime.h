@@ -20,6 +20,12 @@ struct dim3 {
 };
 struct float2 { float x, y; };
 struct uint4 { uint32_t x, y, z, w; };
+static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
+{
+    return uint4{ x, y, z, w };
+}
+static inline float exp_fast(float x) { return expf(x); }
+#define __expf exp_fast
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 static inline int min(int a, int b) { return a < b ? a : b; }
 

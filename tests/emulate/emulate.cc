@@ -254,30 +254,25 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void
 
 extern "C" int cuda_check(struct cuda *, cudaError_t r, const char *) { return r; }
 
-static struct flash flash_of(const struct op_attention_back *b, const int32_t *bounds)
+extern "C" int cuda_fault(struct cuda *, const char *fmt, ...)
 {
-    struct flash f = {};
-
-    f.b = *b;
-    for (int half = 0; half < 2; half++) {
-        f.first[half] = bounds + 2 * half * b->fwd.rows;
-        f.end[half] = bounds + (2 * half + 1) * b->fwd.rows;
-    }
-    f.dim = (int32_t)b->fwd.dim;
-    f.together = 2;
-    return f;
+    wrong("%s", fmt);
+    return E_DEVICE;
 }
 
-extern "C" const char *emulate_attention(const struct op_attention_back *b, const int32_t *bounds,
+extern "C" const char *emulate_attention(const struct op_attention_back *b,
+                                         const struct attention_bounds bounds[2], bool any,
                                          bool from_last)
 {
     struct flash f = flash_of(b, bounds);
     struct cuda c = {};
 
+    f.together = 2;
     c.sms = 2;
+    c.smem_bytes = ROOM_BYTES;
     fault[0] = '\0';
     backwards = from_last;
-    flash_forward_tiles(&c, &f);
-    flash_backward_tiles(&c, &f);
+    any ? flash_forward_any(&c, &f) : flash_forward_tiles(&c, &f);
+    any ? flash_backward_any(&c, &f) : flash_backward_tiles(&c, &f);
     return fault[0] ? fault : NULL;
 }

@@ -1,14 +1,15 @@
 /* tests/emulate/emulate.h - attention's CUDA kernels, run on the CPU. */
 #ifndef TESTS_EMULATE_EMULATE_H
 #define TESTS_EMULATE_EMULATE_H
-#include "kernels/kernels.h"
+#include "kernels/attention.h"
 C_BEGIN
 
-/* Forward and backward of bfloat16 arrays in the host's memory, head dimension 64 or 128; bounds
- * as for flash_forward. backwards: a block's warps take turns from the last. Returns NULL, or what
- * went wrong: copies not waited for, threads that wait for ever, shared memory out of bounds. */
-const char *emulate_attention(const struct op_attention_back *b, const int32_t *bounds,
-                              bool backwards);
+/* Forward and backward of bfloat16 arrays in the host's memory. any: by the kernels that take all,
+ * else by those for queries that are their own keys, head dimension 64 or 128. backwards: a
+ * block's warps take turns from the last. Returns NULL, or what went wrong: copies not waited for,
+ * threads that wait for ever, shared memory out of bounds. */
+const char *emulate_attention(const struct op_attention_back *b,
+                              const struct attention_bounds bounds[2], bool any, bool backwards);
 
 C_END
 #endif

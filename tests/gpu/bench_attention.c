@@ -51,7 +51,7 @@ static double lists(const struct bench_case *c, struct op_segments seg[2], int64
             pairs += (double)len * (double)(len + 1) / 2 * (double)(c->heads / 2);
         }
         cu[n] = c->rows;
-        seg[half] = (struct op_segments){ n, cu };
+        seg[half] = (struct op_segments){ .n = n, .cu = cu };
     }
     return pairs;
 }
@@ -144,10 +144,13 @@ static void bench(struct device *gpu, const struct bench_case *c)
     struct op_segments seg[2];
     double flop = lists(c, seg, room) * (double)c->dim;
     struct op_attention_back b = {
-        { c->rows, c->heads, c->kv_heads, c->dim, q_ld, kv_ld, 1 / sqrtf((float)c->dim),
-          { seg[0], seg[1] }, noise(d, n[0], 1), noise(d, n[2], 2), noise(d, n[2], 3),
-          noise(d, n[0], 4), NULL },
-        noise(d, n[0], 5), noise(d, n[0], 6), noise(d, n[2], 7), noise(d, n[2], 8), NULL };
+        .fwd = { .q_rows = c->rows, .kv_rows = c->rows, .heads = c->heads,
+                 .kv_heads = c->kv_heads, .dim = c->dim, .q_ld = q_ld, .kv_ld = kv_ld,
+                 .scale = 1 / sqrtf((float)c->dim), .seg = { seg[0], seg[1] },
+                 .q = noise(d, n[0], 1), .k = noise(d, n[2], 2), .v = noise(d, n[2], 3),
+                 .o = noise(d, n[0], 4) },
+        .d_o = noise(d, n[0], 5), .dq = noise(d, n[0], 6), .dk = noise(d, n[2], 7),
+        .dv = noise(d, n[2], 8) };
     const void *out[] = { b.fwd.o, b.dq, b.dk, b.dv };
     size_t scratch_bytes = 0;
     struct err e = { 0 };

@@ -148,7 +148,9 @@ static inline void near(const char *what, const float *got, const float *want, i
     int64_t at = 0;
 
     for (int64_t i = 0; i < n; i++) {
-        double x = fabs((double)got[i] - (double)want[i]), w = fabs((double)want[i]);
+        bool same = got[i] == want[i]; /* two infinities too */
+        double x = same ? 0 : fabs((double)got[i] - (double)want[i]);
+        double w = isinf(want[i]) ? 0 : fabs((double)want[i]);
         if (!(x <= worst)) {
             worst = isnan(x) ? INFINITY : x;
             at = i;

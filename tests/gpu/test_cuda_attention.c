@@ -7,6 +7,8 @@ struct attention_case {
     int64_t rows, heads, kv_heads, dim, q_pad, kv_pad, n[2];
     int64_t cu[2][MAX_CUTS];
     float sharp; /* multiplies the scores; 0: 1 */
+    int64_t window;
+    int64_t kv_rows, kv[2][MAX_CUTS], first[2][MAX_CUTS]; /* kv_rows 0: keys are the queries' */
 };
 
 /* o, lse, dq, dk, dv of a device, as float32; what lies between the rows is zero. */
@@ -20,20 +22,24 @@ static int64_t kv_ld(const struct attention_case *c)
     return c->kv_heads * c->dim + c->kv_pad;
 }
 
+static int64_t kv_rows(const struct attention_case *c) { return c->kv_rows ? c->kv_rows : c->rows; }
+
 static struct results compute(struct device *d, const struct attention_case *c)
 {
-    int64_t nq = c->rows * q_ld(c), nk = c->rows * kv_ld(c), nl = c->rows * c->heads;
+    int64_t nq = c->rows * q_ld(c), nk = kv_rows(c) * kv_ld(c), nl = c->rows * c->heads;
     float *q = normal(nq, 1, 1), *k = normal(nk, 2, 1), *v = normal(nk, 3, 1);
     float *d_o = normal(nq, 4, 1), *zq = calloc((size_t)nq, 4), *zk = calloc((size_t)nk, 4);
     float *junk = malloc((size_t)nl * 4);
     enum dtype t = d->act;
     struct results r;
-    struct op_attention_back b = {
-        { c->rows, c->heads, c->kv_heads, c->dim, q_ld(c), kv_ld(c),
-          (c->sharp > 0 ? c->sharp : 1) / sqrtf((float)c->dim),
-          { { c->n[0], c->cu[0] }, { c->n[1], c->cu[1] } }, NULL, NULL, NULL, NULL, NULL },
-        NULL, NULL, NULL, NULL, NULL };
+    struct op_attention_back b = { .fwd = {
+        .q_rows = c->rows, .kv_rows = kv_rows(c), .heads = c->heads, .kv_heads = c->kv_heads,
+        .dim = c->dim, .q_ld = q_ld(c), .kv_ld = kv_ld(c), .window = c->window,
+        .scale = (c->sharp > 0 ? c->sharp : 1) / sqrtf((float)c->dim) } };
 
+    for (int h = 0; h < 2; h++)
+        b.fwd.seg[h] = (struct op_segments){ c->n[h], c->cu[h], c->kv_rows ? c->kv[h] : NULL,
+                                             c->kv_rows ? c->first[h] : NULL };
     memset(junk, 0xff, (size_t)nl * 4);
     b.fwd.q = up(d, q, nq, t), b.fwd.k = up(d, k, nk, t), b.fwd.v = up(d, v, nk, t);
     b.fwd.o = up(d, zq, nq, t), b.fwd.lse = up(d, junk, nl, DT_F32);
@@ -63,7 +69,7 @@ static void results_free(struct results *r)
 static void check(const struct attention_case *c)
 {
     static const char *const names[] = { "default", "own", "deterministic" };
-    int64_t nq = c->rows * q_ld(c), nk = c->rows * kv_ld(c), nl = c->rows * c->heads;
+    int64_t nq = c->rows * q_ld(c), nk = kv_rows(c) * kv_ld(c), nl = c->rows * c->heads;
     struct results want = compute(&cpu, c);
 
     for (int i = 0; i < GPUS; i++) {
@@ -95,8 +101,8 @@ static void check(const struct attention_case *c)
 static struct attention_case make(const char *name, int64_t seqs, int64_t len, int64_t heads,
                                   int64_t kv_heads, int64_t dim, int64_t group)
 {
-    struct attention_case c = { name, seqs * len, heads, kv_heads, dim, 0, 0, { 0, 0 }, { { 0 } },
-                              0 };
+    struct attention_case c = { .name = name, .rows = seqs * len, .heads = heads,
+                                .kv_heads = kv_heads, .dim = dim };
 
     for (int half = 0; half < 2; half++) {
         int64_t n = 0;
@@ -156,8 +162,9 @@ static void test_cuts_anywhere(void **state)
     NEED_GPU();
     for (uint64_t seed = 0; seed < (small() ? 5 : sizeof v / sizeof *v); seed++) {
         int64_t rows = v[seed].rows ? v[seed].rows : 100 + (int64_t)(mix64(seed) % 400);
-        struct attention_case c = { "cuts", rows, 6, v[seed].kv, seed % 2 ? 64 : 128, 0, 0,
-                                    { 0, 0 }, { { 0 } }, seed >= 8 ? 14 : 0 };
+        struct attention_case c = { .name = "cuts", .rows = rows, .heads = 6,
+                                    .kv_heads = v[seed].kv, .dim = seed % 2 ? 64 : 128,
+                                    .sharp = seed >= 8 ? 14 : 0 };
         for (int half = 0; half < 2; half++) {
             uint64_t lengths = (uint64_t)(v[seed].most / v[seed].step + 1);
             int64_t at = 0, n = 0;
@@ -171,6 +178,45 @@ static void test_cuts_anywhere(void **state)
         }
         check(&c);
     }
+}
+
+/* Sliding windows: whole rows, groups, head dimensions of both kinds of kernels. */
+static void test_window(void **state)
+{
+    static const int64_t v[][7] = { /* seqs, len, group, heads, kv heads, dim, window */
+        { 1, 700, 700, 4, 2, 128, 200 }, { 2, 515, 515, 4, 4, 64, 128 },
+        { 1, 1024, 256, 4, 2, 128, 100 }, { 1, 300, 300, 2, 1, 80, 33 },
+        { 1, 512, 512, 2, 2, 64, 512 } /* hides nothing: cuDNN */ };
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        struct attention_case c = make("window", v[i][0], v[i][1], v[i][3], v[i][4], v[i][5],
+                                       v[i][2]);
+        c.window = v[i][6];
+        check(&c);
+    }
+}
+
+/* One new row behind each of three caches; a group's keys before its queries; queries that see
+ * nothing. */
+static void test_rows_apart(void **state)
+{
+    static const struct attention_case cases[] = {
+        { .name = "one query", .rows = 3, .heads = 8, .kv_heads = 2, .dim = 128, .n = { 3, 3 },
+          .cu = { { 0, 1, 2, 3 }, { 0, 1, 2, 3 } }, .kv_rows = 900,
+          .kv = { { 0, 300, 600, 900 }, { 0, 300, 600, 900 } },
+          .first = { { 0, 137, 299 }, { 0, 137, 299 } } },
+        { .name = "halo", .rows = 512, .heads = 4, .kv_heads = 4, .dim = 64, .n = { 3, 3 },
+          .cu = { { 0, 0, 256, 512 }, { 0, 128, 384, 512 } }, .kv_rows = 640,
+          .kv = { { 0, 128, 384, 640 }, { 0, 256, 512, 640 } },
+          .first = { { 0, 0, 0 }, { 128, 0, 0 } } },
+        { .name = "blind", .rows = 90, .heads = 2, .kv_heads = 1, .dim = 80, .window = 25,
+          .n = { 4, 2 }, .cu = { { 0, 40, 40, 75, 90 }, { 0, 33, 90 } }, .kv_rows = 77,
+          .kv = { { 0, 30, 41, 41, 77 }, { 0, 40, 77 } },
+          .first = { { 0, 0, 0, 20 }, { 12, 3 } } },
+    };
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(&cases[i]);
 }
 
 /* All arrays side by side in rows ld apart: q, k, v, o, do, dq, dk, dv. Their values, row by row,
@@ -192,9 +238,12 @@ static uint16_t *side_by_side(struct device *d, int64_t rows, int64_t dim, int64
     for (int64_t t = 0; t < rows; t++)
         RUN(d->to_device(d, base + t * ld, x + t * each, (size_t)each * 2));
     struct op_attention_back b = {
-        { rows, 1, 1, dim, ld, ld, 0.125f, { { 2, cu }, { 2, cu } }, base, base + dim,
-          base + 2 * dim, base + 3 * dim, lse },
-        base + 4 * dim, base + 5 * dim, base + 6 * dim, base + 7 * dim, scratch };
+        .fwd = { .q_rows = rows, .kv_rows = rows, .heads = 1, .kv_heads = 1, .dim = dim,
+                 .q_ld = ld, .kv_ld = ld, .scale = 0.125f,
+                 .seg = { { .n = 2, .cu = cu }, { .n = 2, .cu = cu } }, .q = base,
+                 .k = base + dim, .v = base + 2 * dim, .o = base + 3 * dim, .lse = lse },
+        .d_o = base + 4 * dim, .dq = base + 5 * dim, .dk = base + 6 * dim, .dv = base + 7 * dim,
+        .scratch = scratch };
     RUN(d->attention(d, &b.fwd));
     RUN(d->attention_back(d, &b));
     for (int64_t t = 0; t < rows; t++)
@@ -229,8 +278,10 @@ static void test_refuses(void **state)
 {
     struct device *d = &gpu[0];
     struct attention_case c = make("refused", 1, 64, 2, 2, 64, 64);
-    struct op_attention a = { 64, 2, 2, 64, 128, 128, 1, { { 1, c.cu[0] }, { 1, c.cu[1] } },
-                              NULL, NULL, NULL, NULL, NULL }, bad = a;
+    struct op_attention a = { .q_rows = 64, .kv_rows = 64, .heads = 2, .kv_heads = 2, .dim = 64,
+                              .q_ld = 128, .kv_ld = 128, .scale = 1,
+                              .seg = { { .n = 1, .cu = c.cu[0] }, { .n = 1, .cu = c.cu[1] } } };
+    struct op_attention bad = a;
 
     NEED_GPU();
     bad.kv_heads = 3;
@@ -246,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense), cmocka_unit_test(test_s2),
         cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_far_rows),
+        cmocka_unit_test(test_window), cmocka_unit_test(test_rows_apart),
         cmocka_unit_test(test_refuses),
     };
 
