@@ -59,6 +59,12 @@ $(B)/%.cc.o: %.cc | $(B)/libs.mk
 # reordering of sums and nothing that breaks NaN or infinity.
 $(B)/kernels/cpu/%.c.o: OPT += -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
+# What the tools and the CUDA module must have been built from alike: the text of the op table and
+# of all that it includes. Taken when one of the two files that state it is compiled.
+DEVICE_ABI = -DDEVICE_ABI=$(shell cat $$($(CC) -D_GNU_SOURCE -I. -MM kernels/kernels.h | \
+  tr -s ' \\' '\n' | grep '\.h$$') | cksum | cut -d' ' -f1)u
+%/kernels/device.c.o: LIBCFLAGS += $(DEVICE_ABI)
+
 $(B)/liblonglora.a: $(OBJS)
 	@rm -f $@
 	ar rcs $@ $^

@@ -7,11 +7,13 @@
 #include <stdint.h>
 C_BEGIN
 
+struct group;
+
 /*
  * A device is a table of functions. Every op takes one struct by const pointer, whose fields
  * are shapes, strides in elements, and addresses in the device's memory; the struct itself
  * and the small arrays it names as "host" live on the host and are read before the call
- * returns. Ops may be queued: only sync, to_host and all_reduce's result are points where
+ * returns. Ops may be queued: only sync, to_host and sum_squares' result are points where
  * the host may look. Ops that cannot fail by contract still return 0 or a negative E_* code
  * (E_DEVICE, E_BUG), because on a GPU a launch can.
  *
@@ -183,6 +185,51 @@ struct op_adamw {
     const float *grad;
 };
 
+/* y += x, act, n elements. */
+struct op_add {
+    int64_t n;
+    const void *x;
+    void *y;
+};
+
+/* dst[i] = src[i] between element types. */
+struct op_cast {
+    int64_t n;
+    const void *src;
+    enum dtype from;
+    void *dst;
+    enum dtype to;
+};
+
+/* *sum (host) = sum of x[i]^2, float32 in, float64 out, in an order fixed by n. */
+struct op_sum_squares {
+    int64_t n;
+    const float *x;
+    double *sum;
+};
+
+/* Every op, once: its name, 1 where its time counts in gemm_s, and what a failure calls it. From
+ * the name x follow device.x, OP_x, the declarations of cpu_x and cuda_x and the name in a table
+ * of times; struct op_x stands above. */
+#define OPS(OP)                                            \
+    OP(gemm, 1, "a matrix product")                        \
+    OP(attention, 1, "attention")                          \
+    OP(attention_back, 1, "attention's backward")          \
+    OP(loss, 1, "the loss")                                \
+    OP(rmsnorm, 0, "rmsnorm")                              \
+    OP(rmsnorm_back, 0, "rmsnorm's backward")              \
+    OP(rope, 0, "rope")                                    \
+    OP(swiglu, 0, "swiglu")                                \
+    OP(swiglu_back, 0, "swiglu's backward")                \
+    OP(embed, 0, "the embedding")                          \
+    OP(embed_back, 0, "the embedding's backward")          \
+    OP(adamw, 0, "adamw")                                  \
+    OP(add, 0, "adding arrays")                            \
+    OP(cast, 0, "a conversion of types")                   \
+    OP(sum_squares, 0, "a sum of squares")
+#define OP_NUMBER(name, matrix, words) OP_##name,
+enum op { OPS(OP_NUMBER) OP_COUNT };
+
 struct op_time {
     const char *name;
     int64_t calls;
@@ -214,6 +261,7 @@ struct device {
     size_t held_bytes; /* of its own memory, that this process took by opening it, and what ops
                           come to need beside the memory they are given */
     struct rates rates;
+    struct group *group; /* of processes, that it was opened in (group.h) */
     void *state; /* the device's own */
 
     /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */
@@ -240,35 +288,12 @@ struct device {
     void (*be_deterministic)(struct device *d);
 
     /* Ops. */
-    int (*gemm)(struct device *d, const struct op_gemm *a);
-    int (*rmsnorm)(struct device *d, const struct op_rmsnorm *a);
-    int (*rmsnorm_back)(struct device *d, const struct op_rmsnorm_back *a);
-    int (*rope)(struct device *d, const struct op_rope *a);
-    int (*attention)(struct device *d, const struct op_attention *a);
-    int (*attention_back)(struct device *d, const struct op_attention_back *a);
+#define OP_ENTRY(name, matrix, words) int (*name)(struct device *d, const struct op_##name *a);
+    OPS(OP_ENTRY)
+    /* What attention_back and loss want as scratch. */
     size_t (*attention_scratch_bytes)(const struct device *d, int64_t rows, int64_t heads,
                                       int64_t dim);
-    int (*swiglu)(struct device *d, const struct op_swiglu *a);
-    int (*swiglu_back)(struct device *d, const struct op_swiglu_back *a);
-    int (*embed)(struct device *d, const struct op_embed *a);
-    int (*embed_back)(struct device *d, const struct op_embed_back *a);
-    int (*loss)(struct device *d, const struct op_loss *a);
     size_t (*loss_scratch_bytes)(const struct device *d, int64_t chunk, int64_t vocab);
-    int (*adamw)(struct device *d, const struct op_adamw *a);
-    /* y += x, act, n elements. */
-    int (*add)(struct device *d, int64_t n, const void *x, void *y);
-    /* dst[i] = src[i] between element types. */
-    int (*cast)(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
-                enum dtype to);
-    /* *sum (host) = sum of x[i]^2, float32 in, float64 out, in an order fixed by n. */
-    int (*sum_squares)(struct device *d, int64_t n, const float *x, double *sum);
-
-    /* Collectives over the group this device is a member of; a group of one returns at once.
-     * rank in [0, size). all_reduce: x (float32, device) becomes the sum over ranks, added in
-     * rank order. broadcast: nbytes from rank 0. */
-    int rank, size;
-    int (*all_reduce)(struct device *d, float *x, int64_t n, struct err *e);
-    int (*broadcast)(struct device *d, void *x, size_t nbytes, struct err *e);
 
     /* Time by kind of op since opening, after a sync: fills at most max, returns how many kinds
      * there are, 0 where the device does not measure. all: from now on every kind is timed, not
@@ -280,14 +305,30 @@ struct device {
     double gemm_s, gemm_flop;
 };
 
-/* name: "cpu", "cuda" or "auto" (cuda where there is one, else cpu). threads: 0 = all.
- * E_DEVICE when there is none of that name; E_SYS when the matrix library cannot be loaded
- * (environment: LONGLORA_BLAS=builtin or a path to a CBLAS library). d is the caller's
- * struct; close it with d->close(d). */
-int device_open(struct device *d, const char *name, int threads, struct err *e);
+struct device_options {
+    const char *name;    /* "cpu", "cuda", or "auto": cuda where there is one, else cpu */
+    int index;           /* of the GPUs that this process sees, from 0 */
+    int threads;         /* 0: all */
+    struct group *group; /* NULL: of one process */
+};
+
+/* E_DEVICE when there is none of that name and index, or the module that has it was built for
+ * other tools (device_abi); E_SYS when the matrix library cannot be loaded (environment:
+ * LONGLORA_BLAS=builtin or a path to a CBLAS library). d is the caller's struct; close it with
+ * d->close(d). */
+int device_open(struct device *d, const struct device_options *o, struct err *e);
 
 /* Where device_open finds one: each opener fills d, or says why it cannot (E_DEVICE). */
-int device_open_cpu(struct device *d, int threads, struct err *e);
+typedef int device_opener(struct device *d, const struct device_options *o, struct err *e);
+device_opener device_open_cpu;
+
+/* What tools and a module must have alike before one writes into the other's struct device. The
+ * build makes 'headers' of the text of this file and of all that it includes (Makefile,
+ * DEVICE_ABI), so nothing has to be counted up by hand. A module exports one by the name
+ * "device_abi", which is read before any of its functions is called. */
+struct device_abi {
+    uint64_t headers, device_bytes;
+};
 
 C_END
 #endif

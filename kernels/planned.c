@@ -2,6 +2,7 @@
 #include "kernels/planned.h"
 
 #include "kernels/cuda/sizes.h"
+#include "kernels/group.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,7 @@ int device_open_planned(struct device *d, const struct card *c, size_t memory_by
     d->own_memory = d->planned = true;
     d->held_bytes = CUDA_OPEN_BYTES + CUDA_LATER_BYTES;
     d->rates = card_rates(c);
-    d->size = 1;
+    d->group = group_alone();
     d->state = p;
     d->free_bytes = planned_free;
     d->attention_scratch_bytes = planned_attention;

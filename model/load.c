@@ -120,7 +120,8 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
 
 int model_sync_trained(struct model *m)
 {
-    return m->compute ? m->d->cast(m->d, m->t.n, m->t.w, DT_F32, m->compute, m->d->act) : 0;
+    return m->compute ? m->d->cast(m->d, &(struct op_cast){ m->t.n, m->t.w, DT_F32, m->compute,
+                                                            m->d->act }) : 0;
 }
 
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)

@@ -30,7 +30,9 @@ static void opened(struct session *s)
 
 int session_device(struct session *s, const struct machine *m, struct err *e)
 {
-    int rc = device_open(&s->device, m->device ? m->device : "auto", (int)m->threads, e);
+    struct device_options o = { m->device ? m->device : "auto", m->index, (int)m->threads,
+                                m->group };
+    int rc = device_open(&s->device, &o, e);
 
     if (rc < 0)
         return rc;

@@ -11,12 +11,14 @@ C_BEGIN
 /* The machine that a model is opened on, as its options say. */
 struct machine {
     const char *device;   /* "auto", "cpu", "cuda"; NULL: auto */
+    int index;            /* of the GPUs that are seen */
     int64_t threads;      /* 0: all processors */
     int64_t device_bytes; /* most that the process may take of a device's own memory; 0: what is
                              free */
     int64_t host_bytes;   /* of the host's memory beside it; -1: three quarters of what is free,
                              0: none */
     bool deterministic;   /* equal bits run after run, at some speed */
+    struct group *group;  /* of processes (kernels/group.h); NULL: of one */
 };
 
 struct session_options {

@@ -206,12 +206,12 @@ struct flat {
 static void do_add(void *c)
 {
     struct flat *f = c;
-    f->d->add(f->d, N, f->x[0], f->x[1]);
+    f->d->add(f->d, &(struct op_add){ N, f->x[0], f->x[1] });
 }
 static void do_sum(void *c)
 {
     struct flat *f = c;
-    f->d->sum_squares(f->d, N, f->x[0], &f->sum);
+    f->d->sum_squares(f->d, &(struct op_sum_squares){ N, f->x[0], &f->sum });
 }
 static void do_cast(void *c)
 {
@@ -299,7 +299,8 @@ int main(int argc, char **argv)
     int threads = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
 
     log_init("bench_ops", 0);
-    if (device_open(&d, "cpu", threads, &e) < 0) {
+    if (device_open(&d,
+                    &(struct device_options){ .name = "cpu", .threads = threads }, &e) < 0) {
         fprintf(stderr, "bench_ops: %s\n", e.msg);
         return -e.code;
     }

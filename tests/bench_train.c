@@ -99,7 +99,9 @@ int main(int argc, char **argv)
     struct err e = {0};
     double peak;
 
-    if (device_open(&d, "cpu", argc > 1 ? atoi(argv[1]) : 0, &e) < 0)
+    if (device_open(&d,
+            &(struct device_options){ .name = "cpu", .threads = argc > 1 ? atoi(argv[1]) : 0 },
+            &e) < 0)
         die(&e);
     peak = sgemm_rate(&d);
     printf("%s\none product of 2048^3: %.1f GFLOP/s; dim %lld, %lld layers, vocabulary %lld\n",

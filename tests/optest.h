@@ -28,7 +28,9 @@ static inline int open_devices(void **state)
     for (int i = 0; i < DEVICES; i++) {
         if (i == BUILTIN)
             setenv("LONGLORA_BLAS", "builtin", 1);
-        if (device_open(&dev[i], "cpu", i == BUILTIN ? 2 : i + 1, &e) < 0) {
+        if (device_open(&dev[i],
+                &(struct device_options){ .name = "cpu", .threads = i == BUILTIN ? 2 : i + 1 },
+                &e) < 0) {
             fprintf(stderr, "# %s\n", e.msg);
             return -1;
         }

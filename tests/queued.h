@@ -11,8 +11,7 @@
  * Every op and copy is only noted; what has to be waited for runs at to_host, sync and release.
  * Of the queues that may go on, the first in 'order' does, one entry at a time: with the queues
  * in each order, two entries that no fence keeps apart run in either order. So a fence that is
- * missing shows in the results. What an op's struct names on the host has to last until then. An
- * op that is not listed here is NULL.
+ * missing shows in the results. What an op's struct names on the host has to last until then.
  */
 enum { QUEUED_MOST = 1 << 14 };
 struct queued_entry {
@@ -203,7 +202,7 @@ static inline void queued_close(struct device *d)
     queued.under.close(&queued.under);
 }
 
-#define QUEUED_OP(name)                                                                       \
+#define QUEUED_OP(name, matrix, words)                                                      \
     static inline int queued_run_##name(const void *arg)                                      \
     {                                                                                         \
         return queued.under.name(&queued.under, arg);                                         \
@@ -214,14 +213,20 @@ static inline void queued_close(struct device *d)
         queued_op(QUEUE_OPS, queued_run_##name, a, sizeof *a, 0);                             \
         return 0;                                                                             \
     }
-#define QUEUED_OPS(X) X(gemm) X(rmsnorm) X(rmsnorm_back) X(rope) X(attention) X(attention_back) \
-    X(swiglu) X(swiglu_back) X(embed) X(embed_back) X(loss) X(adamw)
-QUEUED_OPS(QUEUED_OP)
+OPS(QUEUED_OP)
+
+/* The host looks at its result. */
+static inline int queued_sum_now(struct device *d, const struct op_sum_squares *a)
+{
+    (void)d;
+    queued_empty(QUEUE_OPS);
+    return queued.under.sum_squares(&queued.under, a);
+}
 
 static inline int queued_open(struct device *d, int threads, struct err *e)
 {
     static const enum queue plain[QUEUES] = { QUEUE_OPS, QUEUE_OUT, QUEUE_IN };
-    int rc = device_open_cpu(&queued.under, threads, e);
+    int rc = device_open_cpu(&queued.under, &(struct device_options){ .threads = threads }, e);
 
     if (rc < 0)
         return rc;
@@ -229,7 +234,7 @@ static inline int queued_open(struct device *d, int threads, struct err *e)
         queued.entry[q] = calloc(QUEUED_MOST, sizeof *queued.entry[q]);
     queued.order = plain;
     *d = (struct device){ .name = "queued", .act = queued.under.act, .state = queued.under.state,
-        .size = 1, .alloc = queued.under.alloc, .free_bytes = queued.under.free_bytes,
+        .group = queued.under.group, .alloc = queued.under.alloc, .free_bytes = queued.under.free_bytes,
         .host_alloc = queued.under.host_alloc, .profile = queued.under.profile,
         .attention_scratch_bytes = queued.under.attention_scratch_bytes,
         .loss_scratch_bytes = queued.under.loss_scratch_bytes, .release = queued_release,
@@ -237,8 +242,9 @@ static inline int queued_open(struct device *d, int threads, struct err *e)
         .to_host = queued_to_host, .copy = queued_copy, .zero = queued_zero,
         .send = queued_send, .fetch = queued_fetch, .mark = queued_mark, .await = queued_await,
         .sync = queued_sync, .close = queued_close };
-#define QUEUED_FILL(name) d->name = queued_##name;
-    QUEUED_OPS(QUEUED_FILL)
+#define QUEUED_FILL(name, matrix, words) d->name = queued_##name;
+    OPS(QUEUED_FILL)
+    d->sum_squares = queued_sum_now;
     return queued_sync(d, e);
 }
 #endif

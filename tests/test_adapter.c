@@ -155,7 +155,7 @@ static double logits_differ(const char *model, const char *adapter, const char *
         ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
         targets[i] = -1;
     }
-    OK(device_open(&d, "cpu", 1, &e));
+    OK(device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1 }, &e));
     OK(weights_open(&w, model, &e));
     if (adapter)
         OK(adapter_open(&a, adapter, weights_config(w), &e));
@@ -213,7 +213,7 @@ static void test_a_merge_that_fails_is_no_success(void **state)
     struct err e = {0};
 
     (void)state;
-    OK(device_open(&d, "cpu", 1, &e));
+    OK(device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1 }, &e));
     OK(weights_open(&w, DATA "plain/base", &e));
     OK(adapter_open(&a, DATA "plain/adapter", weights_config(w), &e));
     model_defaults(&o);

@@ -55,7 +55,8 @@ static void set_up(struct fixture *f, const char *name, struct model_options *o,
     char path[128];
 
     memset(f, 0, sizeof *f);
-    OK(device_open(&f->d, "cpu", threads, &f->e));
+    OK(device_open(&f->d,
+                   &(struct device_options){ .name = "cpu", .threads = threads }, &f->e));
     snprintf(path, sizeof path, DATA "%s", name);
     OK(weights_open(&w, path, &f->e));
     c = *weights_config(w);
@@ -490,7 +491,7 @@ static void test_weights_go_up_as_they_are(void **state)
 
     (void)state;
     assert_non_null(mkdtemp(dir));
-    OK(device_open(&f->d, "cpu", 2, &f->e));
+    OK(device_open(&f->d, &(struct device_options){ .name = "cpu", .threads = 2 }, &f->e));
     f->d.act = DT_BF16;
     f->d.to_device = note_up;
     model_defaults(&o);

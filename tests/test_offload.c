@@ -129,7 +129,7 @@ static void plain(enum train_mode mode, struct outcome *want)
     struct model *m;
 
     p.n[SAVE_INPUT][0] = mode == TRAIN_NONE ? 0 : LAYERS;
-    OK(device_open_cpu(&dev, 2, &err));
+    OK(device_open_cpu(&dev, &(struct device_options){ .threads = 2 }, &err));
     m = open_model(mode, &p);
     run(m, mode, want);
     model_close(m);

@@ -462,8 +462,8 @@ static void run_vec(struct device *d, const void *ctx, float *out)
     double sum;
 
     memcpy(out, y, (size_t)n * sizeof *y);
-    assert_int_equal(d->add(d, n, x, out), 0);
-    assert_int_equal(d->sum_squares(d, n, x, &sum), 0);
+    assert_int_equal(d->add(d, &(struct op_add){ n, x, out }), 0);
+    assert_int_equal(d->sum_squares(d, &(struct op_sum_squares){ n, x, &sum }), 0);
     out[n] = (float)sum;
     out[n + 1] = (float)(sum - (double)out[n]);
     free(x), free(y);

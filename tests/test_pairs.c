@@ -131,7 +131,7 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_sets) };
     int rc;
 
-    if (device_open(&cpu, "cpu", 1, &e) < 0)
+    if (device_open(&cpu, &(struct device_options){ .name = "cpu", .threads = 1 }, &e) < 0)
         return 1;
     rc = cmocka_run_group_tests(tests, NULL, NULL);
     cpu.close(&cpu);

@@ -219,7 +219,7 @@ static void test_what_is_chosen_is_carried_out(void **state)
     double nll;
 
     (void)state;
-    assert_int_equal(device_open_cpu(&d, 2, &e), 0);
+    assert_int_equal(device_open_cpu(&d, &(struct device_options){ .threads = 2 }, &e), 0);
     d.own_memory = true; /* so slow that copies are always worth their time */
     d.rates = (struct rates){ 1e9, 1e9, 1e9, 1e9, 1e12, 1e12 };
     nll = step_in(&d, 0, &all, &want, &n);

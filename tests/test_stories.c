@@ -86,7 +86,9 @@ static float *run(const int32_t *ids, int64_t n, int64_t *vocab, float *nll)
     model_defaults(&o);
     o.mode = TRAIN_NONE;
     o.ctx = n;
-    if (device_open(&d, "cpu", 2, &e) < 0 || weights_open(&w, folder, &e) < 0 ||
+    if (device_open(&d,
+                    &(struct device_options){ .name = "cpu", .threads = 2 },
+                    &e) < 0 || weights_open(&w, folder, &e) < 0 ||
         model_open(&m, &d, weights_config(w), &o, &e) < 0 || model_load(m, w, 0, &e) < 0 ||
         segments_build(&seg, ATTN_DENSE, 1, n, 0, NULL, 0, &e) < 0)
         fail_msg("%s", e.msg);

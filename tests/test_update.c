@@ -49,7 +49,7 @@ static void open_bench(struct bench *b, int64_t batch, int64_t micro, int mode)
     b->s.attention = ATTN_S2;
     b->s.batch = batch, b->s.micro = micro, b->s.lr = 1e-3, b->s.warmup = 1;
     assert_int_equal(settings_resolve(&b->s, &c, N_TOKENS, &o, note, sizeof note, &e), 0);
-    if (device_open_cpu(&b->d, 1, &e) < 0)
+    if (device_open_cpu(&b->d, &(struct device_options){ .threads = 1 }, &e) < 0)
         fail_msg("%s", e.msg);
     b->t.s = &b->s, b->t.d = &b->d;
     assert_int_equal(dataset_open(&b->t.data, raw, NULL, VOCAB, &e), 0);
@@ -190,7 +190,7 @@ static void test_clipping_bounds_the_first_moment(void **state)
 
 /* A device whose loss, or whose gradient's norm, is spoilt at chosen moments. */
 static int (*real_loss)(struct device *d, const struct op_loss *a);
-static int (*real_squares)(struct device *d, int64_t n, const float *x, double *sum);
+static int (*real_squares)(struct device *d, const struct op_sum_squares *a);
 static int spoil_loss, spoil_squares;
 
 static int bad_loss(struct device *d, const struct op_loss *a)
@@ -202,12 +202,12 @@ static int bad_loss(struct device *d, const struct op_loss *a)
     return rc;
 }
 
-static int bad_squares(struct device *d, int64_t n, const float *x, double *sum)
+static int bad_squares(struct device *d, const struct op_sum_squares *a)
 {
-    int rc = real_squares(d, n, x, sum);
+    int rc = real_squares(d, a);
 
     if (spoil_squares)
-        *sum = INFINITY;
+        *a->sum = INFINITY;
     return rc;
 }
 

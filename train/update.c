@@ -1,6 +1,8 @@
 /* train/update.c - see update.h. */
 #include "train/update.h"
 
+#include "kernels/group.h"
+
 #include <inttypes.h>
 #include <math.h>
 
@@ -43,44 +45,20 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     return rc;
 }
 
-/* A float64 over the group: as three float32 parts, whose sums are added again. */
-static int sum_ranks(struct device *d, double *x, struct err *e)
-{
-    float part[3];
-    void *dev;
-    double left = *x;
-    int rc;
-
-    if (d->size == 1)
-        return 0;
-    for (int i = 0; i < 3; i++) {
-        part[i] = (float)left;
-        left -= part[i];
-    }
-    if ((rc = d->alloc(d, sizeof part, &dev, e)) < 0)
-        return rc;
-    rc = d->to_device(d, dev, part, sizeof part);
-    if (rc == 0)
-        rc = d->all_reduce(d, dev, 3, e);
-    if (rc == 0)
-        rc = d->to_host(d, part, dev, sizeof part);
-    *x = (double)part[0] + part[1] + part[2];
-    d->release(d, dev);
-    return rc;
-}
-
 /* Sum of the batch's losses; trained.grad becomes the gradient of their mean. */
 static int gradients(struct trainer *t, int64_t first, int64_t scored, double *nll,
                      struct err *e)
 {
     const struct trained *w = model_trained(t->m);
-    int64_t from = t->order.batch * t->d->rank / t->d->size;
-    int64_t to = t->order.batch * (t->d->rank + 1) / t->d->size;
+    struct group *g = t->d->group;
+    int64_t from = t->order.batch * g->rank / g->size;
+    int64_t to = t->order.batch * (g->rank + 1) / g->size;
+    struct group_note note = { 0 };
     int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
 
     *nll = 0;
     if (rc < 0)
-        return err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name);
+        err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
         double sum = 0;
@@ -91,9 +69,12 @@ static int gradients(struct trainer *t, int64_t first, int64_t scored, double *n
             rc = model_step(t->m, &b, 1.0 / (double)scored, &sum, &unused, e);
         *nll += sum;
     }
-    if (rc == 0 && t->d->size > 1)
-        rc = t->d->all_reduce(t->d, w->grad, w->n, e);
-    return rc < 0 ? rc : sum_ranks(t->d, nll, e);
+    if (g->size == 1)
+        return rc;
+    note.sum[0] = *nll;
+    rc = group_meet(g, rc, &note, e); /* so that none waits in vain for another's gradient */
+    *nll = note.sum[0];
+    return rc < 0 ? rc : group_sum(t->d, w->grad, w->n, e);
 }
 
 static int apply(struct trainer *t, int64_t step, double lr, double scale)
@@ -143,7 +124,7 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     double squares, scale = 1.0;
     int rc;
 
-    if ((rc = t->d->sum_squares(t->d, w->n, w->grad, &squares)) < 0)
+    if ((rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ w->n, w->grad, &squares })) < 0)
         return err_set(e, rc, "cannot sum the gradients on '%s'", t->d->name);
     if ((rc = t->d->sync(t->d, e)) < 0)
         return rc;
@@ -199,7 +180,7 @@ int update_finite(struct trainer *t, struct err *e)
 
     for (int i = 0; i < 3; i++) {
         double sum = 0;
-        int rc = t->d->sum_squares(t->d, w->n, part[i], &sum);
+        int rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ w->n, part[i], &sum });
         if (rc < 0)
             return err_set(e, rc, "cannot sum the %s on '%s'", name[i], t->d->name);
         if ((rc = t->d->sync(t->d, e)) < 0)

@@ -3,7 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/memory.h"
-#include "kernels/collective.h"
+#include "kernels/group.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,16 +147,6 @@ void cpu_ranges(struct cpu *c, int64_t n, int64_t grain, cpu_range_fn *fn, const
         pool_run(c->pool, ceil_div(n, r.grain), range_task, &r);
 }
 
-static int cpu_all_reduce(struct device *d, float *x, int64_t n, struct err *e)
-{
-    return collective_sum(d->rank, d->size, x, n, e);
-}
-
-static int cpu_broadcast(struct device *d, void *x, size_t nbytes, struct err *e)
-{
-    return collective_broadcast(d->rank, d->size, x, nbytes, e);
-}
-
 static void cpu_close(struct device *d)
 {
     struct cpu *c = cpu_of(d);
@@ -207,7 +197,6 @@ static void fill(struct device *d)
 {
     d->name = "cpu";
     d->act = DT_F32;
-    d->size = 1;
     d->alloc = cpu_alloc;
     d->release = cpu_release;
     d->free_bytes = cpu_free_bytes;
@@ -220,28 +209,13 @@ static void fill(struct device *d)
     d->close = cpu_close;
     d->profile = cpu_profile;
     d->be_deterministic = cpu_be_deterministic;
-    d->gemm = cpu_gemm;
-    d->rmsnorm = cpu_rmsnorm;
-    d->rmsnorm_back = cpu_rmsnorm_back;
-    d->rope = cpu_rope;
-    d->attention = cpu_attention;
-    d->attention_back = cpu_attention_back;
     d->attention_scratch_bytes = cpu_attention_scratch_bytes;
-    d->swiglu = cpu_swiglu;
-    d->swiglu_back = cpu_swiglu_back;
-    d->embed = cpu_embed;
-    d->embed_back = cpu_embed_back;
-    d->loss = cpu_loss;
     d->loss_scratch_bytes = cpu_loss_scratch_bytes;
-    d->adamw = cpu_adamw;
-    d->add = cpu_add;
-    d->cast = cpu_cast;
-    d->sum_squares = cpu_sum_squares;
-    d->all_reduce = cpu_all_reduce;
-    d->broadcast = cpu_broadcast;
+#define CPU_FILL(name, matrix, words) d->name = cpu_##name;
+    OPS(CPU_FILL)
 }
 
-int device_open_cpu(struct device *d, int threads, struct err *e)
+int device_open_cpu(struct device *d, const struct device_options *o, struct err *e)
 {
     struct cpu *c = calloc(1, sizeof *c);
     char model[80];
@@ -249,10 +223,11 @@ int device_open_cpu(struct device *d, int threads, struct err *e)
 
     memset(d, 0, sizeof *d);
     d->state = c;
+    d->group = o->group ? o->group : group_alone();
     fill(d);
     if (rc == 0)
         rc = blas_open(&c->blas, e);
-    if (rc == 0 && !(c->pool = pool_open(threads, e)))
+    if (rc == 0 && !(c->pool = pool_open(o->threads, e)))
         rc = E_SYS;
     if (rc == 0) {
         c->threads = pool_threads(c->pool);

@@ -55,25 +55,11 @@ void cpu_sgemm(struct cpu *c, int thread, bool trans_a, bool trans_b, int64_t m,
  * seconds over their number. flop are the op's floating-point operations in products. */
 void cpu_account(struct device *d, double flop);
 
-int cpu_gemm(struct device *d, const struct op_gemm *a);
-int cpu_rmsnorm(struct device *d, const struct op_rmsnorm *a);
-int cpu_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a);
-int cpu_rope(struct device *d, const struct op_rope *a);
-int cpu_attention(struct device *d, const struct op_attention *a);
-int cpu_attention_back(struct device *d, const struct op_attention_back *a);
+#define CPU_OP(name, matrix, words) int cpu_##name(struct device *d, const struct op_##name *a);
+OPS(CPU_OP)
 size_t cpu_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
                                    int64_t dim);
-int cpu_swiglu(struct device *d, const struct op_swiglu *a);
-int cpu_swiglu_back(struct device *d, const struct op_swiglu_back *a);
-int cpu_embed(struct device *d, const struct op_embed *a);
-int cpu_embed_back(struct device *d, const struct op_embed_back *a);
-int cpu_loss(struct device *d, const struct op_loss *a);
 size_t cpu_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab);
-int cpu_adamw(struct device *d, const struct op_adamw *a);
-int cpu_add(struct device *d, int64_t n, const void *x, void *y);
-int cpu_cast(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
-             enum dtype to);
-int cpu_sum_squares(struct device *d, int64_t n, const float *x, double *sum);
 
 C_END
 #endif

@@ -4,27 +4,20 @@
 
 enum { ELEMENTS_A_TASK = 1 << 16 };
 
-struct add_job {
-    const float *x;
-    float *y;
-};
-
 SIMD_FN(void, add, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
-    const struct add_job *job = op;
-    const float *x = job->x;
-    float *y = job->y;
+    const struct op_add *a = op;
+    const float *x = a->x;
+    float *y = a->y;
 
     SIMD_LOOP
     for (int64_t i = lo; i < hi; i++)
         y[i] += x[i];
 }
 
-int cpu_add(struct device *d, int64_t n, const void *x, void *y)
+int cpu_add(struct device *d, const struct op_add *a)
 {
-    struct add_job job = { x, y };
-
-    cpu_ranges(cpu_of(d), n, ELEMENTS_A_TASK, add, &job);
+    cpu_ranges(cpu_of(d), a->n, ELEMENTS_A_TASK, add, a);
     return 0;
 }
 
@@ -79,12 +72,6 @@ SIMD_INLINE uint16_t to_f16(float f)
     return (uint16_t)(sign | h);
 }
 
-struct cast_job {
-    const void *src;
-    void *dst;
-    enum dtype from, to;
-};
-
 #define CAST(FROM_T, FROM, TO_T, TO) \
     do { \
         const FROM_T *src = (const FROM_T *)job->src; \
@@ -97,7 +84,7 @@ struct cast_job {
 
 SIMD_FN(void, cast, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
-    const struct cast_job *job = op;
+    const struct op_cast *job = op;
 
     if (job->from == job->to)
         memmove((char *)job->dst + (size_t)lo * dtype_bytes(job->to),
@@ -117,12 +104,9 @@ SIMD_FN(void, cast, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
         CAST(uint16_t, from_f16, uint16_t, to_bf16);
 }
 
-int cpu_cast(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
-             enum dtype to)
+int cpu_cast(struct device *d, const struct op_cast *a)
 {
-    struct cast_job job = { src, dst, from, to };
-
-    cpu_ranges(cpu_of(d), n, ELEMENTS_A_TASK, cast, &job);
+    cpu_ranges(cpu_of(d), a->n, ELEMENTS_A_TASK, cast, a);
     return 0;
 }
 
@@ -148,18 +132,18 @@ SIMD_FN(void, squares, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
     job->partial[lo / ELEMENTS_A_TASK] = lane[0];
 }
 
-int cpu_sum_squares(struct device *d, int64_t n, const float *x, double *sum)
+int cpu_sum_squares(struct device *d, const struct op_sum_squares *a)
 {
     struct cpu *c = cpu_of(d);
-    int64_t parts = ceil_div(n, ELEMENTS_A_TASK);
-    struct squares_job job = { x, NULL };
+    int64_t parts = ceil_div(a->n, ELEMENTS_A_TASK);
+    struct squares_job job = { a->x, NULL };
 
-    *sum = 0;
+    *a->sum = 0;
     if (cpu_shared(c, (size_t)parts * sizeof *job.partial) < 0)
         return E_SYS;
     job.partial = (double *)c->shared;
-    cpu_ranges(c, n, ELEMENTS_A_TASK, squares, &job);
+    cpu_ranges(c, a->n, ELEMENTS_A_TASK, squares, &job);
     for (int64_t i = 0; i < parts; i++)
-        *sum += job.partial[i];
+        *a->sum += job.partial[i];
     return 0;
 }

@@ -16,11 +16,9 @@ C_BEGIN
  * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it.
  */
 
-/* What is timed apart: those to CUDA_LOSS, the matrix ops, always. */
+/* What is timed apart: the ops, by their numbers, and these. */
 enum cuda_kind {
-    CUDA_GEMM, CUDA_ATTENTION, CUDA_ATTENTION_BACK, CUDA_LOSS, /* the matrix ops: always timed */
-    CUDA_NORM, CUDA_NORM_BACK, CUDA_ROPE, CUDA_SWIGLU, CUDA_SWIGLU_BACK, CUDA_EMBED,
-    CUDA_EMBED_BACK, CUDA_ADAMW, CUDA_VEC, CUDA_COPY,
+    CUDA_COPY = OP_COUNT,
     CUDA_WAIT, /* the ops, for a copy */
     CUDA_SEND, CUDA_FETCH, CUDA_KINDS /* beside the ops */
 };
@@ -42,6 +40,7 @@ struct cuda {
     cudaStream_t stream;  /* QUEUE_OPS */
     cudaStream_t queue[QUEUES]; /* the others, where they are in use */
     cudaEvent_t fence[FENCES];
+    int index;            /* of the GPU, as CUDA counts */
     int sms;              /* multiprocessors */
     int64_t smem_bytes;   /* shared memory one block may have */
     bool deterministic;
@@ -67,22 +66,23 @@ int cuda_check(struct cuda *c, cudaError_t r, const char *what);
 /* At least nbytes of a kind, or NULL with the fault noted. Waits when it must grow. */
 void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes);
 
-/* An op stands between cuda_begin and cuda_end, which gives the op's return value from what
- * happened so far (rc) and from its launches. flop: of its matrix products, else 0. */
-void cuda_begin(struct cuda *c, enum cuda_kind kind);
-int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop);
+/* An op stands between cuda_begin and cuda_end, where kind is its number (OP_gemm). cuda_end gives
+ * the op's return value from what happened so far (rc) and from its launches. flop: of its matrix
+ * products, else 0. */
+void cuda_begin(struct cuda *c, int kind);
+int cuda_end(struct device *d, int rc, int kind, double flop);
 
-/* cuda_card.c: rates of the card; bytes of it in use by all, 0 where the driver does not say;
- * device.held_bytes, by what was in use before the first context was made. */
-struct rates cuda_rates(const struct cudaDeviceProp *p);
-size_t cuda_card_used(void);
-size_t cuda_held(size_t used_before);
+/* cuda_card.c, of GPU 'index': rates of the card; bytes of it in use by all, 0 where the driver
+ * does not say; device.held_bytes, by what was in use before the first context was made. */
+struct rates cuda_rates(const struct cudaDeviceProp *p, int index);
+size_t cuda_card_used(int index);
+size_t cuda_held(size_t used_before, int index);
 
 /* cuda_clock.c: event pairs round the ops, read when the stream has been waited for. */
 int clock_open(struct cuda_clock **k);
 void clock_close(struct cuda_clock *k);
-void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s);
-void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s);
+void clock_start(struct cuda_clock *k, int kind, cudaStream_t s);
+void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s);
 void clock_rest(struct cuda_clock *k); /* before the host waits */
 double clock_collect(struct cuda_clock *k); /* seconds of matrix ops since the last call */
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max); /* device.profile */
@@ -116,25 +116,12 @@ int flash_forward(struct cuda *c, const struct op_attention *a,
 int flash_backward(struct cuda *c, const struct op_attention_back *a,
                    const struct attention_bounds bounds[2]);
 
-int cuda_gemm(struct device *d, const struct op_gemm *a);
-int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a);
-int cuda_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a);
-int cuda_rope(struct device *d, const struct op_rope *a);
-int cuda_attention(struct device *d, const struct op_attention *a);
-int cuda_attention_back(struct device *d, const struct op_attention_back *a);
+#define CUDA_OP(name, matrix, words) \
+    int cuda_##name(struct device *d, const struct op_##name *a);
+OPS(CUDA_OP)
 size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
                                     int64_t dim);
-int cuda_swiglu(struct device *d, const struct op_swiglu *a);
-int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a);
-int cuda_embed(struct device *d, const struct op_embed *a);
-int cuda_embed_back(struct device *d, const struct op_embed_back *a);
-int cuda_loss(struct device *d, const struct op_loss *a);
 size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab);
-int cuda_adamw(struct device *d, const struct op_adamw *a);
-int cuda_add(struct device *d, int64_t n, const void *x, void *y);
-int cuda_cast(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
-              enum dtype to);
-int cuda_sum_squares(struct device *d, int64_t n, const float *x, double *sum);
 
 C_END
 #endif

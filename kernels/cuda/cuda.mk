@@ -10,8 +10,8 @@ CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
 
 CUDA_SO   := build/lib/longlora/liblonglora_cuda.so
 CUDA_B    := build/cuda-$(subst $() $(),-,$(CUDA_ARCHS)$(CUDA_PTX:%=-ptx%))
-CUDA_SRCS := $(wildcard kernels/cuda/*.c kernels/cuda/*.cu) kernels/attention.c kernels/collective.c \
-  kernels/cards.c base/err.c base/utf8.c
+CUDA_SRCS := $(wildcard kernels/cuda/*.c kernels/cuda/*.cu) kernels/attention.c kernels/cards.c \
+  base/err.c base/utf8.c
 CUDA_OBJS := $(CUDA_SRCS:%=$(CUDA_B)/%.o)
 CUDA_GEN  := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
   $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))
@@ -28,6 +28,7 @@ $(CUDA_B)/%.cu.o: %.cu
 $(CUDA_B)/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CUDA_CFLAGS) -MMD -MP -c -o $@ $<
+$(CUDA_B)/kernels/cuda/cuda_device.c.o: CUDA_CFLAGS += $(DEVICE_ABI)
 $(CUDA_B)/liblonglora_cuda.so: $(CUDA_OBJS)
 	$(NVCC) -shared -cudart static -o $@ $^ $(CUDA_LIBDIRS) -lcublasLt -ldl -lm \
 	  -Xlinker --no-undefined

@@ -331,7 +331,7 @@ static int bounds(struct cuda *c, const struct op_attention *a, struct attention
 static int run(struct device *d, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct cuda *c = cuda_of(d);
-    enum cuda_kind kind = b ? CUDA_ATTENTION_BACK : CUDA_ATTENTION;
+    int kind = b ? OP_attention_back : OP_attention;
     struct attention_bounds limits[2];
     int rc;
 

@@ -9,7 +9,7 @@
 
 /* Of a card that the table does not name, by what the driver says of it: operations a clock of a
  * multiprocessor are its architecture's. */
-struct rates cuda_rates(const struct cudaDeviceProp *p)
+struct rates cuda_rates(const struct cudaDeviceProp *p, int index)
 {
     const struct card *known = card_named(p->name);
     struct card c = { .link_gb = 25 };
@@ -19,9 +19,9 @@ struct rates cuda_rates(const struct cudaDeviceProp *p)
 
     if (known)
         return card_rates(known);
-    cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, 0);
-    cudaDeviceGetAttribute(&memory_khz, cudaDevAttrMemoryClockRate, 0);
-    cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, 0);
+    cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, index);
+    cudaDeviceGetAttribute(&memory_khz, cudaDevAttrMemoryClockRate, index);
+    cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, index);
     (void)cudaGetLastError();
     c.tflops = 1e-9 * khz * p->multiProcessorCount * each;
     c.memory_tb = 1e-9 * memory_khz * 2 * bits / 8;
@@ -31,7 +31,7 @@ struct rates cuda_rates(const struct cudaDeviceProp *p)
 static void *symbol(void *lib, const char *name) { return lib ? dlsym(lib, name) : NULL; }
 
 /* By the driver's management library, which wants no context: as nvidia-smi counts. */
-size_t cuda_card_used(void)
+size_t cuda_card_used(int index)
 {
     struct { unsigned long long total, free, used; } mem = { 0, 0, 0 };
     void *lib = dlopen("libnvidia-ml.so.1", RTLD_LAZY | RTLD_LOCAL), *card = NULL;
@@ -48,7 +48,7 @@ size_t cuda_card_used(void)
         memcpy(&end_fn, &end, sizeof end);
         memcpy(&find_fn, &find, sizeof find);
         memcpy(&info_fn, &info, sizeof info);
-        ok = cudaDeviceGetPCIBusId(bus, sizeof bus, 0) == cudaSuccess && init_fn() == 0;
+        ok = cudaDeviceGetPCIBusId(bus, sizeof bus, index) == cudaSuccess && init_fn() == 0;
         (void)cudaGetLastError();
         if (ok) {
             ok = find_fn(bus, &card) == 0 && info_fn(card, &mem) == 0;
@@ -60,9 +60,9 @@ size_t cuda_card_used(void)
     return ok ? (size_t)mem.used : 0;
 }
 
-size_t cuda_held(size_t used_before)
+size_t cuda_held(size_t used_before, int index)
 {
-    size_t now = used_before ? cuda_card_used() : 0, left = 0, all = 0;
+    size_t now = used_before ? cuda_card_used(index) : 0, left = 0, all = 0;
 
     if (now < used_before || now == 0) /* not told: as if nobody else had any */
         now = cudaMemGetInfo(&left, &all) == cudaSuccess ? all - left : CUDA_OPEN_BYTES;

@@ -10,17 +10,19 @@ struct cuda_clock {
     cudaStream_t running;
     int n; /* pairs in use; beyond PAIRS nothing more is timed until they are read */
     cudaEvent_t from[PAIRS], to[PAIRS];
-    enum cuda_kind kind[PAIRS];
+    int kind[PAIRS];
     bool made[PAIRS];
     double s[CUDA_KINDS], flop[CUDA_KINDS];
     int64_t calls[CUDA_KINDS];
 };
 
+#define NAME(name, matrix, words) #name,
+#define IS_MATRIX(name, matrix, words) matrix,
 static const char *const names[CUDA_KINDS] = {
-    "gemm", "attention", "attention_back", "loss", "rmsnorm", "rmsnorm_back", "rope", "swiglu",
-    "swiglu_back", "embed", "embed_back", "adamw", "add/cast/sum", "copy/zero",
-    "wait for copies", "to the host", "from the host"
+    OPS(NAME) "copy/zero", "wait for copies", "to the host", "from the host"
 };
+/* The matrix ops are timed always. */
+static const bool is_matrix[CUDA_KINDS] = { OPS(IS_MATRIX) false };
 
 int clock_open(struct cuda_clock **k)
 {
@@ -38,9 +40,9 @@ void clock_close(struct cuda_clock *k)
     free(k);
 }
 
-static bool timed(const struct cuda_clock *k, enum cuda_kind kind)
+static bool timed(const struct cuda_clock *k, int kind)
 {
-    return (k->all || kind <= CUDA_LOSS) && k->n < PAIRS;
+    return (k->all || is_matrix[kind]) && k->n < PAIRS;
 }
 
 /* Matrix ops one after the other are timed as one: on the GPU an event takes time too. */
@@ -51,11 +53,11 @@ void clock_rest(struct cuda_clock *k)
     k->open = false;
 }
 
-void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s)
+void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
 {
     int i;
 
-    if (k->open && kind <= CUDA_LOSS)
+    if (k->open && is_matrix[kind])
         return;
     clock_rest(k);
     i = k->n;
@@ -73,7 +75,7 @@ void clock_start(struct cuda_clock *k, enum cuda_kind kind, cudaStream_t s)
     cudaEventRecord(k->from[i], s);
 }
 
-void clock_stop(struct cuda_clock *k, enum cuda_kind kind, double flop, cudaStream_t s)
+void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s)
 {
     k->calls[kind]++;
     k->flop[kind] += flop;
@@ -95,7 +97,7 @@ double clock_collect(struct cuda_clock *k)
         if (cudaEventElapsedTime(&ms, k->from[i], k->to[i]) != cudaSuccess)
             continue;
         k->s[k->kind[i]] += 1e-3 * (double)ms;
-        matrix += k->kind[i] <= CUDA_LOSS ? 1e-3 * (double)ms : 0;
+        matrix += is_matrix[k->kind[i]] ? 1e-3 * (double)ms : 0;
     }
     k->n = 0;
     return matrix;

@@ -1,8 +1,6 @@
 /* kernels/cuda/cuda_device.c - the CUDA device: opening, memory, failures, scratch. */
 #include "kernels/cuda/cuda.h"
 
-#include "kernels/collective.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,15 +147,13 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
     return p;
 }
 
-void cuda_begin(struct cuda *c, enum cuda_kind kind) { clock_start(c->clock, kind, c->stream); }
+void cuda_begin(struct cuda *c, int kind) { clock_start(c->clock, kind, c->stream); }
 
-int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop)
+int cuda_end(struct device *d, int rc, int kind, double flop)
 {
+#define WORDS(name, matrix, words) words,
     static const char *const what[CUDA_KINDS] = {
-        "a matrix product", "attention", "attention's backward", "the loss", "rmsnorm",
-        "rmsnorm's backward", "rope", "swiglu", "swiglu's backward", "the embedding",
-        "the embedding's backward", "adamw", "a vector operation", "a copy",
-        "waiting for a copy", "a copy to the host", "a copy from the host"
+        OPS(WORDS) "a copy", "waiting for a copy", "a copy to the host", "a copy from the host"
     };
     struct cuda *c = cuda_of(d);
 
@@ -171,16 +167,6 @@ int cuda_end(struct device *d, int rc, enum cuda_kind kind, double flop)
 static int cuda_profile(struct device *d, bool all, struct op_time *t, int max)
 {
     return clock_report(cuda_of(d)->clock, all, t, max);
-}
-
-static int cuda_all_reduce(struct device *d, float *x, int64_t n, struct err *e)
-{
-    return collective_sum(d->rank, d->size, x, n, e);
-}
-
-static int cuda_broadcast(struct device *d, void *x, size_t nbytes, struct err *e)
-{
-    return collective_broadcast(d->rank, d->size, x, nbytes, e);
 }
 
 static void cuda_close(struct device *d)
@@ -218,7 +204,6 @@ static void fill(struct device *d)
     d->name = "cuda";
     d->act = DT_BF16;
     d->own_memory = true;
-    d->size = 1;
     d->alloc = cuda_alloc;
     d->release = cuda_release;
     d->free_bytes = cuda_free_bytes;
@@ -236,25 +221,10 @@ static void fill(struct device *d)
     d->close = cuda_close;
     d->profile = cuda_profile;
     d->be_deterministic = cuda_be_deterministic;
-    d->gemm = cuda_gemm;
-    d->rmsnorm = cuda_rmsnorm;
-    d->rmsnorm_back = cuda_rmsnorm_back;
-    d->rope = cuda_rope;
-    d->attention = cuda_attention;
-    d->attention_back = cuda_attention_back;
     d->attention_scratch_bytes = cuda_attention_scratch_bytes;
-    d->swiglu = cuda_swiglu;
-    d->swiglu_back = cuda_swiglu_back;
-    d->embed = cuda_embed;
-    d->embed_back = cuda_embed_back;
-    d->loss = cuda_loss;
     d->loss_scratch_bytes = cuda_loss_scratch_bytes;
-    d->adamw = cuda_adamw;
-    d->add = cuda_add;
-    d->cast = cuda_cast;
-    d->sum_squares = cuda_sum_squares;
-    d->all_reduce = cuda_all_reduce;
-    d->broadcast = cuda_broadcast;
+#define FILL(name, matrix, words) d->name = cuda_##name;
+    OPS(FILL)
 }
 
 static bool wish(const char *name)
@@ -282,9 +252,15 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
                 r == cudaSuccess ? "none is there" : cudaGetErrorString(r));
         return err_hint(e, "nvidia-smi shows what the driver sees; or use the CPU (device cpu)");
     }
-    if ((r = cudaSetDevice(0)) != cudaSuccess || (r = cudaGetDeviceProperties(p, 0)) != cudaSuccess ||
+    if (c->index < 0 || c->index >= n) {
+        err_set(e, E_DEVICE, "there is no GPU %d: this process sees %d, counted from 0", c->index,
+                n);
+        return err_hint(e, "CUDA_VISIBLE_DEVICES says which GPUs it sees");
+    }
+    if ((r = cudaSetDevice(c->index)) != cudaSuccess ||
+        (r = cudaGetDeviceProperties(p, c->index)) != cudaSuccess ||
         (r = cudaFree(NULL)) != cudaSuccess)
-        return err_set(e, E_DEVICE, "cannot use the GPU: %s", cudaGetErrorString(r));
+        return err_set(e, E_DEVICE, "cannot use GPU %d: %s", c->index, cudaGetErrorString(r));
     if (p->major < 8) {
         err_set(e, E_DEVICE, "'%s' has compute capability %d.%d, this needs 8.0 (bfloat16)",
                 p->name, p->major, p->minor);
@@ -304,7 +280,7 @@ static int try_kernel(struct device *d, const struct cudaDeviceProp *p, struct e
     int rc = x ? cuda_check(c, cudaMemsetAsync(x, 0, 4, c->stream), "clearing memory") : E_DEVICE;
 
     if (rc == 0)
-        rc = cuda_cast(d, 1, x, DT_F32, (char *)x + 256, DT_BF16);
+        rc = cuda_cast(d, &(struct op_cast){ 1, x, DT_F32, (char *)x + 256, DT_BF16 });
     if (cuda_sync(d, &why) == 0 && rc == 0)
         return 0;
     err_set(e, E_DEVICE, "this build does not run on '%s' (compute capability %d.%d): %s", p->name,
@@ -312,22 +288,27 @@ static int try_kernel(struct device *d, const struct cudaDeviceProp *p, struct e
     return err_hint(e, "build with CUDA_ARCHS=%d%d, or use the CPU (device cpu)", p->major, p->minor);
 }
 
-__attribute__((visibility("default"))) int device_open_cuda(struct device *d, int threads,
-                                                            struct err *e);
-int device_open_cuda(struct device *d, int threads, struct err *e)
+#define EXPORT __attribute__((visibility("default")))
+EXPORT extern const struct device_abi device_abi;
+const struct device_abi device_abi = { DEVICE_ABI, sizeof(struct device) };
+
+EXPORT device_opener device_open_cuda;
+int device_open_cuda(struct device *d, const struct device_options *o, struct err *e)
 {
     struct cuda *c = calloc(1, sizeof *c);
     struct cudaDeviceProp p;
-    size_t used = cuda_card_used();
+    size_t used = cuda_card_used(o->index);
     char with[96] = "";
     int rc = c ? 0 : err_set(e, E_SYS, "out of memory");
 
-    (void)threads;
     memset(d, 0, sizeof *d);
     d->state = c;
+    d->group = o->group; /* device_open put one there */
     fill(d);
-    if (rc == 0)
+    if (rc == 0) {
+        c->index = o->index;
         rc = find_gpu(c, &p, e);
+    }
     if (rc == 0) {
         if (clock_open(&c->clock) < 0)
             rc = err_set(e, E_SYS, "out of memory");
@@ -347,8 +328,8 @@ int device_open_cuda(struct device *d, int threads, struct err *e)
             cuda_close(d);
         return rc;
     }
-    d->rates = cuda_rates(&p);
-    d->held_bytes = cuda_held(used);
+    d->rates = cuda_rates(&p, c->index);
+    d->held_bytes = cuda_held(used, c->index);
     snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s", p.name,
              gib(p.totalGlobalMem), with);
     if (wish("LONGLORA_DETERMINISTIC"))

@@ -287,7 +287,7 @@ int cuda_gemm(struct device *d, const struct op_gemm *a)
 {
     struct cuda *c = cuda_of(d);
 
-    cuda_begin(c, CUDA_GEMM);
-    return cuda_end(d, gemm_run(c, a), CUDA_GEMM,
+    cuda_begin(c, OP_gemm);
+    return cuda_end(d, gemm_run(c, a), OP_gemm,
                     2.0 * (double)a->m * (double)a->n * (double)a->k);
 }

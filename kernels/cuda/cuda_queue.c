@@ -192,7 +192,7 @@ static cudaStream_t stream_of(struct cuda *c, enum queue q)
     return c->queue[q];
 }
 
-static int copy_on(struct device *d, enum queue q, enum cuda_kind kind, void *dst,
+static int copy_on(struct device *d, enum queue q, int kind, void *dst,
                    const void *src, size_t nbytes)
 {
     struct cuda *c = cuda_of(d);

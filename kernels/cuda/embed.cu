@@ -30,12 +30,12 @@ extern "C" int cuda_embed(struct device *d, const struct op_embed *a)
 
     if (a->rows <= 0 || a->dim <= 0 || a->vocab <= 0)
         return a->rows == 0 ? 0 : E_BUG;
-    cuda_begin(c, CUDA_EMBED);
+    cuda_begin(c, OP_embed);
     if (a->dim % 8 == 0 && aligned16(a->table) && aligned16(a->y))
         look_up<8><<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a);
     else
         look_up<1><<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a);
-    return cuda_end(d, 0, CUDA_EMBED, 0);
+    return cuda_end(d, 0, OP_embed, 0);
 }
 
 /*
@@ -136,7 +136,7 @@ extern "C" int cuda_embed_back(struct device *d, const struct op_embed_back *a)
     next = start + a->vocab + 1;
     row = next + a->vocab;
     sorted = row + a->rows;
-    cuda_begin(c, CUDA_EMBED_BACK);
+    cuda_begin(c, OP_embed_back);
     cudaMemsetAsync(n, 0, (size_t)a->vocab * sizeof *n, c->stream);
     count<<<many, THREADS, 0, c->stream>>>(*a, n);
     sum_up<<<1, SCAN_THREADS, 0, c->stream>>>(a->vocab, n, start, next);
@@ -144,5 +144,5 @@ extern "C" int cuda_embed_back(struct device *d, const struct op_embed_back *a)
     order<<<(unsigned)lesser(a->vocab, 1 << 16), 128, 0, c->stream>>>(a->vocab, start, row, sorted);
     grid = dim3((unsigned)lesser(a->vocab, 1 << 16), (unsigned)ceil_div(a->dim, THREADS));
     add_rows<<<grid, THREADS, 0, c->stream>>>(*a, start, sorted);
-    return cuda_end(d, 0, CUDA_EMBED_BACK, 0);
+    return cuda_end(d, 0, OP_embed_back, 0);
 }

@@ -195,9 +195,9 @@ extern "C" int cuda_loss(struct device *d, const struct op_loss *a)
 
     if (a->rows < 0 || a->chunk < 1 || a->chunk > INT32_MAX || a->vocab < 1 || a->dim < 1)
         return E_BUG;
-    cuda_begin(c, CUDA_LOSS);
+    cuda_begin(c, OP_loss);
     for (int64_t r = 0; r < a->rows && rc == 0; r += a->chunk)
         rc = chunk(c, a, r, lesser(a->chunk, a->rows - r));
-    return cuda_end(d, rc, CUDA_LOSS,
+    return cuda_end(d, rc, OP_loss,
                     2.0 * passes * (double)a->rows * (double)a->vocab * (double)a->dim);
 }

@@ -136,7 +136,7 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
 
     if (a->rows <= 0 || a->dim <= 0)
         return a->rows < 0 || a->dim <= 0 ? E_BUG : 0;
-    cuda_begin(c, CUDA_NORM);
+    cuda_begin(c, OP_rmsnorm);
     switch (width_of(a->dim, a->x, a->y, NULL, a->w)) {
     case 32: forward_by<32>(c, a); break;
     case 64: forward_by<64>(c, a); break;
@@ -145,7 +145,7 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
     case 512: forward_by<512>(c, a); break;
     default: forward_any<<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a);
     }
-    return cuda_end(d, 0, CUDA_NORM, 0);
+    return cuda_end(d, 0, OP_rmsnorm, 0);
 }
 
 /* The sums of dw that this block's threads hold for its rows, to its row of partial. */
@@ -308,7 +308,7 @@ extern "C" int cuda_rmsnorm_back(struct device *d, const struct op_rmsnorm_back 
     if (a->dw && !(partial = (float *)cuda_scratch(c, SCRATCH_PARTIAL,
                                                    (size_t)(parts * a->dim) * sizeof *partial)))
         return E_DEVICE;
-    cuda_begin(c, CUDA_NORM_BACK);
+    cuda_begin(c, OP_rmsnorm_back);
     switch (width) {
     case 32: backward_by<32>(c, a, parts, partial); break;
     case 64: backward_by<64>(c, a, parts, partial); break;
@@ -323,5 +323,5 @@ extern "C" int cuda_rmsnorm_back(struct device *d, const struct op_rmsnorm_back 
     if (a->dw)
         gather<<<(unsigned)ceil_div(a->dim, COLUMNS), dim3(COLUMNS, WAYS), 0, c->stream>>>(
             partial, parts, a->dim, a->dw);
-    return cuda_end(d, 0, CUDA_NORM_BACK, 0);
+    return cuda_end(d, 0, OP_rmsnorm_back, 0);
 }

@@ -110,11 +110,11 @@ extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
     memcpy(t.inv_freq, a->inv_freq, (size_t)half * sizeof *t.inv_freq);
     each = half < THREADS ? THREADS / half : 1;
     blocks = (unsigned)lesser(ceil_div(a->rows, each), INT_MAX);
-    cuda_begin(c, CUDA_ROPE);
+    cuda_begin(c, OP_rope);
     if (half % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
         (!a->x2 || (a->ld2 % 8 == 0 && aligned16(a->x2))))
         rotate<8, uint4><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
     else
         rotate<1, bf16><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
-    return cuda_end(d, 0, CUDA_ROPE, 0);
+    return cuda_end(d, 0, OP_rope, 0);
 }

@@ -55,13 +55,13 @@ extern "C" int cuda_swiglu(struct device *d, const struct op_swiglu *a)
 
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
-    cuda_begin(c, CUDA_SWIGLU);
+    cuda_begin(c, OP_swiglu);
     if (main)
         forward<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, g, u, y);
     if (main < a->n)
         forward<1><<<cuda_blocks(c, a->n - main, THREADS), THREADS, 0, c->stream>>>(
             a->n - main, g + main, u + main, y + main);
-    return cuda_end(d, 0, CUDA_SWIGLU, 0);
+    return cuda_end(d, 0, OP_swiglu, 0);
 }
 
 extern "C" int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a)
@@ -75,7 +75,7 @@ extern "C" int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a
 
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
-    cuda_begin(c, CUDA_SWIGLU_BACK);
+    cuda_begin(c, OP_swiglu_back);
     if (main)
         backward<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, g, u, dy,
                                                                                   dg, du, y);
@@ -83,5 +83,5 @@ extern "C" int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a
         backward<1><<<cuda_blocks(c, a->n - main, THREADS), THREADS, 0, c->stream>>>(
             a->n - main, g + main, u + main, dy + main, dg + main, du + main,
             y ? y + main : NULL);
-    return cuda_end(d, 0, CUDA_SWIGLU_BACK, 0);
+    return cuda_end(d, 0, OP_swiglu_back, 0);
 }

@@ -22,22 +22,22 @@ template <int V> static __global__ void add_kernel(int64_t n, const bf16 *x, bf1
     }
 }
 
-extern "C" int cuda_add(struct device *d, int64_t n, const void *vx, void *vy)
+extern "C" int cuda_add(struct device *d, const struct op_add *a)
 {
     struct cuda *c = cuda_of(d);
-    const bf16 *x = (const bf16 *)vx;
-    bf16 *y = (bf16 *)vy;
-    int64_t main = aligned16(x) && aligned16(y) ? n / 8 * 8 : 0;
+    const bf16 *x = (const bf16 *)a->x;
+    bf16 *y = (bf16 *)a->y;
+    int64_t n = a->n, main = aligned16(x) && aligned16(y) ? n / 8 * 8 : 0;
 
     if (n <= 0)
         return n < 0 ? E_BUG : 0;
-    cuda_begin(c, CUDA_VEC);
+    cuda_begin(c, OP_add);
     if (main)
         add_kernel<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, x, y);
     if (main < n)
         add_kernel<1><<<cuda_blocks(c, n - main, THREADS), THREADS, 0, c->stream>>>(
             n - main, x + main, y + main);
-    return cuda_end(d, 0, CUDA_VEC, 0);
+    return cuda_end(d, 0, OP_add, 0);
 }
 
 static __device__ __forceinline__ float to_f32(float x) { return x; }
@@ -81,15 +81,18 @@ template <typename F> static void cast_from(struct cuda *c, int64_t n, const voi
         cast_kernel<F, bf16><<<blocks, THREADS, 0, c->stream>>>(n, x, (bf16 *)dst);
 }
 
-extern "C" int cuda_cast(struct device *d, int64_t n, const void *src, enum dtype from, void *dst,
-                         enum dtype to)
+extern "C" int cuda_cast(struct device *d, const struct op_cast *a)
 {
     struct cuda *c = cuda_of(d);
+    const void *src = a->src;
+    void *dst = a->dst;
+    enum dtype from = a->from, to = a->to;
+    int64_t n = a->n;
     int rc = 0;
 
     if (n <= 0)
         return n < 0 ? E_BUG : 0;
-    cuda_begin(c, CUDA_VEC);
+    cuda_begin(c, OP_cast);
     if (from == to)
         rc = cuda_check(c, cudaMemcpyAsync(dst, src, (size_t)n * dtype_bytes(to),
                                            cudaMemcpyDeviceToDevice, c->stream), "a copy");
@@ -102,7 +105,7 @@ extern "C" int cuda_cast(struct device *d, int64_t n, const void *src, enum dtyp
         cast_from<__half>(c, n, src, dst, to);
     else
         cast_from<bf16>(c, n, src, dst, to);
-    return cuda_end(d, rc, CUDA_VEC, 0);
+    return cuda_end(d, rc, OP_cast, 0);
 }
 
 /* The block's sum of float64, in an order that the number of threads fixes. */
@@ -143,23 +146,23 @@ static __global__ void total(int64_t parts, const double *partial, double *sum)
         *sum = s;
 }
 
-extern "C" int cuda_sum_squares(struct device *d, int64_t n, const float *x, double *sum)
+extern "C" int cuda_sum_squares(struct device *d, const struct op_sum_squares *a)
 {
     struct cuda *c = cuda_of(d);
-    int64_t parts = ceil_div(n, PIECE);
+    int64_t n = a->n, parts = ceil_div(n, PIECE);
     double *partial;
     int rc;
 
-    *sum = 0;
+    *a->sum = 0;
     if (n <= 0)
         return n < 0 ? E_BUG : 0;
     if (!(partial = (double *)cuda_scratch(c, SCRATCH_PARTIAL, (size_t)(parts + 1) * sizeof(double))))
         return E_DEVICE;
-    cuda_begin(c, CUDA_VEC);
-    squares<<<(unsigned)parts, THREADS, 0, c->stream>>>(n, x, partial + 1);
+    cuda_begin(c, OP_sum_squares);
+    squares<<<(unsigned)parts, THREADS, 0, c->stream>>>(n, a->x, partial + 1);
     total<<<1, THREADS, 0, c->stream>>>(parts, partial + 1, partial);
-    rc = cuda_end(d, 0, CUDA_VEC, 0);
-    return rc ? rc : d->to_host(d, sum, partial, sizeof *sum);
+    rc = cuda_end(d, 0, OP_sum_squares, 0);
+    return rc ? rc : d->to_host(d, a->sum, partial, sizeof *a->sum);
 }
 
 struct adam {
@@ -193,8 +196,8 @@ extern "C" int cuda_adamw(struct device *d, const struct op_adamw *a)
     r.scale = a->grad_scale;
     r.fix1 = (float)(1.0 / (1.0 - pow((double)a->beta1, (double)a->step)));
     r.fix2 = (float)(1.0 / (1.0 - pow((double)a->beta2, (double)a->step)));
-    cuda_begin(c, CUDA_ADAMW);
+    cuda_begin(c, OP_adamw);
     adamw_kernel<<<cuda_blocks(c, a->n, THREADS * 4), THREADS, 0, c->stream>>>(a->n, r, a->w, a->m,
                                                                                a->v, a->grad);
-    return cuda_end(d, 0, CUDA_ADAMW, 0);
+    return cuda_end(d, 0, OP_adamw, 0);
 }

@@ -195,7 +195,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 2; i++) {
         if (i)
             setenv("LONGLORA_CUDNN", "none", 1);
-        if (device_open(&gpu[i], "cuda", 0, &e) < 0)
+        if (device_open(&gpu[i], &(struct device_options){ .name = "cuda" }, &e) < 0)
             die("cuda", &e);
         printf("%s: %s\n", i ? "own" : "default", gpu[i].detail);
     }

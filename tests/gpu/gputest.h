@@ -32,9 +32,9 @@ static inline int open_all(void **state)
     struct err e = { 0 };
 
     (void)state;
-    if (device_open(&cpu, "cpu", 0, &e) < 0) {
+    if (device_open(&cpu, &(struct device_options){ .name = "cpu" }, &e) < 0) {
         setenv("LONGLORA_BLAS", "builtin", 1);
-        if (device_open(&cpu, "cpu", 0, &e) < 0)
+        if (device_open(&cpu, &(struct device_options){ .name = "cpu" }, &e) < 0)
             return fprintf(stderr, "# %s\n", e.msg), -1;
     }
     for (int i = 0; i < GPUS; i++) {
@@ -45,7 +45,7 @@ static inline int open_all(void **state)
             setenv("LONGLORA_CUDNN", "none", 1);
         if (i == DET)
             setenv("LONGLORA_DETERMINISTIC", "1", 1);
-        rc = device_open(&gpu[i], GPU_NAME, 0, &e);
+        rc = device_open(&gpu[i], &(struct device_options){ .name = GPU_NAME }, &e);
         if (i == OWN && keep)
             setenv("LONGLORA_CUDNN", keep, 1);
         else if (i == OWN)
@@ -82,8 +82,8 @@ static inline float *normal(int64_t n, uint64_t seed, double scale)
 
     for (int64_t i = 0; i < n; i++)
         x[i] = (float)(scale * normal_at(seed, (uint64_t)i));
-    cpu.cast(&cpu, n, x, DT_F32, h, DT_BF16);
-    cpu.cast(&cpu, n, h, DT_BF16, x, DT_F32);
+    cpu.cast(&cpu, &(struct op_cast){ n, x, DT_F32, h, DT_BF16 });
+    cpu.cast(&cpu, &(struct op_cast){ n, h, DT_BF16, x, DT_F32 });
     free(h);
     return x;
 }
@@ -106,7 +106,7 @@ static inline void *up(struct device *d, const float *x, int64_t n, enum dtype t
     if (d->alloc(d, bytes, &p, &e) < 0)
         fail_msg("%s", e.msg);
     if (x)
-        cpu.cast(&cpu, n, x, DT_F32, h, t);
+        cpu.cast(&cpu, &(struct op_cast){ n, x, DT_F32, h, t });
     else
         memset(h, 0xff, bytes);
     RUN(d->to_device(d, p, h, bytes));
@@ -134,7 +134,7 @@ static inline float *down(struct device *d, void *p, int64_t n, enum dtype t)
 
     if (rc < 0 || d->sync(d, &e) < 0)
         fail_msg("%s", e.msg);
-    cpu.cast(&cpu, n, h, t, x, DT_F32);
+    cpu.cast(&cpu, &(struct op_cast){ n, h, t, x, DT_F32 });
     d->release(d, p);
     free(h);
     return x;

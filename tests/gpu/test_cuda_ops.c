@@ -310,10 +310,10 @@ static void test_vec(void **state)
         void *px = up(d, x, n, DT_BF16), *py = up(d, y, n, DT_BF16), *pf = up(d, x, n, DT_F32);
         double sum, want;
 
-        RUN(cpu.add(&cpu, n, x, y));
-        RUN(d->add(d, n, px, py));
-        RUN(cpu.sum_squares(&cpu, n, x, &want));
-        RUN(d->sum_squares(d, n, pf, &sum));
+        RUN(cpu.add(&cpu, &(struct op_add){ n, x, y }));
+        RUN(d->add(d, &(struct op_add){ n, px, py }));
+        RUN(cpu.sum_squares(&cpu, &(struct op_sum_squares){ n, x, &want }));
+        RUN(d->sum_squares(d, &(struct op_sum_squares){ n, pf, &sum }));
         assert_true(fabs(sum - want) <= 1e-12 * want);
         got = down(d, py, n, DT_BF16), near("add", got, y, n, tol), free(got);
         d->release(d, px), d->release(d, pf);
@@ -338,11 +338,11 @@ static void test_cast(void **state)
     RUN(d->alloc(d, sizeof all, &r, &e));
     RUN(d->to_device(d, p, all, sizeof all));
     for (int t = DT_F16; t <= DT_BF16; t++) {
-        RUN(d->cast(d, 65536, p, (enum dtype)t, q, DT_F32));
-        RUN(d->cast(d, 65536, q, DT_F32, r, (enum dtype)t));
+        RUN(d->cast(d, &(struct op_cast){ 65536, p, (enum dtype)t, q, DT_F32 }));
+        RUN(d->cast(d, &(struct op_cast){ 65536, q, DT_F32, r, (enum dtype)t }));
         RUN(d->to_host(d, f, q, sizeof f));
         RUN(d->to_host(d, back, r, sizeof back));
-        RUN(cpu.cast(&cpu, 65536, all, (enum dtype)t, want, DT_F32));
+        RUN(cpu.cast(&cpu, &(struct op_cast){ 65536, all, (enum dtype)t, want, DT_F32 }));
         for (int i = 0; i < 65536; i++) {
             assert_true(isnan(want[i]) ? isnan(f[i]) : f[i] == want[i]);
             assert_true(isnan(want[i]) || back[i] == all[i]);
@@ -374,9 +374,9 @@ static void test_past_2_31(void **state)
         d->release(d, a), d->release(d, b);
     }
     RUN(d->swiglu(d, &(struct op_swiglu){ n, p[0], p[1], p[2] }));
-    RUN(d->add(d, n, p[0], p[2]));
+    RUN(d->add(d, &(struct op_add){ n, p[0], p[2] }));
     RUN(cpu.swiglu(&cpu, &(struct op_swiglu){ TAIL, g, u, y }));
-    RUN(cpu.add(&cpu, TAIL, g, y));
+    RUN(cpu.add(&cpu, &(struct op_add){ TAIL, g, y }));
     for (int64_t where = 0; where <= at; where += at) {
         void *a = up(d, NULL, TAIL, DT_BF16);
         RUN(d->copy(d, a, (char *)p[2] + 2 * where, TAIL * 2));

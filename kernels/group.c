@@ -1,0 +1,121 @@
+/* kernels/group.c - what ranks decide together, and the group of one; see group.h. */
+#include "kernels/group.h"
+
+#include "kernels/kernels.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int alone_gather(struct group *g, const void *mine, void *all, size_t nbytes,
+                        struct err *e)
+{
+    (void)g, (void)e;
+    if (nbytes)
+        memcpy(all, mine, nbytes);
+    return 0;
+}
+
+static int alone_sum(struct group *g, float *x, int64_t n, struct err *e)
+{
+    (void)g, (void)x, (void)n, (void)e;
+    return 0;
+}
+
+static int alone_broadcast(struct group *g, int root, void *x, size_t nbytes, struct err *e)
+{
+    (void)g, (void)root, (void)x, (void)nbytes, (void)e;
+    return 0;
+}
+
+static void alone_close(struct group *g) { (void)g; }
+
+struct group *group_alone(void)
+{
+    static struct group one = { .size = 1, .host = "", .gather = alone_gather,
+                                .sum = alone_sum, .broadcast = alone_broadcast,
+                                .close = alone_close };
+
+    return &one;
+}
+
+bool group_writes(const struct group *g) { return g->rank == 0; }
+
+/* The failure of rank 'first', to those that have none of their own. */
+static int spread(struct group *g, int first, int code, int own, struct err *e)
+{
+    struct { char host[64], msg[sizeof e->msg]; } from = { "", "" };
+    int rc;
+
+    if (g->rank == first) {
+        snprintf(from.host, sizeof from.host, "%s", g->host);
+        snprintf(from.msg, sizeof from.msg, "%s", e ? e->msg : "");
+    }
+    if ((rc = g->broadcast(g, first, &from, sizeof from, e)) < 0)
+        return rc;
+    if (own == 0)
+        err_set(e, code, "rank %d%s%.63s: %.*s", first, *from.host ? " on " : "", from.host,
+                (int)sizeof from.msg - 96, from.msg);
+    else if (e)
+        e->code = code;
+    return code;
+}
+
+int group_meet(struct group *g, int rc, struct group_note *n, struct err *e)
+{
+    struct group_note mine = { 0 }, all = { 0 };
+    int sent;
+
+    if (g->size == 1)
+        return rc;
+    mine = n ? *n : mine;
+    mine.code = rc;
+    if ((sent = g->gather(g, &mine, g->notes, sizeof mine, rc < 0 ? NULL : e)) < 0)
+        return rc < 0 ? rc : sent; /* what this rank found is nearer to the cause */
+    for (int r = 0; r < g->size; r++) {
+        if (g->notes[r].code < 0)
+            return spread(g, r, g->notes[r].code, rc, e);
+        all.flag = all.flag ? all.flag : g->notes[r].flag;
+        for (size_t i = 0; i < sizeof all.sum / sizeof *all.sum; i++)
+            all.sum[i] += g->notes[r].sum[i];
+    }
+    if (n)
+        *n = all;
+    return 0;
+}
+
+/* By way of a piece of the host's memory, which cannot fail to be there. */
+static int sum_pieces(struct device *d, float *x, int64_t n, int *local, struct err *e)
+{
+    enum { PIECE = 1 << 14 };
+    float piece[PIECE] = { 0 };
+    int rc = 0;
+
+    for (int64_t i = 0, k; i < n && rc == 0; i += k) {
+        k = n - i < PIECE ? n - i : PIECE;
+        if (*local == 0)
+            *local = d->to_host(d, piece, x + i, (size_t)k * sizeof *x);
+        rc = d->group->sum(d->group, piece, k, e);
+        if (*local == 0 && rc == 0)
+            *local = d->to_device(d, x + i, piece, (size_t)k * sizeof *x);
+    }
+    return rc;
+}
+
+int group_sum(struct device *d, float *x, int64_t n, struct err *e)
+{
+    struct err why = { 0 };
+    int local, rc;
+
+    if (d->group->size == 1)
+        return 0;
+    if ((local = d->sync(d, &why)) == 0 && !d->own_memory)
+        rc = d->group->sum(d->group, x, n, e);
+    else
+        rc = sum_pieces(d, x, n, &local, e);
+    if (rc < 0)
+        return rc;
+    if (local < 0)
+        err_set(e, local, "cannot add the ranks' arrays on '%s'%s%s", d->name,
+                *why.msg ? ": " : "", why.msg);
+    return group_meet(d->group, local, NULL, e);
+}

@@ -1,0 +1,67 @@
+/* kernels/group.h - the processes of one run: who they are, what they decide and add together. */
+#ifndef KERNELS_GROUP_H
+#define KERNELS_GROUP_H
+#include "base/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+C_BEGIN
+
+struct device;
+
+/*
+ * A run is one process or several, each with a device of its own. Process number 'rank' of 'size'
+ * computes a part of every batch; the gradients are summed; all take the same step. What they do
+ * together is a call that every rank makes, in the same order and with the same sizes. A rank that
+ * returned early on a failure of its own would leave the others waiting, so a failure is brought
+ * to group_meet first, and either all go on or none does:
+ *
+ *     rc = load_rows(...);                  fails here, say, and not there
+ *     rc = group_meet(g, rc, NULL, e);      fails on every rank, or on none
+ *     if (rc == 0)
+ *         rc = group_sum(d, grad, n, e);    all are here, or nobody is
+ *
+ * Afterwards every rank has the same bits, so whatever is decided by them (skip a step that is not
+ * finite, stop) is decided alike everywhere. Nothing here waits for ever: where a rank has left or
+ * died, each call of the others fails, now and later (E_DEVICE). One thread of a process calls at
+ * a time.
+ */
+struct group_note {
+    int32_t code;           /* group_meet's own */
+    int32_t flag;           /* the first that is not 0, by rank, reaches all */
+    double sum[4];          /* each added over the ranks, in rank order */
+};
+
+/* What a transport has to do. All memory is the host's. */
+struct group {
+    int rank, size;         /* 0 <= rank < size */
+    const char *host;       /* for messages: where this rank runs; "" not known */
+    struct group_note *notes; /* [size] for group_meet; NULL where size is 1 */
+    void *state;
+    /* all[r] becomes rank r's mine, nbytes each (0: a barrier). */
+    int (*gather)(struct group *g, const void *mine, void *all, size_t nbytes, struct err *e);
+    /* x[i] becomes its sum over the ranks. The order of adding is the transport's: fixed by
+     * size, n and i, the same in every run, but not rank order unless the transport says so. */
+    int (*sum)(struct group *g, float *x, int64_t n, struct err *e);
+    /* Root's nbytes at x reach all. */
+    int (*broadcast)(struct group *g, int root, void *x, size_t nbytes, struct err *e);
+    void (*close)(struct group *g);
+};
+
+/* The group of one process, where every call returns at once; not to be closed. */
+struct group *group_alone(void);
+
+/* Only this rank's process writes files. */
+bool group_writes(const struct group *g);
+
+/* Every rank brings rc and a note (NULL: nothing to say); all get the same rc and the same note.
+ * Where some bring a failure, it is the first of them by rank, and a rank that had none gets that
+ * one's message in e, with its rank and host; the notes are then not changed. */
+int group_meet(struct group *g, int rc, struct group_note *n, struct err *e);
+
+/* x, float32 in the device's memory, becomes its sum over the ranks of d's group. A copy that
+ * fails on one rank fails on all. */
+int group_sum(struct device *d, float *x, int64_t n, struct err *e);
+
+C_END
+#endif
