@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -314,19 +313,6 @@ int dir_make(const char *path, struct err *e)
     }
     if (!path_is_dir(path))
         return err_set(e, E_CREATE, "'%s' is there and is not a folder", path);
-    return 0;
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *w)
-{
-    (void)st, (void)type, (void)w;
-    return remove(path);
-}
-
-int dir_remove(const char *path, struct err *e)
-{
-    if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS) < 0 && errno != ENOENT)
-        return err_sys(e, E_IO, "cannot remove '%s'", path);
     return 0;
 }
 

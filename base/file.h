@@ -2,6 +2,7 @@
 #ifndef BASE_FILE_H
 #define BASE_FILE_H
 #include "base/err.h"
+#include "base/tree.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,8 +48,6 @@ int file_copy(const char *from, const char *to, struct err *e);
 
 /* Makes a folder and its missing parents; one that exists is fine. E_CREATE. */
 int dir_make(const char *path, struct err *e);
-/* Removes a folder and all below it, never following links; an absent one is fine. E_IO. */
-int dir_remove(const char *path, struct err *e);
 
 bool path_is_dir(const char *path);
 bool path_is_file(const char *path); /* a regular one */

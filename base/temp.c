@@ -1,7 +1,7 @@
 /* base/temp.c - see temp.h. */
 #include "base/temp.h"
 
-#include "base/file.h"
+#include "base/tree.h"
 
 #include <ctype.h>
 #include <dirent.h>
