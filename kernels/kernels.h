@@ -2,6 +2,7 @@
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
 #include "base/err.h"
+#include "kernels/mat.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,9 +19,10 @@ struct group;
  * (E_DEVICE, E_BUG), because on a GPU a launch can.
  *
  * Element types. "act" is the device's activation type, dev->act: float32 on the CPU, bf16 on
- * CUDA. Frozen weights and the compute copies of trained ones are act too. RMSNorm weights,
- * softmax statistics, losses, master weights, gradients of weights and AdamW moments are
- * float32 everywhere. Sums run in float32 or wider.
+ * CUDA. So are the compute copies of trained weights. A frozen matrix has its own type (struct mat,
+ * mat.h): act, or one that the device has a product for. RMSNorm weights, softmax statistics,
+ * losses, master weights, gradients of weights and AdamW moments are float32 everywhere. Sums run
+ * in float32 or wider.
  *
  * Matrices are row-major; ld is the distance of rows in elements. Rows are tokens. All counts
  * are int64_t: rows * channels passes 2^31 at 100k tokens.
@@ -28,18 +30,19 @@ struct group;
  * Determinism: for equal inputs the CPU device gives equal bits for any number of threads;
  * others do when told to (be_deterministic).
  */
-enum dtype { DT_F32, DT_F16, DT_BF16 };
-static inline size_t dtype_bytes(enum dtype t) { return t == DT_F32 ? 4 : 2; }
 
 /* C[m][n] = alpha * op(A) op(B) + beta * D, op(A) [m][k], op(B) [k][n]. D is C, or another matrix
  * of its layout where addend names one, which must not overlap C; beta == 0 ignores what it
- * holds, NaN included. a, b are act. c is c_type: act (DT of the device), or DT_F32 for the
- * gradients of weights. Transposed means stored as [k][m] (A), [n][k] (B). */
+ * holds, NaN included. a is act, b act or any type that the device has a product for (else
+ * E_DEVICE, and sync names the type); then ldb is the length of its rows. c is c_type: act (DT of
+ * the device), or DT_F32 for the gradients of weights. Transposed means stored as [k][m] (A),
+ * [n][k] (B). */
 struct op_gemm {
     bool trans_a, trans_b;
     int64_t m, n, k;
     float alpha, beta;
-    const void *a, *b;
+    const void *a;
+    struct mat b;
     void *c;
     int64_t lda, ldb, ldc;
     enum dtype c_type;
@@ -143,10 +146,11 @@ struct op_swiglu_back {
     void *y;
 };
 
-/* y[r] = table[ids[r]]. table act [vocab][dim], ids device int32 in [0, vocab), y act. */
+/* y[r] = table[ids[r]]. table [vocab][dim] of a type as op_gemm's b, ids device int32 in
+ * [0, vocab), y act. */
 struct op_embed {
     int64_t rows, dim, vocab;
-    const void *table;
+    struct mat table;
     const int32_t *ids;
     void *y;
 };
@@ -159,14 +163,15 @@ struct op_embed_back {
 };
 
 /* Linear layer and cross-entropy, in chunks of rows so that logits never exist whole.
- * h act [rows][dim] (already normed), w act [vocab][dim], targets device int32: -1 = not
- * scored. nll[r] = -log softmax(h w^T)[target] in float32, 0 where not scored.
+ * h act [rows][dim] (already normed), w [vocab][dim] as op_gemm's b, targets device int32:
+ * -1 = not scored. nll[r] = -log softmax(h w^T)[target] in float32, 0 where not scored.
  * With dh set: gradients of grad_scale * sum(nll): dh act is overwritten; dw, unless NULL,
  * float32 [vocab][dim] +=.
  * scratch: act or float32 as the device likes, loss_scratch_bytes(dev, chunk, vocab). */
 struct op_loss {
     int64_t rows, dim, vocab, chunk;
-    const void *h, *w;
+    const void *h;
+    struct mat w;
     const int32_t *targets;
     float *nll;
     float grad_scale;
@@ -252,6 +257,9 @@ struct rates {
     double out, in;                   /* bytes to and from the host's memory, one way alone */
 };
 
+struct mat_product;
+enum { MAT_PRODUCTS = 32 };
+
 struct device {
     const char *name;  /* "cpu", "cuda" */
     char detail[256];  /* processor and matrix library, for people */
@@ -262,6 +270,8 @@ struct device {
                           come to need beside the memory they are given */
     struct rates rates;
     struct group *group; /* of processes, that it was opened in (group.h) */
+    const struct mat_product *products[MAT_PRODUCTS]; /* of types besides act (product.h) */
+    int n_products;
     void *state; /* the device's own */
 
     /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */

@@ -25,7 +25,7 @@ int rate_matrix(struct device *d, size_t room, double *flop_s, struct err *e)
     rc = d->sync(d, e); /* the memory is cleared */
     for (int i = 0; rc == 0 && i < REPEATS && (i < 2 || now_s() - begun < LONG_ENOUGH_S); i++) {
         struct op_gemm g = { .trans_b = true, .m = n, .n = n, .k = n, .alpha = 1, .a = p,
-                             .b = p + bytes, .c = p + 2 * bytes, .lda = n, .ldb = n, .ldc = n,
+                             .b = mat_plain(d->act, p + bytes), .c = p + 2 * bytes, .lda = n, .ldb = n, .ldc = n,
                              .c_type = d->act };
         double start = now_s();
 

@@ -9,7 +9,8 @@
 struct weight {
     int64_t out, in;
     bool trained;  /* whole; its master, gradient and moments are in the flat arrays */
-    void *w;       /* what ops read: act for matrices, float32 for norms */
+    const struct tensor_type *type; /* of w: act or, of a frozen matrix, what it is stored in */
+    void *w;       /* what ops read: a matrix (mat_at), float32 for norms */
     void *host;    /* streamed: where the values lie; w is their place while they are used */
     float *master; /* float32, NULL where frozen; equals w where act is float32 */
     float *grad;
@@ -99,6 +100,19 @@ static inline bool is_norm(enum role r) { return role_form(r) == FORM_NORM; }
 static inline struct weight *weight_at(struct model *m, enum role r, int64_t layer)
 {
     return layer < 0 ? &m->top[r] : &m->layers[layer].w[r];
+}
+/* A weight as products read it; a matrix of act, as they read that. */
+static inline struct mat weight_mat(const struct weight *w)
+{
+    return mat_at(w->type, w->w, w->out, w->in);
+}
+static inline size_t weight_bytes(const struct weight *w)
+{
+    return mat_bytes(w->type, w->out, w->in);
+}
+static inline struct mat act_mat(const struct model *m, const void *p)
+{
+    return mat_plain(m->d->act, p);
 }
 /* p + n elements of the activation type; NULL stays NULL. */
 static inline void *act_at(const struct model *m, void *p, int64_t n)

@@ -66,14 +66,14 @@ static void place_trained(struct model *m, int64_t at, bool norm, void **w, floa
 }
 
 /* A frozen matrix in the host's memory: at the same place in the layer's item and in a slot. */
-static void stream_weight(struct model *m, struct weight *w, struct layer *l, int64_t count)
+static void stream_weight(struct model *m, struct weight *w, struct layer *l)
 {
     struct ring *r = &m->ring[RING_WEIGHTS];
     int64_t item = l->item[RING_WEIGHTS];
     size_t at;
 
     at = l->blob.used_bytes;
-    act_from(m, &l->blob, count, 1);
+    from(&l->blob, (int64_t)weight_bytes(w), 1);
     m->mem[MEM_FROZEN].failed |= l->blob.failed;
     if (l->blob.used_bytes > r->nbytes)
         r->nbytes = l->blob.used_bytes;
@@ -91,13 +91,14 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     w->out = s->dims == 2 ? s->shape[0] : 1;
     w->in = s->dims == 2 ? s->shape[1] : s->shape[0];
     w->trained = trained_whole(m, s->role);
+    w->type = dtype_type(norm ? DT_F32 : m->d->act);
     m->plan.params += s->count;
     if (w->trained)
         place_trained(m, take_trained(m, s->count), norm, &w->w, &w->master, &w->grad);
     else if (l && l->item[RING_WEIGHTS] >= 0 && !norm)
-        stream_weight(m, w, l, s->count);
+        stream_weight(m, w, l);
     else
-        w->w = take(m, MEM_FROZEN, s->count, norm ? 4 : dtype_bytes(m->d->act));
+        w->w = take(m, MEM_FROZEN, (int64_t)weight_bytes(w), 1);
 }
 
 /* How many of the matrices that read r's input have pairs. */

@@ -37,7 +37,7 @@ static void down(struct model *m, const struct weight *first, int64_t ranks, int
                  const void *x)
 {
     gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = ranks, .k = first->in,
-        .alpha = 1, .a = x, .lda = first->in, .b = first->pair.a, .ldb = first->in,
+        .alpha = 1, .a = x, .lda = first->in, .b = act_mat(m, first->pair.a), .ldb = first->in,
         .c = m->work.xa, .ldc = ranks, .c_type = m->d->act });
 }
 
@@ -55,13 +55,13 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
         if (w[i].rank) {
             gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
                 .k = w[i].rank, .alpha = pair_scale(m), .beta = to != NULL,
-                .a = act_at(m, m->work.xa, at), .lda = ranks, .b = w[i].pair.b,
-                .ldb = w[i].rank, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
+                .a = act_at(m, m->work.xa, at), .lda = ranks,
+                .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
                 .addend = to == y[i] ? NULL : to });
             to = y[i];
         }
         gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out, .k = w[i].in,
-            .alpha = 1, .beta = to != NULL, .a = x, .lda = w[i].in, .b = w[i].w,
+            .alpha = 1, .beta = to != NULL, .a = x, .lda = w[i].in, .b = weight_mat(&w[i]),
             .ldb = w[i].in, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
             .addend = to == y[i] ? NULL : to });
     }
@@ -76,16 +76,16 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
     for (int i = 0; i < n; at += w[i++].rank)
         if (w[i].rank)
             gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].rank, .k = w[i].out,
-                .alpha = pair_scale(m), .a = dy[i], .lda = w[i].out, .b = w[i].pair.b,
-                .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
+                .alpha = pair_scale(m), .a = dy[i], .lda = w[i].out,
+                .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
                 .c_type = m->d->act });
     if (ranks)
         gemm(m, &(struct op_gemm){ .m = rows, .n = first->in, .k = ranks, .alpha = 1,
-            .a = m->work.dxa, .lda = ranks, .b = first->pair.a, .ldb = first->in, .c = dx,
+            .a = m->work.dxa, .lda = ranks, .b = act_mat(m, first->pair.a), .ldb = first->in, .c = dx,
             .ldc = first->in, .c_type = m->d->act });
     for (int i = 0; i < n; i++)
         gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out, .alpha = 1,
-            .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = w[i].w,
+            .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = weight_mat(&w[i]),
             .ldb = w[i].in, .c = dx, .ldc = w[i].in, .c_type = m->d->act });
 }
 
@@ -94,7 +94,7 @@ static void weight_grad(struct model *m, int64_t rows, float scale, const void *
                         const void *x, int64_t in, int64_t ldx, float *grad)
 {
     gemm(m, &(struct op_gemm){ .trans_a = true, .m = out, .n = in, .k = rows, .alpha = scale,
-        .beta = 1, .a = dy, .lda = out, .b = x, .ldb = ldx, .c = grad, .ldc = in,
+        .beta = 1, .a = dy, .lda = out, .b = act_mat(m, x), .ldb = ldx, .c = grad, .ldc = in,
         .c_type = DT_F32 });
 }
 

@@ -260,7 +260,7 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
         rc = m->d->sync(m->d, e);
     if (rc == 0) {
         struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)scale, .beta = 1,
-            .a = b, .lda = rank, .b = a, .ldb = w->in, .c = c ? c : w->w, .ldc = w->in,
+            .a = b, .lda = rank, .b = act_mat(m, a), .ldb = w->in, .c = c ? c : w->w, .ldc = w->in,
             .c_type = m->d->act };
         int done;
 

@@ -64,8 +64,13 @@ static int measure(struct choice *c, struct model *m, struct err *e)
     if (m->o.mode == TRAIN_NONE)
         memset(c->level, 0, sizeof c->level);
     c->base -= (size_t)c->layers * c->level[SAVE_INPUT];
-    c->matrices = m->o.mode == TRAIN_FULL ? 0 : (size_t)config_layer_products(&m->c) *
-                                                    dtype_bytes(m->d->act);
+    c->matrices = 0;
+    for (int r = 0; r < ROLES; r++) {
+        const struct weight *w = &m->layers[0].w[r];
+
+        if (w->type && role_form((enum role)r) == FORM_MATRIX && !w->trained)
+            c->matrices += weight_bytes(w);
+    }
     cost_of(m, &c->cost);
     return 0;
 }

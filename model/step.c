@@ -37,7 +37,8 @@ static void forward(struct model *m, const struct batch *b, const struct span *s
     offload_begin(m);
     if (m->rc == 0)
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
-            .vocab = m->c.vocab, .table = m->top[ROLE_EMBED].w, .ids = m->work.ids, .y = x });
+            .vocab = m->c.vocab, .table = weight_mat(&m->top[ROLE_EMBED]), .ids = m->work.ids,
+            .y = x });
     for (int64_t l = 0; l < m->c.layers; l++) {
         const struct layer *next = l + 1 < m->c.layers ? &m->layers[l + 1] : NULL;
 
@@ -66,7 +67,7 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
 
     if (m->rc == 0)
         m->rc = m->d->loss(m->d, &(struct op_loss){ .rows = rows, .dim = m->c.dim,
-            .vocab = m->c.vocab, .chunk = m->o.loss_chunk, .h = m->work.h, .w = head->w,
+            .vocab = m->c.vocab, .chunk = m->o.loss_chunk, .h = m->work.h, .w = weight_mat(head),
             .targets = m->work.targets, .nll = m->work.nll, .grad_scale = (float)grad_scale,
             .dh = back ? m->work.dh : NULL, .dw = back ? head->grad : NULL,
             .scratch = m->work.loss });
@@ -166,8 +167,8 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
     for (int64_t at = from; at < sp.rows && m->rc == 0; at += chunk) {
         int64_t n = sp.rows - at < chunk ? sp.rows - at : chunk;
         struct op_gemm g = { .trans_b = true, .m = n, .n = vocab, .k = m->c.dim, .alpha = 1,
-            .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim, .b = m->top[ROLE_HEAD].w,
-            .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
+            .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim,
+            .b = weight_mat(&m->top[ROLE_HEAD]), .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
 
         if ((m->rc = m->d->gemm(m->d, &g)) == 0)
             m->rc = m->d->to_host(m->d, logits + (at - from) * vocab, out,

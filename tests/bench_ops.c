@@ -94,7 +94,7 @@ static void theirs(void *ctx)
 
     p->plain.set_threads(p->plain.threads);
     p->plain.sgemm(101, g->trans_a ? 112 : 111, g->trans_b ? 112 : 111, (int)g->m, (int)g->n,
-                   (int)g->k, g->alpha, g->a, (int)g->lda, g->b, (int)g->ldb, g->beta, g->c,
+                   (int)g->k, g->alpha, g->a, (int)g->lda, g->b.data, (int)g->ldb, g->beta, g->c,
                    (int)g->ldc);
     p->plain.set_threads(1);
 }
@@ -104,7 +104,7 @@ static void bench_gemm(struct device *d, struct plain plain, bool ta, bool tb, i
 {
     float *a = random_block(d, m * k), *b = random_block(d, k * n), *c = random_block(d, m * n);
     struct product p = { d, plain,
-                         { ta, tb, m, n, k, 1, 0, a, b, c, ta ? m : k, tb ? k : n, n,
+                         { ta, tb, m, n, k, 1, 0, a, mat_plain(DT_F32, b), c, ta ? m : k, tb ? k : n, n,
                            DT_F32, NULL } };
     double gflop = 2e-9 * (double)m * (double)n * (double)k, best[2];
 

@@ -15,8 +15,8 @@ struct gemm_case {
 static void run_gemm(struct device *d, const void *ctx, float *out)
 {
     const struct gemm_case *g = ctx;
-    struct op_gemm op = { g->ta, g->tb, g->m, g->n, g->k, g->alpha, g->beta, g->a, g->b, out,
-                          g->lda, g->ldb, g->ldc, DT_F32, g->apart ? g->c : NULL };
+    struct op_gemm op = { g->ta, g->tb, g->m, g->n, g->k, g->alpha, g->beta, g->a,
+                          mat_plain(DT_F32, g->b), out, g->lda, g->ldb, g->ldc, DT_F32, g->apart ? g->c : NULL };
 
     memcpy(out, g->c, (size_t)(g->m * g->ldc) * sizeof *out);
     for (int64_t i = 0; (g->beta == 0 || g->apart) && i < g->m; i++)
@@ -63,7 +63,8 @@ static void test_gemm(void **state)
 static void test_gemm_refuses(void **state)
 {
     float x[4] = { 0 };
-    struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, x, x, 2, 2, 2, DT_F32, NULL }, bad = g;
+    struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, mat_plain(DT_F32, x), x, 2, 2, 2,
+                         DT_F32, NULL }, bad = g;
 
     (void)state;
     bad.c_type = DT_BF16;
@@ -82,7 +83,8 @@ static void test_gemm_empty_sum(void **state)
     (void)state;
     for (int i = 0; i < DEVICES; i++) {
         float c[4] = { 1, 2, 3, 4 }, x[4] = { 0 };
-        struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, x, c, 2, 2, 2, DT_F32, NULL };
+        struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, mat_plain(DT_F32, x), c, 2, 2, 2,
+                             DT_F32, NULL };
         assert_int_equal(dev[i].gemm(&dev[i], &g), 0);
         assert_true(c[0] == 0.5f && c[3] == 2.0f);
     }
@@ -324,7 +326,7 @@ static void run_embed(struct device *d, const void *ctx, float *out)
 {
     const struct embed_case *c = ctx;
     float *d_table = out + c->rows * c->dim;
-    struct op_embed f = { c->rows, c->dim, c->vocab, c->table, c->ids, out };
+    struct op_embed f = { c->rows, c->dim, c->vocab, mat_plain(DT_F32, c->table), c->ids, out };
     struct op_embed_back b = { c->rows, c->dim, c->vocab, c->ids, c->dy, d_table };
 
     memcpy(d_table, c->d_table, (size_t)(c->vocab * c->dim) * sizeof *out);
@@ -354,7 +356,7 @@ static void test_embed(void **state)
         assert_near("y", got, want, n, 0);
         assert_near("d_table", got + n, grad, vocab * dim, 1e-6);
         ids[rows - 1] = (int32_t)vocab;
-        struct op_embed f = { rows, dim, vocab, table, ids, got };
+        struct op_embed f = { rows, dim, vocab, mat_plain(DT_F32, table), ids, got };
         assert_int_equal(dev[0].embed(&dev[0], &f), E_BUG);
         free(table), free(dy), free(dt), free(ids), free(want), free(grad), free(got);
     }
@@ -373,8 +375,8 @@ static void run_loss(struct device *d, const void *ctx, float *out)
     const struct loss_case *c = ctx;
     size_t bytes = d->loss_scratch_bytes(d, c->chunk, c->vocab);
     float *dh = out + c->rows, *dw = dh + c->rows * c->dim, *nll = normal(c->rows, 9);
-    struct op_loss op = { c->rows, c->dim, c->vocab, c->chunk, c->h, c->w, c->targets, out,
-                          c->scale, dh, dw, malloc(bytes) };
+    struct op_loss op = { c->rows, c->dim, c->vocab, c->chunk, c->h, mat_plain(DT_F32, c->w),
+                          c->targets, out, c->scale, dh, dw, malloc(bytes) };
 
     memset(op.scratch, 0xff, bytes);
     memcpy(dw, c->dw, (size_t)(c->vocab * c->dim) * sizeof *dw);

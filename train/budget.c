@@ -43,7 +43,7 @@ static int warm_up(struct device *d, const struct llama_config *c, int64_t rows,
         return rc;
     if ((rc = d->alloc(d, (size_t)(dim * dim) * es, &b, e)) == 0) {
         if ((rc = d->alloc(d, (size_t)(n * dim) * es, &y, e)) == 0) {
-            g.a = a, g.b = b, g.c = y;
+            g.a = a, g.b = mat_plain(d->act, b), g.c = y;
             if ((rc = d->gemm(d, &g)) < 0)
                 err_set(e, rc, "a matrix product failed on '%s'", d->name);
             else

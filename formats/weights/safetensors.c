@@ -385,3 +385,26 @@ const char *st_metadata(const struct st_file *f, const char *key)
 
     return m ? m->value : NULL;
 }
+
+static enum dtype plain_of(enum st_dtype t)
+{
+    return t == ST_F32 ? DT_F32 : t == ST_F16 ? DT_F16 : t == ST_BF16 ? DT_BF16 : DT_OTHER;
+}
+
+int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e)
+{
+    if (plain_of(t) == DT_OTHER)
+        return err_set(e, E_DATA, "values of type %s cannot be read as float32",
+                       st_dtype_name(t));
+    floats_widen(plain_of(t), src, count, dst);
+    return 0;
+}
+
+int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e)
+{
+    if (plain_of(t) == DT_OTHER)
+        return err_set(e, E_DATA, "float32 values cannot be written as type %s",
+                       st_dtype_name(t));
+    floats_narrow(plain_of(t), src, count, dst);
+    return 0;
+}

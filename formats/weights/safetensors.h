@@ -1,7 +1,7 @@
 /* formats/weights/safetensors.h - one safetensors file: a strict reader over mapped bytes, a writer. */
 #ifndef FORMATS_WEIGHTS_SAFETENSORS_H
 #define FORMATS_WEIGHTS_SAFETENSORS_H
-#include "base/err.h"
+#include "base/tensor_type.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -69,10 +69,6 @@ bool st_dtype_real(enum st_dtype t);         /* F32, F16, BF16: what the engine 
 int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e);
 /* The way back: count float32 values to type t at dst, rounded to nearest even. */
 int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e);
-float bf16_to_f32(uint16_t v);
-uint16_t f32_to_bf16(float v); /* nearest even; NaN stays NaN */
-float f16_to_f32(uint16_t v);
-uint16_t f32_to_f16(float v);
 
 C_END
 #endif

@@ -69,8 +69,12 @@ static int cpu_zero(struct device *d, void *dst, size_t nbytes)
 
 static int cpu_sync(struct device *d, struct err *e)
 {
-    (void)d, (void)e;
-    return 0;
+    struct err fault = cpu_of(d)->fault;
+
+    cpu_of(d)->fault.code = 0;
+    if (fault.code && e)
+        *e = fault;
+    return fault.code;
 }
 
 /* The device's memory is the host's, and a copy is done when its call returns. */

@@ -28,6 +28,7 @@ struct cpu {
     unsigned char *scratch, *shared;
     size_t scratch_cap, shared_cap;
     struct cpu_rope_table rope;
+    struct err fault; /* the first since the last sync that has words; code 0: none */
 };
 
 static inline struct cpu *cpu_of(const struct device *d) { return (struct cpu *)d->state; }

@@ -1,6 +1,7 @@
 /* kernels/cpu/cpu_embed.c - token embedding: a look-up, and the sum of rows back. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/product.h"
 
 enum { ELEMENTS_A_TASK = 1 << 15 };
 
@@ -18,7 +19,7 @@ static void forward(const void *op, int64_t lo, int64_t hi)
     const struct op_embed *a = op;
 
     for (int64_t r = lo; r < hi; r++)
-        memcpy((float *)a->y + r * a->dim, (const float *)a->table + a->ids[r] * a->dim,
+        memcpy((float *)a->y + r * a->dim, (const float *)a->table.data + a->ids[r] * a->dim,
                (size_t)a->dim * sizeof(float));
 }
 
@@ -26,6 +27,8 @@ int cpu_embed(struct device *d, const struct op_embed *a)
 {
     if (!ids_ok(a->ids, a->rows, a->vocab))
         return E_BUG;
+    if (a->table.type->plain != DT_F32)
+        return mat_embed(d, a, &cpu_of(d)->fault);
     cpu_ranges(cpu_of(d), a->rows, ELEMENTS_A_TASK / max_i64(a->dim, 1), forward, a);
     return 0;
 }

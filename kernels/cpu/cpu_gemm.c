@@ -1,6 +1,7 @@
 /* kernels/cpu/cpu_gemm.c - matrix products, shared out in blocks of C. */
 #include "base/log.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/product.h"
 
 #include <limits.h>
 #include <string.h>
@@ -77,7 +78,7 @@ static void gemm_block(void *ctx, int64_t task, int thread)
     int64_t i = task / job->blocks_across * job->rows;
     int64_t j = task % job->blocks_across * job->cols;
     const float *a = (const float *)g->a + (g->trans_a ? i : i * g->lda);
-    const float *b = (const float *)g->b + (g->trans_b ? j * g->ldb : j);
+    const float *b = (const float *)g->b.data + (g->trans_b ? j * g->ldb : j);
     float *c = (float *)g->c + i * g->ldc + j;
     int64_t rows = min_i64(job->rows, g->m - i), cols = min_i64(job->cols, g->n - j);
 
@@ -93,13 +94,15 @@ int cpu_gemm(struct device *d, const struct op_gemm *g)
 {
     struct gemm_job job = { .c = cpu_of(d), .a = g };
 
-    if (g->m < 0 || g->n < 0 || g->k < 0 || g->c_type != DT_F32 || g->k > INT_MAX ||
+    if (!g->b.type || g->m < 0 || g->n < 0 || g->k < 0 || g->c_type != DT_F32 || g->k > INT_MAX ||
         g->lda > INT_MAX || g->ldb > INT_MAX || g->ldc > INT_MAX ||
         g->lda < (g->trans_a ? g->m : g->k) || g->ldb < (g->trans_b ? g->k : g->n) ||
         g->ldc < g->n)
         return E_BUG;
     if (g->m == 0 || g->n == 0)
         return 0;
+    if (g->b.type->plain != DT_F32)
+        return mat_gemm(d, g, &job.c->fault);
     cut(&job, g->m, g->n, g->k);
     pool_run(job.c->pool, job.blocks_down * job.blocks_across, gemm_block, &job);
     cpu_account(d, 2.0 * (double)g->m * (double)g->n * (double)g->k);

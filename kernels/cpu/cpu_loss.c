@@ -99,8 +99,9 @@ static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64
                               a->dim, a->dim, a->vocab, DT_F32, NULL };
     struct op_gemm back_h = { false, false, n, a->dim, a->vocab, 1, 0, job.logits, a->w, dh,
                               a->vocab, a->dim, a->dim, DT_F32, NULL };
-    struct op_gemm back_w = { true, false, a->vocab, a->dim, n, 1, 1, job.logits, h, a->dw,
-                              a->vocab, a->dim, a->dim, DT_F32, NULL };
+    struct op_gemm back_w = { true, false, a->vocab, a->dim, n, 1, 1, job.logits,
+                              mat_plain(DT_F32, h), a->dw, a->vocab, a->dim, a->dim, DT_F32,
+                              NULL };
     int rc;
 
     if (none_scored(a->targets + first, n)) {

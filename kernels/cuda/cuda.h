@@ -102,7 +102,7 @@ void queues_close(struct cuda *c);
 /* cuda_gemm.c */
 int gemms_open(struct cuda *c, struct err *e);
 void gemms_close(struct cuda *c);
-int gemm_run(struct cuda *c, const struct op_gemm *a);
+int gemm_run(struct device *d, const struct op_gemm *a);
 /* naive.cu: the product for shapes that cuBLASLt refuses. */
 int gemm_naive(struct cuda *c, const struct op_gemm *a);
 

@@ -11,7 +11,7 @@ CUDA_HOME  ?= $(patsubst %/bin/nvcc,%,$(shell readlink -f $(NVCC)))
 CUDA_SO   := build/lib/longlora/liblonglora_cuda.so
 CUDA_B    := build/cuda-$(subst $() $(),-,$(CUDA_ARCHS)$(CUDA_PTX:%=-ptx%))
 CUDA_SRCS := $(wildcard kernels/cuda/*.c kernels/cuda/*.cu) kernels/attention.c kernels/cards.c \
-  base/err.c base/utf8.c
+  kernels/mat.c kernels/product.c base/tensor_type.c base/err.c base/utf8.c
 CUDA_OBJS := $(CUDA_SRCS:%=$(CUDA_B)/%.o)
 CUDA_GEN  := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
   $(foreach a,$(CUDA_PTX),-gencode arch=compute_$(a),code=compute_$(a))

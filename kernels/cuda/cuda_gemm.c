@@ -1,5 +1,6 @@
 /* kernels/cuda/cuda_gemm.c - matrix products through cuBLASLt, its plans kept by shape. */
 #include "kernels/cuda/cuda.h"
+#include "kernels/product.h"
 
 #include <cublasLt.h>
 #include <stdlib.h>
@@ -95,7 +96,7 @@ static struct key key_of(const struct op_gemm *a)
     k.lda = a->lda, k.ldb = a->ldb, k.ldc = a->ldc;
     k.ta = a->trans_a, k.tb = a->trans_b, k.c_type = (int32_t)a->c_type, k.add = a->beta != 0;
     k.align_a = alignment(a->a, a->lda, 2);
-    k.align_b = alignment(a->b, a->ldb, 2);
+    k.align_b = alignment(a->b.data, a->ldb, 2);
     k.align_c = alignment(a->c, a->ldc, (int64_t)dtype_bytes(a->c_type));
     if (a->addend && a->beta != 0)
         k.align_c = (int32_t)lesser(k.align_c, alignment(a->addend, 0, 1));
@@ -165,7 +166,7 @@ static bool multiply(struct cuda *c, const struct plan *p, const struct op_gemm 
 {
     const void *add = a->addend && a->beta != 0 ? a->addend : a->c;
 
-    return cublasLtMatmul(c->gemms->lt, p->op, &a->alpha, a->b, p->b, a->a, p->a, &a->beta, add,
+    return cublasLtMatmul(c->gemms->lt, p->op, &a->alpha, a->b.data, p->b, a->a, p->a, &a->beta, add,
                           p->c, d, p->c, algo, c->gemms->workspace, WORKSPACE_BYTES,
                           c->stream) == CUBLAS_STATUS_SUCCESS;
 }
@@ -264,16 +265,19 @@ static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
     return p;
 }
 
-int gemm_run(struct cuda *c, const struct op_gemm *a)
+int gemm_run(struct device *d, const struct op_gemm *a)
 {
+    struct cuda *c = cuda_of(d);
     int64_t cols_a = a->trans_a ? a->m : a->k, cols_b = a->trans_b ? a->k : a->n;
     struct plan *p;
 
-    if (a->m < 0 || a->n < 0 || a->k < 0 || a->lda < cols_a || a->ldb < cols_b || a->ldc < a->n ||
+    if (!a->b.type || a->m < 0 || a->n < 0 || a->k < 0 || a->lda < cols_a || a->ldb < cols_b || a->ldc < a->n ||
         (a->c_type != DT_F32 && a->c_type != DT_BF16))
         return E_BUG;
     if (a->m == 0 || a->n == 0)
         return 0;
+    if (a->b.type->plain != DT_BF16)
+        return mat_gemm(d, a, &c->fault);
     if (a->k == 0)
         return gemm_naive(c, a);
     p = plan_of(c, a);
@@ -288,6 +292,6 @@ int cuda_gemm(struct device *d, const struct op_gemm *a)
     struct cuda *c = cuda_of(d);
 
     cuda_begin(c, OP_gemm);
-    return cuda_end(d, gemm_run(c, a), OP_gemm,
+    return cuda_end(d, gemm_run(d, a), OP_gemm,
                     2.0 * (double)a->m * (double)a->n * (double)a->k);
 }

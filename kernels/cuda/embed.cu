@@ -1,6 +1,7 @@
 /* kernels/cuda/embed.cu - token embedding: a look-up, and the sum of rows back in their order. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/cuda.h"
+#include "kernels/product.h"
 
 enum { THREADS = 256, SCAN_THREADS = 1024 };
 
@@ -10,7 +11,7 @@ template <int V> static __global__ void look_up(struct op_embed a)
     for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
         int64_t id = a.ids[r];
         bool good = id >= 0 && id < a.vocab;
-        const bf16 *from = (const bf16 *)a.table + (good ? id : 0) * a.dim;
+        const bf16 *from = (const bf16 *)a.table.data + (good ? id : 0) * a.dim;
         bf16 *to = (bf16 *)a.y + r * a.dim;
 
         for (int64_t i = (int64_t)threadIdx.x * V; i < a.dim; i += (int64_t)blockDim.x * V) {
@@ -30,8 +31,10 @@ extern "C" int cuda_embed(struct device *d, const struct op_embed *a)
 
     if (a->rows <= 0 || a->dim <= 0 || a->vocab <= 0)
         return a->rows == 0 ? 0 : E_BUG;
+    if (a->table.type->plain != DT_BF16)
+        return mat_embed(d, a, &c->fault);
     cuda_begin(c, OP_embed);
-    if (a->dim % 8 == 0 && aligned16(a->table) && aligned16(a->y))
+    if (a->dim % 8 == 0 && aligned16(a->table.data) && aligned16(a->y))
         look_up<8><<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a);
     else
         look_up<1><<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a);

@@ -148,24 +148,25 @@ extern "C" size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk,
     return cuda_loss_bytes(chunk, vocab);
 }
 
-static int product(struct cuda *c, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta,
-                   const void *a, int64_t lda, const void *b, int64_t ldb, void *out,
+static int product(struct device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta,
+                   const void *a, int64_t lda, struct mat b, int64_t ldb, void *out,
                    enum dtype type)
 {
     struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, n, type,
                          NULL };
 
-    return gemm_run(c, &g);
+    return gemm_run(d, &g);
 }
 
-static int chunk(struct cuda *c, const struct op_loss *a, int64_t first, int64_t n)
+static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64_t n)
 {
+    struct cuda *c = cuda_of(d);
     const bf16 *h = (const bf16 *)a->h + first * a->dim;
     bf16 *dh = a->dh ? (bf16 *)a->dh + first * a->dim : NULL;
     size_t bytes = ((size_t)a->chunk * (size_t)a->vocab * sizeof(float) + 255) / 256 * 256;
     float *logits = (float *)a->scratch;
     bf16 *grad = (bf16 *)((char *)a->scratch + bytes);
-    int rc = product(c, false, true, n, a->vocab, a->dim, 0, h, a->dim, a->w, a->dim, logits,
+    int rc = product(d, false, true, n, a->vocab, a->dim, 0, h, a->dim, a->w, a->dim, logits,
                      DT_F32);
 
     if (rc)
@@ -179,11 +180,11 @@ static int chunk(struct cuda *c, const struct op_loss *a, int64_t first, int64_t
                                                       a->grad_scale, a->nll + first,
                                                       dh ? grad : NULL);
     if (dh)
-        rc = product(c, false, false, n, a->dim, a->vocab, 0, grad, a->vocab, a->w, a->dim, dh,
+        rc = product(d, false, false, n, a->dim, a->vocab, 0, grad, a->vocab, a->w, a->dim, dh,
                      DT_BF16);
     if (rc == 0 && dh && a->dw)
-        rc = product(c, true, false, a->vocab, a->dim, n, 1, grad, a->vocab, h, a->dim, a->dw,
-                     DT_F32);
+        rc = product(d, true, false, a->vocab, a->dim, n, 1, grad, a->vocab,
+                     mat_plain(DT_BF16, h), a->dim, a->dw, DT_F32);
     return rc;
 }
 
@@ -197,7 +198,7 @@ extern "C" int cuda_loss(struct device *d, const struct op_loss *a)
         return E_BUG;
     cuda_begin(c, OP_loss);
     for (int64_t r = 0; r < a->rows && rc == 0; r += a->chunk)
-        rc = chunk(c, a, r, lesser(a->chunk, a->rows - r));
+        rc = chunk(d, a, r, lesser(a->chunk, a->rows - r));
     return cuda_end(d, rc, OP_loss,
                     2.0 * passes * (double)a->rows * (double)a->vocab * (double)a->dim);
 }

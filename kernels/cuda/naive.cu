@@ -7,7 +7,7 @@ enum { THREADS = 256 };
 static __global__ void multiply(struct op_gemm g)
 {
     int64_t n = g.m * g.n, step = (int64_t)gridDim.x * THREADS;
-    const bf16 *a = (const bf16 *)g.a, *b = (const bf16 *)g.b;
+    const bf16 *a = (const bf16 *)g.a, *b = (const bf16 *)g.b.data;
 
     for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < n; at += step) {
         int64_t i = at / g.n, j = at - i * g.n, o = i * g.ldc + j;

@@ -15,11 +15,11 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
     int64_t lda = (ta ? m : k) + pad, ldb = (tb ? k : n) + pad, ldc = n + pad;
     int64_t na = (ta ? k : m) * lda, nb = (tb ? n : k) * ldb, nc = m * ldc;
     float *a = normal(na, 1, 1), *b = normal(nb, 2, 1), *c = normal(nc, 3, 1), *got;
-    struct op_gemm g = { ta, tb, m, n, k, form & 4 ? -0.5f : 1, form & 8 ? 0.25f : 0, a, b, c,
-                         lda, ldb, ldc, DT_F32, NULL }, h = g;
+    struct op_gemm g = { ta, tb, m, n, k, form & 4 ? -0.5f : 1, form & 8 ? 0.25f : 0, a,
+                         mat_plain(DT_F32, b), c, lda, ldb, ldc, DT_F32, NULL }, h = g;
     bool apart = form & 32;
 
-    h.a = up(d, a, na, DT_BF16), h.b = up(d, b, nb, DT_BF16);
+    h.a = up(d, a, na, DT_BF16), h.b = mat_plain(DT_BF16, up(d, b, nb, DT_BF16));
     h.c_type = t;
     if (g.beta == 0) /* what was there must not be read */
         for (int64_t i = 0; i < m; i++)
@@ -38,7 +38,7 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
             same_bits("addend", got, c, nc);
         free(got), free(c), c = g.c;
     }
-    d->release(d, (void *)(uintptr_t)h.a), d->release(d, (void *)(uintptr_t)h.b);
+    d->release(d, (void *)(uintptr_t)h.a), d->release(d, (void *)(uintptr_t)h.b.data);
     got = down(d, h.c, nc, t);
     near("gemm", got, c, nc, t == DT_F32 ? 1e-4 : tol);
     free(a), free(b), free(c), free(got);
@@ -61,10 +61,10 @@ static void test_gemm_edges(void **state)
 {
     struct device *d = &gpu[0];
     float x[4] = { 1, 2, 3, 4 }, *got;
-    struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, NULL, NULL, 2, 2, 2, DT_F32, NULL };
+    struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, { 0 }, NULL, 2, 2, 2, DT_F32, NULL };
 
     NEED_GPU();
-    g.a = g.b = up(d, x, 4, DT_BF16);
+    g.a = up(d, x, 4, DT_BF16), g.b = mat_plain(DT_BF16, g.a);
     g.c = up(d, x, 4, DT_F32);
     RUN(d->gemm(d, &g)); /* an empty sum */
     got = down(d, g.c, 4, DT_F32);
@@ -201,9 +201,9 @@ static void one_embed(struct device *d, int64_t rows, int64_t dim, int64_t vocab
 
     for (int64_t r = 0; r < rows; r++)
         ids[r] = skew && r % 3 ? 1 : (int32_t)(mix64((uint64_t)r) % (uint64_t)vocab);
-    struct op_embed f = { rows, dim, vocab, table, ids, y }, g = f;
+    struct op_embed f = { rows, dim, vocab, mat_plain(DT_F32, table), ids, y }, g = f;
     struct op_embed_back b = { rows, dim, vocab, ids, dy, dt }, h = b;
-    g.table = up(d, table, m, DT_BF16), g.ids = h.ids = up_ids(d, ids, rows);
+    g.table = mat_plain(DT_BF16, up(d, table, m, DT_BF16)), g.ids = h.ids = up_ids(d, ids, rows);
     g.y = up(d, NULL, n, DT_BF16);
     h.dy = up(d, dy, n, DT_BF16), h.d_table = up(d, dt, m, DT_F32);
     RUN(cpu.embed(&cpu, &f));
@@ -215,7 +215,7 @@ static void one_embed(struct device *d, int64_t rows, int64_t dim, int64_t vocab
     h.d_table = up(d, start, m, DT_F32);
     RUN(d->embed_back(d, &h));
     again = down(d, h.d_table, m, DT_F32), same_bits("d_table again", got, again, m);
-    d->release(d, (void *)(uintptr_t)g.table), d->release(d, (void *)(uintptr_t)g.ids);
+    d->release(d, (void *)(uintptr_t)g.table.data), d->release(d, (void *)(uintptr_t)g.ids);
     d->release(d, (void *)(uintptr_t)h.dy);
     free(table), free(dy), free(dt), free(y), free(ids), free(got), free(again), free(start);
 }
@@ -241,8 +241,9 @@ static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab,
         targets[r] = r % 7 == 3 || (r >= chunk && r < 2 * chunk && rows > 90)
                          ? -1 : (int32_t)(mix64((uint64_t)r) % (uint64_t)vocab);
     memcpy(dw, zero, (size_t)m * 4);
-    struct op_loss a = { rows, dim, vocab, chunk, h, w, targets, nll, 0.37f, dh, dw, scratch }, b = a;
-    b.h = up(d, h, n, DT_BF16), b.w = up(d, w, m, DT_BF16), b.targets = up_ids(d, targets, rows);
+    struct op_loss a = { rows, dim, vocab, chunk, h, mat_plain(DT_F32, w), targets, nll, 0.37f, dh, dw,
+                         scratch }, b = a;
+    b.h = up(d, h, n, DT_BF16), b.w = mat_plain(DT_BF16, up(d, w, m, DT_BF16)), b.targets = up_ids(d, targets, rows);
     b.nll = up(d, NULL, rows, DT_F32), b.dh = up(d, NULL, n, DT_BF16), b.dw = up(d, zero, m, DT_F32);
     b.scratch = up(d, NULL, (int64_t)d->loss_scratch_bytes(d, chunk, vocab) / 4 + 1, DT_F32);
     RUN(cpu.loss(&cpu, &a));
@@ -254,7 +255,7 @@ static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab,
     got = down(d, b.nll, rows, DT_F32), near("nll", got, nll, rows, 1e-4);
     for (int64_t r = 0; r < rows; r++)
         assert_true(targets[r] >= 0 || got[r] == 0);
-    d->release(d, (void *)(uintptr_t)b.h), d->release(d, (void *)(uintptr_t)b.w);
+    d->release(d, (void *)(uintptr_t)b.h), d->release(d, (void *)(uintptr_t)b.w.data);
     d->release(d, (void *)(uintptr_t)b.targets), d->release(d, b.scratch);
     free(h), free(w), free(dw), free(got), free(nll), free(dh), free(zero), free(scratch);
     free(targets);

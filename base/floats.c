@@ -1,5 +1,5 @@
-/* formats/weights/floats.c - float32 to and from float16 and bfloat16, bit-exact; see safetensors.h. */
-#include "formats/weights/safetensors.h"
+/* base/floats.c - float32 to and from float16 and bfloat16, bit-exact; see tensor_type.h. */
+#include "base/tensor_type.h"
 
 #include <string.h>
 
@@ -82,47 +82,39 @@ static uint16_t load16(const unsigned char *p)
     return h;
 }
 
-int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e)
+void floats_widen(enum dtype t, const void *src, int64_t n, float *dst)
 {
     const unsigned char *p = src;
 
-    if (t == ST_F32) {
-        if (count > 0)
-            memcpy(dst, src, (size_t)count * 4);
-    } else if (t == ST_F16) {
-        for (int64_t i = 0; i < count; i++)
+    if (t == DT_F32) {
+        if (n > 0)
+            memcpy(dst, src, (size_t)n * 4);
+    } else if (t == DT_F16) {
+        for (int64_t i = 0; i < n; i++)
             dst[i] = widen_f16(load16(p + 2 * i));
-    } else if (t == ST_BF16) {
-        for (int64_t i = 0; i < count; i++)
-            dst[i] = widen_bf16(load16(p + 2 * i));
     } else {
-        return err_set(e, E_DATA, "values of type %s cannot be read as float32",
-                       st_dtype_name(t));
+        for (int64_t i = 0; i < n; i++)
+            dst[i] = widen_bf16(load16(p + 2 * i));
     }
-    return 0;
 }
 
-int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e)
+void floats_narrow(enum dtype t, const float *src, int64_t n, void *dst)
 {
     unsigned char *p = dst;
     uint16_t h;
 
-    if (t == ST_F32) {
-        if (count > 0)
-            memcpy(dst, src, (size_t)count * 4);
-    } else if (t == ST_F16) {
-        for (int64_t i = 0; i < count; i++) {
+    if (t == DT_F32) {
+        if (n > 0)
+            memcpy(dst, src, (size_t)n * 4);
+    } else if (t == DT_F16) {
+        for (int64_t i = 0; i < n; i++) {
             h = narrow_f16(src[i]);
             memcpy(p + 2 * i, &h, 2);
         }
-    } else if (t == ST_BF16) {
-        for (int64_t i = 0; i < count; i++) {
+    } else {
+        for (int64_t i = 0; i < n; i++) {
             h = narrow_bf16(src[i]);
             memcpy(p + 2 * i, &h, 2);
         }
-    } else {
-        return err_set(e, E_DATA, "float32 values cannot be written as type %s",
-                       st_dtype_name(t));
     }
-    return 0;
 }
