@@ -22,12 +22,15 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     return code;
 }
 
+/* Memory that is not there is never the file's fault. */
 int err_sys(struct err *e, int code, const char *fmt, ...)
 {
     int sysno = errno;
     va_list ap;
     size_t n;
 
+    if (sysno == ENOMEM)
+        code = E_SYS;
     if (!e)
         return code;
     e->code = code;

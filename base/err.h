@@ -38,7 +38,7 @@ struct err {
 /* Fills *e (which may be NULL) and returns code, so that 'return err_set(...)' reads well. */
 int err_set(struct err *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* The same, with ": strerror(errno)" appended. */
+/* The same, with ": strerror(errno)" appended; the code is E_SYS where that is ENOMEM. */
 int err_sys(struct err *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Puts "context: " before the message, for what only the caller knows; returns e->code. */

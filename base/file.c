@@ -1,5 +1,6 @@
 /* base/file.c - see file.h. */
 #include "base/file.h"
+#include "base/must.h"
 
 #include "base/temp.h"
 
@@ -338,9 +339,6 @@ bool path_exists(const char *path)
 char *path_join(const char *dir, const char *name)
 {
     size_t n = strlen(dir);
-    char *s;
 
-    if (asprintf(&s, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name) < 0)
-        abort();
-    return s;
+    return must_printf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
 }

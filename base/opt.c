@@ -2,6 +2,7 @@
 #include "base/opt.h"
 #include "base/utf8.h"
 #include "base/log.h"
+#include "base/must.h"
 #include "base/processor.h"
 
 #include <ctype.h>
@@ -281,6 +282,7 @@ int opt_parse(const struct cmd *c, int argc, char **argv, bool *done, struct err
     bool only_operands = false;
 
     *done = false;
+    must_begin(c->name);
     if ((rc = simd_check(e)) < 0)
         return rc;
     for (int i = 1; i < argc; i++) {
@@ -297,6 +299,7 @@ int opt_parse(const struct cmd *c, int argc, char **argv, bool *done, struct err
 
 int cmd_exit(const struct cmd *c, int rc, struct err *e)
 {
+    must_leave();
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
         rc = err_sys(e, E_IO, "cannot write standard output");
     text_clean(e->msg, true);

@@ -86,7 +86,7 @@ static int open_unnamed(const char *folder, struct err *e)
     if ((fd = mkostemp(path, O_CLOEXEC)) >= 0)
         unlink(path);
     else
-        err_sys(e, E_CREATE, "cannot create a temporary file in '%s'", folder);
+        fd = err_sys(e, E_CREATE, "cannot create a temporary file in '%s'", folder);
     free(path);
     return fd;
 }
@@ -95,8 +95,10 @@ static int flush(struct spool *s, const void *p, size_t nbytes, struct err *e)
 {
     int rc;
 
-    if (s->fd < 0 && (s->fd = open_unnamed(s->folder, e)) < 0)
-        return E_CREATE;
+    if (s->fd < 0 && (rc = open_unnamed(s->folder, e)) < 0)
+        return rc;
+    if (s->fd < 0)
+        s->fd = rc;
     if ((rc = file_write_all(s->fd, p, nbytes, s->folder, e)) < 0)
         return err_within(e, "a temporary file");
     s->flushed += (int64_t)nbytes;

@@ -1,6 +1,7 @@
 /* prep/lpack.c - lpack: token streams to shards and a manifest, or to one shard. */
 #include "base/file.h"
 #include "base/log.h"
+#include "base/must.h"
 #include "base/opt.h"
 #include "formats/tokens/document.h"
 #include "base/json.h"
@@ -89,11 +90,18 @@ static void on_signal(int sig)
     raise(sig); /* waits until this returns, and then ends the process as the sender meant */
 }
 
+static void on_no_memory(void)
+{
+    if (current)
+        pack_remove_temporaries(current);
+}
+
 static void catch_signals(void)
 {
     static const int sig[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction s = { .sa_handler = on_signal }, was;
 
+    must_end_with(on_no_memory);
     for (size_t i = 0; i < sizeof sig / sizeof *sig; i++)
         if (sigaction(sig[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
             sigaction(sig[i], &s, NULL);

@@ -221,10 +221,12 @@ int folder_publish(struct folder *f, const struct manifest *m, struct err *e)
 {
     struct manifest *there = NULL;
     int64_t done = 0;
-    int rc;
+    char *text = manifest_text(m);
+    int rc = text ? rename_all(f, &done, e) : err_set(e, E_SYS, "out of memory");
 
-    if ((rc = rename_all(f, &done, e)) == 0)
-        rc = manifest_write(m, f->path, e);
+    if (rc == 0)
+        rc = manifest_put(text, f->path, e);
+    free(text);
     if (rc == 0) {
         f->published = true;
         clean(f, m);

@@ -7,6 +7,10 @@ bin=$1
 export BENCH_TABLE=1
 row() { printf '%-44s %-14s %s\n' "$@"; }
 printf '%-44s %-14s %-16s %11s %10s %10s\n' what ours 'beside it' got must aim
+processor=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)
+widest=$(grep -o -m 1 'avx512vbmi2' /proc/cpuinfo || grep -o -m 1 'avx512vl' /proc/cpuinfo ||
+    grep -o -m 1 'avx2' /proc/cpuinfo || echo none)
+row "$processor" "$widest" "${LONGLORA_SIMD:+LONGLORA_SIMD=$LONGLORA_SIMD}"
 "$bin/bench_spm" || exit 1
 if [ -n "$LONGLORA_DATA" ] && "${PYTHON:-python3}" -c 'import tokenizers, sentencepiece' 2> /dev/null; then
     model=$(mktemp) || exit 70
@@ -21,5 +25,13 @@ fi
 for b in pipe packing minhash read; do
     "$bin/bench_$b" || exit 1
 done
+# The same loops as a processor without AVX-512 runs them, on one that has it.
+case $widest$LONGLORA_SIMD in
+avx512vbmi2 | avx512vl)
+    row 'with AVX2 alone (LONGLORA_SIMD=avx2)'
+    for b in spm pipe packing minhash read; do
+        LONGLORA_SIMD=avx2 "$bin/bench_$b" || exit 1
+    done ;;
+esac
 row 'load of this machine meanwhile' "$(cut -d' ' -f1 /proc/loadavg)" \
     "of $(nproc) processors: what is of two cores, or all, wants it to be idle"

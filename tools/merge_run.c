@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/must.h"
 #include "base/staging.h"
 #include "base/log.h"
 #include "base/pool.h"
@@ -350,6 +351,10 @@ static int check_out(const struct merge_options *o, const char *out, struct err 
     return err_hint(e, "name another folder with -o, or replace it with -f");
 }
 
+static struct staging *building;
+
+static void remove_building(void) { staging_abandon(building); }
+
 static int build(struct run *r, const char *out, struct err *e)
 {
     struct staging s;
@@ -357,7 +362,12 @@ static int build(struct run *r, const char *out, struct err *e)
 
     if (rc < 0)
         return rc;
-    if ((rc = write_all(r, s.tmp, e)) == 0 && (rc = stopped(r, e)) == 0)
+    building = &s;
+    must_end_with(remove_building);
+    if ((rc = write_all(r, s.tmp, e)) == 0)
+        rc = stopped(r, e);
+    must_end_with(NULL);
+    if (rc == 0)
         return staging_publish(&s, e);
     staging_abandon(&s);
     return rc;

@@ -1,6 +1,8 @@
 /* formats/text/gunzip.c - see gunzip.h. */
 #include "formats/text/gunzip.h"
 
+#include "base/must.h"
+
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +20,18 @@ struct gunzip {
     unsigned char out[OUT_BYTES];
 };
 
+static void *take(void *ctx, unsigned n, unsigned each)
+{
+    (void)ctx;
+    return must_calloc(n, each);
+}
+
+static void give(void *ctx, void *p)
+{
+    (void)ctx;
+    free(p);
+}
+
 struct gunzip *gunzip_open(gunzip_read_fn *read, void *ctx)
 {
     struct gunzip *g = malloc(sizeof *g);
@@ -29,6 +43,8 @@ struct gunzip *gunzip_open(gunzip_read_fn *read, void *ctx)
     g->between = false;
     g->given = 0;
     memset(&g->z, 0, sizeof g->z);
+    g->z.zalloc = take; /* zlib would call data damaged that it has no memory for */
+    g->z.zfree = give;
     if (inflateInit2(&g->z, 15 + 16) == Z_OK) /* the largest window, gzip alone */
         return g;
     free(g);

@@ -196,6 +196,8 @@ static int archive_failed(struct source *s, struct err *e)
     const char *why = archive_error_string(s->archive);
     int no = archive_errno(s->archive);
 
+    if (no != EIO && errno == ENOMEM) /* libarchive may say nothing, or that data are bad */
+        no = ENOMEM;
     if (no == EIO || no == ENOMEM)
         return err_set(e, no == EIO ? E_IO : E_SYS, "cannot read '%s': %s", s->name,
                        strerror(no));
@@ -283,16 +285,19 @@ static int add_filters(const struct source *s, struct archive *a, struct err *e)
         (is_zip_file(s) && archive_read_support_format_zip_seekable(a) != ARCHIVE_OK) ||
         archive_read_support_format_empty(a) != ARCHIVE_OK ||
         archive_read_support_format_raw(a) != ARCHIVE_OK)
-        return err_set(e, E_SYS, "this libarchive was built without zstd or xz");
+        return err_set(e, E_SYS, errno == ENOMEM ? "out of memory"
+                                 : "this libarchive was built without zstd or xz");
     return 0;
 }
 
 static int open_archive(struct source *s, struct err *e)
 {
-    struct archive *a = s->archive = archive_read_new();
-    int rc = add_filters(s, a, e);
+    struct archive *a;
+    int rc;
 
-    if (rc < 0)
+    errno = 0; /* see archive_failed */
+    a = s->archive = archive_read_new();
+    if ((rc = add_filters(s, a, e)) < 0)
         return rc;
     if (is_zip_file(s) &&
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)

@@ -2,6 +2,7 @@
 #include "formats/text/source_list.h"
 
 #include "base/file.h"
+#include "base/must.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -274,7 +275,7 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
     if (stat(path, &st) != 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
     if (!S_ISDIR(st.st_mode))
-        return add(l, strdup(path), &st, e);
+        return add(l, must_printf("%s", path), &st, e);
     if ((rc = first_folders(l, path, e)) < 0 ||
         (rc = add_folder(l, path_join(path, ""), 0, e)) < 0 || l->n > before)
         return rc;

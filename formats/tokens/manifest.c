@@ -409,13 +409,20 @@ char *manifest_text(const struct manifest *m)
     return text;
 }
 
+int manifest_put(const char *text, const char *folder, struct err *e)
+{
+    char *path = path_join(folder, MANIFEST_FILE);
+    int rc = file_replace(path, text, strlen(text), e);
+
+    free(path);
+    return rc;
+}
+
 int manifest_write(const struct manifest *m, const char *folder, struct err *e)
 {
-    char *path = path_join(folder, MANIFEST_FILE), *text = manifest_text(m);
-    int rc = text ? file_replace(path, text, strlen(text), e)
-                  : err_set(e, E_SYS, "out of memory");
+    char *text = manifest_text(m);
+    int rc = text ? manifest_put(text, folder, e) : err_set(e, E_SYS, "out of memory");
 
     free(text);
-    free(path);
     return rc;
 }

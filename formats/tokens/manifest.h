@@ -46,8 +46,10 @@ int manifest_parse(struct manifest **m, const char *json, size_t nbytes, const c
 int manifest_read(struct manifest **m, const char *folder, struct err *e);
 /* Writes folder/manifest.json by rename. The same content gives the same bytes. */
 int manifest_write(const struct manifest *m, const char *folder, struct err *e);
-/* The text of it, malloc'ed; NULL when memory is short. */
+/* The same in two steps, so that what needs memory is done before anything is published: the
+ * text, malloc'ed, NULL when memory is short; and the file. */
 char *manifest_text(const struct manifest *m);
+int manifest_put(const char *text, const char *folder, struct err *e);
 void manifest_free(struct manifest *m); /* NULL is fine */
 
 /* NULL when there is none of that name. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static const char *const candidates[] = { "libopenblas.so.0", "libopenblas.so", "libcblas.so.3",
                                           "libblas.so.3" };
@@ -63,6 +64,18 @@ static void symbol(void *lib, const char *name, void *fn_pointer)
     memcpy(fn_pointer, &p, sizeof p);
 }
 
+/* dlopen failed for want of memory, not of a file: the loader says it in words only. */
+static bool no_room(const char *path)
+{
+    const char *why;
+
+    dlerror();
+    if (dlopen(path, RTLD_NOW | RTLD_LOCAL))
+        return false;
+    why = dlerror();
+    return why && (strstr(why, "emory") || strstr(why, "map segment"));
+}
+
 int blas_open(struct blas *b, struct err *e)
 {
     const char *want = getenv("LONGLORA_BLAS"), *path = want;
@@ -80,6 +93,9 @@ int blas_open(struct blas *b, struct err *e)
     else
         for (size_t i = 0; i < sizeof candidates / sizeof *candidates && !b->lib; i++)
             b->lib = load(path = candidates[i]);
+    if (!b->lib && no_room(want && *want ? want : candidates[0]))
+        return err_set(e, E_SYS, "out of memory for the matrix library '%s'",
+                       want && *want ? want : candidates[0]);
     if (!b->lib) {
         if (want && *want)
             err_set(e, E_SYS, "cannot load the matrix library '%s' (LONGLORA_BLAS)", want);
@@ -100,7 +116,33 @@ int blas_open(struct blas *b, struct err *e)
     if (set_threads)
         set_threads(1);
     symbol(b->lib, "openblas_get_corename", &corename);
+    b->openblas = corename != NULL;
     snprintf(b->name, sizeof b->name, "%s%s%.40s", path, corename ? ", kernels " : "",
              corename ? corename() : "");
     return 0;
+}
+
+#define THREAD_BYTES (((size_t)128 << 20) + 65536) /* OpenBLAS's buffer, and malloc's share */
+
+int blas_room(const struct blas *b, int threads, struct err *e)
+{
+    void **held = b->openblas ? calloc((size_t)threads, sizeof *held) : NULL;
+    int n = 0;
+
+    if (!b->openblas)
+        return 0;
+    if (!held)
+        return err_set(e, E_SYS, "out of memory");
+    while (n < threads && (held[n] = mmap(NULL, THREAD_BYTES, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED)
+        n++;
+    for (int i = 0; i < n; i++)
+        munmap(held[i], THREAD_BYTES);
+    free(held);
+    if (n == threads)
+        return 0;
+    err_set(e, E_SYS, "out of memory for OpenBLAS, which takes 128 MiB for each of %d threads",
+            threads);
+    return err_hint(e, "raise the limit (ulimit -v), give fewer --threads, or set "
+                    "LONGLORA_BLAS=builtin");
 }

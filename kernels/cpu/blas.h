@@ -2,6 +2,7 @@
 #ifndef KERNELS_CPU_BLAS_H
 #define KERNELS_CPU_BLAS_H
 #include "base/err.h"
+#include <stdbool.h>
 C_BEGIN
 
 /* CBLAS's row-major sgemm: C[m][n] = alpha op(A) op(B) + beta C; beta == 0 never reads C. */
@@ -13,6 +14,7 @@ typedef void blas_sgemm_fn(int order, int trans_a, int trans_b, int m, int n, in
 struct blas {
     blas_sgemm_fn *sgemm; /* single-threaded; safe to call from many threads at once */
     void *lib;            /* NULL for the built-in one */
+    bool openblas;
     char name[120];       /* for people: library, kernels chosen */
 };
 
@@ -26,6 +28,10 @@ struct blas {
  * The library stays loaded for the life of the process.
  */
 int blas_open(struct blas *b, struct err *e);
+
+/* Whether there is room for what OpenBLAS takes for each thread that calls it, 128 MiB of
+ * addresses: without it asks for them again and again, for ever. E_SYS, with the remedies. */
+int blas_room(const struct blas *b, int threads, struct err *e);
 
 /* Our own: packed blocks and a register tile. Two thirds of OpenBLAS's speed with
  * AVX-512 (LONGLORA_BLAS=builtin bench_ops 1 g). */

@@ -235,6 +235,9 @@ int device_open_cpu(struct device *d, const struct device_options *o, struct err
         rc = E_SYS;
     if (rc == 0) {
         c->threads = pool_threads(c->pool);
+        rc = blas_room(&c->blas, c->threads, e);
+    }
+    if (rc == 0) {
         c->t = aligned_alloc(128, (size_t)c->threads * sizeof *c->t);
         if (!c->t)
             rc = err_set(e, E_SYS, "out of memory for %d threads", c->threads);

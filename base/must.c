@@ -1,0 +1,86 @@
+/* base/must.c - see must.h. */
+#include "base/must.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *name = "longlora";
+static void (*_Atomic at_end)(void);
+
+void must_fail(void)
+{
+    void (*fn)(void) = atomic_exchange(&at_end, NULL);
+    static const char text[] = ": out of memory\n";
+
+    if (write(STDERR_FILENO, name, strlen(name)) < 0 ||
+        write(STDERR_FILENO, text, sizeof text - 1) < 0) {
+        /* nobody listens */
+    }
+    if (fn)
+        fn();
+    _exit(-E_SYS);
+}
+
+void *must_malloc(size_t nbytes)
+{
+    void *p = malloc(nbytes ? nbytes : 1);
+
+    if (!p)
+        must_fail();
+    return p;
+}
+
+void *must_calloc(size_t n, size_t each)
+{
+    void *p = calloc(n ? n : 1, each ? each : 1);
+
+    if (!p)
+        must_fail();
+    return p;
+}
+
+char *must_printf(const char *fmt, ...)
+{
+    va_list ap;
+    char *s = NULL;
+    int n;
+
+    va_start(ap, fmt);
+    n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        must_fail();
+    return s;
+}
+
+static atomic_bool left;
+
+void must_leave(void) { atomic_store(&left, true); }
+
+static void ended_by_others(void)
+{
+    void (*fn)(void) = atomic_exchange(&at_end, NULL);
+
+    if (atomic_load(&left))
+        return;
+    if (fn)
+        fn();
+    _exit(-E_SYS);
+}
+
+void must_begin(const char *program)
+{
+    name = program;
+    json_set_alloc_funcs(must_malloc, free);
+    if (strcmp(program, program_invocation_short_name) == 0) /* not in a unit test */
+        atexit(ended_by_others);
+}
+
+void must_end_with(void (*fn)(void)) { atomic_store(&at_end, fn); }
