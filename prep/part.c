@@ -2,69 +2,51 @@
 #include "prep/part.h"
 
 #include "base/opt.h"
+#include "base/ranks.h"
 #include "formats/text/source_list.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* More than there are anywhere, and a product of two fits. */
-#define PART_MAX ((int64_t)1 << 30)
-
-/* A number of the environment; false when it is not set. */
-static bool env_number(const char *name, int64_t *v, int *rc, struct err *e)
+/* The task of a job array of Slurm's; false: this is none. */
+static bool array_task(struct part *task, int *rc, struct err *e)
 {
-    const char *s = getenv(name);
+    int64_t min = 0, step = 1, id = 0;
+    int has;
 
-    if (!s || !*s)
-        return false;
-    if (!num_i64(s, v) || *v < 0 || *v > PART_MAX) {
-        *rc = err_set(e, E_USAGE, "%s is '%.40s', which is no number of a process", name, s);
+    *task = (struct part){ 0, 1 };
+    if ((has = ranks_env("SLURM_ARRAY_TASK_ID", &id, e)) <= 0 ||
+        (has = ranks_env("SLURM_ARRAY_TASK_COUNT", &task->n, e)) <= 0 ||
+        (has = ranks_env("SLURM_ARRAY_TASK_MIN", &min, e)) < 0 ||
+        (has = ranks_env("SLURM_ARRAY_TASK_STEP", &step, e)) < 0) {
+        *rc = has;
         return false;
     }
+    task->k = (id - min) / (step > 0 ? step : 1);
+    if (id < min || task->k >= task->n)
+        *rc = err_set(e, E_USAGE, "SLURM_ARRAY_TASK_ID is %lld, of %lld tasks from %lld",
+                      (long long)id, (long long)task->n, (long long)min);
     return true;
-}
-
-/* True when both stand there, and k < n. */
-static bool env_pair(const char *k, const char *n, struct part *p, int *rc, struct err *e)
-{
-    if (!env_number(k, &p->k, rc, e) || !env_number(n, &p->n, rc, e))
-        return false;
-    if (*rc == 0 && p->k >= p->n)
-        *rc = err_set(e, E_USAGE, "%s is %lld and %s only %lld", k, (long long)p->k, n,
-                      (long long)p->n);
-    return *rc == 0;
 }
 
 static int part_auto(struct part *p, struct err *e)
 {
-    struct part rank = { 0, 1 }, task = { 0, 1 };
-    int64_t min = 0, step = 1, id = 0;
-    int rc = 0;
-    bool found = env_pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", &rank, &rc, e) ||
-                 (rc == 0 && env_pair("PMI_RANK", "PMI_SIZE", &rank, &rc, e)) ||
-                 (rc == 0 && env_pair("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", &rank, &rc, e));
+    struct ranks r;
+    struct part task;
+    int rc = ranks_find(&r, e);
+    bool array = rc == 0 && array_task(&task, &rc, e);
 
-    if (!found)
-        rank = (struct part){ 0, 1 };
-    if (rc == 0 && env_number("SLURM_ARRAY_TASK_ID", &id, &rc, e) &&
-        env_number("SLURM_ARRAY_TASK_COUNT", &task.n, &rc, e)) {
-        env_number("SLURM_ARRAY_TASK_MIN", &min, &rc, e);
-        env_number("SLURM_ARRAY_TASK_STEP", &step, &rc, e);
-        task.k = (id - min) / (step > 0 ? step : 1);
-        if (rc == 0 && (id < min || task.k >= task.n))
-            rc = err_set(e, E_USAGE, "SLURM_ARRAY_TASK_ID is %lld, of %lld tasks from %lld",
-                         (long long)id, (long long)task.n, (long long)min);
-        found = true;
-    }
-    if (rc == 0 && !found) {
+    if (rc < 0)
+        return rc;
+    if (!array && !r.by) {
         err_set(e, E_USAGE, "--part auto: nothing in the environment says which part this is");
-        return err_hint(e, "for mpirun, srun and Slurm's array jobs; elsewhere name it, as in "
-                        "--part 1/8");
+        return err_hint(e, "for mpirun, srun, torchrun and Slurm's array jobs; elsewhere name "
+                           "it, as in --part 1/8");
     }
-    p->k = task.k * rank.n + rank.k;
-    p->n = task.n * rank.n;
-    return rc;
+    p->k = task.k * r.size + r.rank;
+    p->n = task.n * r.size;
+    return 0;
 }
 
 int part_parse(struct part *p, const char *text, struct err *e)
@@ -78,7 +60,7 @@ int part_parse(struct part *p, const char *text, struct err *e)
         memcpy(k, text, (size_t)(slash - text));
         k[slash - text] = '\0';
         if (num_i64(k, &p->k) && num_i64(slash + 1, &p->n) && p->k >= 1 && p->k <= p->n &&
-            p->n <= PART_MAX) {
+            p->n <= RANKS_MOST) {
             p->k--;
             return 0;
         }

@@ -11,13 +11,10 @@ struct part {
 };
 
 /* "3/8" is the third of eight. "auto" is what the starter of this process says in the
- * environment, so that no library of any MPI is needed to learn a rank:
- *   MPI      OMPI_COMM_WORLD_RANK of _SIZE (Open MPI), else PMI_RANK of PMI_SIZE (MPICH, Intel),
- *            else SLURM_PROCID of SLURM_STEP_NUM_TASKS (srun; a batch script has no step, and
- *            is one process whatever SLURM_NTASKS says)
- *   array    SLURM_ARRAY_TASK_ID, less _MIN and by _STEP, of SLURM_ARRAY_TASK_COUNT
- * Where there are both, each array task's share is dealt to its ranks. E_USAGE, also for
- * "auto" where nothing is said: each of many would do everything. */
+ * environment: its rank (base/ranks.h), and of a job array of Slurm's SLURM_ARRAY_TASK_ID, less
+ * _MIN and by _STEP, of SLURM_ARRAY_TASK_COUNT. Where there are both, each array task's share
+ * is dealt to its ranks. E_USAGE, also for "auto" where nothing is said: each of many would do
+ * everything. */
 int part_parse(struct part *p, const char *text, struct err *e);
 
 /* The operands as one list of files, of which file i is in part i mod n. All parts together are

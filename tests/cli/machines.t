@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.." || exit 70
 export LC_ALL=C.UTF-8
 . tests/cli/lib.sh
 page=$PWD/man/longlora.7
-for v in $(compgen -e | grep -E '^(OMPI|PMI|PMIX|SLURM)_'); do unset "$v"; done
+for v in $(compgen -e | grep -E '^((OMPI|PMI|PMIX|SLURM)_|(LOCAL_)?RANK$|(LOCAL_)?WORLD_SIZE$)'); do unset "$v"; done
 
 mkdir "$tmp/bin" "$tmp/w" "$tmp/w/books"
 cp tests/data/tiny.model "$tmp/w/tokenizer.model"
