@@ -2,6 +2,7 @@
 #include "eval/ppl.h"
 
 #include "base/log.h"
+#include "kernels/group.h"
 #include "kernels/rate.h"
 #include "model/flops.h"
 #include "model/rope.h"
@@ -234,17 +235,19 @@ int ppl_run(struct result *r, const struct ppl_options *o, struct err *e)
 {
     struct session_options so = { .model = o->model, .adapter = o->adapter,
                                   .machine = o->machine };
+    struct group *g = o->machine.group ? o->machine.group : group_alone();
     struct job *j = calloc(1, sizeof *j);
     int rc;
 
     memset(r, 0, sizeof *r);
     if (!j)
-        return err_set(e, E_SYS, "out of memory");
+        return group_meet(g, err_set(e, E_SYS, "out of memory"), NULL, e);
     j->o = o;
     j->r = r;
     if ((rc = session_files(&j->s, &so, e)) == 0 && (rc = settle_context(j, e)) == 0 &&
-        (rc = open_data(j, e)) == 0 && (rc = list_windows(j, e)) == 0 &&
-        (rc = open_model(j, &so, e)) == 0 && (rc = score_all(j, e)) == 0)
+        (rc = open_data(j, e)) == 0 && (rc = list_windows(j, e)) == 0)
+        rc = open_model(j, &so, e);
+    if ((rc = group_meet(g, rc, NULL, e)) == 0 && (rc = score_all(j, e)) == 0)
         describe(j);
     for (int i = 0; i < RESULT_ROWS; i++)
         windows_free(&j->list[i]);

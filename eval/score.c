@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "kernels/group.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -70,7 +71,7 @@ struct run {
     struct corpus *c;
     const struct window_spec *spec;
     int32_t *ids, *targets;
-    float *nll;
+    float *nll, *all;        /* this rank's losses; those of every rank, one after the other */
     struct text_share text;
     double mean_sum;         /* of the windows' means */
     int64_t last_doc;        /* documents are counted as windows ascend */
@@ -181,27 +182,64 @@ static int64_t together(const struct window *w, int64_t n, int64_t rows, int64_t
     return k;
 }
 
-static int score_batch(struct run *r, const struct window *w, int64_t n, int64_t len,
-                       struct err *e)
+/* Windows that are computed together, as n sequences of len tokens. */
+struct piece {
+    const struct window *w;
+    int64_t n, len;
+};
+
+static struct piece next_piece(const struct window_list *l, int64_t rows, int64_t *at)
+{
+    struct piece p = { .w = l->v + *at };
+
+    p.n = together(p.w, l->n - *at, rows, &p.len);
+    *at += p.n;
+    return p;
+}
+
+static int compute(struct run *r, const struct piece *p, struct err *e)
 {
     double sum;
     int64_t scored;
-    int rc;
+    int rc = fill(r, p->w, p->n, p->len, e);
 
-    if ((rc = fill(r, w, n, len, e)) < 0 ||
-        (rc = session_losses(r->m, n, len, r->ids, r->targets, r->nll, &sum, &scored, e)) < 0)
-        return rc;
-    for (int64_t q = 0; q < n && rc == 0; q++)
-        rc = add_window(r, &w[q], r->nll + q * len, e);
+    return rc < 0 ? rc : session_losses(r->m, p->n, p->len, r->ids, r->targets, r->nll, &sum,
+                                        &scored, e);
+}
+
+/* The next pieces, one for each rank of the device's group: every rank computes its own, then
+ * all have all losses, and add them in the order of the windows: so the sums are those of one
+ * rank. */
+static int score_round(struct run *r, const struct window_list *l, int64_t rows, int64_t *at,
+                       struct err *e)
+{
+    struct group *g = r->m->device.group;
+    int64_t next = *at;
+    int rc = 0;
+
+    for (int k = 0; k <= g->rank && next < l->n && rc == 0; k++) {
+        struct piece p = next_piece(l, rows, &next);
+        if (k == g->rank)
+            rc = compute(r, &p, e);
+    }
+    if ((rc = group_meet(g, rc, NULL, e)) == 0)
+        rc = g->gather(g, r->nll, r->all, (size_t)rows * sizeof *r->nll, e);
+    for (int k = 0; k < g->size && *at < l->n && rc == 0; k++) {
+        struct piece p = next_piece(l, rows, at);
+        for (int64_t q = 0; q < p.n && rc == 0; q++)
+            rc = add_window(r, &p.w[q], r->all + k * rows + q * p.len, e);
+    }
     return rc;
 }
 
 static int open_run(struct run *r, int64_t rows, struct err *e)
 {
-    size_t n;
+    int ranks = r->m->device.group->size;
+    size_t n, all;
 
-    if (rows < 1 || !mul_ok((size_t)rows, sizeof *r->nll, &n) || !(r->ids = malloc(n)) ||
-        !(r->targets = malloc(n)) || !(r->nll = malloc(n)))
+    if (rows < 1 || !mul_ok((size_t)rows, sizeof *r->nll, &n) ||
+        !mul_ok(n, (size_t)ranks, &all) || !(r->ids = malloc(n)) || !(r->targets = malloc(n)) ||
+        !(r->nll = malloc(n)) || !(r->all = ranks == 1 ? r->nll : malloc(all)))
         return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens at once", rows);
     return 0;
 }
@@ -220,10 +258,9 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
     if (l->longest > rows)
         return err_set(e, E_BUG, "a window of %" PRId64 " tokens, room for %" PRId64,
                        l->longest, rows);
-    rc = open_run(&r, rows, e);
-    for (int64_t i = 0, n, len; i < l->n && rc == 0; i += n) {
-        n = together(l->v + i, l->n - i, rows, &len);
-        rc = score_batch(&r, l->v + i, n, len, e);
+    rc = group_meet(m->device.group, open_run(&r, rows, e), NULL, e);
+    for (int64_t i = 0; i < l->n && rc == 0;) {
+        rc = score_round(&r, l, rows, &i, e);
         s->seconds = now_s() - start;
         if (progress && rc == 0)
             progress(arg, s);
@@ -236,6 +273,8 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
     }
     free(r.ids);
     free(r.targets);
+    if (r.all != r.nll)
+        free(r.all);
     free(r.nll);
     return rc;
 }

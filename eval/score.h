@@ -44,11 +44,12 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
 /* Called after every batch: windows and predictions so far, nll so far. */
 typedef void score_progress(void *arg, const struct score *so_far);
 
-/* Scores the windows: several at once, as many as rows hold, which are at most those (seqs * ctx)
- * that m was planned for. Always dense attention; a window shorter than others of
- * its batch is padded behind its end, where causality keeps it from mattering. The sums are
- * float64 in the order of the windows, so equal inputs give equal bits for any number of
- * threads. E_DATA for a loss that is not finite, naming the window. */
+/* Scores the windows: several at once, as many as rows hold, which are at most those (seqs *
+ * ctx) that m was planned for. Always dense attention; a window shorter than others of its
+ * batch is padded behind its end, where causality keeps it from mattering. The sums are float64
+ * in the order of the windows, so equal inputs give equal bits for any number of threads. Over
+ * a group of ranks (that of m's device) the batches are dealt out, and all ranks get the sums
+ * of one. E_DATA for a loss that is not finite, naming the window. */
 int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c,
               const struct window_spec *spec, const struct window_list *l,
               score_progress *progress, void *arg, struct err *e);

@@ -10,7 +10,7 @@ static int alone_gather(struct group *g, const void *mine, void *all, size_t nby
                         struct err *e)
 {
     (void)g, (void)e;
-    if (nbytes)
+    if (nbytes && all != mine)
         memcpy(all, mine, nbytes);
     return 0;
 }
@@ -40,6 +40,14 @@ struct group *group_alone(void)
 
 bool group_writes(const struct group *g) { return g->rank == 0; }
 
+void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to)
+{
+    int64_t each = n / g->size, more = n % g->size;
+
+    *from = g->rank * each + (g->rank < more ? g->rank : more);
+    *to = *from + each + (g->rank < more);
+}
+
 /* The failure of rank 'first', to those that have none of their own. */
 static int spread(struct group *g, int first, int code, int own, struct err *e)
 {
@@ -65,15 +73,15 @@ int group_meet(struct group *g, int rc, struct group_note *n, struct err *e)
     struct group_note mine = { 0 }, all = { 0 };
     int sent;
 
-    if (g->size == 1)
-        return rc;
+    if (g->size == 1 || g->over)
+        return g->over ? g->over : rc;
     mine = n ? *n : mine;
     mine.code = rc;
     if ((sent = g->gather(g, &mine, g->notes, sizeof mine, rc < 0 ? NULL : e)) < 0)
-        return rc < 0 ? rc : sent; /* what this rank found is nearer to the cause */
+        return g->over = rc < 0 ? rc : sent; /* what this rank found is nearer to the cause */
     for (int r = 0; r < g->size; r++) {
         if (g->notes[r].code < 0)
-            return spread(g, r, g->notes[r].code, rc, e);
+            return g->over = spread(g, r, g->notes[r].code, rc, e);
         all.flag = all.flag ? all.flag : g->notes[r].flag;
         for (size_t i = 0; i < sizeof all.sum / sizeof *all.sum; i++)
             all.sum[i] += g->notes[r].sum[i];

@@ -10,21 +10,26 @@ C_BEGIN
 struct device;
 
 /*
- * A run is one process or several, each with a device of its own. Process number 'rank' of 'size'
- * computes a part of every batch; the gradients are summed; all take the same step. What they do
- * together is a call that every rank makes, in the same order and with the same sizes. A rank that
- * returned early on a failure of its own would leave the others waiting, so a failure is brought
- * to group_meet first, and either all go on or none does:
+ * A run is one process or several, each with a device of its own. Process number 'rank' of
+ * 'size' computes a part of every batch; the gradients are summed; all take the same step. What
+ * they do together is a call that every rank makes, in the same order and with the same sizes.
+ * A rank that returned early on a failure of its own would leave the others waiting, so a
+ * failure is brought to group_meet first, and either all go on or none does:
  *
  *     rc = load_rows(...);                  fails here, say, and not there
  *     rc = group_meet(g, rc, NULL, e);      fails on every rank, or on none
  *     if (rc == 0)
  *         rc = group_sum(d, grad, n, e);    all are here, or nobody is
  *
- * Afterwards every rank has the same bits, so whatever is decided by them (skip a step that is not
- * finite, stop) is decided alike everywhere. Nothing here waits for ever: where a rank has left or
- * died, each call of the others fails, now and later (E_DEVICE). One thread of a process calls at
- * a time.
+ * A failure that was met ends the group: every later group_meet returns it at once, without a
+ * word to the others, so a rank that failed may skip what the others still begin, as long as
+ * that begins with a meeting too. gather, sum and broadcast therefore stand right behind one
+ * that went well.
+ *
+ * Every rank gets the same bits, so whatever is decided by them (to skip a step that is not
+ * finite, to stop) is decided alike everywhere. Nothing here waits for ever: where a rank has
+ * left or died, each call of the others fails, now and later (E_DEVICE). One thread of a
+ * process calls at a time.
  */
 struct group_note {
     int32_t code;           /* group_meet's own */
@@ -37,6 +42,7 @@ struct group {
     int rank, size;         /* 0 <= rank < size */
     const char *host;       /* for messages: where this rank runs; "" not known */
     struct group_note *notes; /* [size] for group_meet; NULL where size is 1 */
+    int over;               /* the failure that was met; 0: none */
     void *state;
     /* all[r] becomes rank r's mine, nbytes each (0: a barrier). */
     int (*gather)(struct group *g, const void *mine, void *all, size_t nbytes, struct err *e);
@@ -51,12 +57,14 @@ struct group {
 /* The group of one process, where every call returns at once; not to be closed. */
 struct group *group_alone(void);
 
-/* Only this rank's process writes files. */
+/* This rank's process is the one that writes files. */
 bool group_writes(const struct group *g);
+/* Rank's part [*from, *to) of n things in order: whole numbers that differ by one at most. */
+void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to);
 
-/* Every rank brings rc and a note (NULL: nothing to say); all get the same rc and the same note.
- * Where some bring a failure, it is the first of them by rank, and a rank that had none gets that
- * one's message in e, with its rank and host; the notes are then not changed. */
+/* Every rank brings rc and a note (NULL: nothing to say); all get the same rc and the same
+ * note. Where some bring a failure, it is the first of them by rank, and a rank that had none
+ * gets that one's message in e, with its rank and host; the notes are then not changed. */
 int group_meet(struct group *g, int rc, struct group_note *n, struct err *e);
 
 /* x, float32 in the device's memory, becomes its sum over the ranks of d's group. A copy that

@@ -208,7 +208,7 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
     if (rc == 0)
         rc = bench_config(s, &c, e);
     if (rc == 0 && (rc = session_files(&open, &so, e)) == 0 &&
-        (rc = plan_device(&open, s, e)) == 0 &&
+        (rc = plan_device(&open, s, NULL, e)) == 0 &&
         (rc = rate_matrix(d, open.free_bytes / 8, &rate, e)) == 0)
         log_info("device=%s (%s), one large product %.4g TFLOP/s", d->name, d->detail,
                  1e-12 * rate);

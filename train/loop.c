@@ -2,9 +2,8 @@
 #include "train/run.h"
 
 #include "base/log.h"
-#include "formats/weights/checkpoint.h"
+#include "kernels/group.h"
 #include "model/flops.h"
-#include "train/state.h"
 #include "train/stop.h"
 
 #include <inttypes.h>
@@ -14,26 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static int save(struct run *r, struct err *e)
-{
-    struct checkpoint c = { .step = r->p.step, .updates = r->p.updates, .skipped = r->p.skipped,
-                            .streak = r->p.streak, .data_hash = dataset_hash(r->data),
-                            .tokens = r->p.step * r->t.order.batch * r->t.order.ctx };
-    int rc;
-
-    if (r->saved == r->p.step || r->p.step == 0)
-        return 0;
-    snprintf(c.device, sizeof c.device, "%s %s", r->session.device.name, r->session.device.detail);
-    if ((rc = update_finite(&r->t, e)) < 0 || (rc = metrics_sync(&r->metrics, e)) < 0)
-        return rc;
-    if (!(c.run = json_dumps(r->run, JSON_REAL_PRECISION(17))))
-        return err_set(e, E_SYS, "out of memory");
-    if ((rc = state_save(&r->session.device, model_trained(r->t.m), r->root, &c, r->s->keep, e)) == 0)
-        r->saved = r->p.step;
-    checkpoint_free(&c);
-    return rc;
-}
 
 static void report(struct run *r, const struct metrics_line *l, double eta_s)
 {
@@ -111,7 +90,17 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
     if (r->p.streak > 0)
         log_warn("step %" PRId64 ": loss %g, gradient norm %g: skipped, no weight changed",
                  l.step, l.loss, l.grad_norm);
-    return metrics_write(&r->metrics, &l, e);
+    return writer_line(r, &l, e);
+}
+
+/* The signal that asked any of the ranks to stop, or 0. */
+static int stop_any(struct run *r, int *sig, struct err *e)
+{
+    struct group_note note = { .flag = stop_asked() };
+    int rc = group_meet(r->group, 0, &note, e);
+
+    *sig = note.flag;
+    return rc;
 }
 
 int run_loop(struct run *r, struct err *e)
@@ -119,8 +108,8 @@ int run_loop(struct run *r, struct err *e)
     double mean_s = 0;
     int rc = 0, sig = 0;
 
-    while (rc == 0 && r->p.step < r->s->steps && !(sig = stop_asked())) {
-        if ((rc = one_step(r, &mean_s, e)) < 0)
+    while (rc == 0 && r->p.step < r->s->steps && (rc = stop_any(r, &sig, e)) == 0 && !sig) {
+        if ((rc = group_meet(r->group, one_step(r, &mean_s, e), NULL, e)) < 0)
             break;
         if (r->p.streak >= RUN_MAX_STREAK) {
             err_set(e, E_NO,
@@ -130,11 +119,11 @@ int run_loop(struct run *r, struct err *e)
             rc = err_hint(e, "look for bad values in the base (linfo), or lower --lr; the last "
                              "checkpoint is step %" PRId64, r->saved);
         } else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps) {
-            rc = save(r, e);
+            rc = writer_save(r, e);
         }
     }
     log_progress_end();
-    if (rc == 0 && sig && (rc = save(r, e)) == 0) {
+    if (rc == 0 && sig && (rc = writer_save(r, e)) == 0) {
         err_set(e, E_AGAIN, "stopped by SIG%s after step %" PRId64 " of %" PRId64 "%s",
                 sigabbrev_np(sig), r->p.step, r->s->steps,
                 r->saved ? ", checkpoint published" : "");

@@ -165,7 +165,7 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
     snprintf(a.base, sizeof a.base, "%s", s->model);
     for (int64_t i = 0; i < v.t->n_params; i++)
         largest = v.t->params[i].count > largest ? v.t->params[i].count : largest;
-    if (strcmp(d->name, "cpu") != 0 && !(v.copy = malloc((size_t)largest * sizeof(float))))
+    if (d->own_memory && !(v.copy = malloc((size_t)largest * sizeof(float))))
         return err_set(e, E_SYS, "out of memory");
     rc = adapter_write(s->out, &a, model_config(m), like, value_at, &v, e);
     if (rc == 0 && v.failed)

@@ -11,7 +11,7 @@
 #define STEP ((int64_t)4096) /* tokens */
 #define MOST ((int64_t)1 << 30)
 
-int plan_device(struct session *open, const struct settings *s, struct err *e)
+int plan_device(struct session *open, const struct settings *s, struct group *g, struct err *e)
 {
     struct machine m = settings_machine(s);
     struct device *d = &open->device;
@@ -19,6 +19,7 @@ int plan_device(struct session *open, const struct settings *s, struct err *e)
     size_t bytes = (size_t)(card->gib * 0x1p30);
     int rc;
 
+    m.group = g;
     if (s->gpu < 0) {
         rc = session_device(open, &m, e);
         if (rc < 0 || d->own_memory || !s->plan || s->device_bytes == 0)

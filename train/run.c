@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "formats/weights/checkpoint.h"
+#include "kernels/group.h"
 #include "train/outdir.h"
 #include "train/state.h"
 
@@ -47,18 +48,14 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
     return 0;
 }
 
-int run_begin(struct run *r, bool *done, struct err *e)
+/* The newest checkpoint, to r->resumed, and whether nothing is left to do. */
+static int find_checkpoint(struct run *r, bool *done, struct err *e)
 {
     struct checkpoint c = { 0 };
     char *folder = NULL, *summary = NULL;
-    int rc = outdir_open(r->s, &r->lock, e);
+    int rc = checkpoint_find(r->root, &c, &folder, on_bad, NULL, e);
 
-    *done = false;
     if (rc < 0)
-        return rc;
-    r->root = path_join(r->s->out, "checkpoints");
-    if ((rc = checkpoint_sweep(r->root, e)) < 0 ||
-        (rc = checkpoint_find(r->root, &c, &folder, on_bad, NULL, e)) < 0)
         return rc;
     if (rc == 1)
         rc = check_resume(r, &c, folder, e);
@@ -76,6 +73,32 @@ int run_begin(struct run *r, bool *done, struct err *e)
         free(summary);
     }
     return rc;
+}
+
+/* Every rank reads the checkpoint by itself: it must be the same one. */
+static int same_checkpoint(struct run *r, bool *done, struct err *e)
+{
+    struct group *g = r->group;
+    struct { int64_t step, done; } first = { r->resumed, *done };
+    int rc = g->broadcast(g, 0, &first, sizeof first, e);
+
+    if (rc == 0 && (first.step != r->resumed || first.done != *done)) {
+        err_set(e, E_CONFIG, "'%s' holds step %" PRId64 " here and %" PRId64 " for rank 0",
+                r->s->out, r->resumed, first.step);
+        rc = err_hint(e, "all hosts must see the same folder (-o)");
+    }
+    return group_meet(g, rc, NULL, e);
+}
+
+int run_begin(struct run *r, bool *done, struct err *e)
+{
+    int rc;
+
+    *done = false;
+    r->root = path_join(r->s->out, "checkpoints");
+    if ((rc = writer_open(r, 0, e)) == 0)
+        rc = group_meet(r->group, find_checkpoint(r, done, e), NULL, e);
+    return rc < 0 ? rc : same_checkpoint(r, done, e);
 }
 
 static int load_model(struct run *r, struct err *e)
@@ -138,47 +161,19 @@ static void echo(const struct run *r)
         log_info("going on after step %" PRId64, r->resumed);
 }
 
-static int open_metrics(struct run *r, char **path, struct err *e)
-{
-    int64_t kept;
-    int rc;
-
-    *path = r->s->metrics ? strdup(r->s->metrics) : path_join(r->s->out, "metrics.jsonl");
-    if (!*path)
-        return err_set(e, E_SYS, "out of memory");
-    rc = metrics_open(&r->metrics, *path, r->resumed, &kept, e);
-    if (rc == 0 && kept < r->resumed)
-        log_warn("'%s' holds the first %" PRId64 " of %" PRId64 " steps: the others are lost",
-                 *path, kept, r->resumed);
-    return rc;
-}
-
 int run_train(struct run *r, int argc, char **argv, struct err *e)
 {
-    char *options = path_join(r->s->out, "options.json"), *log = NULL;
     int rc;
 
     r->t.s = r->s, r->t.d = &r->session.device, r->t.data = r->data;
     echo(r);
-    rc = settings_save(r->s, &r->session.config, r->run, argc, argv, options, e);
-    if (rc == 0)
-        rc = open_metrics(r, &log, e);
-    if (rc == 0)
-        rc = run_unsummarise(r, e);
-    if (rc == 0)
-        rc = load_model(r, e);
-    if (rc == 0)
+    if ((rc = writer_begin(r, argc, argv, e)) < 0)
+        return rc;
+    if ((rc = load_model(r, e)) == 0)
         rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->session.config.vocab, r->s->apart, e);
-    if (rc == 0)
+    if ((rc = group_meet(r->group, rc, NULL, e)) == 0)
         rc = run_loop(r, e);
-    metrics_close(&r->metrics);
-    if (rc == 0)
-        rc = outdir_results(r->s, &r->session.device, r->t.m, dataset_info(r->data), e);
-    if (rc == 0)
-        rc = run_summarise(r, now_s() - r->started_s, e);
-    free(options);
-    free(log);
-    return rc;
+    return writer_finish(r, rc, e);
 }
 
 void run_close(struct run *r)
@@ -190,6 +185,7 @@ void run_close(struct run *r)
     dataset_close(r->data);
     dataset_close(r->val);
     metrics_close(&r->metrics);
+    free(r->metrics_path);
     json_decref(r->run);
     free(r->root);
     if (r->lock >= 0)

@@ -15,9 +15,12 @@ C_BEGIN
 /* Where the time before the first step goes. */
 enum run_phase { PHASE_FILES, PHASE_DEVICE, PHASE_PLAN, PHASE_MEMORY, PHASE_WEIGHTS, RUN_PHASES };
 
-/* Everything that is open during a run. Zero it before run_open; run_close takes any state. */
+/* Everything that is open during a run. Zero it before run_open, but for the group; run_close
+ * takes any state. Of several processes each has its own, with the same settings; every
+ * function below that can fail does so on all of them or on none. */
 struct run {
     struct settings *s;
+    struct group *group;        /* the processes that train together; NULL: this one */
     struct session_options open;
     struct session session;     /* its files are closed once they are loaded */
     struct dataset *data, *val;
@@ -25,6 +28,9 @@ struct run {
     struct trainer t;
     struct progress p;
     struct metrics metrics;
+    char *metrics_path;
+    int argc;                   /* the command, for options.json */
+    char **argv;
     json_t *run;                /* settings_run */
     char *root;                 /* OUT/checkpoints */
     int lock;
@@ -57,7 +63,20 @@ size_t run_memory(const struct run *r);
 /* Adds the time since the last call, or since mark_s was set, to phase p. */
 void run_phase(struct run *r, enum run_phase p);
 
-/* loop.c: steps until the last one or a signal. */
+/* writer.c: all that a run leaves on the disk. Nobody else asks which rank writes. Every rank
+ * calls these at the same point, with what it has failed of so far (rc); one writes, and all
+ * leave with the same outcome (kernels/group.h). writer_open: OUT, made, locked, swept
+ * (outdir_open). writer_begin: options.json, the log of metrics at r->resumed, no summary of
+ * older results. writer_save: a checkpoint of r->p.step, unless there is one; first each rank
+ * sees whether all is finite. writer_finish: the results, then summary.json. writer_line alone
+ * is not met: a line of metrics that cannot be written counts as a failure of the step. */
+int writer_open(struct run *r, int rc, struct err *e);
+int writer_begin(struct run *r, int argc, char **argv, struct err *e);
+int writer_line(struct run *r, const struct metrics_line *l, struct err *e);
+int writer_save(struct run *r, struct err *e);
+int writer_finish(struct run *r, int rc, struct err *e);
+
+/* loop.c: steps until the last one or a signal, to whichever rank it came. */
 int run_loop(struct run *r, struct err *e);
 
 C_END

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "kernels/group.h"
 #include "kernels/rate.h"
 #include "train/bench.h"
 #include "train/outdir.h"
@@ -247,6 +248,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     int rc = settings_check(s, e);
 
     r->s = s;
+    r->group = r->group ? r->group : group_alone();
     r->lock = -1;
     r->metrics.fd = -1;
     r->started_s = r->mark_s = now_s();
@@ -254,7 +256,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
         rc = resolve(r, n_tokens, e);
     run_phase(r, PHASE_FILES);
     if (rc == 0)
-        rc = plan_device(&r->session, s, e);
+        rc = plan_device(&r->session, s, r->group, e);
     run_phase(r, PHASE_DEVICE);
     if (rc == 0 && (rc = session_plan(&r->session, &r->open.plan, e)) == 0 &&
         (rc = budget_make(&r->budget, &r->session, base_bytes(r), e)) == 0)
@@ -262,5 +264,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0 && !s->plan) /* no larger than what is coming, so that the prediction holds */
         rc = rate_matrix(&r->session.device, r->budget.model.total, &r->matrix_rate, e);
     run_phase(r, PHASE_PLAN);
-    return rc == 0 ? name_run(r, e) : rc;
+    if (rc == 0)
+        rc = name_run(r, e);
+    return group_meet(r->group, rc, NULL, e);
 }

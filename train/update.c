@@ -18,14 +18,20 @@ static int load_row(struct trainer *t, int64_t at, int64_t k, int64_t *scored, s
     return rc < 0 ? rc : rows_load_packed(&t->rows, at, t->data, &t->pack, row, scored, e);
 }
 
-/* Targets that count in the whole batch, whoever computes them: the loss is their mean. */
+/* Targets that count in the whole batch, over all ranks: the loss is their mean. */
 static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struct err *e)
 {
+    struct group_note note = { 0 };
+    int64_t from, to;
     int rc = 0;
 
     *scored = 0;
-    for (int64_t j = 0; rc == 0 && j < t->order.batch; j++)
+    group_part(t->d->group, t->order.batch, &from, &to);
+    for (int64_t j = from; rc == 0 && j < to; j++)
         rc = load_row(t, 0, first + j, scored, e);
+    note.sum[0] = (double)*scored;
+    rc = group_meet(t->d->group, rc, &note, e);
+    *scored = (int64_t)note.sum[0];
     return rc;
 }
 
@@ -50,13 +56,11 @@ static int gradients(struct trainer *t, int64_t first, int64_t scored, double *n
                      struct err *e)
 {
     const struct trained *w = model_trained(t->m);
-    struct group *g = t->d->group;
-    int64_t from = t->order.batch * g->rank / g->size;
-    int64_t to = t->order.batch * (g->rank + 1) / g->size;
     struct group_note note = { 0 };
+    int64_t from, to;
     int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
 
-    *nll = 0;
+    group_part(t->d->group, t->order.batch, &from, &to);
     if (rc < 0)
         err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
@@ -67,12 +71,9 @@ static int gradients(struct trainer *t, int64_t first, int64_t scored, double *n
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
         if ((rc = load_micro(t, first + j, n, &b, e)) == 0)
             rc = model_step(t->m, &b, 1.0 / (double)scored, &sum, &unused, e);
-        *nll += sum;
+        note.sum[0] += sum;
     }
-    if (g->size == 1)
-        return rc;
-    note.sum[0] = *nll;
-    rc = group_meet(g, rc, &note, e); /* so that none waits in vain for another's gradient */
+    rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
     *nll = note.sum[0];
     return rc < 0 ? rc : group_sum(t->d, w->grad, w->n, e);
 }
@@ -146,18 +147,18 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
 int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, double *loss,
                     struct err *e)
 {
-    int64_t ctx = t->order.ctx, rows = dataset_tokens(d) / ctx, all = 0, n;
-    double sum = 0;
+    int64_t ctx = t->order.ctx, rows = dataset_tokens(d) / ctx, n, from, to;
+    struct group_note note = { 0 };
     int rc = 0;
 
-    rows = rows < max_rows ? rows : max_rows;
-    for (int64_t i = 0; rc == 0 && i < rows; i += n) {
+    group_part(t->d->group, rows < max_rows ? rows : max_rows, &from, &to);
+    for (int64_t i = from; rc == 0 && i < to; i += n) {
         struct batch b = { .len = ctx, .ids = t->rows.ids, .targets = t->rows.targets,
                            .seg = &t->seg };
         int64_t scored = 0, unused = 0;
         double nll = 0;
 
-        n = rows - i < t->rows.cap ? rows - i : t->rows.cap;
+        n = to - i < t->rows.cap ? to - i : t->rows.cap;
         for (int64_t j = 0; rc == 0 && j < n; j++)
             rc = rows_load(&t->rows, j, d, i + j, &scored, e);
         b.n_seqs = n;
@@ -166,9 +167,10 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
                                 t->rows.n_starts, e);
         if (rc == 0)
             rc = model_forward(t->m, &b, &nll, &unused, e);
-        sum += nll, all += scored;
+        note.sum[0] += nll, note.sum[1] += (double)scored;
     }
-    *loss = all ? sum / (double)all : NAN;
+    rc = group_meet(t->d->group, rc, &note, e);
+    *loss = note.sum[1] > 0 ? note.sum[0] / note.sum[1] : NAN;
     return rc;
 }
 

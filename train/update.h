@@ -36,7 +36,8 @@ struct step_result {
 /* Step p->step + 1: the mean loss of 'batch' sequences, their gradient (summed over the
  * device's group, each rank a part of the batch), clipped to the norm --clip, AdamW. A loss or
  * gradient that is not finite leaves weights and moments as they are and counts in p->skipped
- * and p->streak. Decay is for matrices, not for norms. E_DATA, E_DEVICE, E_SYS. */
+ * and p->streak; ranks have the same sums, and so decide alike. Decay is for matrices, not for
+ * norms. E_DATA, E_DEVICE, E_SYS. */
 int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e);
 
 /* The second half of it: trained.grad and nll, the sum of the losses of r->scored targets, are

@@ -1,0 +1,156 @@
+/* tests/rankstest.h - a made-up group: threads of one process are the ranks. */
+#ifndef TESTS_RANKSTEST_H
+#define TESTS_RANKSTEST_H
+#include "kernels/group.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/*
+ * Every call is two meetings of all threads: what each brings is there after the first, and has
+ * been read after the second. A meeting fails on all, and all later ones too, when a rank has
+ * left (its function has returned), when two ranks call different things, and when one does not
+ * come for 20 seconds, which the tests take for a hang.
+ */
+enum { RANKS_MAX = 4 };
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t came;
+    int size, here;
+    int64_t round;
+    char call[64], broken[96];      /* what this meeting is for; why there are no more */
+    const void *in[RANKS_MAX];
+    int64_t bytes;                  /* brought by all to gather, sum and broadcast */
+    int64_t sums, failed;           /* calls of sum; calls that failed here */
+} made = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
+
+static inline void made_break(const char *why)
+{
+    if (!*made.broken)
+        snprintf(made.broken, sizeof made.broken, "%s", why);
+    pthread_cond_broadcast(&made.came);
+}
+
+static inline int made_meet(const char *call, struct err *e)
+{
+    struct timespec until;
+    int64_t round;
+    bool ok;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    pthread_mutex_lock(&made.lock);
+    round = made.round;
+    if (made.here == 0)
+        snprintf(made.call, sizeof made.call, "%s", call);
+    else if (strcmp(made.call, call) != 0)
+        made_break("ranks call different things");
+    if (!*made.broken && ++made.here == made.size) {
+        made.here = 0;
+        made.round++;
+        pthread_cond_broadcast(&made.came);
+    }
+    while (!*made.broken && made.round == round)
+        if (pthread_cond_timedwait(&made.came, &made.lock, &until) != 0)
+            made_break("a rank hangs");
+    ok = made.round != round;
+    made.failed += !ok;
+    pthread_mutex_unlock(&made.lock);
+    return ok ? 0 : err_set(e, E_DEVICE, "%s", made.broken);
+}
+
+static inline int made_bring(struct group *g, const char *what, const void *mine, size_t nbytes,
+                             struct err *e)
+{
+    char call[64];
+
+    snprintf(call, sizeof call, "%s %zu", what, nbytes);
+    pthread_mutex_lock(&made.lock);
+    made.in[g->rank] = mine;
+    made.bytes += (int64_t)nbytes;
+    pthread_mutex_unlock(&made.lock);
+    return made_meet(call, e);
+}
+
+static inline int made_gather(struct group *g, const void *mine, void *all, size_t nbytes,
+                              struct err *e)
+{
+    int rc = made_bring(g, "gather", mine, nbytes, e);
+
+    for (int r = 0; r < g->size && rc == 0; r++)
+        memcpy((char *)all + (size_t)r * nbytes, made.in[r], nbytes);
+    return rc < 0 ? rc : made_meet("gathered", e);
+}
+
+static inline int made_sum(struct group *g, float *x, int64_t n, struct err *e)
+{
+    float *sum = calloc((size_t)n, sizeof *sum);
+    int rc = made_bring(g, "sum", x, (size_t)n * sizeof *x, e);
+
+    for (int r = 0; r < g->size && rc == 0; r++)
+        for (int64_t i = 0; i < n; i++)
+            sum[i] += ((const float *)made.in[r])[i];
+    if (rc == 0 && (rc = made_meet("summed", e)) == 0)
+        memcpy(x, sum, (size_t)n * sizeof *x);
+    made.sums += g->rank == 0;
+    free(sum);
+    return rc;
+}
+
+static inline int made_broadcast(struct group *g, int root, void *x, size_t nbytes,
+                                 struct err *e)
+{
+    int rc = made_bring(g, "broadcast", x, nbytes, e);
+
+    if (rc == 0 && g->rank != root)
+        memcpy(x, made.in[root], nbytes);
+    return rc < 0 ? rc : made_meet("broadcast", e);
+}
+
+static inline void made_leave(struct group *g)
+{
+    pthread_mutex_lock(&made.lock);
+    made_break("a rank has left");
+    pthread_mutex_unlock(&made.lock);
+    free(g->notes);
+}
+
+struct made_rank {
+    struct group g;
+    void (*run)(struct group *g, void *arg);
+    void *arg;
+};
+
+static inline void *made_thread(void *arg)
+{
+    struct made_rank *m = arg;
+
+    m->run(&m->g, m->arg);
+    m->g.close(&m->g);
+    return NULL;
+}
+
+/* run(group, args + k * each) as rank k of size, each in a thread of its own. */
+static inline void made_ranks(int size, void (*run)(struct group *g, void *arg), void *args,
+                              size_t each)
+{
+    struct made_rank rank[RANKS_MAX];
+    pthread_t thread[RANKS_MAX];
+
+    made.size = size, made.here = 0, made.round = 0, made.bytes = made.sums = made.failed = 0;
+    made.broken[0] = '\0';
+    for (int k = 0; k < size; k++) {
+        rank[k] = (struct made_rank){ { .rank = k, .size = size, .host = k ? "b" : "a",
+                                        .gather = made_gather, .sum = made_sum,
+                                        .broadcast = made_broadcast, .close = made_leave },
+                                      run, (char *)args + (size_t)k * each };
+        rank[k].g.notes = calloc((size_t)size, sizeof *rank[k].g.notes);
+        pthread_create(&thread[k], NULL, made_thread, &rank[k]);
+    }
+    for (int k = 0; k < size; k++)
+        pthread_join(thread[k], NULL);
+}
+#endif

@@ -1,0 +1,116 @@
+/* train/writer.c - what a run leaves on the disk, by the one rank that writes; see run.h. */
+#include "train/run.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "formats/weights/checkpoint.h"
+#include "kernels/group.h"
+#include "train/outdir.h"
+#include "train/state.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* f on the rank that writes, unless some rank failed before; then all know how it went. */
+static int write_once(struct run *r, int rc, int (*f)(struct run *r, struct err *e),
+                      struct err *e)
+{
+    rc = group_meet(r->group, rc, NULL, e);
+    if (rc == 0 && group_writes(r->group))
+        rc = f(r, e);
+    return group_meet(r->group, rc, NULL, e);
+}
+
+static int open_folder(struct run *r, struct err *e)
+{
+    int rc = outdir_open(r->s, &r->lock, e);
+
+    return rc < 0 ? rc : checkpoint_sweep(r->root, e);
+}
+
+int writer_open(struct run *r, int rc, struct err *e)
+{
+    return write_once(r, rc, open_folder, e);
+}
+
+static int open_metrics(struct run *r, struct err *e)
+{
+    int64_t kept;
+    int rc;
+
+    r->metrics_path = r->s->metrics ? strdup(r->s->metrics)
+                                    : path_join(r->s->out, "metrics.jsonl");
+    if (!r->metrics_path)
+        return err_set(e, E_SYS, "out of memory");
+    rc = metrics_open(&r->metrics, r->metrics_path, r->resumed, &kept, e);
+    if (rc == 0 && kept < r->resumed)
+        log_warn("'%s' holds the first %" PRId64 " of %" PRId64 " steps: the others are lost",
+                 r->metrics_path, kept, r->resumed);
+    return rc;
+}
+
+static int begin(struct run *r, struct err *e)
+{
+    char *options = path_join(r->s->out, "options.json");
+    int rc = settings_save(r->s, &r->session.config, r->run, r->argc, r->argv, options, e);
+
+    free(options);
+    if (rc == 0)
+        rc = open_metrics(r, e);
+    return rc < 0 ? rc : run_unsummarise(r, e);
+}
+
+int writer_begin(struct run *r, int argc, char **argv, struct err *e)
+{
+    r->argc = argc, r->argv = argv;
+    return write_once(r, 0, begin, e);
+}
+
+int writer_line(struct run *r, const struct metrics_line *l, struct err *e)
+{
+    return group_writes(r->group) ? metrics_write(&r->metrics, l, e) : 0;
+}
+
+static int save(struct run *r, struct err *e)
+{
+    struct checkpoint c = { .step = r->p.step, .updates = r->p.updates, .skipped = r->p.skipped,
+                            .streak = r->p.streak, .data_hash = dataset_hash(r->data),
+                            .tokens = r->p.step * r->t.order.batch * r->t.order.ctx };
+    struct device *d = &r->session.device;
+    int rc = metrics_sync(&r->metrics, e);
+
+    if (rc < 0)
+        return rc;
+    snprintf(c.device, sizeof c.device, "%s %s", d->name, d->detail);
+    if (!(c.run = json_dumps(r->run, JSON_REAL_PRECISION(17))))
+        return err_set(e, E_SYS, "out of memory");
+    rc = state_save(d, model_trained(r->t.m), r->root, &c, r->s->keep, e);
+    checkpoint_free(&c);
+    return rc;
+}
+
+int writer_save(struct run *r, struct err *e)
+{
+    int rc;
+
+    if (r->saved == r->p.step || r->p.step == 0)
+        return 0;
+    if ((rc = write_once(r, update_finite(&r->t, e), save, e)) == 0)
+        r->saved = r->p.step;
+    return rc;
+}
+
+static int finish(struct run *r, struct err *e)
+{
+    int rc = outdir_results(r->s, &r->session.device, r->t.m, dataset_info(r->data), e);
+
+    return rc < 0 ? rc : run_summarise(r, now_s() - r->started_s, e);
+}
+
+int writer_finish(struct run *r, int rc, struct err *e)
+{
+    metrics_close(&r->metrics);
+    return rc < 0 ? rc : write_once(r, rc, finish, e);
+}
