@@ -149,7 +149,7 @@ void upload_end(struct model *m);
 /* A tensor of a file to dst, as type to, by the threads of p (NULL: by this one).
  * E_DATA names the tensor and its first element that is not finite. */
 int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
-                  const struct st_tensor *t, struct err *e);
+                  const struct tensor *t, struct err *e);
 
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
  * y[i] [rows][out] = x W^T + s (x A^T) B^T (+ add unless NULL; it may be y[i] itself).

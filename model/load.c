@@ -127,7 +127,7 @@ int model_sync_trained(struct model *m)
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)
 {
     struct tensor_spec s;
-    const struct st_tensor *t;
+    const struct tensor *t;
     struct pool *p = pool_open(0, NULL); /* without it: slower */
     int rc = 0;
 
@@ -242,7 +242,7 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
 
 /* W += scale B A on the device, for a model that is only evaluated. */
 static int merge_pair(struct model *m, const struct weight *w, double scale,
-                      const struct st_tensor *ta, const struct st_tensor *tb, struct err *e)
+                      const struct tensor *ta, const struct tensor *tb, struct err *e)
 {
     int64_t rank = ta->shape[0];
     size_t nbytes = (size_t)(w->out * w->in) * dtype_bytes(m->d->act);
@@ -304,7 +304,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         rc = err_set(e, E_CONFIG, "the adapter trains the embedding of a tied model apart from its "
                      "head: its config.json should say tie_word_embeddings false");
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
-        const struct st_tensor *whole, *la, *lb;
+        const struct tensor *whole, *la, *lb;
         struct weight *to;
 
         config_tensor(&m->c, i, &s);

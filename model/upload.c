@@ -11,22 +11,16 @@ enum { TASK = 1 << 16,           /* values one thread looks at or converts at a 
 #define PINNED_BYTES ((size_t)128 << 20)
 
 struct upload {
-    const struct st_tensor *t;
+    const struct tensor *t;
     enum dtype to;
     int64_t at, n;               /* the piece in hand */
     void *stage;                 /* what goes up; NULL: the file's bytes do */
     bool bad;                    /* a value of the piece is not finite */
 };
 
-static const char *value_at(const struct st_tensor *t, int64_t i)
+static const char *value_at(const struct tensor *t, int64_t i)
 {
-    return (const char *)t->data + (size_t)i * st_dtype_bytes(t->dtype);
-}
-
-static bool same_type(enum st_dtype from, enum dtype to)
-{
-    return (from == ST_F32 && to == DT_F32) || (from == ST_F16 && to == DT_F16) ||
-           (from == ST_BF16 && to == DT_BF16);
+    return (const char *)t->data + (size_t)i * t->type->block_bytes;
 }
 
 /* Whether an exponent is all ones, which is infinity or no number. */
@@ -53,30 +47,30 @@ static bool any_special32(const char *p, int64_t n)
     return bad;
 }
 
-static bool any_special(enum st_dtype t, const char *p, int64_t n)
+static bool any_special(enum dtype t, const char *p, int64_t n)
 {
-    return t == ST_F32 ? any_special32(p, n)
-                       : any_special16(p, n, t == ST_BF16 ? 0x7F80 : 0x7C00);
+    return t == DT_F32 ? any_special32(p, n)
+                       : any_special16(p, n, t == DT_BF16 ? 0x7F80 : 0x7C00);
 }
 
-static void convert(const struct upload *u, const char *src, int64_t at, int64_t n)
+static void convert(const struct upload *u, int64_t at, int64_t n)
 {
-    enum st_dtype to = u->to == DT_BF16 ? ST_BF16 : ST_F16;
     size_t es = dtype_bytes(u->to);
+    char *dst = (char *)u->stage + (size_t)at * es;
     float f[1024];
 
-    if (same_type(u->t->dtype, u->to)) {
-        memcpy((char *)u->stage + (size_t)at * es, src, (size_t)n * es);
+    if (u->t->type->plain == u->to) {
+        memcpy(dst, value_at(u->t, u->at + at), (size_t)n * es);
         return;
     }
     if (u->to == DT_F32) {
-        st_to_f32(u->t->dtype, src, n, (float *)u->stage + at, NULL);
+        tensor_to_f32(u->t, u->at + at, n, (float *)u->stage + at, NULL);
         return;
     }
     for (int64_t i = 0, k; i < n; i += k) {
         k = n - i < 1024 ? n - i : 1024;
-        st_to_f32(u->t->dtype, src + (size_t)i * st_dtype_bytes(u->t->dtype), k, f, NULL);
-        st_from_f32(to, f, k, (uint16_t *)u->stage + at + i, NULL);
+        tensor_to_f32(u->t, u->at + at + i, k, f, NULL);
+        floats_narrow(u->to, f, k, dst + (size_t)i * es);
     }
 }
 
@@ -84,13 +78,12 @@ static void one_task(void *ctx, int64_t task, int thread)
 {
     struct upload *u = ctx;
     int64_t at = task * TASK, n = u->n - at < TASK ? u->n - at : TASK;
-    const char *src = value_at(u->t, u->at + at);
 
     (void)thread;
-    if (any_special(u->t->dtype, src, n))
+    if (any_special(u->t->type->plain, value_at(u->t, u->at + at), n))
         __atomic_store_n(&u->bad, true, __ATOMIC_RELAXED);
     if (u->stage)
-        convert(u, src, at, n);
+        convert(u, at, n);
 }
 
 static int name_bad(const struct upload *u, struct err *e)
@@ -98,7 +91,7 @@ static int name_bad(const struct upload *u, struct err *e)
     for (int64_t i = u->at; i < u->at + u->n; i++) {
         float v;
 
-        st_to_f32(u->t->dtype, value_at(u->t, i), 1, &v, NULL);
+        tensor_to_f32(u->t, i, 1, &v, NULL);
         if (isfinite(v))
             continue;
         err_set(e, E_DATA, "element %lld is %s", (long long)i,
@@ -132,17 +125,17 @@ static bool on_host(const struct model *m, const unsigned char *p)
 }
 
 int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
-                  const struct st_tensor *t, struct err *e)
+                  const struct tensor *t, struct err *e)
 {
     struct upload u = { .t = t, .to = to, .stage = m->stage };
     bool there = on_host(m, dst);
     int64_t most = m->stage && !there ? (int64_t)(PINNED_BYTES / dtype_bytes(to))
-                   : there || same_type(t->dtype, to) ? DIRECT : STAGED;
+                   : there || t->type->plain == to ? DIRECT : STAGED;
     void *own = NULL;
     int rc = 0;
 
-    if (!st_dtype_real(t->dtype)) {
-        err_set(e, E_DATA, "values of type %s are not weights", st_dtype_name(t->dtype));
+    if (!type_real(t->type)) {
+        err_set(e, E_DATA, "values of type %s are not weights", t->type->name);
         return err_within(e, "tensor '%s'", t->name);
     }
     if (most == STAGED) {

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "formats/weights/safetensors.h"
 #include "formats/weights/adapter_config.h"
 #include "base/json.h"
 #include "model/model.h"
@@ -101,7 +102,7 @@ static void test_names_as_peft_matches_them(void **state)
 
 static void test_one_that_peft_made(void **state)
 {
-    const struct st_tensor *whole, *la, *lb;
+    const struct tensor *whole, *la, *lb;
     const struct adapter_config *ac;
     struct weights *w;
     struct adapter *a;
@@ -233,7 +234,7 @@ static void test_a_merge_that_fails_is_no_success(void **state)
 /* Every tensor of the folder against what peft's merge_and_unload gave. */
 static void tensors_equal(const char *folder, const char *golden)
 {
-    const struct st_tensor *t, *g;
+    const struct tensor *t, *g;
     struct weights *w;
     struct st_file *f;
     struct err e = {0};
@@ -320,7 +321,7 @@ static void write_small(struct adapter_config *a)
 static void test_ours_reads_back(void **state)
 {
     struct llama_config base = small;
-    const struct st_tensor *f;
+    const struct tensor *f;
     struct adapter_config a;
     struct adapter_tensor t;
     struct adapter *r;

@@ -10,6 +10,7 @@
 #include "formats/weights/config.h"
 #include "base/json.h"
 #include "formats/weights/weights.h"
+#include "formats/weights/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -270,7 +271,7 @@ static void make_model(const struct llama_config *c, const char *skip, const cha
             json_object_set_new(map, s[i].name, json_string(name));
             if (skip && strcmp(s[i].name, skip) == 0)
                 continue;
-            d[k] = (struct st_decl){ s[i].name, ST_F32, s[i].dims,
+            d[k] = (struct st_decl){ s[i].name, &type_f32, s[i].dims,
                                      { s[i].shape[0], s[i].shape[1] } };
             d[k++].shape[0] += bend && strcmp(s[i].name, bend) == 0;
         }

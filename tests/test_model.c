@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "formats/weights/safetensors.h"
 #include "model/flops.h"
 #include "model/rope.h"
 
@@ -31,9 +32,9 @@ struct fixture {
 
 #define OK(x) do { struct err *e_ = &f->e; if ((x) < 0) fail_msg("%s: %s", #x, e_->msg); } while (0)
 
-static const struct st_tensor *gold(struct fixture *f, const char *name)
+static const struct tensor *gold(struct fixture *f, const char *name)
 {
-    const struct st_tensor *t = st_find(f->gold, name);
+    const struct tensor *t = st_find(f->gold, name);
 
     if (!t)
         fail_msg("no golden tensor '%s'", name);
@@ -134,7 +135,7 @@ static void check_case(struct fixture *f, const char *kind)
         fail_msg("%s: %.7f, expected %.7f", name, loss, (double)want);
     for (int64_t i = 0; i < t->n_params; i++) {
         const struct param *p = &t->params[i];
-        const struct st_tensor *g;
+        const struct tensor *g;
 
         snprintf(name, sizeof name, "%s.grad.%s", kind, p->name);
         g = gold(f, name);
@@ -440,7 +441,7 @@ static int note_up(struct device *d, void *dst, const void *src, size_t nbytes)
 }
 
 /* The golden model's weights as another type, in a folder; bad: one value of it is spoilt. */
-static void write_as(struct fixture *f, const struct weights *w, enum st_dtype t, const char *to,
+static void write_as(struct fixture *f, const struct weights *w, const struct tensor_type *t, const char *to,
                      uint64_t *sum, uint16_t bad)
 {
     struct st_decl decl[64];
@@ -450,8 +451,8 @@ static void write_as(struct fixture *f, const struct weights *w, enum st_dtype t
 
     assert_true(n <= 64);
     for (int64_t i = 0; i < n; i++) {
-        const struct st_tensor *s = weights_at(w, i);
-        decl[i] = (struct st_decl){ .name = s->name, .dtype = t, .dims = s->dims };
+        const struct tensor *s = weights_at(w, i);
+        decl[i] = (struct st_decl){ .name = s->name, .type = t, .dims = s->dims };
         memcpy(decl[i].shape, s->shape, sizeof s->shape);
     }
     snprintf(path, sizeof path, "%s/config.json", to);
@@ -460,18 +461,18 @@ static void write_as(struct fixture *f, const struct weights *w, enum st_dtype t
     OK(st_create(&out, path, decl, n, &f->e));
     *sum = 0;
     for (int64_t i = 0; i < n; i++) {
-        const struct st_tensor *s = weights_at(w, i);
+        const struct tensor *s = weights_at(w, i);
         float *x = malloc((size_t)s->count * 4);
         uint16_t *half = malloc((size_t)s->count * 2);
 
-        OK(st_to_f32(s->dtype, s->data, s->count, x, &f->e));
-        OK(st_from_f32(ST_BF16, x, s->count, half, &f->e));
-        OK(st_to_f32(ST_BF16, half, s->count, x, &f->e)); /* what it holds of a norm */
+        OK(tensor_to_f32(s, 0, s->count, x, &f->e));
+        floats_narrow(DT_BF16, x, s->count, half);
+        floats_widen(DT_BF16, half, s->count, x); /* what it holds of a norm */
         *sum += s->dims == 1 ? sum_bytes(x, (size_t)s->count * 4)
                              : sum_bytes(half, (size_t)s->count * 2);
         if (bad && strcmp(s->name, "model.layers.1.mlp.up_proj.weight") == 0)
             half[37] = bad;
-        OK(st_to_f32(ST_BF16, half, s->count, x, &f->e));
+        floats_widen(DT_BF16, half, s->count, x);
         OK(st_write_f32(out, x, s->count, &f->e));
         free(x);
         free(half);
@@ -499,7 +500,7 @@ static void test_weights_go_up_as_they_are(void **state)
     OK(weights_open(&golden, DATA "mha", &f->e));
     for (int j = 0; j < 12; j++) {
         int i = j % 6;
-        enum st_dtype t = i % 2 ? ST_F32 : ST_BF16;
+        const struct tensor_type *t = i % 2 ? &type_f32 : &type_bf16;
         uint16_t bad = i < 2 ? 0 : i < 4 ? 0x7FC1 : 0xFF80;
 
         f->d.own_memory = j >= 6; /* by way of pinned memory */

@@ -163,7 +163,7 @@ static void test_odd_but_right_files_are_read(void **state)
     assert_int_equal(st_find(f, "z")->dims, 0);
     assert_int_equal(st_find(f, "z")->count, 1);
     assert_int_equal(st_find(f, "z")->nbytes, 2);
-    assert_int_equal(st_find(f, "f")->dtype, ST_OTHER);
+    assert_int_equal(st_find(f, "f")->type->plain, DT_OTHER);
     assert_int_equal(st_find(f, "e")->count, 0);
     assert_null(st_find(f, "y"));
     st_close(f);
@@ -297,24 +297,25 @@ static void test_arrays_convert_like_single_values(void **state)
     unsigned char *raw = malloc(2 * N + 1);
     float *v = malloc(N * sizeof *v);
     uint16_t *back = malloc(N * sizeof *back);
+    struct tensor t8 = { .type = st_type("I8"), .data = raw };
     struct err e = {0};
 
     (void)state;
     assert_true(raw && v && back);
     for (uint32_t i = 0; i < N; i++)
         put_le(raw + 1 + 2 * i, i, 2);
-    for (int t = ST_F16; t <= ST_BF16; t++) {
-        float (*widen)(uint16_t) = t == ST_F16 ? f16_to_f32 : bf16_to_f32;
-        uint16_t (*narrow)(float) = t == ST_F16 ? f32_to_f16 : f32_to_bf16;
-        assert_int_equal(st_to_f32((enum st_dtype)t, raw + 1, N, v, &e), 0);
+    for (int t = DT_F16; t <= DT_BF16; t++) {
+        float (*widen)(uint16_t) = t == DT_F16 ? f16_to_f32 : bf16_to_f32;
+        uint16_t (*narrow)(float) = t == DT_F16 ? f32_to_f16 : f32_to_bf16;
+        floats_widen((enum dtype)t, raw + 1, N, v);
         for (uint32_t i = 0; i < N; i++)
             assert_int_equal(bits(v[i]), bits(widen((uint16_t)i)));
-        assert_int_equal(st_from_f32((enum st_dtype)t, v, N, back, &e), 0);
+        floats_narrow((enum dtype)t, v, N, back);
         for (uint32_t i = 0; i < N; i++)
             assert_int_equal(back[i], narrow(v[i]));
     }
-    assert_int_equal(st_to_f32(ST_I8, raw, 1, v, &e), E_DATA);
-    assert_int_equal(st_from_f32(ST_OTHER, v, 1, raw, &e), E_DATA);
+    assert_int_equal(tensor_to_f32(&t8, 0, 1, v, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "I8"));
     free(raw);
     free(v);
     free(back);
@@ -332,11 +333,11 @@ static void test_what_is_written_is_read(void **state)
 {
     const char *path = scratch("rw");
     const struct st_decl d[] = {
-        { "b\"\\q", ST_F32, 2, { 300, 1000 } }, { "none", ST_F32, 2, { 0, 5 } },
-        { "c", ST_BF16, 1, { 4 } }, { "a", ST_F16, 0, {0} }, { "i", ST_I8, 1, { 3 } },
+        { "b\"\\q", &type_f32, 2, { 300, 1000 } }, { "none", &type_f32, 2, { 0, 5 } },
+        { "c", &type_bf16, 1, { 4 } }, { "a", &type_f16, 0, {0} }, { "i", st_type("I8"), 1, { 3 } },
     };
     float *v = malloc(300000 * sizeof *v), back[4];
-    const struct st_tensor *t;
+    const struct tensor *t;
     struct st_writer *w;
     struct st_file *f;
     struct err e = {0};
@@ -351,6 +352,7 @@ static void test_what_is_written_is_read(void **state)
     assert_int_equal(st_write_raw(w, v + 100, 299900 * sizeof *v, &e), 0);
     assert_int_equal(st_write_f32(w, v + 1, 4, &e), 0);
     assert_int_equal(st_write_f32(w, v + 2, 1, &e), 0);
+    assert_int_equal(st_write_f32(w, v, 3, &e), E_DATA); /* not of that type */
     assert_int_equal(st_write_raw(w, "xyz", 3, &e), 0);
     assert_int_equal(st_write_raw(w, "x", 1, &e), E_BUG);
     assert_int_equal(st_finish(w, &e), 0);
@@ -361,7 +363,8 @@ static void test_what_is_written_is_read(void **state)
     assert_int_equal((uintptr_t)t->data % 4096, 0);
     assert_memory_equal(t->data, v, 300000 * sizeof *v);
     t = st_find(f, "c");
-    assert_int_equal(st_to_f32(t->dtype, t->data, 4, back, &e), 0);
+    assert_int_equal(tensor_to_f32(t, 0, 4, back, &e), 0);
+    assert_string_equal(t->file, path);
     assert_memory_equal(back, v + 1, 16);
     st_close(f);
     unlink(path);
@@ -371,8 +374,8 @@ static void test_what_is_written_is_read(void **state)
 static void test_an_unfinished_file_does_not_appear(void **state)
 {
     const char *path = scratch("part");
-    const struct st_decl d[] = { { "a", ST_F32, 1, { 2 } }, { "a", ST_F32, 1, { 2 } },
-                                 { "h", ST_F16, 1, { 1 } }, { "o", ST_OTHER, 1, { 1 } } };
+    const struct st_decl d[] = { { "a", &type_f32, 1, { 2 } }, { "a", &type_f32, 1, { 2 } },
+                                 { "h", &type_f16, 1, { 1 } }, { "o", st_type("F4"), 1, { 1 } } };
     const float v[2] = { 1, 2 };
     struct st_writer *w;
     struct err e = {0};

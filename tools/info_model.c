@@ -6,6 +6,7 @@
 #include "formats/weights/adapter.h"
 #include "base/json.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "formats/weights/safetensors.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,56 +17,61 @@ static void set_int(json_t *o, const char *key, int64_t v) { set(o, key, json_in
 static void set_text(json_t *o, const char *key, const char *v) { set(o, key, json_string(v)); }
 
 /* Every value of a float tensor must be finite: one flipped exponent bit ruins a model. */
-static int scan_tensor(const struct st_tensor *t, const char *file, struct err *e)
+static int scan_tensor(const struct tensor *t, struct err *e)
 {
     enum { STEP = 4096 };
     float v[STEP];
-    size_t size = st_dtype_bytes(t->dtype);
 
-    if (!st_dtype_real(t->dtype))
+    if (!type_real(t->type))
         return 0;
     for (int64_t i = 0; i < t->count; i += STEP) {
         int64_t n = t->count - i < STEP ? t->count - i : STEP, bad = 0;
-        st_to_f32(t->dtype, (const char *)t->data + (size_t)i * size, n, v, NULL);
+        tensor_to_f32(t, i, n, v, NULL);
         for (int64_t k = 0; k < n; k++)
             bad += !(fabsf(v[k]) < INFINITY);
         for (int64_t k = 0; k < n && bad; k++)
             if (!(fabsf(v[k]) < INFINITY)) {
-                err_set(e, E_NO, "'%s': tensor '%.200s' is %f at element %lld", file, t->name,
-                        (double)v[k], (long long)(i + k));
+                err_set(e, E_NO, "'%s': tensor '%.200s' is %f at element %lld", t->file,
+                        t->name, (double)v[k], (long long)(i + k));
                 return err_hint(e, "the file is damaged, or training diverged: do not use it");
             }
     }
     return 0;
 }
 
-static void add_tensor(json_t *list, const struct st_tensor *t)
+static void add_tensor(json_t *list, const struct tensor *t)
 {
     json_t *shape = json_array();
 
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer(t->shape[i]));
     json_array_append_new(list, json_pack("{ss ss so}", "name", t->name, "type",
-                                          st_dtype_name(t->dtype), "shape", shape));
+                                          t->type->name, "shape", shape));
 }
 
 /* What the tensors of one or many files add up to. */
+enum { TYPES = 64 }; /* more than the forms have */
 struct tally {
-    int64_t n, bytes, values, by_type[ST_OTHER + 1];
+    int64_t n, bytes, values;
+    struct { const struct tensor_type *type; int64_t n; } by_type[TYPES]; /* as they came */
     json_t *list; /* NULL: not wanted */
     bool verify;
 };
 
-static int tally_add(struct tally *y, const struct st_tensor *t, const char *file,
-                     struct err *e)
+static int tally_add(struct tally *y, const struct tensor *t, struct err *e)
 {
+    int i = 0;
+
     y->n++;
     y->bytes += (int64_t)t->nbytes;
     y->values += t->count;
-    y->by_type[t->dtype]++;
+    while (i < TYPES - 1 && y->by_type[i].n && y->by_type[i].type != t->type)
+        i++;
+    y->by_type[i].type = t->type;
+    y->by_type[i].n++;
     if (y->list)
         add_tensor(y->list, t);
-    return y->verify ? scan_tensor(t, file, e) : 0;
+    return y->verify ? scan_tensor(t, e) : 0;
 }
 
 static void tally_show(const struct tally *y, json_t *out)
@@ -73,9 +79,8 @@ static void tally_show(const struct tally *y, json_t *out)
     json_t *types = json_object();
 
     set_int(out, "tensors", y->n);
-    for (int k = 0; k <= ST_OTHER; k++)
-        if (y->by_type[k])
-            set_int(types, st_dtype_name((enum st_dtype)k), y->by_type[k]);
+    for (int i = 0; i < TYPES && y->by_type[i].n; i++)
+        set_int(types, y->by_type[i].type->name, y->by_type[i].n);
     set(out, "types", types);
     set_int(out, "bytes", y->bytes);
     if (y->verify)
@@ -97,7 +102,7 @@ static int tensors_info(const char *path, const struct info_options *o, json_t *
     int rc = st_open(&f, path, e);
 
     for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
-        rc = tally_add(&y, st_at(f, i), path, e);
+        rc = tally_add(&y, st_at(f, i), e);
     if (rc < 0) {
         json_decref(y.list);
     } else {
@@ -138,7 +143,7 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
     int rc = weights_open(&w, path, e);
 
     for (int64_t i = 0; rc == 0 && i < weights_count(w); i++)
-        rc = tally_add(&y, weights_at(w, i), weights_file(w, i), e);
+        rc = tally_add(&y, weights_at(w, i), e);
     if (rc < 0) {
         json_decref(y.list);
     } else {
@@ -198,7 +203,7 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
     if (rc == 0)
         rc = st_open(&f, file, e);
     for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
-        rc = tally_add(&y, st_at(f, i), file, e);
+        rc = tally_add(&y, st_at(f, i), e);
     if (rc < 0) {
         json_decref(y.list);
     } else {

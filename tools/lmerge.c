@@ -63,7 +63,8 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
 
 int main(int argc, char **argv)
 {
-    static const enum st_dtype types[] = { ST_F32, ST_F32, ST_F16, ST_BF16 };
+    static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
+                                                       &type_bf16 };
     bool quiet = false, verbose = false, json = false, done;
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
@@ -99,7 +100,7 @@ int main(int argc, char **argv)
         return cmd_exit(&cmd, rc, &e);
     log_init(cmd.name, quiet ? -1 : verbose ? 1 : 0);
     o.keep_dtype = dtype == 0;
-    o.dtype = types[dtype];
+    o.type = types[dtype];
     o.threads = (int)threads;
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);

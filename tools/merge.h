@@ -11,7 +11,7 @@ C_BEGIN
 struct merge_options {
     const char *base, *adapter, *out; /* folders */
     bool keep_dtype;                  /* each tensor in its own type; else in dtype */
-    enum st_dtype dtype;
+    const struct tensor_type *type;
     int64_t shard_bytes;              /* tensor bytes a file, more only for one larger tensor */
     bool force;                       /* replace an out that is there */
     int threads;                      /* 0: all */

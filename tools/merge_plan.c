@@ -1,6 +1,8 @@
 /* tools/merge_plan.c - see merge_plan.h. */
 #include "tools/merge_plan.h"
 
+#include "formats/weights/safetensors.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,24 +13,23 @@ void merge_plan_free(struct merge_plan *p)
     *p = (struct merge_plan){0};
 }
 
-static enum st_dtype out_dtype(const struct merge_options *o, enum st_dtype t)
+static const struct tensor_type *out_type(const struct merge_options *o,
+                                          const struct tensor_type *t)
 {
-    return o->keep_dtype || !st_dtype_real(t) ? t : o->dtype;
+    return o->keep_dtype || !type_real(t) ? t : o->type;
 }
 
 static int add(struct merge_plan *p, const struct merge_options *o, const struct merge_item *it,
                struct err *e)
 {
     struct merge_item *m = &p->items[p->n];
-    size_t size;
 
     *m = *it;
-    m->dtype = out_dtype(o, it->base->dtype);
-    size = st_dtype_bytes(m->dtype);
-    if (size == 0)
+    m->type = out_type(o, it->base->type);
+    if (m->type != st_type(m->type->name) || m->type->block != 1)
         return err_set(e, E_CONFIG, "tensor '%.200s' of the base is of a type that cannot be "
                        "copied", it->name);
-    if (__builtin_mul_overflow((size_t)it->base->count, size, &m->nbytes))
+    if (__builtin_mul_overflow((size_t)it->base->count, m->type->block_bytes, &m->nbytes))
         return err_set(e, E_DATA, "tensor '%.200s' is too large", it->name);
     p->n++;
     return 0;
@@ -82,7 +83,7 @@ static int add_others(struct merge_plan *p, const struct merge_options *o,
     if (rc == 0)
         qsort(names, n, sizeof *names, by_string);
     for (int64_t i = 0; i < weights_count(w) && rc == 0; i++) {
-        const struct st_tensor *t = weights_at(w, i);
+        const struct tensor *t = weights_at(w, i);
         const struct merge_item it = { .name = t->name, .base = t };
         if (!bsearch(&t->name, names, n, sizeof *names, by_string) &&
             strcmp(t->name, head.name) != 0)
@@ -123,7 +124,7 @@ static int order_files(struct merge_plan *p, struct err *e)
             end++;
         for (size_t size = 8; size >= 1; size /= 2)
             for (int64_t i = first; i < end; i++)
-                if (st_dtype_bytes(p->items[i].dtype) == size)
+                if (p->items[i].type->block_bytes == size)
                     sorted[k++] = p->items[i];
         first = end;
     }
@@ -134,21 +135,21 @@ static int order_files(struct merge_plan *p, struct err *e)
 
 static void count(const struct merge_plan *p, struct merge_report *r)
 {
-    int64_t bytes[ST_OTHER + 1] = {0};
-    int most = ST_F32;
+    int64_t bytes[DT_OTHER + 1] = {0};
+    int most = DT_F32;
 
     for (int64_t i = 0; i < p->n; i++) {
         const struct merge_item *m = &p->items[i];
         *(m->a ? &r->merged : m->whole ? &r->replaced : &r->copied) += 1;
-        bytes[m->dtype] += (int64_t)m->nbytes;
+        bytes[m->type->plain] += (int64_t)m->nbytes;
         r->bytes += (int64_t)m->nbytes;
         if (m->a)
             r->delta_entries += m->base->count;
     }
-    for (int t = 0; t < ST_OTHER; t++)
-        if (st_dtype_real((enum st_dtype)t) && bytes[t] > bytes[most])
+    for (int t = 0; t < DT_OTHER; t++)
+        if (bytes[t] > bytes[most])
             most = t;
-    r->dtype = most == ST_F32 ? "float32" : most == ST_F16 ? "float16" : "bfloat16";
+    r->dtype = most == DT_F32 ? "float32" : most == DT_F16 ? "float16" : "bfloat16";
     r->files = p->files;
     r->params = config_params(&p->config);
     r->context = p->config.context;

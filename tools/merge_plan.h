@@ -9,8 +9,8 @@
  * one. */
 struct merge_item {
     const char *name;
-    const struct st_tensor *base, *whole, *a, *b;
-    enum st_dtype dtype;
+    const struct tensor *base, *whole, *a, *b;
+    const struct tensor_type *type; /* of the result */
     size_t nbytes;
     int file;
 };

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "base/json.h"
+#include "formats/weights/safetensors.h"
 #include "tools/merge_plan.h"
 
 #include <dirent.h>
@@ -69,7 +70,7 @@ struct piece {
 };
 
 /* Entries whose output bits are those that the base's own value has in the output type. */
-static int64_t count_unchanged(const struct merge_item *m, const void *base, const float *w,
+static int64_t count_unchanged(const struct merge_item *m, int64_t first, const float *w,
                                int64_t n)
 {
     float was[1024], now[1024], out[1024];
@@ -77,12 +78,11 @@ static int64_t count_unchanged(const struct merge_item *m, const void *base, con
 
     for (int64_t i = 0; i < n; i += 1024) {
         int64_t k = n - i < 1024 ? n - i : 1024;
-        st_to_f32(m->base->dtype, (const char *)base + (size_t)i *
-                  st_dtype_bytes(m->base->dtype), k, was, NULL);
-        st_from_f32(m->dtype, was, k, out, NULL);
-        st_to_f32(m->dtype, out, k, was, NULL);
-        st_from_f32(m->dtype, w + i, k, out, NULL);
-        st_to_f32(m->dtype, out, k, now, NULL);
+        tensor_to_f32(m->base, first + i, k, was, NULL);
+        floats_narrow(m->type->plain, was, k, out);
+        floats_widen(m->type->plain, out, k, was);
+        floats_narrow(m->type->plain, w + i, k, out);
+        floats_widen(m->type->plain, out, k, now);
         for (int64_t j = 0; j < k; j++) {
             same += now[j] == was[j];
             bad += !(fabsf(now[j]) <= 3.402823466e38f);
@@ -96,16 +96,14 @@ static void merge_task(void *ctx, int64_t task, int thread)
     struct piece *p = ctx;
     struct run *r = p->r;
     int64_t at = task * p->block, rows = p->rows - at < p->block ? p->rows - at : p->block;
-    size_t size = st_dtype_bytes(p->m->base->dtype);
-    size_t skip = (size_t)((p->first + at) * p->cols) * size;
-    const char *base = (const char *)p->m->base->data + skip;
+    int64_t first = (p->first + at) * p->cols;
     float *w = r->w + at * p->cols;
 
     (void)thread;
-    st_to_f32(p->m->base->dtype, base, rows * p->cols, w, NULL);
+    tensor_to_f32(p->m->base, first, rows * p->cols, w, NULL);
     p->max[task] = merge_rows(w, r->b + (p->first + at) * p->rank, r->a, rows, p->cols, p->rank,
                               (float)r->scale);
-    p->unchanged[task] = count_unchanged(p->m, base, w, rows * p->cols);
+    p->unchanged[task] = count_unchanged(p->m, first, w, rows * p->cols);
 }
 
 static int room(float **p, int64_t *cap, int64_t n, struct err *e)
@@ -129,8 +127,8 @@ static int stopped(const struct run *r, struct err *e)
 static int not_finite(const struct merge_item *m, struct err *e)
 {
     err_set(e, E_DATA, "tensor '%.200s' has values that are not finite as %s", m->name,
-            st_dtype_name(m->dtype));
-    return m->dtype == ST_F16 ? err_hint(e, "try --dtype bfloat16 or --dtype float32") : E_DATA;
+            m->type->name);
+    return m->type->plain == DT_F16 ? err_hint(e, "try --dtype bfloat16 or --dtype float32") : E_DATA;
 }
 
 /* Merges one piece into r->w. */
@@ -169,8 +167,8 @@ static int write_merged(struct run *r, struct st_writer *w, const struct merge_i
     if ((rc = room(&r->a, &r->a_cap, m->a->count, e)) < 0 ||
         (rc = room(&r->b, &r->b_cap, m->b->count, e)) < 0 ||
         (rc = room(&r->w, &r->w_cap, (step < rows ? step : rows) * p.cols, e)) < 0 ||
-        (rc = st_to_f32(m->a->dtype, m->a->data, m->a->count, r->a, e)) < 0 ||
-        (rc = st_to_f32(m->b->dtype, m->b->data, m->b->count, r->b, e)) < 0)
+        (rc = tensor_to_f32(m->a, 0, m->a->count, r->a, e)) < 0 ||
+        (rc = tensor_to_f32(m->b, 0, m->b->count, r->b, e)) < 0)
         return rc;
     for (p.first = 0; p.first < rows && rc == 0; p.first += p.rows) {
         p.rows = rows - p.first < step ? rows - p.first : step;
@@ -184,7 +182,7 @@ static int write_merged(struct run *r, struct st_writer *w, const struct merge_i
 static int write_plain(struct run *r, struct st_writer *w, const struct merge_item *m,
                        struct err *e)
 {
-    const struct st_tensor *t = m->whole ? m->whole : m->base;
+    const struct tensor *t = m->whole ? m->whole : m->base;
     size_t size = t->count ? t->nbytes / (size_t)t->count : 0;
     int rc = room(&r->w, &r->w_cap, PIECE, e);
 
@@ -195,17 +193,17 @@ static int write_plain(struct run *r, struct st_writer *w, const struct merge_it
         k = t->count - i < PIECE ? t->count - i : PIECE;
         if ((rc = stopped(r, e)) < 0)
             break;
-        if (!st_dtype_real(t->dtype)) { /* an extra tensor of the base: ids, flags */
+        if (!type_real(t->type)) { /* an extra tensor of the base: ids, flags */
             rc = st_write_raw(w, src, (size_t)k * size, e);
             continue;
         }
-        if ((rc = st_to_f32(t->dtype, src, k, r->w, e)) < 0)
+        if ((rc = tensor_to_f32(t, i, k, r->w, e)) < 0)
             break;
         for (int64_t j = 0; j < k; j++) /* float16 ends at 65504, and rounds up from 65520 */
-            bad += !(fabsf(r->w[j]) < (m->dtype == ST_F16 ? 65520.0f : INFINITY));
+            bad += !(fabsf(r->w[j]) < (m->type->plain == DT_F16 ? 65520.0f : INFINITY));
         if (bad)
             rc = not_finite(m, e);
-        else if (t->dtype == m->dtype && !m->whole)
+        else if (t->type == m->type && !m->whole)
             rc = st_write_raw(w, src, (size_t)k * size, e);
         else
             rc = st_write_f32(w, r->w, k, e);
@@ -248,7 +246,7 @@ static int write_file(struct run *r, const char *folder, int64_t first, int64_t 
     path = path_join(folder, name);
     for (int64_t i = first; i < end && rc == 0; i++) {
         const struct merge_item *m = &r->plan.items[i];
-        d[i - first] = (struct st_decl){ .name = m->name, .dtype = m->dtype,
+        d[i - first] = (struct st_decl){ .name = m->name, .type = m->type,
                                          .dims = m->base->dims };
         memcpy(d[i - first].shape, m->base->shape, sizeof m->base->shape);
     }

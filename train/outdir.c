@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/temp.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "formats/weights/safetensors.h"
 #include "train/state.h"
 
 #include <dirent.h>
@@ -177,7 +178,7 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
 static int write_weights(const struct settings *s, struct device *d, struct model *m,
                          struct err *e)
 {
-    static const enum st_dtype dtypes[] = { ST_F32, ST_BF16, ST_F16 };
+    static const struct tensor_type *const dtypes[] = { &type_f32, &type_bf16, &type_f16 };
     const struct llama_config *c = model_config(m);
     const struct trained *t = model_trained(m);
     char *path = path_join(s->out, "model.safetensors");
@@ -190,7 +191,7 @@ static int write_weights(const struct settings *s, struct device *d, struct mode
         rc = err_set(e, E_BUG, "not every tensor was trained");
     for (int64_t i = 0; rc == 0 && i < t->n_params; i++) {
         config_tensor(c, i, &spec[i]);
-        decl[i] = (struct st_decl){ .name = spec[i].name, .dtype = dtypes[s->dtype],
+        decl[i] = (struct st_decl){ .name = spec[i].name, .type = dtypes[s->dtype],
                                     .dims = spec[i].dims,
                                     .shape = { spec[i].shape[0], spec[i].shape[1] } };
     }

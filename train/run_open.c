@@ -80,7 +80,7 @@ static uint64_t weights_id(const struct weights *w)
         return 0;
     XXH3_64bits_reset(h);
     for (int64_t i = 0; i < weights_count(w); i++) {
-        const struct st_tensor *t = weights_at(w, i);
+        const struct tensor *t = weights_at(w, i);
         size_t n = t->nbytes < 256 ? t->nbytes : 256;
         XXH3_64bits_update(h, t->name, strlen(t->name) + 1);
         XXH3_64bits_update(h, t->shape, (size_t)t->dims * sizeof *t->shape);

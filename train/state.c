@@ -52,7 +52,7 @@ static int declare(const struct trained *t, struct st_decl **decl, char **names,
         const struct param *p = &t->params[i % t->n_params];
         char *name = *names + (size_t)i * len;
         snprintf(name, len, "%c.%s", part_letter[i / t->n_params], p->name);
-        (*decl)[i] = (struct st_decl){ .name = name, .dtype = ST_F32, .dims = 1,
+        (*decl)[i] = (struct st_decl){ .name = name, .type = &type_f32, .dims = 1,
                                        .shape = { p->count } };
     }
     return 0;
@@ -111,7 +111,7 @@ static void forget_pages(const void *p, size_t nbytes)
         madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
-static int load_tensor(struct device *d, const struct st_tensor *t, float *to, struct err *e)
+static int load_tensor(struct device *d, const struct tensor *t, float *to, struct err *e)
 {
     int rc = 0;
 
@@ -136,11 +136,11 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
     for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
         const struct param *p = &t->params[i % t->n_params];
         int part = (int)(i / t->n_params);
-        const struct st_tensor *found;
+        const struct tensor *found;
 
         snprintf(name, sizeof name, "%c.%s", part_letter[part], p->name);
         found = st_find(f, name);
-        if (!found || found->dtype != ST_F32 || found->count != p->count)
+        if (!found || found->type->plain != DT_F32 || found->count != p->count)
             rc = err_set(e, E_DATA, "'%s' has no float32 tensor '%s' of %" PRId64 " values",
                          path, name, p->count);
         else

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "formats/weights/adapter_config.h"
+#include "formats/weights/safetensors.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -62,7 +63,7 @@ void adapter_tensor(const struct adapter_config *a, const struct llama_config *c
     t->count = t->shape[0] * (t->dims == 2 ? t->shape[1] : 1);
 }
 
-static int check_tensor(const struct st_tensor *f, const struct adapter_tensor *t,
+static int check_tensor(const struct tensor *f, const struct adapter_tensor *t,
                         const char *path, struct err *e)
 {
     bool same = f->dims == t->dims;
@@ -76,9 +77,9 @@ static int check_tensor(const struct st_tensor *f, const struct adapter_tensor *
                 (long long)(t->dims > 1 ? t->shape[1] : 1));
         return err_hint(e, "the adapter was trained on another base model");
     }
-    if (!st_dtype_real(f->dtype))
+    if (!type_real(f->type))
         return err_set(e, E_CONFIG, "'%s': tensor '%s' is of type %s, must be F32, F16 or BF16",
-                       path, t->name, st_dtype_name(f->dtype));
+                       path, t->name, f->type->name);
     return 0;
 }
 
@@ -104,7 +105,7 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
 {
     int64_t n = adapter_tensors(&a->config, c), missing = 0;
     char **names = calloc((size_t)n + 1, sizeof *names), first[160] = "";
-    const struct st_tensor *f;
+    const struct tensor *f;
     struct adapter_tensor t;
     const char *odd;
     int rc = names ? 0 : err_set(e, E_SYS, "out of memory");
@@ -221,10 +222,10 @@ const struct adapter_config *adapter_config(const struct adapter *a) { return &a
 const struct llama_config *adapter_model_config(const struct adapter *a) { return &a->model; }
 
 void adapter_find(const struct adapter *a, const struct tensor_spec *s,
-                  const struct st_tensor **whole, const struct st_tensor **lora_a,
-                  const struct st_tensor **lora_b)
+                  const struct tensor **whole, const struct tensor **lora_a,
+                  const struct tensor **lora_b)
 {
-    const struct st_tensor **to[] = { whole, lora_a, lora_b };
+    const struct tensor **to[] = { whole, lora_a, lora_b };
     char name[160];
 
     for (int part = 0; part < 3; part++) {
@@ -245,7 +246,7 @@ static int write_tensors(const char *path, const struct adapter_config *a,
 
     for (int64_t i = 0; i < n && rc == 0; i++) {
         adapter_tensor(a, c, i, &t[i]);
-        d[i] = (struct st_decl){ .name = t[i].name, .dtype = ST_F32, .dims = t[i].dims,
+        d[i] = (struct st_decl){ .name = t[i].name, .type = &type_f32, .dims = t[i].dims,
                                  .shape = { t[i].shape[0], t[i].shape[1] } };
     }
     if (rc == 0)

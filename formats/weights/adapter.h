@@ -29,8 +29,8 @@ const struct llama_config *adapter_model_config(const struct adapter *a);
 /* What the adapter has for one model tensor: NULLs where nothing. whole replaces the base's
  * values; A and B add adapter_scale * B A. */
 void adapter_find(const struct adapter *a, const struct tensor_spec *s,
-                  const struct st_tensor **whole, const struct st_tensor **lora_a,
-                  const struct st_tensor **lora_b);
+                  const struct tensor **whole, const struct tensor **lora_a,
+                  const struct tensor **lora_b);
 
 /* The tensors an adapter of this configuration has, in file order: names with prefix, shapes.
  * role and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B. */

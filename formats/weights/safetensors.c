@@ -10,34 +10,45 @@
 
 #define MAX_HEADER 100000000u
 
-/* Names as the format writes them; bits an element. */
-static const struct { const char *name; unsigned bits; enum st_dtype type; } dtypes[] = {
-    { "F32", 32, ST_F32 }, { "F16", 16, ST_F16 }, { "BF16", 16, ST_BF16 },
-    { "F64", 64, ST_F64 }, { "I64", 64, ST_I64 }, { "I32", 32, ST_I32 },
-    { "I16", 16, ST_I16 }, { "I8", 8, ST_I8 }, { "U8", 8, ST_U8 }, { "BOOL", 8, ST_BOOL },
-    { "U16", 16, ST_OTHER }, { "U32", 32, ST_OTHER }, { "U64", 64, ST_OTHER },
-    { "C64", 64, ST_OTHER }, { "F8_E5M2", 8, ST_OTHER }, { "F8_E4M3", 8, ST_OTHER },
-    { "F8_E8M0", 8, ST_OTHER }, { "F8_E4M3FNUZ", 8, ST_OTHER }, { "F8_E5M2FNUZ", 8, ST_OTHER },
-    { "F6_E2M3", 6, ST_OTHER }, { "F6_E3M2", 6, ST_OTHER }, { "F4", 4, ST_OTHER },
+/* Those that are no floats to compute with. */
+static const struct tensor_type others[] = {
+    { .name = "F64", .plain = DT_OTHER, .block = 1, .block_bytes = 8 },
+    { .name = "I64", .plain = DT_OTHER, .block = 1, .block_bytes = 8 },
+    { .name = "I32", .plain = DT_OTHER, .block = 1, .block_bytes = 4 },
+    { .name = "I16", .plain = DT_OTHER, .block = 1, .block_bytes = 2 },
+    { .name = "I8", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "U8", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "BOOL", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "U16", .plain = DT_OTHER, .block = 1, .block_bytes = 2 },
+    { .name = "U32", .plain = DT_OTHER, .block = 1, .block_bytes = 4 },
+    { .name = "U64", .plain = DT_OTHER, .block = 1, .block_bytes = 8 },
+    { .name = "C64", .plain = DT_OTHER, .block = 1, .block_bytes = 8 },
+    { .name = "F8_E5M2", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "F8_E4M3", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "F8_E8M0", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "F8_E4M3FNUZ", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "F8_E5M2FNUZ", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    { .name = "F6_E2M3", .plain = DT_OTHER, .block = 4, .block_bytes = 3 },
+    { .name = "F6_E3M2", .plain = DT_OTHER, .block = 4, .block_bytes = 3 },
+    { .name = "F4", .plain = DT_OTHER, .block = 2, .block_bytes = 1 },
 };
-enum { N_DTYPES = sizeof dtypes / sizeof *dtypes };
 
-size_t st_dtype_bytes(enum st_dtype t)
+const struct tensor_type *st_type(const char *name)
 {
-    return t < ST_OTHER ? dtypes[t].bits / 8 : 0;
-}
+    static const struct tensor_type *const floats[] = { &type_f32, &type_f16, &type_bf16 };
 
-const char *st_dtype_name(enum st_dtype t)
-{
-    return t < ST_OTHER ? dtypes[t].name : "other";
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        if (strcmp(name, floats[i]->name) == 0)
+            return floats[i];
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (strcmp(name, others[i].name) == 0)
+            return &others[i];
+    return NULL;
 }
-
-bool st_dtype_real(enum st_dtype t) { return t == ST_F32 || t == ST_F16 || t == ST_BF16; }
 
 struct entry {
-    struct st_tensor t;
+    struct tensor t;
     uint64_t begin, end;
-    unsigned bits;
 };
 struct pair {
     const char *key, *value;
@@ -48,6 +59,7 @@ struct st_file {
     struct entry *t;
     struct pair *meta;
     int64_t n, cap, n_meta, cap_meta;
+    char *path;
     char *strings; /* every decoded string, as long as the header at most */
 };
 
@@ -64,12 +76,8 @@ static int dtype_field(struct reader *r, struct entry *t)
 
     if (rc < 0)
         return rc;
-    for (int i = 0; i < N_DTYPES; i++)
-        if (strcmp(word, dtypes[i].name) == 0) {
-            t->t.dtype = dtypes[i].type;
-            t->bits = dtypes[i].bits;
-            return 0;
-        }
+    if ((t->t.type = st_type(word)))
+        return 0;
     return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' has the unknown type '%.40s'",
                    r->s.file, t->t.name, word);
 }
@@ -77,7 +85,7 @@ static int dtype_field(struct reader *r, struct entry *t)
 /* One of the three fields of a tensor; seen collects which there were. */
 static int tensor_field(struct reader *r, struct entry *t, unsigned *seen)
 {
-    uint64_t v[ST_MAX_DIMS];
+    uint64_t v[TENSOR_DIMS];
     const char *key;
     unsigned bit;
     int rc = scan_string(&r->s, &key);
@@ -95,7 +103,7 @@ static int tensor_field(struct reader *r, struct entry *t, unsigned *seen)
         return scan_bad(&r->s, "no ':'");
     if (bit == 1)
         return dtype_field(r, t);
-    if ((rc = scan_numbers(&r->s, v, bit == 2 ? ST_MAX_DIMS : 2)) < 0)
+    if ((rc = scan_numbers(&r->s, v, bit == 2 ? TENSOR_DIMS : 2)) < 0)
         return rc;
     if (bit == 2) {
         t->t.dims = rc;
@@ -113,7 +121,8 @@ static int tensor_field(struct reader *r, struct entry *t, unsigned *seen)
 /* Rule 4: the product of the shape times the element's size is the span, without overflow. */
 static int check_span(struct reader *r, struct entry *t)
 {
-    uint64_t bits;
+    const struct tensor_type *type = t->t.type;
+    uint64_t nbytes;
 
     t->t.count = 1;
     for (int i = 0; i < t->t.dims; i++)
@@ -124,11 +133,13 @@ static int check_span(struct reader *r, struct entry *t)
         return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' ends at %llu, before it begins "
                        "at %llu", r->s.file, t->t.name, (unsigned long long)t->end,
                        (unsigned long long)t->begin);
-    if (__builtin_mul_overflow((uint64_t)t->t.count, t->bits, &bits) || bits % 8 != 0 ||
-        bits / 8 != t->end - t->begin)
+    if (t->t.count % type->block != 0 ||
+        __builtin_mul_overflow((uint64_t)(t->t.count / type->block), type->block_bytes, &nbytes) ||
+        nbytes != t->end - t->begin)
         return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' has %lld elements of %u bits "
                        "and data_offsets of %llu bytes", r->s.file, t->t.name,
-                       (long long)t->t.count, t->bits, (unsigned long long)(t->end - t->begin));
+                       (long long)t->t.count, (unsigned)(8 * type->block_bytes / type->block),
+                       (unsigned long long)(t->end - t->begin));
     t->t.nbytes = (size_t)(t->end - t->begin);
     return 0;
 }
@@ -183,7 +194,7 @@ static int tensor(struct reader *r, const char *name)
     if (rc < 0)
         return rc;
     t = &f->t[f->n];
-    *t = (struct entry){ .t.name = name };
+    *t = (struct entry){ .t.name = name, .t.file = f->path };
     for (const char *c = name; *c; c++) /* they are printed and written again */
         if ((unsigned char)*c < 0x20 || *c == 0x7F)
             return scan_bad(&r->s, "control character in a tensor's name");
@@ -318,8 +329,8 @@ int st_parse(struct st_file **out, const void *bytes, size_t nbytes, const char 
     if (!utf8_valid(p + 8, (size_t)n, NULL))
         return err_set(e, E_DATA, "'%s': the header is not UTF-8", name);
     f = calloc(1, sizeof *f);
-    if (!f || !(f->strings = malloc((size_t)n + 1))) {
-        free(f);
+    if (!f || !(f->strings = malloc((size_t)n + 1)) || !(f->path = strdup(name))) {
+        st_close(f);
         return err_set(e, E_SYS, "'%s': out of memory for the header", name);
     }
     r = (struct reader){ .s = { .file = name, .start = p + 8, .p = p + 8, .end = p + 8 + n,
@@ -361,14 +372,15 @@ void st_close(struct st_file *f)
     file_unmap(f->map, f->map_bytes);
     free(f->t);
     free(f->meta);
+    free(f->path);
     free(f->strings);
     free(f);
 }
 
 int64_t st_count(const struct st_file *f) { return f->n; }
-const struct st_tensor *st_at(const struct st_file *f, int64_t i) { return &f->t[i].t; }
+const struct tensor *st_at(const struct st_file *f, int64_t i) { return &f->t[i].t; }
 
-const struct st_tensor *st_find(const struct st_file *f, const char *name)
+const struct tensor *st_find(const struct st_file *f, const char *name)
 {
     struct entry key = { .t.name = name };
     const struct entry *t = f->n ? bsearch(&key, f->t, (size_t)f->n, sizeof *f->t, by_name)
@@ -384,27 +396,4 @@ const char *st_metadata(const struct st_file *f, const char *key)
                                                sizeof *f->meta, by_key) : NULL;
 
     return m ? m->value : NULL;
-}
-
-static enum dtype plain_of(enum st_dtype t)
-{
-    return t == ST_F32 ? DT_F32 : t == ST_F16 ? DT_F16 : t == ST_BF16 ? DT_BF16 : DT_OTHER;
-}
-
-int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e)
-{
-    if (plain_of(t) == DT_OTHER)
-        return err_set(e, E_DATA, "values of type %s cannot be read as float32",
-                       st_dtype_name(t));
-    floats_widen(plain_of(t), src, count, dst);
-    return 0;
-}
-
-int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e)
-{
-    if (plain_of(t) == DT_OTHER)
-        return err_set(e, E_DATA, "float32 values cannot be written as type %s",
-                       st_dtype_name(t));
-    floats_narrow(plain_of(t), src, count, dst);
-    return 0;
 }

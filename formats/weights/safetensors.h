@@ -1,26 +1,11 @@
 /* formats/weights/safetensors.h - one safetensors file: a strict reader over mapped bytes, a writer. */
 #ifndef FORMATS_WEIGHTS_SAFETENSORS_H
 #define FORMATS_WEIGHTS_SAFETENSORS_H
-#include "base/tensor_type.h"
+#include "formats/weights/tensor.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 C_BEGIN
-
-#define ST_MAX_DIMS 8
-
-enum st_dtype { ST_F32, ST_F16, ST_BF16, ST_F64, ST_I64, ST_I32, ST_I16, ST_I8, ST_U8, ST_BOOL,
-                ST_OTHER /* known to the format, of no use to us: sizes are still checked */ };
-
-struct st_tensor {
-    const char *name;
-    enum st_dtype dtype;
-    int dims;
-    int64_t shape[ST_MAX_DIMS];
-    int64_t count; /* product of shape */
-    const void *data; /* in the mapping; aligned only as the file aligns it */
-    size_t nbytes;
-};
 
 struct st_file; /* tensors sorted by name */
 
@@ -34,8 +19,8 @@ int st_parse(struct st_file **f, const void *bytes, size_t nbytes, const char *n
              struct err *e); /* bytes stay the caller's and must outlive f */
 void st_close(struct st_file *f);
 int64_t st_count(const struct st_file *f);
-const struct st_tensor *st_at(const struct st_file *f, int64_t i);
-const struct st_tensor *st_find(const struct st_file *f, const char *name); /* NULL: absent */
+const struct tensor *st_at(const struct st_file *f, int64_t i);
+const struct tensor *st_find(const struct st_file *f, const char *name); /* NULL: absent */
 /* Value of a __metadata__ key, or NULL. */
 const char *st_metadata(const struct st_file *f, const char *key);
 
@@ -47,9 +32,9 @@ const char *st_metadata(const struct st_file *f, const char *key);
 struct st_writer;
 struct st_decl {
     const char *name;
-    enum st_dtype dtype; /* any but ST_OTHER */
+    const struct tensor_type *type; /* the format's own (st_type), of whole bytes a value */
     int dims;
-    int64_t shape[ST_MAX_DIMS];
+    int64_t shape[TENSOR_DIMS];
 };
 int st_create(struct st_writer **w, const char *path, const struct st_decl *decl, int64_t n,
               struct err *e);
@@ -61,14 +46,8 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
 int st_finish(struct st_writer *w, struct err *e); /* frees w either way */
 void st_abandon(struct st_writer *w);              /* removes the temporary, frees */
 
-size_t st_dtype_bytes(enum st_dtype t);      /* 0 for ST_OTHER */
-const char *st_dtype_name(enum st_dtype t);  /* "F32"; "other" for ST_OTHER */
-bool st_dtype_real(enum st_dtype t);         /* F32, F16, BF16: what the engine computes with */
-/* count values of type t at src (any alignment) to float32; E_DATA for types but F32, F16 and
- * BF16. */
-int st_to_f32(enum st_dtype t, const void *src, int64_t count, float *dst, struct err *e);
-/* The way back: count float32 values to type t at dst, rounded to nearest even. */
-int st_from_f32(enum st_dtype t, const float *src, int64_t count, void *dst, struct err *e);
+/* The type that the format calls so ("F32", "I8", "F8_E4M3", ...), or NULL. */
+const struct tensor_type *st_type(const char *name);
 
 C_END
 #endif

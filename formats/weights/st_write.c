@@ -15,7 +15,7 @@ enum { DATA_ALIGN = 4096, BUF_BYTES = 1 << 20, MAX_HEADER = 100000000 };
 
 struct part {
     const char *name; /* in names */
-    enum st_dtype dtype;
+    const struct tensor_type *type;
     size_t nbytes;
 };
 struct st_writer {
@@ -61,17 +61,17 @@ static int add_name(struct buf *h, const char *name, struct err *e)
 static int add_decl(struct st_writer *w, struct buf *h, const struct st_decl *d, size_t *at,
                     struct err *e)
 {
-    size_t size = st_dtype_bytes(d->dtype), end, n = 1;
+    size_t size = d->type->block_bytes, end, n = 1;
     int rc;
 
-    if (size == 0 || d->dims < 0 || d->dims > ST_MAX_DIMS ||
-        strcmp(d->name, "__metadata__") == 0)
+    if (d->type != st_type(d->type->name) || d->type->block != 1 || d->dims < 0 ||
+        d->dims > TENSOR_DIMS || strcmp(d->name, "__metadata__") == 0)
         return err_set(e, E_BUG, "tensor '%s' cannot be declared", d->name);
     if (*at % size != 0)
         return err_set(e, E_BUG, "tensor '%s' of type %s would start at byte %zu", d->name,
-                       st_dtype_name(d->dtype), *at);
+                       d->type->name, *at);
     if ((rc = buf_add(h, ",", 1, e)) < 0 || (rc = add_name(h, d->name, e)) < 0 ||
-        (rc = buf_printf(h, e, ":{\"dtype\":\"%s\",\"shape\":[", st_dtype_name(d->dtype))) < 0)
+        (rc = buf_printf(h, e, ":{\"dtype\":\"%s\",\"shape\":[", d->type->name)) < 0)
         return rc;
     for (int i = 0; i < d->dims; i++) {
         if (d->shape[i] < 0 || !mul_ok(n, (size_t)d->shape[i], &n))
@@ -81,7 +81,7 @@ static int add_decl(struct st_writer *w, struct buf *h, const struct st_decl *d,
     }
     if (!mul_ok(n, size, &n) || !add_ok(*at, n, &end) || end > INT64_MAX)
         return err_set(e, E_BUG, "the shape of tensor '%s' overflows", d->name);
-    w->parts[w->n++] = (struct part){ d->name, d->dtype, n };
+    w->parts[w->n++] = (struct part){ d->name, d->type, n };
     rc = buf_printf(h, e, "],\"data_offsets\":[%zu,%zu]}", *at, end);
     *at = end;
     return rc;
@@ -225,6 +225,7 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
 
 int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct err *e)
 {
+    const struct tensor_type *type;
     size_t size;
     int64_t k;
     int rc;
@@ -233,7 +234,11 @@ int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct
         return 0;
     if ((rc = claim(w, 0, e)) < 0)
         return rc;
-    size = st_dtype_bytes(w->parts[w->cur].dtype);
+    type = w->parts[w->cur].type;
+    size = type->block_bytes;
+    if (type->plain == DT_OTHER)
+        return err_set(e, E_DATA, "'%s': float32 values cannot be written as type %s", w->path,
+                       type->name);
     if (count < 0 || (size_t)count > SIZE_MAX / 8)
         return err_set(e, E_BUG, "'%s': %lld values", w->path, (long long)count);
     if ((rc = claim(w, (size_t)count * size, e)) < 0)
@@ -244,9 +249,7 @@ int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct
         k = (int64_t)((BUF_BYTES - w->used) / size);
         if (k > count)
             k = count;
-        rc = st_from_f32(w->parts[w->cur].dtype, values, k, w->buf + w->used, e);
-        if (rc < 0)
-            return err_within(e, "'%s': tensor '%s'", w->path, w->parts[w->cur].name);
+        floats_narrow(type->plain, values, k, w->buf + w->used);
         w->used += (size_t)k * size;
     }
     return 0;

@@ -1,9 +1,9 @@
-/* formats/weights/weights.h - the tensors of a model folder, over one or many safetensors files. */
+/* formats/weights/weights.h - the tensors of a model folder, in whatever form they lie there. */
 #ifndef FORMATS_WEIGHTS_WEIGHTS_H
 #define FORMATS_WEIGHTS_WEIGHTS_H
 #include "base/err.h"
+#include "formats/weights/reader.h"
 #include "formats/weights/tensors.h"
-#include "formats/weights/safetensors.h"
 C_BEGIN
 
 /*
@@ -13,24 +13,26 @@ C_BEGIN
  */
 struct weights;
 
-/* Opens and checks: every tensor of config_tensors is there in its shape, as F32, F16 or BF16;
- * the files agree with the index, and no tensor is in two of them. Others are let through
+/* Opens by the first reader (reader.h) that finds its files, and checks: every tensor of
+ * config_tensors is there in its shape, of a type to compute with; no name is there twice. Others are let through
  * (rotary_emb.inv_freq, a head beside a tied embedding). E_NOINPUT (no such folder or file:
  * says which files a model folder needs), E_DATA naming the first missing tensor and how many
  * there are, E_CONFIG. */
 int weights_open(struct weights **w, const char *folder, struct err *e);
+/* The same by a reader of the caller's. */
+int weights_open_by(struct weights **w, const struct weights_reader *r, const char *folder,
+                    struct err *e);
 void weights_close(struct weights *w);
 const struct llama_config *weights_config(const struct weights *w);
 /* All tensors of the files, sorted by name. */
 int64_t weights_count(const struct weights *w);
-const struct st_tensor *weights_at(const struct weights *w, int64_t i);
-/* The file that tensor i came from, for messages. */
-const char *weights_file(const struct weights *w, int64_t i);
+const struct tensor *weights_at(const struct weights *w, int64_t i);
+const struct tensor *weights_find(const struct weights *w, const char *name); /* NULL: absent */
 
 /* A tensor by name that must be there in this shape (dims, shape as declared); E_DATA naming
  * it, what was found and what was expected. */
 int weights_get(const struct weights *w, const char *name, int dims, const int64_t *shape,
-                const struct st_tensor **t, struct err *e);
+                const struct tensor **t, struct err *e);
 
 /* Copies the tokenizer's and generation files that are in folder 'from' to 'to'. */
 int weights_copy_side_files(const char *from, const char *to, struct err *e);

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     if (st_parse(&f, data, nbytes, "fuzz", &e) < 0)
         return 0;
     for (int64_t i = 0; i < st_count(f); i++) {
-        const struct st_tensor *t = st_at(f, i);
+        const struct tensor *t = st_at(f, i);
         const unsigned char *p = t->data;
         unsigned sum = 0;
         for (size_t k = 0; k < t->nbytes; k++)

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/perm.h"
+#include "formats/weights/safetensors.h"
 #include "formats/weights/config.h"
 #include "formats/weights/weights.h"
 
@@ -96,7 +97,7 @@ int main(int argc, char **argv)
         make_noise();
         for (int64_t i = 0; i < n; i++) {
             config_tensor(&c, i, &spec[i]);
-            decl[i] = (struct st_decl){ spec[i].name, ST_BF16, spec[i].dims,
+            decl[i] = (struct st_decl){ spec[i].name, &type_bf16, spec[i].dims,
                                         { spec[i].shape[0], spec[i].shape[1] } };
         }
         path = path_join(argv[2], "config.json");

@@ -1,0 +1,214 @@
+/* formats/weights/st_folder.c - a model folder of safetensors files; see reader.h. */
+#include "formats/weights/reader.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "formats/weights/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_FILES = 4096 };
+
+/* The files of a folder. */
+struct st_folder {
+    struct st_file **files;
+    char **paths;
+    int n_files;
+};
+
+static const char index_name[] = "model.safetensors.index.json";
+
+static void st_folder_close(void *state)
+{
+    struct st_folder *w = state;
+
+    if (!w)
+        return;
+    for (int i = 0; i < w->n_files; i++) {
+        st_close(w->files[i]);
+        free(w->paths[i]);
+    }
+    free(w->files);
+    free(w->paths);
+    free(w);
+}
+
+/* Opens folder/name as the next file. The arrays have room for it. */
+static int add_file(struct st_folder *w, const char *folder, const char *name, struct err *e)
+{
+    w->files[w->n_files] = NULL;
+    w->paths[w->n_files] = path_join(folder, name);
+    w->n_files++;
+    return st_open(&w->files[w->n_files - 1], w->paths[w->n_files - 1], e);
+}
+
+static int make_room(struct st_folder *w, size_t n, struct err *e)
+{
+    w->files = calloc(n + 1, sizeof *w->files);
+    w->paths = calloc(n + 1, sizeof *w->paths);
+    return w->files && w->paths ? 0 : err_set(e, E_SYS, "out of memory");
+}
+
+static int by_string(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Views of all tensors of all files. */
+static int gather(const struct st_folder *w, struct weights_files *f, struct err *e)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < w->n_files; i++)
+        n += st_count(w->files[i]);
+    if (!(f->all = malloc(((size_t)n + 1) * sizeof *f->all)))
+        return err_set(e, E_SYS, "out of memory");
+    for (int i = 0; i < w->n_files; i++)
+        for (int64_t k = 0; k < st_count(w->files[i]); k++)
+            f->all[f->n++] = *st_at(w->files[i], k);
+    return weights_sort(f, e);
+}
+
+/* Each file that the index's weight_map names, once. */
+static int open_indexed(struct st_folder *w, const char *folder, const struct js *map,
+                        struct err *e)
+{
+    size_t n = json_object_size(map->obj), k = 0;
+    const char **names = malloc((n + 1) * sizeof *names), *key;
+    json_t *v;
+    int rc = names ? 0 : err_set(e, E_SYS, "out of memory");
+
+    json_object_foreach(map->obj, key, v) {
+        const char *name = json_string_value(v);
+        if (rc == 0 && (!name || !*name || strchr(name, '/') || *name == '.'))
+            rc = err_set(e, E_DATA, "'%s': %s'%.200s' does not name a file of this folder",
+                         map->file, map->path, key);
+        if (rc == 0)
+            names[k++] = name;
+    }
+    if (rc == 0) {
+        qsort(names, k, sizeof *names, by_string);
+        n = 0;
+        for (size_t i = 0; i < k; i++)
+            if (i == 0 || strcmp(names[i], names[n - 1]) != 0)
+                names[n++] = names[i];
+        rc = n <= MAX_FILES ? make_room(w, n, e)
+                            : err_set(e, E_DATA, "'%s' names %zu files, at most %d", map->file,
+                                      n, MAX_FILES);
+        for (size_t i = 0; i < n && rc == 0; i++)
+            rc = add_file(w, folder, names[i], e);
+    }
+    free(names);
+    return rc;
+}
+
+static const char *file_name(const char *path) { return strrchr(path, '/') + 1; }
+
+/* The file that has a tensor: the one of this name, if that does. */
+static const char *file_of(const struct st_folder *w, const char *tensor, const char *name)
+{
+    const char *found = NULL;
+
+    for (int i = 0; i < w->n_files; i++)
+        if (st_find(w->files[i], tensor) &&
+            (!found || strcmp(file_name(w->paths[i]), name) == 0))
+            found = file_name(w->paths[i]);
+    return found;
+}
+
+static int check_index(const struct st_folder *w, const struct js *map, struct err *e)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach(map->obj, key, v) {
+        const char *name = json_string_value(v), *found = file_of(w, key, name);
+
+        if (!found)
+            return err_set(e, E_DATA, "'%s': tensor '%.200s' is not in '%s'", map->file, key,
+                           name);
+        if (strcmp(found, name) != 0)
+            return err_set(e, E_DATA, "'%s': tensor '%.200s' is not in '%s' but in '%s'",
+                           map->file, key, name, found);
+    }
+    return 0;
+}
+
+/* Says what makes a model folder, and what to do about the older kind of weights. */
+static int no_weights(const char *folder, struct err *e)
+{
+    char *bin = path_join(folder, "pytorch_model.bin"),
+         *bins = path_join(folder, "pytorch_model.bin.index.json"),
+         *lora = path_join(folder, "adapter_config.json");
+    bool pickle = path_exists(bin) || path_exists(bins), adapter = path_exists(lora);
+
+    free(bin);
+    free(bins);
+    free(lora);
+    err_set(e, E_NOINPUT, "'%s' has neither model.safetensors nor %s", folder, index_name);
+    if (pickle)
+        return err_hint(e, "its weights are in pytorch_model.bin: save it as safetensors");
+    if (adapter)
+        return err_hint(e, "it is an adapter: --model is its base, --adapter is it");
+    return err_hint(e, "a model folder has config.json and the weights as *.safetensors");
+}
+
+static int open_files(struct st_folder *w, struct weights_files *f, const char *folder,
+                      struct err *e)
+{
+    char *one = path_join(folder, "model.safetensors"), *index = path_join(folder, index_name);
+    struct js o = {0}, map;
+    int rc;
+
+    if (path_exists(one)) {
+        if ((rc = make_room(w, 1, e)) == 0)
+            rc = add_file(w, folder, "model.safetensors", e);
+        if (rc == 0)
+            rc = gather(w, f, e);
+    } else if (!path_exists(index)) {
+        rc = no_weights(folder, e);
+    } else {
+        rc = js_load(&o, index, JS_MAX_BYTES, e);
+        if (rc == 0)
+            rc = js_object(&o, "weight_map", JS_MUST, &map, e);
+        if (rc == 0 && (rc = open_indexed(w, folder, &map, e)) == 0 &&
+            (rc = gather(w, f, e)) == 0)
+            rc = check_index(w, &map, e);
+    }
+    js_free(&o);
+    free(one);
+    free(index);
+    return rc;
+}
+
+static int st_folder_open(struct weights_files *f, const char *folder, struct err *e)
+{
+    char *path = path_join(folder, "config.json");
+    struct st_folder *w;
+    int rc = config_read(&f->config, path, e);
+
+    free(path);
+    if (rc == E_NOINPUT)
+        err_hint(e, "a model folder has config.json and the weights as *.safetensors");
+    if (rc == 0 && !(f->state = w = calloc(1, sizeof *w)))
+        rc = err_set(e, E_SYS, "out of memory");
+    return rc < 0 ? rc : open_files(w, f, folder, e);
+}
+
+static bool st_folder_finds(const char *folder)
+{
+    char *one = path_join(folder, "model.safetensors"), *index = path_join(folder, index_name);
+    bool found = path_exists(one) || path_exists(index);
+
+    free(one);
+    free(index);
+    return found;
+}
+
+const struct weights_reader safetensors_reader = {
+    .name = "safetensors",
+    .finds = st_folder_finds,
+    .open = st_folder_open,
+    .close = st_folder_close,
+};

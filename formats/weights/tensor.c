@@ -1,0 +1,16 @@
+/* formats/weights/tensor.c - see tensor.h. */
+#include "formats/weights/tensor.h"
+
+int tensor_to_f32(const struct tensor *t, int64_t first, int64_t n, float *out, struct err *e)
+{
+    const struct tensor_type *type = t->type;
+
+    if (!type_real(type))
+        return err_set(e, E_DATA, "values of type %s cannot be read as float32", type->name);
+    if (type->plain == DT_OTHER)
+        type->to_f32(t->data, t->scale, t->dims ? t->shape[t->dims - 1] : 1, first, n, out);
+    else
+        floats_widen(type->plain, (const char *)t->data + (size_t)first * type->block_bytes, n,
+                     out);
+    return 0;
+}
