@@ -146,9 +146,11 @@ int model_place(struct model *m, struct err *e);
  * into pinned memory, which it reads several times faster than a mapped file. */
 void upload_begin(struct model *m);
 void upload_end(struct model *m);
-/* A tensor of a file to dst, as type to, by the threads of p (NULL: by this one).
- * E_DATA names the tensor and its first element that is not finite. */
-int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
+/* A tensor of a file to dst, as type to, by the threads of p (NULL: by this one): any type of file
+ * becomes plain floats, a packed one stays as it is (laid out as mat_at has it).
+ * E_DATA names the tensor and its first element that is not finite; E_CONFIG where to is packed and
+ * the tensor of another type. */
+int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *to,
                   const struct tensor *t, struct err *e);
 
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.

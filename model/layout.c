@@ -2,6 +2,7 @@
 #include "model/inside.h"
 
 #include "base/bytes.h"
+#include "kernels/product.h"
 
 #include <string.h>
 
@@ -81,6 +82,22 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l)
     w->host = offset(r->host, (size_t)item * r->nbytes + at);
 }
 
+/* What a frozen matrix is kept in: its type in the files where the device can use it, else act. */
+static const struct tensor_type *frozen_type(const struct model *m, const struct tensor_spec *s)
+{
+    const struct mat_product *p = NULL;
+    const struct tensor *t = NULL;
+    struct tensor_spec from;
+
+    if (m->o.stored && role_form(s->role) == FORM_MATRIX) {
+        tensor_source(weights_config(m->o.stored), s, &from);
+        t = weights_find(m->o.stored, from.name);
+    }
+    if (t)
+        p = device_product(m->d, t->type);
+    return p && (s->role != ROLE_EMBED || p->embed) ? t->type : dtype_type(m->d->act);
+}
+
 static void lay_weight(struct model *m, const struct tensor_spec *s)
 {
     struct weight *w = weight_at(m, s->role, s->layer);
@@ -91,7 +108,7 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     w->out = s->dims == 2 ? s->shape[0] : 1;
     w->in = s->dims == 2 ? s->shape[1] : s->shape[0];
     w->trained = trained_whole(m, s->role);
-    w->type = dtype_type(norm ? DT_F32 : m->d->act);
+    w->type = norm ? &type_f32 : w->trained ? dtype_type(m->d->act) : frozen_type(m, s);
     m->plan.params += s->count;
     if (w->trained)
         place_trained(m, take_trained(m, s->count), norm, &w->w, &w->master, &w->grad);

@@ -9,10 +9,10 @@
 
 enum { CHUNK = 1 << 20 }; /* values converted at a time */
 
-/* Where a tensor's values go: float32 where it is trained or a norm, else act. */
-static enum dtype type_of(const struct model *m, const struct weight *w, bool norm)
+/* What a tensor's values become: float32 where it is trained or a norm, else what ops read. */
+static const struct tensor_type *type_of(const struct weight *w)
 {
-    return w->trained || norm ? DT_F32 : m->d->act;
+    return w->trained ? &type_f32 : w->type;
 }
 
 static int put_f32(struct model *m, const float *src, int64_t n, void *dst, enum dtype to,
@@ -33,7 +33,8 @@ static int fill(struct model *m, void *dst, enum dtype to, int64_t count, values
 {
     float *f = malloc((size_t)CHUNK * 4);
     uint16_t *half = malloc((size_t)CHUNK * 2);
-    int rc = f && half ? 0 : err_set(e, E_SYS, "out of memory");
+    int rc = to == DT_OTHER ? err_set(e, E_BUG, "fresh values of a packed type")
+             : f && half ? 0 : err_set(e, E_SYS, "out of memory");
 
     for (int64_t at = 0; at < count && rc == 0; at += CHUNK) {
         int64_t n = count - at < CHUNK ? count - at : CHUNK;
@@ -141,7 +142,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
         to = weight_at(m, s.role, s.layer);
         tensor_source(weights_config(w), &s, &from);
         if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0)
-            rc = upload_tensor(m, p, place_of(to), type_of(m, to, is_norm(s.role)), t, e);
+            rc = upload_tensor(m, p, place_of(to), type_of(to), t, e);
     }
     upload_end(m);
     pool_close(p);
@@ -169,7 +170,7 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
         matrix = role_form(s.role) == FORM_MATRIX;
         same = is_norm(s.role) ? 1 : 0; /* and biases */
         r = (struct random){ seed_of(seed, s.name), m->c.init_range };
-        rc = fill(m, place_of(to), type_of(m, to, is_norm(s.role)), s.count,
+        rc = fill(m, place_of(to), type_of(to)->plain, s.count,
                   matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);
     }
     if (rc == 0)
@@ -203,7 +204,7 @@ static int make_noise(struct noise *z, const struct model *m, uint64_t seed, str
 static int put_noise(struct model *m, const struct noise *z, void *dst, enum dtype to, int64_t n)
 {
     const void *src = to == DT_F32 ? (const void *)z->f : z->half;
-    int rc = 0;
+    int rc = to == DT_OTHER ? E_BUG : 0;
 
     for (int64_t at = 0; at < n && rc == 0; at += NOISE)
         rc = m->d->to_device(m->d, (char *)dst + (size_t)at * dtype_bytes(to), src,
@@ -226,7 +227,7 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
         to = weight_at(m, s.role, s.layer);
         if (is_norm(s.role))
             rc = fill(m, place_of(to), DT_F32, s.count, same_values, &one, e);
-        else if (put_noise(m, &z, place_of(to), type_of(m, to, false), s.count) < 0)
+        else if (put_noise(m, &z, place_of(to), type_of(to)->plain, s.count) < 0)
             rc = m->d->sync(m->d, e);
     }
     for (int64_t i = 0; i < m->t.n_params && rc == 0; i++)
@@ -245,16 +246,16 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
                       const struct tensor *ta, const struct tensor *tb, struct err *e)
 {
     int64_t rank = ta->shape[0];
-    size_t nbytes = (size_t)(w->out * w->in) * dtype_bytes(m->d->act);
+    size_t nbytes = weight_bytes(w);
     void *a = NULL, *b = NULL, *c = NULL; /* c: of a streamed matrix, which no op can write */
     int rc = m->d->alloc(m->d, (size_t)ta->count * dtype_bytes(m->d->act), &a, e);
 
     if (rc == 0)
         rc = m->d->alloc(m->d, (size_t)tb->count * dtype_bytes(m->d->act), &b, e);
     if (rc == 0)
-        rc = upload_tensor(m, NULL, a, m->d->act, ta, e);
+        rc = upload_tensor(m, NULL, a, dtype_type(m->d->act), ta, e);
     if (rc == 0)
-        rc = upload_tensor(m, NULL, b, m->d->act, tb, e);
+        rc = upload_tensor(m, NULL, b, dtype_type(m->d->act), tb, e);
     if (rc == 0 && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
         m->d->copy(m->d, c, w->host, nbytes) < 0)
         rc = m->d->sync(m->d, e);
@@ -311,13 +312,15 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         to = weight_at(m, s.role, s.layer);
         adapter_find(a, &s, &whole, &la, &lb);
         if (whole)
-            rc = upload_tensor(m, NULL, place_of(to), type_of(m, to, is_norm(s.role)), whole,
-                               e);
-        if (rc == 0 && la && m->o.mode == TRAIN_NONE)
+            rc = upload_tensor(m, NULL, place_of(to), type_of(to), whole, e);
+        if (rc == 0 && la && m->o.mode == TRAIN_NONE && to->type->plain != m->d->act)
+            rc = err_set(e, E_CONFIG, "a LoRA pair cannot be merged into '%s', which is kept as %s",
+                         s.name, to->type->name);
+        else if (rc == 0 && la && m->o.mode == TRAIN_NONE)
             rc = merge_pair(m, to, adapter_scale(ac), la, lb, e);
         else if (rc == 0 && la &&
-                 (rc = upload_tensor(m, NULL, to->pair.master_a, DT_F32, la, e)) == 0)
-            rc = upload_tensor(m, NULL, to->pair.master_b, DT_F32, lb, e);
+                 (rc = upload_tensor(m, NULL, to->pair.master_a, &type_f32, la, e)) == 0)
+            rc = upload_tensor(m, NULL, to->pair.master_b, &type_f32, lb, e);
     }
     if (rc == 0 && model_sync_trained(m) < 0)
         rc = m->d->sync(m->d, e);

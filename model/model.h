@@ -35,6 +35,9 @@ struct model_options {
                                    that it took before in it; 0: what is free */
     int64_t host_bytes;         /* of the host's memory, for what a device with memory of its own
                                    puts there; 0: three quarters of what is free, -1: none */
+    const struct weights *stored; /* frozen matrices keep the types that these files have them in,
+                                   where the device has a product (kernels/product.h); NULL: all
+                                   are the device's act. Open until model_open has returned */
     const struct placement *placement; /* not chosen but told: a plan's, taken again; NULL */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048; of bf16 8192 or
                                    more, 180 MiB in ffn_dim columns */

@@ -256,6 +256,7 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
         !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
         rc = err_set(e, E_SYS, "out of memory");
+    m->o.stored = NULL; /* it may be closed now */
     if (rc < 0)
         model_close(m);
     else

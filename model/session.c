@@ -61,6 +61,8 @@ int session_plan(struct session *s, const struct model_options *o, struct err *e
     s->options = *o;
     if (s->options.ctx == 0)
         s->options.ctx = s->config.context;
+    /* what is merged into a matrix can only be added where it is act */
+    s->options.stored = s->adapter && o->mode == TRAIN_NONE ? NULL : s->weights;
     rc = model_plan(&s->device, &s->config, &s->options, &s->plan, e);
     if (rc == 0)
         model_as_planned(&s->options, &s->plan);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TASK = 1 << 16,           /* values one thread looks at or converts at a time */
+enum { LEAST = 1024,            /* values converted at a time, whole blocks of any type */
+       TASK = 1 << 16,           /* values one thread looks at or converts at a time */
        STAGED = 1 << 20,         /* values converted before they go up */
        DIRECT = 32 << 20 };      /* values that go up as they are in the file */
 #define PINNED_BYTES ((size_t)128 << 20)
@@ -57,7 +58,7 @@ static void convert(const struct upload *u, int64_t at, int64_t n)
 {
     size_t es = dtype_bytes(u->to);
     char *dst = (char *)u->stage + (size_t)at * es;
-    float f[1024];
+    float f[LEAST];
 
     if (u->t->type->plain == u->to) {
         memcpy(dst, value_at(u->t, u->at + at), (size_t)n * es);
@@ -68,7 +69,7 @@ static void convert(const struct upload *u, int64_t at, int64_t n)
         return;
     }
     for (int64_t i = 0, k; i < n; i += k) {
-        k = n - i < 1024 ? n - i : 1024;
+        k = n - i < LEAST ? n - i : LEAST;
         tensor_to_f32(u->t, u->at + at + i, k, f, NULL);
         floats_narrow(u->to, f, k, dst + (size_t)i * es);
     }
@@ -78,24 +79,31 @@ static void one_task(void *ctx, int64_t task, int thread)
 {
     struct upload *u = ctx;
     int64_t at = task * TASK, n = u->n - at < TASK ? u->n - at : TASK;
+    bool packed = u->t->type->plain == DT_OTHER, bad;
 
     (void)thread;
-    if (any_special(u->t->type->plain, value_at(u->t, u->at + at), n))
-        __atomic_store_n(&u->bad, true, __ATOMIC_RELAXED);
     if (u->stage)
         convert(u, at, n);
+    bad = packed ? any_special(u->to, (char *)u->stage + (size_t)at * dtype_bytes(u->to), n)
+                 : any_special(u->t->type->plain, value_at(u->t, u->at + at), n);
+    if (bad)
+        __atomic_store_n(&u->bad, true, __ATOMIC_RELAXED);
 }
 
 static int name_bad(const struct upload *u, struct err *e)
 {
-    for (int64_t i = u->at; i < u->at + u->n; i++) {
-        float v;
+    const int64_t block = u->t->type->block;
+    float v[LEAST];
 
-        tensor_to_f32(u->t, i, 1, &v, NULL);
-        if (isfinite(v))
+    for (int64_t i = u->at; i < u->at + u->n; i++) {
+        int64_t k = (i - u->at) % block;
+
+        if (k == 0)
+            tensor_to_f32(u->t, i, block, v, NULL);
+        if (isfinite(v[k]))
             continue;
         err_set(e, E_DATA, "element %lld is %s", (long long)i,
-                isnan(v) ? "not a number" : "infinite");
+                isnan(v[k]) ? "not a number" : "infinite");
         err_hint(e, "the file is damaged or was saved by a run that diverged; "
                  "'linfo --verify FOLDER' checks all of it");
         break;
@@ -124,27 +132,48 @@ static bool on_host(const struct model *m, const unsigned char *p)
     return p >= a->base && p < a->base + a->used_bytes;
 }
 
-int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
+/* A packed matrix, as it is. */
+static int upload_packed(struct model *m, void *dst, const struct tensor_type *to,
+                         const struct tensor *t, struct err *e)
+{
+    struct mat at = mat_at(to, dst, t->shape[0], t->shape[1]);
+    int rc;
+
+    if (t->type != to)
+        return err_set(e, E_CONFIG, "tensor '%s' is of type %s, the model keeps it as %s", t->name,
+                       t->type->name, to->name);
+    rc = m->d->to_device(m->d, dst, t->data, t->nbytes);
+    if (rc == 0 && at.scale)
+        rc = m->d->to_device(m->d, (void *)(uintptr_t)at.scale, t->scale,
+                             to->scale_bytes(t->shape[0], t->shape[1]));
+    return rc < 0 ? m->d->sync(m->d, e) : 0;
+}
+
+int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *type,
                   const struct tensor *t, struct err *e)
 {
+    enum dtype to = type->plain;
     struct upload u = { .t = t, .to = to, .stage = m->stage };
     bool there = on_host(m, dst);
-    int64_t most = m->stage && !there ? (int64_t)(PINNED_BYTES / dtype_bytes(to))
+    size_t es = type->block_bytes;
+    int64_t most = m->stage && !there ? (int64_t)(PINNED_BYTES / es)
                    : there || t->type->plain == to ? DIRECT : STAGED;
     void *own = NULL;
     int rc = 0;
 
+    if (to == DT_OTHER)
+        return upload_packed(m, dst, type, t, e);
     if (!type_real(t->type)) {
         err_set(e, E_DATA, "values of type %s are not weights", t->type->name);
         return err_within(e, "tensor '%s'", t->name);
     }
     if (most == STAGED) {
         int64_t n = t->count < STAGED ? t->count : STAGED;
-        if (!(u.stage = own = malloc((size_t)n * dtype_bytes(to) + 1)))
+        if (!(u.stage = own = malloc((size_t)n * es + 1)))
             return err_set(e, E_SYS, "out of memory");
     }
     for (; u.at < t->count && rc == 0; u.at += u.n) {
-        char *place = (char *)dst + (size_t)u.at * dtype_bytes(to);
+        char *place = (char *)dst + (size_t)u.at * es;
 
         u.n = t->count - u.at < most ? t->count - u.at : most;
         u.stage = there ? place : u.stage;
@@ -152,7 +181,7 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, enum dtype to,
         if (u.bad)
             rc = name_bad(&u, e);
         else if (!there && m->d->to_device(m->d, place, u.stage ? u.stage : value_at(t, u.at),
-                                           (size_t)u.n * dtype_bytes(to)) < 0)
+                                           (size_t)u.n * es) < 0)
             rc = m->d->sync(m->d, e);
     }
     free(own);
