@@ -1,6 +1,8 @@
 /* model/cost.c - see cost.h. */
 #include "model/cost.h"
 
+#include "kernels/planned.h"
+
 #include <math.h>
 
 /*
@@ -127,98 +129,78 @@ double cost_lower_bound(const struct cost *c, const struct traffic *t,
     return c->top + forward + (back ? fmax(slowed(backward, copies), copies) : 0);
 }
 
-/* When the ops and the two queues of copies will have got so far, each in its order; ready: when
- * the last copy of a slot is done. As offload.c queues them. */
-struct simulation {
-    const struct model *m;
-    const struct cost *c;
-    const size_t *nbytes;
-    double ops, out, in, out_s, in_s; /* a byte */
-    double ready[RINGS][2];
+/* A pass over the layers by the clocks: what one takes, with slow for the copies beside it. */
+struct pass {
+    struct clocks *clocks;
+    const struct cost *cost;
+    double slow;
 };
 
-static void settle(struct simulation *p, int ring, int64_t item)
+static void forward_takes(struct model *m, int64_t layer, void *ctx)
 {
-    if (item >= 0)
-        p->ops = fmax(p->ops, p->ready[ring][item & 1]);
+    const struct pass *p = ctx;
+
+    (void)m, (void)layer;
+    p->clocks->now[QUEUE_OPS] += p->slow * p->cost->forward;
 }
 
-static void send(struct simulation *p, int ring, int64_t item)
+static void backward_takes(struct model *m, int64_t layer, void *ctx)
 {
-    if (item < 0 || item >= p->m->ring[ring].n - 2)
-        return;
-    p->out = fmax(p->out, p->ops) + (double)p->nbytes[ring] * p->out_s;
-    p->ready[ring][item & 1] = p->out;
+    const struct pass *p = ctx;
+    enum save_level level = m->layers[layer].s.level;
+
+    p->clocks->now[QUEUE_OPS] += p->slow * (p->cost->backward + p->cost->again[level]);
 }
 
-static void fetch(struct simulation *p, int ring, int64_t item)
+/* Seconds a byte in the forward, where copies run both ways: the fewer ones have others beside
+ * them all the time. */
+static void set_forward_rates(struct clocks *k, const struct cost *c, const struct traffic *t)
 {
-    if (item < 0 || item >= p->m->ring[ring].n)
-        return;
-    p->in = fmax(p->in, p->ops) + (double)p->nbytes[ring] * p->in_s;
-    p->ready[ring][item & 1] = p->in;
-}
+    double out = t->sent > 0 ? t->sent / c->out : 0, in = t->forward > 0 ? t->forward / c->in : 0;
+    double all = copying(c, t->sent, t->forward);
 
-static void simulate_forward(struct simulation *p, double slow, bool back)
-{
-    const struct model *m = p->m;
-
-    for (int64_t i = 0; i < m->c.layers; i++) {
-        const struct layer *l = &m->layers[i];
-
-        if (back)
-            send(p, SAVE_INPUT, l->item[SAVE_INPUT]);
-        settle(p, RING_WEIGHTS, l->item[RING_WEIGHTS]);
-        if (i + 1 < m->c.layers)
-            settle(p, SAVE_INPUT, l[1].item[SAVE_INPUT]);
-        for (int k = SAVE_ATTENTION; k < SAVE_LEVELS; k++)
-            settle(p, k, l->item[k]);
-        p->ops += slow * p->c->forward;
-        for (int k = SAVE_ATTENTION; back && k < SAVE_LEVELS; k++)
-            send(p, k, l->item[k]);
-        if (l->item[RING_WEIGHTS] >= 0)
-            fetch(p, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);
-    }
-}
-
-static void simulate_backward(struct simulation *p, double slow)
-{
-    const struct model *m = p->m;
-
-    for (int64_t i = m->c.layers - 1; i >= 0; i--) {
-        const struct layer *l = &m->layers[i];
-
-        for (int k = 0; k < RINGS; k++)
-            settle(p, k, l->item[k]);
-        p->ops += slow * (p->c->backward + p->c->again[l->s.level]);
-        for (int k = 0; k < RINGS; k++)
-            fetch(p, k, l->item[k] - 2);
+    k->send_byte_s = 1 / c->out, k->fetch_byte_s = 1 / c->in;
+    if (out > 0 && in > 0) {
+        k->send_byte_s = (out < in ? out / BOTH_WAYS : all) / t->sent;
+        k->fetch_byte_s = (out < in ? all : in / BOTH_WAYS) / t->forward;
     }
 }
 
 /* Scoring begins by fetching the first weights; training has them from the step before. */
-double cost_simulated(const struct model *m, const struct cost *c, const struct traffic *t,
-                      const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back)
+static double simulate(struct model *m, const struct cost *c, const struct traffic *t,
+                       const int64_t kept[SAVE_LEVELS], bool back, struct clocks *clocks)
 {
     double forward = (double)m->c.layers * c->forward, copies = copying(c, t->sent, t->forward);
     double backward = (double)m->c.layers * c->backward + again_of(c, kept);
-    double out = t->sent > 0 ? t->sent / c->out : 0, in = t->forward > 0 ? t->forward / c->in : 0;
-    struct simulation p = { .m = m, .c = c, .nbytes = nbytes };
+    struct pass p = { clocks, c, slowed(forward, copies) / forward };
 
-    /* the copies that are fewer go beside others all the time */
-    p.out_s = out > 0 ? (out < in ? out / BOTH_WAYS : copies) / t->sent : 0;
-    p.in_s = in > 0 ? (out < in ? copies : in / BOTH_WAYS) / t->forward : 0;
-    if (out <= 0 || in <= 0)
-        p.out_s = 1 / c->out, p.in_s = 1 / c->in;
+    for (int i = 0; i < 2; i++)
+        m->ring[RING_WEIGHTS].holds[i] = back ? i : -1;
+    set_forward_rates(clocks, c, t);
+    offload_begin(m);
+    offload_forward(m, back, forward_takes, &p);
+    clocks->now[QUEUE_OPS] += c->top;
     if (!back)
-        for (int i = 0; i < 2; i++)
-            fetch(&p, RING_WEIGHTS, i);
-    simulate_forward(&p, slowed(forward, copies) / forward, back);
-    p.ops += c->top;
-    if (!back)
-        return p.ops;
+        return clocks->now[QUEUE_OPS];
     copies = copying(c, 0, t->sent + t->backward);
-    p.in_s = 1 / c->in;
-    simulate_backward(&p, slowed(backward, copies) / backward);
-    return p.ops;
+    clocks->fetch_byte_s = 1 / c->in;
+    p.slow = slowed(backward, copies) / backward;
+    offload_backward(m, backward_takes, &p);
+    return clocks->now[QUEUE_OPS];
+}
+
+double cost_simulated(struct model *m, const struct cost *c, const struct traffic *t,
+                      const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back)
+{
+    struct device *own = m->d, timed;
+    struct clocks clocks = { 0 };
+    double s;
+
+    device_open_clocks(&timed, &clocks);
+    for (int k = 0; k < RINGS; k++)
+        m->ring[k].nbytes = nbytes[k];
+    m->d = &timed;
+    s = simulate(m, c, t, kept, back, &clocks);
+    m->d = own;
+    return s;
 }

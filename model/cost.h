@@ -23,8 +23,8 @@ struct traffic {
  * layers, how many keep up to level k. back: forward and backward. */
 double cost_lower_bound(const struct cost *c, const struct traffic *t,
                         const int64_t kept[SAVE_LEVELS], int64_t layers, bool back);
-/* What it will take, layer by layer, with the waiting of ops and copies for each other; m has been
- * spread. nbytes: of an item of each ring. */
-double cost_simulated(const struct model *m, const struct cost *c, const struct traffic *t,
+/* What it will take, with ops and copies waiting for each other: offload.c runs on clocks. m has
+ * been spread; it is left so but for its rings. nbytes: of an item of each ring. */
+double cost_simulated(struct model *m, const struct cost *c, const struct traffic *t,
                       const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back);
 #endif

@@ -54,15 +54,30 @@ struct work {
 enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, MEM_WORK, MEM_HOST,
        MEM_CLASSES };
 
-/* What lies in the host's memory takes turns in two slots on the device: item i, counted over the
- * layers that have one, in slot i % 2. A ring for each level that layers have offloaded, and one for
- * the frozen matrices of streamed layers. The last two items of a level never leave their slots:
- * the backward begins with them. */
+/* Items that take turns in two slots on the device: item i, counted over the layers that have one,
+ * in slot i % 2. A ring for each level that layers have offloaded, and one for the frozen matrices
+ * of streamed layers. The last two items of a level never leave their slots: the backward begins
+ * with them. */
+struct ring;
+/* Where items lie when they are in no slot. bring fills a slot with an item, store takes one that
+ * the ops have written out of its slot; each queues its work on its queue only, and returns what
+ * the device does. The slot is the ops' own again when that queue is through. A ring whose items
+ * are never written needs no store. Host memory is one source (ring_host); a gather over ranks or
+ * a dequantiser (on QUEUE_OPS: it is an op) are others. */
+struct ring_source {
+    enum queue bring_on, store_on;
+    int (*bring)(struct device *d, const struct ring *r, int64_t item, void *slot);
+    int (*store)(struct device *d, const struct ring *r, int64_t item, const void *slot);
+};
+extern const struct ring_source ring_host; /* item i at ring.host + i * nbytes */
+
 enum { RING_WEIGHTS = SAVE_LEVELS, RINGS };
 struct ring {
     int64_t n;                       /* items */
-    size_t nbytes;                   /* of each */
-    unsigned char *slot[2], *host;   /* item i at host + i * nbytes */
+    size_t nbytes;                   /* of each, in a slot */
+    unsigned char *slot[2], *host;
+    const struct ring_source *source;
+    void *state;                     /* the source's own */
     bool moving[2];                  /* a copy that the ops have not waited for yet */
     int64_t holds[2];                /* which item */
 };
@@ -129,14 +144,14 @@ void model_spread(struct model *m);
 /* Bytes of all classes of the device's memory, as last laid out. */
 size_t model_bytes(const struct model *m);
 
-/* offload.c: called round each layer, on the way to the backward (back) or not; they wait for
- * what the layer reads and for room where it writes, and move what it is done with. begin: when
- * nothing is queued. forget: the weights in the host's memory are others now. */
+/* offload.c: run for every layer in order, or for the backward in reverse order, with the copies of
+ * what is offloaded queued around it. back: a backward follows, for which activations are saved.
+ * begin: before the forward, when nothing is queued. forget: the weights in host memory are others
+ * now. */
+typedef void layer_fn(struct model *m, int64_t layer, void *ctx);
 void offload_begin(struct model *m);
-void offload_before_forward(struct model *m, int64_t layer, bool back);
-void offload_after_forward(struct model *m, int64_t layer, bool back);
-void offload_before_backward(struct model *m, int64_t layer);
-void offload_after_backward(struct model *m, int64_t layer);
+void offload_forward(struct model *m, bool back, layer_fn *run, void *ctx);
+void offload_backward(struct model *m, layer_fn *run, void *ctx);
 void offload_forget(struct model *m);
 
 /* placement.c: decides the level of each layer by the options and the budget, and lays it out. */

@@ -307,6 +307,8 @@ void model_spread(struct model *m)
     for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++)
         all += placement_layers(p, (enum save_level)k);
     memset(m->ring, 0, sizeof m->ring);
+    for (int k = 0; k < RINGS; k++)
+        m->ring[k].source = &ring_host;
     offload_forget(m);
     for (int64_t i = 0; i < m->c.layers; i++) {
         struct layer *l = &m->layers[i];

@@ -1,23 +1,56 @@
-/* model/offload.c - what lies in the host's memory, there and back beside the ops. */
+/* model/offload.c - offloaded activations and streamed weights: copied beside the ops. */
 #include "model/inside.h"
 
 /*
- * Two fences a slot: the ops are done with it, its copy is done. A copy waits for the first, and
- * the ops wait for the second before they touch the slot again, but no earlier. That a fetch
- * finds in the host's memory what was sent follows: the slot went to another item in between,
- * before which the ops waited for the sending.
+ * A ring is a row of items of which the device holds two at a time: item i in slot i % 2. Say that
+ * all of 5 layers have their inputs offloaded (items 0 to 4), and follow slot 0 through a step:
+ *
+ *   forward    layer 0 writes and reads item 0; its copy out is queued. Before layer 2's input is
+ *              written to the slot, the ops wait for that copy, and so on.
+ *   backward   item 4 is still there: the last two are never sent. Once layer 4 is done with it the
+ *              copy of item 2 is queued; layer 2 waits for it; then comes item 0.
+ *
+ * Weights are the same the other way round: only ever brought, first in the order of the layers,
+ * then backwards, two layers ahead of their use. Where items come from is the ring's source
+ * (struct ring_source): host memory, or whatever else can fill a slot.
+ *
+ * Copies run on queues of their own (enum queue), ordered by two fences a slot: OPS_DONE, the ops
+ * queued so far are done with the slot, which a copy waits for; COPY_DONE, which the ops wait for
+ * before they touch the slot again, but no earlier. That a fetch finds in host memory what was
+ * sent there follows: the slot went to another item in between, and the ops waited for the sending
+ * before that. A fence that is missing shows in tests/test_offload.c.
+ *
+ * The planner runs this very code on a device that only has clocks (model/cost.c).
  */
 enum { OPS_DONE, COPY_DONE, SLOT_FENCES };
 
 _Static_assert(RINGS * 2 * SLOT_FENCES <= FENCES, "a fence for each use");
+
+static unsigned char *host_of(const struct ring *r, int64_t item)
+{
+    return r->host ? r->host + (size_t)item * r->nbytes : NULL; /* NULL: when planning */
+}
+
+static int host_bring(struct device *d, const struct ring *r, int64_t item, void *slot)
+{
+    return d->fetch(d, slot, host_of(r, item), r->nbytes);
+}
+
+static int host_store(struct device *d, const struct ring *r, int64_t item, const void *slot)
+{
+    return d->send(d, host_of(r, item), slot, r->nbytes);
+}
+
+const struct ring_source ring_host = { .bring_on = QUEUE_IN, .bring = host_bring,
+                                       .store_on = QUEUE_OUT, .store = host_store };
 
 static int fence_of(const struct model *m, const struct ring *r, int slot, int which)
 {
     return ((int)(r - m->ring) * 2 + slot) * SLOT_FENCES + which;
 }
 
-/* The ops go on when the copy that last touched the item's slot is done. */
-static void settle(struct model *m, int ring, int64_t item)
+/* The ops wait for the last copy to or from the item's slot. */
+static void wait_for(struct model *m, int ring, int64_t item)
 {
     struct ring *r = &m->ring[ring];
     int slot = item & 1;
@@ -28,20 +61,20 @@ static void settle(struct model *m, int ring, int64_t item)
     r->moving[slot] = false;
 }
 
-/* Queues the copy of an item between its slot and its place in the host's memory. */
-static void move(struct model *m, struct ring *r, int64_t item, enum queue q)
+/* Queues an item's way into its slot, or out of it, behind the ops that use the slot. */
+static void move(struct model *m, struct ring *r, int64_t item, bool in)
 {
     struct device *d = m->d;
+    const struct ring_source *s = r->source;
+    enum queue q = in ? s->bring_on : s->store_on;
     int slot = item & 1;
-    void *host = r->host + (size_t)item * r->nbytes, *dev = r->slot[slot];
 
     if (m->rc == 0)
         m->rc = d->mark(d, QUEUE_OPS, fence_of(m, r, slot, OPS_DONE));
     if (m->rc == 0)
         m->rc = d->await(d, q, fence_of(m, r, slot, OPS_DONE));
     if (m->rc == 0)
-        m->rc = q == QUEUE_OUT ? d->send(d, host, dev, r->nbytes)
-                               : d->fetch(d, dev, host, r->nbytes);
+        m->rc = (in ? s->bring(d, r, item, r->slot[slot]) : s->store(d, r, item, r->slot[slot]));
     if (m->rc == 0)
         m->rc = d->mark(d, q, fence_of(m, r, slot, COPY_DONE));
     r->moving[slot] = true;
@@ -52,8 +85,8 @@ static void send(struct model *m, int ring, int64_t item)
 {
     struct ring *r = &m->ring[ring];
 
-    if (item >= 0 && item < r->n - 2) /* the last two stay where they are */
-        move(m, r, item, QUEUE_OUT);
+    if (item >= 0 && item < r->n - 2) /* the last two stay in their slots */
+        move(m, r, item, false);
 }
 
 static void fetch(struct model *m, int ring, int64_t item)
@@ -61,7 +94,7 @@ static void fetch(struct model *m, int ring, int64_t item)
     struct ring *r = &m->ring[ring];
 
     if (item >= 0 && item < r->n)
-        move(m, r, item, QUEUE_IN);
+        move(m, r, item, true);
 }
 
 void offload_forget(struct model *m)
@@ -80,20 +113,21 @@ void offload_begin(struct model *m)
             fetch(m, RING_WEIGHTS, i);
 }
 
-void offload_before_forward(struct model *m, int64_t layer, bool back)
+/* Waits for what the layer reads, and for the slots that it writes to. */
+static void before_forward(struct model *m, int64_t layer, bool back)
 {
     const struct layer *l = &m->layers[layer];
 
     if (back)
-        send(m, SAVE_INPUT, l->item[SAVE_INPUT]); /* whole since the layer before */
-    settle(m, RING_WEIGHTS, l->item[RING_WEIGHTS]);
+        send(m, SAVE_INPUT, l->item[SAVE_INPUT]); /* complete since the layer before */
+    wait_for(m, RING_WEIGHTS, l->item[RING_WEIGHTS]);
     if (layer + 1 < m->c.layers) /* whose input this layer writes */
-        settle(m, SAVE_INPUT, l[1].item[SAVE_INPUT]);
+        wait_for(m, SAVE_INPUT, l[1].item[SAVE_INPUT]);
     for (int k = SAVE_ATTENTION; k < SAVE_LEVELS; k++)
-        settle(m, k, l->item[k]);
+        wait_for(m, k, l->item[k]);
 }
 
-void offload_after_forward(struct model *m, int64_t layer, bool back)
+static void after_forward(struct model *m, int64_t layer, bool back)
 {
     const struct layer *l = &m->layers[layer];
 
@@ -103,14 +137,22 @@ void offload_after_forward(struct model *m, int64_t layer, bool back)
         fetch(m, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);
 }
 
-void offload_before_backward(struct model *m, int64_t layer)
+void offload_forward(struct model *m, bool back, layer_fn *run, void *ctx)
 {
-    for (int k = 0; k < RINGS; k++)
-        settle(m, k, m->layers[layer].item[k]);
+    for (int64_t i = 0; i < m->c.layers; i++) {
+        before_forward(m, i, back);
+        run(m, i, ctx);
+        after_forward(m, i, back);
+    }
 }
 
-void offload_after_backward(struct model *m, int64_t layer)
+void offload_backward(struct model *m, layer_fn *run, void *ctx)
 {
-    for (int k = 0; k < RINGS; k++)
-        fetch(m, k, m->layers[layer].item[k] - 2);
+    for (int64_t i = m->c.layers - 1; i >= 0; i--) {
+        for (int k = 0; k < RINGS; k++)
+            wait_for(m, k, m->layers[i].item[k]);
+        run(m, i, ctx);
+        for (int k = 0; k < RINGS; k++)
+            fetch(m, k, m->layers[i].item[k] - 2);
+    }
 }

@@ -23,13 +23,25 @@ static int check_batch(const struct model *m, const struct batch *b, int64_t *n_
     return 0;
 }
 
+static void forward_layer(struct model *m, int64_t layer, void *ctx)
+{
+    const struct layer *l = &m->layers[layer];
+    bool last = layer + 1 == m->c.layers;
+
+    layer_forward(m, l, &l->s, ctx, m->o.mode != TRAIN_NONE && !last ? l[1].s.x : m->work.x);
+}
+
+static void backward_layer(struct model *m, int64_t layer, void *ctx)
+{
+    layer_backward(m, &m->layers[layer], &m->layers[layer].s, ctx);
+}
+
 /* Embedding and all layers; leaves the residual stream in work.x. back: with what the backward
  * wants kept. */
-static void forward(struct model *m, const struct batch *b, const struct span *sp, bool back)
+static void forward(struct model *m, const struct batch *b, struct span *sp, bool back)
 {
     struct device *d = m->d;
-    bool train = m->o.mode != TRAIN_NONE;
-    void *x = train ? m->layers[0].s.x : m->work.x;
+    void *x = m->o.mode != TRAIN_NONE ? m->layers[0].s.x : m->work.x;
 
     m->rc = d->to_device(d, m->work.ids, b->ids, (size_t)sp->rows * 4);
     if (m->rc == 0 && b->targets)
@@ -39,14 +51,7 @@ static void forward(struct model *m, const struct batch *b, const struct span *s
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .table = weight_mat(&m->top[ROLE_EMBED]), .ids = m->work.ids,
             .y = x });
-    for (int64_t l = 0; l < m->c.layers; l++) {
-        const struct layer *next = l + 1 < m->c.layers ? &m->layers[l + 1] : NULL;
-
-        offload_before_forward(m, l, back);
-        layer_forward(m, &m->layers[l], &m->layers[l].s, sp,
-                      train && next ? next->s.x : m->work.x);
-        offload_after_forward(m, l, back);
-    }
+    offload_forward(m, back, forward_layer, sp);
 }
 
 /* work.h = final norm of the residual stream; rstd stays for norm's backward. */
@@ -73,7 +78,7 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
             .scratch = m->work.loss });
 }
 
-static void backward(struct model *m, const struct span *sp)
+static void backward(struct model *m, struct span *sp)
 {
     struct device *d = m->d;
     const struct weight *norm = &m->top[ROLE_LAST_NORM], *embed = &m->top[ROLE_EMBED];
@@ -82,11 +87,7 @@ static void backward(struct model *m, const struct span *sp)
         m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
             .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
             .dx = m->work.dx, .dw = norm->grad, .overwrite = true });
-    for (int64_t l = m->c.layers - 1; l >= 0; l--) {
-        offload_before_backward(m, l);
-        layer_backward(m, &m->layers[l], &m->layers[l].s, sp);
-        offload_after_backward(m, l);
-    }
+    offload_backward(m, backward_layer, sp);
     if (m->rc == 0 && embed->grad)
         m->rc = d->embed_back(d, &(struct op_embed_back){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/perm.h"
-#include "model/model.h"
+#include "model/inside.h"
 #include "tests/queued.h"
 
 #define DATA "tests/data/model/"
@@ -88,11 +88,104 @@ static void run(struct model *m, enum train_mode mode, struct outcome *out)
     segments_free(&seg);
 }
 
+/* Sources of the rings that no product file knows. Each item lies in two parts of its own memory. */
+static unsigned char *part(const struct ring *r, int which, int64_t item)
+{
+    return (unsigned char *)r->state + (size_t)(2 * item + which) * (r->nbytes / 2);
+}
+
+/* A gather: an item is put together from what two owners have of it. */
+static int gather_bring(struct device *d, const struct ring *r, int64_t item, void *slot)
+{
+    size_t half = r->nbytes / 2;
+    int rc = d->fetch(d, slot, part(r, 0, item), half);
+
+    return rc < 0 ? rc : d->fetch(d, (char *)slot + half, part(r, 1, item), half);
+}
+
+static int gather_store(struct device *d, const struct ring *r, int64_t item, const void *slot)
+{
+    size_t half = r->nbytes / 2;
+    int rc = d->send(d, part(r, 0, item), slot, half);
+
+    return rc < 0 ? rc : d->send(d, part(r, 1, item), (const char *)slot + half, half);
+}
+
+/* A dequantiser, which is an op: of each float32 the upper and the lower 16 bits lie apart. */
+struct planes {
+    uint16_t *high, *low;
+    uint32_t *value;
+    size_t n;
+};
+
+static int run_join(const void *arg)
+{
+    const struct planes *p = arg;
+
+    for (size_t i = 0; i < p->n; i++)
+        p->value[i] = (uint32_t)p->high[i] << 16 | p->low[i];
+    return 0;
+}
+
+static int run_split(const void *arg)
+{
+    const struct planes *p = arg;
+
+    for (size_t i = 0; i < p->n; i++) {
+        p->high[i] = (uint16_t)(p->value[i] >> 16);
+        p->low[i] = (uint16_t)p->value[i];
+    }
+    return 0;
+}
+
+static int planes_op(int (*op)(const void *), const struct ring *r, int64_t item, void *slot)
+{
+    struct planes p = { (uint16_t *)(void *)part(r, 0, item), (uint16_t *)(void *)part(r, 1, item),
+                        slot, r->nbytes / 4 };
+
+    queued_op(QUEUE_OPS, op, &p, sizeof p, 0);
+    return 0;
+}
+
+static int planes_bring(struct device *d, const struct ring *r, int64_t item, void *slot)
+{
+    (void)d;
+    return planes_op(run_join, r, item, slot);
+}
+
+static int planes_store(struct device *d, const struct ring *r, int64_t item, const void *slot)
+{
+    (void)d;
+    return planes_op(run_split, r, item, (void *)(uintptr_t)slot);
+}
+
+static const struct ring_source gather = { QUEUE_IN, QUEUE_OUT, gather_bring, gather_store };
+static const struct ring_source planes = { QUEUE_OPS, QUEUE_OPS, planes_bring, planes_store };
+
+/* Gives every ring of a model another source, which takes over what host memory has. */
+static void change_sources(struct model *m, const struct ring_source *s)
+{
+    for (int k = 0; k < RINGS; k++) {
+        struct ring *r = &m->ring[k];
+
+        r->source = s;
+        r->state = calloc((size_t)r->n + 1, r->nbytes + 1);
+        for (int64_t i = 0; i < r->n && k == RING_WEIGHTS; i++)
+            OK(s->store(&dev, r, i, r->host + (size_t)i * r->nbytes));
+    }
+    OK(dev.sync(&dev, &err));
+    memset(m->mem[MEM_HOST].base, 0xff, m->mem[MEM_HOST].used_bytes);
+}
+
+static const struct ring_source *source; /* of the rings in check; NULL: as they are */
+
 static void check(enum train_mode mode, const struct placement *p, const struct outcome *want)
 {
     struct model *m = open_model(mode, p);
     struct outcome got;
 
+    if (source)
+        change_sources(m, source);
     run(m, mode, &got);
     if (memcmp(got.nll, want->nll, sizeof got.nll) != 0 ||
         memcmp(got.sum, want->sum, sizeof got.sum) != 0 || got.n != want->n ||
@@ -100,11 +193,13 @@ static void check(enum train_mode mode, const struct placement *p, const struct 
         for (int k = 0; k < SAVE_LEVELS; k++)
             for (int a = 0; a <= k + 1; a++)
                 if (p->n[k][a])
-                    print_message("# %lld layers keep %d, %d away\n", (long long)p->n[k][a], k, a);
+                    print_message("# %lld layers save %d, %d offloaded\n", (long long)p->n[k][a], k, a);
         fail_msg("other bits with the queues in order %d %d %d, %lld layers streamed",
                  queued.order[0], queued.order[1], queued.order[2], (long long)p->streamed);
     }
     free(got.grad);
+    for (int k = 0; k < RINGS; k++)
+        free(m->ring[k].state);
     model_close(m);
 }
 
@@ -121,7 +216,7 @@ static int close_queued(void **state)
     return 0;
 }
 
-/* On the CPU as it is, nothing kept, nothing away. */
+/* On the CPU as it is, nothing saved but inputs, nothing offloaded. */
 static void plain(enum train_mode mode, struct outcome *want)
 {
     struct placement p = { .streamed = 0 };
@@ -137,7 +232,7 @@ static void plain(enum train_mode mode, struct outcome *want)
     dev = was;
 }
 
-static void test_every_level_away_or_not(void **state)
+static void test_every_level_offloaded_or_not(void **state)
 {
     struct outcome want;
 
@@ -197,6 +292,30 @@ static void test_scoring_with_streamed_weights(void **state)
     free(want.grad);
 }
 
+static void test_other_sources_bring_the_same_bits(void **state)
+{
+    static const struct ring_source *const sources[] = { &gather, &planes };
+    static const enum train_mode modes[] = { TRAIN_LORA_PLUS, TRAIN_NONE };
+
+    (void)state;
+    for (int mode = 0; mode < 2; mode++) {
+        struct outcome want;
+
+        plain(modes[mode], &want);
+        for (uint64_t i = 0; i < 24; i++) {
+            struct placement p = { .streamed = LAYERS - (int64_t)(i % 3) };
+
+            p.n[SAVE_ALL][SAVE_LEVELS] = modes[mode] == TRAIN_NONE ? 0 : LAYERS - (int64_t)(i % 2);
+            p.n[SAVE_INPUT][1] = modes[mode] == TRAIN_NONE ? 0 : (int64_t)(i % 2);
+            queued.order = orders[i % 6];
+            source = sources[i / 6 % 2];
+            check(modes[mode], &p, &want);
+        }
+        source = NULL;
+        free(want.grad);
+    }
+}
+
 /* The last two of a level stay in their slots; weights that lie there are not fetched again. */
 static void test_nothing_moves_in_vain(void **state)
 {
@@ -218,12 +337,12 @@ static void test_nothing_moves_in_vain(void **state)
     }
 }
 
-/* What is away takes the host's memory: of a level all but two layers, of weights all. */
+/* What is offloaded takes host memory: of a level all but two layers, of weights all. */
 static void test_bytes_of_a_placement(void **state)
 {
     struct placement p = { .n[SAVE_INPUT][0] = LAYERS };
     int64_t x = ROWS * 24 * 4, matrices = (24 * 32 * 2 + 24 * 16 * 2 + 24 * 32 * 3) * 4;
-    struct memory_plan none, away, kept;
+    struct memory_plan none, offloaded, streamed;
     struct model_options o;
 
     (void)state;
@@ -231,14 +350,14 @@ static void test_bytes_of_a_placement(void **state)
     o.ctx = LEN, o.seqs = SEQS, o.placement = &p;
     OK(model_plan(&dev, &tiny, &o, &none, &err));
     p = (struct placement){ .n[SAVE_INPUT][1] = LAYERS };
-    OK(model_plan(&dev, &tiny, &o, &away, &err));
+    OK(model_plan(&dev, &tiny, &o, &offloaded, &err));
     assert_int_equal(none.host, 0);
-    assert_int_equal(away.host, 3 * x);
-    assert_int_equal(away.total, none.total - (size_t)(3 * x));
+    assert_int_equal(offloaded.host, 3 * x);
+    assert_int_equal(offloaded.total, none.total - (size_t)(3 * x));
     p.streamed = LAYERS;
-    OK(model_plan(&dev, &tiny, &o, &kept, &err));
-    assert_int_equal(kept.host, 3 * x + 5 * matrices);
-    assert_int_equal(kept.frozen, away.frozen - (size_t)(3 * matrices));
+    OK(model_plan(&dev, &tiny, &o, &streamed, &err));
+    assert_int_equal(streamed.host, 3 * x + 5 * matrices);
+    assert_int_equal(streamed.frozen, offloaded.frozen - (size_t)(3 * matrices));
 }
 
 static void test_impossible_placements_are_refused(void **state)
@@ -325,9 +444,10 @@ static void test_merging_into_streamed_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_level_away_or_not),
+        cmocka_unit_test(test_every_level_offloaded_or_not),
         cmocka_unit_test(test_mixtures),
         cmocka_unit_test(test_scoring_with_streamed_weights),
+        cmocka_unit_test(test_other_sources_bring_the_same_bits),
         cmocka_unit_test(test_nothing_moves_in_vain),
         cmocka_unit_test(test_bytes_of_a_placement),
         cmocka_unit_test(test_impossible_placements_are_refused),
