@@ -118,6 +118,13 @@ static double again_of(const struct cost *c, const int64_t kept[SAVE_LEVELS])
     return s;
 }
 
+double cost_of_ops(const struct cost *c, const int64_t kept[SAVE_LEVELS], int64_t layers, bool back)
+{
+    double forward = c->top + (double)layers * c->forward;
+
+    return back ? forward + (double)layers * c->backward + again_of(c, kept) : forward;
+}
+
 double cost_lower_bound(const struct cost *c, const struct traffic *t,
                         const int64_t kept[SAVE_LEVELS], int64_t layers, bool back)
 {

@@ -19,6 +19,9 @@ struct traffic {
     double forward;  /* weights in, for the forward */
     double backward; /* weights in, for the backward */
 };
+/* Time of the ops alone, without copies. kept[k]: of layers layers, how many save up to level k;
+ * back: forward and backward. Never more than the lower bound, nor that than the simulation. */
+double cost_of_ops(const struct cost *c, const int64_t kept[SAVE_LEVELS], int64_t layers, bool back);
 /* The least that it can take: all copies beside ops, as far as these last. kept[k]: of layers
  * layers, how many keep up to level k. back: forward and backward. */
 double cost_lower_bound(const struct cost *c, const struct traffic *t,

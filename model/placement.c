@@ -1,5 +1,4 @@
-/* model/placement.c - where activations and weights lie: what is fastest in the memory there
- * is. */
+/* model/placement.c - where activations and weights lie: whatever is fastest in the memory there is. */
 #include "model/cost.h"
 
 #include "base/memory.h"
@@ -8,31 +7,49 @@
 #include <string.h>
 
 /*
- * All layers are alike, so the bytes of a placement are sums of counts times the bytes of a level,
- * and its time (cost.h) depends on counts alone. The search goes through the mixtures of the four
- * levels kept on the device, and where the host's memory may help, of any three of the states
- * (level kept, levels away), in steps of one layer (GRID parts of many layers). What of the
- * frozen matrices must be streamed for a mixture to fit follows from its bytes.
+ * Memory is bought with time, layer by layer. A layer saves one of four levels for its backward
+ * (enum save_level) and recomputes the rest; the lowest of the levels that it saves may be
+ * offloaded to host memory, which takes copies. That makes 14 states of a layer: input on the device,
+ * input offloaded, attention on the device, ... all of it offloaded. Beside that, the frozen
+ * matrices of some layers may be streamed from host memory. A placement says how many layers are
+ * in each state and how many are streamed. Llama-2-7B at 102400 tokens on an H200 limited to 24 GiB:
+ *
+ *     14 layers save q, k, v; 18 save attention; all of it offloaded; 31 layers are streamed
+ *
+ * Layers are alike, so the bytes of a placement are counts times the bytes of a level, and its time
+ * depends on counts alone. The search tries every mixture of the four levels on the device, and of
+ * any three states if there is host memory, in steps of one layer (GRID parts of many layers). For
+ * each it streams as few layers as make it fit, then asks cost.h how long a step takes. Some 100000
+ * mixtures are tried in milliseconds because most are ruled out early: by the time of their ops alone,
+ * then by the lower bound with copies. Only those that might still win are simulated.
  */
 enum { GRID = 40, STATES = SAVE_LEVELS * (SAVE_LEVELS + 3) / 2, TRIES = 4, SLOTS = 2,
        LEAST_TILE = 1024 };
-#define SAME 1e-6 /* times that differ by less are equal: then the first found, the simpler */
-#define WORTH 2e-3 /* a share of the time that could be saved, for a look at it layer by layer */
+#define SAME 1e-6  /* times that differ by less are equal: the first found, the simpler, is taken */
+#define WORTH 2e-3 /* share of the time that must be in reach for a simulation */
 
 struct choice {
     struct model *m;
     struct cost cost;
     struct { int level, offloaded; } state[STATES];
-    size_t level[SAVE_LEVELS];  /* bytes of a level, a layer */
-    size_t base;                /* of all that is none of these, the layers' matrices in it */
-    size_t matrices;            /* of them, frozen, a layer; 0: not to be streamed */
+    int used[STATES], n_used;   /* the states that the candidate may have layers in */
+    size_t level[SAVE_LEVELS];  /* bytes of a level in one layer */
+    size_t base;                /* bytes of everything else, all matrices included */
+    size_t matrices;            /* bytes of a layer's frozen matrices; 0: cannot be streamed */
     size_t device, host;        /* budgets */
     int64_t layers;
+    bool simulate;              /* else times are lower bounds */
     struct placement candidate, best;
     double best_s;
-    bool simulate;                  /* times are simulated, not lower bounds */
-    size_t best_over;           /* bytes that the best has too many; 0: it fits */
-    size_t best_host;           /* of the host's, that it takes */
+    size_t best_over;           /* bytes by which the best exceeds the device; 0: it fits */
+    size_t best_host;           /* bytes of host memory that it takes */
+};
+
+/* What a candidate takes. */
+struct demand {
+    int64_t saved[SAVE_LEVELS]; /* layers by level */
+    size_t device, host;
+    struct traffic traffic;
 };
 
 static void all_at(struct placement *p, enum save_level k, int64_t n, int64_t layers)
@@ -77,8 +94,8 @@ static int measure(struct choice *c, struct model *m, struct err *e)
 
 static size_t more_than(size_t a, size_t b) { return a > b ? a - b : 0; }
 
-/* The fewest layers streamed with which need bytes fit the device, over the SLOTS they need there
- * themselves; as far as the host's memory goes. */
+/* The fewest layers to stream so that need bytes fit the device, counting the SLOTS that streaming
+ * takes there; fewer where host memory, of which host bytes are taken, does not hold them. */
 static int64_t streamed_for(const struct choice *c, size_t need, size_t host)
 {
     int64_t n, most;
@@ -92,8 +109,46 @@ static int64_t streamed_for(const struct choice *c, size_t need, size_t host)
     return n > SLOTS ? n : 0;
 }
 
-/* What c->candidate takes with the layers in their order. */
-static double simulate(struct choice *c, const struct traffic *t, const int64_t kept[SAVE_LEVELS])
+static void count_levels(const struct choice *c, struct demand *d)
+{
+    memset(d, 0, sizeof *d);
+    for (int i = 0; i < c->n_used; i++) {
+        int k = c->state[c->used[i]].level;
+
+        d->saved[k] += c->candidate.n[k][c->state[c->used[i]].offloaded];
+    }
+}
+
+/* Bytes on both sides and of the copies; sets how many layers are streamed. */
+static void count_bytes(struct choice *c, struct demand *d)
+{
+    int64_t offloaded[SAVE_LEVELS] = { 0 }, *streamed = &c->candidate.streamed;
+
+    d->device = c->base;
+    for (int i = 0; i < c->n_used; i++) {
+        int level = c->state[c->used[i]].level, from = c->state[c->used[i]].offloaded;
+        int64_t n = c->candidate.n[level][from];
+
+        for (int k = 0; k < from; k++)
+            offloaded[k] += n;
+        for (int k = from; k <= level; k++)
+            d->device += (size_t)n * c->level[k];
+    }
+    for (int k = 0; k < SAVE_LEVELS; k++) {
+        d->device += (size_t)(offloaded[k] < SLOTS ? offloaded[k] : SLOTS) * c->level[k];
+        d->host += (size_t)(offloaded[k] > SLOTS ? offloaded[k] - SLOTS : 0) * c->level[k];
+    }
+    d->traffic.sent = (double)d->host;
+    if ((*streamed = streamed_for(c, d->device, d->host)) == 0)
+        return;
+    d->traffic.forward = (double)*streamed * (double)c->matrices;
+    d->traffic.backward = d->traffic.forward - SLOTS * (double)c->matrices;
+    d->device -= (size_t)(*streamed - SLOTS) * c->matrices;
+    d->host += (size_t)*streamed * c->matrices;
+}
+
+/* Time of c->candidate, with the layers in their order. */
+static double simulate(struct choice *c, const struct demand *d, bool back)
 {
     size_t nbytes[RINGS];
 
@@ -101,75 +156,63 @@ static double simulate(struct choice *c, const struct traffic *t, const int64_t 
     nbytes[RING_WEIGHTS] = c->matrices;
     c->m->plan.placement = c->candidate;
     model_spread(c->m);
-    return cost_simulated(c->m, &c->cost, t, nbytes, kept, c->m->o.mode != TRAIN_NONE);
+    return cost_simulated(c->m, &c->cost, &d->traffic, nbytes, d->saved, back);
 }
 
-/* Takes c->candidate where it is better than the best so far. */
+/* Takes c->candidate where it is better than the best so far: exceeds the device by less, or as
+ * little and is faster. */
 static void weigh(struct choice *c)
 {
-    struct placement *p = &c->candidate;
-    int64_t kept[SAVE_LEVELS] = { 0 }, offloaded[SAVE_LEVELS] = { 0 };
-    size_t need = c->base, host = 0, over;
-    struct traffic t;
+    bool back = c->m->o.mode != TRAIN_NONE;
+    struct demand d;
+    size_t over;
     double s;
 
-    for (int i = 0; i < STATES; i++) {
-        int64_t n = p->n[c->state[i].level][c->state[i].offloaded];
-
-        if (n == 0)
-            continue;
-        kept[c->state[i].level] += n;
-        for (int k = 0; k <= c->state[i].level; k++)
-            if (k < c->state[i].offloaded)
-                offloaded[k] += n;
-            else
-                need += (size_t)n * c->level[k];
-    }
-    for (int k = 0; k < SAVE_LEVELS; k++) {
-        need += (size_t)(offloaded[k] < SLOTS ? offloaded[k] : SLOTS) * c->level[k];
-        host += (size_t)(offloaded[k] > SLOTS ? offloaded[k] - SLOTS : 0) * c->level[k];
-    }
-    t.sent = (double)host;
-    p->streamed = streamed_for(c, need, host);
-    t.forward = (double)p->streamed * (double)c->matrices;
-    t.backward = p->streamed ? t.forward - SLOTS * (double)c->matrices : 0;
-    if (p->streamed) {
-        need -= (size_t)(p->streamed - SLOTS) * c->matrices;
-        host += (size_t)p->streamed * c->matrices;
-    }
-    over = more_than(need, c->device);
-    if (host > c->host || over > c->best_over)
+    count_levels(c, &d);
+    if (c->best_over == 0 &&
+        cost_of_ops(&c->cost, d.saved, c->layers, back) >= c->best_s * (1 - SAME))
         return;
-    s = cost_lower_bound(&c->cost, &t, kept, c->layers, c->m->o.mode != TRAIN_NONE);
-    if (c->simulate && host > 0 && over == 0 && c->best_over == 0 && s >= c->best_s * (1 - WORTH))
+    count_bytes(c, &d);
+    over = more_than(d.device, c->device);
+    if (d.host > c->host || over > c->best_over)
         return;
-    if (c->simulate && host > 0 && over == 0)
-        s = simulate(c, &t, kept);
-    if (over < c->best_over || (over == c->best_over && s < c->best_s * (1 - SAME))) {
-        c->best = *p;
+    s = cost_lower_bound(&c->cost, &d.traffic, d.saved, c->layers, back);
+    if (c->simulate && d.host > 0 && over == 0) {
+        if (c->best_over == 0 && s >= c->best_s * (1 - WORTH))
+            return;
+        s = simulate(c, &d, back);
+    }
+    if (over < c->best_over || s < c->best_s * (1 - SAME)) {
+        c->best = c->candidate;
         c->best_s = s;
         c->best_over = over;
-        c->best_host = host;
+        c->best_host = d.host;
     }
 }
 
-/* All ways to give left layers to the n states at of, the last of which takes the rest. */
-static void mix(struct choice *c, const int *of, int n, int64_t left)
+/* Weighs every way to give left layers to the used states from i on; the last takes the rest. */
+static void mix(struct choice *c, int i, int64_t left)
 {
-    int64_t *count = &c->candidate.n[c->state[of[0]].level][c->state[of[0]].offloaded];
+    int64_t *count = &c->candidate.n[c->state[c->used[i]].level][c->state[c->used[i]].offloaded];
     int64_t step = (c->layers + GRID - 1) / GRID;
 
-    if (n == 1) {
+    if (i + 1 == c->n_used) {
         *count = left;
         weigh(c);
         *count = 0;
         return;
     }
-    for (int64_t i = 0; i <= left; i += step) {
-        *count = i;
-        mix(c, of + 1, n - 1, left - i);
+    for (int64_t n = 0; n <= left; n += step) {
+        *count = n;
+        mix(c, i + 1, left - n);
     }
     *count = 0;
+}
+
+static void use(struct choice *c, int n, const int state[])
+{
+    memcpy(c->used, state, (size_t)n * sizeof *state);
+    c->n_used = n;
 }
 
 static void weigh_all(struct choice *c)
@@ -178,29 +221,34 @@ static void weigh_all(struct choice *c)
     int64_t asked = c->m->o.keep_layers < c->layers ? c->m->o.keep_layers : c->layers;
 
     memset(&c->candidate, 0, sizeof c->candidate);
+    use(c, SAVE_LEVELS, on_device);
     if (c->m->o.mode == TRAIN_NONE || asked >= 0) {
         if (c->m->o.mode != TRAIN_NONE)
             all_at(&c->candidate, SAVE_ALL, asked, c->layers);
         weigh(c);
         return;
     }
-    mix(c, on_device, SAVE_LEVELS, c->layers);
+    mix(c, 0, c->layers);
     for (int i = 0; i < STATES && c->host; i++)
         for (int j = i + 1; j < STATES; j++)
-            for (int k = j + 1; k < STATES; k++)
-                mix(c, (int[]){ i, j, k }, 3, c->layers);
+            for (int k = j + 1; k < STATES; k++) {
+                use(c, 3, (int[]){ i, j, k });
+                mix(c, 0, c->layers);
+            }
 }
 
 /* Rank by the cheap lower bound, then again by simulation of those that can still win. States with
  * nothing offloaded come first, then those with less. */
 static void search(struct choice *c)
 {
-    int n = 0;
+    int all[STATES], n = 0;
 
     for (int offloaded = 0; offloaded <= SAVE_LEVELS; offloaded++)
         for (int k = offloaded ? offloaded - 1 : 0; k < SAVE_LEVELS; k++) {
             c->state[n].level = k;
-            c->state[n++].offloaded = offloaded;
+            c->state[n].offloaded = offloaded;
+            all[n] = n;
+            n++;
         }
     c->simulate = false;
     c->best_over = SIZE_MAX;
@@ -210,6 +258,7 @@ static void search(struct choice *c)
     c->simulate = true;
     c->candidate = c->best;
     c->best_over = SIZE_MAX;
+    use(c, STATES, all);
     weigh(c);
     weigh_all(c);
 }
@@ -230,10 +279,10 @@ static size_t device_budget(const struct model *m)
         return (size_t)m->o.memory_bytes;
     if (m->o.device_bytes > 0)
         return all;
-    return m->d->own_memory ? all / 16 * 15 : all / 5 * 4; /* an own one is nobody else's */
+    return m->d->own_memory ? all / 16 * 15 : all / 5 * 4; /* nobody else uses a GPU's */
 }
 
-/* Full training moves every weight every step, and has no place for it. */
+/* None for full training: it changes every weight in every step. */
 static size_t host_budget(const struct model *m)
 {
     if (!m->d->own_memory || m->d->rates.in <= 0 || m->o.mode == TRAIN_FULL ||
@@ -244,7 +293,7 @@ static size_t host_budget(const struct model *m)
     return m->d->planned ? PLANNED_HOST_BYTES : memory_free_bytes() / 4 * 3;
 }
 
-/* Searches until what is laid out fits: bytes of small models are not quite sums. */
+/* Searches until what is laid out fits: in small models rounding makes bytes differ from the sums. */
 static int choose(struct model *m, struct choice *c, struct err *e)
 {
     size_t budget = device_budget(m);
@@ -266,8 +315,8 @@ static int choose(struct model *m, struct choice *c, struct err *e)
     return rc;
 }
 
-/* The placement that was told: every layer once, nothing offloaded that is not saved, and no trained
- * matrix from the host. */
+/* Takes the placement that the options give: every layer once, nothing offloaded that is not saved,
+ * no trained matrix streamed. */
 static int take_placement(struct model *m, struct err *e)
 {
     const struct placement *p = m->o.placement;
@@ -297,7 +346,7 @@ int model_place(struct model *m, struct err *e)
     c.host = host_budget(m);
     while ((rc = choose(m, &c, e)) == 0 && c.best_over && m->d->own_memory &&
            m->o.mlp_tile >= 2 * LEAST_TILE && m->o.loss_chunk >= LEAST_TILE) {
-        m->o.mlp_tile /= 2; /* buffers of a layer and of the loss: what is left to spare */
+        m->o.mlp_tile /= 2; /* nothing else is left to save: smaller buffers */
         m->o.loss_chunk /= 2;
     }
     return rc;
