@@ -11,6 +11,8 @@ struct cost {
     double out, in;             /* bytes a second to and from the host's memory; 0: it cannot */
     bool known;
 };
+/* The device says its rates; 0 of one of them is a driver that does not tell. */
+bool cost_known(const struct device *d);
 void cost_of(const struct model *m, struct cost *c); /* m has been laid out */
 
 /* Bytes that travel in a micro-batch. */

@@ -7,25 +7,16 @@
 #include <dlfcn.h>
 #include <string.h>
 
-/* Of a card that the table does not name, by what the driver says of it: operations a clock of a
- * multiprocessor are its architecture's. */
 struct rates cuda_rates(const struct cudaDeviceProp *p, int index)
 {
-    const struct card *known = card_named(p->name);
-    struct card c = { .link_gb = 25 };
-    int khz = 0, memory_khz = 0, bits = 0, sm = 10 * p->major + p->minor;
-    double each = sm == 80 ? 2048 : sm < 90 ? (strstr(p->name, "GeForce") ? 512 : 1024)
-                  : sm < 120 ? 4096 : 1024;
+    struct card_facts f = { .name = p->name, .arch = 10 * p->major + p->minor,
+                            .sms = p->multiProcessorCount };
 
-    if (known)
-        return card_rates(known);
-    cudaDeviceGetAttribute(&khz, cudaDevAttrClockRate, index);
-    cudaDeviceGetAttribute(&memory_khz, cudaDevAttrMemoryClockRate, index);
-    cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, index);
+    cudaDeviceGetAttribute(&f.khz, cudaDevAttrClockRate, index);
+    cudaDeviceGetAttribute(&f.memory_khz, cudaDevAttrMemoryClockRate, index);
+    cudaDeviceGetAttribute(&f.bus_bits, cudaDevAttrGlobalMemoryBusWidth, index);
     (void)cudaGetLastError();
-    c.tflops = 1e-9 * khz * p->multiProcessorCount * each;
-    c.memory_tb = 1e-9 * memory_khz * 2 * bits / 8;
-    return card_rates(&c);
+    return card_rates_of(&f);
 }
 
 static void *symbol(void *lib, const char *name) { return lib ? dlsym(lib, name) : NULL; }
