@@ -268,6 +268,7 @@ struct device {
     bool planned;    /* it is not here (planned.h): it has sizes and rates, and no ops */
     size_t held_bytes; /* of its own memory, that this process took by opening it, and what ops
                           come to need beside the memory they are given */
+    size_t later_bytes; /* the latter part of them: not taken yet */
     struct rates rates;
     struct group *group; /* of processes, that it was opened in (group.h) */
     const struct mat_product *products[MAT_PRODUCTS]; /* of types besides act (product.h) */

@@ -17,9 +17,9 @@ static struct planned *planned_of(const struct device *d) { return d->state; }
 
 static size_t planned_free(struct device *d)
 {
-    size_t all = planned_of(d)->memory_bytes;
+    size_t all = planned_of(d)->memory_bytes, opened = d->held_bytes - d->later_bytes;
 
-    return all > d->held_bytes ? all - d->held_bytes : 0;
+    return all > opened ? all - opened : 0;
 }
 
 static size_t planned_attention(const struct device *d, int64_t rows, int64_t heads, int64_t dim)
@@ -98,7 +98,8 @@ int device_open_planned(struct device *d, const struct card *c, size_t memory_by
              (double)p->memory_bytes / 0x1p30);
     d->act = DT_BF16;
     d->own_memory = d->planned = true;
-    d->held_bytes = CUDA_OPEN_BYTES + CUDA_LATER_BYTES;
+    d->later_bytes = CUDA_LATER_BYTES;
+    d->held_bytes = CUDA_OPEN_BYTES + d->later_bytes;
     d->rates = card_rates(c);
     d->group = group_alone();
     d->state = p;

@@ -268,24 +268,27 @@ size_t model_capacity(const struct device *d, const struct model_options *o)
     size_t left = d->free_bytes((struct device *)(uintptr_t)d);
     size_t most = more_than((size_t)o->device_bytes, d->held_bytes);
 
+    left = more_than(left, d->later_bytes);
     return o->device_bytes > 0 && most < left ? most : left;
 }
 
 static size_t device_budget(const struct model *m)
 {
-    size_t all = model_capacity(m->d, &m->o);
+    size_t all = model_capacity(m->d, &m->o), later = m->d->later_bytes;
 
     if (m->o.memory_bytes > 0)
         return (size_t)m->o.memory_bytes;
     if (m->o.device_bytes > 0)
         return all;
-    return m->d->own_memory ? all / 16 * 15 : all / 5 * 4; /* nobody else uses a GPU's */
+    if (m->d->own_memory) /* nobody else uses a GPU's: a 16th of what is free stays, or more */
+        return (all + later) / 16 > later ? (all + later) / 16 * 15 : all;
+    return all / 5 * 4;
 }
 
 /* None for full training: it changes every weight in every step. */
 static size_t host_budget(const struct model *m)
 {
-    if (!m->d->own_memory || m->d->rates.in <= 0 || m->o.mode == TRAIN_FULL ||
+    if (!m->d->own_memory || !cost_known(m->d) || m->o.mode == TRAIN_FULL ||
         m->o.host_bytes < 0)
         return 0;
     if (m->o.host_bytes > 0)

@@ -1,6 +1,8 @@
 /* kernels/cuda/cuda_device.c - the CUDA device: opening, memory, failures, scratch. */
 #include "kernels/cuda/cuda.h"
 
+#include "kernels/cuda/sizes.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -330,6 +332,7 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
     }
     d->rates = cuda_rates(&p, c->index);
     d->held_bytes = cuda_held(used, c->index);
+    d->later_bytes = CUDA_LATER_BYTES;
     snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s", p.name,
              gib(p.totalGlobalMem), with);
     if (wish("LONGLORA_DETERMINISTIC"))
