@@ -77,10 +77,34 @@ void session_close_files(struct session *s)
     s->weights = NULL;
 }
 
+/* Host memory cannot be had or pinned (WSL, containers), and nobody asked for it: a plan without it
+ * may fit. Else rc and e stay. */
+static int open_without_host(struct session *s, int rc, struct err *e)
+{
+    struct model_options o = s->options;
+    struct memory_plan p;
+    struct err why = { 0 };
+
+    if ((rc != E_SYS && rc != E_DEVICE) || s->plan.host == 0 || o.host_bytes != 0)
+        return rc;
+    o.placement = NULL, o.host_bytes = -1;
+    if (model_plan(&s->device, &s->config, &o, &p, &why) < 0 ||
+        p.total > model_capacity(&s->device, &o))
+        return rc;
+    log_warn("%s", e->msg);
+    log_warn("continuing without offloading, predicted %.0f%% slower",
+             s->plan.step_s > 0 ? 100 * (p.step_s / s->plan.step_s - 1) : 0.0);
+    s->options = o;
+    s->plan = p;
+    model_as_planned(&s->options, &s->plan);
+    *e = (struct err){ 0 };
+    return model_open(&s->model, &s->device, &s->config, &s->options, e);
+}
+
 int session_load(struct session *s, const struct session_options *o, struct err *e)
 {
     double start = now_s();
-    int rc = model_open(&s->model, &s->device, &s->config, &s->options, e);
+    int rc = open_without_host(s, model_open(&s->model, &s->device, &s->config, &s->options, e), e);
 
     s->memory_s = now_s() - start;
     if (rc == 0)

@@ -8,6 +8,7 @@
 
 #include "kernels/planned.h"
 #include "model/preset.h"
+#include "model/session.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -241,6 +242,115 @@ static void test_what_is_chosen_is_carried_out(void **state)
     d.close(&d);
 }
 
+static size_t seven_gib(struct device *d)
+{
+    (void)d;
+    return (size_t)7 << 30;
+}
+
+/* What ops come to need besides stays free on a small card, where a 16th is less than that. */
+static void test_small_cards_keep_a_reserve(void **state)
+{
+    struct model_options o = options(TRAIN_NONE, 4096, 0, 0);
+    struct memory_plan p;
+    struct err e = { 0 };
+    struct device d;
+    size_t limit;
+
+    (void)state;
+    assert_int_equal(device_open_planned(&d, card_at(H200), 0, &e), 0);
+    d.free_bytes = seven_gib;
+    limit = seven_gib(&d) - d.later_bytes;
+    assert_true(d.later_bytes > seven_gib(&d) / 16);
+    assert_int_equal(model_plan(&d, &llama_7b, &o, &p, &e), 0);
+    assert_true(p.total <= limit && p.total > limit - ((size_t)512 << 20));
+    assert_int_equal(model_capacity(&d, &o), limit);
+    d.close(&d);
+}
+
+/* Of a rate that is not told no time is made: nothing is offloaded, and times are not known. */
+static void test_rates_that_are_not_told(void **state)
+{
+    struct err e = { 0 };
+    struct device d;
+    struct rates all;
+
+    (void)state;
+    assert_int_equal(device_open_planned(&d, card_at(H200), 0, &e), 0);
+    all = d.rates;
+    for (int i = 0; i < 6; i++) {
+        struct model_options o = options(TRAIN_LORA_PLUS, 8192, 0, 0);
+        struct memory_plan p;
+
+        d.rates = all;
+        *(i == 0 ? &d.rates.matrix : i == 1 ? &d.rates.attention : i == 2 ? &d.rates.attention_back
+          : i == 3 ? &d.rates.memory : i == 4 ? &d.rates.out : &d.rates.in) = 0;
+        assert_int_equal(model_plan(&d, &llama_7b, &o, &p, &e), 0);
+        assert_true(p.step_s == 0 && p.host == 0);
+        assert_true(placement_layers(&p.placement, SAVE_ALL) > 20);
+    }
+    d.close(&d);
+}
+
+static void test_rates_of_cards(void **state)
+{
+    static const struct card_facts silent = { .name = "NVIDIA X1", .arch = 90, .sms = 100 },
+        told = { "NVIDIA X1", 90, 100, 1800000, 2600000, 5120 },
+        whole = { "NVIDIA H200", 90, 132, 0, 0, 0 },
+        slice = { "NVIDIA H200 MIG 1g.18gb", 90, 16, 0, 0, 0 },
+        b200 = { "NVIDIA B200", 100, 148, 0, 0, 0 },
+        b300 = { "NVIDIA B300", 103, 148, 1900000, 4000000, 8192 };
+    struct rates r = card_rates_of(&silent);
+
+    (void)state;
+    assert_true(r.matrix > 1e14 && r.attention > 1e14 && r.memory > 1e11 && r.in > 0 && r.out > 0);
+    assert_true(card_rates_of(&told).matrix > r.matrix);
+    r = card_rates_of(&whole);
+    assert_true(r.matrix == card_rates(card_at(H200)).matrix);
+    assert_true(fabs(card_rates_of(&slice).matrix / r.matrix * 132 / 16 - 1) < 1e-9);
+    assert_true(fabs(card_rates_of(&slice).memory / r.memory * 132 / 16 - 1) < 1e-9);
+    assert_true(card_rates_of(&b200).matrix > 2.2 * r.matrix);
+    assert_true(fabs(card_rates_of(&b300).matrix / card_rates_of(&b200).matrix - 1) < 0.1);
+}
+
+static int cannot_pin(struct device *d, size_t nbytes, void **p, struct err *e)
+{
+    (void)d, (void)p;
+    return err_set(e, E_DEVICE, "cannot pin %zu bytes", nbytes);
+}
+
+/* Where it was not asked for, a run goes on without the host's memory if it fits so. */
+static void test_memory_that_cannot_be_pinned(void **state)
+{
+    struct session_options so = { .machine = { .host_bytes = -1 } };
+    struct model_options o = options(TRAIN_LORA_PLUS, 128, 0, 0);
+    struct session s = { .config = llama_7b, .has_device = true };
+    struct err e = { 0 };
+    size_t most;
+
+    (void)state;
+    s.config.vocab = 97, s.config.dim = 64, s.config.ffn_dim = 96, s.config.layers = 9;
+    s.config.heads = s.config.kv_heads = 4, s.config.head_dim = 16;
+    assert_int_equal(device_open_cpu(&s.device, &(struct device_options){ .threads = 2 }, &e), 0);
+    s.device.own_memory = true; /* so slow that copies are always worth their time */
+    s.device.rates = (struct rates){ 1e9, 1e9, 1e9, 1e9, 1e12, 1e12 };
+    s.device.host_alloc = cannot_pin;
+    assert_int_equal(session_plan(&s, &o, &e), 0);
+    most = s.plan.total - s.plan.saved / 2;
+    o.device_bytes = (int64_t)most, o.host_bytes = GIB; /* asked for */
+    assert_int_equal(session_plan(&s, &o, &e), 0);
+    assert_true(s.plan.host > 0);
+    assert_int_equal(session_load(&s, &so, &e), E_DEVICE);
+    assert_non_null(strstr(e.msg, "--host-memory"));
+    session_unload(&s);
+    o.host_bytes = 0;
+    assert_int_equal(session_plan(&s, &o, &e), 0);
+    assert_true(s.plan.host > 0);
+    assert_int_equal(session_load(&s, &so, &e), 0);
+    assert_true(s.plan.host == 0 && s.plan.total <= most && model_memory(s.model)->host == 0);
+    session_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +359,10 @@ int main(void)
         cmocka_unit_test(test_long_contexts_fit_in_little),
         cmocka_unit_test(test_scoring_streams_what_does_not_fit),
         cmocka_unit_test(test_what_is_chosen_is_carried_out),
+        cmocka_unit_test(test_small_cards_keep_a_reserve),
+        cmocka_unit_test(test_rates_that_are_not_told),
+        cmocka_unit_test(test_rates_of_cards),
+        cmocka_unit_test(test_memory_that_cannot_be_pinned),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
