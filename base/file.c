@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/must.h"
 
+#include "base/magic.h"
 #include "base/temp.h"
 
 #include <errno.h>
@@ -15,10 +16,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What the shell has opened for us. */
+static bool is_handed_over(const char *path)
+{
+    return strncmp(path, "/dev/fd/", 8) == 0 || strncmp(path, "/proc/self/fd/", 14) == 0 ||
+           strcmp(path, "/dev/stdin") == 0;
+}
+
+/* Opening a pipe would wait for its writer, and a device may do anything. */
+static int open_input(const char *path)
+{
+    int how = is_handed_over(path) ? 0 : O_NONBLOCK;
+
+    return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | how);
+}
+
+static int no_file(const char *path, struct err *e)
+{
+    err_set(e, E_DATA, "'%s' is not a regular file", path);
+    return err_hint(e, "a pipe or a device cannot stand for it");
+}
+
 int file_map(const char *path, const void **map, size_t *nbytes, struct err *e)
 {
     struct stat st;
-    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = 0, fd = open_input(path);
     void *p;
 
     if (fd < 0)
@@ -26,15 +48,19 @@ int file_map(const char *path, const void **map, size_t *nbytes, struct err *e)
     if (fstat(fd, &st) < 0) {
         rc = err_sys(e, E_NOINPUT, "cannot stat '%s'", path);
     } else if (!S_ISREG(st.st_mode)) {
-        rc = err_set(e, E_DATA, "'%s' is not a regular file", path);
+        rc = no_file(path, e);
     } else if (st.st_size == 0) {
         rc = err_set(e, E_DATA, "'%s' is empty", path);
     } else {
         p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED)
             rc = err_sys(e, E_SYS, "cannot map '%s'", path);
-        *map = p;
-        *nbytes = (size_t)st.st_size;
+        else if ((rc = magic_refuse_lfs(path, p, (size_t)st.st_size, e)) < 0)
+            munmap(p, (size_t)st.st_size);
+        if (rc == 0) {
+            *map = p;
+            *nbytes = (size_t)st.st_size;
+        }
     }
     close(fd); /* the mapping outlives it */
     return rc;
@@ -50,10 +76,16 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
 {
     size_t len = 0, cap = 65536;
     char *p = NULL, *q;
-    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    int rc = 0, fd = open_input(path);
 
     if (fd < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) &&
+        !is_handed_over(path)) {
+        close(fd);
+        return no_file(path, e);
+    }
     for (;;) {
         ssize_t k;
         if (!p || cap - len < 2) {
@@ -79,6 +111,8 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
         }
     }
     close(fd);
+    if (rc == 0)
+        rc = magic_refuse_lfs(path, p, len, e);
     if (rc < 0) {
         free(p);
         return rc;

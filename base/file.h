@@ -8,12 +8,14 @@
 #include <stdint.h>
 C_BEGIN
 
-/* Maps a whole regular file for reading; the caller munmaps. E_NOINPUT when it cannot be
+/* Git LFS's pointers are no files: file_map and file_read refuse them (E_DATA, with the remedy).
+ * Nothing waits for whoever may write into a pipe that has a file's name.
+ * Maps a whole regular file for reading; the caller munmaps. E_NOINPUT when it cannot be
  * opened, E_DATA when it is empty, a folder or a pipe. */
 int file_map(const char *path, const void **map, size_t *nbytes, struct err *e);
 void file_unmap(const void *map, size_t nbytes);
 
-/* Reads at most max_bytes of a file into malloc'ed memory with a NUL after the last byte;
+/* Reads at most max_bytes of a regular file, or of a pipe that the shell made (/dev/fd/63), into malloc'ed memory with a NUL after the last byte;
  * the caller frees. E_NOINPUT, E_DATA when it is larger. */
 int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, struct err *e);
 

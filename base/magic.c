@@ -114,6 +114,9 @@ static bool is_lz4(const struct look *l)
     return (flags < 0 || (flags & 0xC2) == 0x40) && (block < 0 || (block & 0x8F) == 0);
 }
 
+/* Its version follows, unless it was cut there. */
+static bool is_stream(const struct look *l) { return l->n == 8 || is_binary(l); }
+
 /* A member's own header: a method that there is, and a name. */
 static bool is_zip(const struct look *l)
 {
@@ -382,7 +385,7 @@ static const struct {
     bool (*is)(const struct look *l);
 } known[] = {
     { { MAGIC_SHARD, "a token shard", of_ours }, false, 8, "LLSHARD\x1A", NULL },
-    { { MAGIC_STREAM, "a token stream", of_ours }, false, 8, "LLSTREAM", NULL },
+    { { MAGIC_STREAM, "a token stream", of_ours }, TEXTUAL, 8, "LLSTREAM", is_stream },
     { { MAGIC_LFS, "a pointer of Git LFS", of_lfs }, TEXTUAL, 23, "version https://git-lfs",
       is_lfs },
     { { MAGIC_LFS, "a pointer of Git LFS", of_lfs }, TEXTUAL, 22, "version https://hawser",

@@ -55,14 +55,12 @@ const char *fmt_tokens(double n, char *buf, int cap)
 
 int buf_add_clean(struct buf *b, const char *s, struct err *e)
 {
-    int rc = 0;
+    size_t at = b->len;
+    int rc = buf_add(b, s, strlen(s) + 1, e);
 
-    for (; *s && rc == 0; s++) {
-        unsigned char c = (unsigned char)*s;
-        bool c1 = c == 0xC2 && (unsigned char)s[1] >= 0x80 && (unsigned char)s[1] < 0xA0;
-
-        rc = c < 0x20 || c == 0x7F || c1 ? buf_add(b, "?", 1, e) : buf_add(b, s, 1, e);
-        s += c1;
+    if (rc == 0) {
+        text_clean(b->p + at, false);
+        b->len--;
     }
     return rc;
 }

@@ -4,9 +4,11 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/magic.h"
 #include "formats/tokens/dataset.h"
 #include "formats/tokens/shard.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "model/model_tokenizer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +31,7 @@ struct corpus {
     uint64_t text_hash;
     int64_t use, docs; /* tokens and documents in use */
     char split[64];
-    char warning[512];
+    char warning[1024];
 };
 
 static bool has_suffix(const char *name, const char *suffix)
@@ -49,28 +51,36 @@ static bool looks_text(const char *p, size_t n)
     return utf8_valid(p, n, &at) || (n >= HEAD_BYTES && n - at < 4);
 }
 
+/* What is refused by name: forms that are not read here, and JSON, whose syntax would be scored. */
+static const char *other_form(const char *name, const char *p, size_t n,
+                              const struct magic_form **m)
+{
+    const char *text = magic_text(p, n);
+
+    *m = magic_of(p, n, n < HEAD_BYTES);
+    if (*m && (*m)->form != MAGIC_SHARD && (*m)->form != MAGIC_LLMC &&
+        (*m)->form != MAGIC_UTF16_BARE)
+        return (*m)->name;
+    return has_suffix(name, ".json") || has_suffix(name, ".jsonl") ||
+                   has_suffix(name, ".ndjson") || (text && strcmp(text, "JSON") == 0)
+               ? "JSON" : NULL;
+}
+
 int corpus_sniff(const char *name, const void *head, size_t nbytes, struct err *e)
 {
-    static const struct { const char *magic; int n; const char *what; } packed[] = {
-        { "\x1f\x8b", 2, "gzip" },       { "\x28\xb5\x2f\xfd", 4, "zstd" },
-        { "\xfd" "7zXZ", 5, "xz" },      { "PK\3\4", 4, "a zip archive" },
-        { "BZh", 3, "bzip2" },           { "\x04\x22\x4d\x18", 4, "lz4" },
-    };
-    const char *p = head, *why = NULL;
+    const struct magic_form *m;
+    const char *p = head, *why = other_form(name, p, nbytes, &m);
 
-    for (size_t k = 0; k < sizeof packed / sizeof *packed; k++)
-        if (nbytes >= (size_t)packed[k].n && memcmp(p, packed[k].magic, packed[k].n) == 0)
-            why = packed[k].what;
-    if (nbytes > 262 && memcmp(p + 257, "ustar", 5) == 0)
-        why = "a tar archive";
-    if (has_suffix(name, ".json") || has_suffix(name, ".jsonl") || has_suffix(name, ".ndjson"))
-        why = "JSON";
-    if (nbytes >= 8 && memcmp(p, "LLSTREAM", 8) == 0) {
+    if (m && m->form == MAGIC_STREAM) {
         err_set(e, E_DATA, "'%s' is a token stream, which cannot be read twice", name);
         return err_hint(e, "pack it: lpack < %s > packed.shard", name);
     }
     if (why) {
         err_set(e, E_DATA, "'%s' is %s, not text, token ids or shards", name, why);
+        if (m && m->form == MAGIC_MEGATRON)
+            return err_hint(e, "import it: lpack --import megatron %s > packed.shard", name);
+        if (m && m->form > MAGIC_TAR)
+            return err_hint(e, "%s", m->remedy);
         return err_hint(e, "prepare it: lprep %s -t tokenizer.model | lpack > packed.shard",
                         name);
     }
@@ -186,34 +196,55 @@ static int encode(struct corpus *c, const struct corpus_options *o, const char *
     return rc;
 }
 
+/* All of standard input, which must not be one of the forms that files are refused for. */
+static int take_stdin(const struct corpus_options *o, struct buf *in, struct err *e)
+{
+    int rc = read_stdin(in, e);
+
+    if (rc < 0 || o->form != FORM_AUTO)
+        return rc;
+    rc = corpus_sniff("-", in->p, in->len < HEAD_BYTES ? in->len : HEAD_BYTES, e);
+    if (rc != FORM_SHARDS)
+        return rc < 0 ? rc : 0;
+    err_set(e, E_DATA, "standard input is a shard, which cannot be read from a pipe");
+    return err_hint(e, "name the file");
+}
+
+static int no_tokenizer(const struct corpus_options *o, struct err *e)
+{
+    err_set(e, E_CONFIG, "'%s' is text, and the model's folder has no tokenizer.model", o->path);
+    return err_hint(e, "name one with --tokenizer");
+}
+
 static int open_text(struct corpus *c, const struct corpus_options *o, struct err *e)
 {
+    bool from_stdin = strcmp(o->path, "-") == 0;
     struct buf in = { 0 };
     char *text = NULL;
-    size_t n = 0, at;
-    int rc;
+    size_t n = 0, at, mark;
+    int rc = 0;
 
-    if (!o->tokenizer) {
-        err_set(e, E_CONFIG, "'%s' is text, and the model's folder has no tokenizer.model",
-                o->path);
-        return err_hint(e, "name one with --tokenizer");
-    }
-    if (strcmp(o->path, "-") == 0) {
-        rc = read_stdin(&in, e);
-        text = in.p;
-        n = in.len;
-    } else if ((rc = file_read(o->path, TEXT_MAX_BYTES, &text, &n, e)) == E_DATA) {
+    if (from_stdin)
+        rc = take_stdin(o, &in, e);
+    if (rc == 0 && !o->tokenizer)
+        rc = no_tokenizer(o, e);
+    if (rc == 0 && !from_stdin &&
+        (rc = file_read(o->path, TEXT_MAX_BYTES, &in.p, &in.len, e)) == E_DATA &&
+        e && !strchr(e->msg, '\n')) /* too large */
         err_hint(e, "prepare large text: lprep %s -t tokenizer.model | lpack > packed.shard",
                  o->path);
-    }
+    text = in.p;
+    n = in.len;
     if (rc == 0 && n == 0)
         rc = err_set(e, E_DATA, "'%s' is empty", o->path);
     if (rc == 0 && !utf8_valid(text, n, &at)) {
         rc = err_set(e, E_DATA, "'%s': not UTF-8 at byte %zu", o->path, at);
-        err_hint(e, "name its form with --form, or let lprep convert it");
+        err_hint(e, "convert it (iconv -t utf-8), or name another form with --form");
     }
-    if (rc == 0)
-        rc = encode(c, o, text, n, e);
+    if (rc == 0) {
+        mark = n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+        rc = encode(c, o, text + mark, n - mark, e);
+    }
     free(text);
     return rc;
 }
@@ -222,28 +253,24 @@ static int open_text(struct corpus *c, const struct corpus_options *o, struct er
 static int check_tokenizer(struct corpus *c, const struct corpus_options *o, struct err *e)
 {
     const struct token_info *info = dataset_info(c->data);
-    struct tokenizer *t;
-    int rc = 0;
+    struct model_tokenizer t = { .folder = o->model, .given = o->tokenizer };
+    int rc;
 
     if (info->vocab > o->vocab) {
         err_set(e, E_CONFIG, "'%s' has token ids below %u, the model a vocabulary of %" PRId64,
                 o->path, info->vocab, o->vocab);
         return err_hint(e, "prepare the text again with the model's own tokenizer");
     }
-    if (!info->fingerprint[0] || !o->tokenizer)
+    if (!o->tokenizer && !o->model)
         return 0;
-    if ((rc = tokenizer_open(&t, o->tokenizer, e)) < 0)
-        return rc;
-    if (strcmp(tokenizer_fingerprint(t), info->fingerprint) != 0) {
-        snprintf(c->warning, sizeof c->warning, "'%.200s' was made with another tokenizer "
-                 "(%.100s) than '%.150s'", o->path, info->tokenizer, o->tokenizer);
-        if (!o->force) {
-            rc = err_set(e, E_CONFIG, "%s", c->warning);
-            err_hint(e, "prepare the text again with this one, or give -f to score it all the "
-                     "same");
-        }
+    if ((rc = model_tokenizer_check(&t, info, o->path, e)) == E_CONFIG && o->force) {
+        snprintf(c->warning, sizeof c->warning, "%s", e->msg);
+        *e = (struct err){ 0 };
+        return 0;
     }
-    tokenizer_close(t);
+    if (rc == E_CONFIG)
+        return err_hint(e, "%s, or give -f to score it all the same", t.remedy);
+    snprintf(c->warning, sizeof c->warning, "%s", rc == 0 ? t.doubt : "");
     return rc;
 }
 
@@ -263,7 +290,8 @@ static int open_data(struct corpus *c, const struct corpus_options *o, bool raw,
         else if (rc < 0 && e)
             *e = none;
     } else {
-        rc = dataset_open(&c->data, o->path, split, o->vocab, e);
+        rc = (o->form == FORM_RAW ? dataset_open_raw : dataset_open)(&c->data, o->path, split,
+                                                                     o->vocab, e);
     }
     if (rc < 0)
         return rc;

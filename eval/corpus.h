@@ -11,7 +11,9 @@ C_BEGIN
  * Forms. FORM_AUTO decides: a folder is shards; '-' is text; a name ending in .txt, .text or
  * .md is text, in .bin raw, in .shard a shard; a shard's magic is a shard; else what is valid
  * UTF-8 without NUL in its first 64 KiB is text, and the rest raw ids. Compressed files,
- * archives, JSON and token streams are E_DATA with the command that prepares them.
+ * archives, JSON, token streams and whatever else base/magic.h knows are E_DATA with the command
+ * that prepares them, from standard input too; so are raw ids that look like text, unless form is
+ * FORM_RAW.
  * Text is one document: libsentencepiece's ids of the whole file, no BOS (add_bos: one before),
  * no EOS.
  */
@@ -23,6 +25,7 @@ struct corpus_options {
     const char *split;     /* NULL: "validation" where the manifest has one, else "train" */
     const char *tokenizer; /* .model for text, and whose fingerprint the data must have; NULL:
                               nothing to compare with, and text is E_CONFIG */
+    const char *model;     /* its folder, for the tokenizer where none is given; or NULL */
     int64_t vocab;         /* the model's: the data's may not be larger (E_CONFIG) */
     int64_t max_tokens;    /* only so many from the start; 0: all */
     bool add_bos;

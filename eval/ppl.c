@@ -84,6 +84,7 @@ static int open_data(struct job *j, struct err *e)
 
     if (!d.tokenizer)
         d.tokenizer = own;
+    d.model = j->o->model;
     d.vocab = j->s.config.vocab;
     rc = corpus_open(&j->data, &d, e);
     if (rc == 0 && *corpus_warning(j->data))

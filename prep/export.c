@@ -464,7 +464,8 @@ static int check_options(struct export *x, struct err *e)
     if ((rc = tokenizer_open(&x->tok, o->tokenizer, e)) < 0)
         return rc;
     made_by = tokenizer_fingerprint(x->tok);
-    if (*x->info->fingerprint && strcmp(made_by, x->info->fingerprint) != 0)
+    if (*x->info->fingerprint &&
+        !tokenizer_made(x->tok, x->info->fingerprint, x->info->tokenizer))
         return err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint "
                        "%s, must be %s", o->data, o->tokenizer, made_by, x->info->fingerprint);
     return 0;

@@ -42,7 +42,7 @@ int import_open(struct import **out, const struct import_options *o, struct err 
         x->info.bos = o->bos >= 0 ? (int32_t)o->bos : tokenizer_bos(x->tok);
         x->info.eos = o->eos >= 0 ? (int32_t)o->eos : tokenizer_eos(x->tok);
         memcpy(x->info.fingerprint, tokenizer_fingerprint(x->tok), FINGERPRINT_HEX + 1);
-        label_clean(x->info.tokenizer, sizeof x->info.tokenizer - 1, o->tokenizer);
+        label_clean(x->info.tokenizer, sizeof x->info.tokenizer - 1, tokenizer_path(x->tok));
     }
     x->info.adds_bos = o->bos >= 0;
     x->info.adds_eos = o->eos >= 0;
@@ -174,6 +174,8 @@ static int import_foreign(struct import *x, struct pack *p, const char *path, st
         rc = err_set(e, E_DATA, "'%s' begins with llm.c's header, not with ids", path);
         err_hint(e, "--import llmc reads it");
     }
+    if (rc == 0 && x->o->format == FORMAT_U16 && !x->o->surely_raw)
+        rc = raw_refuse(path, in.map[0], in.nbytes[0], e);
     if (rc == 0 && (rc = start(x, p, in.ids, in.f.width, e)) == 0)
         rc = in.f.docs ? take_docs(x, p, &in.f, in.ids, e) : cut(x, p, &in.f, in.ids, e);
     foreign_close(&in);
@@ -197,7 +199,7 @@ static int take_head(struct lines *l, struct err *e)
 
     if (l->begun)
         return err_set(e, E_DATA, "'%s': a head that is not the first line", l->name);
-    if (x->tok && strcmp(x->info.fingerprint, l->r.info.fingerprint) != 0)
+    if (x->tok && !tokenizer_made(x->tok, l->r.info.fingerprint, l->r.info.tokenizer))
         return err_set(e, E_CONFIG, "'%s' was made with the tokenizer '%s' (%s), not '%s' (%s)",
                        l->name, l->r.info.tokenizer, l->r.info.fingerprint, x->info.tokenizer,
                        x->info.fingerprint);

@@ -13,6 +13,7 @@ struct import_options {
     int64_t vocab;         /* ids are below this; 0: 65536 where they have 16 bits */
     int64_t bos, eos;      /* -1: the tokenizer's. Given, documents begin, and end, with it: raw
                             * ids and llm.c's, which know no bounds, are cut there */
+    bool surely_raw;       /* u16: take files that look like something else (raw_refuse) */
 };
 
 /* What the documents of an input are told apart by when nothing else is known: the format's

@@ -23,6 +23,7 @@ static struct {
     int64_t shard_tokens, seed;
     bool shuffle, no_shuffle, force, append, merge, quiet, verbose, json;
     int export_to, import_from; /* enum token_format, or -1 */
+    int form;                   /* 1: raw */
     const char *tokenizer;
     int64_t vocab, bos, eos;
 } a = { .seed = -1, .export_to = -1, .import_from = -1, .bos = -1, .eos = -1 };
@@ -49,6 +50,8 @@ static const struct opt opts[] = {
       "the operand is a data set: write --split of it to -o or stdout" },
     { 0, "import", "u16|llmc|megatron|ndjson", OPT_ENUM, &a.import_from, 0, 0,
       "the operands are such files, not streams" },
+    { 0, "form", "auto|raw", OPT_ENUM, &a.form, 0, 0,
+      "--import u16: raw takes what looks like text or another form [auto]" },
     { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
       "SentencePiece model of the ids; --export ndjson adds the text" },
     { 0, "vocab", "N", OPT_I64, &a.vocab, 1, (double)INT32_MAX,
@@ -159,6 +162,8 @@ static int check_formats(int n, struct err *e)
 
     if (a.export_to >= 0 && a.import_from >= 0)
         return err_set(e, E_USAGE, "--export and --import exclude each other");
+    if (a.form && a.import_from != FORMAT_U16)
+        return err_set(e, E_USAGE, "--form is for --import u16");
     if (a.import_from < 0 && (a.vocab || a.bos >= 0 || a.eos >= 0))
         return err_set(e, E_USAGE, "--vocab, --bos and --eos are for --import");
     if (a.tokenizer && (a.import_from < 0) == (a.export_to != FORMAT_NDJSON))
@@ -212,7 +217,8 @@ static int check_usage(int n, char **v, struct err *e)
 static int import_all(struct pack *p, int n, char **v, struct err *e)
 {
     struct import_options o = { .format = (enum token_format)a.import_from, .vocab = a.vocab,
-                                .tokenizer = a.tokenizer, .bos = a.bos, .eos = a.eos };
+                                .tokenizer = a.tokenizer, .bos = a.bos, .eos = a.eos,
+                                .surely_raw = a.form == 1 };
     struct import *x;
     int rc = import_open(&x, &o, e);
 

@@ -171,7 +171,10 @@ static void test_impossible_windows_are_refused(void **state)
 static void test_forms_are_told_apart(void **state)
 {
     static const struct { const char *name, *head; size_t n; int form; } file[] = {
-        { "a.txt", "\xff\xfe", 2, FORM_TEXT },    { "-", "x", 1, FORM_TEXT },
+        { "a.txt", "\xff\xfe", 2, E_DATA },       { "-", "x", 1, FORM_TEXT },
+        { "-", "{\"text\":1}", 10, E_DATA },     { "a.txt", "[{\"a\":1}]", 9, E_DATA },
+        { "-", "<!DOCTYPE html>", 15, E_DATA },  { "a", "PAR1\x15\4\x15\4x\0", 10, FORM_RAW },
+        { "a", "%PDF-1.4\n1 0 obj", 16, E_DATA },
         { "a.bin", "text", 4, FORM_RAW },         { "a", "plain words\n", 12, FORM_TEXT },
         { "a", "\1\0\2\0", 4, FORM_RAW },         { "a.val", "LLSHARD\x1a", 8, FORM_SHARDS },
         { "a.shard", "x", 1, FORM_SHARDS },       { "a.txt", "\x1f\x8b\x08", 3, E_DATA },
@@ -186,7 +189,7 @@ static void test_forms_are_told_apart(void **state)
         assert_int_equal(corpus_sniff(file[i].name, file[i].head, file[i].n, &err),
                          file[i].form);
         if (file[i].form == E_DATA)
-            assert_non_null(strstr(err.msg, "lpack")); /* the remedy */
+            assert_non_null(strchr(err.msg, '\n')); /* the remedy */
     }
     assert_int_equal(text_words(" one\ttwo\n\xc3\xa9 ", 12), 3);
     assert_int_equal(text_words("", 0), 0);

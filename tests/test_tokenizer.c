@@ -104,6 +104,43 @@ static struct tokenizer *open_uncut(void)
     return t;
 }
 
+/* A model by what it does: not by bytes that nobody reads, but by any piece, score or rule. */
+static void test_meaning(void **state)
+{
+    struct err e = { 0 };
+    struct tokenizer *a = open_tiny(), *b, *c = open_uncut();
+    char own[FINGERPRINT_HEX + 1], other[FINGERPRINT_HEX + 1], *bytes;
+    struct buf more = { 0 };
+    size_t n;
+
+    (void)state;
+    assert_int_equal(tokenizer_meaning(a, own, &e), 0);
+    assert_int_equal(strlen(own), FINGERPRINT_HEX);
+    assert_int_equal(file_read(TINY, 1 << 20, &bytes, &n, &e), 0);
+    assert_int_equal(buf_add(&more, bytes, n, &e), 0);
+    assert_int_equal(buf_add(&more, "\xF8\x06\x01", 3, &e), 0); /* field 111 */
+    assert_int_equal(tokenizer_parse(&b, more.p, more.len, "more", &e), 0);
+    assert_string_not_equal(tokenizer_fingerprint(a), tokenizer_fingerprint(b));
+    assert_int_equal(tokenizer_meaning(b, other, &e), 0);
+    assert_string_equal(own, other);
+    assert_true(tokenizer_made(b, tokenizer_fingerprint(b), ""));
+    assert_true(tokenizer_made(b, own, ""));
+    assert_true(tokenizer_made(b, tokenizer_fingerprint(a), TINY)); /* by the file it names */
+    assert_false(tokenizer_made(b, tokenizer_fingerprint(a), ""));
+    assert_false(tokenizer_made(b, tokenizer_fingerprint(a), "tests/data/tiny.txt"));
+    assert_int_equal(tokenizer_meaning(c, other, &e), 0);
+    assert_string_not_equal(own, other);
+    assert_false(tokenizer_made(c, tokenizer_fingerprint(a), TINY));
+    assert_true(tokenizer_alike("aa", "", "aa", ""));
+    assert_false(tokenizer_alike("aa", "", "bb", ""));
+    assert_true(tokenizer_alike(tokenizer_fingerprint(a), TINY, own, ""));
+    tokenizer_close(a);
+    tokenizer_close(b);
+    tokenizer_close(c);
+    buf_free(&more);
+    free(bytes);
+}
+
 static void same_ids(const struct tokenizer *a, const struct tokenizer *b, const char *p,
                      size_t n)
 {
@@ -438,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_what_a_model_says),
         cmocka_unit_test(test_decoding_gives_the_text_back),
         cmocka_unit_test(test_cutting_changes_nothing),
+        cmocka_unit_test(test_meaning),
         cmocka_unit_test(test_ids_outside_the_vocabulary),
         cmocka_unit_test(test_not_a_model),
         cmocka_unit_test(test_spoilt_models),

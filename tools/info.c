@@ -2,10 +2,11 @@
 #include "tools/info.h"
 
 #include "base/file.h"
+#include "base/magic.h"
+#include "base/utf8.h"
 #include "formats/tokens/foreign.h"
 #include "formats/tokens/shard.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -31,9 +32,16 @@ char *info_folder(const char *path)
     return slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
 }
 
-static int unknown(const char *path, struct err *e)
+static int unknown(const char *path, const struct magic_form *m, struct err *e)
 {
-    err_set(e, E_DATA, "'%s' is of no known form", path);
+    if (m && m->form == MAGIC_LFS) {
+        err_set(e, E_DATA, "'%s' is %s, not the file itself", path, m->name);
+        return err_hint(e, "%s", m->remedy);
+    }
+    if (m)
+        err_set(e, E_DATA, "'%s' is %s: of no form that is shown", path, m->name);
+    else
+        err_set(e, E_DATA, "'%s' is of no known form", path);
     return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, "
                     "SentencePiece model, llm.c's and Megatron's tokens; u16 ids with --raw");
 }
@@ -47,40 +55,49 @@ static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
     else if (has_file(path, "config.json"))
         *kind = INFO_MODEL;
     else
-        return unknown(path, e);
+        return unknown(path, NULL, e);
     return 0;
 }
 
-/* A SentencePiece model is a protobuf that begins with its first piece: field 1, a message. */
-static int kind_of_bytes(const char *path, const char *p, size_t n, enum info_kind *kind,
-                         struct err *e)
+static bool is_called(const char *path, const char *ending)
 {
-    size_t k = strlen(path);
+    size_t n = strlen(path), k = strlen(ending);
 
-    if (shard_is(p, n))
+    return n > k && strcmp(path + n - k, ending) == 0;
+}
+
+/* What is damaged at its start is still shown as what it is called, so that the error says how. */
+static int kind_of_bytes(const char *path, const char *p, size_t n, bool whole,
+                         enum info_kind *kind, struct err *e)
+{
+    static const enum info_kind of[] = {
+        [MAGIC_SHARD] = INFO_SHARD + 1,           [MAGIC_STREAM] = INFO_STREAM + 1,
+        [MAGIC_LLMC] = INFO_LLMC + 1,             [MAGIC_MEGATRON] = INFO_MEGATRON + 1,
+        [MAGIC_SAFETENSORS] = INFO_TENSORS + 1,   [MAGIC_SENTENCEPIECE] = INFO_TOKENIZER + 1,
+        [MAGIC_OTHER] = 0,
+    };
+    const struct magic_form *m = magic_of(p, n, whole);
+
+    if (m && of[m->form])
+        *kind = of[m->form] - 1;
+    else if (!m && shard_is(p, n))
         *kind = INFO_SHARD;
-    else if (n >= 8 && memcmp(p, "LLSTREAM", 8) == 0)
-        *kind = INFO_STREAM;
-    else if ((n >= 9 && p[8] == '{') || (k > 12 && strcmp(path + k - 12, ".safetensors") == 0))
+    else if (!m && (is_called(path, ".safetensors") || (n >= 9 && p[8] == '{')))
         *kind = INFO_TENSORS;
-    else if (n >= 3 && p[0] == '\n' &&
-             (p[2] == '\n' || (k > 6 && strcmp(path + k - 6, ".model") == 0)))
+    else if (!m && n >= 3 && p[0] == '\n' && (p[2] == '\n' || is_called(path, ".model")))
         *kind = INFO_TOKENIZER;
-    else if (n >= 9 && memcmp(p, "MMIDIDX\0", 9) == 0)
-        *kind = INFO_MEGATRON;
-    else if (llmc_is(p, n))
-        *kind = INFO_LLMC;
     else
-        return unknown(path, e);
+        return unknown(path, m, e);
     return 0;
 }
 
 int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e)
 {
     const char *base = strrchr(path, '/');
-    char first[16];
+    char first[MAGIC_LOOK_BYTES];
     struct stat st;
-    ssize_t n;
+    size_t n = 0;
+    ssize_t k;
     int fd;
 
     *kind = INFO_STREAM;
@@ -98,15 +115,19 @@ int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e
     }
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
-    n = read(fd, first, sizeof first);
+    while (n < sizeof first && ((k = read(fd, first + n, sizeof first - n)) > 0 ||
+                                (k < 0 && errno == EINTR)))
+        n += k > 0 ? (size_t)k : 0;
+    if (n < sizeof first && k < 0)
+        err_sys(e, E_IO, "cannot read '%s'", path);
     close(fd);
-    if (n < 0)
-        return err_sys(e, E_IO, "cannot read '%s'", path);
+    if (n < sizeof first && k < 0)
+        return E_IO;
     if (raw) {
         *kind = INFO_RAW;
         return 0;
     }
-    return kind_of_bytes(path, first, (size_t)n, kind, e);
+    return kind_of_bytes(path, first, n, n < sizeof first, kind, e);
 }
 
 int info_describe(const char *path, enum info_kind kind, const struct info_options *o,
@@ -129,17 +150,22 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
     return rc;
 }
 
-/* Text from a file goes to a terminal: control characters are not passed on. */
-static void print_string(const char *s, FILE *f)
+void info_print_text(const char *s, FILE *f)
 {
-    for (; *s; s++)
-        fputc(iscntrl((unsigned char)*s) ? '?' : *s, f);
+    char *clean = strdup(s);
+
+    if (clean)
+        text_clean(clean, false);
+    fputs(clean ? clean : "?", f);
+    free(clean);
 }
+
+size_t info_json_flags(void) { return isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0; }
 
 static void print_scalar(const json_t *v, FILE *f)
 {
     if (json_is_string(v))
-        print_string(json_string_value(v), f);
+        info_print_text(json_string_value(v), f);
     else if (json_is_integer(v))
         fprintf(f, "%lld", (long long)json_integer_value(v));
     else if (json_is_real(v))
@@ -188,7 +214,8 @@ static void print_value(const json_t *v, int depth, bool item, FILE *f)
             fprintf(f, "\n%*s", depth, "");
         else if (!first)
             fputs("  ", f);
-        fprintf(f, is_flat(x) ? "%s " : "%s", key);
+        info_print_text(key, f);
+        fputs(is_flat(x) ? " " : "", f);
         print_value(x, depth + 2, false, f);
         first = false;
     }

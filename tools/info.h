@@ -64,6 +64,10 @@ int info_stats(const char *path, enum info_kind kind, const struct info_options 
 int info_sample(const char *path, enum info_kind kind, const struct info_options *o, FILE *f,
                 struct err *e);
 
+/* Text from a file, for a terminal: without control characters. */
+void info_print_text(const char *s, FILE *f);
+/* For json_dumps: on a terminal nothing but ASCII, as a control character may be any other. */
+size_t info_json_flags(void);
 /* The object as indented lines "key  value". */
 void info_print(const json_t *o, FILE *f);
 

@@ -232,7 +232,7 @@ static int raw_info(const char *path, json_t *out, struct err *e)
     int32_t *ids = malloc(STEP * sizeof *ids), max = -1;
     struct dataset *d = NULL;
     int64_t n = 0;
-    int rc = ids ? dataset_open(&d, path, NULL, 0, e) : err_set(e, E_SYS, "out of memory");
+    int rc = ids ? dataset_open_raw(&d, path, NULL, 0, e) : err_set(e, E_SYS, "out of memory");
 
     if (rc == 0)
         n = dataset_tokens(d);

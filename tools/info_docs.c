@@ -42,7 +42,7 @@ static int read_ids(const struct doc *d, int64_t at, int64_t n, int32_t *ids, st
 static void print_json_string(const char *s, FILE *f)
 {
     json_t *j = json_string(s);
-    char *text = json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *text = json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT | info_json_flags());
 
     fputs(text ? text : "\"\"", f);
     free(text);
@@ -63,11 +63,9 @@ static void list_doc(const struct lister *l, const struct doc *d)
     }
     fprintf(l->f, "%lld\t%lld\t%lld\t%lld\t", (long long)d->index, (long long)d->n_ids,
             (long long)d->text_bytes, (long long)d->text_words);
-    for (const char *s = d->source; *s; s++)
-        fputc((unsigned char)*s < 0x20 ? '?' : *s, l->f);
+    info_print_text(d->source, l->f);
     fputc('\t', l->f);
-    for (const char *s = d->name; *s; s++)
-        fputc((unsigned char)*s < 0x20 ? '?' : *s, l->f);
+    info_print_text(d->name, l->f);
     fputc('\n', l->f);
 }
 
@@ -153,7 +151,7 @@ int info_tokenizer(struct tokenizer **t, const char *data, const struct token_in
     }
     rc = tokenizer_open(t, path, e);
     if (rc == 0 && *info->fingerprint &&
-        strcmp(tokenizer_fingerprint(*t), info->fingerprint) != 0) {
+        !tokenizer_made(*t, info->fingerprint, info->tokenizer)) {
         rc = err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
                      "must be %s", data, path, tokenizer_fingerprint(*t), info->fingerprint);
         err_hint(e, "name the right one: -t FILE.model%s%s",
@@ -167,7 +165,7 @@ int info_tokenizer(struct tokenizer **t, const char *data, const struct token_in
 static int print_quoted(const struct lister *l, const char *text, size_t n, struct err *e)
 {
     json_t *j = json_stringn(text, n);
-    char *line = j ? json_dumps(j, JSON_ENCODE_ANY) : NULL;
+    char *line = j ? json_dumps(j, JSON_ENCODE_ANY | info_json_flags()) : NULL;
 
     if (line)
         fprintf(l->f, "%s\n", line);
@@ -241,7 +239,7 @@ static int from_dataset(struct lister *l, struct err *e)
     struct dataset *set;
     struct dataset_doc dd;
     int64_t first = l->o->doc >= 0 ? l->o->doc : 0, end;
-    int rc = dataset_open(&set, l->path, l->o->split, 0, e);
+    int rc = dataset_open_raw(&set, l->path, l->o->split, 0, e);
 
     if (rc < 0)
         return rc;

@@ -176,7 +176,7 @@ static int put_one(struct sample *s, int64_t which, struct err *e)
     if (rc == 0 && s->o->json) {
         j = json_pack("{sI sI sO}", ctx ? "row" : "doc", (json_int_t)which, "tokens",
                       (json_int_t)n, "spans", s->spans);
-        if ((text = json_dumps(j, JSON_COMPACT)))
+        if ((text = json_dumps(j, JSON_COMPACT | info_json_flags())))
             fprintf(s->f, "%s\n", text);
         free(text);
         json_decref(j);
@@ -204,7 +204,7 @@ int info_sample(const char *path, enum info_kind kind, const struct info_options
     }
     if (kind == INFO_SHARDS && !(path = folder = info_folder(path)))
         return err_set(e, E_SYS, "out of memory");
-    rc = dataset_open(&s.set, path, o->split, 0, e);
+    rc = dataset_open_raw(&s.set, path, o->split, 0, e);
     if (rc == 0)
         rc = info_tokenizer(&s.tok, path, dataset_info(s.set), o->tokenizer, e);
     if (rc == 0) {

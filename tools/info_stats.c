@@ -125,7 +125,7 @@ static int stats_file(struct stats *s, struct err *e)
     struct source_table t = { 0 };
     struct dataset *d = NULL;
     int64_t bytes = 0;
-    int rc = dataset_open(&d, s->path, NULL, 0, e);
+    int rc = dataset_open_raw(&d, s->path, NULL, 0, e);
 
     if (rc == 0)
         rc = count_docs(s, d, &t, &bytes, e);
@@ -257,7 +257,7 @@ static int show(struct stats *s, const char *form, FILE *f, struct err *e)
         print_bins(s, f);
     } else {
         json_object_set_new(o, "lengths", bins_json(s));
-        if ((text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(10))))
+        if ((text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(10) | info_json_flags())))
             fprintf(f, "%s\n", text);
         free(text);
     }

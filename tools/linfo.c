@@ -23,7 +23,7 @@ static int one(const char *path, const struct info_options *o, bool raw, bool qu
     if (rc == 0 && (o->docs || o->ids || o->doc >= 0))
         return info_documents(path, kind, o, stdout, e);
     if (rc == 0 && (rc = info_describe(path, kind, o, &j, e)) == 0) {
-        if (o->json && (text = json_dumps(j, JSON_COMPACT))) {
+        if (o->json && (text = json_dumps(j, JSON_COMPACT | info_json_flags()))) {
             puts(text);
             free(text);
         } else if (!quiet) {

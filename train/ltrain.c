@@ -62,6 +62,8 @@ static const struct opt opts[] = {
       "of the order and of fresh weights [42]" },
     OPT_HEADING("data"),
     { 0, "split", "NAME", OPT_STR, &s.split, 0, 0, "of a folder of shards [train]" },
+    { 0, "form", "auto|raw", OPT_ENUM, &s.form, 0, 0,
+      "raw: take files for token ids that look like something else [auto]" },
     { 0, "val", "DATA", OPT_STR, &s.val, 0, 0,
       "held-out data: its loss (of a folder, the split 'validation')" },
     { 0, "val-every", "N", OPT_I64, &s.val_every, 1, 1e12, "steps between [100]" },

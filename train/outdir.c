@@ -216,7 +216,7 @@ int outdir_tokenizer(const struct settings *s, const struct token_info *info, co
     int rc = tokenizer_open(&t, from, e);
 
     if (rc == 0 && info && *info->fingerprint && !s->any_tokenizer &&
-        strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0)
+        !tokenizer_made(t, info->fingerprint, info->tokenizer))
         rc = err_set(e, E_CONFIG, "'%s' is not the tokenizer that the data was made with", from);
     tokenizer_close(t);
     return rc;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "kernels/group.h"
+#include "model/model_tokenizer.h"
 #include "kernels/rate.h"
 #include "train/bench.h"
 #include "train/outdir.h"
@@ -19,22 +20,14 @@
 /* The base's tokenizer, where it has one, must be the data's. */
 static int check_tokenizer(const struct run *r, struct err *e)
 {
-    const struct token_info *info = dataset_info(r->data);
-    char *path = r->s->model ? weights_tokenizer_path(r->s->model) : NULL;
-    struct tokenizer *t = NULL;
-    struct err why = { 0 };
-    int rc = 0;
+    struct model_tokenizer t = { .folder = r->s->model };
+    int rc = r->s->model ? model_tokenizer_check(&t, dataset_info(r->data), r->s->data, e) : 0;
 
-    if (path && info && *info->fingerprint && tokenizer_open(&t, path, &why) == 0) {
-        if (strcmp(info->fingerprint, tokenizer_fingerprint(t)) != 0) {
-            rc = err_set(e, E_CONFIG, "'%s' was made with another tokenizer than '%s'",
-                         r->s->data, path);
-            err_hint(e, "prepare it with 'lprep -t %s', or insist with --any-tokenizer", path);
-        }
-        tokenizer_close(t);
-    }
-    free(path);
-    return rc;
+    if (rc < 0)
+        return rc == E_CONFIG ? err_hint(e, "%s, or insist with --any-tokenizer", t.remedy) : rc;
+    if (*t.doubt)
+        log_warn("%s: --any-tokenizer says that it is the same", t.doubt);
+    return 0;
 }
 
 static int open_data(struct run *r, struct dataset **d, const char *path, const char *split,
@@ -62,7 +55,8 @@ static int open_validation(struct run *r, struct err *e)
     if (rc < 0 || !r->data || r->s->any_tokenizer)
         return rc;
     a = dataset_info(r->data)->fingerprint, b = dataset_info(r->val)->fingerprint;
-    if (!*a || !*b || strcmp(a, b) == 0)
+    if (!*a || !*b || tokenizer_alike(a, dataset_info(r->data)->tokenizer, b,
+                                      dataset_info(r->val)->tokenizer))
         return 0;
     err_set(e, E_CONFIG, "'%s' and '%s' were made with different tokenizers", r->s->data,
             r->s->val);

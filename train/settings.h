@@ -47,6 +47,7 @@ struct settings {
     int64_t host_bytes;   /* --host-memory; by: three quarters of what is free. 0: none */
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
+    int form; /* 1: files without a form of ours are raw ids, whatever they look like */
     bool plan, longest, bench, deterministic, anew, any_tokenizer, json, quiet, verbose;
 };
 void settings_defaults(struct settings *s); /* the paper's */

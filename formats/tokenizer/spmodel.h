@@ -54,6 +54,8 @@ typedef int spmodel_piece_fn(void *ctx, const char *text, size_t n, float score,
  * the double-array tries of the normalisers (every reachable unit inside the array, every leaf
  * inside a NUL-terminated pool and short, at most 32 leaves on a path). Allocates nothing but
  * 5 bytes a trie unit. E_DATA, without the file's name. */
+/* tokenizer_meaning in tokenizer.h, of the bytes of a file. E_DATA, E_SYS. */
+int spmodel_meaning(const void *bytes, size_t n, char hex[33], struct err *e);
 int spmodel_check(struct spmodel *m, const void *bytes, size_t n, struct err *e);
 /* The same, and hands over every piece; m then points into bytes. */
 int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_fn *fn,

@@ -3,6 +3,7 @@
 #include "formats/tokenizer/tokenizer.h"
 
 #include "base/file.h"
+#include "base/magic.h"
 #include "formats/tokenizer/splib.h"
 #include "formats/tokenizer/spm.h"
 #include "formats/tokenizer/spmodel.h"
@@ -10,6 +11,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MODEL_FILE "tokenizer.model"
 
 struct tokenizer {
     struct spm *own;
@@ -45,6 +48,32 @@ static int thread_cache(struct spm_cache **c, struct err *e)
     return 0;
 }
 
+/* The remedy: a tokenizer.model that lies beside it. */
+static int hint_model(const char *name, struct err *e)
+{
+    const char *slash = strrchr(name, '/');
+    char *folder = slash ? strndup(name, (size_t)(slash - name) + 1) : strdup("."),
+         *beside = folder ? path_join(folder, MODEL_FILE) : NULL;
+
+    if (beside && path_is_file(beside) && strcmp(slash ? slash + 1 : name, MODEL_FILE) != 0)
+        err_hint(e, "take the SentencePiece model beside it: -t %s", beside);
+    else
+        err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has");
+    free(beside);
+    free(folder);
+    return E_DATA;
+}
+
+/* Says what was given in place of a model, where that is known. */
+static int no_model(const void *bytes, size_t n, const char *name, struct err *e)
+{
+    const struct magic_form *m = magic_of(bytes, n, true);
+
+    if (m && m->form != MAGIC_SENTENCEPIECE)
+        err_set(e, E_DATA, "'%s' is %s, not a SentencePiece model", name, m->name);
+    return hint_model(name, e);
+}
+
 int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const char *name,
                     struct err *e)
 {
@@ -59,9 +88,7 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const c
         rc = err_set(e, E_SYS, "out of memory for a model of %zu bytes", n);
     if (rc < 0) {
         tokenizer_close(t);
-        if (rc == E_DATA && e)
-            err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has");
-        return rc;
+        return rc == E_DATA ? no_model(bytes, n, name, e) : rc;
     }
     memcpy(t->bytes, bytes, n);
     t->n_bytes = n;
@@ -72,15 +99,20 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const c
 
 int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
 {
-    char *bytes = NULL;
+    char *bytes = NULL, *inside = path_is_dir(path) ? path_join(path, MODEL_FILE) : NULL;
     size_t n = 0;
     int rc;
 
     *t = NULL;
-    if ((rc = file_read(path, SPMODEL_MAX_BYTES, &bytes, &n, e)) < 0)
-        return rc;
-    rc = tokenizer_parse(t, bytes, n, path, e);
+    if (inside && !path_exists(inside)) {
+        rc = err_set(e, E_NOINPUT, "the folder '%s' has no " MODEL_FILE, path);
+        err_hint(e, "it is a SentencePiece model, as Llama 2 has; a tokenizer.json or a vocabulary "
+                    "of tiktoken's is not read");
+    } else if ((rc = file_read(inside ? inside : path, SPMODEL_MAX_BYTES, &bytes, &n, e)) == 0) {
+        rc = tokenizer_parse(t, bytes, n, inside ? inside : path, e);
+    }
     free(bytes);
+    free(inside);
     return rc;
 }
 
@@ -114,6 +146,43 @@ int32_t tokenizer_bos(const struct tokenizer *t) { return spm_bos(t->own); }
 int32_t tokenizer_eos(const struct tokenizer *t) { return spm_eos(t->own); }
 const char *tokenizer_path(const struct tokenizer *t) { return t->path; }
 const char *tokenizer_fingerprint(const struct tokenizer *t) { return t->fingerprint; }
+bool tokenizer_made(const struct tokenizer *t, const char *fingerprint, const char *path)
+{
+    char own[FINGERPRINT_HEX + 1], theirs[FINGERPRINT_HEX + 1];
+    struct tokenizer *other = NULL;
+    struct err e = { 0 };
+    bool same = strcmp(t->fingerprint, fingerprint) == 0;
+
+    if (same || tokenizer_meaning(t, own, &e) < 0)
+        return same;
+    same = strcmp(own, fingerprint) == 0;
+    if (!same && *path && tokenizer_open(&other, path, &e) == 0)
+        same = strcmp(other->fingerprint, fingerprint) == 0 &&
+               tokenizer_meaning(other, theirs, &e) == 0 && strcmp(own, theirs) == 0;
+    tokenizer_close(other);
+    return same;
+}
+
+bool tokenizer_alike(const char *fingerprint, const char *path, const char *fingerprint2,
+                     const char *path2)
+{
+    struct tokenizer *t = NULL;
+    struct err e = { 0 };
+    bool same = strcmp(fingerprint, fingerprint2) == 0;
+
+    if (same || !*path || tokenizer_open(&t, path, &e) < 0)
+        return same;
+    same = strcmp(t->fingerprint, fingerprint) == 0 &&
+           tokenizer_made(t, fingerprint2, path2);
+    tokenizer_close(t);
+    return same;
+}
+
+int tokenizer_meaning(const struct tokenizer *t, char out[FINGERPRINT_HEX + 1], struct err *e)
+{
+    return spmodel_meaning(t->bytes, t->n_bytes, out, e);
+}
+
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id)
 {
     return spm_piece(t->own, id, NULL);

@@ -28,7 +28,7 @@ struct part {
 struct dataset {
     const char *form;
     char *path;
-    bool raw;
+    bool raw, surely_raw; /* raw ids; whatever they look like */
     struct token_info info;
     struct part *parts;
     int64_t n_parts, n_tokens, n_docs, masked;
@@ -123,12 +123,15 @@ out:
 static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct err *e)
 {
     struct shard *s = &p->s;
+    int rc;
 
     if (p->nbytes % 2) {
         err_set(e, E_DATA, "'%s' has %zu bytes, an odd number: neither a shard nor raw 16-bit "
                 "token ids", p->path, p->nbytes);
         return err_hint(e, "text is packed first: lprep FILE -t tokenizer.model | lpack -o DIR");
     }
+    if (!d->surely_raw && (rc = raw_refuse(p->path, p->map, p->nbytes, e)) < 0)
+        return rc;
     d->form = "raw u16";
     d->raw = true;
     d->hash = XXH3_64bits(p->map, p->nbytes);
@@ -172,8 +175,8 @@ static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, str
     return 0;
 }
 
-int dataset_open(struct dataset **out, const char *path, const char *split, int64_t raw_vocab,
-                 struct err *e)
+static int open_set(struct dataset **out, const char *path, const char *split,
+                    int64_t raw_vocab, bool surely_raw, struct err *e)
 {
     struct dataset *d = calloc(1, sizeof *d);
     int rc;
@@ -183,6 +186,7 @@ int dataset_open(struct dataset **out, const char *path, const char *split, int6
         dataset_close(d);
         return err_set(e, E_SYS, "out of memory");
     }
+    d->surely_raw = surely_raw;
     rc = path_is_dir(path) ? open_folder(d, path, split, e) : open_file(d, path, raw_vocab, e);
     for (int64_t i = 0; i < d->n_parts && rc == 0; i++) {
         struct part *p = &d->parts[i];
@@ -198,6 +202,18 @@ int dataset_open(struct dataset **out, const char *path, const char *split, int6
     }
     *out = d;
     return 0;
+}
+
+int dataset_open(struct dataset **d, const char *path, const char *split, int64_t raw_vocab,
+                 struct err *e)
+{
+    return open_set(d, path, split, raw_vocab, false, e);
+}
+
+int dataset_open_raw(struct dataset **d, const char *path, const char *split, int64_t raw_vocab,
+                     struct err *e)
+{
+    return open_set(d, path, split, raw_vocab, true, e);
 }
 
 void dataset_close(struct dataset *d)

@@ -31,6 +31,10 @@ struct dataset_doc {
  * E_NOINPUT, E_DATA, E_CONFIG (no such split; the message lists them). */
 int dataset_open(struct dataset **d, const char *path, const char *split, int64_t raw_vocab,
                  struct err *e);
+/* The same where it is known that a file of no form of ours is raw ids: dataset_open refuses
+ * what looks like anything else (raw_refuse). */
+int dataset_open_raw(struct dataset **d, const char *path, const char *split, int64_t raw_vocab,
+                     struct err *e);
 void dataset_close(struct dataset *d);
 
 const char *dataset_form(const struct dataset *d); /* "shards", "shard", "raw u16" */

@@ -2,6 +2,7 @@
 #include "formats/tokens/foreign.h"
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/magic.h"
 #include "formats/tokens/document.h"
 
 #include <stdio.h>
@@ -17,6 +18,23 @@ int raw_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e
         .ids = bytes, .width = 2, .n_ids = (int64_t)(nbytes / 2), .n_docs = 1
     };
     return 0;
+}
+
+int raw_refuse(const char *path, const void *bytes, size_t nbytes, struct err *e)
+{
+    const struct magic_form *m = magic_of(bytes, nbytes, true);
+    const char *what = m && m->form != MAGIC_UTF16_BARE ? m->name : magic_text(bytes, nbytes);
+
+    if (!what)
+        return 0;
+    err_set(e, E_DATA, "'%s' is %s, not raw 16-bit token ids", path, what);
+    if (m && m->form == MAGIC_LFS)
+        return err_hint(e, "%s", m->remedy);
+    if (m && (m->form == MAGIC_MEGATRON || m->form == MAGIC_LLMC))
+        return err_hint(e, "lpack --import %s reads it",
+                        m->form == MAGIC_LLMC ? "llmc" : "megatron");
+    return err_hint(e, "text is packed first (lprep FILE -t tokenizer.model | lpack -o DIR); "
+                       "--form raw takes its bytes for ids");
 }
 
 bool llmc_is(const void *bytes, size_t nbytes)

@@ -29,6 +29,10 @@ bool llmc_is(const void *bytes, size_t nbytes);
 /* Each takes all bytes of its file and checks what the page says against them. E_DATA, naming
  * the byte. */
 int raw_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e);
+/* Raw ids have no mark of their own, and any file of an even size could be some. E_DATA, naming
+ * what it is and the option that says otherwise, for a file whose bytes are another form
+ * (base/magic.h) or text: of random ids not one file in 2^30 is. */
+int raw_refuse(const char *path, const void *bytes, size_t nbytes, struct err *e);
 int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e);
 /* idx and bin: the two files of one set; bin may be NULL where bin_bytes is 0. */
 int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const void *bin,

@@ -132,4 +132,18 @@ killed() { # at any moment: no file, or a whole one
     done
 }
 ok 'SIGKILL' killed
+no_ids() { # any file of an even size could be raw ids: one that looks like another form is none
+    local f
+    printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n\n' 7 > lfs.bin
+    seq 1000 1999 > text.bin && printf '{"a":1}\n{"a":22}\n\n' > json.bin && printf '%%PDF-1.4\n1 0 obj\n<<>>\n' > pdf.bin &&
+        printf 'PAR1\x15\4\x15\4data\4\0\0\0PAR1' > par.bin && cp "$data/tiny.model" sp.bin && truncate -s %2 sp.bin &&
+        cp x.megatron.idx idx.bin && truncate -s %2 idx.bin || return 1
+    for f in 'lfs:a pointer of Git LFS' 'text:text' 'json:JSON' 'pdf:a PDF' 'par:a Parquet table' \
+        'idx:an index of Megatron' 'sp:a SentencePiece model'; do
+        ends 65 "${f#*:}" eval "lpack -q --import u16 ${f%%:*}.bin > zz.shard" || { echo "$f"; return 1; }
+    done
+    lpack -q --import u16 --form raw text.bin > text.shard && linfo --ids text.shard | cut -d ' ' -f 1-3 | grep -qx '12337 12336 12554' &&
+        ends 64 'for --import u16' eval 'lpack -q --form raw < a.stream > zz.shard'
+}
+ok 'raw ids that are none: 65, by name' no_ids
 echo "1..$n"

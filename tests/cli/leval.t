@@ -107,6 +107,19 @@ ok "text for a model of a smaller vocabulary" says 78 "vocabulary" \
     leval -q --ppl tests/data/tiny.txt -t tests/data/tiny.model --model $model
 ok "text and no tokenizer" says 78 "--tokenizer" \
     leval -q --ppl tests/data/tiny.txt --model $model
+other_forms() { # what is not ids, text or shards is called by its name, from a pipe too
+    local rows='{"text":"some words and some more"}'
+    printf '%s\n' "$rows" "$rows" > "$tmp/rows" && cp "$tmp/rows" "$tmp/rows.txt" &&
+        says 65 "is JSON, not text" leval -q --ppl "$tmp/rows" --model $model &&
+        says 65 "is JSON, not text" leval -q --ppl "$tmp/rows.txt" --model $model &&
+        says 65 "is JSON, not text" bash -c "leval -q --ppl - --model $model < '$tmp/rows'" &&
+        says 65 "is JSON, not text" bash -c "cat '$tmp/rows' | leval -q --ppl - --model $model" &&
+        says 65 "packed by gzip" bash -c "gzip -c '$tmp/rows' | leval -q --ppl - --model $model" || return 1
+    seq 1000 2999 > "$tmp/text.bin" # all of it is text
+    says 65 "is text, not raw 16-bit token ids" leval -q --ppl "$tmp/text.bin" --model $model &&
+        says 65 "not below the vocabulary" leval -q --ppl "$tmp/text.bin" --form raw --model $model
+}
+ok "JSON, gzip, text for ids: 65, by name" other_forms
 gzip -c tests/data/tiny.txt > "$tmp/t.txt.gz"
 ok "a compressed file" says 65 "lprep" leval -q --ppl "$tmp/t.txt.gz" --model $model
 printf '{"leval":' > "$tmp/cut.json"

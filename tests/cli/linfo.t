@@ -140,6 +140,37 @@ ok 'no path' ends 64 'no path given' linfo
 ok 'a path that is not there' ends 66 'cannot open' linfo "$tmp/none"
 ok 'of no known form' ends 65 'no known form' linfo tests/data/tiny.txt
 ok 'an empty folder' eval 'mkdir "$tmp/empty" && ends 65 "no known form" linfo "$tmp/empty"'
+lfs() { printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n' 7; }
+pointers() { # in the place of anything that is read
+    cp -r $data/plain "$tmp/lfs" && lfs > "$tmp/lfs/base/model.safetensors" &&
+        ends 65 'git lfs pull' linfo --verify "$tmp/lfs/base" && ends 65 'git lfs pull' linfo "$tmp/lfs/base/model.safetensors" &&
+        lfs > "$tmp/lfs/adapter/adapter_model.safetensors" && ends 65 'git lfs pull' linfo --verify "$tmp/lfs/adapter" &&
+        lfs > "$tmp/lfs/base/config.json" && ends 65 'git lfs pull' linfo "$tmp/lfs/base" &&
+        lfs > "$tmp/lfs/x.shard" && ends 65 'git lfs pull' linfo "$tmp/lfs/x.shard" &&
+        ends 65 'git lfs pull' linfo --raw "$tmp/lfs/x.shard" &&
+        cp -r "$tmp/shards" "$tmp/lfs/s" && lfs > "$tmp/lfs/s/manifest.json" && ends 65 'git lfs pull' linfo "$tmp/lfs/s"
+}
+ok 'pointers of Git LFS: 65, by name' pointers
+pipes() { # and devices, where a file should be: nothing waits for a writer
+    cp -r "$tmp/shards" "$tmp/pipes" && rm -f "$tmp/pipes/manifest.json" && mkfifo "$tmp/pipes/manifest.json" &&
+        ends 65 'not a regular file' timeout 5 linfo "$tmp/pipes" && cp -r $data/plain/base "$tmp/piped" &&
+        rm -f "$tmp/piped/config.json" && ln -s /dev/zero "$tmp/piped/config.json" &&
+        ends 65 'not a regular file' timeout 5 linfo "$tmp/piped" && rm "$tmp/piped/config.json" &&
+        mkdir "$tmp/piped/config.json" && ends 66 'Is a directory' timeout 5 linfo "$tmp/piped" &&
+        cp $data/plain/base/config.json "$tmp/config" && rm -r "$tmp/piped/config.json" && mv "$tmp/config" "$tmp/piped/config.json" &&
+        rm -f "$tmp/piped/model.safetensors" && mkfifo "$tmp/piped/model.safetensors" &&
+        ends 65 'not a regular file' timeout 5 linfo "$tmp/piped"
+}
+ok 'pipes, devices, folders in the place of a file' pipes
+ok 'a form that is known, and not shown' ends 65 'is a program: of no form' linfo "$BIN/linfo"
+names() { # of documents and files: nothing of them reaches a terminal
+    local f="$tmp/n"$'\xc2\x9b31m\x9b\ny.txt'
+    echo text > "$f" && lprep -q -t $tok "$f" | lpack -q > "$tmp/n.shard" && linfo --docs "$tmp/n.shard" > "$tmp/o" &&
+        [ "$(wc -l < "$tmp/o")" -eq 1 ] && ! LC_ALL=C grep -q $'[\x80-\x9f\e]' "$tmp/o" || return 1
+    linfo "$f" 2> "$tmp/o"
+    [ "$(wc -l < "$tmp/o")" -eq 2 ] && ! LC_ALL=C grep -q $'[\x80-\x9f\e]' "$tmp/o"
+}
+ok 'names with C1 controls and line ends' names
 ok 'raw ids of odd length' eval 'printf abc > "$tmp/odd" && ends 65 odd linfo --raw "$tmp/odd"'
 lprep -q -t $tok /dev/null > "$tmp/none.stream" 2> /dev/null
 ok 'no document at all' ends 64 'no documents at all' linfo --doc 0 -t $tok "$tmp/none.stream"
@@ -149,8 +180,10 @@ ok 'no such split' ends 78 "no split 'test'" linfo --ids -s test "$tmp/shards"
 ok 'no tokenizer' eval '(cd / && ends 66 "name it: -t" linfo --doc 0 "$tmp/shards")'
 # another valid model: field 99 of the protobuf, which no one reads, makes it other bytes
 { cat $tok; printf '\230\006\001'; } > "$tmp/other.model"
+ok 'a tokenizer of other bytes that does the same' eval 'linfo --doc 0 -t "$tmp/other.model" "$tmp/shards" |
+    cmp - <(linfo --doc 0 -t $tok "$tmp/shards")'
 ok 'another tokenizer than the data was made with' ends 78 'was not made with the tokenizer' \
-    linfo --doc 0 -t "$tmp/other.model" "$tmp/shards"
+    linfo --doc 0 -t tests/fuzz/seeds/tokenizer/unigram.model "$tmp/shards"
 ok 'documents of a model' ends 64 'holds no documents' linfo --docs $data/plain/base
 ok 'a stream without its end' eval 'head -c -20 "$tmp/s.stream" | ends 65 "" linfo -'
 ok 'a shard without its end' eval 'head -c 5000 "$tmp/one.shard" > "$tmp/cut.shard"; ends 65 cut.shard linfo "$tmp/cut.shard"'

@@ -294,6 +294,21 @@ looks_like_one() { # text in which something stands where a form has its mark
         lprep -q --text tar.txt | grep -q 'xustar and more of it'
 }
 ok 'text that begins like a form is text' looks_like_one
+tokenizers() { # a folder's tokenizer.model; what others have is called by its name
+    mkdir tok only && cp "$model" tok/tokenizer.model && printf 'IQ== 0\nIg== 1\nIw== 2\n' > llama3.model &&
+        printf '{"version": "1.0", "truncation": null, "padding": null, "model": {}}' |
+        tee tok/tokenizer.json > only/tokenizer.json || return 1
+    lprep -q -t tok in | cut -b 257- | cmp - <(lprep -q -t tok/tokenizer.model in | cut -b 257-) &&
+        fails 65 "a tokenizer.json of Hugging Face's tokenizers, not a SentencePiece" -t tok/tokenizer.json in &&
+        grep -q 'beside it: -t tok/tokenizer.model' err &&
+        fails 65 'a tokenizer.json' -t only/tokenizer.json in && grep -q 'as Llama 2 has' err &&
+        fails 65 "a vocabulary of tiktoken's, not" -t llama3.model in &&
+        fails 66 "the folder 'only' has no tokenizer.model" -t only in && grep -q 'is not read' err
+    lfs_pointer > tok/tokenizer.model && fails 65 'a pointer of Git LFS, not the file' -t tok in &&
+        grep -q 'git lfs pull' err && mkfifo pipe.model && timeout 5 lprep -q -t pipe.model in 2> err
+    [ $? -eq 65 ] && grep -q 'not a regular file' err && lprep -q -t <(cat "$model") in | head -c 8 | grep -q LLSTREAM
+}
+ok 'tokenizers: a folder; tokenizer.json, tiktoken, LFS, a pipe by name' tokenizers
 frames() { # pzstd puts a frame to be passed over before the data
     { printf '\x50\x2A\x4D\x18\4\0\0\0abcd'; zstd -qc in/two.jsonl; } > p.jsonl.zst
     { printf '\x5F\x2A\x4D\x18\0\0\0\0\x51\x2A\x4D\x18\1\0\0\0x'; zstd -qc in.tar; } > p.tar.zst

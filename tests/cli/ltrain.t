@@ -238,6 +238,32 @@ other_tokenizer() {
         is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3"
 }
 ok 'data of another tokenizer are refused' other_tokenizer
+json_tokenizer() { # a model that has only a tokenizer.json: its pieces are held to the data's
+    local m="$tmp/json"
+    cp -r "$tmp/base" "$m" && one=(--model "$m" --batch 1 --steps 1) || return 1
+    printf '{"version":"1.0","model":{"type":"BPE","vocab":{"<unk>":0,"another":1}}}' > "$m/tokenizer.json"
+    is 78 'made with another tokenizer' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j1" &&
+        is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j2" --any-tokenizer || return 1
+    cp tests/data/tiny.model "$tmp/gone.model" && lprep -q README.md ARCHITECTURE.md -t "$tmp/gone.model" |
+        lpack -q > "$tmp/gone.shard" && rm "$tmp/gone.model" || return 1
+    is 0 'nobody knows whether' ltrain "$tmp/gone.shard" "${one[@]}" -o "$tmp/j3"
+}
+ok 'a tokenizer.json alone is compared, or said not to be' json_tokenizer
+as_ids() { # what is no ids is not trained on, unless it is said to be
+    seq -s ' ' 1 4000 > "$tmp/text.txt" && [ $(($(stat -c %s "$tmp/text.txt") % 2)) -eq 0 ] || echo >> "$tmp/text.txt"
+    local f raw=(ltrain --init "$tmp/wide.json" --batch 1 --steps 1 --ctx 64)
+    sed -E 's/"vocab_size": *[0-9]+/"vocab_size": 40000/' "$c" > "$tmp/wide.json"
+    printf '{"text":"%01000d"}\n' 1 2 > "$tmp/rows.bin"; zstd -qc "$tmp/text.txt" > "$tmp/a.zst"
+    gzip -c "$tmp/text.txt" > "$tmp/a.gz"; tar -cf "$tmp/a.bin" -C "$tmp" text.txt
+    for f in a.zst a.gz; do [ $(($(stat -c %s "$tmp/$f") % 2)) -eq 0 ] || printf x >> "$tmp/$f"; done
+    for f in 'text.txt:text' 'rows.bin:JSON' 'a.zst:packed by zstd' 'a.gz:packed by gzip' 'a.bin:a tar archive'; do
+        is 65 "is ${f#*:}, not raw 16-bit" "${raw[@]}" "$tmp/${f%%:*}" -o "$tmp/r1" || { echo "$f"; return 1; }
+    done
+    ids 400 5 > "$tmp/good.bin"
+    is 65 'is text, not raw' "${raw[@]}" "$tmp/good.bin" --val "$tmp/text.txt" -o "$tmp/r1" &&
+        is 0 '' "${raw[@]}" "$tmp/text.txt" --form raw -o "$tmp/r2"
+}
+ok 'text, JSON, archives for ids: 65, by name' as_ids
 own_tokenizer() { # beside a fresh model; what could not be copied at the end is refused at once
     local fresh=(ltrain "$tmp/bpe.shard" --init $c --batch 1 --steps 1)
     is 0 '' "${fresh[@]}" -o "$tmp/t4" && cmp tests/data/tiny.model "$tmp/t4/tokenizer.model" &&
