@@ -5,6 +5,7 @@
 #include "base/must.h"
 #include "base/processor.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -20,6 +21,16 @@ static const struct opt builtin[] = {
 };
 
 static bool is_row(const struct opt *o) { return o->name || o->help; }
+
+void opt_add(struct opt_table *t, const struct opt *rows)
+{
+    const int most = (int)(sizeof t->row / sizeof *t->row) - 1; /* and the end */
+
+    for (; is_row(rows) && t->n < most; rows++)
+        t->row[t->n++] = *rows;
+    assert(!is_row(rows));
+    t->row[t->n] = (struct opt)OPT_END;
+}
 
 bool num_f64(const char *s, double *v)
 {
@@ -188,13 +199,29 @@ static int store_num(const struct opt *o, const char *s, struct err *e)
                                         [OPT_TOKENS] = "a number of tokens (512, 8k)",
                                         [OPT_BYTES] = "a size (512m, 24g)" };
     int64_t v;
-    bool ok = o->type == OPT_I64 ? num_i64(s, &v) :
-              o->type == OPT_TOKENS ? num_tokens(s, &v) : num_bytes(s, &v);
+    enum opt_type type = opt_type(o);
+    bool ok = type == OPT_I64 ? num_i64(s, &v) :
+              type == OPT_TOKENS ? num_tokens(s, &v) : num_bytes(s, &v);
 
     if (!ok || (double)v < o->lo || (double)v > o->hi)
         return err_set(e, E_USAGE, "--%s '%s' is not %s from %.0f to %.0f", o->name, s,
-                       what[o->type], o->lo, o->hi);
+                       what[type], o->lo, o->hi);
     *(int64_t *)o->dst = v;
+    return 0;
+}
+
+static int store_counts(const struct opt *o, const char *s, struct err *e)
+{
+    struct opt_counts *c = o->dst;
+    int n = num_tokens_list(s, c->v, OPT_MOST_COUNTS, e);
+
+    if (n < 0)
+        return err_within(e, "--%s", o->name);
+    for (int i = 0; i < n; i++)
+        if ((double)c->v[i] < o->lo || (double)c->v[i] > o->hi)
+            return err_set(e, E_USAGE, "--%s '%s' is not from %.0f to %.0f", o->name, s, o->lo,
+                           o->hi);
+    c->n = n;
     return 0;
 }
 
@@ -203,7 +230,7 @@ static int store(const struct opt *o, const char *s, struct err *e)
     struct opt_list *l = o->dst;
     double d;
 
-    switch (o->type) {
+    switch (opt_type(o)) {
     case OPT_FLAG:
         *(bool *)o->dst = true;
         return 0;
@@ -223,6 +250,8 @@ static int store(const struct opt *o, const char *s, struct err *e)
         return 0;
     case OPT_ENUM:
         return store_enum(o, s, e);
+    case OPT_COUNTS:
+        return store_counts(o, s, e);
     default:
         return store_num(o, s, e);
     }

@@ -17,26 +17,46 @@ enum opt_type {
     OPT_TOKENS, /* int64_t *      the same with suffix k = 1024, m = 1024^2 (8k, 100k) */
     OPT_BYTES,  /* int64_t *      the same with k, m, g, t = powers of 1024 (24g) */
     OPT_F64,    /* double *       a finite number in [lo, hi] */
-    OPT_ENUM    /* int *          index of a word in arg, "a|b|c" */
+    OPT_ENUM,   /* int *          index of a word in arg, "a|b|c" */
+    OPT_COUNTS, /* struct opt_counts *  as OPT_TOKENS, several with commas between (8k,16k) */
+    OPT_RESULT = 0x100 /* may be added to a type: another value gives other results. A run is
+                          continued only with the same (opt_json.h) */
 };
 struct opt_list {
     const char *v[64];
     int n;
 };
+#define OPT_MOST_COUNTS 32
+struct opt_counts {
+    int64_t v[OPT_MOST_COUNTS];
+    int n;
+};
 
 /* One row an option. key 0: long form only. A row with key 0, name NULL and help set is a
  * heading in --help; OPT_END closes the table. Defaults stand in *dst before the call, and
- * are named in help as "[8]". */
+ * are named in help as "[8]". Rows that several tools have stand in base/opt_rows.h and
+ * model/model_rows.h. */
 struct opt {
     char key;
     const char *name, *arg;
-    enum opt_type type;
+    int type; /* enum opt_type, and flags */
     void *dst;
     double lo, hi;
     const char *help;
 };
 #define OPT_HEADING(text) { 0, NULL, NULL, OPT_FLAG, NULL, 0, 0, text }
 #define OPT_END { 0, NULL, NULL, OPT_FLAG, NULL, 0, 0, NULL }
+static inline enum opt_type opt_type(const struct opt *o)
+{
+    return (enum opt_type)(o->type & (OPT_RESULT - 1));
+}
+
+/* A table put together from several: zero it, then add. It ends in OPT_END. */
+struct opt_table {
+    struct opt row[128];
+    int n;
+};
+void opt_add(struct opt_table *t, const struct opt *rows);
 
 struct cmd {
     const char *name;     /* lprep */

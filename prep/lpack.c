@@ -2,7 +2,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/must.h"
-#include "base/opt.h"
+#include "base/opt_rows.h"
 #include "formats/tokens/document.h"
 #include "base/json.h"
 #include "prep/export.h"
@@ -31,15 +31,14 @@ static struct {
 static const struct opt opts[] = {
     { 'o', "output", "DIR", OPT_STR, &a.folder, 0, 0,
       "write a data set folder; without it, one shard to stdout" },
-    { 'f', "force", NULL, OPT_FLAG, &a.force, 0, 0, "replace a data set that DIR holds" },
+    ROW_FORCE(&a.force, "replace a data set that DIR holds"),
     { 0, "append", NULL, OPT_FLAG, &a.append, 0, 0,
       "add to the data set that DIR holds, as new shards" },
     { 0, "merge", NULL, OPT_FLAG, &a.merge, 0, 0,
       "the operands are data set folders: join them to one" },
     { 0, "split", "NAME=X", OPT_LIST, &a.splits, 0, 0,
       "X a fraction (0.05), or a pattern on name or source; the rest is train" },
-    { 0, "seed", "N", OPT_I64, &a.seed, 0, (double)MANIFEST_SEED_MAX,
-      "of the shuffle and of splits by fraction [0]" },
+    ROW_SEED(&a.seed, OPT_RESULT, "of the shuffle and of splits by fraction [0]"),
     { 0, "shuffle", NULL, OPT_FLAG, &a.shuffle, 0, 0, "shuffle documents [on with -o]" },
     { 0, "no-shuffle", NULL, OPT_FLAG, &a.no_shuffle, 0, 0,
       "keep the order of the streams [on without -o]" },
@@ -61,9 +60,9 @@ static const struct opt opts[] = {
     { 0, "eos", "ID", OPT_I64, &a.eos, 0, (double)INT32_MAX,
       "--import: documents end with this id; u16, llmc: cut there" },
     OPT_HEADING("messages"),
-    { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "only warnings and errors" },
-    { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more, such as every shard" },
-    { 0, "json", NULL, OPT_FLAG, &a.json, 0, 0, "print the summary as JSON on stdout (with -o)" },
+    ROW_QUIET(&a.quiet, "only warnings and errors"),
+    ROW_VERBOSE(&a.verbose, "say more, such as every shard"),
+    ROW_JSON(&a.json, "print the summary as JSON on stdout (with -o)"),
     OPT_END
 };
 

@@ -1,7 +1,7 @@
 /* prep/lprep.c - documents in, a token stream (or JSON lines) out: the options and the wiring. */
 #include "base/file.h"
 #include "base/log.h"
-#include "base/opt.h"
+#include "base/opt_rows.h"
 #include "base/jsonscan.h"
 #include "prep/part.h"
 #include "prep/prep.h"
@@ -467,7 +467,7 @@ int main(int argc, char **argv)
           "write documents as JSON lines, not tokens" },
         { 'o', "output", "FILE", OPT_STR, &a.output, 0, 0,
           "write there, whole or not at all [-]" },
-        { 'f', "force", NULL, OPT_FLAG, &a.force, 0, 0, "replace the output file" },
+        ROW_FORCE(&a.force, "replace the output file"),
         OPT_HEADING("which documents"),
         { 0, "include", "GLOB", OPT_LIST, &a.include, 0, 0,
           "take such names from folders and archives" },
@@ -496,8 +496,8 @@ int main(int argc, char **argv)
           "leave out rows whose key matches" },
         { 0, "sample", "SOURCE=RATE", OPT_LIST, &a.sample, 0, 0,
           "take that share of a source, chosen by text" },
-        { 0, "seed", "N", OPT_I64, &a.prep.feed.filter.seed, 0, 9e15,
-          "another seed, another choice by --sample [0]" },
+        ROW_SEED(&a.prep.feed.filter.seed, OPT_RESULT,
+                 "another seed, another choice by --sample [0]"),
         { 0, "max-docs", "N", OPT_I64, &a.prep.feed.max_docs, 0, 1e15,
           "stop after N documents, 0: all [0]" },
         { 0, "max-record", "SIZE", OPT_BYTES, &a.max_record, 1024, (double)((int64_t)1 << 30),
@@ -530,15 +530,13 @@ int main(int argc, char **argv)
         { 0, "engine", "own|sentencepiece", OPT_ENUM, &a.engine, 0, 0,
           "who makes the tokens, which are the same [own]" },
         OPT_HEADING("running"),
-        { 'j', "threads", "N", OPT_I64, &a.threads, 0, 1024,
-          "threads that tokenise, 0: as many as processors [0]" },
+        ROW_THREADS(&a.threads),
         { 0, "resume", "DIR", OPT_STR, &a.resume, 0, 0,
           "leave out what lpack -o DIR has of this run" },
         { 0, "stats", "FILE", OPT_STR, &a.stats, 0, 0, "write the counts there as JSON" },
-        { 0, "json", NULL, OPT_FLAG, &a.json, 0, 0,
-          "print the counts as JSON, on stderr without -o" },
-        { 'q', "quiet", NULL, OPT_FLAG, &a.quiet, 0, 0, "warnings only" },
-        { 'v', "verbose", NULL, OPT_FLAG, &a.verbose, 0, 0, "say more" },
+        ROW_JSON(&a.json, "print the counts as JSON, on stderr without -o"),
+        ROW_QUIET(&a.quiet, "warnings only"),
+        ROW_VERBOSE(&a.verbose, "say more"),
         OPT_END
     };
     const struct cmd cmd = {

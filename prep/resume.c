@@ -13,7 +13,7 @@ static int add_option(struct buf *b, const struct opt *o, struct err *e)
     const char *word = o->arg;
     int rc = 0;
 
-    switch (o->type) {
+    switch (opt_type(o)) {
     case OPT_FLAG:
         return *(const bool *)o->dst ? buf_printf(b, e, "%s\n", o->name) : 0;
     case OPT_STR:

@@ -1,11 +1,13 @@
 /* tests/test_train.c - order, schedule, rows, settings, metrics. */
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/opt_json.h"
 #include "base/perm.h"
 #include "formats/tokens/shard.h"
 #include "train/metrics.h"
 #include "train/order.h"
 #include "train/rows.h"
+#include "train/run.h"
 #include "train/schedule.h"
 #include "train/settings.h"
 #include "train/state.h"
@@ -218,14 +220,14 @@ static void test_what_changes_results_is_compared(void **state)
 
     (void)state;
     settings_defaults(&s);
-    s.data = "d", s.model = "m", s.out = "o", s.lr = 0.1;
+    s.data = "d", s.model = "m", s.out = "o", s.lr = 0.1, s.ctx = 256;
     settings_resolve(&s, &c, 0, &o, note, sizeof note, &e);
     a = settings_run(&s, &c, "id", "cpu");
     text = json_dumps(a, JSON_REAL_PRECISION(17)); /* as a checkpoint keeps it */
     json_decref(a);
     a = json_loads(text, 0, NULL);
     free(text);
-    s.save_every = 7, s.steps = 5000, s.keep_layers = 0, s.threads = 1;
+    s.save_every = 7, s.steps = 5000, s.keep_layers = 0, s.machine.threads = 1;
     b = settings_run(&s, &c, "id", "cpu");
     assert_int_equal(settings_compare(a, b, "f", &e), 0);
     json_decref(b);
@@ -244,8 +246,61 @@ static void test_what_changes_results_is_compared(void **state)
     json_object_del(b, "seed");
     assert_int_equal(settings_compare(a, b, "f", &e), E_CONFIG);
     assert_non_null(strstr(e.msg, "'seed' 42, this run has absent"));
+    json_object_set_new(b, "seed", json_integer(42));
+    /* Before there were words for it; before there was the option, and after. */
+    json_object_set_new(a, "rope_type", json_integer(ROPE_LINEAR));
+    json_object_del(a, "packing");
+    assert_int_equal(settings_compare(a, b, "f", &e), 0);
+    json_object_set_new(b, "packing", json_string("bestfit"));
+    assert_int_equal(settings_compare(a, b, "f", &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "'packing' \"concat\", this run has \"bestfit\""));
+    json_object_set_new(b, "packing", json_string("concat"));
+    json_object_set_new(a, "rope_type", json_integer(ROPE_LLAMA3));
+    assert_int_equal(settings_compare(a, b, "f", &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "'rope_type' \"llama3\""));
     json_decref(a);
     json_decref(b);
+}
+
+/* A row is all that an option takes: no other place has a list of them. */
+static void test_rows_are_recorded(void **state)
+{
+    struct settings s;
+    struct opt_table t = { .n = 0 };
+    json_t *all, *some;
+
+    (void)state;
+    settings_defaults(&s);
+    s.mode = 1, s.out = "x", s.contexts = (struct opt_counts){ { 8, 16 }, 2 };
+    settings_rows(&t, &s);
+    all = opt_record(t.row, 0);
+    some = opt_record(t.row, OPT_RESULT);
+    assert_string_equal(json_string_value(json_object_get(all, "mode")), "lora");
+    assert_string_equal(json_string_value(json_object_get(all, "output")), "x");
+    assert_int_equal(json_array_size(json_object_get(all, "ctx")), 2);
+    assert_true(json_is_false(json_object_get(all, "mask_documents")));
+    assert_int_equal(json_integer_value(json_object_get(all, "host_memory")), -1);
+    assert_float_equal(json_real_value(json_object_get(all, "lr")), 2e-5, 0);
+    assert_null(json_object_get(all, "val"));   /* not given */
+    assert_null(json_object_get(all, "shape"));
+    assert_null(json_object_get(some, "output")); /* changes no result */
+    assert_null(json_object_get(some, "threads"));
+    assert_non_null(json_object_get(some, "lr"));
+    json_decref(all);
+    json_decref(some);
+}
+
+static void test_threads_are_no_hardware(void **state)
+{
+    char now[64], then[64];
+
+    (void)state;
+    run_hardware(now, sizeof now, "cpu", "A 7, 12 threads, blas");
+    assert_string_equal(now, "cpu A 7, blas");
+    run_hardware(then, sizeof then, "", "cpu A 7, 1 thread, blas");
+    assert_string_equal(then, now);
+    run_hardware(now, sizeof now, "cpu", "threadripper, blas");
+    assert_string_equal(now, "cpu threadripper, blas");
 }
 
 /* ---- metrics ---- */
@@ -457,6 +512,8 @@ int main(void)
         cmocka_unit_test(test_resolving),
         cmocka_unit_test(test_impossible_combinations),
         cmocka_unit_test(test_what_changes_results_is_compared),
+        cmocka_unit_test(test_rows_are_recorded),
+        cmocka_unit_test(test_threads_are_no_hardware),
         cmocka_unit_test(test_metrics_are_cut_at_the_checkpoint),
         cmocka_unit_test(test_not_finite_is_null),
         cmocka_unit_test(test_rows_are_windows_with_the_next_token),

@@ -1,6 +1,6 @@
 /* tools/linfo.c - shows, verifies and decodes what the tools read and write. */
 #include "base/log.h"
-#include "base/opt.h"
+#include "base/opt_rows.h"
 #include "base/plot.h"
 #include "tools/info.h"
 
@@ -76,13 +76,13 @@ int main(int argc, char **argv)
           "N documents as text, bounds and masks shown" },
         { 0, "ctx", "N", OPT_TOKENS, &o.ctx, 1, 1e9,
           "with --sample: rows of N tokens, not documents" },
-        { 0, "seed", "N", OPT_I64, &o.seed, 0, 9e15, "with --sample: which ones [0]" },
+        ROW_SEED(&o.seed, 0, "with --sample: which ones [0]"),
         { 's', "split", "NAME", OPT_STR, &o.split, 0, 0,
           "split of a data set, --stats: only this [train]" },
         { 0, "raw", NULL, OPT_FLAG, &raw, 0, 0, "the file is headerless 16-bit token ids" },
-        { 0, "json", NULL, OPT_FLAG, &o.json, 0, 0, "one JSON value a line" },
-        { 'q', "quiet", NULL, OPT_FLAG, &quiet, 0, 0, "print nothing but errors" },
-        { 'v', "verbose", NULL, OPT_FLAG, &o.verbose, 0, 0, "every tensor, every shard" },
+        ROW_JSON(&o.json, "one JSON value a line"),
+        ROW_QUIET(&quiet, "print nothing but errors"),
+        ROW_VERBOSE(&o.verbose, "every tensor, every shard"),
         OPT_END
     };
     const struct cmd cmd = {

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/opt.h"
 #include "base/json.h"
+#include "model/model_rows.h"
 #include "tools/merge.h"
 
 #include <stdio.h>
@@ -71,18 +72,18 @@ int main(int argc, char **argv)
     int64_t threads = 0;
     int dtype = 0, rc;
     const struct opt opts[] = {
-        { 'm', "model", "DIR", OPT_STR, &o.base, 0, 0, "base model: a Hugging Face folder" },
-        { 'a', "adapter", "DIR", OPT_STR, &o.adapter, 0, 0, "adapter: a PEFT folder" },
+        ROW_MODEL(&o.base),
+        ROW_ADAPTER(&o.adapter),
         { 'o', "output", "DIR", OPT_STR, &o.out, 0, 0, "folder to make" },
-        { 'f', "force", NULL, OPT_FLAG, &o.force, 0, 0, "replace a model folder at -o" },
+        ROW_FORCE(&o.force, "replace a model folder at -o"),
         { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
           "largest file of weights [4g]" },
-        { 'j', "threads", "N", OPT_I64, &threads, 0, 1024, "threads, 0 for all [0]" },
-        { 0, "json", NULL, OPT_FLAG, &json, 0, 0, "print the summary as JSON" },
-        { 'q', "quiet", NULL, OPT_FLAG, &quiet, 0, 0, "print nothing but errors" },
-        { 'v', "verbose", NULL, OPT_FLAG, &verbose, 0, 0, "say more" },
+        ROW_THREADS(&threads),
+        ROW_JSON(&json, "print the summary as JSON"),
+        ROW_QUIET(&quiet, "print nothing but errors"),
+        ROW_VERBOSE(&verbose, "say more"),
         OPT_END
     };
     const struct cmd cmd = {

@@ -212,10 +212,10 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
         (rc = rate_matrix(d, open.free_bytes / 8, &rate, e)) == 0)
         log_info("device=%s (%s), one large product %.4g TFLOP/s", d->name, d->detail,
                  1e-12 * rate);
-    for (int i = 0; i < (s->n_contexts ? s->n_contexts : 1) && rc == 0; i++) {
+    for (int i = 0; i < (s->contexts.n ? s->contexts.n : 1) && rc == 0; i++) {
         struct bench b = { .s = *s, .open = &open, .matrix_rate = rate };
 
-        b.s.ctx = s->n_contexts ? s->contexts[i] : c.context;
+        b.s.ctx = s->contexts.n ? s->contexts.v[i] : c.context;
         b.s.steps = s->steps < 0 ? BENCH_STEPS : s->steps < MOST_STEPS ? s->steps : MOST_STEPS;
         b.s.warmup = 0;
         b.t.s = &b.s, b.t.d = d;

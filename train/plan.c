@@ -13,7 +13,6 @@
 
 int plan_device(struct session *open, const struct settings *s, struct group *g, struct err *e)
 {
-    struct machine m = settings_machine(s);
     struct device *d = &open->device;
     const struct card *card = card_at(s->gpu >= 0 ? s->gpu : 0);
     size_t bytes = (size_t)(card->gib * 0x1p30);
@@ -21,19 +20,19 @@ int plan_device(struct session *open, const struct settings *s, struct group *g,
 
     m.group = g;
     if (s->gpu < 0) {
-        rc = session_device(open, &m, e);
-        if (rc < 0 || d->own_memory || !s->plan || s->device_bytes == 0)
+        rc = session_device(open, &s->machine, e);
+        if (rc < 0 || d->own_memory || !s->plan || s->machine.device_bytes == 0)
             return rc;
         log_info("no GPU here: planned with the rates of an %s (--gpu names others)", card->name);
     }
-    if ((size_t)s->device_bytes > bytes) {
+    if ((size_t)s->machine.device_bytes > bytes) {
         if (s->gpu >= 0)
             log_warn("an %s has %.4g GiB, less than --gpu-memory says", card->name, card->gib);
         else
-            bytes = (size_t)s->device_bytes;
+            bytes = (size_t)s->machine.device_bytes;
     }
     rc = session_card(open, card, bytes, e);
-    if (rc == 0 && s->deterministic)
+    if (rc == 0 && s->machine.deterministic)
         d->be_deterministic(d);
     return rc;
 }
@@ -163,12 +162,12 @@ int plan_run(const struct settings *s, FILE *f, struct err *e)
 {
     int rc = 0;
 
-    for (int i = 0; i < (s->n_contexts ? s->n_contexts : 1) && rc == 0; i++) {
+    for (int i = 0; i < (s->contexts.n ? s->contexts.n : 1) && rc == 0; i++) {
         struct settings one = *s;
         struct run r = { 0 };
 
-        if (s->n_contexts)
-            one.ctx = s->contexts[i];
+        if (s->contexts.n)
+            one.ctx = s->contexts.v[i];
         rc = run_open(&r, &one, e);
         if (rc == 0 && i > 0 && !s->json)
             fputc('\n', f);

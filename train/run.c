@@ -8,6 +8,7 @@
 #include "train/outdir.h"
 #include "train/state.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -21,10 +22,25 @@ static void on_bad(void *ctx, const char *folder, const struct err *why)
     log_warn("checkpoint passed over: %s", why->msg);
 }
 
+void run_hardware(char *out, size_t cap, const char *name, const char *detail)
+{
+    const char *end = strstr(detail, " thread"), *from = end;
+
+    while (from && from > detail && isdigit((unsigned char)from[-1]))
+        from--;
+    if (!from || from == end) {
+        snprintf(out, cap, "%s%s%s", name, *name ? " " : "", detail);
+        return;
+    }
+    end += strcspn(end, ",");
+    end += strspn(end, ", ");
+    snprintf(out, cap, "%s%s%.*s%s", name, *name ? " " : "", (int)(from - detail), detail, end);
+}
+
 static int check_resume(struct run *r, const struct checkpoint *c, const char *folder,
                         struct err *e)
 {
-    char now[sizeof c->device];
+    char now[sizeof c->device], then[sizeof c->device];
     json_t *was = json_loads(c->run, 0, NULL);
     int rc;
 
@@ -40,10 +56,11 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
         return err_hint(e, "give the same data, start anew with -f, or give another folder "
                            "(-o)");
     }
-    snprintf(now, sizeof now, "%s %s", r->session.device.name, r->session.device.detail);
-    if (strcmp(now, c->device) != 0)
+    run_hardware(now, sizeof now, r->session.device.name, r->session.device.detail);
+    run_hardware(then, sizeof then, "", c->device);
+    if (strcmp(now, then) != 0)
         log_warn("the checkpoint was made by '%s', this is '%s': losses may differ in the last "
-                 "bits", c->device, now);
+                 "bits", then, now);
     r->p = (struct progress){ c->step, c->updates, c->skipped, c->streak };
     return 0;
 }
@@ -144,8 +161,7 @@ static void echo(const struct run *r)
     log_info("ctx=%" PRId64 " (model %" PRId64
              ") rope=%s factor=%g attention=%s group=%" PRId64,
              s->ctx, r->session.base_context,
-             r->session.config.rope.type == ROPE_LINEAR ? "linear"
-             : r->session.config.rope.type == ROPE_LLAMA3 ? "llama3" : "default",
+             config_rope_name(r->session.config.rope.type),
              r->session.config.rope.type == ROPE_DEFAULT ? 1.0 : r->session.config.rope.factor,
              s->attention == ATTN_DENSE ? "dense" : "s2", s->group);
     log_info("batch=%" PRId64 " micro=%" PRId64 " tokens_per_step=%" PRId64 " steps=%" PRId64

@@ -57,6 +57,10 @@ int run_summarise(const struct run *r, double seconds, struct err *e);
 char *run_summary(const struct run *r);
 void run_close(struct run *r);
 
+/* "name detail" of a device for its checkpoints: without the number of threads, which changes no
+ * bit. Of a text that has both, name is "". */
+void run_hardware(char *out, size_t cap, const char *name, const char *detail);
+
 /* Bytes taken now: resident ones, or of a device with memory of its own what it gave since. */
 size_t run_memory(const struct run *r);
 

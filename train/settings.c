@@ -1,10 +1,6 @@
 /* train/settings.c - see settings.h. */
 #include "train/settings.h"
 
-#include "base/bytes.h"
-#include "base/file.h"
-#include "base/opt.h"
-#include "base/json.h"
 #include "model/rope.h"
 
 #include <inttypes.h>
@@ -13,19 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define MICRO_TOKENS 8192 /* computed at once unless --micro says otherwise */
 
 void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
-        .device = "auto", .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
+        .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
         .attention = -1, .ctx = -1, .shape = -1,
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
-        .host_bytes = -1, .gpu = -1,
+        .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1,
     };
 }
 
@@ -37,13 +32,6 @@ const char *settings_mode(int mode)
 enum train_mode settings_train_mode(int mode)
 {
     return mode == 0 ? TRAIN_FULL : mode == 1 ? TRAIN_LORA : TRAIN_LORA_PLUS;
-}
-
-struct machine settings_machine(const struct settings *s)
-{
-    return (struct machine){ .device = s->device, .threads = s->threads,
-                             .device_bytes = s->device_bytes, .host_bytes = s->host_bytes,
-                             .deterministic = s->deterministic };
 }
 
 struct schedule settings_schedule(const struct settings *s)
@@ -94,20 +82,11 @@ int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e
 
 int settings_contexts(struct settings *s, struct err *e)
 {
-    const int most = (int)(sizeof s->contexts / sizeof *s->contexts);
-
-    if (!s->ctx_text)
-        return 0;
-    s->n_contexts = num_tokens_list(s->ctx_text, s->contexts, most, e);
-    if (s->n_contexts < 0)
-        return err_within(e, "--ctx");
-    for (int i = 0; i < s->n_contexts; i++)
-        if (s->contexts[i] < 2 || s->contexts[i] > 1 << 30)
-            return err_set(e, E_USAGE, "--ctx '%s' is not from 2 to 1073741824", s->ctx_text);
-    if (s->n_contexts > 1 && !s->bench && !s->plan)
-        return err_set(e, E_USAGE, "--ctx '%s' is a list, which is for --bench and --plan",
-                       s->ctx_text);
-    s->ctx = s->contexts[0];
+    if (s->contexts.n > 1 && !s->bench && !s->plan)
+        return err_set(e, E_USAGE, "--ctx has %d contexts: several are for --bench and --plan",
+                       s->contexts.n);
+    if (s->contexts.n)
+        s->ctx = s->contexts.v[0];
     return 0;
 }
 
@@ -130,7 +109,7 @@ static int check_gpu(const struct settings *s, struct err *e)
 {
     if ((s->gpu >= 0 || s->longest) && !s->plan)
         return err_set(e, E_USAGE, "--%s is for --plan", s->longest ? "longest" : "gpu");
-    if ((s->device_bytes || s->gpu >= 0) && strcmp(s->device, "cpu") == 0)
+    if ((s->machine.device_bytes || s->gpu >= 0) && strcmp(s->machine.device, "cpu") == 0)
         return err_set(e, E_USAGE, "--%s is of a GPU, and --device is cpu",
                        s->gpu >= 0 ? "gpu" : "gpu-memory");
     return 0;
@@ -199,7 +178,6 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e)
 {
-    struct machine m;
     int rc;
 
     *note = '\0';
@@ -229,140 +207,6 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->ctx = s->ctx, o->seqs = s->micro;
     o->attention_span = s->group;
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
-    m = settings_machine(s);
-    machine_plan(&m, o);
+    machine_plan(&s->machine, o);
     return settings_targets(s->targets, &o->targets, e);
-}
-
-/* ---- what a checkpoint must agree with ---- */
-
-static void put(json_t *o, const char *key, json_t *value)
-{
-    json_object_set_new(o, key, value);
-}
-
-json_t *settings_run(const struct settings *s, const struct llama_config *c,
-                     const char *model_id, const char *device)
-{
-    json_t *o = json_object();
-
-    put(o, s->init ? "fresh" : "base", json_string(model_id));
-    put(o, "mode", json_string(settings_mode(s->mode)));
-    if (s->mode > 0) {
-        put(o, "rank", json_integer(s->rank));
-        put(o, "alpha", json_real(s->alpha));
-        put(o, "targets", json_string(s->targets));
-    }
-    put(o, "ctx", json_integer(s->ctx));
-    put(o, "attention", json_string(s->attention == ATTN_DENSE ? "dense" : "s2"));
-    put(o, "group", json_integer(s->group));
-    put(o, "rope_type", json_integer(c->rope.type));
-    put(o, "rope_factor", json_real(c->rope.factor));
-    put(o, "mask_documents", json_boolean(s->apart));
-    put(o, "packing", json_string(s->packing == PACKING_BESTFIT ? "bestfit" : "concat"));
-    put(o, "batch", json_integer(s->batch));
-    put(o, "micro", json_integer(s->micro)); /* sums in another order round differently */
-    put(o, "lr", json_real(s->lr));
-    put(o, "warmup", json_integer(s->warmup));
-    put(o, "schedule", json_string(s->schedule == SCHEDULE_COSINE ? "cosine" : "constant"));
-    if (s->schedule == SCHEDULE_COSINE) { /* a constant rate may go on beyond its end */
-        put(o, "steps", json_integer(s->steps));
-        put(o, "min_lr", json_real(s->min_lr));
-    }
-    put(o, "decay", json_real(s->decay));
-    put(o, "beta1", json_real(s->beta1));
-    put(o, "beta2", json_real(s->beta2));
-    put(o, "eps", json_real(s->eps));
-    put(o, "clip", json_real(s->clip));
-    put(o, "seed", json_integer(s->seed));
-    put(o, "device", json_string(device));
-    return o;
-}
-
-static char *shown(const json_t *v)
-{
-    return v ? json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6)) : strdup("absent");
-}
-
-int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e)
-{
-    const json_t *both[2] = { now, was };
-    const char *key;
-    json_t *unused;
-
-    for (int i = 0; i < 2; i++)
-        json_object_foreach((json_t *)both[i], key, unused) {
-            const json_t *a = json_object_get(was, key), *b = json_object_get(now, key);
-            char *sa, *sb;
-            bool same = json_is_number(a) && json_is_number(b)
-                            ? json_number_value(a) == json_number_value(b)
-                            : json_equal(a, b);
-            if (same)
-                continue;
-            sa = shown(a), sb = shown(b);
-            err_set(e, E_CONFIG, "'%s' was made with '%s' %s, this run has %s", folder, key,
-                    sa ? sa : "?", sb ? sb : "?");
-            free(sa);
-            free(sb);
-            return err_hint(e, "repeat the command that began it, start anew with -f, or give "
-                               "another folder (-o)");
-        }
-    return 0;
-}
-
-static void put_text(json_t *o, const char *key, const char *text)
-{
-    if (text)
-        put(o, key, json_string(text));
-}
-
-static json_t *options_object(const struct settings *s)
-{
-    static const char *const dtypes[] = { "float32", "bfloat16", "float16" };
-    json_t *o = json_object();
-
-    put_text(o, "data", s->data);
-    put_text(o, "split", s->split);
-    put_text(o, "model", s->model);
-    put_text(o, "init", s->init);
-    put_text(o, "out", s->out);
-    put_text(o, "tokenizer", s->tokenizer);
-    put_text(o, "metrics", s->metrics);
-    put_text(o, "val", s->val);
-    put(o, "steps", json_integer(s->steps));
-    put(o, "save_every", json_integer(s->save_every));
-    put(o, "keep", json_integer(s->keep));
-    put(o, "val_every", json_integer(s->val_every));
-    put(o, "val_rows", json_integer(s->val_rows));
-    put(o, "threads", json_integer(s->threads));
-    put(o, "memory", json_integer(s->memory_bytes));
-    put(o, "gpu_memory", json_integer(s->device_bytes));
-    put(o, "host_memory", json_integer(s->host_bytes));
-    put(o, "keep_layers", json_integer(s->keep_layers));
-    put(o, "dtype", json_string(dtypes[s->dtype]));
-    return o;
-}
-
-int settings_save(const struct settings *s, const struct llama_config *c, const json_t *run,
-                  int argc, char **argv, const char *path, struct err *e)
-{
-    json_t *o = json_object(), *args = json_array(), *all = options_object(s);
-    char folder[PATH_MAX];
-    int rc;
-
-    put(o, "format", json_string("longlora-options"));
-    put(o, "version", json_integer(1));
-    put(o, "longlora", json_string(LONGLORA_VERSION));
-    for (int i = 0; i < argc; i++)
-        json_array_append_new(args, json_string(argv[i]));
-    put(o, "command", args);
-    if (getcwd(folder, sizeof folder))
-        put_text(o, "folder", folder);
-    json_object_update(all, (json_t *)run);
-    put(o, "options", all);
-    put(o, "context", json_integer(c->context));
-    put(o, "params", json_integer(config_params(c)));
-    rc = js_save(o, path, e);
-    json_decref(o);
-    return rc;
 }

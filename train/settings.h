@@ -2,6 +2,7 @@
 #ifndef TRAIN_SETTINGS_H
 #define TRAIN_SETTINGS_H
 #include "base/err.h"
+#include "base/opt.h"
 #include "formats/weights/config.h"
 #include "formats/weights/weights.h"
 #include "model/session.h"
@@ -18,10 +19,8 @@ enum packing { PACKING_CONCAT, PACKING_BESTFIT }; /* order.h, pack_rows.h */
 struct settings {
     const char *data, *model, *init, *out;
     int shape;           /* of preset.h's SHAPES; -1: none. For plans and benchmarks */
-    const char *ctx_text; /* "32k"; of a benchmark or a plan "8k,32k" */
-    int64_t contexts[16];
-    int n_contexts;      /* by settings_contexts */
-    const char *split, *val, *tokenizer, *device, *metrics;
+    struct opt_counts contexts; /* --ctx: one, or of a benchmark or a plan several */
+    const char *split, *val, *tokenizer, *metrics;
     int mode;            /* 0 full, 1 lora, 2 lora+; by: full with --init, else lora+ */
     int64_t rank;
     double alpha;
@@ -42,17 +41,19 @@ struct settings {
     double decay, beta1, beta2, eps, clip;
     int64_t seed;
     int64_t save_every, keep, log_every, val_every, val_rows;
-    int64_t threads, memory_bytes, keep_layers;
-    int64_t device_bytes; /* --gpu-memory; 0: not given */
-    int64_t host_bytes;   /* --host-memory; by: three quarters of what is free. 0: none */
+    int64_t memory_bytes, keep_layers;
+    struct machine machine;
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
     int form; /* 1: files without a form of ours are raw ids, whatever they look like */
-    bool plan, longest, bench, deterministic, anew, any_tokenizer, json, quiet, verbose;
+    bool plan, longest, bench, anew, any_tokenizer, json, quiet, verbose;
 };
 void settings_defaults(struct settings *s); /* the paper's */
 
-/* ctx_text to contexts and, where it is one, ctx. E_USAGE. */
+/* The options of ltrain, over s: the one list of them. */
+void settings_rows(struct opt_table *t, struct settings *s);
+
+/* ctx from contexts, which is a list for --bench and --plan alone. E_USAGE. */
 int settings_contexts(struct settings *s, struct err *e);
 /* The combination of options, before any file is opened. E_USAGE. */
 int settings_check(const struct settings *s, struct err *e);
@@ -67,17 +68,19 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
 int settings_targets(const char *list, uint64_t *targets, struct err *e);
 /* "1/4" or "0.25" of ctx, in (0, 1], rounded down. E_USAGE. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e);
-struct machine settings_machine(const struct settings *s);
 struct schedule settings_schedule(const struct settings *s);
 const char *settings_mode(int mode);           /* "full", "lora", "lora+" */
 enum train_mode settings_train_mode(int mode);
 
-/* A flat object of the settings that change results, for checkpoints; the caller decrefs.
- * model_id names the base weights or the fresh configuration. NULL when out of memory. */
+/* What a checkpoint keeps, and a continued run must repeat: a flat object of the options that
+ * change results (rows with OPT_RESULT) as they were resolved, and of what is resolved from them
+ * and the model. The caller decrefs. model_id names the base weights or the fresh configuration,
+ * device the one that was opened. NULL when out of memory. */
 json_t *settings_run(const struct settings *s, const struct llama_config *c,
                      const char *model_id, const char *device);
 /* Where a checkpoint's object and this run's differ: E_CONFIG naming the first setting, what
- * it was and what it is. */
+ * it was and what it is. A setting that the checkpoint does not have, as it was written before
+ * there was such an option, was the option's default. */
 int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e);
 /* OUT/options.json: the command and every option as resolved, enough to run again. */
 int settings_save(const struct settings *s, const struct llama_config *c, const json_t *run,

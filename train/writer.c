@@ -83,7 +83,7 @@ static int save(struct run *r, struct err *e)
 
     if (rc < 0)
         return rc;
-    snprintf(c.device, sizeof c.device, "%s %s", d->name, d->detail);
+    run_hardware(c.device, sizeof c.device, d->name, d->detail);
     if (!(c.run = json_dumps(r->run, JSON_REAL_PRECISION(17))))
         return err_set(e, E_SYS, "out of memory");
     rc = state_save(d, model_trained(r->t.m), r->root, &c, r->s->keep, e);

@@ -45,6 +45,7 @@ int config_parse(struct llama_config *c, const char *json, size_t nbytes, const 
  * other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e);
+const char *config_rope_name(enum rope_type t); /* as in config.json: "default", "linear", ... */
 
 C_END
 #endif

@@ -11,16 +11,22 @@ static void set(json_t *o, const char *key, json_t *v, bool *ok)
         *ok = false;
 }
 
+const char *config_rope_name(enum rope_type t)
+{
+    static const char *const names[] = { "default", "linear", "llama3" };
+
+    return names[t];
+}
+
 /* The fields both RoPE forms have. "type" beside "rope_type": llama.cpp's converter of early
  * 2025 knows only the former and otherwise drops the scaling without a word. */
 static json_t *rope_fields(const struct llama_config *c, bool *ok)
 {
-    static const char *const names[] = { "default", "linear", "llama3" };
     const struct rope_config *r = &c->rope;
     json_t *o = json_object();
 
-    set(o, "type", json_string(names[r->type]), ok);
-    set(o, "rope_type", json_string(names[r->type]), ok);
+    set(o, "type", json_string(config_rope_name(r->type)), ok);
+    set(o, "rope_type", json_string(config_rope_name(r->type)), ok);
     if (r->type != ROPE_DEFAULT)
         set(o, "factor", json_real(r->factor), ok);
     if (r->type == ROPE_LLAMA3) {

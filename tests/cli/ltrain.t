@@ -96,6 +96,24 @@ ok 'fewer steps than are done are refused' is 78 'beyond the 3 steps' tune -o "$
 anew() { tune -q -f -o "$tmp/ad" --steps 2 --lr 2e-3 && [ "$(wc -l < "$tmp/ad/metrics.jsonl")" -eq 2 ]; }
 ok '-f starts anew' anew
 
+# A checkpoint of 0.1.0's first form (a number for the kind of RoPE, the threads in its device).
+old_run() { # old_run STATUS WORDS OPTION...
+    local want=$1 words=$2 i
+    shift 2
+    rm -rf "$tmp/old" && cp -r tests/data/old_run "$tmp/old" && echo '{}' > "$tmp/old/options.json" &&
+        for i in $(seq 300); do printf "\\x$(printf %02x $((i * i % 47)))\\x00"; done > "$tmp/old.bin" &&
+        LONGLORA_BLAS=builtin is "$want" "$words" ltrain "$tmp/old.bin" --model tests/data/model/mha \
+            --ctx 64 --batch 2 --mode lora --rank 1 --targets q --steps 3 --device cpu -j 2 \
+            -o "$tmp/old" "$@"
+}
+old_form() {
+    old_run 0 'going on after step 2' && ! grep -q 'made by .* thread' "$tmp/err" &&
+        grep -q '"rope_type": "linear"' "$tmp/old/checkpoints/step-00000003/MANIFEST.json" &&
+        grep -q '"rope_type": "linear"' "$tmp/old/options.json"
+}
+ok 'a checkpoint of an older form is continued, with other threads, and rewritten by names' old_form
+ok 'and what differs is named' old_run 78 "'rope_factor' 2.0, this run has 3.0" --rope-factor 3
+
 damaged() { # the newest checkpoint has a flipped byte: the one before, and the same end
     tune -q -o "$tmp/dam" --steps 9 --save-every 3 --keep 3 || return 1
     sha256sum < "$tmp/dam/adapter_model.safetensors" > "$tmp/sum1"

@@ -1,0 +1,156 @@
+/* train/record.c - what a run keeps of its settings, and compares when it is continued; see
+ * settings.h. */
+#include "train/settings.h"
+
+#include "base/json.h"
+#include "base/opt_json.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void put(json_t *o, const char *key, json_t *value)
+{
+    json_object_set_new(o, key, value);
+}
+
+static void put_text(json_t *o, const char *key, const char *text)
+{
+    if (text)
+        put(o, key, json_string(text));
+}
+
+/* Rows of s with what its model made of them. flags: as opt_record. */
+static json_t *rows_record(const struct settings *s, int flags)
+{
+    struct settings copy = *s;
+    struct opt_table t = { .n = 0 };
+
+    if (copy.ctx > 0)
+        copy.contexts = (struct opt_counts){ { copy.ctx }, 1 };
+    settings_rows(&t, &copy);
+    return opt_record(t.row, flags);
+}
+
+/* An option that changes nothing in this run is no reason to refuse to continue it. */
+static bool in_use(const struct settings *s, const char *key)
+{
+    static const char *const lora[] = { "rank", "alpha", "targets" };
+    static const char *const cosine[] = { "steps", "min_lr" }; /* a constant rate has no end */
+
+    for (size_t i = 0; i < sizeof lora / sizeof *lora; i++)
+        if (strcmp(key, lora[i]) == 0)
+            return s->mode > 0;
+    for (size_t i = 0; i < sizeof cosine / sizeof *cosine; i++)
+        if (strcmp(key, cosine[i]) == 0)
+            return s->schedule == SCHEDULE_COSINE;
+    return true;
+}
+
+json_t *settings_run(const struct settings *s, const struct llama_config *c,
+                     const char *model_id, const char *device)
+{
+    struct settings now = *s;
+    json_t *o = json_object(), *rows, *value;
+    const char *key;
+
+    now.machine.device = device;
+    now.rope_factor = c->rope.factor;
+    rows = rows_record(&now, OPT_RESULT);
+    put(o, s->init ? "fresh" : "base", json_string(model_id));
+    json_object_foreach(rows, key, value)
+        if (in_use(s, key))
+            json_object_set(o, key, value);
+    put(o, "rope_type", json_string(config_rope_name(c->rope.type)));
+    json_decref(rows);
+    return o;
+}
+
+/* Once a number stood for the kind of RoPE. */
+static void read_old_form(json_t *run)
+{
+    const json_t *v = json_object_get(run, "rope_type");
+    json_int_t n = json_integer_value(v);
+
+    if (json_is_integer(v) && n >= ROPE_DEFAULT && n <= ROPE_LLAMA3)
+        put(run, "rope_type", json_string(config_rope_name((enum rope_type)n)));
+}
+
+static char *shown(const json_t *v)
+{
+    return v ? json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6)) : strdup("absent");
+}
+
+static bool same(const json_t *a, const json_t *b)
+{
+    if (json_is_number(a) && json_is_number(b))
+        return json_number_value(a) == json_number_value(b);
+    return json_equal(a, b);
+}
+
+static int differ(const char *folder, const char *key, const json_t *was, const json_t *now,
+                  struct err *e)
+{
+    char *a = shown(was), *b = shown(now);
+
+    err_set(e, E_CONFIG, "'%s' was made with '%s' %s, this run has %s", folder, key, a ? a : "?",
+            b ? b : "?");
+    free(a);
+    free(b);
+    return err_hint(e, "repeat the command that began it, start anew with -f, or give another "
+                       "folder (-o)");
+}
+
+int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e)
+{
+    struct settings none;
+    json_t *then = json_deep_copy(was), *defaults, *both[2] = { (json_t *)(uintptr_t)now, then };
+    json_t *unused;
+    const char *key;
+    int rc = 0;
+
+    settings_defaults(&none);
+    defaults = rows_record(&none, OPT_RESULT);
+    read_old_form(then);
+    for (int i = 0; i < 2 && rc == 0; i++)
+        json_object_foreach(both[i], key, unused) {
+            const json_t *a = json_object_get(then, key), *b = json_object_get(now, key);
+
+            if (!a)
+                a = json_object_get(defaults, key);
+            if (!same(a, b) && (rc = differ(folder, key, a, b, e)) < 0)
+                break;
+        }
+    json_decref(defaults);
+    json_decref(then);
+    return rc;
+}
+
+int settings_save(const struct settings *s, const struct llama_config *c, const json_t *run,
+                  int argc, char **argv, const char *path, struct err *e)
+{
+    json_t *o = json_object(), *args = json_array(), *all = json_object();
+    json_t *rows = rows_record(s, 0);
+    char folder[PATH_MAX];
+    int rc;
+
+    put(o, "format", json_string("longlora-options"));
+    put(o, "version", json_integer(1));
+    put(o, "longlora", json_string(LONGLORA_VERSION));
+    for (int i = 0; i < argc; i++)
+        json_array_append_new(args, json_string(argv[i]));
+    put(o, "command", args);
+    if (getcwd(folder, sizeof folder))
+        put_text(o, "folder", folder);
+    put_text(all, "data", s->data);
+    json_object_update(all, rows);
+    json_object_update(all, (json_t *)(uintptr_t)run);
+    put(o, "options", all);
+    put(o, "context", json_integer(c->context));
+    put(o, "params", json_integer(config_params(c)));
+    rc = js_save(o, path, e);
+    json_decref(rows);
+    json_decref(o);
+    return rc;
+}
