@@ -219,8 +219,8 @@ static int store_counts(const struct opt *o, const char *s, struct err *e)
         return err_within(e, "--%s", o->name);
     for (int i = 0; i < n; i++)
         if ((double)c->v[i] < o->lo || (double)c->v[i] > o->hi)
-            return err_set(e, E_USAGE, "--%s '%s' is not from %.0f to %.0f", o->name, s, o->lo,
-                           o->hi);
+            return err_set(e, E_USAGE, "--%s %lld is not from %.0f to %.0f", o->name,
+                           (long long)c->v[i], o->lo, o->hi);
     c->n = n;
     return 0;
 }
@@ -243,9 +243,11 @@ static int store(const struct opt *o, const char *s, struct err *e)
         l->v[l->n++] = s;
         return 0;
     case OPT_F64:
-        if (!num_f64(s, &d) || d < o->lo || d > o->hi)
-            return err_set(e, E_USAGE, "--%s '%s' is not a number from %g to %g", o->name, s,
-                           o->lo, o->hi);
+        if ((o->type & OPT_AUTO) && strcmp(s, "auto") == 0)
+            d = -1;
+        else if (!num_f64(s, &d) || d < o->lo || d > o->hi)
+            return err_set(e, E_USAGE, "--%s '%s' is not %sa number from %g to %g",
+                           o->name, s, o->type & OPT_AUTO ? "auto or " : "", o->lo, o->hi);
         *(double *)o->dst = d;
         return 0;
     case OPT_ENUM:

@@ -19,8 +19,9 @@ enum opt_type {
     OPT_F64,    /* double *       a finite number in [lo, hi] */
     OPT_ENUM,   /* int *          index of a word in arg, "a|b|c" */
     OPT_COUNTS, /* struct opt_counts *  as OPT_TOKENS, several with commas between (8k,16k) */
-    OPT_RESULT = 0x100 /* may be added to a type: another value gives other results. A run is
+    OPT_RESULT = 0x100, /* may be added to a type: another value gives other results. A run is
                           continued only with the same (opt_json.h) */
+    OPT_AUTO = 0x200    /* to OPT_F64: the word auto too, which is -1 */
 };
 struct opt_list {
     const char *v[64];

@@ -1,33 +1,39 @@
-/* eval/ppl.h - leval --ppl: a model folder, an adapter, a file and contexts to a result. */
+/* eval/ppl.h - perplexity: the first task of leval, and the tables of its results. */
 #ifndef EVAL_PPL_H
 #define EVAL_PPL_H
 #include "base/err.h"
 #include "eval/corpus.h"
 #include "eval/result.h"
+#include "eval/task.h"
 #include "eval/windows.h"
-#include "model/session.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN
 
 struct ppl_options {
-    const char *model, *adapter; /* folders; adapter may be NULL */
     const char *label;           /* NULL: the last name of adapter or model */
     struct corpus_options data;  /* vocab is filled in here, and tokenizer where NULL */
-    int64_t ctx[RESULT_ROWS];
-    int64_t n_ctx;               /* 0: one, the model's own context */
-    enum protocol protocol;
+    int protocol;                /* enum protocol */
     int64_t step, max_windows;   /* as struct window_spec */
     bool join;
-    double rope_factor;          /* 0 the model's RoPE as it is, > 0 linear scaling by it, < 0
-                                    the reference's rule for the largest context */
-    int64_t batch_tokens;        /* tokens computed at once, where a window is not longer */
-    struct machine machine;
+    /* How results are shown, those that --table reads too. */
+    bool table, by_position, chart;
+    const char *plot, *title;
 };
 
-/* Everything that can be refused is refused before the weights are loaded. Progress and what
- * was resolved go to base/log. The first error of what it calls, with the file's name. */
-int ppl_run(struct result *r, const struct ppl_options *o, struct err *e);
+/* --ppl FILE; asked is a struct ppl_options. */
+extern const struct task task_ppl;
+/* --table FILE ...: results beside each other; the same options. */
+extern const struct task task_table;
+/* What was given to both on the command line. */
+const struct ppl_options *ppl_asked(void);
+
+/* ppl.c: the parts of task_ppl that measure. Zero v->state before. */
+int ppl_prepare(struct eval *v, struct err *e);
+int ppl_score(struct eval *v, int64_t i, int64_t n, struct err *e);
+/* After the last ppl_score; v's, until ppl_close. */
+const struct result *ppl_result(struct eval *v);
+void ppl_close(struct eval *v);
 
 C_END
 #endif

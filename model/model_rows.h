@@ -13,6 +13,10 @@
 #define ROW_CTX(dst, what) \
     { 'c', "ctx", "TOKENS", OPT_COUNTS | OPT_RESULT, dst, 2, 0x1p31, what }
 
+/* double; auto is what the context asks for, as rope_extend without a factor. */
+#define ROW_ROPE(dst, what) \
+    { 0, "rope-factor", "F", OPT_F64 | OPT_AUTO | OPT_RESULT, dst, 0, 65536, what }
+
 /* The rows of a struct machine. */
 #define ROWS_MACHINE(m) \
     { 0, "device", "NAME", OPT_STR | OPT_RESULT, &(m)->device, 0, 0, "auto, cpu or cuda [auto]" }, \

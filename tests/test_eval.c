@@ -209,10 +209,28 @@ static void lcg_file(const char *path, int64_t n, uint32_t vocab)
     free(b);
 }
 
-static struct ppl_options ppl_defaults(const char *model, const char *data)
+/* Options of a task and its own, and what leval does with them. */
+struct asked {
+    struct eval_options o;
+    struct ppl_options p;
+};
+
+static struct asked ppl_defaults(const char *model, const char *data)
 {
-    return (struct ppl_options){ .model = model, .data = { .path = data }, .batch_tokens = 100,
-                                 .machine = { .device = "cpu", .threads = 1 } };
+    return (struct asked){ .o = { .model = model, .shape = -1, .batch_tokens = 100,
+                                  .machine = { .device = "cpu", .threads = 1 } },
+                           .p = { .data = { .path = data } } };
+}
+
+static int ppl_run(struct result *r, const struct asked *a, struct err *e)
+{
+    struct eval v = { .o = &a->o, .asked = &a->p };
+    int rc = eval_run(&task_ppl, &v, e);
+
+    if (rc == 0)
+        *r = *ppl_result(&v);
+    eval_close(&task_ppl, &v);
+    return rc;
 }
 
 static void test_scores_equal_transformers(void **state)
@@ -230,7 +248,7 @@ static void test_scores_equal_transformers(void **state)
     assert_true(json_array_size(cases) >= 21);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const char *name, *with = NULL, *protocol;
-        struct ppl_options p = ppl_defaults(model, path);
+        struct asked p = ppl_defaults(model, path);
         int64_t windows, tokens;
         double loss;
         struct js c;
@@ -239,24 +257,24 @@ static void test_scores_equal_transformers(void **state)
         OK(js_str(&c, "model", JS_MUST, &name, &err));
         OK(js_str(&c, "adapter", JS_MAY, &with, &err));
         OK(js_str(&c, "protocol", JS_MUST, &protocol, &err));
-        OK(js_i64(&c, "ctx", JS_MUST, 2, 1000, &p.ctx[0], &err));
-        OK(js_i64(&c, "step", JS_MUST, 1, 1000, &p.step, &err));
+        OK(js_i64(&c, "ctx", JS_MUST, 2, 1000, &p.o.ctx.v[0], &err));
+        OK(js_i64(&c, "step", JS_MUST, 1, 1000, &p.p.step, &err));
         OK(js_i64(&c, "windows", JS_MUST, 1, 1000, &windows, &err));
         OK(js_i64(&c, "tokens", JS_MUST, 1, 1000, &tokens, &err));
         OK(js_f64(&c, "loss", JS_MUST, 0, 100, &loss, &err));
         snprintf(model, sizeof model, MODELS "%s", name);
         snprintf(adapter, sizeof adapter, MODELS "%s", with ? with : "");
-        p.adapter = with ? adapter : NULL;
-        p.n_ctx = 1;
-        while (strcmp(protocol_name(p.protocol), protocol) != 0)
-            p.protocol++;
+        p.o.adapter = with ? adapter : NULL;
+        p.o.ctx.n = 1;
+        while (strcmp(protocol_name((enum protocol)p.p.protocol), protocol) != 0)
+            p.p.protocol++;
         lcg_file(path, 203, 48);
         OK(ppl_run(r, &p, &err));
         assert_int_equal(r->row[0].windows, windows);
         assert_int_equal(r->row[0].tokens, tokens);
         if (!(fabs(r->row[0].loss - loss) < 2e-6 * loss))
             fail_msg("%s %s ctx %" PRId64 ": loss %.9f, transformers %.9f", name, protocol,
-                     p.ctx[0], r->row[0].loss, loss);
+                     p.o.ctx.v[0], r->row[0].loss, loss);
     }
     js_free(&o);
     free(r);
@@ -272,17 +290,45 @@ static void test_threads_do_not_change_a_bit(void **state)
     snprintf(path, sizeof path, "%s/lcg.bin", tmp);
     lcg_file(path, 500, 48);
     for (int threads = 1; threads <= 3; threads++) {
-        struct ppl_options p = ppl_defaults(MODELS "mha", path);
+        struct asked p = ppl_defaults(MODELS "mha", path);
 
-        p.n_ctx = 3;
-        p.ctx[0] = 16;
-        p.ctx[1] = 32;
-        p.ctx[2] = 100;
-        p.step = 7;
-        p.machine.threads = threads;
+        p.o.ctx.n = 3;
+        p.o.ctx.v[0] = 16;
+        p.o.ctx.v[1] = 32;
+        p.o.ctx.v[2] = 100;
+        p.p.step = 7;
+        p.o.machine.threads = threads;
         OK(ppl_run(&r[threads > 1], &p, &err));
         for (int i = 0; i < 3; i++)
             assert_true(r[threads > 1].row[i].loss == r[0].row[i].loss);
+    }
+    free(r);
+}
+
+/* A list of contexts is as each alone: --rope-factor auto too. */
+static void test_each_context_has_its_own_rope(void **state)
+{
+    static const int64_t ctx[] = { 16, 32, 64, 100, 64 };
+    char path[64];
+    struct result *r = malloc(2 * sizeof *r);
+    struct asked p = ppl_defaults(MODELS "mha", path); /* of a context of 32 */
+
+    (void)state;
+    clear_err();
+    snprintf(path, sizeof path, "%s/lcg.bin", tmp);
+    lcg_file(path, 300, 48);
+    p.o.rope_factor = -1;
+    p.p.step = 50;
+    p.o.ctx.n = 5;
+    memcpy(p.o.ctx.v, ctx, sizeof ctx);
+    OK(ppl_run(&r[0], &p, &err));
+    assert_string_equal(r[0].rope, "default, linear 2, linear 4, linear 2");
+    assert_int_equal(r[0].context, 128);
+    p.o.ctx.n = 1;
+    for (int i = 0; i < 5; i++) {
+        p.o.ctx.v[0] = ctx[i];
+        OK(ppl_run(&r[1], &p, &err));
+        assert_true(r[1].row[0].loss == r[0].row[i].loss);
     }
     free(r);
 }
@@ -500,33 +546,33 @@ static void test_unfit_input_is_refused(void **state)
 {
     char raw[64];
     struct result *r = malloc(sizeof *r);
-    struct ppl_options p = ppl_defaults(MODELS "mha", raw);
+    struct asked p = ppl_defaults(MODELS "mha", raw);
     static const int64_t len[] = { 10 };
 
     (void)state;
     snprintf(raw, sizeof raw, "%s/bad.bin", tmp);
     lcg_file(raw, 100, 60); /* ids up to 59, the model's end at 47 */
-    p.n_ctx = 1;
-    p.ctx[0] = 16;
+    p.o.ctx.n = 1;
+    p.o.ctx.v[0] = 16;
     assert_int_equal(ppl_run(r, &p, &err), E_DATA);
     lcg_file(raw, 15, 48);
     assert_int_equal(ppl_run(r, &p, &err), E_DATA);
     assert_non_null(strstr(err.msg, "fewer than one window of 16"));
     lcg_file(raw, 1, 48);
-    p.protocol = PROTO_NONOVERLAP;
+    p.p.protocol = PROTO_NONOVERLAP;
     assert_int_equal(ppl_run(r, &p, &err), E_DATA);
-    p.data.path = "tests/data/tiny.txt"; /* text, no tokenizer */
+    p.p.data.path = "tests/data/tiny.txt"; /* text, no tokenizer */
     assert_int_equal(ppl_run(r, &p, &err), E_CONFIG);
-    p.data.tokenizer = "tests/data/tiny.model"; /* 400 pieces, 48 in the model */
+    p.p.data.tokenizer = "tests/data/tiny.model"; /* 400 pieces, 48 in the model */
     assert_int_equal(ppl_run(r, &p, &err), E_CONFIG);
-    p.data.path = "tests/data/absent";
+    p.p.data.path = "tests/data/absent";
     assert_int_equal(ppl_run(r, &p, &err), E_NOINPUT);
-    p.model = "tests/data/absent";
+    p.o.model = "tests/data/absent";
     assert_int_equal(ppl_run(r, &p, &err), E_NOINPUT);
     snprintf(raw, sizeof raw, "%s/one.shard", tmp);
     make_shard(raw, len, 1);
-    p.model = MODELS "mha";
-    p.data = (struct corpus_options){ .path = raw, .form = FORM_RAW };
+    p.o.model = MODELS "mha";
+    p.p.data = (struct corpus_options){ .path = raw, .form = FORM_RAW };
     assert_int_equal(ppl_run(r, &p, &err), E_DATA);
     free(r);
 }
@@ -555,6 +601,7 @@ int main(void)
         cmocka_unit_test(test_forms_are_told_apart),
         cmocka_unit_test(test_scores_equal_transformers),
         cmocka_unit_test(test_threads_do_not_change_a_bit),
+        cmocka_unit_test(test_each_context_has_its_own_rope),
         cmocka_unit_test(test_documents_are_kept_apart_unless_joined),
         cmocka_unit_test(test_data_may_be_taken_in_part),
         cmocka_unit_test(test_words_and_bytes),

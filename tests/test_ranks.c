@@ -332,18 +332,29 @@ static void test_ranks_that_see_other_folders_do_not_go_on(void **state)
 static char small[64]; /* ids of a vocabulary of 48 */
 
 struct scored {
-    struct ppl_options o;
+    struct eval_options o;
+    struct ppl_options p;
     struct result r;
     struct err e;
     int rc;
 };
+
+static void score(struct scored *s)
+{
+    struct eval v = { .o = &s->o, .asked = &s->p };
+
+    s->rc = eval_run(&task_ppl, &v, &s->e);
+    if (s->rc == 0)
+        s->r = *ppl_result(&v);
+    eval_close(&task_ppl, &v);
+}
 
 static void score_rank(struct group *g, void *arg)
 {
     struct scored *s = arg;
 
     s->o.machine.group = g;
-    s->rc = ppl_run(&s->r, &s->o, &s->e);
+    score(s);
 }
 
 /* Windows of several lengths, two at once, over 1 to 4 ranks: the same to the last digit. */
@@ -352,16 +363,16 @@ static void test_ranks_evaluate_as_one_does(void **state)
     static struct scored one, many[RANKS_MAX];
 
     (void)state;
-    one.o = (struct ppl_options){ .model = "tests/data/model/gqa", .data = { .path = small },
-                                  .ctx = { 16, 24 }, .n_ctx = 2, .protocol = PROTO_STRIDE,
-                                  .step = 7, .batch_tokens = 48,
-                                  .machine = { .device = "cpu", .threads = 1 } };
-    one.rc = ppl_run(&one.r, &one.o, &one.e);
+    one.o = (struct eval_options){ .model = "tests/data/model/gqa", .shape = -1,
+                                   .ctx = { .v = { 16, 24 }, .n = 2 }, .batch_tokens = 48,
+                                   .machine = { .device = "cpu", .threads = 1 } };
+    one.p = (struct ppl_options){ .data = { .path = small }, .protocol = PROTO_STRIDE, .step = 7 };
+    score(&one);
     if (one.rc < 0)
         fail_msg("%s", one.e.msg);
     for (int size = 2; size <= RANKS_MAX; size++) {
         for (int k = 0; k < size; k++)
-            many[k] = (struct scored){ .o = one.o };
+            many[k] = (struct scored){ .o = one.o, .p = one.p };
         made_ranks(size, score_rank, many, sizeof *many);
         for (int k = 0; k < size; k++) {
             if (many[k].rc < 0)
@@ -376,7 +387,7 @@ static void test_ranks_evaluate_as_one_does(void **state)
         }
     }
     for (int k = 0; k < 2; k++)
-        many[k] = (struct scored){ .o = one.o };
+        many[k] = (struct scored){ .o = one.o, .p = one.p };
     many[1].o.model = "/nonexistent";
     made_ranks(2, score_rank, many, sizeof *many);
     assert_int_equal(many[0].rc, many[1].rc);

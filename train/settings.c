@@ -83,8 +83,7 @@ int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e
 int settings_contexts(struct settings *s, struct err *e)
 {
     if (s->contexts.n > 1 && !s->bench && !s->plan)
-        return err_set(e, E_USAGE, "--ctx has %d contexts: several are for --bench and --plan",
-                       s->contexts.n);
+        return err_set(e, E_USAGE, "--ctx is a list, which is for --bench and --plan");
     if (s->contexts.n)
         s->ctx = s->contexts.v[0];
     return 0;
@@ -188,7 +187,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     if (s->attention < 0) /* the cheap pattern is for extending a model that can attend */
         s->attention = s->init && s->mode == 0 && s->group < 0 && !s->group_ratio ? ATTN_DENSE : ATTN_S2;
     if ((rc = resolve_group(s, note, cap, e)) < 0 ||
-        (rc = rope_extend(c, s->ctx, s->rope_factor, e)) < 0)
+        (rc = rope_extend(c, s->ctx, s->rope_factor > 0 ? s->rope_factor : 0, e)) < 0)
         return rc;
     if (s->micro < 0)
         s->micro = MICRO_TOKENS / s->ctx;

@@ -96,6 +96,11 @@ ok 'fewer steps than are done are refused' is 78 'beyond the 3 steps' tune -o "$
 anew() { tune -q -f -o "$tmp/ad" --steps 2 --lr 2e-3 && [ "$(wc -l < "$tmp/ad/metrics.jsonl")" -eq 2 ]; }
 ok '-f starts anew' anew
 
+auto_factor() { tune -q -o "$tmp/auto" --steps 1 --rope-factor auto && tune -q -o "$tmp/none" --steps 1 &&
+        cmp "$tmp/auto/adapter_model.safetensors" "$tmp/none/adapter_model.safetensors" &&
+        grep -q '"rope_factor": 2.0' "$tmp/auto/options.json"; }
+ok '--rope-factor auto is what the context asks for' auto_factor
+
 # A checkpoint of 0.1.0's first form (a number for the kind of RoPE, the threads in its device).
 old_run() { # old_run STATUS WORDS OPTION...
     local want=$1 words=$2 i

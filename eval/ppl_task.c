@@ -1,0 +1,193 @@
+/* eval/ppl_task.c - leval's --ppl and --table: their options, and how results are shown. */
+#include "eval/ppl.h"
+
+#include "base/log.h"
+#include "base/plot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+_Static_assert((int)RESULT_ROWS >= (int)OPT_MOST_COUNTS, "a row for every context");
+
+static struct ppl_options asked;
+static int form; /* enum corpus_form */
+
+static const struct opt ppl_rows[] = {
+    { 0, "ppl", "FILE", OPT_STR, &asked.data.path, 0, 0,
+      "shards, raw u16 ids, or text; - is text" },
+    { 0, "protocol", "longlora|stride|nonoverlap", OPT_ENUM, &asked.protocol, 0, 0,
+      "how windows are laid and averaged [longlora]" },
+    { 0, "step", "N", OPT_TOKENS, &asked.step, 1, 0x1p31, "tokens from window to window [256]" },
+    { 0, "max-windows", "N", OPT_I64, &asked.max_windows, 0, 0x1p52,
+      "only so many, spread evenly; 0: all [0]" },
+    { 0, "max-tokens", "N", OPT_TOKENS, &asked.data.max_tokens, 0, 0x1p52,
+      "only so many from the start of the data; 0: all [0]" },
+    { 0, "join", NULL, OPT_FLAG, &asked.join, 0, 0,
+      "let windows cross documents (longlora always does)" },
+    { 0, "form", "auto|shards|raw|text", OPT_ENUM, &form, 0, 0,
+      "what FILE is, where looking at it is not enough [auto]" },
+    { 0, "split", "NAME", OPT_STR, &asked.data.split, 0, 0,
+      "split of a shards folder [validation, else train]" },
+    { 't', "tokenizer", "FILE", OPT_STR, &asked.data.tokenizer, 0, 0,
+      "SentencePiece model for text [the model folder's]" },
+    { 0, "add-bos", NULL, OPT_FLAG, &asked.data.add_bos, 0, 0, "put a BOS before text" },
+    { 'l', "label", "NAME", OPT_STR, &asked.label, 0, 0,
+      "name in tables and plots [the folder's]" },
+    { 0, "by-position", NULL, OPT_FLAG, &asked.by_position, 0, 0,
+      "also perplexity by the number of tokens before" },
+    OPT_END
+};
+
+static const struct opt table_rows[] = {
+    { 0, "table", NULL, OPT_FLAG, &asked.table, 0, 0,
+      "compare results: operands are files written by --json" },
+    { 0, "chart", NULL, OPT_FLAG, &asked.chart, 0, 0, "draw a chart below the table" },
+    { 0, "plot", "FILE", OPT_STR, &asked.plot, 0, 0, "draw to .png, .svg or .pdf by gnuplot" },
+    { 0, "title", "TEXT", OPT_STR, &asked.title, 0, 0, "title of chart and plot [perplexity]" },
+    OPT_END
+};
+
+const struct ppl_options *ppl_asked(void) { return &asked; }
+
+static bool ppl_is_asked(const struct eval_options *o)
+{
+    (void)o;
+    return asked.data.path;
+}
+
+static bool table_is_asked(const struct eval_options *o)
+{
+    (void)o;
+    return asked.table;
+}
+
+static int check_plot(const struct eval_options *o, struct err *e)
+{
+    const char *end = asked.plot ? strrchr(asked.plot, '.') : NULL;
+    int rc;
+
+    if (!asked.plot)
+        return 0;
+    if (!end || (strcasecmp(end, ".png") != 0 && strcasecmp(end, ".svg") != 0 &&
+                 strcasecmp(end, ".pdf") != 0))
+        return err_set(e, E_USAGE, "--plot '%s' does not end in .png, .svg or .pdf", asked.plot);
+    rc = eval_check_output(asked.plot, o->force, e);
+    return rc < 0 ? rc : plot_check(e);
+}
+
+static int ppl_check(const struct eval_options *o, struct err *e)
+{
+    if (!asked.data.path || !o->model) {
+        err_set(e, E_USAGE, "no %s given", asked.data.path ? "--model DIR" : "--ppl FILE");
+        return err_hint(e, "leval --help shows examples");
+    }
+    if (o->n_operands)
+        return err_set(e, E_USAGE, "--ppl takes one file; files after it are for --table");
+    asked.data.form = (enum corpus_form)form;
+    return check_plot(o, e);
+}
+
+static int table_check(const struct eval_options *o, struct err *e)
+{
+    if (asked.data.path || o->model || o->n_operands == 0)
+        return err_set(e, E_USAGE, "--table takes result files and no --ppl or --model");
+    if (asked.by_position)
+        return err_set(e, E_USAGE, "--by-position is for --ppl, not for --table");
+    return check_plot(o, e);
+}
+
+static int columns(void)
+{
+    struct winsize w;
+
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0)
+        return w.ws_col < 100 ? w.ws_col : 100;
+    return 80;
+}
+
+/* Table or JSON, with a chart below where one was asked for, then the plot: what took hours to
+ * measure is out before anything to do with drawing can fail. */
+static int put_results(const struct eval_options *o, struct buf *out, const struct result *r, int64_t n,
+                       bool text, struct err *e)
+{
+    struct result_chart h = { asked.title, asked.by_position, plot_utf8(),
+                              !o->out && log_colour(STDOUT_FILENO), columns() };
+    struct err why = { 0 };
+    int rc = 0;
+
+    if (text && (rc = buf_add(out, "\n", 1, &why)) == 0)
+        rc = results_chart(out, NULL, &h, r, n, &why);
+    if (rc == E_DATA) { /* perplexities that are all infinite leave nothing to draw */
+        if (asked.chart)
+            log_warn("%s", why.msg);
+    } else if (rc < 0) {
+        *e = why;
+        return rc;
+    }
+    if ((rc = eval_deliver(o, out, e)) == 0 && asked.plot &&
+        (rc = results_chart(NULL, asked.plot, &h, r, n, e)) == 0)
+        log_info("plot written to '%s'", asked.plot);
+    return rc;
+}
+
+static int ppl_show(struct eval *v, struct err *e)
+{
+    const struct result *r = ppl_result(v);
+    struct buf out = { 0 };
+    int rc = v->o->json ? result_json(&out, r, e)
+                        : result_table(&out, r, asked.by_position, e);
+
+    if (rc == 0)
+        rc = put_results(v->o, &out, r, 1, asked.chart && !v->o->json, e);
+    buf_free(&out);
+    return rc;
+}
+
+static int read_results(struct result *r, char **file, int n, struct err *e)
+{
+    int rc = 0;
+
+    for (int k = 0; k < n && rc == 0; k++) {
+        const char *differs;
+
+        if ((rc = result_read(&r[k], file[k], e)) < 0)
+            break;
+        if (!r[k].label[0])
+            snprintf(r[k].label, sizeof r[k].label, "%s", file[k]);
+        if ((differs = results_differ(r, k)))
+            log_warn("'%s' was measured with %s than '%s': not comparable", file[k], differs,
+                     file[0]);
+    }
+    return rc;
+}
+
+static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
+{
+    const struct eval_options *o = v->o;
+    int n = o->n_operands;
+    struct result *r = calloc((size_t)n, sizeof *r);
+    struct buf out = { 0 };
+    int rc = r ? read_results(r, o->operand, n, e) : err_set(e, E_SYS, "out of memory");
+
+    (void)i, (void)unused;
+    if (rc == 0)
+        rc = o->json ? results_json(&out, r, n, e) : results_table(&out, r, n, e);
+    if (rc == 0)
+        rc = put_results(o, &out, r, n, !o->json && !o->quiet, e);
+    buf_free(&out);
+    free(r);
+    return rc;
+}
+
+const struct task task_ppl = {
+    .name = "ppl", .help = "perplexity", .rows = ppl_rows, .asked = &asked,
+    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .check = ppl_check, .prepare = ppl_prepare,
+    .run = ppl_score, .show = ppl_show, .close = ppl_close,
+};
+const struct task task_table = {
+    .name = "table", .help = "tables of results", .rows = table_rows, .asked = &asked,
+    .needs = NEEDS_NOTHING, .is_asked = table_is_asked, .check = table_check, .run = table_run,
+};

@@ -1,0 +1,207 @@
+/* eval/task.c - opens what a task runs on; see task.h. */
+#include "eval/task.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "kernels/group.h"
+#include "kernels/rate.h"
+#include "model/rope.h"
+#include "model/trial.h"
+
+#include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Sizes alone, by name or from a config.json. */
+static int sizes(struct llama_config *c, const struct eval_options *o, struct err *e)
+{
+    char *path;
+    int rc;
+
+    if (o->shape >= 0) {
+        trial_shape(c, o->shape);
+        return 0;
+    }
+    path = path_join(o->model, "config.json");
+    rc = config_read(c, path, e);
+    free(path);
+    return rc;
+}
+
+/* The RoPE that context i is measured with. */
+static int extend(struct eval *v, int64_t i, bool always, struct err *e)
+{
+    const struct eval_options *o = v->o;
+    struct llama_config *c = &v->config[i];
+
+    *c = v->s.config;
+    if (o->rope_factor == 0 && !always)
+        return 0;
+    return rope_extend(c, v->ctx[i], o->rope_factor > 0 ? o->rope_factor : 0, e);
+}
+
+static void say_rope(const struct eval *v)
+{
+    int64_t had = v->s.config.context;
+
+    for (int64_t i = 0; i < v->n; i++) {
+        const struct llama_config *c = &v->config[i];
+
+        if (v->ctx[i] > c->context)
+            log_info("ctx %" PRId64 " is above the model's %" PRId64 ": computed as it is, without "
+                     "further scaling", v->ctx[i], c->context);
+        else if (c->context != had)
+            log_info("ctx %" PRId64 ": RoPE scaled, context %" PRId64 " becomes %" PRId64,
+                     v->ctx[i], had, c->context);
+    }
+}
+
+/* Contexts, and the RoPE of each. */
+static int settle_contexts(struct eval *v, bool always, struct err *e)
+{
+    const struct eval_options *o = v->o;
+    int rc = 0;
+
+    v->n = o->ctx.n ? o->ctx.n : 1;
+    if (o->rope_factor > 0 && v->s.adapter && v->s.config.rope.type != ROPE_DEFAULT)
+        log_warn("the adapter's own RoPE scaling is multiplied by --rope-factor %g",
+                 o->rope_factor);
+    for (int64_t i = 0; i < v->n && rc == 0; i++) {
+        v->ctx[i] = v->longest[i] = o->ctx.n ? o->ctx.v[i] : v->s.config.context;
+        rc = extend(v, i, always, e);
+    }
+    if (rc == 0 && !always)
+        say_rope(v);
+    return rc;
+}
+
+static bool same_rope(const struct llama_config *a, const struct llama_config *b)
+{
+    return a->context == b->context && a->rope.type == b->rope.type &&
+           a->rope.factor == b->rope.factor;
+}
+
+/* A model for contexts [i, i + n). */
+static int load(struct eval *v, const struct session_options *so, int64_t i, int64_t n,
+                struct err *e)
+{
+    struct session *s = &v->s;
+    struct err why = { 0 };
+    struct model_options mo;
+    int64_t longest = 1;
+    char size[24];
+    int rc;
+
+    for (int64_t k = i; k < i + n; k++)
+        longest = v->longest[k] > longest ? v->longest[k] : longest;
+    model_defaults(&mo);
+    mo.mode = TRAIN_NONE;
+    mo.ctx = longest;
+    mo.seqs = v->o->batch_tokens / longest > 1 ? v->o->batch_tokens / longest : 1;
+    machine_plan(&so->machine, &mo);
+    s->config = v->config[i];
+    v->had = s->device.free_bytes(&s->device);
+    if ((rc = session_plan(s, &mo, e)) < 0)
+        return rc;
+    if ((rc = model_fits(&s->device, &s->plan, &why)) < 0 && so->noise) {
+        *e = why;
+        return rc;
+    }
+    if (rc < 0) /* what is free is a guess: swap may do */
+        log_warn("%s", why.msg);
+    log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",
+              fmt_bytes((double)s->plan.total, size, sizeof size), mo.ctx * mo.seqs,
+              s->plan.placing.streamed);
+    return session_load(s, so, e);
+}
+
+static int open_device(struct eval *v, const struct session_options *so, struct err *e)
+{
+    struct session *s = &v->s;
+    int rc = session_device(s, &so->machine, e);
+
+    if (rc == 0 &&
+        (rc = rate_matrix(&s->device, s->free_bytes / 8, &v->matrix_rate, e)) == 0)
+        log_info("device %s: %s, one large product %.4g TFLOP/s", s->device.name,
+                 s->device.detail, 1e-12 * v->matrix_rate);
+    return rc;
+}
+
+int eval_run(const struct task *t, struct eval *v, struct err *e)
+{
+    const struct eval_options *o = v->o;
+    struct llama_config c;
+    struct session_options so = { .model = o->model, .adapter = o->adapter, .seed = 1,
+                                  .machine = o->machine };
+    struct group *g = o->machine.group ? o->machine.group : group_alone();
+    bool random = t->needs == NEEDS_SIZES;
+    int rc = random ? sizes(&c, o, e) : 0;
+
+    if (t->needs == NEEDS_NOTHING)
+        return t->run(v, 0, 0, e);
+    if (random)
+        so.model = so.adapter = NULL, so.sizes = &c, so.noise = true;
+    if (rc == 0 && (rc = session_files(&v->s, &so, e)) == 0 &&
+        (rc = settle_contexts(v, random, e)) == 0 &&
+        (!t->prepare || (rc = t->prepare(v, e)) == 0))
+        rc = open_device(v, &so, e);
+    if ((rc = group_meet(g, rc, NULL, e)) < 0)
+        return rc;
+    for (int64_t i = 0, n; i < v->n && rc == 0; i += n) {
+        for (n = 1; !random && i + n < v->n && same_rope(&v->config[i], &v->config[i + n]);)
+            n++;
+        if ((rc = group_meet(g, load(v, &so, i, n, e), NULL, e)) == 0)
+            rc = t->run(v, i, n, e);
+        session_unload(&v->s);
+    }
+    return rc;
+}
+
+void eval_close(const struct task *t, struct eval *v)
+{
+    if (t->close && v->state)
+        t->close(v);
+    v->state = NULL;
+    session_close(&v->s);
+}
+
+size_t eval_taken(struct eval *v)
+{
+    struct device *d = &v->s.device;
+    size_t left = d->own_memory ? d->free_bytes(d) : 0;
+
+    return d->own_memory && v->had > left ? v->had - left : 0;
+}
+
+int eval_check_output(const char *path, bool force, struct err *e)
+{
+    char dir[PATH_MAX];
+    struct stat st;
+
+    if (!path)
+        return 0;
+    if (stat(path, &st) < 0) { /* a folder that is missing is told before the work, not after */
+        snprintf(dir, sizeof dir, "%s", path);
+        return access(dirname(dir), W_OK) == 0
+                   ? 0 : err_sys(e, E_CREATE, "cannot write '%s'", path);
+    }
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, E_CREATE, "'%s' is not a regular file", path);
+    if (force)
+        return 0;
+    err_set(e, E_CREATE, "'%s' exists", path);
+    return err_hint(e, "-f replaces it");
+}
+
+int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e)
+{
+    if (o->out)
+        return file_replace(o->out, out->p, out->len, e);
+    if (fwrite(out->p, 1, out->len, stdout) != out->len || fflush(stdout) != 0)
+        return err_sys(e, E_IO, "cannot write standard output");
+    return 0;
+}
