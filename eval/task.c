@@ -6,7 +6,7 @@
 #include "kernels/group.h"
 #include "kernels/rate.h"
 #include "model/rope.h"
-#include "model/trial.h"
+#include "model/preset.h"
 
 #include <inttypes.h>
 #include <libgen.h>
@@ -23,7 +23,7 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
     int rc;
 
     if (o->shape >= 0) {
-        trial_shape(c, o->shape);
+        preset_shape(c, o->shape);
         return 0;
     }
     path = path_join(o->model, "config.json");

@@ -50,7 +50,8 @@ struct op_gemm {
 };
 
 /* y = w * x * rstd, rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich 2019,
- * arXiv:1910.07467. x, y act [rows][dim] packed; w, rstd float32. rstd may be NULL. */
+ * arXiv:1910.07467. x, y act [rows][dim] packed; w, rstd float32. rstd may be NULL. A norm of each
+ * head is rows * heads rows of a head's channels. */
 struct op_rmsnorm {
     int64_t rows, dim;
     float eps;
@@ -74,7 +75,8 @@ struct op_rmsnorm_back {
 /* Rotary embedding in place, half-rotation form (Hugging Face Llama): for channel i < dim/2 of
  * each head, (a, b) = (x[i], x[i + dim/2]) turns by angle position * inv_freq[i], or by its
  * negative when inverse is set (the backward). position of row r is first + r % period.
- * x act, row stride ld, head h at h * dim. inv_freq float32 [dim/2], host memory.
+ * x act, row stride ld, head h at h * stride (0: dim): a part of each head may turn, its first dim
+ * channels. inv_freq float32 [dim/2], host memory.
  * scale multiplies the result (YaRN's attention factor; 1 otherwise).
  * x2, unless NULL, is another array of as many rows, turned alike: queries and keys at once. */
 struct op_rope {
@@ -85,6 +87,7 @@ struct op_rope {
     void *x;
     int64_t ld2, heads2;
     void *x2;
+    int64_t stride;
 };
 
 /* Causal attention inside segments. A segment is a run of rows of queries, and a run of rows of

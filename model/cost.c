@@ -44,6 +44,7 @@ struct shape {
     double attention;
     double thin;            /* bytes that LoRA's products of a forward move */
     double heads, ffn;      /* (q + kv) / dim, ffn / dim */
+    double added;           /* bytes that norms of q and k and biases move forward */
 };
 
 static struct shape shape_of(const struct model *m)
@@ -61,6 +62,9 @@ static struct shape shape_of(const struct model *m)
                        .outer = 2 * rows * (double)config_readers(c, ROLE_DOWN),
                        .attention = 4 * rows * q * pairs, .heads = (q + kv) / dim,
                        .ffn = (double)c->ffn_dim / dim };
+
+    s.added = 2 * rows * (double)dtype_bytes(m->d->act) *
+              (config_biases(c) + (has_role(m, ROLE_Q_NORM) ? q + kv : 0));
 
     for (const struct weight *w = m->layers[0].w; w < m->layers[0].w + ROLES; w++)
         if (w->rank)
@@ -85,9 +89,9 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     double dw = m->o.mode == TRAIN_FULL ? 2 : 1;
 
     c->forward = all / mm + s.attention / at +
-                 ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin) / r->memory;
+                 ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin + s.added) / r->memory;
     c->backward = dw * all / mm_back + 2.5 * s.attention / at_back +
-                  ((10 + 2 * s.heads + 5 * s.ffn) * s.unit + 2 * s.thin) / r->memory;
+                  ((10 + 2 * s.heads + 5 * s.ffn) * s.unit + 2 * s.thin + 2 * s.added) / r->memory;
     c->again[SAVE_ALL] = 0;
     c->again[SAVE_QKV] = s.inner / mm + 2 * s.unit / r->memory;
     c->again[SAVE_ATTENTION] = c->again[SAVE_QKV] + (s.qkv + s.o) / mm +

@@ -5,12 +5,13 @@
 #include "base/pool.h"
 #include "model/model.h"
 
-/* One tensor of the model. Matrices are act [out][in]; norms are float32 [in], out = 1. */
+/* One tensor of the model. Matrices are act [out][in], biases the same with in = 1; norms are
+ * float32 [in], out = 1. */
 struct weight {
     int64_t out, in;
     bool trained;  /* whole; its master, gradient and moments are in the flat arrays */
     const struct tensor_type *type; /* of w: act or, of a frozen matrix, what it is stored in */
-    void *w;       /* what ops read: a matrix (mat_at), float32 for norms */
+    void *w;       /* what ops read: a matrix (mat_at) or bias [out], float32 for norms */
     void *host;    /* streamed: where the values lie; w is their place while they are used */
     float *master; /* float32, NULL where frozen; equals w where act is float32 */
     float *grad;
@@ -20,6 +21,7 @@ struct weight {
         float *master_a, *master_b, *grad_a, *grad_b;
     } pair;
     int64_t rank;
+    const struct weight *bias; /* that is added to its product; NULL: none */
 };
 
 /* What one layer's forward leaves for its backward. x is every layer's own; the others are
@@ -29,7 +31,8 @@ struct saved {
     void *o;                   /* SAVE_ATTENTION: attention's output */
     float *lse;                /* [heads][rows] */
     float *rstd[2];            /* [rows] of the two norms; every layer's own in training */
-    void *q, *k, *v, *x2;      /* SAVE_QKV: after RoPE; the residual after attention */
+    void *q, *k, *v, *x2;      /* SAVE_QKV: after RoPE, or before a norm of q and k; the residual
+                                  after attention */
     void *gate, *up;           /* SAVE_ALL: [rows][ffn], or NULL: a tile at a time */
     enum save_level level;
 };
@@ -42,6 +45,11 @@ struct work {
                                      too; training, it is x2 */
     void *h, *q, *k, *v, *o, *x2; /* [rows][...] */
     float *lse, *rstd;
+    void *qn, *kn;                /* where q and k have norms: what attention reads, normed and
+                                     turned, while q and k stay as their products left them;
+                                     afterwards the gradients of those */
+    float *q_rstd, *k_rstd;       /* of these norms */
+    void *ones;                   /* [rows] of 1, where there are biases */
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
@@ -103,7 +111,7 @@ struct model {
     struct trained t;
     void *compute;   /* act [t.n]: t.w as ops read it; NULL where act is float32 */
     struct param *params;
-    float *inv_freq; /* host [head_dim/2] */
+    float *inv_freq; /* host [rotary/2], of the channels that RoPE turns */
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
     int rc;          /* the first op that failed in this call; ops after it do nothing */
@@ -111,6 +119,10 @@ struct model {
 
 static inline int64_t q_dim(const struct model *m) { return config_size(&m->c, SIZE_Q); }
 static inline int64_t kv_dim(const struct model *m) { return config_size(&m->c, SIZE_KV); }
+static inline bool has_role(const struct model *m, enum role r)
+{
+    return arch_roles(config_arch(&m->c)) & ROLE_BIT(r);
+}
 static inline bool is_norm(enum role r) { return role_form(r) == FORM_NORM; }
 static inline struct weight *weight_at(struct model *m, enum role r, int64_t layer)
 {
@@ -169,9 +181,9 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
                   const struct tensor *t, struct err *e);
 
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
- * y[i] [rows][out] = x W^T + s (x A^T) B^T (+ add unless NULL; it may be y[i] itself).
+ * y[i] [rows][out] = x W^T + s (x A^T) B^T + bias (+ add unless NULL; it may be y[i] itself).
  * The backward: dx [rows][in] = the sum of dy[i] W + s (dy[i] B) A. What that leaves in work.dxa
- * linear_back_weights needs, which adds to the gradients of W, A, B where they are trained;
+ * linear_back_weights needs, which adds to the gradients of W, A, B, bias where they are trained;
  * x and dy unchanged. It reads x only where linear_reads_input says so. */
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
             void *const y[], const void *add);

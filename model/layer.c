@@ -25,9 +25,43 @@ static void norm_back(struct model *m, const struct weight *w, int64_t rows, con
 
 static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
 {
-    OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = m->c.head_dim,
-       .first = b->first, .period = b->len, .inverse = inverse, .scale = 1,
-       .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+    OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
+       .stride = m->c.head_dim, .first = b->first,
+       .period = b->len, .inverse = inverse, .scale = 1, .inv_freq = m->inv_freq, .x = q,
+       .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+}
+
+/* A norm of q or k [rows][width], of each head or of all at once: as wide as its weight. */
+static void norm_heads(struct model *m, const struct weight *w, int64_t rows, int64_t width,
+                       const void *x, void *y, float *rstd)
+{
+    OP(m, rmsnorm, .rows = rows * width / w->in, .dim = w->in, .eps = (float)m->c.norm_eps,
+       .x = x, .w = w->w, .y = y, .rstd = rstd);
+}
+
+static void norm_heads_back(struct model *m, const struct weight *w, int64_t rows, int64_t width,
+                            const void *x, const void *dy, const float *rstd, void *dx)
+{
+    OP(m, rmsnorm_back, .rows = rows * width / w->in, .dim = w->in, .x = x, .dy = dy, .w = w->w,
+       .rstd = rstd, .dx = dx, .dw = w->grad, .overwrite = true);
+}
+
+static bool normed_heads(const struct layer *l) { return l->w[ROLE_Q_NORM].in > 0; }
+
+/* Makes of the products q and k what attention reads: in their place, or where they have norms,
+ * in work.qn and kn. */
+static void turn_heads(struct model *m, const struct layer *l, const struct saved *s,
+                       const struct span *b)
+{
+    struct work *k = &m->work;
+
+    if (!normed_heads(l)) {
+        rope(m, b, s->q, s->k, false);
+        return;
+    }
+    norm_heads(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->qn, k->q_rstd);
+    norm_heads(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->kn, k->k_rstd);
+    rope(m, b, k->qn, k->kn, false);
 }
 
 static struct op_attention attention_of(const struct model *m, const struct saved *s,
@@ -38,7 +72,7 @@ static struct op_attention attention_of(const struct model *m, const struct save
         .kv_heads = m->c.kv_heads, .dim = m->c.head_dim, .q_ld = q_dim(m), .kv_ld = kv_dim(m),
         .scale = 1.0f / __builtin_sqrtf((float)m->c.head_dim),
         .seg = { b->seg->half[0], b->seg->half[1] },
-        .q = s->q, .k = s->k, .v = s->v, .o = s->o, .lse = s->lse,
+        .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v, .o = s->o, .lse = s->lse,
     };
 }
 
@@ -51,7 +85,7 @@ static void attention_block(struct model *m, const struct layer *l, const struct
 
     norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
     linear(m, &l->w[ROLE_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
-    rope(m, b, s->q, s->k, false);
+    turn_heads(m, l, s, b);
     if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
     linear(m, &l->w[ROLE_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
@@ -130,12 +164,20 @@ static void attention_backward(struct model *m, const struct layer *l, const str
     struct work *k = &m->work;
     const struct weight *inner = &l->w[ROLE_Q], *outer = &l->w[ROLE_O];
     const void *dx = k->dx, *d_inner[3] = { k->dq, k->dk, k->dv };
+    bool normed = normed_heads(l);
 
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
+    if (normed && s->level >= KEEP_QKV) /* else layer_backward has just made them */
+        turn_heads(m, l, s, b);
     OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
        .dv = k->dv, .scratch = k->attention);
     rope(m, b, k->dq, k->dk, true);
+    if (normed) {
+        norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);
+        norm_heads_back(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->dk, k->k_rstd, k->kn);
+        d_inner[0] = k->qn, d_inner[1] = k->kn;
+    }
     if (linear_reads_input(inner, 3))
         norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
     linear_back(m, inner, 3, b->rows, d_inner, k->dh);

@@ -98,6 +98,13 @@ static const struct tensor_type *frozen_type(const struct model *m, const struct
     return p && (s->role != ROLE_EMBED || p->embed) ? t->type : dtype_type(m->d->act);
 }
 
+static const struct weight *bias_of(struct model *m, const struct tensor_spec *s)
+{
+    enum role bias = role_bias(s->role);
+
+    return bias < ROLES && has_role(m, bias) ? weight_at(m, bias, s->layer) : NULL;
+}
+
 static void lay_weight(struct model *m, const struct tensor_spec *s)
 {
     struct weight *w = weight_at(m, s->role, s->layer);
@@ -105,14 +112,15 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     bool norm = is_norm(s->role);
 
     w->host = NULL;
-    w->out = s->dims == 2 ? s->shape[0] : 1;
-    w->in = s->dims == 2 ? s->shape[1] : s->shape[0];
+    w->out = norm ? 1 : s->shape[0];
+    w->in = norm ? s->shape[0] : s->dims == 2 ? s->shape[1] : 1;
+    w->bias = bias_of(m, s);
     w->trained = trained_whole(m, s->role);
     w->type = norm ? &type_f32 : w->trained ? dtype_type(m->d->act) : frozen_type(m, s);
     m->plan.params += s->count;
     if (w->trained)
         place_trained(m, take_trained(m, s->count), norm, &w->w, &w->master, &w->grad);
-    else if (l && l->item[RING_WEIGHTS] >= 0 && !norm)
+    else if (l && l->item[RING_WEIGHTS] >= 0 && role_form(s->role) == FORM_MATRIX)
         stream_weight(m, w, l);
     else
         w->w = take(m, MEM_FROZEN, (int64_t)weight_bytes(w), 1);
@@ -228,6 +236,12 @@ static void lay_attended(struct model *m, int64_t rows)
     k->v = take_act(m, MEM_WORK, rows, kv_dim(m));
     k->o = take_act(m, MEM_WORK, rows, q_dim(m));
     k->lse = take(m, MEM_WORK, rows * m->c.heads, 4);
+    if (!has_role(m, ROLE_Q_NORM))
+        return;
+    k->qn = take_act(m, MEM_WORK, rows, q_dim(m));
+    k->kn = take_act(m, MEM_WORK, rows, kv_dim(m));
+    k->q_rstd = take(m, MEM_WORK, rows * m->c.heads, 4);
+    k->k_rstd = take(m, MEM_WORK, rows * m->c.kv_heads, 4);
 }
 
 /* Training's: see struct work for what shares a place. The loss reads h and writes dh. */
@@ -293,6 +307,8 @@ static void lay_work(struct model *m, int64_t rows)
     k->ids = take(m, MEM_WORK, rows, 4);
     k->targets = take(m, MEM_WORK, rows, 4);
     k->nll = take(m, MEM_WORK, rows, 4);
+    if (config_biases(&m->c))
+        k->ones = take_act(m, MEM_WORK, rows, 1);
     if (lora(&m->o))
         k->xa = take_act(m, MEM_WORK, rows, most_ranks(m));
 }

@@ -41,6 +41,16 @@ static void down(struct model *m, const struct weight *first, int64_t ranks, int
         .c = m->work.xa, .ldc = ranks, .c_type = m->d->act });
 }
 
+/* y [rows][out] = bias (+ add): the product of a column of ones with a row. What follows adds to
+ * it, so that a frozen bias is rounded with the sum only. */
+static void add_bias(struct model *m, const struct weight *bias, int64_t rows, void *y,
+                     const void *add)
+{
+    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = bias->out, .k = 1, .alpha = 1,
+        .beta = add != NULL, .a = m->work.ones, .lda = 1, .b = bias->w, .ldb = 1, .c = y,
+        .ldc = bias->out, .c_type = m->d->act, .addend = add == y ? NULL : add });
+}
+
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
             void *const y[], const void *add)
 {
@@ -52,6 +62,10 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
     for (int i = 0; i < n; at += w[i++].rank) {
         const void *to = add;
 
+        if (w[i].bias) {
+            add_bias(m, w[i].bias, rows, y[i], to);
+            to = y[i];
+        }
         if (w[i].rank) {
             gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
                 .k = w[i].rank, .alpha = pair_scale(m), .beta = to != NULL,
@@ -124,5 +138,7 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
                         w[i].rank, ranks, w[i].pair.grad_b);
         if (w[i].grad)
             weight_grad(m, rows, 1, dy[i], w[i].out, x, w[i].in, w[i].in, w[i].grad);
+        if (w[i].bias && w[i].bias->grad)
+            weight_grad(m, rows, 1, dy[i], w[i].out, m->work.ones, 1, 1, w[i].bias->grad);
     }
 }

@@ -1,4 +1,4 @@
-/* model/model.h - the Llama transformer against the op table: load, score, train one batch. */
+/* model/model.h - the transformer against the op table: load, score, train one batch. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 #include "base/err.h"

@@ -34,6 +34,10 @@ static int check_options(struct model *m, struct err *e)
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
     int64_t rows = o->seqs * o->ctx;
 
+    if (m->c.arch && arch_check(m->c.arch, e) < 0)
+        return E_CONFIG;
+    if (m->c.window)
+        return err_set(e, E_CONFIG, "a sliding window is not computed");
     if (o->ctx < 1 || o->ctx > (int64_t)1 << 31 || o->seqs < 1 || o->seqs > 1 << 20)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens at once", (long long)o->seqs,
                        (long long)o->ctx);
@@ -116,7 +120,7 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
         return rc;
     }
     fill_plan(m);
-    rope_inv_freq(&c->rope, c->head_dim, m->inv_freq);
+    rope_inv_freq(&c->rope, config_rotary(c), m->inv_freq);
     *out = m;
     return 0;
 }
@@ -241,6 +245,28 @@ static int allocate(struct model *m, struct err *e)
     return rc;
 }
 
+/* What biases are multiplied by. */
+static int fill_ones(struct model *m, struct err *e)
+{
+    int64_t rows = m->o.seqs * m->o.ctx;
+    uint16_t one = m->d->act == DT_BF16 ? f32_to_bf16(1) : f32_to_f16(1);
+    size_t size = dtype_bytes(m->d->act);
+    char *ones = malloc((size_t)rows * size);
+    int rc;
+
+    if (!ones)
+        return err_set(e, E_SYS, "out of memory");
+    for (int64_t i = 0; i < rows; i++)
+        if (m->d->act == DT_F32)
+            ((float *)ones)[i] = 1;
+        else
+            ((uint16_t *)ones)[i] = one;
+    m->d->to_device(m->d, m->work.ones, ones, (size_t)rows * size);
+    rc = m->d->sync(m->d, e);
+    free(ones);
+    return rc;
+}
+
 int model_open(struct model **out, struct device *d, const struct llama_config *c,
                const struct model_options *o, struct err *e)
 {
@@ -256,6 +282,8 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
         !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
         rc = err_set(e, E_SYS, "out of memory");
+    if (rc == 0 && m->work.ones)
+        rc = fill_ones(m, e);
     m->o.stored = NULL; /* it may be closed now */
     if (rc < 0)
         model_close(m);

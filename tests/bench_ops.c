@@ -247,7 +247,7 @@ static void do_rope(void *c)
 {
     struct flat *f = c;
     struct op_rope a = { N / WIDE, WIDE, WIDE / 64, 64, 0, N / WIDE, false, 1, f->x[2],
-                         f->x[0], 0, 0, NULL };
+                         f->x[0], 0, 0, NULL, 0 };
     f->d->rope(f->d, &a);
 }
 static void do_embed_back(void *c)

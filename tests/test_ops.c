@@ -200,7 +200,7 @@ static void test_rope(void **state)
         int64_t n = rows * ld;
         float *x = normal(n, s), inv_freq[32], *got;
         struct rope_case c = { { rows, ld, heads, dim, v[s][4], v[s][5], false, 1.25f, inv_freq,
-                                 NULL, 0, 0, NULL }, x };
+                                 NULL, 0, 0, NULL, 0 }, x };
         double *want = wide(x, n), *freq, *back = wide(x, n);
 
         for (int64_t i = 0; i < dim / 2; i++)
@@ -221,7 +221,8 @@ static void test_rope_both(void **state)
     float inv_freq[8] = { 1, 0.5f, 0.25f, 0.1f, 0.01f, 1e-3f, 1e-4f, 1e-5f };
     float *x = normal(ROWS * LD, 1), *x2 = normal(ROWS * LD2, 2);
     float *y = copy_of(x, ROWS * LD), *y2 = copy_of(x2, ROWS * LD2);
-    struct op_rope a = { ROWS, LD, 3, 16, 5, 40, true, 0.5f, inv_freq, x, 0, 0, NULL }, b = a;
+    struct op_rope a = { ROWS, LD, 3, 16, 5, 40, true, 0.5f, inv_freq, x, 0, 0, NULL, 0 },
+                   b = a;
 
     (void)state;
     assert_int_equal(dev[1].rope(&dev[1], &a), 0);
@@ -232,6 +233,26 @@ static void test_rope_both(void **state)
     assert_same_bits("first", y, x, ROWS * LD);
     assert_same_bits("second", y2, x2, ROWS * LD2);
     free(x), free(x2), free(y), free(y2);
+}
+
+/* A part of each head is turned as if it stood alone; the rest of it stays. */
+static void test_rope_part(void **state)
+{
+    enum { ROWS = 70, HEADS = 3, DIM = 10, PART = 6, LD = HEADS * DIM + 1 };
+    float inv_freq[3] = { 1, 0.3f, 0.02f };
+    float *x = normal(ROWS * LD, 1), *y = copy_of(x, ROWS * LD), *x2 = copy_of(x, ROWS * LD);
+
+    (void)state;
+    for (int h = 0; h < HEADS; h++)
+        assert_int_equal(dev[1].rope(&dev[1], &(struct op_rope){ .rows = ROWS, .ld = LD,
+            .heads = 1, .dim = PART, .first = 4, .period = 40, .scale = 1, .inv_freq = inv_freq,
+            .x = x + h * DIM }), 0);
+    assert_int_equal(dev[1].rope(&dev[1], &(struct op_rope){ .rows = ROWS, .ld = LD,
+        .heads = HEADS, .dim = PART, .first = 4, .period = 40, .scale = 1, .inv_freq = inv_freq,
+        .x = y, .ld2 = LD, .heads2 = HEADS, .x2 = x2, .stride = DIM }), 0);
+    assert_same_bits("first", y, x, ROWS * LD);
+    assert_same_bits("second", x2, x, ROWS * LD);
+    free(x), free(x2), free(y);
 }
 
 /* The table that the device keeps is made anew when a position or a frequency changes. */
@@ -245,7 +266,7 @@ static void test_rope_again(void **state)
         int64_t first = v[i % 5][0], rows = v[i % 5][1];
         float *x = normal(rows * 4, i), *got = copy_of(x, rows * 4);
         struct op_rope op = { rows, 4, 1, 4, first, rows, false, 1, inv_freq[i / 5], got,
-                              0, 0, NULL };
+                              0, 0, NULL, 0 };
         double *want = wide(x, rows * 4), *freq = wide(inv_freq[i / 5], 2);
 
         assert_int_equal(dev[1].rope(&dev[1], &op), 0);
@@ -496,7 +517,8 @@ int main(void)
         cmocka_unit_test(test_gemm),           cmocka_unit_test(test_gemm_refuses),
         cmocka_unit_test(test_gemm_empty_sum), cmocka_unit_test(test_rmsnorm),
         cmocka_unit_test(test_rmsnorm_options), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_rope_both), cmocka_unit_test(test_rope_again),
+        cmocka_unit_test(test_rope_part), cmocka_unit_test(test_rope_both),
+        cmocka_unit_test(test_rope_again),
         cmocka_unit_test(test_swiglu),         cmocka_unit_test(test_swiglu_far_out),
         cmocka_unit_test(test_embed),          cmocka_unit_test(test_loss),
         cmocka_unit_test(test_adamw),          cmocka_unit_test(test_vec),

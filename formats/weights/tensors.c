@@ -160,6 +160,20 @@ int64_t config_layer_products(const struct llama_config *c)
     return layer_elements(c, arch_pairs(config_arch(c)));
 }
 
+int64_t config_biases(const struct llama_config *c)
+{
+    uint64_t set = 0;
+
+    for (int r = 0; r < ROLES; r++)
+        set |= role_form((enum role)r) == FORM_BIAS ? ROLE_BIT(r) : 0;
+    return layer_elements(c, set);
+}
+
+int64_t config_rotary(const struct llama_config *c)
+{
+    return c->rotary_dim ? c->rotary_dim : c->head_dim;
+}
+
 int64_t config_products(const struct llama_config *c)
 {
     return c->layers * config_layer_products(c) + c->vocab * c->dim;

@@ -40,6 +40,10 @@ const struct tensor_def *tensors_at(const struct llama_config *c, int64_t i, ten
 
 /* Parameters of the model; what a tied head shares counts once. */
 int64_t config_params(const struct llama_config *c);
+/* Elements of the biases of one layer; 0: none. */
+int64_t config_biases(const struct llama_config *c);
+/* Channels of a head that RoPE turns. */
+int64_t config_rotary(const struct llama_config *c);
 /* Elements of the matrices of one layer that read r's input. */
 int64_t config_readers(const struct llama_config *c, enum role r);
 /* Elements of all matrices that a token is multiplied by: one layer's; the model's, head and all,

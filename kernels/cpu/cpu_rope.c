@@ -66,10 +66,10 @@ SIMD_FN(void, angles,
     }
 }
 
-SIMD_FN(void, turn, (float *x, int64_t heads, int64_t half, const float *cs),
-        (x, heads, half, cs))
+SIMD_FN(void, turn, (float *x, int64_t heads, int64_t stride, int64_t half, const float *cs),
+        (x, heads, stride, half, cs))
 {
-    for (int64_t h = 0; h < heads; h++, x += 2 * half) {
+    for (int64_t h = 0; h < heads; h++, x += stride) {
         SIMD_LOOP
         for (int64_t i = 0; i < half; i++) {
             float p = x[i], q = x[half + i];
@@ -83,7 +83,7 @@ static void rows(const void *op, int64_t lo, int64_t hi)
 {
     const struct rope_job *job = op;
     const struct op_rope *a = job->a;
-    int64_t half = a->dim / 2;
+    int64_t half = a->dim / 2, stride = a->stride ? a->stride : a->dim;
     float cs[1024];
 
     for (int64_t r = lo; r < hi; r++) {
@@ -91,9 +91,9 @@ static void rows(const void *op, int64_t lo, int64_t hi)
         const double *fine = job->t->trig + p % STEP * a->dim;
         const double *coarse = job->t->trig + (STEP + p / STEP) * a->dim;
         angles(fine, coarse, half, (double)a->scale, a->inverse ? -1.0 : 1.0, cs);
-        turn((float *)a->x + r * a->ld, a->heads, half, cs);
+        turn((float *)a->x + r * a->ld, a->heads, stride, half, cs);
         if (a->x2)
-            turn((float *)a->x2 + r * a->ld2, a->heads2, half, cs);
+            turn((float *)a->x2 + r * a->ld2, a->heads2, stride, half, cs);
     }
 }
 
@@ -102,7 +102,8 @@ int cpu_rope(struct device *d, const struct op_rope *a)
     struct cpu *c = cpu_of(d);
     struct rope_job job = { a, &c->rope };
 
-    if (a->dim < 2 || a->dim > 1024 || a->dim % 2 || a->period < 1 || a->rows < 0)
+    if (a->dim < 2 || a->dim > 1024 || a->dim % 2 || a->period < 1 || a->rows < 0 ||
+        (a->stride && a->stride < a->dim))
         return E_BUG;
     if (a->rows == 0)
         return 0;

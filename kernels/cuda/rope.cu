@@ -28,7 +28,7 @@ static __device__ __forceinline__ void angle(const struct op_rope &a, int64_t ro
 /* Turns the block's rows of one array. A thread keeps to one place of the half head, V channels
  * (T of memory) wide, and goes down the heads with that place's cosines and sines. */
 template <int V, typename T>
-static __device__ void turn(bf16 *x, int64_t ld, int heads, int half, int rows,
+static __device__ void turn(bf16 *x, int64_t ld, int heads, int stride, int half, int rows,
                             const float *cosine, const float *sine)
 {
     int each = half / V, places = rows * each, lanes = places < THREADS ? places : THREADS;
@@ -39,8 +39,8 @@ static __device__ void turn(bf16 *x, int64_t ld, int heads, int half, int rows,
     for (int p = (int)threadIdx.x - group * lanes; p < places; p += lanes) {
         int row = p / each, i = (p - row * each) * V;
         float k[V], s[V];
-        int step = 2 * half * groups;
-        bf16 *at = x + row * ld + 2 * half * group + i;
+        int step = stride * groups;
+        bf16 *at = x + row * ld + stride * group + i;
 #pragma unroll
         for (int j = 0; j < V; j++) {
             k[j] = cosine[row * half + i + j];
@@ -79,7 +79,7 @@ static __global__ void __launch_bounds__(THREADS, 3)
     rotate(struct op_rope a, struct turns t, int each)
 {
     __shared__ float cosine[MOST], sine[MOST];
-    int half = (int)a.dim / 2;
+    int half = (int)a.dim / 2, stride = (int)(a.stride ? a.stride : a.dim);
 
     for (int64_t r = (int64_t)blockIdx.x * each; r < a.rows; r += (int64_t)gridDim.x * each) {
         int rows = a.rows - r < each ? (int)(a.rows - r) : each;
@@ -88,9 +88,11 @@ static __global__ void __launch_bounds__(THREADS, 3)
         for (int n = (int)threadIdx.x; n < rows * half; n += THREADS)
             angle(a, r + n / half, t.inv_freq[n % half], cosine + n, sine + n);
         __syncthreads();
-        turn<V, T>((bf16 *)a.x + r * a.ld, a.ld, (int)a.heads, half, rows, cosine, sine);
+        turn<V, T>((bf16 *)a.x + r * a.ld, a.ld, (int)a.heads, stride, half, rows,
+                   cosine, sine);
         if (a.x2)
-            turn<V, T>((bf16 *)a.x2 + r * a.ld2, a.ld2, (int)a.heads2, half, rows, cosine, sine);
+            turn<V, T>((bf16 *)a.x2 + r * a.ld2, a.ld2, (int)a.heads2, stride, half,
+                       rows, cosine, sine);
     }
 }
 
@@ -102,7 +104,8 @@ extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
     struct turns t;
 
     if (a->dim < 2 || a->dim > 2 * MOST || a->dim % 2 || a->period < 1 || a->rows < 0 ||
-        a->heads > INT_MAX / 2 || a->heads2 > INT_MAX / 2)
+        a->heads > INT_MAX / 2 || a->heads2 > INT_MAX / 2 || a->stride > INT_MAX / 2 ||
+        (a->stride && a->stride < a->dim))
         return E_BUG;
     if (a->rows == 0)
         return 0;
@@ -111,7 +114,7 @@ extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
     each = half < THREADS ? THREADS / half : 1;
     blocks = (unsigned)lesser(ceil_div(a->rows, each), INT_MAX);
     cuda_begin(c, OP_rope);
-    if (half % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
+    if (half % 8 == 0 && a->stride % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
         (!a->x2 || (a->ld2 % 8 == 0 && aligned16(a->x2))))
         rotate<8, uint4><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
     else
