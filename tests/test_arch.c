@@ -12,6 +12,7 @@
 #include "formats/weights/weights.h"
 #include "model/flops.h"
 #include "model/model.h"
+#include "tests/madeup.h"
 #include "tools/merge.h"
 
 #include <math.h>
@@ -19,34 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define B "net.blocks.#."
-static const struct tensor_def tensors[] = {
-    { "net.words.weight", ROLE_EMBED, SIZE_VOCAB, SIZE_DIM, true },
-    { "net.out.weight", ROLE_HEAD, SIZE_VOCAB, SIZE_DIM, false },
-    { B "pre.weight", ROLE_ATTN_NORM, SIZE_DIM, SIZE_NONE, true },
-    { B "att.wv.weight", ROLE_V, SIZE_KV, SIZE_DIM, false },
-    { B "att.wv.bias", ROLE_V_BIAS, SIZE_KV, SIZE_NONE, false },
-    { B "att.wq.weight", ROLE_Q, SIZE_Q, SIZE_DIM, false },
-    { B "att.wq.bias", ROLE_Q_BIAS, SIZE_Q, SIZE_NONE, false },
-    { B "att.wk.weight", ROLE_K, SIZE_KV, SIZE_DIM, false },
-    { B "att.wk.bias", ROLE_K_BIAS, SIZE_KV, SIZE_NONE, false },
-    { B "att.qn.weight", ROLE_Q_NORM, SIZE_HEAD_DIM, SIZE_NONE, true },
-    { B "att.kn.weight", ROLE_K_NORM, SIZE_HEAD_DIM, SIZE_NONE, true },
-    { B "att.wo.weight", ROLE_O, SIZE_DIM, SIZE_Q, false },
-    { B "att.wo.bias", ROLE_O_BIAS, SIZE_DIM, SIZE_NONE, false },
-    { B "mid.weight", ROLE_MLP_NORM, SIZE_DIM, SIZE_NONE, true },
-    { B "ffn.g.weight", ROLE_GATE, SIZE_FFN, SIZE_DIM, false },
-    { B "ffn.g.bias", ROLE_GATE_BIAS, SIZE_FFN, SIZE_NONE, false },
-    { B "ffn.u.weight", ROLE_UP, SIZE_FFN, SIZE_DIM, false },
-    { B "ffn.u.bias", ROLE_UP_BIAS, SIZE_FFN, SIZE_NONE, false },
-    { B "ffn.d.weight", ROLE_DOWN, SIZE_DIM, SIZE_FFN, false },
-    { B "ffn.d.bias", ROLE_DOWN_BIAS, SIZE_DIM, SIZE_NONE, false },
-    { "net.last.weight", ROLE_LAST_NORM, SIZE_DIM, SIZE_NONE, true },
-};
-enum { TENSORS = sizeof tensors / sizeof *tensors };
-static const struct arch made = { "made", "MadeForCausalLM", tensors, TENSORS,
-                                  { NORM_RMS, ACT_SILU, .rotary = 0.7 } };
 
 enum { VOCAB = 23, DIM = 10, FFN = 14, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD = 6, TURNED = 4,
        SEQS = 2, LEN = 7, ROWS = SEQS * LEN, GROUP = 4, RANK = 3 };
@@ -235,7 +208,7 @@ static struct model_options options(enum train_mode mode)
     model_defaults(&o);
     o.mode = mode, o.rank = RANK, o.alpha = 5, o.ctx = LEN, o.seqs = SEQS;
     o.mlp_tile = 5, o.loss_chunk = 4;
-    o.targets = arch_pairs(&made);
+    o.targets = arch_pairs(&made_family);
     return o;
 }
 
@@ -343,6 +316,25 @@ static void check_gradients(struct fixture *f)
 
 /* ---- tests ---- */
 
+static void test_fresh_values(void **state)
+{
+    struct model_options o = options(TRAIN_FULL);
+    const struct trained *t;
+    struct fixture f;
+
+    (void)state;
+    set_up(&f, &o, NULL);
+    t = model_trained(f.m);
+    for (int64_t i = 0; i < t->n_params; i++)
+        for (int64_t k = 0; k < t->params[i].count; k++) {
+            float v = t->w[t->params[i].offset + k];
+            enum form form = role_form(t->params[i].role);
+
+            assert_true(form == FORM_MATRIX ? fabsf(v) < 3 : v == (form == FORM_NORM));
+        }
+    tear_down(&f);
+}
+
 static void test_its_config(void **state)
 {
     static const struct { const char *more, *why; } refused[] = {
@@ -353,10 +345,10 @@ static void test_its_config(void **state)
     char text[512];
 
     (void)state;
-    assert_ptr_equal(c.arch, &made);
+    assert_ptr_equal(c.arch, &made_family);
     assert_int_equal(c.rotary_dim, TURNED);
     assert_int_equal(c.window, 0);
-    assert_int_equal(config_tensors(&c), 3 + LAYERS * (TENSORS - 3));
+    assert_int_equal(config_tensors(&c), 3 + LAYERS * (MADE_TENSORS - 3));
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         snprintf(text, sizeof text, "%.*s%s}", (int)strlen(json) - 1, json, refused[i].more);
         assert_int_equal(config_parse(&c, text, strlen(text), "x", &e), E_CONFIG);
@@ -386,7 +378,7 @@ static void test_counts(void **state)
     assert_true(model_flops(&c, TRAIN_NONE, &seg) ==
                 2.0 * LEN * (double)config_products(&c) + 4.0 * q * LEN * (LEN + 1) / 2 * LAYERS);
     segments_free(&seg);
-    config_tensor(&c, 2 + TENSORS - 3 + 4, &s);
+    config_tensor(&c, 2 + MADE_TENSORS - 3 + 4, &s);
     assert_string_equal(s.name, "net.blocks.1.att.wq.bias");
     assert_true(s.role == ROLE_Q_BIAS && s.dims == 1 && s.shape[0] == q);
 }
@@ -399,7 +391,7 @@ static void test_full_gradients(void **state)
 
     (void)state;
     set_up(&f, &o, NULL);
-    assert_int_equal(model_trained(f.m)->n_params, 3 + LAYERS * (TENSORS - 3));
+    assert_int_equal(model_trained(f.m)->n_params, 3 + LAYERS * (MADE_TENSORS - 3));
     stir(&f);
     check_gradients(&f);
     OK(segments_build(&f.seg, ATTN_DENSE, SEQS, LEN, 0, NULL, 0, &e));
@@ -448,8 +440,8 @@ static void test_levels(void **state)
 static void write_base(const struct fixture *f)
 {
     const struct trained *t = model_trained(f->m);
-    struct st_decl d[3 + LAYERS * (TENSORS - 3)];
-    struct tensor_spec s[3 + LAYERS * (TENSORS - 3)];
+    struct st_decl d[3 + LAYERS * (MADE_TENSORS - 3)];
+    struct tensor_spec s[3 + LAYERS * (MADE_TENSORS - 3)];
     struct llama_config c = config();
     struct st_writer *w;
 
@@ -484,7 +476,7 @@ static double score(const char *folder, const char *adapter, const struct batch 
     int64_t n;
 
     OK(weights_open(&w, folder, &e));
-    assert_ptr_equal(weights_config(w)->arch, &made);
+    assert_ptr_equal(weights_config(w)->arch, &made_family);
     assert_int_equal(weights_config(w)->rotary_dim, TURNED);
     set_up(&f, &o, w);
     if (adapter) {
@@ -548,31 +540,31 @@ static void test_what_is_no_family(void **state)
         { 0, { "net.#.words.weight", ROLE_EMBED, SIZE_VOCAB, SIZE_DIM, true }, "wrong place" },
         { 1, { "net.out.weight", ROLE_EMBED, SIZE_VOCAB, SIZE_DIM, false }, "another has" },
         { 1, { "net.last.weight", ROLE_LAST_NORM, SIZE_DIM, SIZE_NONE, false }, "another has" },
-        { 3, { B "wv", ROLE_V, SIZE_KV, SIZE_DIM, false }, "must end in .weight" },
-        { 3, { B "wv.weight", ROLE_V, SIZE_Q, SIZE_DIM, false }, "the shape" },
-        { 4, { B "wv.bias", ROLE_V_BIAS, SIZE_KV, SIZE_NONE, true }, "LoRA+" },
-        { 9, { B "n.weight", ROLE_Q_NORM, SIZE_KV, SIZE_NONE, true }, "the shape" },
+        { 3, { MADE "wv", ROLE_V, SIZE_KV, SIZE_DIM, false }, "must end in .weight" },
+        { 3, { MADE "wv.weight", ROLE_V, SIZE_Q, SIZE_DIM, false }, "the shape" },
+        { 4, { MADE "wv.bias", ROLE_V_BIAS, SIZE_KV, SIZE_NONE, true }, "LoRA+" },
+        { 9, { MADE "n.weight", ROLE_Q_NORM, SIZE_KV, SIZE_NONE, true }, "the shape" },
         { 2, { "net.pre.weight", ROLE_ATTN_NORM, SIZE_DIM, SIZE_NONE, true }, "wrong place" },
     };
-    struct tensor_def t[TENSORS];
-    struct arch a = made;
+    struct tensor_def t[MADE_TENSORS];
+    struct arch a = made_family;
 
     (void)state;
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
-        memcpy(t, tensors, sizeof t);
+        memcpy(t, made_tensors, sizeof t);
         t[spoilt[i].at] = spoilt[i].d;
         a.model_type = "spoilt", a.tensors = t;
         assert_int_equal(arch_register(&a, &e), E_CONFIG);
         if (!strstr(e.msg, spoilt[i].why))
             fail_msg("%s: %s", spoilt[i].d.name, e.msg);
     }
-    a = made;
+    a = made_family;
     a.n_tensors--;
     assert_int_equal(arch_check(&a, &e), E_CONFIG);
-    a = made;
+    a = made_family;
     a.block.parallel = true;
     assert_int_equal(arch_check(&a, &e), E_CONFIG);
-    assert_int_equal(arch_register(&made, &e), E_BUG); /* twice */
+    assert_int_equal(arch_register(&made_family, &e), E_BUG); /* twice */
     assert_null(arch_find("spoilt"));
     for (int i = 0; arch_nth(i); i++)
         OK(arch_check(arch_nth(i), &e));
@@ -582,13 +574,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_its_config), cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_fresh_values),
         cmocka_unit_test(test_full_gradients), cmocka_unit_test(test_levels),
         cmocka_unit_test(test_lora_plus_from_disk_to_a_merged_model),
         cmocka_unit_test(test_what_is_no_family),
     };
     int rc;
 
-    if (arch_register(&made, &e) < 0 || device_open(&cpu, "cpu", 2, &e) < 0)
+    if (arch_register(&made_family, &e) < 0 || device_open(&cpu, "cpu", 2, &e) < 0)
         return 1;
     rc = cmocka_run_group_tests(tests, NULL, NULL);
     cpu.close(&cpu);

@@ -1,7 +1,9 @@
 /* tests/gpu/test_cuda_model.c - whole models on CUDA against the CPU: losses, gradients, bits. */
 #include "tests/gpu/gputest.h"
 
+#include "base/perm.h"
 #include "model/model.h"
+#include "tests/madeup.h"
 
 #define DATA "tests/data/model/"
 
@@ -67,16 +69,47 @@ static const struct llama_config middle = {
     .rope = { .type = ROPE_DEFAULT, .theta = 1e4 }
 };
 
-static void set_up_middle(struct fixture *f, struct device *d, enum train_mode mode, int64_t keep)
+static void open_middle(struct fixture *f, struct device *d, const struct llama_config *c,
+                        enum train_mode mode, int64_t keep)
 {
     struct model_options o;
 
     memset(f, 0, sizeof *f);
     model_defaults(&o);
     o.mode = mode, o.keep_layers = keep, o.ctx = 512, o.seqs = 2, o.mlp_tile = 300;
-    OK(model_open(&f->m, d, &middle, &o, &f->e));
+    OK(model_open(&f->m, d, c, &o, &f->e));
     OK(model_init(f->m, 3, &f->e));
-    set_batch(f, 2, 512, middle.vocab, ATTN_S2, 128);
+    set_batch(f, 2, 512, c->vocab, ATTN_S2, 128);
+}
+
+static void set_up_middle(struct fixture *f, struct device *d, enum train_mode mode, int64_t keep)
+{
+    open_middle(f, d, &middle, mode, keep);
+}
+
+/* Of a family with biases, norms of q and k, and RoPE on a part of each head; all that is no
+ * matrix gets values of some size. */
+static void set_up_made(struct fixture *f, struct device *d, int64_t keep)
+{
+    struct llama_config c = middle;
+    const struct trained *t;
+    float v[1024];
+
+    c.arch = &made_family;
+    c.rotary_dim = 48;
+    open_middle(f, d, &c, TRAIN_FULL, keep);
+    t = model_trained(f->m);
+    for (int64_t i = 0; i < t->n_params; i++) {
+        const struct param *p = &t->params[i];
+        float mean = role_form(p->role) == FORM_NORM ? 1 : 0;
+
+        if (role_form(p->role) == FORM_MATRIX)
+            continue;
+        for (int64_t k = 0; k < p->count; k++)
+            v[k] = mean + 0.2f * (float)normal_at(9, (uint64_t)(10000 * i + k));
+        OK(d->to_device(d, t->w + p->offset, v, (size_t)p->count * sizeof *v));
+    }
+    OK(model_sync_trained(f->m));
 }
 
 /* The mean loss; *grad: the flat gradient, the caller's to free. */
@@ -156,6 +189,21 @@ static void test_middle_gradients(void **state)
             free(got), tear_down(&fg);
         }
         free(want), tear_down(&fc);
+    }
+}
+
+static void test_made_up_family(void **state)
+{
+    NEED_GPU();
+    for (int keep = 0; keep < 2; keep++) {
+        struct fixture fc, fg;
+        float *want, *got;
+        double a, b;
+        set_up_made(&fc, &cpu, keep), set_up_made(&fg, &gpu[0], keep);
+        a = step(&fc, &cpu, &want), b = step(&fg, &gpu[0], &got);
+        compare(&fg, "a made-up family", b, got, a, want);
+        free(want), free(got);
+        tear_down(&fc), tear_down(&fg);
     }
 }
 
@@ -324,6 +372,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny_gradients), cmocka_unit_test(test_middle_gradients),
+        cmocka_unit_test(test_made_up_family),
         cmocka_unit_test(test_deterministic),  cmocka_unit_test(test_causality),
         cmocka_unit_test(test_learns),         cmocka_unit_test(test_placements),
         cmocka_unit_test(test_streamed_scoring),
