@@ -23,7 +23,7 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
     int rc;
 
     if (o->shape >= 0) {
-        preset_shape(c, o->shape);
+        preset_config(c, o->shape);
         return 0;
     }
     path = path_join(o->model, "config.json");
@@ -115,7 +115,7 @@ static int load(struct eval *v, const struct session_options *so, int64_t i, int
         log_warn("%s", why.msg);
     log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",
               fmt_bytes((double)s->plan.total, size, sizeof size), mo.ctx * mo.seqs,
-              s->plan.placing.streamed);
+              s->plan.placement.streamed);
     return session_load(s, so, e);
 }
 

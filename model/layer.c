@@ -168,7 +168,7 @@ static void attention_backward(struct model *m, const struct layer *l, const str
 
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
-    if (normed && s->level >= KEEP_QKV) /* else layer_backward has just made them */
+    if (normed && s->level >= SAVE_QKV) /* else layer_backward has just made them */
         turn_heads(m, l, s, b);
     OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
        .dv = k->dv, .scratch = k->attention);

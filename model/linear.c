@@ -47,7 +47,7 @@ static void add_bias(struct model *m, const struct weight *bias, int64_t rows, v
                      const void *add)
 {
     gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = bias->out, .k = 1, .alpha = 1,
-        .beta = add != NULL, .a = m->work.ones, .lda = 1, .b = bias->w, .ldb = 1, .c = y,
+        .beta = add != NULL, .a = m->work.ones, .lda = 1, .b = act_mat(m, bias->w), .ldb = 1, .c = y,
         .ldc = bias->out, .c_type = m->d->act, .addend = add == y ? NULL : add });
 }
 

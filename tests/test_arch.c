@@ -406,7 +406,7 @@ static void test_full_gradients(void **state)
 static void test_levels(void **state)
 {
     enum { BUDGETS = 24 };
-    int64_t seen[KEEP_LEVELS] = { 0 };
+    int64_t seen[SAVE_LEVELS] = { 0 };
     size_t low = 0, high = 0;
     float *first = NULL;
 
@@ -423,15 +423,15 @@ static void test_levels(void **state)
         stir(&f);
         step(&f);
         *(i == -2 ? &low : &high) = i < 0 ? model_memory(f.m)->total : high;
-        for (int k = 0; k < KEEP_LEVELS; k++)
-            seen[k] += placing_kept(&model_memory(f.m)->placing, (enum keep)k);
+        for (int k = 0; k < SAVE_LEVELS; k++)
+            seen[k] += placement_layers(&model_memory(f.m)->placement, (enum save_level)k);
         t = model_trained(f.m);
         if (!first)
             first = memcpy(malloc((size_t)t->n * 4), t->grad, (size_t)t->n * 4);
         assert_memory_equal(first, t->grad, (size_t)t->n * 4);
         tear_down(&f);
     }
-    for (int k = 0; k < KEEP_LEVELS; k++)
+    for (int k = 0; k < SAVE_LEVELS; k++)
         assert_true(seen[k] > 0);
     free(first);
 }
@@ -581,7 +581,7 @@ int main(void)
     };
     int rc;
 
-    if (arch_register(&made_family, &e) < 0 || device_open(&cpu, "cpu", 2, &e) < 0)
+    if (arch_register(&made_family, &e) < 0 || device_open(&cpu, &(struct device_options){ .name = "cpu", .threads = 2 }, &e) < 0)
         return 1;
     rc = cmocka_run_group_tests(tests, NULL, NULL);
     cpu.close(&cpu);
