@@ -450,7 +450,7 @@ static void write_base(const struct fixture *f)
     OK(config_write(&c, NULL, "float32", scratch("base/config.json"), &e));
     for (int64_t i = 0; i < t->n_params; i++) {
         config_tensor(&c, i, &s[i]);
-        d[i] = (struct st_decl){ s[i].name, ST_F32, s[i].dims, { s[i].shape[0], s[i].shape[1] } };
+        d[i] = (struct st_decl){ s[i].name, &type_f32, s[i].dims, { s[i].shape[0], s[i].shape[1] } };
     }
     OK(st_create(&w, scratch("base/model.safetensors"), d, t->n_params, &e));
     for (int64_t i = 0; i < t->n_params; i++)

@@ -108,7 +108,7 @@ static struct one *train(int size, const char *out, bool shared, int64_t batch,
 
         snprintf(at[k], sizeof at[k], k && !shared ? "%s/%s-%d" : "%s/%s", dir, out, k);
         settings_defaults(s);
-        s->device = "cpu", s->threads = 1, s->init = "tests/data/tiny-config.json";
+        s->machine.device = "cpu", s->machine.threads = 1, s->init = "tests/data/tiny-config.json";
         s->ctx = CTX, s->batch = batch, s->micro = 2, s->steps = STEPS, s->lr = 1e-3;
         s->warmup = 1, s->save_every = 2, s->val_every = 3, s->val_rows = 5, s->out = at[k];
         if (fault)

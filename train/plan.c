@@ -13,6 +13,7 @@
 
 int plan_device(struct session *open, const struct settings *s, struct group *g, struct err *e)
 {
+    struct machine m = s->machine;
     struct device *d = &open->device;
     const struct card *card = card_at(s->gpu >= 0 ? s->gpu : 0);
     size_t bytes = (size_t)(card->gib * 0x1p30);
@@ -20,7 +21,7 @@ int plan_device(struct session *open, const struct settings *s, struct group *g,
 
     m.group = g;
     if (s->gpu < 0) {
-        rc = session_device(open, &s->machine, e);
+        rc = session_device(open, &m, e);
         if (rc < 0 || d->own_memory || !s->plan || s->machine.device_bytes == 0)
             return rc;
         log_info("no GPU here: planned with the rates of an %s (--gpu names others)", card->name);
