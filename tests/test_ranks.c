@@ -189,6 +189,9 @@ static void test_ranks_train_as_one_does_and_one_writes(void **state)
     struct one *one;
     char a[16], b[16], other[32];
 
+    const char *form = getenv("CMOCKA_MESSAGE_OUTPUT");
+    char *output = form ? strdup(form) : NULL;
+
     (void)state;
     for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
         snprintf(a, sizeof a, "alone%zu", i);
@@ -463,6 +466,9 @@ static void test_ranks_of_the_environment(void **state)
     }
     clearenv();
     setenv("LONGLORA_BLAS", "builtin", 1);
+    if (output)
+        setenv("CMOCKA_MESSAGE_OUTPUT", output, 1);
+    free(output);
 }
 
 static int quiet(void **state)
