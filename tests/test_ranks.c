@@ -189,9 +189,6 @@ static void test_ranks_train_as_one_does_and_one_writes(void **state)
     struct one *one;
     char a[16], b[16], other[32];
 
-    const char *form = getenv("CMOCKA_MESSAGE_OUTPUT");
-    char *output = form ? strdup(form) : NULL;
-
     (void)state;
     for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
         snprintf(a, sizeof a, "alone%zu", i);
@@ -441,6 +438,9 @@ static void test_ranks_of_the_environment(void **state)
         { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NODEID=1 SLURM_STEP_TASKS_PER_NODE=1;1",
           NULL, 0, 0, 0, 0, "says nothing of node 1" },
     };
+    const char *form = getenv("CMOCKA_MESSAGE_OUTPUT");
+    char *output = form ? strdup(form) : NULL;
+
     (void)state;
     for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
         char text[512], *word, *value, *rest = text;
