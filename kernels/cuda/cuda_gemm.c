@@ -10,11 +10,14 @@
  * cuBLASLt counts columns first, so C = op(A) op(B) by rows is C^T = op(B)^T op(A)^T there: the
  * operands change places and nothing is transposed. For each shape the heuristics' offers are
  * timed once on the real operands, with the result going to a side buffer, so that what is
- * added to stays as it was; the fastest stays. A deterministic device takes the first offer.
+ * added to stays as it was; the fastest stays. A deterministic device takes the first offer. One
+ * that fails in use gives way to the next that runs; without any, small products are made by a
+ * plain kernel, and large ones, which would take minutes there, are an error.
  */
 enum { OFFERS = 16, PLANS = 1024 };
 #define WORKSPACE_BYTES ((size_t)64 << 20)
 #define SIDE_BYTES ((size_t)256 << 20) /* of a timed result; a taller one is timed in part */
+#define NAIVE_FLOP 2e10                /* most of a product by the plain kernel: some 0.1 s */
 #define TIMED_FLOP 2e9                 /* products of less, and of fewer values, */
 #define TIMED_VALUES 4e6               /* are not worth timing */
 
@@ -28,7 +31,8 @@ struct plan {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
-    bool found;
+    bool found; /* algo runs */
+    bool naive; /* no algorithm does */
 };
 
 struct cuda_gemms {
@@ -131,7 +135,7 @@ static int offers(struct cuda *c, struct plan *p, cublasLtMatmulHeuristicResult_
 {
     cublasLtMatmulPreference_t want = NULL;
     size_t ws = WORKSPACE_BYTES;
-    uint32_t sums = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+    uint32_t sums = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE; /* parts of k are added in float32 */
     uint32_t first = (uint32_t)p->key.align_b, second = (uint32_t)p->key.align_a;
     uint32_t result = (uint32_t)p->key.align_c;
     int n = 0;
@@ -265,14 +269,44 @@ static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
     return p;
 }
 
+/* The product by another of the offers than the one that failed, which is then kept. */
+static void next_offer(struct device *d, struct plan *p, const struct op_gemm *a)
+{
+    struct cuda *c = cuda_of(d);
+    cublasLtMatmulHeuristicResult_t r[OFFERS];
+    bool failed = p->found;
+    int n = p->op ? offers(c, p, r) : 0;
+
+    (void)cudaGetLastError(); /* the failure's */
+    p->found = false;
+    for (int i = 0; i < n && !p->found; i++)
+        if (multiply(c, p, a, a->c, &r[i].algo)) {
+            p->algo = r[i].algo;
+            p->found = true;
+        }
+    p->naive = !p->found;
+    if (failed && d->warn)
+        d->warn("a matrix product of %lld x %lld x %lld failed on the GPU and goes another way",
+                (long long)a->m, (long long)a->n, (long long)a->k);
+}
+
+static int plain(struct cuda *c, const struct op_gemm *a)
+{
+    if (2 * (double)a->m * (double)a->n * (double)a->k > NAIVE_FLOP)
+        return cuda_fault(c, "cuBLASLt has no way for a product of %lld x %lld x %lld\nupdate the "
+                          "driver and the CUDA libraries, or give another --ctx", (long long)a->m,
+                          (long long)a->n, (long long)a->k);
+    return gemm_naive(c, a);
+}
+
 int gemm_run(struct device *d, const struct op_gemm *a)
 {
     struct cuda *c = cuda_of(d);
     int64_t cols_a = a->trans_a ? a->m : a->k, cols_b = a->trans_b ? a->k : a->n;
     struct plan *p;
 
-    if (!a->b.type || a->m < 0 || a->n < 0 || a->k < 0 || a->lda < cols_a || a->ldb < cols_b || a->ldc < a->n ||
-        (a->c_type != DT_F32 && a->c_type != DT_BF16))
+    if (!a->b.type || a->m < 0 || a->n < 0 || a->k < 0 || a->lda < cols_a || a->ldb < cols_b ||
+        a->ldc < a->n || (a->c_type != DT_F32 && a->c_type != DT_BF16))
         return E_BUG;
     if (a->m == 0 || a->n == 0)
         return 0;
@@ -283,8 +317,9 @@ int gemm_run(struct device *d, const struct op_gemm *a)
     p = plan_of(c, a);
     if (p->found && multiply(c, p, a, a->c, &p->algo))
         return 0;
-    p->found = false;
-    return gemm_naive(c, a);
+    if (!p->naive)
+        next_offer(d, p, a);
+    return p->naive ? plain(c, a) : 0;
 }
 
 int cuda_gemm(struct device *d, const struct op_gemm *a)

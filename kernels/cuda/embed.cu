@@ -3,7 +3,8 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/product.h"
 
-enum { THREADS = 256, SCAN_THREADS = 1024 };
+enum { THREADS = 256, SCAN_THREADS = 1024, ORDER_THREADS = 128,
+       LONG_RUN = 2048 /* rows of one id that are not ranked, which takes their square */ };
 
 /* The model checked its ids; a wrong one gives zeros here, and no wild address. */
 template <int V> static __global__ void look_up(struct op_embed a)
@@ -43,7 +44,8 @@ extern "C" int cuda_embed(struct device *d, const struct op_embed *a)
 
 /*
  * No float is added atomically. Rows are sorted by id: counted, the counts summed up, each row
- * put into its id's bucket (in whatever order), each bucket then put in order by rank; at last
+ * put into its id's bucket (in whatever order), each bucket then put in order by rank, or, a long
+ * one, found again in the order of all rows; at last
  * one thread adds a channel of a bucket, row after row.
  */
 static __global__ void count(struct op_embed_back a, int32_t *n)
@@ -91,11 +93,42 @@ static __global__ void place(struct op_embed_back a, int32_t *next, int32_t *row
             row[atomicAdd(next + a.ids[r], 1)] = (int32_t)r;
 }
 
-static __global__ void order(int64_t vocab, const int32_t *start, const int32_t *row, int32_t *sorted)
+/* The rows of one id, in order, by a look at all ids: block-wide, for a bucket that ranking would
+ * take long for. */
+static __device__ void find_rows(struct op_embed_back a, int64_t v, int32_t *sorted)
 {
-    for (int64_t v = blockIdx.x; v < vocab; v += gridDim.x) {
+    __shared__ int32_t found[ORDER_THREADS / 32];
+    int32_t done = 0, lane = (int32_t)threadIdx.x & 31, warp = (int32_t)threadIdx.x >> 5;
+
+    for (int64_t from = 0; from < a.rows; from += ORDER_THREADS) {
+        int64_t r = from + threadIdx.x;
+        bool mine = r < a.rows && a.ids[r] == v;
+        unsigned votes = __ballot_sync(0xffffffffu, mine);
+        int32_t at = done + __popc(votes & ((1u << lane) - 1));
+
+        if (lane == 0)
+            found[warp] = __popc(votes);
+        __syncthreads();
+        for (int32_t w = 0; w < ORDER_THREADS / 32; w++) {
+            at += w < warp ? found[w] : 0;
+            done += found[w];
+        }
+        if (mine)
+            sorted[at] = (int32_t)r;
+        __syncthreads();
+    }
+}
+
+static __global__ void __launch_bounds__(ORDER_THREADS)
+    order(struct op_embed_back a, const int32_t *start, const int32_t *row, int32_t *sorted)
+{
+    for (int64_t v = blockIdx.x; v < a.vocab; v += gridDim.x) {
         int32_t from = start[v], n = start[v + 1] - from;
-        for (int32_t i = (int32_t)threadIdx.x; i < n; i += (int32_t)blockDim.x) {
+        if (n > LONG_RUN) {
+            find_rows(a, v, sorted + from);
+            continue;
+        }
+        for (int32_t i = (int32_t)threadIdx.x; i < n; i += ORDER_THREADS) {
             int32_t mine = row[from + i], rank = 0;
             for (int32_t j = 0; j < n; j++)
                 rank += row[from + j] < mine;
@@ -144,7 +177,8 @@ extern "C" int cuda_embed_back(struct device *d, const struct op_embed_back *a)
     count<<<many, THREADS, 0, c->stream>>>(*a, n);
     sum_up<<<1, SCAN_THREADS, 0, c->stream>>>(a->vocab, n, start, next);
     place<<<many, THREADS, 0, c->stream>>>(*a, next, row);
-    order<<<(unsigned)lesser(a->vocab, 1 << 16), 128, 0, c->stream>>>(a->vocab, start, row, sorted);
+    order<<<(unsigned)lesser(a->vocab, 1 << 16), ORDER_THREADS, 0, c->stream>>>(*a, start, row,
+                                                                                 sorted);
     grid = dim3((unsigned)lesser(a->vocab, 1 << 16), (unsigned)ceil_div(a->dim, THREADS));
     add_rows<<<grid, THREADS, 0, c->stream>>>(*a, start, sorted);
     return cuda_end(d, 0, OP_embed_back, 0);

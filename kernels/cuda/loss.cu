@@ -63,12 +63,12 @@ template <bool MAX> static __device__ __forceinline__ float over_block(float x)
 }
 
 static __global__ void __launch_bounds__(ROW_THREADS)
-    score_row(int vocab, const float *logits, const int32_t *targets, float scale, float *nll,
+    score_row(int vocab, int64_t ld, const float *logits, const int32_t *targets, float scale, float *nll,
               bf16 *grad)
 {
     int64_t r = blockIdx.x;
-    const float4 *x = (const float4 *)(logits + r * vocab);
-    uint2 *to = (uint2 *)(grad + r * vocab);
+    const float4 *x = (const float4 *)(logits + r * ld);
+    uint2 *to = (uint2 *)(grad + r * ld);
     int32_t target = targets[r];
     bool scored = target >= 0 && target < vocab;
     float4 v[ROW_FOURS];
@@ -90,7 +90,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     }
     sum = scored ? over_block<false>(sum) : 1.0f;
     if (threadIdx.x == 0)
-        nll[r] = scored ? logf(sum) + max - logits[r * vocab + target] : 0.0f;
+        nll[r] = scored ? logf(sum) + max - logits[r * ld + target] : 0.0f;
     by = scale / sum;
 #pragma unroll
     for (int k = 0; k < ROW_FOURS; k++) {
@@ -107,11 +107,11 @@ static __global__ void __launch_bounds__(ROW_THREADS)
 }
 
 /* Any vocabulary. A block a row: float32 logits to nll and, where grad is given, the bf16 gradient. */
-static __global__ void score(int64_t vocab, const float *logits, const int32_t *targets, float scale,
-                             float *nll, bf16 *grad)
+static __global__ void score(int64_t vocab, int64_t ld, const float *logits, const int32_t *targets,
+                             float scale, float *nll, bf16 *grad)
 {
     int64_t r = blockIdx.x;
-    const float *x = logits + r * vocab;
+    const float *x = logits + r * ld;
     int32_t target = targets[r];
     struct soft s = { -INFINITY, 0.0f };
 
@@ -119,7 +119,7 @@ static __global__ void score(int64_t vocab, const float *logits, const int32_t *
         if (threadIdx.x == 0)
             nll[r] = 0;
         for (int64_t i = threadIdx.x; grad && i < vocab; i += THREADS)
-            grad[r * vocab + i] = narrow(0.0f);
+            grad[r * ld + i] = narrow(0.0f);
         return;
     }
     for (int64_t i = threadIdx.x; i < vocab; i += THREADS) {
@@ -137,7 +137,7 @@ static __global__ void score(int64_t vocab, const float *logits, const int32_t *
     if (!grad)
         return;
     for (int64_t i = threadIdx.x; i < vocab; i += THREADS)
-        grad[r * vocab + i] = narrow(scale * (__expf(x[i] - s.max) / s.sum -
+        grad[r * ld + i] = narrow(scale * (__expf(x[i] - s.max) / s.sum -
                                               (i == target ? 1.0f : 0.0f)));
 }
 
@@ -149,10 +149,10 @@ extern "C" size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk,
 }
 
 static int product(struct device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta,
-                   const void *a, int64_t lda, struct mat b, int64_t ldb, void *out,
+                   const void *a, int64_t lda, struct mat b, int64_t ldb, void *out, int64_t ldc,
                    enum dtype type)
 {
-    struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, n, type,
+    struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, ldc, type,
                          NULL };
 
     return gemm_run(d, &g);
@@ -163,28 +163,29 @@ static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64
     struct cuda *c = cuda_of(d);
     const bf16 *h = (const bf16 *)a->h + first * a->dim;
     bf16 *dh = a->dh ? (bf16 *)a->dh + first * a->dim : NULL;
-    size_t bytes = ((size_t)a->chunk * (size_t)a->vocab * sizeof(float) + 255) / 256 * 256;
+    int64_t ld = cuda_loss_ld(a->vocab);
+    size_t bytes = ((size_t)a->chunk * (size_t)ld * sizeof(float) + 255) / 256 * 256;
     float *logits = (float *)a->scratch;
     bf16 *grad = (bf16 *)((char *)a->scratch + bytes);
     int rc = product(d, false, true, n, a->vocab, a->dim, 0, h, a->dim, a->w, a->dim, logits,
-                     DT_F32);
+                     ld, DT_F32);
 
     if (rc)
         return rc;
     if (a->vocab % 4 == 0 && a->vocab <= 4 * ROW_FOURS * ROW_THREADS && aligned16(logits))
         score_row<<<(unsigned)n, ROW_THREADS, 0, c->stream>>>(
-            (int)a->vocab, logits, a->targets + first, a->grad_scale, a->nll + first,
+            (int)a->vocab, ld, logits, a->targets + first, a->grad_scale, a->nll + first,
             dh ? grad : NULL);
     else
-        score<<<(unsigned)n, THREADS, 0, c->stream>>>(a->vocab, logits, a->targets + first,
+        score<<<(unsigned)n, THREADS, 0, c->stream>>>(a->vocab, ld, logits, a->targets + first,
                                                       a->grad_scale, a->nll + first,
                                                       dh ? grad : NULL);
     if (dh)
-        rc = product(d, false, false, n, a->dim, a->vocab, 0, grad, a->vocab, a->w, a->dim, dh,
-                     DT_BF16);
+        rc = product(d, false, false, n, a->dim, a->vocab, 0, grad, ld, a->w, a->dim, dh,
+                     a->dim, DT_BF16);
     if (rc == 0 && dh && a->dw)
-        rc = product(d, true, false, a->vocab, a->dim, n, 1, grad, a->vocab,
-                     mat_plain(DT_BF16, h), a->dim, a->dw, DT_F32);
+        rc = product(d, true, false, a->vocab, a->dim, n, 1, grad, ld,
+                     mat_plain(DT_BF16, h), a->dim, a->dw, a->dim, DT_F32);
     return rc;
 }
 

@@ -31,9 +31,11 @@ static inline size_t cuda_rest_bytes(bool cudnn, bool deterministic, int64_t row
     return (size_t)rows * (size_t)heads * (size_t)dim * sizeof(float);
 }
 
-/* Logits in float32, their gradient in bfloat16. */
+/* Logits in float32, their gradient in bfloat16: rows of whole 16 bytes, which products want (a
+ * vocabulary of 32001 would leave 2). */
+static inline int64_t cuda_loss_ld(int64_t vocab) { return (vocab + 7) / 8 * 8; }
 static inline size_t cuda_loss_bytes(int64_t chunk, int64_t vocab)
 {
-    return (size_t)chunk * (size_t)vocab * (sizeof(float) + 2) + 512;
+    return (size_t)chunk * (size_t)cuda_loss_ld(vocab) * (sizeof(float) + 2) + 512;
 }
 #endif

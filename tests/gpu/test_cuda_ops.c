@@ -230,7 +230,7 @@ static void test_embed(void **state)
     for (size_t s = 0; s < N_SHAPES; s++)
         if (!small() || shapes[s][0] < 300)
             one_embed(&gpu[0], shapes[s][0], shapes[s][1], 11, 0);
-    one_embed(&gpu[0], small() ? 500 : 5000, 264, 3001, 1);
+    one_embed(&gpu[0], small() ? 500 : 5000, 264, 3001, 1); /* a run of one id that is not ranked */
 }
 
 static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab, int64_t chunk)
@@ -273,6 +273,8 @@ static void test_loss(void **state)
     one_loss(&gpu[0], 100, 16, 301, 33);
     one_loss(&gpu[0], 64, 32, 5000, 64);
     one_loss(&gpu[0], 20, 16, 33000, 9); /* too many for a row in registers */
+    one_loss(&gpu[0], 40, 64, 32001, 16); /* rows that would not begin at 16 bytes */
+    one_loss(&gpu[0], 40, 64, 4004, 16);
     if (!small())
         one_loss(&gpu[0], 200, 128, 32000, 96);
 }
