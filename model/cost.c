@@ -132,27 +132,27 @@ static double copying(const struct cost *c, double out, double in)
 /* Of ops, with so many seconds of copies beside them. */
 static double slowed(double ops, double copies) { return ops + COPY_SLOWS * fmin(ops, copies); }
 
-static double again_of(const struct cost *c, const int64_t kept[SAVE_LEVELS])
+static double again_of(const struct cost *c, const int64_t saved[SAVE_LEVELS])
 {
     double s = 0;
 
     for (int k = 0; k < SAVE_LEVELS; k++)
-        s += (double)kept[k] * c->again[k];
+        s += (double)saved[k] * c->again[k];
     return s;
 }
 
-double cost_of_ops(const struct cost *c, const int64_t kept[SAVE_LEVELS], int64_t layers, bool back)
+double cost_of_ops(const struct cost *c, const int64_t saved[SAVE_LEVELS], int64_t layers, bool back)
 {
     double forward = c->top + (double)layers * c->forward;
 
-    return back ? forward + (double)layers * c->backward + again_of(c, kept) : forward;
+    return back ? forward + (double)layers * c->backward + again_of(c, saved) : forward;
 }
 
 double cost_lower_bound(const struct cost *c, const struct traffic *t,
-                        const int64_t kept[SAVE_LEVELS], int64_t layers, bool back)
+                        const int64_t saved[SAVE_LEVELS], int64_t layers, bool back)
 {
     double forward = (double)layers * c->forward, copies = copying(c, t->sent, t->forward);
-    double backward = (double)layers * c->backward + again_of(c, kept);
+    double backward = (double)layers * c->backward + again_of(c, saved);
 
     forward = fmax(slowed(forward, copies), copies);
     copies = copying(c, 0, t->sent + t->backward);
@@ -198,10 +198,10 @@ static void set_forward_rates(struct clocks *k, const struct cost *c, const stru
 
 /* Scoring begins by fetching the first weights; training has them from the step before. */
 static double simulate(struct model *m, const struct cost *c, const struct traffic *t,
-                       const int64_t kept[SAVE_LEVELS], bool back, struct clocks *clocks)
+                       const int64_t saved[SAVE_LEVELS], bool back, struct clocks *clocks)
 {
     double forward = (double)m->c.layers * c->forward, copies = copying(c, t->sent, t->forward);
-    double backward = (double)m->c.layers * c->backward + again_of(c, kept);
+    double backward = (double)m->c.layers * c->backward + again_of(c, saved);
     struct pass p = { clocks, c, slowed(forward, copies) / forward };
 
     for (int i = 0; i < 2; i++)
@@ -220,7 +220,7 @@ static double simulate(struct model *m, const struct cost *c, const struct traff
 }
 
 double cost_simulated(struct model *m, const struct cost *c, const struct traffic *t,
-                      const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back)
+                      const size_t nbytes[RINGS], const int64_t saved[SAVE_LEVELS], bool back)
 {
     struct device *own = m->d, timed;
     struct clocks clocks = { 0 };
@@ -230,7 +230,7 @@ double cost_simulated(struct model *m, const struct cost *c, const struct traffi
     for (int k = 0; k < RINGS; k++)
         m->ring[k].nbytes = nbytes[k];
     m->d = &timed;
-    s = simulate(m, c, t, kept, back, &clocks);
+    s = simulate(m, c, t, saved, back, &clocks);
     m->d = own;
     return s;
 }

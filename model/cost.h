@@ -5,7 +5,7 @@
 
 /* Seconds, where the device's rates are known; else numbers to compare with each other only. */
 struct cost {
-    double forward, backward;   /* of a layer whose activations are all kept */
+    double forward, backward;   /* of a layer that saves all its activations */
     double again[SAVE_LEVELS];  /* what a layer of that level computes again, more */
     double top;                 /* all that is not a layer's: embedding, loss, optimizer */
     double out, in;             /* bytes a second to and from the host's memory; 0: it cannot */
@@ -21,15 +21,15 @@ struct traffic {
     double forward;  /* weights in, for the forward */
     double backward; /* weights in, for the backward */
 };
-/* Time of the ops alone, without copies. kept[k]: of layers layers, how many save up to level k;
+/* Time of the ops alone, without copies. saved[k]: of layers layers, how many save up to level k;
  * back: forward and backward. Never more than the lower bound, nor that than the simulation. */
-double cost_of_ops(const struct cost *c, const int64_t kept[SAVE_LEVELS], int64_t layers, bool back);
-/* The least that it can take: all copies beside ops, as far as these last. kept[k]: of layers
+double cost_of_ops(const struct cost *c, const int64_t saved[SAVE_LEVELS], int64_t layers, bool back);
+/* The least that it can take: all copies beside ops, as far as those last. saved[k]: of layers
  * layers, how many keep up to level k. back: forward and backward. */
 double cost_lower_bound(const struct cost *c, const struct traffic *t,
-                        const int64_t kept[SAVE_LEVELS], int64_t layers, bool back);
+                        const int64_t saved[SAVE_LEVELS], int64_t layers, bool back);
 /* What it will take, with ops and copies waiting for each other: offload.c runs on clocks. m has
  * been spread; it is left so but for its rings. nbytes: of an item of each ring. */
 double cost_simulated(struct model *m, const struct cost *c, const struct traffic *t,
-                      const size_t nbytes[RINGS], const int64_t kept[SAVE_LEVELS], bool back);
+                      const size_t nbytes[RINGS], const int64_t saved[SAVE_LEVELS], bool back);
 #endif

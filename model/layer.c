@@ -91,7 +91,7 @@ static void attention_block(struct model *m, const struct layer *l, const struct
     linear(m, &l->w[ROLE_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
 }
 
-/* The rows [at, at + n) of the MLP's two inner products, kept or in the tile buffers. */
+/* The rows [at, at + n) of the MLP's two inner products, saved or in the tile buffers. */
 struct tile {
     int64_t at, n;
     void *gate, *up, *h;
@@ -114,7 +114,7 @@ static void gate_up(struct model *m, const struct layer *l, const struct tile *t
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
                    const struct span *b, void *y)
 {
-    /* Not kept, it is in dh, unused as yet. In training never in y: products add what lies
+    /* Not saved, it is in dh, unused as yet. In training never in y: products add what lies
      * elsewhere in one rounding, in place on a GPU in two, and every level shall give equal bits. */
     void *x2 = s->level >= SAVE_QKV ? s->x2 : m->work.dh ? m->work.dh : y;
 

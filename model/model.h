@@ -24,13 +24,13 @@ struct model_options {
     uint64_t targets;           /* roles with pairs (arch.h); q k v o */
     int64_t ctx;                /* tokens a sequence */
     int64_t seqs;               /* sequences computed at once (micro-batch) */
-    int64_t keep_layers;        /* training: layers whose activations are all kept; the others
-                                   keep their input and recompute. -1: what saves most time
-                                   in the memory there is, by levels (enum save_level) */
+    int64_t keep_layers;        /* training: layers that save all activations; the others save
+                                   their input and recompute. -1: what is predicted to be
+                                   fastest in the memory there is */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
     int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free,
-                                   of a device's own memory 15/16 */
+                                   of a device's own memory 15/16, less of a small one */
     int64_t device_bytes;       /* most that the process may hold of a device's own memory, all
                                    that it took before in it; 0: what is free */
     int64_t host_bytes;         /* of the host's memory, for what a device with memory of its own
@@ -38,7 +38,7 @@ struct model_options {
     const struct weights *stored; /* frozen matrices keep the types that these files have them in,
                                    where the device has a product (kernels/product.h); NULL: all
                                    are the device's act. Open until model_open has returned */
-    const struct placement *placement; /* not chosen but told: a plan's, taken again; NULL */
+    const struct placement *placement; /* take this one, of a plan made before; NULL: choose */
     int64_t mlp_tile;           /* rows of the MLP computed at once; 0: 2048; of bf16 8192 or
                                    more, 180 MiB in ffn_dim columns */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024; of bf16 2048 to 8192,

@@ -36,8 +36,8 @@ static void backward_layer(struct model *m, int64_t layer, void *ctx)
     layer_backward(m, &m->layers[layer], &m->layers[layer].s, ctx);
 }
 
-/* Embedding and all layers; leaves the residual stream in work.x. back: with what the backward
- * wants kept. */
+/* Embedding and all layers; leaves the residual stream in work.x. back: saves what the backward
+ * reads. */
 static void forward(struct model *m, const struct batch *b, struct span *sp, bool back)
 {
     struct device *d = m->d;
