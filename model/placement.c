@@ -2,6 +2,7 @@
 #include "model/cost.h"
 
 #include "base/memory.h"
+#include "base/ranks.h"
 #include "kernels/planned.h"
 
 #include <string.h>
@@ -285,15 +286,21 @@ static size_t device_budget(const struct model *m)
     return all / 5 * 4;
 }
 
-/* None for full training: it changes every weight in every step. */
+/* None for full training: it changes every weight in every step. The processes of a run on one host
+ * share its memory. */
 static size_t host_budget(const struct model *m)
 {
+    struct ranks r;
+
     if (!m->d->own_memory || !cost_known(m->d) || m->o.mode == TRAIN_FULL ||
         m->o.host_bytes < 0)
         return 0;
     if (m->o.host_bytes > 0)
         return (size_t)m->o.host_bytes;
-    return m->d->planned ? PLANNED_HOST_BYTES : memory_free_bytes() / 4 * 3;
+    if (m->d->planned)
+        return PLANNED_HOST_BYTES;
+    return memory_free_bytes() / 4 * 3 /
+           (ranks_find(&r, NULL) == 0 && r.local_size > 1 ? (size_t)r.local_size : 1);
 }
 
 /* Searches until what is laid out fits: in small models rounding makes bytes differ from the sums. */

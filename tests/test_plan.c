@@ -351,6 +351,28 @@ static void test_memory_that_cannot_be_pinned(void **state)
     session_close(&s);
 }
 
+/* Four processes of a run on one host take a quarter of its memory each. */
+static void test_processes_share_the_host(void **state)
+{
+    struct model_options o = options(TRAIN_LORA_PLUS, 262144, 24 * GIB, 0);
+    struct memory_plan alone, one;
+    struct err e = { 0 };
+    struct device d;
+
+    (void)state;
+    assert_int_equal(device_open_cpu(&d, &(struct device_options){ .threads = 2 }, &e), 0);
+    d.own_memory = true;
+    d.rates = card_rates(card_at(H200));
+    assert_int_equal(model_plan(&d, &llama_7b, &o, &alone, &e), 0);
+    setenv("WORLD_SIZE", "4", 1), setenv("RANK", "1", 1);
+    setenv("LOCAL_RANK", "1", 1), setenv("LOCAL_WORLD_SIZE", "4", 1);
+    assert_int_equal(model_plan(&d, &llama_7b, &o, &one, &e), 0);
+    unsetenv("WORLD_SIZE"), unsetenv("RANK");
+    unsetenv("LOCAL_RANK"), unsetenv("LOCAL_WORLD_SIZE");
+    assert_true(alone.host > 0 && one.host < alone.host / 2);
+    d.close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -363,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_rates_that_are_not_told),
         cmocka_unit_test(test_rates_of_cards),
         cmocka_unit_test(test_memory_that_cannot_be_pinned),
+        cmocka_unit_test(test_processes_share_the_host),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
