@@ -111,6 +111,23 @@ static int gather_store(struct device *d, const struct ring *r, int64_t item, co
     return rc < 0 ? rc : d->send(d, part(r, 1, item), (const char *)slot + half, half);
 }
 
+/* The same on the other queues, as a network's would be neither. */
+static int crossed_bring(struct device *d, const struct ring *r, int64_t item, void *slot)
+{
+    size_t half = r->nbytes / 2;
+    int rc = d->send(d, slot, part(r, 0, item), half);
+
+    return rc < 0 ? rc : d->send(d, (char *)slot + half, part(r, 1, item), half);
+}
+
+static int crossed_store(struct device *d, const struct ring *r, int64_t item, const void *slot)
+{
+    size_t half = r->nbytes / 2;
+    int rc = d->fetch(d, part(r, 0, item), slot, half);
+
+    return rc < 0 ? rc : d->fetch(d, part(r, 1, item), (const char *)slot + half, half);
+}
+
 /* A dequantiser, which is an op: of each float32 the upper and the lower 16 bits lie apart. */
 struct planes {
     uint16_t *high, *low;
@@ -160,6 +177,7 @@ static int planes_store(struct device *d, const struct ring *r, int64_t item, co
 }
 
 static const struct ring_source gather = { QUEUE_IN, QUEUE_OUT, gather_bring, gather_store };
+static const struct ring_source crossed = { QUEUE_OUT, QUEUE_IN, crossed_bring, crossed_store };
 static const struct ring_source planes = { QUEUE_OPS, QUEUE_OPS, planes_bring, planes_store };
 
 /* Gives every ring of a model another source, which takes over what host memory has. */
@@ -294,7 +312,7 @@ static void test_scoring_with_streamed_weights(void **state)
 
 static void test_other_sources_bring_the_same_bits(void **state)
 {
-    static const struct ring_source *const sources[] = { &gather, &planes };
+    static const struct ring_source *const sources[] = { &gather, &crossed, &planes };
     static const enum train_mode modes[] = { TRAIN_LORA_PLUS, TRAIN_NONE };
 
     (void)state;
@@ -302,13 +320,13 @@ static void test_other_sources_bring_the_same_bits(void **state)
         struct outcome want;
 
         plain(modes[mode], &want);
-        for (uint64_t i = 0; i < 24; i++) {
+        for (uint64_t i = 0; i < 36; i++) {
             struct placement p = { .streamed = LAYERS - (int64_t)(i % 3) };
 
             p.n[SAVE_ALL][SAVE_LEVELS] = modes[mode] == TRAIN_NONE ? 0 : LAYERS - (int64_t)(i % 2);
             p.n[SAVE_INPUT][1] = modes[mode] == TRAIN_NONE ? 0 : (int64_t)(i % 2);
             queued.order = orders[i % 6];
-            source = sources[i / 6 % 2];
+            source = sources[i / 12];
             check(modes[mode], &p, &want);
         }
         source = NULL;
