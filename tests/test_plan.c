@@ -242,6 +242,27 @@ static void test_what_is_chosen_is_carried_out(void **state)
     d.close(&d);
 }
 
+static void test_clocks(void **state)
+{
+    struct clocks c = { .send_byte_s = 1, .fetch_byte_s = 2 };
+    struct device d;
+
+    (void)state;
+    device_open_clocks(&d, &c);
+    c.now[QUEUE_OPS] = 5;
+    assert_int_equal(d.mark(&d, QUEUE_OPS, 0), 0);
+    assert_int_equal(d.await(&d, QUEUE_OUT, 0), 0); /* the copy out waits for the ops */
+    assert_int_equal(d.send(&d, NULL, NULL, 3), 0);
+    assert_int_equal(d.mark(&d, QUEUE_OUT, 1), 0);
+    assert_int_equal(d.fetch(&d, NULL, NULL, 2), 0); /* for nobody */
+    assert_int_equal(d.mark(&d, QUEUE_IN, 2), 0);
+    assert_true(c.now[QUEUE_OPS] == 5 && c.now[QUEUE_OUT] == 8 && c.now[QUEUE_IN] == 4);
+    assert_int_equal(d.await(&d, QUEUE_OPS, 2), 0); /* long done */
+    assert_true(c.now[QUEUE_OPS] == 5);
+    assert_int_equal(d.await(&d, QUEUE_OPS, 1), 0);
+    assert_true(c.now[QUEUE_OPS] == 8);
+}
+
 static size_t seven_gib(struct device *d)
 {
     (void)d;
@@ -381,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_long_contexts_fit_in_little),
         cmocka_unit_test(test_scoring_streams_what_does_not_fit),
         cmocka_unit_test(test_what_is_chosen_is_carried_out),
+        cmocka_unit_test(test_clocks),
         cmocka_unit_test(test_small_cards_keep_a_reserve),
         cmocka_unit_test(test_rates_that_are_not_told),
         cmocka_unit_test(test_rates_of_cards),
