@@ -33,6 +33,7 @@ static int check_options(struct model *m, struct err *e)
     bool bf16 = m->d->act == DT_BF16; /* a device that wants large products */
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
     int64_t rows = o->seqs * o->ctx;
+    char words[128];
 
     if (m->c.arch && arch_check(m->c.arch, e) < 0)
         return E_CONFIG;
@@ -42,7 +43,7 @@ static int check_options(struct model *m, struct err *e)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens at once", (long long)o->seqs,
                        (long long)o->ctx);
     if (o->targets & ~arch_pairs(config_arch(&m->c)))
-        return err_set(e, E_CONFIG, "LoRA pairs are for q, k, v, o, gate, up, down only");
+        return err_set(e, E_CONFIG, "LoRA pairs are for %s only", role_words(words, sizeof words));
     if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || !o->targets))
         return err_set(e, E_CONFIG, "LoRA with rank %lld, alpha %g and %d kinds of matrices",
                        (long long)o->rank, o->alpha, __builtin_popcountll(o->targets));

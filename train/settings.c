@@ -46,10 +46,10 @@ int settings_targets(const char *list, uint64_t *targets, struct err *e)
     for (const char *p = list;; p++) {
         size_t n = strcspn(p, ",");
         enum role r = role_of_word(p, n);
+        char words[128];
         if (r == ROLES)
-            return err_set(e, E_USAGE,
-                           "'%.*s' in --targets is none of q, k, v, o, gate, up, down", (int)n,
-                           p);
+            return err_set(e, E_USAGE, "'%.*s' in --targets is none of %s", (int)n, p,
+                           role_words(words, sizeof words));
         if (*targets & ROLE_BIT(r))
             return err_set(e, E_USAGE, "'%.*s' is twice in --targets", (int)n, p);
         *targets |= ROLE_BIT(r);

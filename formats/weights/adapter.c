@@ -151,7 +151,8 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
     if (path_exists(path) && (rc = config_read(&a->model, path, e)) == 0 &&
         (m->vocab != c->vocab || m->dim != c->dim || m->ffn_dim != c->ffn_dim ||
          m->layers != c->layers || m->heads != c->heads || m->kv_heads != c->kv_heads ||
-         m->head_dim != c->head_dim || config_arch(m)->tensors != config_arch(c)->tensors)) {
+         m->head_dim != c->head_dim || m->rotary_dim != c->rotary_dim ||
+         config_arch(m)->tensors != config_arch(c)->tensors)) {
         rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes or tensors than the base", path);
         err_hint(e, "the adapter was trained on another base model");
     }

@@ -58,6 +58,19 @@ static int check_features(const struct js *o, struct err *e)
     return err_hint(e, "such an adapter belongs to a changed base; convert it to plain LoRA");
 }
 
+static int hint_targets(const struct arch *arch, struct err *e)
+{
+    uint64_t pairs = arch_pairs(arch);
+    struct module m;
+    char list[200];
+    size_t n = 0;
+
+    for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
+        if ((pairs & ROLE_BIT(d->role)) && tensor_module(d, &m) && n < sizeof list)
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", m.last);
+    return err_hint(e, "LoRA may be on %s of all layers", list);
+}
+
 static int add_target(struct adapter_config *a, const struct js *o, const char *name,
                       struct err *e)
 {
@@ -73,7 +86,7 @@ static int add_target(struct adapter_config *a, const struct js *o, const char *
     if (found)
         return 0;
     err_set(e, E_CONFIG, "'%s': target_modules '%.100s' is not supported", o->file, name);
-    return err_hint(e, "LoRA may be on q_, k_, v_, o_, gate_, up_, down_proj of all layers");
+    return hint_targets(a->arch, e);
 }
 
 static int read_targets(struct adapter_config *a, const struct js *o, struct err *e)

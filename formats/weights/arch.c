@@ -106,6 +106,17 @@ enum role role_of_word(const char *word, size_t n)
     return ROLES;
 }
 
+const char *role_words(char *buf, size_t cap)
+{
+    size_t n = 0;
+
+    *buf = '\0';
+    for (int r = 0; r < ROLES && n < cap; r++)
+        if (roles[r].word)
+            n += (size_t)snprintf(buf + n, cap - n, "%s%s", n ? ", " : "", roles[r].word);
+    return buf;
+}
+
 int role_readers(enum role r, enum role *first)
 {
     int n = 0;

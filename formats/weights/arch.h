@@ -38,6 +38,8 @@ enum form role_form(enum role r);
 const char *role_word(enum role r);
 /* The role of a word of n bytes, ROLES where there is none. */
 enum role role_of_word(const char *word, size_t n);
+/* All those words, "q, k, v, o, gate, up, down", for messages; returns buf. */
+const char *role_words(char *buf, size_t cap);
 /* The bias that is added to a matrix's product; ROLES: no family has one. */
 enum role role_bias(enum role r);
 /* The matrices of a layer that read the same input as r: how many, from *first on. */

@@ -162,11 +162,13 @@ int64_t config_layer_products(const struct llama_config *c)
 
 int64_t config_biases(const struct llama_config *c)
 {
-    uint64_t set = 0;
+    const struct arch *a = config_arch(c);
+    int64_t sum = 0;
 
-    for (int r = 0; r < ROLES; r++)
-        set |= role_form((enum role)r) == FORM_BIAS ? ROLE_BIT(r) : 0;
-    return layer_elements(c, set);
+    for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
+        if (role_form(d->role) == FORM_BIAS)
+            sum += elements(c, d);
+    return sum;
 }
 
 int64_t config_rotary(const struct llama_config *c)
