@@ -55,12 +55,13 @@ static struct shape shape_of(const struct model *m)
     double span = m->o.attention_span > 0 && m->o.attention_span < m->o.ctx
                       ? (double)m->o.attention_span : ctx;
     double pairs = span / 2 * (span < ctx ? 1 - span / (4 * ctx) : 1);
+    double far = c->window && span > (double)c->window ? 1 - (double)c->window / span : 0;
     struct shape s = { .rows = rows, .unit = rows * dim * (double)dtype_bytes(m->d->act),
                        .qkv = 2 * rows * (double)config_readers(c, ROLE_Q),
                        .o = 2 * rows * (double)config_readers(c, ROLE_O),
                        .inner = 2 * rows * (double)config_readers(c, ROLE_GATE),
                        .outer = 2 * rows * (double)config_readers(c, ROLE_DOWN),
-                       .attention = 4 * rows * q * pairs, .heads = (q + kv) / dim,
+                       .attention = 4 * rows * q * pairs * (1 - far * far), .heads = (q + kv) / dim,
                        .ffn = (double)c->ffn_dim / dim };
 
     s.added = 2 * rows * (double)dtype_bytes(m->d->act) *

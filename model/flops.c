@@ -10,7 +10,8 @@ double model_flops(const struct llama_config *c, enum train_mode mode,
     for (int h = 0; h < 2; h++)
         for (int64_t i = 0; i < seg->half[h].n; i++) {
             double n = (double)(seg->half[h].cu[i + 1] - seg->half[h].cu[i]);
-            pairs += n * (n + 1) / 4; /* half of the heads */
+            double far = c->window && n > (double)c->window ? n - (double)c->window : 0;
+            pairs += (n * (n + 1) - far * (far + 1)) / 4; /* half of the heads */
             tokens += n / 2;
         }
     return 2 * all * tokens * (mode == TRAIN_NONE ? 1 : mode == TRAIN_FULL ? 3 : 2) +

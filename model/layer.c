@@ -26,9 +26,8 @@ static void norm_back(struct model *m, const struct weight *w, int64_t rows, con
 static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
 {
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
-       .stride = m->c.head_dim, .first = b->first,
-       .period = b->len, .inverse = inverse, .scale = 1, .inv_freq = m->inv_freq, .x = q,
-       .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+       .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse, .scale = 1,
+       .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
 }
 
 /* A norm of q or k [rows][width], of each head or of all at once: as wide as its weight. */
@@ -72,7 +71,8 @@ static struct op_attention attention_of(const struct model *m, const struct save
         .kv_heads = m->c.kv_heads, .dim = m->c.head_dim, .q_ld = q_dim(m), .kv_ld = kv_dim(m),
         .scale = 1.0f / __builtin_sqrtf((float)m->c.head_dim),
         .seg = { b->seg->half[0], b->seg->half[1] },
-        .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v, .o = s->o, .lse = s->lse,
+        .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v,
+        .o = s->o, .lse = s->lse, .window = m->c.window,
     };
 }
 

@@ -47,8 +47,8 @@ static void add_bias(struct model *m, const struct weight *bias, int64_t rows, v
                      const void *add)
 {
     gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = bias->out, .k = 1, .alpha = 1,
-        .beta = add != NULL, .a = m->work.ones, .lda = 1, .b = act_mat(m, bias->w), .ldb = 1, .c = y,
-        .ldc = bias->out, .c_type = m->d->act, .addend = add == y ? NULL : add });
+        .beta = add != NULL, .a = m->work.ones, .lda = 1, .b = act_mat(m, bias->w), .ldb = 1,
+        .c = y, .ldc = bias->out, .c_type = m->d->act, .addend = add == y ? NULL : add });
 }
 
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
@@ -70,7 +70,8 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
             gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
                 .k = w[i].rank, .alpha = pair_scale(m), .beta = to != NULL,
                 .a = act_at(m, m->work.xa, at), .lda = ranks,
-                .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
+                .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = y[i], .ldc = w[i].out,
+                .c_type = m->d->act,
                 .addend = to == y[i] ? NULL : to });
             to = y[i];
         }

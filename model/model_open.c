@@ -37,8 +37,6 @@ static int check_options(struct model *m, struct err *e)
 
     if (m->c.arch && arch_check(m->c.arch, e) < 0)
         return E_CONFIG;
-    if (m->c.window)
-        return err_set(e, E_CONFIG, "a sliding window is not computed");
     if (o->ctx < 1 || o->ctx > (int64_t)1 << 31 || o->seqs < 1 || o->seqs > 1 << 20)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens at once", (long long)o->seqs,
                        (long long)o->ctx);

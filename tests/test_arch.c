@@ -22,13 +22,13 @@
 #include <unistd.h>
 
 enum { VOCAB = 23, DIM = 10, FFN = 14, LAYERS = 2, HEADS = 4, KV_HEADS = 2, HEAD = 6, TURNED = 4,
-       SEQS = 2, LEN = 7, ROWS = SEQS * LEN, GROUP = 4, RANK = 3 };
+       SEQS = 2, LEN = 7, ROWS = SEQS * LEN, GROUP = 4, RANK = 3, WINDOW = 3 };
 #define EPS 1e-5
 
 static const char json[] = "{\"model_type\":\"made\",\"vocab_size\":23,\"hidden_size\":10,"
     "\"intermediate_size\":14,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
     "\"num_key_value_heads\":2,\"head_dim\":6,\"rms_norm_eps\":1e-5,\"attention_bias\":true,"
-    "\"initializer_range\":0.4}";
+    "\"initializer_range\":0.4,\"sliding_window\":3}";
 
 static struct device cpu;
 static struct err e;
@@ -86,20 +86,21 @@ static void prepare_head(const double *w, int position, double *x)
     }
 }
 
-static int segment_start(const struct net *n, int head, int row)
+/* The first row that a row sees. */
+static int first_seen(const struct net *n, int head, int row)
 {
     const struct op_segments *s = &n->seg->half[head >= HEADS / 2];
     int64_t i = 0;
 
     while (s->cu[i + 1] <= row)
         i++;
-    return (int)s->cu[i];
+    return s->cu[i] > row - WINDOW + 1 ? (int)s->cu[i] : row - WINDOW + 1;
 }
 
 static void attend(const struct net *n, int head, int row, double q[][HEADS * HEAD],
                    double k[][KV_HEADS * HEAD], double v[][KV_HEADS * HEAD], double *out)
 {
-    int kv = head / (HEADS / KV_HEADS) * HEAD, from = segment_start(n, head, row);
+    int kv = head / (HEADS / KV_HEADS) * HEAD, from = first_seen(n, head, row);
     double p[ROWS], sum = 0;
 
     for (int j = from; j <= row; j++) {
@@ -347,7 +348,7 @@ static void test_its_config(void **state)
     (void)state;
     assert_ptr_equal(c.arch, &made_family);
     assert_int_equal(c.rotary_dim, TURNED);
-    assert_int_equal(c.window, 0);
+    assert_int_equal(c.window, WINDOW);
     assert_int_equal(config_tensors(&c), 3 + LAYERS * (MADE_TENSORS - 3));
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         snprintf(text, sizeof text, "%.*s%s}", (int)strlen(json) - 1, json, refused[i].more);
@@ -376,7 +377,8 @@ static void test_counts(void **state)
     assert_true(config_products(&c) == LAYERS * layer_products + VOCAB * DIM);
     OK(segments_build(&seg, ATTN_DENSE, 1, LEN, 0, NULL, 0, &e));
     assert_true(model_flops(&c, TRAIN_NONE, &seg) ==
-                2.0 * LEN * (double)config_products(&c) + 4.0 * q * LEN * (LEN + 1) / 2 * LAYERS);
+                2.0 * LEN * (double)config_products(&c) + 4.0 * q * (WINDOW * (WINDOW + 1) / 2 +
+                                                            (LEN - WINDOW) * WINDOW) * LAYERS);
     segments_free(&seg);
     config_tensor(&c, 2 + MADE_TENSORS - 3 + 4, &s);
     assert_string_equal(s.name, "net.blocks.1.att.wq.bias");
@@ -477,7 +479,7 @@ static double score(const char *folder, const char *adapter, const struct batch 
 
     OK(weights_open(&w, folder, &e));
     assert_ptr_equal(weights_config(w)->arch, &made_family);
-    assert_int_equal(weights_config(w)->rotary_dim, TURNED);
+    assert_true(weights_config(w)->rotary_dim == TURNED && weights_config(w)->window == WINDOW);
     set_up(&f, &o, w);
     if (adapter) {
         OK(adapter_open(&a, adapter, weights_config(w), &e));

@@ -33,8 +33,8 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{}", E_DATA, "'model_type' is missing" },
     { "{\"model_type\":1}", E_DATA, "'model_type' is an integer, must be a string" },
     { "{\"model_type\":\"gpt2\"}", E_CONFIG, "'gpt2'" },
-    { "{\"model_type\":\"mistral\"}", E_CONFIG, "sliding_window" },
-    { "{\"model_type\":\"mistral\",\"sliding_window\":4096}", E_CONFIG, "sliding_window" },
+    { "{\"model_type\":\"mistral\",\"sliding_window\":0}", E_DATA, "'sliding_window' is 0" },
+    { "{\"model_type\":\"mistral\",\"sliding_window\":\"4k\"}", E_DATA, "sliding_window" },
     { "{\"model_type\":\"llama\"}", E_DATA, "'vocab_size' is missing" },
     { "{\"model_type\":\"llama\",\"vocab_size\":0}", E_DATA, "'vocab_size' is 0" },
     { "{\"model_type\":\"llama\",\"vocab_size\":-5}", E_DATA, "'vocab_size' is -5" },
@@ -142,6 +142,26 @@ static void test_both_forms_of_rope(void **state)
     assert_int_equal(parse("{" BASE ",\"max_position_embeddings\":99,\"rope_scaling\":"
                            "{\"rope_type\":\"llama3\",\"factor\":8," LLAMA3 "}}", &c, &e), 0);
     assert_int_equal(c.rope.original_context, 99);
+}
+
+/* Mistral's window: given, none, or its default; nothing to a llama. */
+static void test_windows(void **state)
+{
+    static const struct { const char *more; int64_t window; } of[] = {
+        { "", 4096 }, { ",\"sliding_window\":null", 0 }, { ",\"sliding_window\":77", 77 } };
+    struct llama_config c;
+    char text[512];
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+        for (int llama = 0; llama < 2; llama++) {
+            snprintf(text, sizeof text, "{\"model_type\":\"%s\"%s%s}",
+                     llama ? "llama" : "mistral", strchr(BASE, ','), of[i].more);
+            assert_int_equal(parse(text, &c, &e), 0);
+            assert_string_equal(c.arch->model_type, llama ? "llama" : "mistral");
+            assert_int_equal(c.window, llama ? 0 : of[i].window);
+        }
 }
 
 static void test_ids_null_lists_and_beyond(void **state)
@@ -356,7 +376,7 @@ int main(void)
         cmocka_unit_test(test_what_is_refused_is_named),
         cmocka_unit_test(test_nesting_is_bounded),
         cmocka_unit_test(test_both_forms_of_rope),
-        cmocka_unit_test(test_ids_null_lists_and_beyond),
+        cmocka_unit_test(test_windows), cmocka_unit_test(test_ids_null_lists_and_beyond),
         cmocka_unit_test(test_the_largest_sizes_do_not_overflow),
         cmocka_unit_test(test_what_is_written_reads_the_same),
         cmocka_unit_test(test_model_folders),

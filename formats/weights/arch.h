@@ -66,7 +66,7 @@ struct block {
     bool parallel;          /* attention and MLP read the same x; not computed as yet */
     double rotary;          /* share of head_dim that RoPE turns where config.json has no
                                partial_rotary_factor; 0: all, and another share is refused */
-    bool window;            /* sliding_window of config.json counts; not computed as yet */
+    bool window;            /* sliding_window of config.json counts */
     int64_t window_missing; /* its value where config.json does not say; 0: none */
 };
 

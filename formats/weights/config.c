@@ -55,21 +55,15 @@ static int check_biases(const struct llama_config *c, const struct js *o, struct
     return 0;
 }
 
+/* null: no window. The field of a family that has none means nothing. */
 static int read_window(struct llama_config *c, const struct js *o, struct err *e)
 {
     const struct block *b = &c->arch->block;
-    int rc;
 
     if (!b->window)
         return 0;
     c->window = json_object_get(o->obj, "sliding_window") ? 0 : b->window_missing;
-    if ((rc = js_i64(o, "sliding_window", JS_MAY, 1, MAX_CONTEXT, &c->window, e)) < 0)
-        return rc;
-    if (c->window == 0)
-        return 0;
-    err_set(e, E_CONFIG, "'%s': sliding_window of a %.60s model must be null", o->file,
-            c->arch->model_type);
-    return err_hint(e, "the engine attends to all earlier tokens, not to a window of them");
+    return js_i64(o, "sliding_window", JS_MAY, 1, MAX_CONTEXT, &c->window, e);
 }
 
 /* Fields that would change what the model computes must say what the family's description does. */

@@ -28,13 +28,12 @@ struct llama_config {
     struct rope_config rope;
     const struct arch *arch; /* the family, arch.h; NULL: llama */
     int64_t rotary_dim; /* channels of a head that RoPE turns; 0: all */
-    int64_t window;     /* tokens that a token attends to, itself the last; 0: all before it */
+    int64_t window;     /* tokens that a token attends to, itself the last; 0: all up to it */
 };
 
 /* Reads config.json in the 4.x (rope_theta, rope_scaling) and 5.x (rope_parameters) forms.
  * model_type names the family (arch.h). Refuses what this engine would compute wrongly: a family
- * that is not known, any field that asks for what its description does not say (a sliding window,
- * biases, another activation, a part of RoPE), unknown RoPE types, sizes that are absurd (each
+ * that is not known, any field that asks for what its description does not say (biases, another activation, a part of RoPE), unknown RoPE types, sizes that are absurd (each
  * bounded, products checked, dim == heads * head_dim not required). E_NOINPUT; E_DATA (not JSON,
  * missing or mistyped field); E_CONFIG (a model we do not compute). Messages name the field. */
 int config_read(struct llama_config *c, const char *path, struct err *e);

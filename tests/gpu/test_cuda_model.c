@@ -96,7 +96,7 @@ static void set_up_made(struct fixture *f, struct device *d, int64_t keep)
     float v[1024];
 
     c.arch = &made_family;
-    c.rotary_dim = 48;
+    c.rotary_dim = 48, c.window = 100;
     open_middle(f, d, &c, TRAIN_FULL, keep);
     t = model_trained(f->m);
     for (int64_t i = 0; i < t->n_params; i++) {
