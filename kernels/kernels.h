@@ -268,7 +268,7 @@ struct device {
     char detail[256];  /* processor and matrix library, for people */
     enum dtype act;
     bool own_memory; /* its memory is not the host's */
-    bool planned;    /* it is not here (planned.h): it has sizes and rates, and no ops */
+    size_t host_bytes; /* free in the host that it is taken to stand in; 0: it stands in this one */
     size_t held_bytes; /* of its own memory, that this process took by opening it, and what ops
                           come to need beside the memory they are given */
     size_t later_bytes; /* the latter part of them: not taken yet */

@@ -79,7 +79,7 @@ static int clocks_await(struct device *d, enum queue q, int fence)
 
 void device_open_clocks(struct device *d, struct clocks *c)
 {
-    *d = (struct device){ .name = "clocks", .planned = true, .state = c,
+    *d = (struct device){ .name = "clocks", .state = c,
                           .send = clocks_send, .fetch = clocks_fetch, .mark = clocks_mark,
                           .await = clocks_await };
 }
@@ -97,7 +97,8 @@ int device_open_planned(struct device *d, const struct card *c, size_t memory_by
     snprintf(d->detail, sizeof d->detail, "%s, %.4g GiB", c->name,
              (double)p->memory_bytes / 0x1p30);
     d->act = DT_BF16;
-    d->own_memory = d->planned = true;
+    d->own_memory = true;
+    d->host_bytes = PLANNED_HOST_BYTES;
     d->later_bytes = CUDA_LATER_BYTES;
     d->held_bytes = CUDA_OPEN_BYTES + d->later_bytes;
     d->rates = card_rates(c);

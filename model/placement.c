@@ -3,7 +3,6 @@
 
 #include "base/memory.h"
 #include "base/ranks.h"
-#include "kernels/planned.h"
 
 #include <string.h>
 
@@ -297,8 +296,8 @@ static size_t host_budget(const struct model *m)
         return 0;
     if (m->o.host_bytes > 0)
         return (size_t)m->o.host_bytes;
-    if (m->d->planned)
-        return PLANNED_HOST_BYTES;
+    if (m->d->host_bytes)
+        return m->d->host_bytes / 4 * 3;
     return memory_free_bytes() / 4 * 3 /
            (ranks_find(&r, NULL) == 0 && r.local_size > 1 ? (size_t)r.local_size : 1);
 }

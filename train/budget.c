@@ -66,7 +66,7 @@ int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *
     b->model = s->plan;
     b->free = d->free_bytes(d);
     b->capacity = model_capacity(d, o);
-    if (!d->planned)
+    if (d->gemm) /* a device that is only planned for has no ops */
         rc = warm_up(d, &s->config, o->seqs * o->ctx, e);
     if (rc < 0)
         return rc;
