@@ -78,12 +78,19 @@ $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t),$(firstword $(wildcard prep/$(
 
 $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) -lcmocka
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
 EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_any)
 $(B)/tests/test_flash: $(EMULATED)
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
   -Wno-shadow
+# The CUDA device's choices, with a CUDA and a cuDNN that are made up.
+CHOICE := $(patsubst %,$(B)/tests/choice/%.o,cuda_attention runs)
+$(B)/tests/test_cuda_choice: $(CHOICE)
+$(B)/tests/test_cuda_choice.c.o $(CHOICE): CFLAGS += -Itests/emulate
+$(CHOICE): $(B)/tests/choice/%.o: kernels/cuda/%.c
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 tests: $(TESTS:%=$(B)/tests/%)
 
 # Each fuzz target with a main that feeds it its seeds: what 'make check' runs, with any compiler.
@@ -173,5 +180,5 @@ clean:
 	rm -rf build
 .PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data man completion install uninstall
 .SECONDARY:
--include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d))
+-include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

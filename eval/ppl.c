@@ -143,6 +143,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
 {
     struct job *j = v->state;
     int64_t most = v->s.options.ctx * v->s.options.seqs;
+    const char *notes;
     int rc = 0;
 
     for (int64_t i = first; i < first + n && rc == 0; i++) {
@@ -154,6 +155,8 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
                  j->spec[i].ctx, l->n, l->all, l->scored);
         rc = score_run(&j->r.row[i], &v->s, rows < most ? rows : most, j->data, &j->spec[i], l,
                        tell, &t, e);
+        if ((notes = device_notes(&v->s.device)))
+            log_warn("%s", notes);
         if (rc == 0 && log_progress_due())
             tell(&t, &j->r.row[i]);
         log_progress_end();

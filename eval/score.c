@@ -165,14 +165,27 @@ static int add_window(struct run *r, const struct window *w, const float *nll, s
     return add_text(r, w, e);
 }
 
-/* How many of the n windows at w go together: their longest sets the length of each. */
-static int64_t together(const struct window *w, int64_t n, int64_t rows, int64_t *len)
+int64_t score_length(int64_t len, int64_t longest)
+{
+    int64_t step = 64;
+
+    while (step * 16 <= len)
+        step *= 2;
+    len = (len + step - 1) / step * step;
+    return len < longest ? len : longest;
+}
+
+/* How many of the n windows at w go together: their longest sets the length of each. On a GPU,
+ * which makes a plan for every shape, it is rounded. */
+static int64_t together(const struct run *r, const struct window *w, int64_t n, int64_t longest,
+                        int64_t rows, int64_t *len)
 {
     int64_t k = 0;
 
     *len = 0;
     while (k < n) {
-        int64_t most = w[k].len > *len ? w[k].len : *len;
+        int64_t its = r->m->device.own_memory ? score_length(w[k].len, longest) : w[k].len;
+        int64_t most = its > *len ? its : *len;
 
         if (k > 0 && most > rows / (k + 1))
             break;
@@ -188,11 +201,12 @@ struct piece {
     int64_t n, len;
 };
 
-static struct piece next_piece(const struct window_list *l, int64_t rows, int64_t *at)
+static struct piece next_piece(const struct run *r, const struct window_list *l, int64_t rows,
+                               int64_t *at)
 {
     struct piece p = { .w = l->v + *at };
 
-    p.n = together(p.w, l->n - *at, rows, &p.len);
+    p.n = together(r, p.w, l->n - *at, l->longest, rows, &p.len);
     *at += p.n;
     return p;
 }
@@ -218,14 +232,14 @@ static int score_round(struct run *r, const struct window_list *l, int64_t rows,
     int rc = 0;
 
     for (int k = 0; k <= g->rank && next < l->n && rc == 0; k++) {
-        struct piece p = next_piece(l, rows, &next);
+        struct piece p = next_piece(r, l, rows, &next);
         if (k == g->rank)
             rc = compute(r, &p, e);
     }
     if ((rc = group_meet(g, rc, NULL, e)) == 0)
         rc = g->gather(g, r->nll, r->all, (size_t)rows * sizeof *r->nll, e);
     for (int k = 0; k < g->size && *at < l->n && rc == 0; k++) {
-        struct piece p = next_piece(l, rows, at);
+        struct piece p = next_piece(r, l, rows, at);
         for (int64_t q = 0; q < p.n && rc == 0; q++)
             rc = add_window(r, &p.w[q], r->all + k * rows + q * p.len, e);
     }

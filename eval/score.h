@@ -54,5 +54,8 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
               const struct window_spec *spec, const struct window_list *l,
               score_progress *progress, void *arg, struct err *e);
 
+/* A window's length rounded up to one of about 12 an octave, to longest at most. */
+int64_t score_length(int64_t len, int64_t longest);
+
 C_END
 #endif

@@ -9,6 +9,7 @@ C_BEGIN
 
 struct card {
     const char *name;  /* as the driver says it, or a part of that */
+    int sm;            /* compute capability, 10 * major + minor */
     double gib;        /* of memory, as the driver counts */
     double tflops;     /* of the data sheet: dense bf16, float32 sums */
     double memory_tb;  /* TB/s */

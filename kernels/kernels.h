@@ -306,14 +306,17 @@ struct device {
 #define OP_ENTRY(name, matrix, words) int (*name)(struct device *d, const struct op_##name *a);
     OPS(OP_ENTRY)
     /* What attention_back and loss want as scratch. */
-    size_t (*attention_scratch_bytes)(const struct device *d, int64_t rows, int64_t heads,
-                                      int64_t dim);
+    size_t (*attention_scratch_bytes)(const struct device *d, int64_t q_rows, int64_t heads,
+                                      int64_t kv_heads, int64_t dim);
     size_t (*loss_scratch_bytes)(const struct device *d, int64_t chunk, int64_t vocab);
 
     /* Time by kind of op since opening, after a sync: fills at most max, returns how many kinds
      * there are, 0 where the device does not measure. all: from now on every kind is timed, not
      * the matrix ones alone. */
     int (*profile)(struct device *d, bool all, struct op_time *t, int max);
+    /* What a person should be told of how ops run, a line each: what they fall back to, and why.
+     * Each once; NULL: nothing new. May itself be NULL (device_notes looks). */
+    const char *(*notes)(struct device *d);
 
     /* Seconds spent inside matrix products (gemm, attention's and loss's included) since
      * opening, and floating-point operations done there; for --bench and the metrics. */
@@ -332,6 +335,8 @@ struct device_options {
  * LONGLORA_BLAS=builtin or a path to a CBLAS library). d is the caller's struct; close it with
  * d->close(d). */
 int device_open(struct device *d, const struct device_options *o, struct err *e);
+
+static inline const char *device_notes(struct device *d) { return d->notes ? d->notes(d) : NULL; }
 
 /* Where device_open finds one: each opener fills d, or says why it cannot (E_DEVICE). */
 typedef int device_opener(struct device *d, const struct device_options *o, struct err *e);

@@ -10,6 +10,7 @@
 
 struct planned {
     size_t memory_bytes;
+    int sm;
     bool deterministic;
 };
 
@@ -22,10 +23,12 @@ static size_t planned_free(struct device *d)
     return all > opened ? all - opened : 0;
 }
 
-static size_t planned_attention(const struct device *d, int64_t rows, int64_t heads, int64_t dim)
+static size_t planned_attention(const struct device *d, int64_t rows, int64_t heads,
+                                int64_t kv_heads, int64_t dim)
 {
-    return cuda_sum_bytes(rows, heads) +
-           cuda_rest_bytes(true, planned_of(d)->deterministic, rows, heads, dim);
+    const struct planned *p = planned_of(d);
+
+    return cuda_attention_bytes(true, p->sm, p->deterministic, rows, heads, kv_heads, dim);
 }
 
 static size_t planned_loss(const struct device *d, int64_t chunk, int64_t vocab)
@@ -93,6 +96,7 @@ int device_open_planned(struct device *d, const struct card *c, size_t memory_by
     if (!p)
         return err_set(e, E_SYS, "out of memory");
     p->memory_bytes = memory_bytes ? memory_bytes : (size_t)(c->gib * 0x1p30);
+    p->sm = c->sm;
     d->name = "planned";
     snprintf(d->detail, sizeof d->detail, "%s, %.4g GiB", c->name,
              (double)p->memory_bytes / 0x1p30);

@@ -260,7 +260,7 @@ static void lay_backward(struct model *m, int64_t rows)
     k->dh = take_act(m, MEM_WORK, rows, m->c.dim);
     again(a, at, &far);
     k->attention = take(m, MEM_WORK, (int64_t)m->d->attention_scratch_bytes(
-                            m->d, rows, m->c.heads, m->c.head_dim), 1);
+                            m->d, rows, m->c.heads, m->c.kv_heads, m->c.head_dim), 1);
     again(a, at, &far);
     at = a->used_bytes = far;
     k->dq = take_act(m, MEM_WORK, rows, q_dim(m));

@@ -117,7 +117,7 @@ static inline void run_attention(struct device *d, const void *ctx, float *out)
 
     b.fwd.o = r.o;
     b.fwd.lse = r.lse;
-    b.scratch = malloc(d->attention_scratch_bytes(d, c->q_rows, c->heads, c->dim));
+    b.scratch = malloc(d->attention_scratch_bytes(d, c->q_rows, c->heads, c->kv_heads, c->dim));
     assert_int_equal(d->attention(d, &b.fwd), 0);
     assert_int_equal(d->attention_back(d, &b), 0);
     clear_padding(r.o, c->q_rows, q_ld(c), c->heads * c->dim);

@@ -590,9 +590,27 @@ static int drop_tmp(void **state)
     return dir_remove(tmp, &err);
 }
 
+/* Few lengths for a GPU to plan for; none below the window's, none above the longest. */
+static void test_lengths_are_few(void **state)
+{
+    int64_t last = 0, kinds = 0;
+
+    (void)state;
+    for (int64_t len = 1; len <= 100000; len++) {
+        int64_t n = score_length(len, 100000);
+        assert_true(n >= len && n >= last && n <= 100000 && (len < 64 || n <= len + len / 8 + 64));
+        kinds += n != last;
+        last = n;
+    }
+    assert_true(kinds <= 110);
+    assert_int_equal(score_length(1000, 1000), 1000);
+    assert_int_equal(score_length(8192, 32768), 8192);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lengths_are_few),
         cmocka_unit_test(test_longlora_starts_are_the_references),
         cmocka_unit_test(test_stride_scores_each_token_once_with_context),
         cmocka_unit_test(test_nonoverlap_scores_all_but_window_starts),

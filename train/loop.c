@@ -60,11 +60,14 @@ static void count_flops(const struct run *r, int64_t tokens, struct metrics_line
 static int one_step(struct run *r, double *mean_s, struct err *e)
 {
     struct metrics_line l = { 0 };
+    const char *notes;
     struct step_result s;
     double start = now_s(), gemm = r->session.device.gemm_s;
     int64_t tokens = r->t.order.batch * r->t.order.ctx;
     int rc = update_step(&r->t, &r->p, &s, e);
 
+    if ((notes = device_notes(&r->session.device)))
+        log_warn("%s", notes);
     if (rc < 0)
         return rc;
     l.step_s = now_s() - start;

@@ -59,7 +59,7 @@ void cpu_account(struct device *d, double flop);
 #define CPU_OP(name, matrix, words) int cpu_##name(struct device *d, const struct op_##name *a);
 OPS(CPU_OP)
 size_t cpu_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
-                                   int64_t dim);
+                                   int64_t kv_heads, int64_t dim);
 size_t cpu_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab);
 
 C_END

@@ -240,9 +240,9 @@ static int common_cuts(struct job *job)
 }
 
 size_t cpu_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
-                                   int64_t dim)
+                                   int64_t kv_heads, int64_t dim)
 {
-    (void)d, (void)dim;
+    (void)d, (void)kv_heads, (void)dim;
     return (size_t)heads * (size_t)rows * sizeof(float);
 }
 

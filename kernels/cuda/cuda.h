@@ -27,7 +27,6 @@ enum cuda_kind {
 enum cuda_scratch_kind {
     SCRATCH_PARTIAL, /* partial sums of a reduction */
     SCRATCH_SORT,    /* embed_back's order of rows */
-    SCRATCH_SDPA,    /* cuDNN's own workspace */
     SCRATCH_CUTS,    /* segment lists */
     SCRATCH_KINDS
 };
@@ -41,6 +40,7 @@ struct cuda {
     cudaStream_t queue[QUEUES]; /* the others, where they are in use */
     cudaEvent_t fence[FENCES];
     int index;            /* of the GPU, as CUDA counts */
+    int sm;               /* compute capability, 10 * major + minor */
     int sms;              /* multiprocessors */
     int64_t smem_bytes;   /* shared memory one block may have */
     bool deterministic;
@@ -49,6 +49,8 @@ struct cuda {
     struct cuda_clock *clock;
     struct { void *p; size_t cap; } scratch[SCRATCH_KINDS];
     struct err fault;     /* the first failure since the last sync; code 0: none */
+    char notes[4096], new_notes[4096]; /* all so far; those not told before */
+    size_t told;
 };
 
 static inline struct cuda *cuda_of(const struct device *d) { return (struct cuda *)d->state; }
@@ -63,6 +65,8 @@ static inline unsigned cuda_blocks(const struct cuda *c, int64_t n, int64_t each
 /* Notes a failure; returns E_DEVICE. cuda_check returns 0 where r is cudaSuccess. */
 int cuda_fault(struct cuda *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int cuda_check(struct cuda *c, cudaError_t r, const char *what);
+/* A line of device.notes, unless it was one before. */
+void cuda_note(struct cuda *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* At least nbytes of a kind, or NULL with the fault noted. Waits when it must grow. */
 void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes);
 
@@ -120,7 +124,7 @@ int flash_backward(struct cuda *c, const struct op_attention_back *a,
     int cuda_##name(struct device *d, const struct op_##name *a);
 OPS(CUDA_OP)
 size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
-                                    int64_t dim);
+                                    int64_t kv_heads, int64_t dim);
 size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk, int64_t vocab);
 
 C_END

@@ -12,11 +12,12 @@
 /*
  * The heads of a half are one group with one segment list; where both lists are equal all heads
  * are one group. A list of few runs of equal segments (dense, S2) is that many strided calls of
- * cuDNN on the arrays as they lie: dense 1, S2 1 + 2. Lists cut anywhere, heads whose halves
- * share a key head oddly, very short segments, windows, keys that are not the queries' own rows:
- * our own kernels, for the whole op.
+ * cuDNN on the arrays as they lie: dense 1, S2 1 + 2. Lists cut by documents (runs_steady), heads
+ * whose halves share a key head oddly, very short segments, windows, keys that are not the
+ * queries' own rows: our own kernels, for the whole op. Which it is depends on the op alone, never
+ * on what ran before, so that a run that is continued takes the same kernels.
  */
-enum { RUNS = 6, SHORTEST = 64, MOST_PLANS = 64 };
+enum { RUNS = 6, SHORTEST = 64 };
 
 /* What op_segments says, in one block. */
 struct list {
@@ -29,6 +30,7 @@ struct cuda_attention {
     struct sdpa *dnn; /* NULL: there is none */
     struct list list[2];
     bool same, square;   /* both lists; queries are their own keys */
+    bool steady;         /* lists of groups, not of documents */
     bool bounds_made;    /* of these lists, in SCRATCH_CUTS, */
     int64_t window;      /* and this window */
 };
@@ -46,9 +48,10 @@ struct call {
 
 /* What the calls of an op need together; the second pass, with it, runs them. */
 struct needs {
-    size_t acc, workspace;
+    size_t workspace;
     void *acc_at, *workspace_at;
     bool go;
+    char why[400];
 };
 
 int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e)
@@ -142,20 +145,23 @@ static int know_both(struct cuda_attention *t, const struct op_attention *a)
         t->bounds_made = false;
         t->window = a->window;
         t->square = attention_square(a);
+        t->steady = runs_steady(a->seg);
         t->same = l[0].n == l[1].n &&
                   memcmp(l[0].cu, l[1].cu, (size_t)(l[0].n + 1) * sizeof(int64_t)) == 0;
     }
     return 0;
 }
 
-/* The groups of heads that cuDNN can take one by one; 0: none. */
+/* The groups of heads that cuDNN can take one by one; 0: none, and why. */
 static int groups_of(const struct cuda_attention *t, const struct op_attention *a,
-                     struct group g[2])
+                     struct group g[2], const char **why)
 {
     int n = t->same ? 1 : 2;
 
+    *why = "heads whose halves share keys";
     if (n == 2 && (a->heads % 2 || a->kv_heads % 2))
         return 0;
+    *why = "segments that are short, or no even groups";
     for (int i = 0; i < n; i++) {
         g[i] = (struct group){ i, i * a->heads / n, a->heads / n, i * a->kv_heads / n,
                                a->kv_heads / n };
@@ -170,13 +176,23 @@ static int groups_of(const struct cuda_attention *t, const struct op_attention *
 
 static bool aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
 
-static bool cudnn_takes(const struct cuda_attention *t, const struct op_attention *a,
-                        const struct op_attention_back *b)
+/* NULL: cuDNN may take it; else what it is that it does not. */
+static const char *not_cudnn(const struct cuda_attention *t, const struct op_attention *a,
+                             const struct op_attention_back *b)
 {
-    if (!t->dnn || !t->square || attention_window(a) || a->dim % 8 || a->dim > 128 || a->q_ld % 8 || a->kv_ld % 8 || !aligned(a->q) ||
-        !aligned(a->k) || !aligned(a->v) || !aligned(a->o))
-        return false;
-    return !b || (aligned(b->d_o) && aligned(b->dq) && aligned(b->dk) && aligned(b->dv));
+    if (!t->square)
+        return "keys that are not the queries' own";
+    if (attention_window(a))
+        return "a sliding window";
+    if (!t->steady)
+        return "documents kept apart";
+    if (a->dim % 8 || a->dim > 128)
+        return "heads of this many channels";
+    if (a->q_ld % 8 || a->kv_ld % 8 || !aligned(a->q) || !aligned(a->k) || !aligned(a->v) ||
+        !aligned(a->o) ||
+        (b && !(aligned(b->d_o) && aligned(b->dq) && aligned(b->dk) && aligned(b->dv))))
+        return "rows that do not begin at 16 bytes";
+    return NULL;
 }
 
 static void *act(const void *base, int64_t row, int64_t ld, int64_t head, int64_t dim)
@@ -184,7 +200,7 @@ static void *act(const void *base, int64_t row, int64_t ld, int64_t head, int64_
     return base ? (char *)(uintptr_t)base + 2 * (row * ld + head * dim) : NULL;
 }
 
-/* Measures one call, or runs it. 1: cuDNN does not take it. */
+/* Measures one call, or runs it. 1: cuDNN does not take it, n->why. */
 static int one(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b,
                const struct call *k, struct needs *n)
 {
@@ -196,13 +212,15 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
     const struct sdpa_plan *p;
     struct err e = { 0 };
     struct sdpa_args g;
-    size_t acc = b && !s.det ? (size_t)(k->b * k->hq * k->len * a->dim) * sizeof(float) : 0;
 
-    if (s.back && s.s % 128 && sdpa_version(t->dnn) <= 91500) /* wants a padding mask there */
+    if (s.back && s.s % 128 && sdpa_version(t->dnn) <= 91500) { /* wants a padding mask there */
+        snprintf(n->why, sizeof n->why, "cuDNN before 9.15.1 wants rows in multiples of 128");
         return 1;
-    if (sdpa_plan(t->dnn, &s, sdpa_plans(t->dnn) < MOST_PLANS, &p, &e) < 0 || !p)
+    }
+    if (sdpa_plan(t->dnn, &s, &p, &e) < 0) {
+        snprintf(n->why, sizeof n->why, "%.380s", e.msg);
         return 1;
-    n->acc = acc > n->acc ? acc : n->acc;
+    }
     n->workspace = sdpa_workspace(p) > n->workspace ? sdpa_workspace(p) : n->workspace;
     if (!n->go)
         return 0;
@@ -221,7 +239,27 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
         g.acc = n->acc_at;
     }
     g.workspace = n->workspace_at;
-    return sdpa_run(t->dnn, p, &g, &e) < 0 ? cuda_fault(c, "%s", e.msg) : 0;
+    if (sdpa_run(t->dnn, p, &g, &e) == 0)
+        return 0;
+    snprintf(n->why, sizeof n->why, "%.380s", e.msg);
+    return 1;
+}
+
+/* What a backward's scratch has for cuDNN. */
+static size_t workspace_room(const struct cuda *c, const struct op_attention *a)
+{
+    return cuda_workspace_bytes(c->sm, c->deterministic, a->q_rows, a->heads, a->kv_heads, a->dim);
+}
+
+/* Whether a deterministic call of segs segments and that many key heads fits. */
+static bool room_for(const struct cuda *c, const struct op_attention *a, int64_t segs, int64_t keys,
+                     int64_t len)
+{
+    int64_t share = a->heads / a->kv_heads;
+
+    return (double)segs * (double)(keys * share) * (double)len * (double)len < 0x1p40 &&
+           cuda_sdpa_bytes(c->sm, true, share > 1, segs, keys * share, len, a->dim) <=
+               workspace_room(c, a);
 }
 
 /* A run for a group, in one call, or where a deterministic backward would want too much
@@ -231,16 +269,18 @@ static int whole_run(struct cuda *c, const struct op_attention *a,
                      struct needs *n)
 {
     int64_t share = g->hq / g->hkv, keys = g->hkv, segs = r->n;
-    int64_t each = r->len * r->len * 2 * share;
     int rc = 0;
 
     if (b && c->deterministic) {
-        while (keys > 1 && segs * keys * each > CUDA_DET_BYTES)
+        while (keys > 1 && !room_for(c, a, segs, keys, r->len))
             keys = keys % 2 ? 1 : keys / 2;
-        if (segs * keys * each > CUDA_DET_BYTES)
+        if (!room_for(c, a, segs, keys, r->len))
             segs = 1;
-        if (segs * keys * each > CUDA_DET_BYTES)
+        if (!room_for(c, a, segs, keys, r->len)) {
+            snprintf(n->why, sizeof n->why, "deterministic rows of %lld tokens",
+                     (long long)r->len);
             return 1;
+        }
     }
     for (int64_t s = 0; s < r->n && rc == 0; s += segs)
         for (int64_t k = 0; k < g->hkv && rc == 0; k += keys) {
@@ -256,7 +296,11 @@ static int all_runs(struct cuda *c, const struct op_attention *a,
 {
     struct cuda_attention *t = c->attention;
     struct group g[2];
-    int groups = groups_of(t, a, g), rc = groups ? 0 : 1;
+    const char *why = NULL;
+    int groups = groups_of(t, a, g, &why), rc = groups ? 0 : 1;
+
+    if (!groups)
+        snprintf(n->why, sizeof n->why, "%s", why);
 
     for (int i = 0; i < groups && rc == 0; i++)
         for (int r = 0; r < t->list[i].runs && rc == 0; r++)
@@ -264,32 +308,44 @@ static int all_runs(struct cuda *c, const struct op_attention *a,
     return rc;
 }
 
-static size_t rest_bytes(const struct cuda *c, int64_t rows, int64_t heads, int64_t dim)
+size_t cuda_attention_scratch_bytes(const struct device *d, int64_t q_rows, int64_t heads,
+                                    int64_t kv_heads, int64_t dim)
 {
-    return cuda_rest_bytes(c->attention->dnn, c->deterministic, rows, heads, dim);
+    const struct cuda *c = cuda_of(d);
+
+    return cuda_attention_bytes(c->attention->dnn, c->sm, c->deterministic, q_rows, heads,
+                                kv_heads, dim);
 }
 
-size_t cuda_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,
-                                    int64_t dim)
-{
-    return cuda_sum_bytes(rows, heads) + rest_bytes(cuda_of(d), rows, heads, dim);
-}
-
-/* 0: done; 1: cuDNN does not take it, nothing was queued. */
+/* 0: done; 1: cuDNN does not take it, or failed, and a person is told why, once. A
+ * forward has no workspace; what a backward wants is in its scratch, or it is not cuDNN's. */
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct needs n = { 0 };
-    void *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->q_rows, a->heads) : NULL;
+    const char *why = not_cudnn(c->attention, a, b);
+    size_t room = b ? workspace_room(c, a) : 0;
+    char *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->q_rows, a->heads) : NULL;
 
-    if (!cudnn_takes(c->attention, a, b) || all_runs(c, a, b, &n) != 0)
+    if (!c->attention->dnn) /* said when opened */
         return 1;
-    n.acc_at = n.acc ? rest : NULL;
-    if (b && !n.acc && n.workspace <= rest_bytes(c, a->q_rows, a->heads, a->dim))
-        n.workspace_at = rest;
-    else if (!(n.workspace_at = cuda_scratch(c, SCRATCH_SDPA, n.workspace)))
-        return E_DEVICE;
+    if (!why && all_runs(c, a, b, &n) != 0)
+        why = n.why;
+    if (!why && n.workspace > room) {
+        snprintf(n.why, sizeof n.why, "cuDNN wants %.3g GiB of workspace, %.3g are planned",
+                 (double)n.workspace / 0x1p30, (double)room / 0x1p30);
+        why = n.why;
+    }
+    n.acc_at = b && !c->deterministic ? rest : NULL;
+    n.workspace_at = b ? rest + cuda_acc_bytes(c->deterministic, a->q_rows, a->heads, a->dim)
+                       : NULL;
     n.go = true;
-    return all_runs(c, a, b, &n);
+    if (!why && all_runs(c, a, b, &n) != 0) {
+        (void)cudaGetLastError(); /* one that sticks shows in what comes now */
+        why = n.why;
+    }
+    if (why)
+        cuda_note(c, "attention runs on kernels of its own, not cuDNN's: %s", why);
+    return why ? 1 : 0;
 }
 
 static struct attention_bounds bounds_at(int32_t *p, const struct op_attention *a, int half)

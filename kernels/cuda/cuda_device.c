@@ -27,6 +27,35 @@ int cuda_check(struct cuda *c, cudaError_t r, const char *what)
                                              cudaGetErrorString(r));
 }
 
+void cuda_note(struct cuda *c, const char *fmt, ...)
+{
+    size_t n = strlen(c->notes), len;
+    char line[400];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    len = strlen(line);
+    if (strstr(c->notes, line) || n + len + 2 > sizeof c->notes)
+        return;
+    snprintf(c->notes + n, sizeof c->notes - n, "%s\n", line);
+}
+
+/* Lines that were told stay, so that none comes twice. */
+static const char *cuda_notes(struct device *d)
+{
+    struct cuda *c = cuda_of(d);
+    size_t n = strlen(c->notes);
+    const char *from = c->notes + c->told;
+
+    if (c->told == n)
+        return NULL;
+    c->told = n;
+    snprintf(c->new_notes, sizeof c->new_notes, "%.*s", (int)strlen(from) - 1, from);
+    return c->new_notes;
+}
+
 static double gib(size_t n) { return (double)n / 0x1p30; }
 
 static int cuda_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
@@ -222,6 +251,7 @@ static void fill(struct device *d)
     d->sync = cuda_sync;
     d->close = cuda_close;
     d->profile = cuda_profile;
+    d->notes = cuda_notes;
     d->be_deterministic = cuda_be_deterministic;
     d->attention_scratch_bytes = cuda_attention_scratch_bytes;
     d->loss_scratch_bytes = cuda_loss_scratch_bytes;
@@ -268,6 +298,7 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
                 p->name, p->major, p->minor);
         return err_hint(e, "use the CPU (device cpu)");
     }
+    c->sm = 10 * p->major + p->minor;
     c->sms = p->multiProcessorCount;
     c->smem_bytes = (int64_t)p->sharedMemPerBlockOptin;
     return 0;

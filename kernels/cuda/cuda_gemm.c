@@ -10,14 +10,15 @@
  * cuBLASLt counts columns first, so C = op(A) op(B) by rows is C^T = op(B)^T op(A)^T there: the
  * operands change places and nothing is transposed. For each shape the heuristics' offers are
  * timed once on the real operands, with the result going to a side buffer, so that what is
- * added to stays as it was; the fastest stays. A deterministic device takes the first offer. One
- * that fails in use gives way to the next that runs; without any, small products are made by a
- * plain kernel, and large ones, which would take minutes there, are an error.
+ * added to stays as it was; the fastest goes first. A deterministic device takes them in their
+ * order. One that fails when it is used is left out from then on, and the next is taken; where none
+ * is left a small product goes to a plain kernel of our own, a large one, which that would work on
+ * for minutes, is an error.
  */
 enum { OFFERS = 16, PLANS = 1024 };
+#define PLAIN_FLOP 1e11
 #define WORKSPACE_BYTES ((size_t)64 << 20)
 #define SIDE_BYTES ((size_t)256 << 20) /* of a timed result; a taller one is timed in part */
-#define NAIVE_FLOP 2e10                /* most of a product by the plain kernel: some 0.1 s */
 #define TIMED_FLOP 2e9                 /* products of less, and of fewer values, */
 #define TIMED_VALUES 4e6               /* are not worth timing */
 
@@ -30,9 +31,8 @@ struct plan {
     struct key key;
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulAlgo_t algo;
-    bool found; /* algo runs */
-    bool naive; /* no algorithm does */
+    cublasLtMatmulAlgo_t offer[OFFERS]; /* the one to take first */
+    int offers;
 };
 
 struct cuda_gemms {
@@ -262,40 +262,25 @@ static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
     p->key = key;
     n = describe(p, a) ? offers(c, p, r) : 0;
     if (n > 0) {
-        int choice = n > 1 && !c->deterministic && worth_timing(a) ? fastest(c, a, r, n) : 0;
-        p->algo = r[choice].algo;
-        p->found = true;
+        int first = n > 1 && !c->deterministic && worth_timing(a) ? fastest(c, a, r, n) : 0;
+        p->offer[p->offers++] = r[first].algo;
+        for (int i = 0; i < n; i++)
+            if (i != first)
+                p->offer[p->offers++] = r[i].algo;
     }
     return p;
 }
 
-/* The product by another of the offers than the one that failed, which is then kept. */
-static void next_offer(struct device *d, struct plan *p, const struct op_gemm *a)
+/* No algorithm is left for a product. */
+static int without(struct cuda *c, const struct op_gemm *a)
 {
-    struct cuda *c = cuda_of(d);
-    cublasLtMatmulHeuristicResult_t r[OFFERS];
-    bool failed = p->found;
-    int n = p->op ? offers(c, p, r) : 0;
+    double flop = 2.0 * (double)a->m * (double)a->n * (double)a->k;
 
-    (void)cudaGetLastError(); /* the failure's */
-    p->found = false;
-    for (int i = 0; i < n && !p->found; i++)
-        if (multiply(c, p, a, a->c, &r[i].algo)) {
-            p->algo = r[i].algo;
-            p->found = true;
-        }
-    p->naive = !p->found;
-    if (failed && d->warn)
-        d->warn("a matrix product of %lld x %lld x %lld failed on the GPU and goes another way",
-                (long long)a->m, (long long)a->n, (long long)a->k);
-}
-
-static int plain(struct cuda *c, const struct op_gemm *a)
-{
-    if (2 * (double)a->m * (double)a->n * (double)a->k > NAIVE_FLOP)
-        return cuda_fault(c, "cuBLASLt has no way for a product of %lld x %lld x %lld\nupdate the "
-                          "driver and the CUDA libraries, or give another --ctx", (long long)a->m,
-                          (long long)a->n, (long long)a->k);
+    if (flop > PLAIN_FLOP)
+        return cuda_fault(c, "cuBLASLt has no algorithm that runs for a matrix product of %lld x "
+                          "%lld x %lld", (long long)a->m, (long long)a->n, (long long)a->k);
+    cuda_note(c, "matrix products of %lld x %lld x %lld run on a slow kernel: cuBLASLt takes none",
+              (long long)a->m, (long long)a->n, (long long)a->k);
     return gemm_naive(c, a);
 }
 
@@ -314,12 +299,15 @@ int gemm_run(struct device *d, const struct op_gemm *a)
         return mat_gemm(d, a, &c->fault);
     if (a->k == 0)
         return gemm_naive(c, a);
-    p = plan_of(c, a);
-    if (p->found && multiply(c, p, a, a->c, &p->algo))
-        return 0;
-    if (!p->naive)
-        next_offer(d, p, a);
-    return p->naive ? plain(c, a) : 0;
+    for (p = plan_of(c, a); p->offers > 0; p->offers--) {
+        if (multiply(c, p, a, a->c, &p->offer[0]))
+            return 0;
+        (void)cudaGetLastError();
+        cuda_note(c, "an algorithm of cuBLASLt fails for matrix products of %lld x %lld x %lld: "
+                  "another is taken", (long long)a->m, (long long)a->n, (long long)a->k);
+        memmove(p->offer, p->offer + 1, (size_t)(p->offers - 1) * sizeof *p->offer);
+    }
+    return without(c, a);
 }
 
 int cuda_gemm(struct device *d, const struct op_gemm *a)

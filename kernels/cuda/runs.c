@@ -2,6 +2,7 @@
 #include "kernels/cuda/runs.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { MOST = 4096, NEAR = 16 }; /* seconds tried for each first */
 
@@ -77,4 +78,38 @@ int runs_find(const struct op_segments *list, struct run *runs, int cap)
         }
     free(s);
     return count;
+}
+
+/* Different lengths of segments that are not empty: at most most of them into len; -1: more. */
+static int lengths_of(const struct op_segments *s, int64_t *len, int most)
+{
+    int n = 0;
+
+    for (int64_t i = 0; i < s->n; i++) {
+        int64_t x = s->cu[i + 1] - s->cu[i];
+        int k = 0;
+        while (k < n && len[k] != x)
+            k++;
+        if (x == 0 || k < n)
+            continue;
+        if (n == most)
+            return -1;
+        len[n++] = x;
+    }
+    return n;
+}
+
+static bool equal(const struct op_segments *a, const struct op_segments *b)
+{
+    return a->n == b->n && memcmp(a->cu, b->cu, (size_t)(a->n + 1) * sizeof *a->cu) == 0;
+}
+
+bool runs_steady(const struct op_segments half[2])
+{
+    int64_t one[2], two[3]; /* groups and what is left; half a group, groups and what is left */
+    int n = lengths_of(&half[0], one, 2);
+
+    if (equal(&half[0], &half[1]))
+        return n == 1;
+    return n > 0 && lengths_of(&half[1], two, 3) > 0 && two[0] == one[0] / 2;
 }

@@ -14,5 +14,10 @@ struct run {
  * over n sequences take 1 and, shifted, 2 (n == 1) to 5 runs. */
 int runs_find(const struct op_segments *s, struct run *runs, int cap);
 
+/* Whether lists are those of dense attention, of sequences of one length, or S2's, of one group: no
+ * documents. There are few such shapes in a run, each of which is worth a plan of its own, which
+ * lists of documents, new in every row, are not. */
+bool runs_steady(const struct op_segments half[2]);
+
 C_END
 #endif

@@ -36,11 +36,11 @@ int sdpa_open(struct sdpa **s, const char *path, void *stream, const char *devic
 void sdpa_close(struct sdpa *s);
 int64_t sdpa_version(const struct sdpa *s); /* 91900 is 9.19.0 */
 
-/* The plan of a shape, built the first time (0.5 to 3 s) and kept. E_DEVICE: cuDNN does not take
- * it; that too is remembered. NULL with 0 and build false: not known yet. */
-int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, bool build,
-              const struct sdpa_plan **p, struct err *e);
-int64_t sdpa_plans(const struct sdpa *s); /* built so far */
+/* The plan of a shape, built the first time (0.5 to 3 s) and kept until SDPA_PLANS others were used
+ * since. E_DEVICE: cuDNN does not take it; that too is remembered. */
+enum { SDPA_PLANS = 256 };
+int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_plan **p,
+              struct err *e);
 size_t sdpa_workspace(const struct sdpa_plan *p);
 int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *a, struct err *e);
 

@@ -14,7 +14,7 @@ struct sdpa_plan {
     struct sdpa_shape shape;
     dnn_desc plan; /* NULL: cuDNN does not take the shape (or only planned) */
     bool ok;
-    int64_t workspace, engine;
+    int64_t workspace, engine, used; /* used: when last, counted in uses of any */
     int n_tensors, n_scalars;
     int64_t uid[16], scalar_uid[8];
     enum sdpa_slot slot[16];

@@ -11,7 +11,7 @@ struct sdpa {
     void *lib, *handle;
     struct dnn l;
     dnn_desc device;
-    int64_t version, n, cap, built;
+    int64_t version, n, cap, uses;
     struct sdpa_plan **plans;
 };
 
@@ -117,7 +117,6 @@ void sdpa_close(struct sdpa *s)
 }
 
 int64_t sdpa_version(const struct sdpa *s) { return s->version; }
-int64_t sdpa_plans(const struct sdpa *s) { return s->built; }
 size_t sdpa_workspace(const struct sdpa_plan *p) { return (size_t)p->workspace; }
 
 static bool same(const struct sdpa_shape *a, const struct sdpa_shape *b)
@@ -148,8 +147,22 @@ static struct sdpa_plan *add(struct sdpa *s, struct err *e)
     return p[s->n++];
 }
 
-int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, bool build,
-              const struct sdpa_plan **out, struct err *e)
+/* Room for one more: where there are many, the one that was used longest ago goes. */
+static void forget_one(struct sdpa *s)
+{
+    int64_t oldest = 0;
+
+    if (s->n < SDPA_PLANS)
+        return;
+    for (int64_t i = 1; i < s->n; i++)
+        if (s->plans[i]->used < s->plans[oldest]->used)
+            oldest = i;
+    plan_free(s, s->plans[oldest]);
+    s->plans[oldest] = s->plans[--s->n];
+}
+
+int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_plan **out,
+              struct err *e)
 {
     struct sdpa_plan *p = NULL;
 
@@ -157,15 +170,14 @@ int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, bool build,
     for (int64_t i = 0; i < s->n && !p; i++)
         if (same(&s->plans[i]->shape, shape))
             p = s->plans[i];
-    if (!p && !build)
-        return 0;
     if (!p) {
+        forget_one(s);
         if (!(p = add(s, e)))
             return E_SYS;
         p->shape = *shape;
-        s->built++;
         sdpa_build(&s->l, s->handle, s->device, p);
     }
+    p->used = ++s->uses;
     if (!p->ok)
         return err_set(e, E_DEVICE, "cuDNN does not take attention of %lld x %lld rows, %lld/%lld "
                        "heads of %lld%s: %s", (long long)p->shape.b, (long long)p->shape.s,

@@ -2,6 +2,9 @@
  * fiber, a block runs whole before the next, a warp's collectives wait for all its 32 lanes. */
 #ifndef TESTS_EMULATE_CUDA_RUNTIME_H
 #define TESTS_EMULATE_CUDA_RUNTIME_H
+#ifndef __cplusplus /* a file of the host's side */
+#include "tests/emulate/cuda_host.h"
+#else
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,4 +85,5 @@ static inline bool __any_sync(unsigned all, bool x)
 }
 
 #include "tests/emulate/instructions.h"
+#endif
 #endif

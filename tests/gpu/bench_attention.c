@@ -156,7 +156,8 @@ static void bench(struct device *gpu, const struct bench_case *c)
     struct err e = { 0 };
 
     for (int i = 0; i < 2; i++) {
-        size_t s = gpu[i].attention_scratch_bytes(&gpu[i], c->rows, c->heads, c->dim);
+        size_t s = gpu[i].attention_scratch_bytes(&gpu[i], c->rows, c->heads, c->kv_heads,
+                                                   c->dim);
         scratch_bytes = s > scratch_bytes ? s : scratch_bytes;
     }
     if (d->alloc(d, (size_t)(c->rows * c->heads) * 4, (void **)&b.fwd.lse, &e) < 0 ||

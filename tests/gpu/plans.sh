@@ -1,7 +1,7 @@
 #!/bin/sh
 # Asks cuDNN, without a GPU, whether it takes every shape of attention that is shipped; the
 # toolkit's stub stands in for a driver, which planning hardly asks. usage: plans.sh PROGRAM
-# LONGLORA_CUDNN names a libcudnn.so.9 that is not on the library path. Takes some 20 s.
+# LONGLORA_CUDNN names a libcudnn.so.9 that is not on the library path. Takes a minute or two.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/libs.sh"
 stub=${CUDA_HOME:-/usr/local/cuda}/lib64/stubs/libcuda.so
@@ -11,4 +11,4 @@ if [ -f "$stub" ] && ! ldconfig -p 2> /dev/null | grep -q libcuda.so.1; then
     ln -s "$stub" "$tmp/libcuda.so.1"
     LD_LIBRARY_PATH=$tmp:$LD_LIBRARY_PATH
 fi
-timeout 300 "$@"
+timeout 900 "$@"

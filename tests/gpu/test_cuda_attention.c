@@ -44,7 +44,8 @@ static struct results compute(struct device *d, const struct attention_case *c)
     b.fwd.q = up(d, q, nq, t), b.fwd.k = up(d, k, nk, t), b.fwd.v = up(d, v, nk, t);
     b.fwd.o = up(d, zq, nq, t), b.fwd.lse = up(d, junk, nl, DT_F32);
     b.d_o = up(d, d_o, nq, t), b.scratch = NULL;
-    d->alloc(d, d->attention_scratch_bytes(d, c->rows, c->heads, c->dim), (void **)&b.scratch, NULL);
+    d->alloc(d, d->attention_scratch_bytes(d, c->rows, c->heads, c->kv_heads, c->dim),
+             (void **)&b.scratch, NULL);
     d->to_device(d, b.scratch, junk, (size_t)nl * 4);
     b.dq = up(d, zq, nq, t), b.dk = up(d, zk, nk, t), b.dv = up(d, zk, nk, t);
     if (d->attention(d, &b.fwd) < 0 || d->attention_back(d, &b) < 0) {
@@ -234,7 +235,7 @@ static uint16_t *side_by_side(struct device *d, int64_t rows, int64_t dim, int64
             x[i] = (uint16_t)(0x3f00 + (mix64((uint64_t)i) & 0x80ff)); /* 0.5 to 1.99, a sign */
     RUN(d->alloc(d, (size_t)(rows * ld) * 2, (void **)&base, &e));
     RUN(d->alloc(d, (size_t)rows * 4, (void **)&lse, &e));
-    RUN(d->alloc(d, d->attention_scratch_bytes(d, rows, 1, dim), (void **)&scratch, &e));
+    RUN(d->alloc(d, d->attention_scratch_bytes(d, rows, 1, 1, dim), (void **)&scratch, &e));
     for (int64_t t = 0; t < rows; t++)
         RUN(d->to_device(d, base + t * ld, x + t * each, (size_t)each * 2));
     struct op_attention_back b = {

@@ -13,6 +13,7 @@
 #include "kernels/cuda/cudnn_abi.h"
 #include "kernels/cuda/runs.h"
 #include "kernels/cuda/sdpa.h"
+#include "kernels/cuda/sizes.h"
 
 #if __has_include(<cudnn.h>)
 #include <cudnn.h>
@@ -90,17 +91,42 @@ EQUAL(DNN_SELECT, CUDNN_POINTWISE_BINARY_SELECT);
 EQUAL(DNN_REDUCE_ADD, CUDNN_REDUCE_TENSOR_ADD); EQUAL(DNN_REDUCE_MAX, CUDNN_REDUCE_TENSOR_MAX);
 #endif
 
-/* What cudaGetDeviceProperties says of an H200. */
-static const char h200[] =
-    "{\"cudaDeviceId\":0,\"deviceVer\":900,\"driverVer\":13000,"
-    "\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],"
-    "\"regsPerBlock\":65536,\"multiProcessorCount\":132,\"warpSize\":32,"
-    "\"maxSharedMemoryPerBlock\":49152,\"maxSharedMemoryPerBlockOptin\":232448,"
-    "\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,\"maxCtasPerSM\":32,"
-    "\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,"
-    "\"isTccDriver\":0,\"supportCoopLaunch\":1,\"totalGlobalMem\":150754820096,"
-    "\"smClockRateKHz\":1980000,\"memClockRateKHz\":3201000,\"l2CacheSize\":62914560,"
-    "\"deviceName\":\"NVIDIA H200\"}";
+/* What cudaGetDeviceProperties says of a card of each architecture. */
+static const struct card_kind {
+    int sm, processors, shared_bytes, blocks, threads;
+} kinds[] = {
+    { 80, 108, 166912, 32, 2048 }, { 86, 84, 101376, 16, 1536 },   { 89, 142, 101376, 24, 1536 },
+    { 90, 132, 232448, 32, 2048 }, { 100, 148, 232448, 32, 2048 }, { 120, 170, 101376, 24, 1536 },
+};
+enum { KINDS = sizeof kinds / sizeof *kinds, H200 = 3 };
+
+/* Only to plan; NULL where there is no cuDNN, or no libcuda.so.1 for it. */
+static struct sdpa *open_kind(const struct card_kind *k)
+{
+    struct sdpa *s = NULL;
+    struct err e = { 0 };
+    char json[1000];
+
+    if (!dlopen("libcuda.so.1", RTLD_LAZY)) {
+        print_message("# skipped: no libcuda.so.1; CUDA's lib64/stubs has one that will do\n");
+        return NULL;
+    }
+    snprintf(json, sizeof json,
+             "{\"cudaDeviceId\":0,\"deviceVer\":%d,\"driverVer\":13000,"
+             "\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],"
+             "\"regsPerBlock\":65536,\"multiProcessorCount\":%d,\"warpSize\":32,"
+             "\"maxSharedMemoryPerBlock\":49152,\"maxSharedMemoryPerBlockOptin\":%d,"
+             "\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,"
+             "\"maxCtasPerSM\":%d,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":%d,"
+             "\"pciDeviceId\":0,\"isTccDriver\":0,\"supportCoopLaunch\":1,"
+             "\"totalGlobalMem\":150754820096,\"smClockRateKHz\":1980000,"
+             "\"memClockRateKHz\":3201000,\"l2CacheSize\":62914560,"
+             "\"deviceName\":\"sm_%d\"}", 10 * k->sm, k->processors, k->shared_bytes, k->blocks,
+             k->threads, k->sm);
+    if (sdpa_open(&s, getenv("LONGLORA_CUDNN"), NULL, json, &e) < 0)
+        print_message("# skipped: %s\n", e.msg);
+    return s;
+}
 
 static void test_every_shape_can_be_planned(void **state)
 {
@@ -112,18 +138,12 @@ static void test_every_shape_can_be_planned(void **state)
         { 4, 16, 4, 8192, 128, 32768 },   { 1, 32, 8, 8192, 128, 8192 }, { 4, 4, 4, 512, 64, 2048 },
         { 1, 8, 8, 1000, 64, 1000 }, { 1, 4, 2, 333, 64, 999 }, { 2, 4, 4, 100, 32, 250 },
     };
-    struct sdpa *s;
+    struct sdpa *s = open_kind(&kinds[H200]);
     struct err e = { 0 };
 
     (void)state;
-    if (!dlopen("libcuda.so.1", RTLD_LAZY)) {
-        print_message("# skipped: no libcuda.so.1; CUDA's lib64/stubs has one that will do\n");
+    if (!s)
         skip();
-    }
-    if (sdpa_open(&s, getenv("LONGLORA_CUDNN"), NULL, h200, &e) < 0) {
-        print_message("# skipped: %s\n", e.msg);
-        skip();
-    }
     for (size_t i = 0; i < sizeof v / sizeof *v; i++)
         for (int back = 0; back < 3; back++) {
             int64_t hq = v[i].hq, hkv = v[i].hkv, d = v[i].d, step = v[i].s;
@@ -135,7 +155,7 @@ static void test_every_shape_can_be_planned(void **state)
 
             if (back == 2 && v[i].s > 8192)
                 continue;
-            if (sdpa_plan(s, &sh, true, &p, &e) < 0)
+            if (sdpa_plan(s, &sh, &p, &e) < 0)
                 fail_msg("%s", e.msg);
             print_message("# %lld x %lld, %lld/%lld of %lld, %s: workspace %.1f MiB\n",
                           (long long)v[i].b, (long long)v[i].s, (long long)hq, (long long)hkv,
@@ -145,9 +165,45 @@ static void test_every_shape_can_be_planned(void **state)
     sdpa_close(s);
 }
 
+/* What cuDNN asks for is what is planned for, on every architecture: no more, and less by no more
+ * than the slack; a forward asks for none. */
+static void test_workspaces(void **state)
+{
+    static const struct { int64_t b, hq, hkv, s, d; } v[] = {
+        { 1, 32, 32, 8192, 128 }, { 1, 32, 8, 8192, 128 }, { 4, 16, 4, 2048, 128 },
+        { 1, 32, 8, 3000, 128 },  { 1, 8, 8, 1000, 64 },   { 2, 4, 4, 100, 32 },
+    };
+
+    (void)state;
+    for (int k = 0; k < KINDS; k++) {
+        struct sdpa *s = open_kind(&kinds[k]);
+        struct err e = { 0 };
+        if (!s)
+            skip();
+        for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+            for (int back = 0; back < 3; back++) {
+                int64_t b = v[i].b, hq = v[i].hq, hkv = v[i].hkv, n = v[i].s, d = v[i].d;
+                struct sdpa_shape sh = { back > 0, back == 2, b, hq, hkv, n, d,
+                                         { n * hq * d, d, hq * d }, { n * hkv * d, d, hkv * d },
+                                         { n, b * n, 1 }, 0.125f };
+                size_t most = back ? cuda_sdpa_bytes(kinds[k].sm, back == 2, hq > hkv, b, hq, n, d)
+                                   : 0;
+                const struct sdpa_plan *p = NULL;
+                if (sdpa_plan(s, &sh, &p, &e) < 0)
+                    fail_msg("%s", e.msg);
+                if (sdpa_workspace(p) > most || sdpa_workspace(p) + CUDA_SDPA_SLACK < most)
+                    fail_msg("sm_%d, %lld x %lld, %lld/%lld heads of %lld, %d: cuDNN asks for %zu "
+                             "bytes, planned are %zu", kinds[k].sm, (long long)b, (long long)n,
+                             (long long)hq, (long long)hkv, (long long)d, back,
+                             sdpa_workspace(p), most);
+            }
+        sdpa_close(s);
+    }
+}
+
 static void check_runs(const int64_t *cu, int64_t n, const char *want)
 {
-    struct op_segments s = { n, cu };
+    struct op_segments s = { .n = n, .cu = cu };
     struct run r[6];
     char got[256] = "";
     int k = runs_find(&s, r, 6);
@@ -183,6 +239,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_runs),
         cmocka_unit_test(test_every_shape_can_be_planned),
+        cmocka_unit_test(test_workspaces),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
