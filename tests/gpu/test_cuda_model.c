@@ -368,6 +368,47 @@ static void test_learns(void **state)
     tear_down(f);
 }
 
+/* After the first step of each kind nothing more of the card is taken: dense, groups, documents that
+ * are others every time, a length that fills no tile, fewer key heads and as many. */
+static void test_nothing_is_allocated_later(void **state)
+{
+    enum { STEPS = 4, KINDS = 4 };
+    static const int64_t lengths[KINDS] = { 512, 512, 512, 451 };
+
+    NEED_GPU();
+    for (int g = 0; g < GPUS; g++)
+        for (int heads = 2; heads <= 4; heads += 2) {
+            struct llama_config c = middle;
+            struct fixture fix, *f = &fix;
+            struct model_options o;
+            struct device *d = &gpu[g];
+            size_t left = 0;
+            memset(f, 0, sizeof *f);
+            c.kv_heads = heads;
+            model_defaults(&o);
+            o.mode = TRAIN_FULL, o.ctx = 512, o.seqs = 2, o.mlp_tile = 300;
+            OK(model_open(&f->m, d, &c, &o, &f->e));
+            OK(model_init(f->m, 3, &f->e));
+            set_batch(f, 2, 512, c.vocab, ATTN_DENSE, 0);
+            for (int i = 0; i < STEPS; i++) {
+                for (int k = 0; k < KINDS; k++) {
+                    int64_t docs[] = { 100 + 31 * i, 300 + 17 * i, 700 + i }, n;
+                    double sum;
+                    f->b.len = lengths[k];
+                    OK(segments_build(&f->seg, k == 1 ? ATTN_S2 : ATTN_DENSE, 2, lengths[k], 128,
+                                      k == 2 ? docs : NULL, 3, &f->e));
+                    OK(model_step(f->m, &f->b, 1, &sum, &n, &f->e));
+                }
+                if (i == 0)
+                    left = d->free_bytes(d);
+                if (d->free_bytes(d) != left)
+                    fail_msg("device %d, %d key heads, step %d: %zu bytes are free, %zu were", g,
+                             heads, i, d->free_bytes(d), left);
+            }
+            tear_down(f);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_made_up_family),
         cmocka_unit_test(test_deterministic),  cmocka_unit_test(test_causality),
         cmocka_unit_test(test_learns),         cmocka_unit_test(test_placements),
+        cmocka_unit_test(test_nothing_is_allocated_later),
         cmocka_unit_test(test_streamed_scoring),
     };
 

@@ -49,6 +49,7 @@ resumes() { # resumes FILE COMMAND...: 10 steps are 5, an end, and 5 more
 ok 'an adapter (lora+, s2) resumed: equal bytes' resumes adapter_model.safetensors tune
 ok 'the same with nothing kept' resumes adapter_model.safetensors tune --keep-layers 0
 ok 'full training resumed: equal bytes' resumes model.safetensors fresh
+ok 'documents kept apart, resumed: equal bytes' resumes adapter_model.safetensors tune --mask-documents
 as_cpu() { # losses of 8 steps, those of the CPU within what bf16 leaves
     tune -o "$tmp/gpu" --steps 8 && d=cpu tune -o "$tmp/cpu" --steps 8 || return 1
     paste <(sed -E 's/.*"loss":([0-9.]+).*/\1/' "$tmp/cpu/metrics.jsonl") \
