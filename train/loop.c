@@ -57,7 +57,32 @@ static void count_flops(const struct run *r, int64_t tokens, struct metrics_line
     l->mfu = r->matrix_rate > 0 ? l->model_flop_s / r->matrix_rate : 0;
 }
 
-static int one_step(struct run *r, double *mean_s, struct err *e)
+static bool validates(const struct run *r, int64_t step)
+{
+    return r->val && (step % r->s->val_every == 0 || step == r->s->steps);
+}
+
+/* Steps and validations still to come. */
+static double time_left(const struct run *r, int64_t step)
+{
+    int64_t last = r->s->steps, every = r->s->val_every;
+    int64_t vals = r->val ? last / every - step / every + (last % every != 0 && step < last) : 0;
+
+    return (double)(last - step) * r->step_s + (double)vals * r->val_s;
+}
+
+static int validate(struct run *r, struct metrics_line *l, struct err *e)
+{
+    double start = now_s();
+    int rc;
+
+    l->has_val = true;
+    rc = update_validate(&r->t, r->val, r->s->val_rows, &l->val_loss, e);
+    r->val_s = now_s() - start;
+    return rc;
+}
+
+static int one_step(struct run *r, struct err *e)
 {
     struct metrics_line l = { 0 };
     const char *notes;
@@ -71,7 +96,7 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
     if (rc < 0)
         return rc;
     l.step_s = now_s() - start;
-    *mean_s = *mean_s > 0 ? 0.9 * *mean_s + 0.1 * l.step_s : l.step_s;
+    r->step_s = r->step_s > 0 ? 0.9 * r->step_s + 0.1 * l.step_s : l.step_s;
     if (r->trained_tokens == 0)
         say_started(r, l.step_s);
     r->trained_s += l.step_s;
@@ -84,12 +109,9 @@ static int one_step(struct run *r, double *mean_s, struct err *e)
     l.gemm_fraction = (r->session.device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
     count_flops(r, tokens, &l);
     l.mem_bytes = (int64_t)run_memory(r);
-    if (r->val && (l.step % r->s->val_every == 0 || l.step == r->s->steps)) {
-        l.has_val = true;
-        if ((rc = update_validate(&r->t, r->val, r->s->val_rows, &l.val_loss, e)) < 0)
-            return rc;
-    }
-    report(r, &l, (double)(r->s->steps - l.step) * *mean_s);
+    if (validates(r, l.step) && (rc = validate(r, &l, e)) < 0)
+        return rc;
+    report(r, &l, time_left(r, l.step));
     if (r->p.streak > 0)
         log_warn("step %" PRId64 ": loss %g, gradient norm %g: skipped, no weight changed",
                  l.step, l.loss, l.grad_norm);
@@ -108,11 +130,10 @@ static int stop_any(struct run *r, int *sig, struct err *e)
 
 int run_loop(struct run *r, struct err *e)
 {
-    double mean_s = 0;
     int rc = 0, sig = 0;
 
     while (rc == 0 && r->p.step < r->s->steps && (rc = stop_any(r, &sig, e)) == 0 && !sig) {
-        if ((rc = group_meet(r->group, one_step(r, &mean_s, e), NULL, e)) < 0)
+        if ((rc = group_meet(r->group, one_step(r, e), NULL, e)) < 0)
             break;
         if (r->p.streak >= RUN_MAX_STREAK) {
             err_set(e, E_NO,

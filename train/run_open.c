@@ -210,6 +210,21 @@ static int open_files(struct run *r, int64_t *n_tokens, struct err *e)
     return rc;
 }
 
+/* What works, and is hardly what was meant. */
+static void warn_odd(const struct run *r)
+{
+    const struct settings *s = r->s;
+
+    if (r->t.order.rows && s->batch > r->t.order.rows)
+        log_warn("the data have %" PRId64 " rows, a step takes %" PRId64 ": each is in it %.3g "
+                 "times (a smaller --batch makes steps of less than an epoch)",
+                 r->t.order.rows, s->batch, (double)s->batch / (double)r->t.order.rows);
+    if (s->schedule == SCHEDULE_COSINE && s->steps == 1 && s->warmup == 0 &&
+        s->min_lr == 0)
+        log_warn("a cosine of one step without warm-up is at its end, --min-lr 0: nothing is "
+                 "trained");
+}
+
 static int resolve(struct run *r, int64_t n_tokens, struct err *e)
 {
     struct settings *s = r->s;
@@ -225,6 +240,8 @@ static int resolve(struct run *r, int64_t n_tokens, struct err *e)
     }
     if (rc == 0 && r->data)
         rc = order_make(&r->t.order, n_tokens, s->ctx, s->batch, (uint64_t)s->seed, s->data, e);
+    if (rc == 0)
+        warn_odd(r);
     return rc < 0 ? rc : check_validation(r, e);
 }
 

@@ -143,6 +143,9 @@ int settings_check(const struct settings *s, struct err *e)
     if (s->micro > s->batch)
         return err_set(e, E_USAGE, "--micro %" PRId64 " is more than --batch %" PRId64,
                        s->micro, s->batch);
+    if (s->schedule == SCHEDULE_COSINE && s->min_lr > s->lr)
+        return err_set(e, E_USAGE, "--min-lr %g, where cosine ends, is above --lr %g", s->min_lr,
+                       s->lr);
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
     return settings_targets(s->targets, &targets, e);

@@ -96,8 +96,8 @@ ok 'fewer steps than are done are refused' is 78 'beyond the 3 steps' tune -o "$
 anew() { tune -q -f -o "$tmp/ad" --steps 2 --lr 2e-3 && [ "$(wc -l < "$tmp/ad/metrics.jsonl")" -eq 2 ]; }
 ok '-f starts anew' anew
 
-auto_factor() { tune -q -o "$tmp/auto" --steps 1 --rope-factor auto && tune -q -o "$tmp/none" --steps 1 &&
-        cmp "$tmp/auto/adapter_model.safetensors" "$tmp/none/adapter_model.safetensors" &&
+auto_factor() { tune -q -o "$tmp/auto" --steps 1 --rope-factor auto && tune -q -o "$tmp/noauto" --steps 1 &&
+        cmp "$tmp/auto/adapter_model.safetensors" "$tmp/noauto/adapter_model.safetensors" &&
         grep -q '"rope_factor": 2.0' "$tmp/auto/options.json"; }
 ok '--rope-factor auto is what the context asks for' auto_factor
 
@@ -219,6 +219,12 @@ ok 'context not divisible by the group is said' is 0 '128 tokens, is not divisib
 ok 'ratio that is none' is 64 'group-ratio' tune "${out[@]}" --group-ratio 5/4
 ok 'target that is none' is 64 "'x'" tune "${out[@]}" --targets q,x
 ok 'LoRA of nothing' is 64 'mode lora+' fresh "${out[@]}" --mode lora+
+ok 'a cosine that would rise' is 64 'min-lr 0.1, where cosine ends, is above --lr' tune "${out[@]}" \
+    --schedule cosine --min-lr 0.1
+ok 'a cosine of one step is said' is 0 'nothing is trained' tune -o "$tmp/one" --schedule cosine \
+    --warmup 0 --steps 1
+ok 'a batch of more rows than there are is said' is 0 'have 156 rows, a step takes 312: each is in it 2 times' \
+    tune -o "$tmp/many" --batch 312 --steps 1
 ok 'no data' is 64 'no data given' ltrain --model "$tmp/base" "${out[@]}"
 ok 'device that is none' is 69 'warp' tune "${out[@]}2" --device warp
 ok 'results over the base' is 64 "base model's own folder" tune -o "$tmp/base/."
