@@ -82,9 +82,8 @@ static int open_cuda(struct device *d, const struct device_options *o, bool *sta
         err_set(e, E_DEVICE, "no GPU can be used: there is no NVIDIA driver (libcuda.so.1)");
         return err_hint(e, "use the CPU (device cpu), or install the driver");
     }
-    if ((rc = load_cuda(path, &opener, stale, e)) == 0 && (rc = opener(d, o, e)) == 0)
-        d->warn = log_warn;
-    return rc;
+    rc = load_cuda(path, &opener, stale, e);
+    return rc < 0 ? rc : opener(d, o, e);
 }
 
 int device_open(struct device *d, const struct device_options *options, struct err *e)

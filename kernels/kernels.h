@@ -276,7 +276,6 @@ struct device {
     struct group *group; /* of processes, that it was opened in (group.h) */
     const struct mat_product *products[MAT_PRODUCTS]; /* of types besides act (product.h) */
     int n_products;
-    void (*warn)(const char *fmt, ...); /* for people, once each; NULL: nobody listens */
     void *state; /* the device's own */
 
     /* Memory. alloc gives 256-byte aligned, zeroed memory, or E_SYS / E_DEVICE. */
