@@ -219,7 +219,7 @@ static void test_workspace_is_planned(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof sms / sizeof *sms; i++)
         for (int det = 0; det < 2; det++) {
-            assert_int_equal(open_mock(sms[i], det), 0);
+            assert_int_equal(open_mock(card_at(i)->sm, det), 0);
             for (size_t k = 0; k < sizeof v / sizeof *v; k++) {
                 struct shape s = shape(v[k][0], v[k][1], v[k][2], v[k][3], v[k][4]);
                 int took = run(&s), want = det && v[k][1] == 102400 && !v[k][4] ? 2 : 1;
@@ -234,7 +234,6 @@ static void test_workspace_is_planned(void **state)
 /* The plan of a card that is not here counts the same bytes. */
 static void test_planned_counts_the_same(void **state)
 {
-    static const int sms[] = { 90, 90, 90, 80, 80, 89, 86, 89, 86 };
     struct err e = { 0 };
 
     (void)state;
@@ -244,7 +243,7 @@ static void test_planned_counts_the_same(void **state)
             assert_int_equal(device_open_planned(&d, card_at(i), 0, &e), 0);
             if (det)
                 d.be_deterministic(&d);
-            assert_int_equal(open_mock(sms[i], det), 0);
+            assert_int_equal(open_mock(card_at(i)->sm, det), 0);
             for (int64_t rows = 64; rows <= 102400; rows *= 5)
                 for (int64_t kv = 8; kv <= 32; kv *= 4)
                     assert_int_equal(d.attention_scratch_bytes(&d, rows, 32, kv, 128),
