@@ -119,7 +119,7 @@ static void tell_passed_over(const struct prep_counts *c)
     log_warn("no documents: %s", left_out ? "all were left out"
                                  : c->read.passed_over + c->read.in_folders
                                      ? "nothing is text by its name; --include GLOB takes more"
-                                     : "the input is empty");
+                                     : "the input has none");
 }
 
 /* Of --dedup: how likely documents that are no copies were taken for copies. */

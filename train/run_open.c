@@ -5,8 +5,8 @@
 #include "base/log.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "kernels/group.h"
-#include "model/model_tokenizer.h"
 #include "kernels/rate.h"
+#include "model/model_tokenizer.h"
 #include "train/bench.h"
 #include "train/outdir.h"
 #include "train/plan.h"
@@ -34,7 +34,8 @@ static int open_data(struct run *r, struct dataset **d, const char *path, const 
                      struct err *e)
 {
     const struct token_info *info;
-    int rc = dataset_open(d, path, split, r->session.config.vocab, e);
+    int rc = (r->s->form ? dataset_open_raw : dataset_open)(d, path, split,
+                                                            r->session.config.vocab, e);
 
     if (rc < 0)
         return rc;

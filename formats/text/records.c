@@ -105,6 +105,11 @@ static struct record hand_out(struct records *r, size_t n)
     return rec;
 }
 
+static bool is_mark(const char *p, const char *end)
+{
+    return end - p >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0;
+}
+
 /* JSON lines if the first line is an object to itself, else values over several lines. */
 static enum record_mode lines_or_values(const char *p, const char *end)
 {
@@ -128,11 +133,11 @@ static int settle_mode(struct records *r, struct err *e)
         return rc;
     p = r->b.p;
     end = p + r->b.len;
-    if (r->b.len >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0)
+    if (is_mark(p, end))
         p += 3;
     next = p;
-    while (next < end && is_space(*next))
-        next++;
+    while (next < end && (is_space(*next) || is_mark(next, end))) /* a second mark is told later */
+        next += is_space(*next) ? 1 : 3;
     if (r->mode == RECORDS_AUTO) {
         const char *then = next < end ? next + 1 : end;
         while (then < end && is_space(*then))
@@ -179,10 +184,7 @@ static int second_mark(const struct records *r, struct err *e)
     return err_hint(e, "only the first may have one: sed 's/\\xEF\\xBB\\xBF//' FILE removes them");
 }
 
-static bool at_mark(const struct records *r)
-{
-    return r->b.len - r->at >= 3 && memcmp(r->b.p + r->at, "\xEF\xBB\xBF", 3) == 0;
-}
+static bool at_mark(const struct records *r) { return is_mark(r->b.p + r->at, r->b.p + r->b.len); }
 
 static int next_line(struct records *r, struct record *rec, struct err *e)
 {

@@ -68,9 +68,12 @@ static int hint_model(const char *name, struct err *e)
 static int no_model(const void *bytes, size_t n, const char *name, struct err *e)
 {
     const struct magic_form *m = magic_of(bytes, n, true);
+    const char *text = magic_text(bytes, n);
 
     if (m && m->form != MAGIC_SENTENCEPIECE)
         err_set(e, E_DATA, "'%s' is %s, not a SentencePiece model", name, m->name);
+    else if (text && strcmp(text, "JSON") == 0)
+        err_set(e, E_DATA, "'%s' is JSON, not a SentencePiece model", name);
     return hint_model(name, e);
 }
 

@@ -1,4 +1,5 @@
 /* formats/tokens/stream_read.c - reading a token stream; see stream.h. The layout stands in stream.md. */
+#include "base/magic.h"
 #include "formats/tokens/document.h"
 #include "formats/tokens/stream.h"
 
@@ -78,11 +79,17 @@ static int at_frame(struct stream_reader *r, uint64_t offset, struct err *e)
     return err_within(e, "'%s': frame at byte %llu", r->name, (unsigned long long)offset);
 }
 
-static int not_a_stream(struct stream_reader *r, const unsigned char *h, struct err *e)
+/* n bytes at h, which are its first. */
+static int not_a_stream(struct stream_reader *r, const void *h, size_t n, struct err *e)
 {
-    err_set(e, E_DATA, "'%s' is not a token stream", r->name);
+    const struct magic_form *m = magic_of(h, n, false);
+
+    err_set(e, E_DATA, "'%s' is not a token stream%s%s", r->name, m ? " but " : "",
+            m ? m->name : "");
     if (memcmp(h, "LLSHARD", 7) == 0)
         return err_hint(e, "it is a shard already: give it to ltrain or leval as it is");
+    if (m && m->form == MAGIC_LFS)
+        return err_hint(e, "%s", m->remedy);
     return err_hint(e, "lprep makes one: lprep FILE ... -t tokenizer.model | lpack -o shards/");
 }
 
@@ -99,11 +106,11 @@ static int read_header(struct stream_reader *r, struct err *e)
         return err_hint(e, "what should write it failed before it began: see its message");
     }
     if (have >= 8 && memcmp(r->io, STREAM_MAGIC, 8) != 0)
-        return not_a_stream(r, r->io, e);
+        return not_a_stream(r, r->io, (size_t)have, e);
     if ((rc = take(r, h, 8, e)) < 0)
         return rc;
     if (memcmp(h, STREAM_MAGIC, 8) != 0)
-        return not_a_stream(r, h, e);
+        return not_a_stream(r, h, 8, e);
     if ((rc = take(r, h + 8, 4, e)) < 0)
         return rc;
     if (get_le(h + 8, 4) < 1 || get_le(h + 8, 4) > STREAM_VERSION)

@@ -157,7 +157,7 @@ int weights_copy_side_files(const char *from, const char *to, struct err *e)
 
     for (size_t i = 0; i < sizeof names / sizeof *names && rc == 0; i++) {
         char *a = path_join(from, names[i]), *b = path_join(to, names[i]);
-        if (path_exists(a))
+        if (path_is_file(a)) /* a pipe would wait for its writer */
             rc = file_copy(a, b, e);
         free(a);
         free(b);

@@ -56,6 +56,8 @@ ok 'a stream without END, to replace' ends 65 'without END' lpack -f -o "$tmp/fu
 ok 'leaves the old one' eval 'only "$tmp/full" 2 && whole "$tmp/full"'
 ok 'no stream at all' ends 65 'not one byte' from /dev/null lpack -o "$tmp/no"
 ok 'text' ends 65 'not a token stream' lpack -o "$tmp/no" tests/cli/lpack.t
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n' 7 > "$tmp/lfs.stream"
+ok 'a pointer of Git LFS' ends 65 'git lfs pull' lpack -o "$tmp/no" "$tmp/lfs.stream"
 ok 'another tokenizer names both' ends 78 "a.stream' and '.*wide.stream" lpack -o "$tmp/no" "$a" "$tmp/wide.stream"
 ok 'a file that is not there' ends 66 'nonexistent' lpack -o "$tmp/no" "$tmp/nonexistent"
 ok 'a file where the folder should be' ends 73 'a.stream' lpack -o "$a" "$b"

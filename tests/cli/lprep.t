@@ -365,7 +365,9 @@ ok 'a bomb of headers, first and behind honest data' header_bomb
 marks() { # a byte order mark is dropped at the start, and named before a row
     printf '\xEF\xBB\xBFplain' > mark.txt && [ "$(texts mark.txt)" = '{"text":"plain"' ] || return 1
     printf '{"text":"a"}\n\xEF\xBB\xBF{"text":"b"}\n' > marks.jsonl
-    fails 65 "line 2, byte 13: a byte order mark" --text marks.jsonl && sed 's/\xEF\xBB\xBF//' marks.jsonl | texts | wc -l | grep -qx 2
+    printf '\xEF\xBB\xBF\xEF\xBB\xBF{"text":"b"}\n' > two_marks
+    fails 65 "line 1, byte 3: a byte order mark" --text two_marks &&
+        fails 65 "line 2, byte 13: a byte order mark" --text marks.jsonl && sed 's/\xEF\xBB\xBF//' marks.jsonl | texts | wc -l | grep -qx 2
 }
 ok 'byte order marks' marks
 of_turns() { # what no prompt has a place for is counted

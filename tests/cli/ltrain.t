@@ -269,7 +269,8 @@ other_tokenizer() {
 ok 'data of another tokenizer are refused' other_tokenizer
 json_tokenizer() { # a model that has only a tokenizer.json: its pieces are held to the data's
     local m="$tmp/json"
-    cp -r "$tmp/base" "$m" && one=(--model "$m" --batch 1 --steps 1) || return 1
+    local one=(--model "$m" --batch 1 --steps 1)
+    cp -r "$tmp/base" "$m" || return 1
     printf '{"version":"1.0","model":{"type":"BPE","vocab":{"<unk>":0,"another":1}}}' > "$m/tokenizer.json"
     is 78 'made with another tokenizer' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j1" &&
         is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j2" --any-tokenizer || return 1
@@ -288,7 +289,7 @@ as_ids() { # what is no ids is not trained on, unless it is said to be
     for f in 'text.txt:text' 'rows.bin:JSON' 'a.zst:packed by zstd' 'a.gz:packed by gzip' 'a.bin:a tar archive'; do
         is 65 "is ${f#*:}, not raw 16-bit" "${raw[@]}" "$tmp/${f%%:*}" -o "$tmp/r1" || { echo "$f"; return 1; }
     done
-    ids 400 5 > "$tmp/good.bin"
+    ids 1000 5 > "$tmp/good.bin"
     is 65 'is text, not raw' "${raw[@]}" "$tmp/good.bin" --val "$tmp/text.txt" -o "$tmp/r1" &&
         is 0 '' "${raw[@]}" "$tmp/text.txt" --form raw -o "$tmp/r2"
 }
