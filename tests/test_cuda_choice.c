@@ -99,7 +99,7 @@ int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_
     x->workspace = shape->back ? seen.more - CUDA_SDPA_SLACK / 2 +
                                      cuda_sdpa_bytes(cuda.sm, shape->det, shape->hq > shape->hkv,
                                                      shape->b, shape->hq, shape->s, shape->d)
-                               : 0;
+                               : 256;
     *p = x;
     return 0;
 }
@@ -113,6 +113,7 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
     if (seen.fail)
         return err_set(e, E_DEVICE, "attention failed in cuDNN");
     seen.cudnn++;
+    assert_non_null(work);
     if (!h->back)
         return 0;
     assert_true(h->det ? !acc : acc >= seen.from && acc + acc_bytes <= seen.to);

@@ -27,6 +27,7 @@ enum cuda_kind {
 enum cuda_scratch_kind {
     SCRATCH_PARTIAL, /* partial sums of a reduction */
     SCRATCH_SORT,    /* embed_back's order of rows */
+    SCRATCH_SDPA,    /* what cuDNN's forward asks for: 256 bytes on sm_90 */
     SCRATCH_CUTS,    /* segment lists */
     SCRATCH_KINDS
 };

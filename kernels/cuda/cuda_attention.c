@@ -318,12 +318,12 @@ size_t cuda_attention_scratch_bytes(const struct device *d, int64_t q_rows, int6
 }
 
 /* 0: done; 1: cuDNN does not take it, or failed, and a person is told why, once. A
- * forward has no workspace; what a backward wants is in its scratch, or it is not cuDNN's. */
+ * forward wants next to no workspace; a backward's is in its scratch, or it is not cuDNN's. */
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct needs n = { 0 };
     const char *why = not_cudnn(c->attention, a, b);
-    size_t room = b ? workspace_room(c, a) : 0;
+    size_t room = b ? workspace_room(c, a) : CUDA_SDPA_SLACK;
     char *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->q_rows, a->heads) : NULL;
 
     if (!c->attention->dnn) /* said when opened */
@@ -331,13 +331,15 @@ static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct o
     if (!why && all_runs(c, a, b, &n) != 0)
         why = n.why;
     if (!why && n.workspace > room) {
-        snprintf(n.why, sizeof n.why, "cuDNN wants %.3g GiB of workspace, %.3g are planned",
-                 (double)n.workspace / 0x1p30, (double)room / 0x1p30);
+        snprintf(n.why, sizeof n.why, "cuDNN wants %zu bytes of workspace, %zu are planned",
+                 n.workspace, room);
         why = n.why;
     }
     n.acc_at = b && !c->deterministic ? rest : NULL;
     n.workspace_at = b ? rest + cuda_acc_bytes(c->deterministic, a->q_rows, a->heads, a->dim)
-                       : NULL;
+                       : cuda_scratch(c, SCRATCH_SDPA, CUDA_SDPA_SLACK);
+    if (!n.workspace_at)
+        return E_DEVICE;
     n.go = true;
     if (!why && all_runs(c, a, b, &n) != 0) {
         (void)cudaGetLastError(); /* one that sticks shows in what comes now */

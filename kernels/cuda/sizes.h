@@ -14,19 +14,20 @@
 
 /* What a call of cuDNN's backward wants beside: b segments of s rows, hq query heads of d channels,
  * shared: by fewer key heads. 9.19 asks for the gradient of the queries in float32 once where the
- * card does not reduce into memory by itself (sm_90 and sm_100 do), and once for shared keys; a
- * deterministic one for the scores, bf16, of rows that fill tiles, and once for shared keys.
- * make check-plans asks it for six architectures. Some bytes for its own rounding. */
+ * card does not reduce into memory by itself (sm_90 and, from 64 channels, sm_100 do), and once for
+ * shared keys; a deterministic one for the scores, bf16, of rows that fill tiles, and once for
+ * shared keys. make check-plans asks it for six architectures. Some bytes for its own rounding. */
 #define CUDA_SDPA_SLACK ((size_t)16 << 10)
 static inline size_t cuda_sdpa_bytes(int sm, bool deterministic, bool shared, int64_t b,
                                      int64_t hq, int64_t s, int64_t d)
 {
     size_t unit = (size_t)b * (size_t)hq * (size_t)s * (size_t)d * sizeof(float);
-    size_t units = shared, filled = (size_t)(s + 63) / 64 * 64, scores = 0;
+    size_t units = shared, scores = 0, rows = (size_t)(s + 63) / 64 * 64;
+    size_t cols = sm >= 90 && sm < 100 ? (size_t)(s + 127) / 128 * 128 : rows;
 
     if (deterministic)
-        scores = (size_t)b * (size_t)hq * filled * filled * 2;
-    else if (sm < 90 || sm >= 110)
+        scores = (size_t)b * (size_t)hq * rows * cols * 2;
+    else if (sm < 90 || sm >= 110 || (sm >= 100 && d < 64))
         units++;
     return units * unit + scores + CUDA_SDPA_SLACK;
 }
