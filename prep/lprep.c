@@ -1,28 +1,14 @@
-/* prep/lprep.c - documents in, a token stream (or JSON lines) out: the options and the wiring. */
+/* prep/lprep.c - documents in, a token stream (or JSON lines) out: the wiring and the report. */
 #include "base/file.h"
-#include "base/log.h"
-#include "base/opt_rows.h"
 #include "base/jsonscan.h"
+#include "base/log.h"
+#include "prep/lprep_options.h"
 #include "prep/part.h"
-#include "prep/prep.h"
 #include "prep/resume.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-struct args {
-    const char *tokenizer, *output, *stats, *part, *skipped, *removed;
-    bool quiet, verbose, json, force, mpi;
-    int format, on_error, utf8, prompt, engine;
-    int64_t threads, max_record;
-    struct opt_list include, where, where_not, sample, eval;
-    int dedup;
-    int64_t dedup_bytes, bands, rows, words, eval_words;
-    const char *resume;
-    const struct opt *opts;
-    struct prep_opts prep;
-};
 
 /* Groups of three digits: 4,712,345. */
 static const char *grouped(int64_t v, char out[32])
@@ -370,22 +356,17 @@ static int prep_rest(struct args *a, const char *const *operands, int n,
     return rc;
 }
 
-static int run(struct args *a, const char *const *operands, int n, struct err *e)
+/* The fields of a->prep that no row fills as they are. */
+static void fill_opts(struct args *a, struct progress *progress)
 {
     static const enum record_mode mode[] = { RECORDS_AUTO, RECORDS_TEXT, RECORDS_JSON,
                                              RECORDS_LINES };
-    struct progress progress = { .start_s = now_s(), .text = a->prep.text };
-    struct prep_counts c = { 0 };
-    struct tokenizer *t = NULL;
     struct prep_opts *o = &a->prep;
-    struct minhash near;
-    struct contam *contam = NULL;
-    int rc;
 
     o->threads = (int)a->threads;
     o->prompt = a->prompt ? PROMPT_ALPACA : PROMPT_LLAMA2;
     o->tick = tick;
-    o->tick_ctx = &progress;
+    o->tick_ctx = progress;
     o->feed.include = a->include.v;
     o->feed.n_include = a->include.n;
     o->feed.mode = mode[a->format];
@@ -395,29 +376,58 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     o->feed.note = note;
     if (a->output && strcmp(a->output, "-") == 0)
         a->output = NULL;
+}
+
+/* *t stays NULL for --text. */
+static int open_tokenizer(const struct args *a, struct tokenizer **t, struct err *e)
+{
+    int rc = 0;
+
+    if (a->tokenizer && !a->prep.text && (rc = tokenizer_open(t, a->tokenizer, e)) < 0)
+        return rc;
+    if (*t && a->engine == 1 && (rc = tokenizer_use(*t, TOKENIZER_SENTENCEPIECE, e)) < 0) {
+        tokenizer_close(*t);
+        *t = NULL;
+    }
+    return rc;
+}
+
+/* After a run that went well: the summary, and warnings about what the options did not do. */
+static void report(const struct args *a, const struct prep_counts *c, const struct progress *p)
+{
+    const struct filter *f = &a->prep.feed.filter;
+
+    sum_up(c, p);
+    for (int i = 0; i < f->n_rates; i++)
+        if (!filter_rate_meets(&f->rate[i], &c->by))
+            log_warn("--sample: no document is of source '%s'", f->rate[i].glob);
+    if (a->prep.seen)
+        tell_false_copies(&a->prep, c);
+}
+
+static int run(struct args *a, const char *const *operands, int n, struct err *e)
+{
+    struct progress progress = { .start_s = now_s(), .text = a->prep.text };
+    struct prep_counts c = { 0 };
+    struct tokenizer *t = NULL;
+    struct prep_opts *o = &a->prep;
+    struct minhash near;
+    struct contam *contam = NULL;
+    int rc;
+
+    fill_opts(a, &progress);
     if ((rc = check(a, e)) < 0)
         return rc;
-    if ((rc = add_filters(a, &o->feed.filter, e)) < 0)
+    if ((rc = add_filters(a, &o->feed.filter, e)) < 0 || (rc = open_tokenizer(a, &t, e)) < 0)
         return rc;
-    if (a->tokenizer && !o->text && (rc = tokenizer_open(&t, a->tokenizer, e)) < 0)
-        return rc;
-    if (t && a->engine == 1 && (rc = tokenizer_use(t, TOKENIZER_SENTENCEPIECE, e)) < 0) {
-        tokenizer_close(t);
-        return rc;
-    }
     if (n == 0)
         log_debug("reading standard input");
     if ((rc = open_skipped(a, o, e)) == 0 && (rc = open_sets(a, o, &near, &contam, e)) == 0)
         rc = a->resume ? prep_rest(a, operands, n, t, &c, e)
                        : prep_out(a, operands, n, t, &c, e);
     if (rc == 0)
-        sum_up(&c, &progress);
-    for (int i = 0; i < o->feed.filter.n_rates && rc == 0; i++)
-        if (!filter_rate_meets(&o->feed.filter.rate[i], &c.by))
-            log_warn("--sample: no document is of source '%s'", o->feed.filter.rate[i].glob);
-    if (rc == 0 && o->seen)
-        tell_false_copies(o, &c);
-    if (rc < 0)
+        report(a, &c, &progress);
+    else
         log_progress_end();
     rc = removed_close(o->removed, close_skipped(a, o, rc, e), e);
     if (rc == 0 && a->stats)
@@ -458,100 +468,23 @@ static int run_part(struct args *a, const char *const *operands, int n, struct e
 
 int main(int argc, char **argv)
 {
-    struct args a = { .max_record = 16 << 20, .dedup_bytes = 256 << 20, .bands = 14,
-                      .rows = 8, .words = 5, .eval_words = 13 };
-    const struct opt opts[] = {
-        { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
-          "SentencePiece model that makes the tokens" },
-        { 0, "text", NULL, OPT_FLAG, &a.prep.text, 0, 0,
-          "write documents as JSON lines, not tokens" },
-        { 'o', "output", "FILE", OPT_STR, &a.output, 0, 0,
-          "write there, whole or not at all [-]" },
-        ROW_FORCE(&a.force, "replace the output file"),
-        OPT_HEADING("which documents"),
-        { 0, "include", "GLOB", OPT_LIST, &a.include, 0, 0,
-          "take such names from folders and archives" },
-        { 0, "part", "K/N|auto", OPT_STR, &a.part, 0, 0,
-          "only the K-th of N parts of the files [all]" },
-        { 0, "mpi", NULL, OPT_FLAG, &a.mpi, 0, 0, "the rank's part, under mpirun or srun" },
-        { 0, "format", "auto|text|json|lines", OPT_ENUM, &a.format, 0, 0,
-          "what files hold, whatever their names [auto]" },
-        { 0, "field", "NAME", OPT_STR, &a.prep.feed.doc.field, 0, 0,
-          "key that holds the text [by schema]" },
-        { 0, "source", "NAME", OPT_STR, &a.prep.feed.doc.source, 0, 0,
-          "source of all documents [by schema]" },
-        { 0, "min-chars", "N", OPT_I64, &a.prep.feed.filter.min_chars, 0, 1e15,
-          "leave out documents of fewer characters [0]" },
-        { 0, "max-chars", "N", OPT_I64, &a.prep.feed.filter.max_chars, 0, 1e15,
-          "leave out documents of more, 0: none [0]" },
-        { 0, "min-tokens", "N", OPT_TOKENS, &a.prep.min_tokens, 0, 1e15,
-          "leave out documents of fewer tokens [0]" },
-        { 0, "max-tokens", "N", OPT_TOKENS, &a.prep.max_tokens, 0, 1e15,
-          "leave out documents of more, 0: none [0]" },
-        { 0, "language", "LIST", OPT_STR, &a.prep.feed.filter.languages, 0, 0,
-          "take rows whose language is one of these" },
-        { 0, "where", "KEY=REGEX", OPT_LIST, &a.where, 0, 0,
-          "take rows whose key matches: meta.url=org" },
-        { 0, "where-not", "KEY=REGEX", OPT_LIST, &a.where_not, 0, 0,
-          "leave out rows whose key matches" },
-        { 0, "sample", "SOURCE=RATE", OPT_LIST, &a.sample, 0, 0,
-          "take that share of a source, chosen by text" },
-        ROW_SEED(&a.prep.feed.filter.seed, OPT_RESULT,
-                 "another seed, another choice by --sample [0]"),
-        { 0, "max-docs", "N", OPT_I64, &a.prep.feed.max_docs, 0, 1e15,
-          "stop after N documents, 0: all [0]" },
-        { 0, "max-record", "SIZE", OPT_BYTES, &a.max_record, 1024, (double)((int64_t)1 << 30),
-          "longest text file or row [16m]" },
-        { 0, "on-error", "stop|skip", OPT_ENUM, &a.on_error, 0, 0,
-          "at a bad document or file [stop]" },
-        { 0, "skipped", "FILE", OPT_STR, &a.skipped, 0, 0,
-          "write there, a line each, what was skipped" },
-        { 0, "utf8", "strict|replace", OPT_ENUM, &a.utf8, 0, 0,
-          "invalid UTF-8 is bad, or becomes U+FFFD [strict]" },
-        OPT_HEADING("copies"),
-        { 0, "dedup", "off|exact|near", OPT_ENUM, &a.dedup, 0, 0,
-          "leave out copies of documents before [off]" },
-        { 0, "dedup-memory", "SIZE", OPT_BYTES, &a.dedup_bytes, 65536, 1e13,
-          "exact up to this size, approximate beyond [256m]" },
-        { 0, "removed", "FILE", OPT_STR, &a.removed, 0, 0,
-          "list what was left out, and as a copy of what" },
-        { 0, "near-bands", "N", OPT_I64, &a.bands, 1, MINHASH_BANDS_MAX,
-          "MinHash: one equal band of N is a near copy [14]" },
-        { 0, "near-rows", "N", OPT_I64, &a.rows, 1, 16, "hashes in a band [8]" },
-        { 0, "near-words", "N", OPT_I64, &a.words, 1, 32, "words in an n-gram [5]" },
-        { 0, "decontaminate", "FILE", OPT_LIST, &a.eval, 0, 0,
-          "leave out what shares an n-gram with this text" },
-        { 0, "contam-words", "N", OPT_I64, &a.eval_words, 1, 32, "words in that n-gram [13]" },
-        OPT_HEADING("tokens"),
-        { 0, "add-bos", NULL, OPT_FLAG, &a.prep.add_bos, 0, 0, "begin documents with BOS" },
-        { 0, "no-eos", NULL, OPT_FLAG, &a.prep.no_eos, 0, 0, "do not end documents with EOS" },
-        { 0, "prompt", "llama2|alpaca", OPT_ENUM, &a.prompt, 0, 0,
-          "template of instructions [llama2]" },
-        { 0, "engine", "own|sentencepiece", OPT_ENUM, &a.engine, 0, 0,
-          "who makes the tokens, which are the same [own]" },
-        OPT_HEADING("running"),
-        ROW_THREADS(&a.threads),
-        { 0, "resume", "DIR", OPT_STR, &a.resume, 0, 0,
-          "leave out what lpack -o DIR has of this run" },
-        { 0, "stats", "FILE", OPT_STR, &a.stats, 0, 0, "write the counts there as JSON" },
-        ROW_JSON(&a.json, "print the counts as JSON, on stderr without -o"),
-        ROW_QUIET(&a.quiet, "warnings only"),
-        ROW_VERBOSE(&a.verbose, "say more"),
-        OPT_END
-    };
+    struct args a = ARGS_DEFAULT;
+    struct opt_table t = { .n = 0 };
     const struct cmd cmd = {
         "lprep", "-t tokenizer.model [options] [file|folder|glob|- ...]",
         "Turns text, JSON and archives of them into a token stream on standard output.",
         "  lprep -t tokenizer.model pg19/validation | lpack > pg19.val\n"
         "  lprep -t tokenizer.model 'redpajama/*.jsonl.zst' | lpack -o shards/\n"
         "  lprep --text books.tar.gz | grep -i whale | lprep -t tokenizer.model | lpack -o w/\n",
-        opts
+        t.row
     };
     struct err e = { 0 };
     bool done;
-    int n = opt_parse(&cmd, argc, argv, &done, &e);
+    int n;
 
-    a.opts = opts;
+    lprep_rows(&t, &a);
+    a.opts = t.row;
+    n = opt_parse(&cmd, argc, argv, &done, &e);
     log_init("lprep", a.quiet ? -1 : a.verbose ? 1 : 0);
     if (n < 0 || done)
         return cmd_exit(&cmd, n, &e);

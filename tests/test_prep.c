@@ -42,73 +42,75 @@ static int from_json(struct doc *d, const char *file, const char *row, struct er
     return doc_from_json(d, &at, row, strlen(row), &o, e);
 }
 
+/* Rows, and what they are taken for. */
+static const struct {
+    const char *file, *row;
+    enum schema schema;
+    const char *source, *text;
+} schemas[] = {
+    { "a.jsonl", "{\"text\":\"x\"}", SCHEMA_TEXT, "text", "x" },
+    { "a.jsonl", "{\"id\":3,\"text\":\"x\",\"source\":\"dol\"}", SCHEMA_TEXT, "dol", "x" },
+    { "a.jsonl", "{\"text\":\"x\",\"source\":\"http://a b\"}", SCHEMA_TEXT, "text", "x" },
+    { "a.jsonl", "{\"text\":\"x\",\"meta\":{\"source\":\"s\",\"name\":\"n.txt:4\"}}",
+      SCHEMA_LPREP, "s", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"timestamp\":\"\",\"yymm\":\"1\",\"arxiv_id\":"
+                 "\"1\",\"language\":\"en\",\"url\":\"u\",\"source\":\"arxiv\"}}",
+      SCHEMA_REDPAJAMA, "redpajama.arxiv", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"timestamp\":\"t\",\"url\":\"u\",\"language\":"
+                 "\"en\",\"source\":\"c4\"}}", SCHEMA_REDPAJAMA, "redpajama.c4", "x" },
+    { "z.jsonl", "{\"meta\":{\"short_book_title\":\"B\",\"publication_date\":1784,\"url\":"
+                 "\"u\"},\"text\":\"x\"}", SCHEMA_REDPAJAMA, "redpajama.book", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"title\":\"T\",\"url\":\"u\",\"language\":"
+                 "\"en\",\"timestamp\":\"2\"}}",
+      SCHEMA_REDPAJAMA, "redpajama.wikipedia", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"content_hash\":\"h\",\"timestamp\":\"\","
+                 "\"source\":\"github\",\"line_count\":1}}",
+      SCHEMA_REDPAJAMA, "redpajama.github", "x" },
+    { "z.jsonl", "{\"pred_label\":\"__label__\",\"pred_label_prob\":0.9,\"wiki_prob\":NaN,"
+                 "\"text\":\"x\",\"source\":\"cc/2019-30/a/line1\"}",
+      SCHEMA_REDPAJAMA, "redpajama.common_crawl", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":\"{}\",\"red_pajama_subset\":\"books\"}",
+      SCHEMA_REDPAJAMA, "redpajama.book", "x" },
+    { "z.jsonl",
+      "{\"text\":\"x\",\"meta\":\"{\\\"url\\\":\\\"u\\\",\\\"source\\\":\\\"c4\\\"}\"}",
+      SCHEMA_REDPAJAMA, "redpajama.c4", "x" },
+    { "in/wikipedia_sample.jsonl", "{\"text\":\"x\",\"meta\":\"{'a': 1}\"}",
+      SCHEMA_REDPAJAMA, "redpajama.wikipedia", "x" },
+    { "cc_2019-30_sample.jsonl", "{\"text\":\"x\",\"meta\":\"\"}",
+      SCHEMA_REDPAJAMA, "redpajama.common_crawl", "x" },
+    { "z.json", "{\"url\":\"u\",\"raw_content\":\"x\",\"cc_segment\":\"s\"}",
+      SCHEMA_REDPAJAMA2, "redpajama2", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"config\":\"arxiv\",\"file\":\"f\"}}",
+      SCHEMA_PROOF_PILE, "proof-pile", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"subset_name\":\"curated\",\"file\":\"f\"}}",
+      SCHEMA_PROOF_PILE, "proof-pile", "x" },
+    { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"set_name\":\"MATH\"}}",
+      SCHEMA_PROOF_PILE, "proof-pile", "x" },
+    { "z.json", "{\"instruction\":\"do\",\"input\":\"\",\"output\":\"y\"}",
+      SCHEMA_ALPACA, "alpaca", "do" },
+    { "z.json", "{\"instruction\":\"do\",\"input\":null,\"output\":\"y\"}",
+      SCHEMA_ALPACA, "alpaca", "do" },
+    { "z.json", "{\"instruction\":\"do\",\"output\":\"y\",\"file\":3}",
+      SCHEMA_LONGALPACA, "longalpaca", "do" },
+    { "LongAlpaca-12k.json", "{\"instruction\":\"do\",\"input\":\"i\",\"output\":\"y\"}",
+      SCHEMA_LONGALPACA, "longalpaca", "do" },
+    { "z.jsonl", "{\"text\":\"1\",\"text\":\"2\"}", SCHEMA_TEXT, "text", "2" },
+    { "z.jsonl", "{\"\\u0074ext\":\"e\\u00e9\"}", SCHEMA_TEXT, "text", "e\xC3\xA9" },
+};
+
 static void test_schemas(void **state)
 {
-    static const struct {
-        const char *file, *row;
-        enum schema schema;
-        const char *source, *text;
-    } t[] = {
-        { "a.jsonl", "{\"text\":\"x\"}", SCHEMA_TEXT, "text", "x" },
-        { "a.jsonl", "{\"id\":3,\"text\":\"x\",\"source\":\"dol\"}", SCHEMA_TEXT, "dol", "x" },
-        { "a.jsonl", "{\"text\":\"x\",\"source\":\"http://a b\"}", SCHEMA_TEXT, "text", "x" },
-        { "a.jsonl", "{\"text\":\"x\",\"meta\":{\"source\":\"s\",\"name\":\"n.txt:4\"}}",
-          SCHEMA_LPREP, "s", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"timestamp\":\"\",\"yymm\":\"1\",\"arxiv_id\":"
-                     "\"1\",\"language\":\"en\",\"url\":\"u\",\"source\":\"arxiv\"}}",
-          SCHEMA_REDPAJAMA, "redpajama.arxiv", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"timestamp\":\"t\",\"url\":\"u\",\"language\":"
-                     "\"en\",\"source\":\"c4\"}}", SCHEMA_REDPAJAMA, "redpajama.c4", "x" },
-        { "z.jsonl", "{\"meta\":{\"short_book_title\":\"B\",\"publication_date\":1784,\"url\":"
-                     "\"u\"},\"text\":\"x\"}", SCHEMA_REDPAJAMA, "redpajama.book", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"title\":\"T\",\"url\":\"u\",\"language\":"
-                     "\"en\",\"timestamp\":\"2\"}}",
-          SCHEMA_REDPAJAMA, "redpajama.wikipedia", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"content_hash\":\"h\",\"timestamp\":\"\","
-                     "\"source\":\"github\",\"line_count\":1}}",
-          SCHEMA_REDPAJAMA, "redpajama.github", "x" },
-        { "z.jsonl", "{\"pred_label\":\"__label__\",\"pred_label_prob\":0.9,\"wiki_prob\":NaN,"
-                     "\"text\":\"x\",\"source\":\"cc/2019-30/a/line1\"}",
-          SCHEMA_REDPAJAMA, "redpajama.common_crawl", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":\"{}\",\"red_pajama_subset\":\"books\"}",
-          SCHEMA_REDPAJAMA, "redpajama.book", "x" },
-        { "z.jsonl",
-          "{\"text\":\"x\",\"meta\":\"{\\\"url\\\":\\\"u\\\",\\\"source\\\":\\\"c4\\\"}\"}",
-          SCHEMA_REDPAJAMA, "redpajama.c4", "x" },
-        { "in/wikipedia_sample.jsonl", "{\"text\":\"x\",\"meta\":\"{'a': 1}\"}",
-          SCHEMA_REDPAJAMA, "redpajama.wikipedia", "x" },
-        { "cc_2019-30_sample.jsonl", "{\"text\":\"x\",\"meta\":\"\"}",
-          SCHEMA_REDPAJAMA, "redpajama.common_crawl", "x" },
-        { "z.json", "{\"url\":\"u\",\"raw_content\":\"x\",\"cc_segment\":\"s\"}",
-          SCHEMA_REDPAJAMA2, "redpajama2", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"config\":\"arxiv\",\"file\":\"f\"}}",
-          SCHEMA_PROOF_PILE, "proof-pile", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"subset_name\":\"curated\",\"file\":\"f\"}}",
-          SCHEMA_PROOF_PILE, "proof-pile", "x" },
-        { "z.jsonl", "{\"text\":\"x\",\"meta\":{\"set_name\":\"MATH\"}}",
-          SCHEMA_PROOF_PILE, "proof-pile", "x" },
-        { "z.json", "{\"instruction\":\"do\",\"input\":\"\",\"output\":\"y\"}",
-          SCHEMA_ALPACA, "alpaca", "do" },
-        { "z.json", "{\"instruction\":\"do\",\"input\":null,\"output\":\"y\"}",
-          SCHEMA_ALPACA, "alpaca", "do" },
-        { "z.json", "{\"instruction\":\"do\",\"output\":\"y\",\"file\":3}",
-          SCHEMA_LONGALPACA, "longalpaca", "do" },
-        { "LongAlpaca-12k.json", "{\"instruction\":\"do\",\"input\":\"i\",\"output\":\"y\"}",
-          SCHEMA_LONGALPACA, "longalpaca", "do" },
-        { "z.jsonl", "{\"text\":\"1\",\"text\":\"2\"}", SCHEMA_TEXT, "text", "2" },
-        { "z.jsonl", "{\"\\u0074ext\":\"e\\u00e9\"}", SCHEMA_TEXT, "text", "e\xC3\xA9" },
-    };
     struct doc d = { 0 };
     struct err e;
 
     (void)state;
-    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
-        if (from_json(&d, t[i].file, t[i].row, &e) < 0)
-            fail_msg("%s: %s", t[i].row, e.msg);
-        if (d.schema != t[i].schema || strcmp(d.source, t[i].source) != 0)
-            fail_msg("%s: is '%s' from '%s'", t[i].row, schema_name(d.schema), d.source);
-        assert_int_equal(d.text.len, strlen(t[i].text));
-        assert_memory_equal(d.text.p, t[i].text, d.text.len);
+    for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
+        if (from_json(&d, schemas[i].file, schemas[i].row, &e) < 0)
+            fail_msg("%s: %s", schemas[i].row, e.msg);
+        if (d.schema != schemas[i].schema || strcmp(d.source, schemas[i].source) != 0)
+            fail_msg("%s: is '%s' from '%s'", schemas[i].row, schema_name(d.schema), d.source);
+        assert_int_equal(d.text.len, strlen(schemas[i].text));
+        assert_memory_equal(d.text.p, schemas[i].text, d.text.len);
         if (d.schema == SCHEMA_LPREP)
             assert_string_equal(d.name, "n.txt:4");
         else if (i == 0)

@@ -395,49 +395,50 @@ static void test_ranks_evaluate_as_one_does(void **state)
 }
 
 /* What a starter says, as "NAME=value ..."; what is found, or the words of the refusal. */
+static const struct {
+    const char *env, *by;
+    int rank, size, local_rank, local_size;
+    const char *refused;
+} tried[] = {
+    { "", NULL, 0, 1, 0, 1, NULL },
+    { "RANK=16 LOCAL_RANK=x", NULL, 0, 1, 0, 1, NULL }, /* somebody's own */
+    { "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4", "torchrun", 5, 8, 1, 4, NULL },
+    { "RANK=0 WORLD_SIZE=1", "torchrun", 0, 1, -1, 0, NULL },
+    { "OMPI_COMM_WORLD_RANK=3 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 "
+      "OMPI_COMM_WORLD_LOCAL_SIZE=2", "Open MPI", 3, 4, 1, 2, NULL },
+    { "PMI_RANK=2 PMI_SIZE=6 MPI_LOCALRANKID=2 MPI_LOCALNRANKS=3", "MPICH", 2, 6, 2, 3,
+      NULL },
+    { "SLURM_PROCID=9 SLURM_STEP_NUM_TASKS=11 SLURM_LOCALID=1 SLURM_NODEID=2 "
+      "SLURM_STEP_TASKS_PER_NODE=4(x2),3", "Slurm", 9, 11, 1, 3, NULL },
+    { "SLURM_PROCID=7 SLURM_STEP_NUM_TASKS=8 SLURM_LOCALID=3 SLURM_NODEID=1 "
+      "SLURM_STEP_TASKS_PER_NODE=4(x2)", "Slurm", 7, 8, 3, 4, NULL },
+    { "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_ID=9", NULL, 0, 1, 0, 1, NULL }, /* sbatch */
+    /* Started by torchrun or mpirun inside a step of Slurm's: the inner one counts. */
+    { "SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 RANK=9 WORLD_SIZE=16", "torchrun", 9, 16,
+      -1, 0, NULL },
+    { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2",
+      "Open MPI", 1, 2, -1, 0, NULL },
+    { "WORLD_SIZE=4", NULL, 0, 0, 0, 0, "RANK, which should say which of them" },
+    { "RANK=4 WORLD_SIZE=4", NULL, 0, 0, 0, 0, "RANK is 4 and WORLD_SIZE only 4" },
+    { "RANK=-1 WORLD_SIZE=4", NULL, 0, 0, 0, 0, "RANK is '-1'" },
+    { "RANK=0 WORLD_SIZE=0", NULL, 0, 0, 0, 0, "RANK is 0 and WORLD_SIZE only 0" },
+    { "RANK=0 WORLD_SIZE=two", NULL, 0, 0, 0, 0, "WORLD_SIZE is 'two'" },
+    { "RANK=0 WORLD_SIZE=99999999999", NULL, 0, 0, 0, 0, "WORLD_SIZE is '99999999999'" },
+    { "RANK=1 WORLD_SIZE=4 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2", NULL, 0, 0, 0, 0,
+      "LOCAL_RANK is 2 and LOCAL_WORLD_SIZE only 2" },
+    { "RANK=1 WORLD_SIZE=4 LOCAL_WORLD_SIZE=8", NULL, 0, 0, 0, 0,
+      "LOCAL_WORLD_SIZE is 8 and WORLD_SIZE only 4" },
+    { "RANK=1 WORLD_SIZE=4 LOCAL_RANK=4", NULL, 0, 0, 0, 0,
+      "LOCAL_RANK is 4 and WORLD_SIZE only 4" },
+    { "PMI_RANK=1x PMI_SIZE=4", NULL, 0, 0, 0, 0, "PMI_RANK is '1x'" },
+    { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NODEID=2 "
+      "SLURM_STEP_TASKS_PER_NODE=1(x2)", NULL, 0, 0, 0, 0, "says nothing of node 2" },
+    { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NODEID=1 SLURM_STEP_TASKS_PER_NODE=1;1",
+      NULL, 0, 0, 0, 0, "says nothing of node 1" },
+};
+
 static void test_ranks_of_the_environment(void **state)
 {
-    static const struct {
-        const char *env, *by;
-        int rank, size, local_rank, local_size;
-        const char *refused;
-    } tried[] = {
-        { "", NULL, 0, 1, 0, 1, NULL },
-        { "RANK=16 LOCAL_RANK=x", NULL, 0, 1, 0, 1, NULL }, /* somebody's own */
-        { "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4", "torchrun", 5, 8, 1, 4, NULL },
-        { "RANK=0 WORLD_SIZE=1", "torchrun", 0, 1, -1, 0, NULL },
-        { "OMPI_COMM_WORLD_RANK=3 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 "
-          "OMPI_COMM_WORLD_LOCAL_SIZE=2", "Open MPI", 3, 4, 1, 2, NULL },
-        { "PMI_RANK=2 PMI_SIZE=6 MPI_LOCALRANKID=2 MPI_LOCALNRANKS=3", "MPICH", 2, 6, 2, 3,
-          NULL },
-        { "SLURM_PROCID=9 SLURM_STEP_NUM_TASKS=11 SLURM_LOCALID=1 SLURM_NODEID=2 "
-          "SLURM_STEP_TASKS_PER_NODE=4(x2),3", "Slurm", 9, 11, 1, 3, NULL },
-        { "SLURM_PROCID=7 SLURM_STEP_NUM_TASKS=8 SLURM_LOCALID=3 SLURM_NODEID=1 "
-          "SLURM_STEP_TASKS_PER_NODE=4(x2)", "Slurm", 7, 8, 3, 4, NULL },
-        { "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_ID=9", NULL, 0, 1, 0, 1, NULL }, /* sbatch */
-        /* Started by torchrun or mpirun inside a step of Slurm's: the inner one counts. */
-        { "SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 RANK=9 WORLD_SIZE=16", "torchrun", 9, 16,
-          -1, 0, NULL },
-        { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2",
-          "Open MPI", 1, 2, -1, 0, NULL },
-        { "WORLD_SIZE=4", NULL, 0, 0, 0, 0, "RANK, which should say which of them" },
-        { "RANK=4 WORLD_SIZE=4", NULL, 0, 0, 0, 0, "RANK is 4 and WORLD_SIZE only 4" },
-        { "RANK=-1 WORLD_SIZE=4", NULL, 0, 0, 0, 0, "RANK is '-1'" },
-        { "RANK=0 WORLD_SIZE=0", NULL, 0, 0, 0, 0, "RANK is 0 and WORLD_SIZE only 0" },
-        { "RANK=0 WORLD_SIZE=two", NULL, 0, 0, 0, 0, "WORLD_SIZE is 'two'" },
-        { "RANK=0 WORLD_SIZE=99999999999", NULL, 0, 0, 0, 0, "WORLD_SIZE is '99999999999'" },
-        { "RANK=1 WORLD_SIZE=4 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2", NULL, 0, 0, 0, 0,
-          "LOCAL_RANK is 2 and LOCAL_WORLD_SIZE only 2" },
-        { "RANK=1 WORLD_SIZE=4 LOCAL_WORLD_SIZE=8", NULL, 0, 0, 0, 0,
-          "LOCAL_WORLD_SIZE is 8 and WORLD_SIZE only 4" },
-        { "RANK=1 WORLD_SIZE=4 LOCAL_RANK=4", NULL, 0, 0, 0, 0,
-          "LOCAL_RANK is 4 and WORLD_SIZE only 4" },
-        { "PMI_RANK=1x PMI_SIZE=4", NULL, 0, 0, 0, 0, "PMI_RANK is '1x'" },
-        { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NODEID=2 "
-          "SLURM_STEP_TASKS_PER_NODE=1(x2)", NULL, 0, 0, 0, 0, "says nothing of node 2" },
-        { "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NODEID=1 SLURM_STEP_TASKS_PER_NODE=1;1",
-          NULL, 0, 0, 0, 0, "says nothing of node 1" },
-    };
     const char *form = getenv("CMOCKA_MESSAGE_OUTPUT");
     char *output = form ? strdup(form) : NULL;
 

@@ -8,13 +8,68 @@
 #include <string.h>
 #include <unistd.h>
 
-static int one(const char *path, const struct info_options *o, bool raw, bool quiet,
-               struct err *e)
+struct args {
+    struct info_options info;
+    bool raw, quiet;
+};
+
+static void add_rows(struct opt_table *t, struct args *a)
 {
+    const struct opt rows[] = {
+        { 0, "verify", NULL, OPT_FLAG, &a->info.verify, 0, 0,
+          "read everything: checksums, hashes, NaN" },
+        { 0, "docs", NULL, OPT_FLAG, &a->info.docs, 0, 0,
+          "list: number, tokens, bytes, words, source, name" },
+        { 0, "ids", NULL, OPT_FLAG, &a->info.ids, 0, 0,
+          "print token ids, one document a line" },
+        { 'd', "doc", "N", OPT_I64, &a->info.doc, 0, 1e15,
+          "only document N, from 0: its text" },
+        { 't', "tokenizer", "FILE", OPT_STR, &a->info.tokenizer, 0, 0,
+          "SentencePiece model to decode with [the data's]" },
+        { 0, "stats", NULL, OPT_FLAG, &a->info.stats, 0, 0,
+          "counts by split and source, lengths of documents" },
+        { 0, "plot", "FILE", OPT_STR, &a->info.plot, 0, 0,
+          "with --stats: the lengths as PNG, SVG or PDF" },
+        { 0, "sample", "N", OPT_I64, &a->info.sample, 1, 1e15,
+          "N documents as text, bounds and masks shown" },
+        { 0, "ctx", "N", OPT_TOKENS, &a->info.ctx, 1, 1e9,
+          "with --sample: rows of N tokens, not documents" },
+        ROW_SEED(&a->info.seed, 0, "with --sample: which ones [0]"),
+        { 's', "split", "NAME", OPT_STR, &a->info.split, 0, 0,
+          "split of a data set, --stats: only this [train]" },
+        { 0, "raw", NULL, OPT_FLAG, &a->raw, 0, 0, "the file is headerless 16-bit token ids" },
+        ROW_JSON(&a->info.json, "one JSON value a line"),
+        ROW_QUIET(&a->quiet, "print nothing but errors"),
+        ROW_VERBOSE(&a->info.verbose, "every tensor, every shard"),
+        OPT_END
+    };
+
+    opt_add(t, rows);
+}
+
+/* Options that ask for something another option must be there for. */
+static int check(const struct info_options *o, int n_paths, struct err *e)
+{
+    if (n_paths == 0) {
+        err_set(e, E_USAGE, "no path given");
+        return err_hint(e, "linfo --help shows what it reads");
+    }
+    if (o->plot && !o->stats)
+        return err_set(e, E_USAGE, "--plot draws what --stats counts: give both");
+    if (o->stats && o->sample)
+        return err_set(e, E_USAGE, "--stats and --sample cannot be given together");
+    if (o->ctx && !o->sample)
+        return err_set(e, E_USAGE, "--ctx is the length of --sample's rows: give both");
+    return 0;
+}
+
+static int one(const char *path, const struct args *a, struct err *e)
+{
+    const struct info_options *o = &a->info;
     enum info_kind kind;
     json_t *j;
     char *text;
-    int rc = info_kind_of(path, raw, &kind, e);
+    int rc = info_kind_of(path, a->raw, &kind, e);
 
     if (rc == 0 && o->stats)
         return info_stats(path, kind, o, stdout, e);
@@ -26,7 +81,7 @@ static int one(const char *path, const struct info_options *o, bool raw, bool qu
         if (o->json && (text = json_dumps(j, JSON_COMPACT | info_json_flags()))) {
             puts(text);
             free(text);
-        } else if (!quiet) {
+        } else if (!a->quiet) {
             info_print(j, stdout);
         }
         json_decref(j);
@@ -35,15 +90,14 @@ static int one(const char *path, const struct info_options *o, bool raw, bool qu
 }
 
 /* All paths are looked at; the first failure decides the exit status. */
-static int all(int n, char **path, const struct info_options *o, bool raw, bool quiet,
-               struct err *e)
+static int all(int n, char **path, const struct args *a, struct err *e)
 {
     struct err later = {0};
     int rc = 0;
 
     for (int i = 0; i < n; i++) {
         struct err *to = rc == 0 ? e : &later;
-        int k = one(path[i], o, raw, quiet, to);
+        int k = one(path[i], a, to);
         if (k < 0 && i < n - 1)
             log_warn("%s", to->msg);
         if (k < 0 && rc == 0 && i == n - 1)
@@ -57,34 +111,8 @@ static int all(int n, char **path, const struct info_options *o, bool raw, bool 
 
 int main(int argc, char **argv)
 {
-    struct info_options o = { .doc = -1 };
-    bool quiet = false, raw = false, done;
-    const struct opt opts[] = {
-        { 0, "verify", NULL, OPT_FLAG, &o.verify, 0, 0,
-          "read everything: checksums, hashes, NaN" },
-        { 0, "docs", NULL, OPT_FLAG, &o.docs, 0, 0,
-          "list: number, tokens, bytes, words, source, name" },
-        { 0, "ids", NULL, OPT_FLAG, &o.ids, 0, 0, "print token ids, one document a line" },
-        { 'd', "doc", "N", OPT_I64, &o.doc, 0, 1e15, "only document N, from 0: its text" },
-        { 't', "tokenizer", "FILE", OPT_STR, &o.tokenizer, 0, 0,
-          "SentencePiece model to decode with [the data's]" },
-        { 0, "stats", NULL, OPT_FLAG, &o.stats, 0, 0,
-          "counts by split and source, lengths of documents" },
-        { 0, "plot", "FILE", OPT_STR, &o.plot, 0, 0,
-          "with --stats: the lengths as PNG, SVG or PDF" },
-        { 0, "sample", "N", OPT_I64, &o.sample, 1, 1e15,
-          "N documents as text, bounds and masks shown" },
-        { 0, "ctx", "N", OPT_TOKENS, &o.ctx, 1, 1e9,
-          "with --sample: rows of N tokens, not documents" },
-        ROW_SEED(&o.seed, 0, "with --sample: which ones [0]"),
-        { 's', "split", "NAME", OPT_STR, &o.split, 0, 0,
-          "split of a data set, --stats: only this [train]" },
-        { 0, "raw", NULL, OPT_FLAG, &raw, 0, 0, "the file is headerless 16-bit token ids" },
-        ROW_JSON(&o.json, "one JSON value a line"),
-        ROW_QUIET(&quiet, "print nothing but errors"),
-        ROW_VERBOSE(&o.verbose, "every tensor, every shard"),
-        OPT_END
-    };
+    struct args a = { .info.doc = -1 };
+    struct opt_table t = { .n = 0 };
     const struct cmd cmd = {
         "linfo", "[--verify] [--stats] [--sample N] [--docs] [--ids] [--doc N] path ...",
         "Shows what shards, token streams, models, adapters and tokenizers hold, verifies\n"
@@ -94,25 +122,20 @@ int main(int argc, char **argv)
         "  linfo --sample 5 --ctx 2k shards/ | less -R\n"
         "  linfo --doc 3 -t tokenizer.model shards/\n"
         "  lprep book.txt -t tokenizer.model | linfo --ids - | head -c 200\n",
-        opts
+        t.row
     };
     struct err e = {0};
-    int n = opt_parse(&cmd, argc, argv, &done, &e);
+    bool done;
+    int n;
 
+    add_rows(&t, &a);
+    n = opt_parse(&cmd, argc, argv, &done, &e);
     if (n < 0 || done)
         return cmd_exit(&cmd, n, &e);
-    log_init(cmd.name, quiet ? -1 : o.verbose ? 1 : 0);
-    if (n == 0) {
-        err_set(&e, E_USAGE, "no path given");
-        return cmd_exit(&cmd, err_hint(&e, "linfo --help shows what it reads"), &e);
-    }
-    if ((o.plot && !o.stats) || (o.ctx && !o.sample) || (o.stats && o.sample)) {
-        err_set(&e, E_USAGE, o.plot && !o.stats ? "--plot is for --stats"
-                             : o.stats ? "--stats and --sample are two questions"
-                                       : "--ctx is for --sample");
-        return cmd_exit(&cmd, E_USAGE, &e);
-    }
-    o.colour = log_colour(STDOUT_FILENO);
-    o.utf8 = plot_utf8();
-    return cmd_exit(&cmd, all(n, argv + 1, &o, raw, quiet, &e), &e);
+    log_init(cmd.name, a.quiet ? -1 : a.info.verbose ? 1 : 0);
+    if (check(&a.info, n, &e) < 0)
+        return cmd_exit(&cmd, e.code, &e);
+    a.info.colour = log_colour(STDOUT_FILENO);
+    a.info.utf8 = plot_utf8();
+    return cmd_exit(&cmd, all(n, argv + 1, &a, &e), &e);
 }

@@ -151,6 +151,51 @@ static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_
     keys_gather<D, TILES>(m.dk, w, by_row + left_lane<D>(lane));
 }
 
+/* The warp's rows of k and v to registers, from where back_keys copied them; both sums 0. */
+template <int D>
+static __device__ __forceinline__ void keys_load(struct keys_owned<D> &m, uint32_t base)
+{
+    typedef keys_room<D> room_of;
+    int lane = threadIdx.x & 31, warp = warp_index();
+
+#pragma unroll
+    for (int i = 0; i < room_of::TILES; i++)
+#pragma unroll
+        for (int kk = 0; kk < D / 16; kk++) {
+            uint32_t x = base + left_lane<D>(lane) + (warp * room_of::MINE + 16 * i) * D * 2;
+            ldmatrix(m.k[i][kk], (x + room_of::STAGE) ^ (32 * kk));
+            ldmatrix(m.v[i][kk], (x + room_of::V) ^ (32 * kk));
+        }
+#pragma unroll
+    for (int i = 0; i < room_of::TILES; i++)
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                m.dk[i][n][e] = m.dv[i][n][e] = 0.0f;
+}
+
+/* The sums to dk and dv: of key head 'shared', the warp's rows from key on. They pass through shared
+ * memory that nothing else uses any more. */
+template <int D>
+static __device__ __forceinline__ void keys_store(const struct keys_owned<D> &m,
+                                                  const struct flash &f, unsigned char *room,
+                                                  int shared, int key, int rows)
+{
+    typedef keys_room<D> room_of;
+    const struct op_attention &a = f.b.fwd;
+    int warp = warp_index();
+
+#pragma unroll
+    for (int i = 0; i < room_of::TILES; i++) {
+        unsigned char *own = room + (warp * room_of::MINE + 16 * i) * D * 2;
+        sums_put<D>(own, m.dk[i], a.scale, a.scale, (bf16 *)f.b.dk + shared * D, a.kv_ld,
+                    key + 16 * i, rows);
+        sums_put<D>(own, m.dv[i], 1.0f, 1.0f, (bf16 *)f.b.dv + shared * D, a.kv_ld,
+                    key + 16 * i, rows);
+    }
+}
+
 template <int D>
 static __global__ void __launch_bounds__(keys_room<D>::THREADS, 8 / keys_room<D>::WARPS)
 back_keys(const struct flash f)
@@ -158,7 +203,7 @@ back_keys(const struct flash f)
     typedef keys_room<D> room_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
-    int rows = (int)a.q_rows, lane = threadIdx.x & 31, warp = warp_index();
+    int rows = (int)a.q_rows, warp = warp_index();
     struct flash_place p = flash_place_of(f, (int)a.kv_heads);
     int at = p.tile * OWNED, key = at + warp * room_of::MINE, shared = p.head; /* early: seen most */
     int group = (int)(a.heads / a.kv_heads), heads_end = (shared + 1) * group;
@@ -178,21 +223,7 @@ back_keys(const struct flash f)
     walk_copy<D, room_of::THREADS>(f, w, base);
     copies_wait();
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < room_of::TILES; i++)
-#pragma unroll
-        for (int kk = 0; kk < D / 16; kk++) {
-            uint32_t x = base + left_lane<D>(lane) + (warp * room_of::MINE + 16 * i) * D * 2;
-            ldmatrix(m.k[i][kk], (x + room_of::STAGE) ^ (32 * kk));
-            ldmatrix(m.v[i][kk], (x + room_of::V) ^ (32 * kk));
-        }
-#pragma unroll
-    for (int i = 0; i < room_of::TILES; i++)
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                m.dk[i][n][e] = m.dv[i][n][e] = 0.0f;
+    keys_load(m, base);
     for (uint32_t odd = 0; more; odd ^= 1, w = next) {
         uint32_t now = odd * room_of::STAGE;
         const float *rows_of = (const float *)(room + now + room_of::ROWS);
@@ -218,14 +249,7 @@ back_keys(const struct flash f)
         }
     }
     __syncthreads(); /* the tiles are no longer read */
-#pragma unroll
-    for (int i = 0; i < room_of::TILES; i++) {
-        unsigned char *own = room + (warp * room_of::MINE + 16 * i) * D * 2;
-        sums_put<D>(own, m.dk[i], a.scale, a.scale, (bf16 *)f.b.dk + shared * D, a.kv_ld,
-                    key + 16 * i, rows);
-        sums_put<D>(own, m.dv[i], 1.0f, 1.0f, (bf16 *)f.b.dv + shared * D, a.kv_ld,
-                    key + 16 * i, rows);
-    }
+    keys_store(m, f, room, shared, key, rows);
 }
 
 template <int D> static int launch(struct cuda *c, const struct flash *f)

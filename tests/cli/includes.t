@@ -1,6 +1,6 @@
 #!/bin/bash
-# Rules of the house about the sources: which room includes which, no circles, no room too
-# big, one base name one file.
+# Rules of the house about the sources: which room includes which, no circles, no room, file or
+# function too big, one base name one file.
 # Each rule is also shown a small tree that breaks it: a check that cannot fail is none.
 cd "$(dirname "$0")/../.." || exit 70
 tmp=$(mktemp -d) || exit 70
@@ -62,6 +62,26 @@ big_rooms() {
         awk '{ n[$2] += $1; all += $1 }
              END { for (r in n) if (n[r] * 5 > all) print r ": " n[r] " of " all " lines" }'
 }
+# A function runs from the line that names it, in column 0, to its } in column 0: at most 60 lines.
+long_functions() {
+    sources "$1" | while read -r file; do
+        awk -v name="${file#"$1"/}" '
+            !inside && /^[A-Za-z_].*\(/ && !start { start = FNR }
+            !inside && (/;$/ || /^$/ || /^#/) { start = 0 }
+            !inside && /^\{/ && start { inside = 1 }
+            inside && /^\}/ {
+                if (FNR - start >= 60) print name ":" start ": " FNR - start + 1 " lines"
+                inside = start = 0
+            }' "$file"
+    done
+}
+# A file of the product has at most 600 lines.
+long_files() {
+    modules "$1" | while read -r file; do
+        lines=$(wc -l < "$1/$file")
+        [ "$lines" -le 600 ] || echo "$file: $lines lines"
+    done
+}
 repeated_names() { sources "$1" | sed 's|.*/||' | sort | uniq -d; }
 # A file opens with one line: its path and what it is.
 unnamed_files() {
@@ -90,6 +110,8 @@ finds() { # finds NAME OUTPUT EXPECTED: the rule notices what was planted
 check 'no room includes what it may not' "$(forbidden_includes .)"
 check 'no circle of includes, inside rooms neither' "$(circles .)"
 check 'no room holds over a fifth of the lines' "$(big_rooms .)"
+check 'no function of more than 60 lines' "$(long_functions .)"
+check 'no file of more than 600 lines' "$(long_files .)"
 check 'no two sources share a base name' "$(repeated_names .)"
 check 'every source opens with its path' "$(unnamed_files .)"
 
@@ -108,6 +130,22 @@ base/b'
 finds 'a room of more than a fifth is found' "$(big_rooms "$tmp" | sort)" \
     'base: 5 of 9 lines
 prep: 3 of 9 lines'
+mkdir -p "$tmp"/long/base
+awk 'BEGIN {
+    print "static int fits(int a,\n               int b)\n{"
+    for (i = 0; i < 56; i++) print "    a++;"
+    print "}\n\nstatic int table[] = {"
+    for (i = 0; i < 70; i++) print "    1,"
+    print "};\n\nint declared(int a);\n\nstatic int too_long(int a,\n                    int b)\n{"
+    for (i = 0; i < 57; i++) print "    a++;"
+    print "}"
+}' > "$tmp"/long/base/f.c
+awk 'BEGIN { for (i = 0; i < 600; i++) print "//" }' > "$tmp"/long/base/fits.c
+awk 'BEGIN { for (i = 0; i < 601; i++) print "//" }' > "$tmp"/long/base/long.h
+finds 'a planted function of 61 lines is found' "$(long_functions "$tmp"/long)" \
+    'base/f.c:137: 61 lines'
+finds 'a planted file of 601 lines is found' "$(long_files "$tmp"/long)" 'base/long.h: 601 lines'
+rm -r "$tmp"/long
 finds 'a planted second a.h is found' "$(repeated_names "$tmp")" a.h
 finds 'a file without its first line is found' "$(unnamed_files "$tmp" | sort)" \
     'base/b.h: line 1
