@@ -265,7 +265,8 @@ static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab,
     free(targets);
 }
 
-static void test_loss(void **state)
+/* By its name: it goes through the library's products, as the two above. */
+static void test_gemm_loss(void **state)
 {
     NEED_GPU();
     one_loss(&gpu[0], 1, 1, 2, 1);
@@ -401,7 +402,7 @@ int main(void)
         cmocka_unit_test(test_gemm),   cmocka_unit_test(test_gemm_edges),
         cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_rope),
         cmocka_unit_test(test_swiglu), cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_loss),   cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_gemm_loss), cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_vec),    cmocka_unit_test(test_cast),
         cmocka_unit_test(test_past_2_31),
     };
