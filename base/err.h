@@ -23,7 +23,7 @@ enum {
     E_SYS = -71,     /* the operating system: memory, threads, libraries */
     E_CREATE = -73,  /* an output that cannot be created */
     E_IO = -74,      /* reading or writing failed half-way */
-    E_AGAIN = -75,   /* stopped on request, checkpoint published: run again */
+    E_AGAIN = -75,   /* stopped on request, nothing of it lost: run again */
     E_CONFIG = -78   /* a model, context or combination of options that cannot work */
 };
 

@@ -3,6 +3,7 @@
 #include "base/must.h"
 
 #include "base/magic.h"
+#include "base/mapped.h"
 #include "base/temp.h"
 
 #include <errno.h>
@@ -55,8 +56,9 @@ int file_map(const char *path, const void **map, size_t *nbytes, struct err *e)
         p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED)
             rc = err_sys(e, E_SYS, "cannot map '%s'", path);
-        else if ((rc = magic_refuse_lfs(path, p, (size_t)st.st_size, e)) < 0)
-            munmap(p, (size_t)st.st_size);
+        else if ((rc = mapped_add(p, (size_t)st.st_size, path, e)) < 0 ||
+                 (rc = magic_refuse_lfs(path, p, (size_t)st.st_size, e)) < 0)
+            file_unmap(p, (size_t)st.st_size);
         if (rc == 0) {
             *map = p;
             *nbytes = (size_t)st.st_size;
@@ -68,8 +70,10 @@ int file_map(const char *path, const void **map, size_t *nbytes, struct err *e)
 
 void file_unmap(const void *map, size_t nbytes)
 {
-    if (map)
-        munmap((void *)(uintptr_t)map, nbytes);
+    if (!map)
+        return;
+    mapped_remove(map);
+    munmap((void *)(uintptr_t)map, nbytes);
 }
 
 int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, struct err *e)
@@ -132,6 +136,8 @@ int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, str
         ssize_t k = write(fd, p, nbytes);
         if (k < 0 && errno == EINTR)
             continue;
+        if (k < 0 && errno == EFAULT && mapped_path(p))
+            return err_set(e, E_IO, "cannot read '%s'" MAPPED_CUT, mapped_path(p));
         if (k < 0)
             return err_sys(e, E_IO, "cannot write '%s'", name);
         p += k;

@@ -10,7 +10,7 @@ C_BEGIN
 
 /* Git LFS's pointers are no files: file_map and file_read refuse them (E_DATA, with the remedy).
  * Nothing waits for whoever may write into a pipe that has a file's name.
- * Maps a whole regular file for reading; the caller munmaps. E_NOINPUT when it cannot be
+ * Maps a whole regular file for reading; the caller gives it to file_unmap. E_NOINPUT when it cannot be
  * opened, E_DATA when it is empty, a folder or a pipe. */
 int file_map(const char *path, const void **map, size_t *nbytes, struct err *e);
 void file_unmap(const void *map, size_t nbytes);

@@ -1,8 +1,11 @@
 /* base/must.c - see must.h. */
 #include "base/must.h"
 
+#include "base/mapped.h"
+
 #include <errno.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,19 +17,27 @@
 static const char *name = "longlora";
 static void (*_Atomic at_end)(void);
 
-void must_fail(void)
+static atomic_flag ending = ATOMIC_FLAG_INIT;
+static _Thread_local bool ends; /* this thread does: what it removes may fail too */
+
+void must_end(int code, const char *a, const char *b, const char *c)
 {
     void (*fn)(void) = atomic_exchange(&at_end, NULL);
-    static const char text[] = ": out of memory\n";
+    const char *const text[] = { name, ": ", a, b, c, "\n" };
 
-    if (write(STDERR_FILENO, name, strlen(name)) < 0 ||
-        write(STDERR_FILENO, text, sizeof text - 1) < 0) {
-        /* nobody listens */
-    }
+    if (atomic_flag_test_and_set(&ending) && !ends)
+        for (;;)
+            pause(); /* another thread is at it */
+    ends = true;
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        if (write(STDERR_FILENO, text[i], strlen(text[i])) < 0)
+            break; /* nobody listens */
     if (fn)
         fn();
-    _exit(-E_SYS);
+    _exit(-code);
 }
+
+void must_fail(void) { must_end(E_SYS, "out of memory", "", ""); }
 
 void *must_malloc(size_t nbytes)
 {
@@ -79,6 +90,8 @@ void must_begin(const char *program)
 {
     name = program;
     json_set_alloc_funcs(must_malloc, free);
+    mapped_begin();
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit then fails, as on a full disk */
     if (strcmp(program, program_invocation_short_name) == 0) /* not in a unit test */
         atexit(ended_by_others);
 }

@@ -17,10 +17,14 @@ void *must_calloc(size_t n, size_t each);
 char *must_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* free it */
 /* The end that these come to; for libraries that take a function instead of an allocator. */
 void must_fail(void) __attribute__((noreturn));
+/* Prints "program: abc" and a line end, removes what is temporary, and ends with -code. Allocates
+ * nothing itself: a signal handler may call it. */
+void must_end(int code, const char *a, const char *b, const char *c) __attribute__((noreturn));
 
 /* For a tool's beginning: its name, and jansson asks must_malloc from here on. opt_parse calls
  * it. From here on, too, a library that ends the process itself, as libarchive and libgfortran
- * do without memory, ends it with 71; cmd_exit calls must_leave before main returns. */
+ * do without memory, ends it with 71; cmd_exit calls must_leave before main returns. A file cut
+ * short while mapped ends it with 74 (mapped.h), and SIGXFSZ is ignored: the write fails. */
 void must_begin(const char *program);
 void must_leave(void);
 /* fn removes what is temporary before the end; may run in any thread. NULL: nothing to do. */

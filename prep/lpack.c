@@ -100,7 +100,7 @@ static void on_no_memory(void)
 
 static void catch_signals(void)
 {
-    static const int sig[] = { SIGINT, SIGTERM, SIGHUP };
+    static const int sig[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
     struct sigaction s = { .sa_handler = on_signal }, was;
 
     must_end_with(on_no_memory);

@@ -2,6 +2,8 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/mapped.h"
+#include "base/must.h"
 #include "base/staging.h"
 #include "base/memory.h"
 #include "base/opt.h"
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -299,6 +302,46 @@ static void test_file_read_bounds(void **state)
     assert_int_equal(file_read(name, 4, &text, &n, &e), E_NOINPUT);
 }
 
+static char temporary[4200];
+static void remove_temporary(void) { unlink(temporary); }
+
+/* A child maps a file, which is then cut: it ends with 74, and what is temporary goes. */
+static void test_a_file_cut_while_mapped(void **state)
+{
+    char folder[] = "/tmp/longlora-cut-XXXXXX", *path;
+    static const char bytes[9000] = "x";
+    const void *map;
+    struct err e = { 0 };
+    int status = 0;
+    pid_t child;
+    size_t n;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    path = path_join(folder, "cut");
+    snprintf(temporary, sizeof temporary, "%s.temporary", path);
+    assert_int_equal(file_replace(path, bytes, sizeof bytes, &e), 0);
+    assert_int_equal(file_replace(temporary, bytes, 1, &e), 0);
+    assert_int_equal(file_map(path, &map, &n, &e), 0);
+    assert_string_equal(mapped_path((const char *)map + 8999), path);
+    assert_null(mapped_path((const char *)map + 9000));
+    if ((child = fork()) == 0) {
+        mapped_begin();
+        must_end_with(remove_temporary);
+        if (truncate(path, 0) == 0)
+            _exit(((const volatile char *)map)[0]);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), -E_IO);
+    assert_false(path_exists(temporary));
+    file_unmap(map, n);
+    assert_null(mapped_path(map));
+    assert_int_equal(dir_remove(folder, &e), 0);
+    free(path);
+}
+
 /* ---- threads ---- */
 
 struct sum {
@@ -498,6 +541,7 @@ int main(void)
         cmocka_unit_test(test_spools_give_back_what_they_took),
         cmocka_unit_test(test_arenas),
         cmocka_unit_test(test_file_read_bounds),
+        cmocka_unit_test(test_a_file_cut_while_mapped),
         cmocka_unit_test(test_every_task_is_done_when_a_round_ends),
         cmocka_unit_test(test_memory_left_in_groups),
         cmocka_unit_test(test_names_of_temporaries),

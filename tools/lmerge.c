@@ -12,7 +12,17 @@
 
 static volatile sig_atomic_t stop; /* the signal that came */
 
-static void on_signal(int sig) { stop = sig; }
+/* The first lets what is being built be removed; before that, and the second, end the process. */
+static void on_signal(int sig)
+{
+    bool second = stop && sig != SIGXCPU; /* that one comes again every second */
+
+    stop = sig;
+    if (second || !merge_building()) {
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+}
 
 static void print_json(const struct merge_options *o, const struct merge_report *r)
 {
@@ -66,6 +76,7 @@ int main(int argc, char **argv)
 {
     static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
                                                        &type_bf16 };
+    static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
     bool quiet = false, verbose = false, json = false, done;
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
@@ -94,7 +105,7 @@ int main(int argc, char **argv)
         opts
     };
     struct err e = {0};
-    struct sigaction act = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+    struct sigaction was, act = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
     rc = opt_parse(&cmd, argc, argv, &done, &e);
     if (rc < 0 || done)
@@ -103,9 +114,9 @@ int main(int argc, char **argv)
     o.keep_dtype = dtype == 0;
     o.type = types[dtype];
     o.threads = (int)threads;
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
-    sigaction(SIGHUP, &act, NULL);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (sigaction(stops[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+            sigaction(stops[i], &act, NULL);
     if ((rc = check_options(&o, rc, argv, &e)) == 0 && (rc = merge_run(&o, &r, &e)) == 0 &&
         (json || !quiet))
         json ? print_json(&o, &r) : print_text(&o, &r);

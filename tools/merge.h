@@ -44,6 +44,8 @@ struct merge_report {
  * E_NOINPUT, E_DATA (also values that are not finite after merging), E_CONFIG (another base's
  * adapter), E_CREATE (out is there), E_IO; E_NO, with the message "stopped", after *stop.
  */
+/* A folder is being built or removed: *stop is looked at. For a signal handler. */
+bool merge_building(void);
 int merge_run(const struct merge_options *o, struct merge_report *r, struct err *e);
 
 /* The parts, for tests. One piece: rows of w (float32, in place) += scale * B A. b is the

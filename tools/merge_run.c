@@ -349,8 +349,9 @@ static int check_out(const struct merge_options *o, const char *out, struct err 
     return err_hint(e, "name another folder with -o, or replace it with -f");
 }
 
-static struct staging *building;
+static struct staging *volatile building;
 
+bool merge_building(void) { return building; }
 static void remove_building(void) { staging_abandon(building); }
 
 static int build(struct run *r, const char *out, struct err *e)
@@ -366,8 +367,10 @@ static int build(struct run *r, const char *out, struct err *e)
         rc = stopped(r, e);
     must_end_with(NULL);
     if (rc == 0)
-        return staging_publish(&s, e);
-    staging_abandon(&s);
+        rc = staging_publish(&s, e);
+    else
+        staging_abandon(&s);
+    building = NULL;
     return rc;
 }
 
