@@ -353,7 +353,10 @@ static void test_metrics_are_cut_at_the_checkpoint(void **state)
     free(before);
     assert_int_equal(kept_of(path, 3, "{\"step\":1,\"a\":1}\n{\"step\":2}\n{\"st", &rc), 2);
     assert_int_equal(kept_of(path, 3, NULL, &rc), 2);
-    assert_int_equal(kept_of(path, 3, "{\"step\":1}\n{\"step\":3}\n", &rc), 1);
+    assert_int_equal(kept_of(path, 3, "{\"step\":1}\n{\"step\":5}\n", &rc), 1);
+    /* step 2 was done when its line could not be written */
+    assert_int_equal(kept_of(path, 3, "{\"step\":1}\n{\"step\":3}\n{\"step\":2}\n", &rc), 2);
+
     assert_int_equal(kept_of(path, 0, "{\"ste", &rc), 0);
     assert_int_equal(rc, 0);
     kept_of(path, 3, "my notes\n", &rc);

@@ -115,43 +115,69 @@ static int one_step(struct run *r, struct err *e)
     if (r->p.streak > 0)
         log_warn("step %" PRId64 ": loss %g, gradient norm %g: skipped, no weight changed",
                  l.step, l.loss, l.grad_norm);
-    return writer_line(r, &l, e);
+    writer_line(r, &l);
+    return 0;
 }
 
-/* The signal that asked any of the ranks to stop, or 0. */
+/* The metrics could not be written: a reason to stop, beside the signals. */
+enum { STOP_UNLOGGED = 1 << 16 };
+
+/* What asks any of the ranks to stop: a signal, STOP_UNLOGGED, or 0. */
 static int stop_any(struct run *r, int *sig, struct err *e)
 {
-    struct group_note note = { .flag = stop_asked() };
+    struct group_note note = { .flag = r->unlogged.code ? STOP_UNLOGGED : stop_asked() };
     int rc = group_meet(r->group, 0, &note, e);
 
     *sig = note.flag;
     return rc;
 }
 
+/* Publishes the last step, so that nothing of it is lost, and says why the run ends here. */
+static int leave(struct run *r, int why, struct err *e)
+{
+    int rc = writer_save(r, e);
+
+    if (rc < 0)
+        return rc;
+    if (why != STOP_UNLOGGED) {
+        err_set(e, E_AGAIN, "stopped by SIG%s after step %" PRId64 " of %" PRId64 "%s",
+                sigabbrev_np(why), r->p.step, r->s->steps,
+                r->saved ? ", checkpoint published" : "");
+        return err_hint(e, "the same command goes on from there");
+    }
+    if (r->unlogged.code)
+        *e = r->unlogged;
+    else
+        err_set(e, E_IO, "rank 0 cannot write its metrics");
+    return err_hint(e, "step %" PRId64 " is published: the same command goes on from there, "
+                    "without its line", r->p.step);
+}
+
+static int not_finite(const struct run *r, struct err *e)
+{
+    err_set(e, E_NO,
+            "loss or gradient not finite in %d steps in a row, the last of them step "
+            "%" PRId64 "; nothing of them reached a weight or a checkpoint",
+            RUN_MAX_STREAK, r->p.step);
+    return err_hint(e, "look for bad values in the base (linfo), or lower --lr; the last "
+                       "checkpoint is step %" PRId64, r->saved);
+}
+
 int run_loop(struct run *r, struct err *e)
 {
-    int rc = 0, sig = 0;
+    int rc = 0, why = 0;
 
-    while (rc == 0 && r->p.step < r->s->steps && (rc = stop_any(r, &sig, e)) == 0 && !sig) {
+    stop_after_step();
+    while (rc == 0 && (rc = stop_any(r, &why, e)) == 0 && !why && r->p.step < r->s->steps) {
         if ((rc = group_meet(r->group, one_step(r, e), NULL, e)) < 0)
             break;
-        if (r->p.streak >= RUN_MAX_STREAK) {
-            err_set(e, E_NO,
-                    "loss or gradient not finite in %d steps in a row, the last of them step "
-                    "%" PRId64 "; nothing of them reached a weight or a checkpoint",
-                    RUN_MAX_STREAK, r->p.step);
-            rc = err_hint(e, "look for bad values in the base (linfo), or lower --lr; the last "
-                             "checkpoint is step %" PRId64, r->saved);
-        } else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps) {
+        if (r->p.streak >= RUN_MAX_STREAK)
+            rc = not_finite(r, e);
+        else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps)
             rc = writer_save(r, e);
-        }
     }
     log_progress_end();
-    if (rc == 0 && sig && (rc = writer_save(r, e)) == 0) {
-        err_set(e, E_AGAIN, "stopped by SIG%s after step %" PRId64 " of %" PRId64 "%s",
-                sigabbrev_np(sig), r->p.step, r->s->steps,
-                r->saved ? ", checkpoint published" : "");
-        rc = err_hint(e, "the same command goes on from there");
-    }
+    if (rc == 0 && why && (why == STOP_UNLOGGED || r->p.step < r->s->steps))
+        rc = leave(r, why, e);
     return rc;
 }

@@ -8,6 +8,7 @@
 #include "train/stop.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,8 +49,10 @@ static int train(int argc, char **argv, struct err *e)
 {
     struct run r = { 0 };
     bool done = false;
-    int rc = run_open(&r, &s, e);
+    int rc;
 
+    stop_install();
+    rc = run_open(&r, &s, e);
     if (rc == 0 && (rc = run_begin(&r, &done, e)) == 0 &&
         (done || (rc = run_train(&r, argc, argv, e)) == 0))
         rc = finish(&r, done);
@@ -63,7 +66,7 @@ static int start(int argc, char **argv, struct err *e)
 
     if (rc < 0)
         return rc;
-    stop_install();
+    signal(SIGPIPE, SIG_IGN); /* a write then fails */
     return s.bench ? bench_run(&s, stdout, e) : s.plan ? plan_run(&s, stdout, e)
                                                        : train(argc, argv, e);
 }

@@ -16,12 +16,13 @@
 
 #define HEAD "{\"step\":"
 
-/* Bytes of the lines that stay: steps 1, 2, .. step, whole and in order. -1: not ours. */
+/* Bytes of the lines that stay: steps up to step, whole and in order; one that could not be
+ * written is missing. -1: not ours. */
 static int64_t keep_bytes(FILE *f, int64_t step, int64_t *kept)
 {
     char *line = NULL;
     size_t cap = 0;
-    int64_t keep = 0;
+    int64_t keep = 0, last = 0;
     ssize_t n;
 
     *kept = 0;
@@ -31,9 +32,10 @@ static int64_t keep_bytes(FILE *f, int64_t step, int64_t *kept)
             keep = *kept ? keep : -1;
             break;
         }
-        if (line[n - 1] != '\n' || head < sizeof HEAD - 1 ||
-            strtoll(line + head, NULL, 10) != *kept + 1 || *kept == step)
+        int64_t at = head < sizeof HEAD - 1 ? 0 : strtoll(line + head, NULL, 10);
+        if (line[n - 1] != '\n' || at <= last || at > step)
             break;
+        last = at;
         ++*kept;
         keep += n;
     }

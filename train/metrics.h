@@ -19,7 +19,7 @@ struct metrics {
     int fd;
     const char *path; /* the caller's */
 };
-/* Opens path ("-": standard output), keeping the lines of steps 1 .. step and cutting what
+/* Opens path ("-": standard output), keeping the lines of steps up to step, in order, and cutting what
  * follows, a torn line too. *kept: how many there are. E_CREATE: cannot be opened, or holds
  * something else than such lines, which is then left alone. */
 int metrics_open(struct metrics *m, const char *path, int64_t step, int64_t *kept,

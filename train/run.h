@@ -28,6 +28,7 @@ struct run {
     struct trainer t;
     struct progress p;
     struct metrics metrics;
+    struct err unlogged;        /* a line of metrics could not be written: why */
     char *metrics_path;
     int argc;                   /* the command, for options.json */
     char **argv;
@@ -74,14 +75,16 @@ void run_phase(struct run *r, enum run_phase p);
  * (outdir_open). writer_begin: options.json, the log of metrics at r->resumed, no summary of
  * older results. writer_save: a checkpoint of r->p.step, unless there is one; first each rank
  * sees whether all is finite. writer_finish: the results, then summary.json. writer_line alone
- * is not met: a line of metrics that cannot be written counts as a failure of the step. */
+ * is not met: r->unlogged says why a line could not be written, and the loop then publishes the
+ * step and ends with that. */
 int writer_open(struct run *r, int rc, struct err *e);
 int writer_begin(struct run *r, int argc, char **argv, struct err *e);
-int writer_line(struct run *r, const struct metrics_line *l, struct err *e);
+void writer_line(struct run *r, const struct metrics_line *l);
 int writer_save(struct run *r, struct err *e);
 int writer_finish(struct run *r, int rc, struct err *e);
 
-/* loop.c: steps until the last one or a signal, to whichever rank it came. */
+/* loop.c: steps until the last one, a signal, to whichever rank it came (E_AGAIN), or a line of
+ * metrics that could not be written (E_IO); of the last two with a checkpoint. */
 int run_loop(struct run *r, struct err *e);
 
 C_END

@@ -1,17 +1,34 @@
 /* train/stop.c - see stop.h. */
 #include "train/stop.h"
 
+#include "base/must.h"
+
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 
-static volatile sig_atomic_t asked;
-static const int asks[] = { SIGTERM, SIGINT, SIGUSR1 };
+static volatile sig_atomic_t asked, steps;
+static const int asks[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGXCPU };
+enum { ASKS = sizeof asks / sizeof *asks };
 
+/* After the first of them the next ends the process; but SIGXCPU comes again every second. */
 static void on_signal(int sig)
 {
+    if (!steps)
+        must_end(E_AGAIN, "stopped before the first step", ": the same command begins again", "");
+    if (sig == SIGXCPU && asked)
+        return;
     asked = sig;
-    for (unsigned i = 0; i < sizeof asks / sizeof *asks; i++)
-        signal(asks[i], SIG_DFL);
+    for (int i = 0; i < ASKS; i++)
+        if (asks[i] != SIGXCPU)
+            signal(asks[i], SIG_DFL);
+}
+
+static bool ignored(int sig)
+{
+    struct sigaction was;
+
+    return sigaction(sig, NULL, &was) == 0 && was.sa_handler == SIG_IGN;
 }
 
 void stop_install(void)
@@ -22,9 +39,11 @@ void stop_install(void)
     a.sa_handler = on_signal;
     a.sa_flags = SA_RESTART;
     sigemptyset(&a.sa_mask);
-    for (unsigned i = 0; i < sizeof asks / sizeof *asks; i++)
-        sigaction(asks[i], &a, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    for (int i = 0; i < ASKS; i++)
+        if (asks[i] != SIGHUP || !ignored(SIGHUP)) /* as nohup leaves it */
+            sigaction(asks[i], &a, NULL);
 }
+
+void stop_after_step(void) { steps = 1; }
 
 int stop_asked(void) { return asked; }

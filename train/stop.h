@@ -2,12 +2,14 @@
 #ifndef TRAIN_STOP_H
 #define TRAIN_STOP_H
 #include "base/err.h"
-#include <stdbool.h>
 C_BEGIN
 
-/* SIGTERM, SIGINT and SIGUSR1 set a flag, once; the next of any of them has its default
- * action, which ends the process by that signal. SIGPIPE is ignored: a write then fails. */
+/* SIGTERM, SIGINT, SIGUSR1, SIGHUP (unless ignored, as under nohup) and SIGXCPU ask a run to
+ * stop. From stop_install on they end the process at once, with 75 (E_AGAIN): nothing is lost
+ * while files are opened and weights loaded. From stop_after_step on the first sets a flag, and
+ * the next has its default action, which ends the process by that signal. */
 void stop_install(void);
+void stop_after_step(void);
 /* The signal that asked, or 0. */
 int stop_asked(void);
 

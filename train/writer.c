@@ -46,7 +46,7 @@ static int open_metrics(struct run *r, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     rc = metrics_open(&r->metrics, r->metrics_path, r->resumed, &kept, e);
     if (rc == 0 && kept < r->resumed)
-        log_warn("'%s' holds the first %" PRId64 " of %" PRId64 " steps: the others are lost",
+        log_warn("'%s' holds %" PRId64 " of the first %" PRId64 " steps: the others are lost",
                  r->metrics_path, kept, r->resumed);
     return rc;
 }
@@ -68,9 +68,10 @@ int writer_begin(struct run *r, int argc, char **argv, struct err *e)
     return write_once(r, 0, begin, e);
 }
 
-int writer_line(struct run *r, const struct metrics_line *l, struct err *e)
+void writer_line(struct run *r, const struct metrics_line *l)
 {
-    return group_writes(r->group) ? metrics_write(&r->metrics, l, e) : 0;
+    if (group_writes(r->group) && r->unlogged.code == 0)
+        metrics_write(&r->metrics, l, &r->unlogged);
 }
 
 static int save(struct run *r, struct err *e)
@@ -79,7 +80,7 @@ static int save(struct run *r, struct err *e)
                             .streak = r->p.streak, .data_hash = dataset_hash(r->data),
                             .tokens = r->p.step * r->t.order.batch * r->t.order.ctx };
     struct device *d = &r->session.device;
-    int rc = metrics_sync(&r->metrics, e);
+    int rc = r->unlogged.code ? 0 : metrics_sync(&r->metrics, e);
 
     if (rc < 0)
         return rc;

@@ -152,14 +152,14 @@ stopped() { # stopped SIGNAL
     [ $rc -eq 75 ] && [ -d "$(printf '%s/sig/checkpoints/step-%08d' "$tmp" "$steps")" ] &&
         grep -q "stopped by SIG$1 after step $steps of 1000000, checkpoint published" "$tmp/err"
 }
-for s in TERM INT USR1; do
+for s in TERM INT USR1 HUP XCPU; do
     ok "SIG$s: 75 and a checkpoint of the last step" stopped $s
 done
 at_once() { # a step of minutes: the second signal does not wait for its end
     "${tune[@]}" --batch 200000 -o "$tmp/slow" 2> "$tmp/err" &
     local pid=$! i
     for i in $(seq 300); do [ -e "$tmp/slow/metrics.jsonl" ] && break; sleep 0.02; done
-    sleep 0.3
+    sleep 1
     kill -TERM $pid
     sleep 0.2
     kill -0 $pid || return 1
