@@ -12,7 +12,7 @@ C_BEGIN
  * file_map and file_unmap keep the list; they may be called from any thread.
  */
 #define MAPPED_CUT ": it was cut short meanwhile, or its disk failed"
-void mapped_begin(void);
+void mapped_begin(void); /* opt_parse calls it */
 /* path is copied. E_SYS: no memory. */
 int mapped_add(const void *map, size_t nbytes, const char *path, struct err *e);
 void mapped_remove(const void *map);

@@ -1,11 +1,8 @@
 /* base/must.c - see must.h. */
 #include "base/must.h"
 
-#include "base/mapped.h"
-
 #include <errno.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -90,8 +87,6 @@ void must_begin(const char *program)
 {
     name = program;
     json_set_alloc_funcs(must_malloc, free);
-    mapped_begin();
-    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit then fails, as on a full disk */
     if (strcmp(program, program_invocation_short_name) == 0) /* not in a unit test */
         atexit(ended_by_others);
 }

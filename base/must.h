@@ -23,8 +23,7 @@ void must_end(int code, const char *a, const char *b, const char *c) __attribute
 
 /* For a tool's beginning: its name, and jansson asks must_malloc from here on. opt_parse calls
  * it. From here on, too, a library that ends the process itself, as libarchive and libgfortran
- * do without memory, ends it with 71; cmd_exit calls must_leave before main returns. A file cut
- * short while mapped ends it with 74 (mapped.h), and SIGXFSZ is ignored: the write fails. */
+ * do without memory, ends it with 71; cmd_exit calls must_leave before main returns. */
 void must_begin(const char *program);
 void must_leave(void);
 /* fn removes what is temporary before the end; may run in any thread. NULL: nothing to do. */

@@ -2,6 +2,7 @@
 #include "base/opt.h"
 #include "base/utf8.h"
 #include "base/log.h"
+#include "base/mapped.h"
 #include "base/must.h"
 #include "base/processor.h"
 
@@ -9,6 +10,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -314,6 +316,8 @@ int opt_parse(const struct cmd *c, int argc, char **argv, bool *done, struct err
 
     *done = false;
     must_begin(c->name);
+    mapped_begin();
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit then fails, as on a full disk */
     if ((rc = simd_check(e)) < 0)
         return rc;
     for (int i = 1; i < argc; i++) {
