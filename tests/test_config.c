@@ -81,6 +81,9 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{" BASE ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8}}", E_DATA, "low_freq" },
     { "{" BASE ",\"rope_scaling\":{\"type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
       "\"high_freq_factor\":4}}", E_CONFIG, "high_freq_factor" },
+    { "{" BASE ",\"original_max_position_embeddings\":4096,\"rope_scaling\":{\"rope_type\":"
+      "\"llama3\",\"factor\":8," LLAMA3 "}}", E_CONFIG, "2048, would count, not the 4096" },
+    { "{" BASE ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":\"yarn\"}}", E_CONFIG, "'yarn'" },
 };
 
 static void test_what_is_refused_is_named(void **state)
@@ -133,7 +136,18 @@ static void test_both_forms_of_rope(void **state)
                            "\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"linear\","
                            "\"factor\":4}}", &c, &e), 0);
     assert_true(c.rope.type == ROPE_LINEAR && c.rope.factor == 4);
-    /* llama3: the original context inside, at the top, or the context */
+    /* an empty rope_scaling is none */
+    assert_int_equal(parse("{" BASE ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":"
+                           "\"linear\",\"rope_theta\":7,\"factor\":3}}", &c, &e), 0);
+    assert_true(c.rope.type == ROPE_LINEAR && c.rope.factor == 3 && c.rope.theta == 7);
+    assert_int_equal(parse("{" BASE ",\"rope_theta\":9,\"rope_scaling\":{},\"rope_parameters\":{}}",
+                           &c, &e), 0);
+    assert_true(c.rope.type == ROPE_DEFAULT && c.rope.theta == 9);
+    assert_int_equal(parse("{" BASE ",\"original_max_position_embeddings\":64,\"rope_scaling\":"
+                           "{\"rope_type\":\"llama3\",\"factor\":8," LLAMA3 ","
+                           "\"original_max_position_embeddings\":32}}", &c, &e), 0);
+    assert_int_equal(c.rope.original_context, 32); /* the inside one, as transformers */
+    /* llama3: the original context inside, or the context */
     assert_int_equal(parse("{" BASE ",\"max_position_embeddings\":99,\"rope_scaling\":"
                            "{\"rope_type\":\"llama3\",\"factor\":8," LLAMA3 ","
                            "\"original_max_position_embeddings\":8192}}", &c, &e), 0);
@@ -254,14 +268,41 @@ static void test_what_is_written_reads_the_same(void **state)
             assert_int_equal(js_str(&o, "dtype", JS_MUST, &text, &e), 0);
             assert_string_equal(text, "bfloat16");
         }
-        if (i > 1) { /* both forms, both names */
-            assert_int_equal(js_object(&o, "rope_scaling", JS_MUST, &s, &e), 0);
-            assert_true(js_has(&s, "type") && js_has(&s, "rope_type"));
-        }
+        /* transformers before 4.43 take two fields and no others; llama3 came with 4.43 */
+        assert_int_equal(js_object(&o, "rope_scaling", JS_MAY, &s, &e), 0);
+        assert_int_equal(json_object_size(s.obj), i < 2 ? 0 : i < 4 ? 2 : 5);
+        assert_true(i < 2 ? !s.obj && json_object_get(o.obj, "rope_scaling") :
+                    js_has(&s, "factor") && js_has(&s, i < 4 ? "type" : "rope_type"));
         assert_int_equal(js_object(&o, "rope_parameters", JS_MUST, &s, &e), 0);
         assert_true(js_has(&s, "type") && js_has(&s, "rope_type") && js_has(&s, "rope_theta"));
         js_free(&o);
     }
+    dir_remove(scratch(""), &e);
+}
+
+static const struct llama_config tiny = { .vocab = 20, .dim = 8, .ffn_dim = 12, .layers = 2,
+    .heads = 2, .kv_heads = 1, .head_dim = 4, .context = 64, .norm_eps = 1e-6, .bos = 1,
+    .eos = 2, .init_range = 0.02, .rope = { ROPE_DEFAULT, 10000, 1, 0, 0, 0 } };
+
+/* A linear factor of 1 scales nothing. */
+static void test_a_factor_of_one_is_no_scaling(void **state)
+{
+    struct llama_config c = tiny;
+    const char *type;
+    struct err e = {0};
+    struct js o, s;
+
+    (void)state;
+    c.rope = (struct rope_config){ ROPE_LINEAR, 10000, 1, 0, 0, 0 };
+    assert_int_equal(dir_make(scratch(""), &e), 0);
+    assert_int_equal(config_write(&c, NULL, "float32", scratch("out"), &e), 0);
+    assert_int_equal(js_load(&o, scratch("out"), JS_MAX_BYTES, &e), 0);
+    assert_true(json_is_null(json_object_get(o.obj, "rope_scaling")));
+    assert_int_equal(js_object(&o, "rope_parameters", JS_MUST, &s, &e), 0);
+    assert_int_equal(js_str(&s, "rope_type", JS_MUST, &type, &e), 0);
+    assert_string_equal(type, "default");
+    assert_false(js_has(&s, "factor"));
+    js_free(&o);
     dir_remove(scratch(""), &e);
 }
 
@@ -309,9 +350,6 @@ static void make_model(const struct llama_config *c, const char *skip, const cha
     free(d);
 }
 
-static const struct llama_config tiny = { .vocab = 20, .dim = 8, .ffn_dim = 12, .layers = 2,
-    .heads = 2, .kv_heads = 1, .head_dim = 4, .context = 64, .norm_eps = 1e-6, .bos = 1,
-    .eos = 2, .init_range = 0.02, .rope = { ROPE_DEFAULT, 10000, 1, 0, 0, 0 } };
 
 static void expect_model(int rc, const char *why)
 {
@@ -322,6 +360,57 @@ static void expect_model(int rc, const char *why)
     if (got != rc || (why && !strstr(e.msg, why)))
         fail_msg("%d %s; expected %d %s", got, e.msg, rc, why ? why : "");
     weights_close(w);
+}
+
+/* config.json is made to tie what has a head of its own. */
+static void tie(struct llama_config c, const char *head_dtype, float value)
+{
+    struct tensor_spec s;
+    static const float zeros[4096];
+    float *head = calloc((size_t)(c.vocab * c.dim), sizeof *head);
+    struct st_decl d[40];
+    struct st_writer *w;
+    struct err e = {0};
+    int64_t n;
+
+    c.tied = false;
+    n = config_tensors(&c);
+    assert_true(head && n < 40);
+    head[c.vocab * c.dim - 1] = value;
+    make_model(&c, NULL, NULL, 1);
+    for (int64_t i = 0; i < n; i++) {
+        static char names[40][96];
+
+        config_tensor(&c, i, &s);
+        memcpy(names[i], s.name, sizeof names[i]);
+        d[i] = (struct st_decl){ names[i], s.role == ROLE_HEAD ? st_type(head_dtype) : &type_f32,
+                                 s.dims, { s.shape[0], s.shape[1] } };
+    }
+    assert_int_equal(st_create(&w, scratch("model.safetensors"), d, n, &e), 0);
+    for (int64_t i = 0; i < n; i++) {
+        config_tensor(&c, i, &s);
+        assert_int_equal(st_write_f32(w, s.role == ROLE_HEAD ? head : zeros, s.count, &e), 0);
+    }
+    assert_int_equal(st_finish(w, &e), 0);
+    c.tied = true;
+    assert_int_equal(config_write(&c, NULL, "float32", scratch("config.json"), &e), 0);
+    free(head);
+}
+
+static void test_a_tied_base_with_another_head(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    tie(tiny, "F32", 0);
+    expect_model(0, NULL);
+    tie(tiny, "BF16", 0); /* the same values in another type */
+    expect_model(0, NULL);
+    tie(tiny, "F32", 1);
+    expect_model(E_CONFIG, "ties lm_head to the embedding");
+    tie(tiny, "F16", 1);
+    expect_model(E_CONFIG, "set tie_word_embeddings to false");
+    dir_remove(scratch(""), &e);
 }
 
 static void test_model_folders(void **state)
@@ -379,6 +468,8 @@ int main(void)
         cmocka_unit_test(test_windows), cmocka_unit_test(test_ids_null_lists_and_beyond),
         cmocka_unit_test(test_the_largest_sizes_do_not_overflow),
         cmocka_unit_test(test_what_is_written_reads_the_same),
+        cmocka_unit_test(test_a_factor_of_one_is_no_scaling),
+        cmocka_unit_test(test_a_tied_base_with_another_head),
         cmocka_unit_test(test_model_folders),
     };
 

@@ -143,18 +143,26 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
     return 0;
 }
 
+/* As transformers 5 reads a llama: the original context inside, else the context. */
 static int read_llama3(struct rope_config *r, const struct js *o, const struct js *s,
                        int64_t context, struct err *e)
 {
-    const struct js *from = js_has(s, "original_max_position_embeddings") ? s : o;
+    static const char first[] = "original_max_position_embeddings";
+    int64_t top = 0, inside = 0;
     int rc;
 
-    r->original_context = context;
     if ((rc = js_f64(s, "low_freq_factor", JS_MUST, 1e-6, 1e6, &r->low_freq_factor, e)) < 0 ||
         (rc = js_f64(s, "high_freq_factor", JS_MUST, 1e-6, 1e6, &r->high_freq_factor, e)) < 0 ||
-        (rc = js_i64(from, "original_max_position_embeddings", JS_MAY, 1, MAX_CONTEXT,
-                     &r->original_context, e)) < 0)
+        (rc = js_i64(s, first, JS_MAY, 1, MAX_CONTEXT, &inside, e)) < 0 ||
+        (rc = js_i64(o, first, JS_MAY, 1, MAX_CONTEXT, &top, e)) < 0)
         return rc;
+    if (!inside && top && top != context) { /* llama.cpp takes it, transformers the context */
+        err_set(e, E_CONFIG, "'%s': %s%s is missing: max_position_embeddings, %lld, would "
+                "count, not the %lld beside it", o->file, s->path, first, (long long)context,
+                (long long)top);
+        return err_hint(e, "write the right one into the object that has rope_type llama3");
+    }
+    r->original_context = inside ? inside : context;
     if (r->high_freq_factor <= r->low_freq_factor)
         return err_set(e, E_CONFIG, "'%s': %shigh_freq_factor %g must be above low_freq_factor "
                        "%g", o->file, s->path, r->high_freq_factor, r->low_freq_factor);
@@ -178,8 +186,18 @@ static int set_rotary(struct llama_config *c, const struct js *o, double share, 
     return 0;
 }
 
-/* rope_scaling (4.x) wins over rope_parameters (5.x) where a file has both, as transformers 5
- * reads them; rope_theta stands at the top or inside. */
+/* The object that says how RoPE is scaled, as transformers 5 finds it: rope_scaling (4.x) wins over
+ * rope_parameters (5.x), an empty one is none. */
+static int rope_object(const struct js *o, struct js *s, struct err *e)
+{
+    int rc = js_object(o, "rope_scaling", JS_MAY, s, e);
+
+    if (rc == 0 && json_object_size(s->obj) == 0)
+        rc = js_object(o, "rope_parameters", JS_MAY, s, e);
+    return rc;
+}
+
+/* rope_theta stands at the top or inside. */
 static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
 {
     struct rope_config *r = &c->rope;
@@ -192,8 +210,7 @@ static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
     *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 10000, .factor = 1 };
     if ((rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
         (rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
-        (rc = js_object(o, "rope_scaling", JS_MAY, &s, e)) < 0 ||
-        (!s.obj && (rc = js_object(o, "rope_parameters", JS_MAY, &s, e)) < 0))
+        (rc = rope_object(o, &s, e)) < 0)
         return rc;
     if (!s.obj)
         return set_rotary(c, o, share, e);

@@ -39,9 +39,9 @@ struct llama_config {
 int config_read(struct llama_config *c, const char *path, struct err *e);
 int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,
                  struct err *e);
-/* Writes a config.json that transformers 4.x and 5.x, vLLM and llama.cpp read the same way:
- * both RoPE forms, "type" and "rope_type". like: the source model's config.json, whose
- * other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
+/* Writes a config.json that transformers 4.31 to 5.x, vLLM and llama.cpp read the same way: RoPE
+ * as rope_scaling (linear: "type" and "factor", no more; a factor of 1: null) and as
+ * rope_parameters. like: the source model's config.json, whose other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e);
 const char *config_rope_name(enum rope_type t); /* as in config.json: "default", "linear", ... */

@@ -18,34 +18,59 @@ const char *config_rope_name(enum rope_type t)
     return names[t];
 }
 
-/* The fields both RoPE forms have. "type" beside "rope_type": llama.cpp's converter of early
- * 2025 knows only the former and otherwise drops the scaling without a word. */
-static json_t *rope_fields(const struct llama_config *c, bool *ok)
+/* A linear factor of 1 is no scaling. */
+static enum rope_type written_type(const struct rope_config *r)
 {
-    const struct rope_config *r = &c->rope;
-    json_t *o = json_object();
+    return r->type == ROPE_LINEAR && r->factor == 1 ? ROPE_DEFAULT : r->type;
+}
 
-    set(o, "type", json_string(config_rope_name(r->type)), ok);
-    set(o, "rope_type", json_string(config_rope_name(r->type)), ok);
-    if (r->type != ROPE_DEFAULT)
+static void set_scale(json_t *o, const struct rope_config *r, bool *ok)
+{
+    if (written_type(r) != ROPE_DEFAULT)
         set(o, "factor", json_real(r->factor), ok);
     if (r->type == ROPE_LLAMA3) {
         set(o, "low_freq_factor", json_real(r->low_freq_factor), ok);
         set(o, "high_freq_factor", json_real(r->high_freq_factor), ok);
         set(o, "original_max_position_embeddings", json_integer(r->original_context), ok);
     }
+}
+
+/* The 4.x form. transformers before 4.43 refuse a scaling that has other than two fields, "type"
+ * and "factor", and later ones read these two; llama3 came with 4.43 and is "rope_type" there. */
+static json_t *rope_scaling(const struct rope_config *r, bool *ok)
+{
+    enum rope_type t = written_type(r);
+    json_t *o;
+
+    if (t == ROPE_DEFAULT)
+        return json_null();
+    o = json_object();
+    set(o, t == ROPE_LINEAR ? "type" : "rope_type", json_string(config_rope_name(t)), ok);
+    set_scale(o, r, ok);
+    return o;
+}
+
+/* The 5.x form. "type" too: readers of the older name would drop the scaling without a word. */
+static json_t *rope_parameters(const struct rope_config *r, bool *ok)
+{
+    const char *name = config_rope_name(written_type(r));
+    json_t *o = json_object();
+
+    set(o, "type", json_string(name), ok);
+    set(o, "rope_type", json_string(name), ok);
+    set_scale(o, r, ok);
+    set(o, "rope_theta", json_real(r->theta), ok);
     return o;
 }
 
 static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
 {
-    json_t *five = rope_fields(c, ok);
-
-    set(five, "rope_theta", json_real(c->rope.theta), ok);
+    if (config_arch(c)->block.rotary > 0)
+        set(o, "partial_rotary_factor",
+            json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
     set(o, "rope_theta", json_real(c->rope.theta), ok);
-    set(o, "rope_scaling",
-        c->rope.type == ROPE_DEFAULT ? json_null() : rope_fields(c, ok), ok);
-    set(o, "rope_parameters", five, ok);
+    set(o, "rope_scaling", rope_scaling(&c->rope, ok), ok);
+    set(o, "rope_parameters", rope_parameters(&c->rope, ok), ok);
 }
 
 /* A list of ids whose first is still right stays as it is. */
@@ -72,9 +97,6 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
     set(o, "use_cache", json_true(), ok);
     if (a->block.window)
         set(o, "sliding_window", c->window ? json_integer(c->window) : json_null(), ok);
-    if (a->block.rotary > 0)
-        set(o, "partial_rotary_factor",
-            json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
 }
 
 static void set_all(json_t *o, const struct llama_config *c, const char *dtype, bool *ok)

@@ -79,6 +79,36 @@ static int check_complete(const struct weights *w, const char *folder, struct er
     return err_hint(e, "config.json promises it: check that all files of the model are there");
 }
 
+/* Two heads: transformers 5 takes the file's, 4 and this engine the embedding. It does not matter
+ * where they are equal. */
+static int check_tied(const struct weights *w, const char *folder, struct err *e)
+{
+    enum { PIECE = 1 << 12 };
+    struct tensor_spec spec;
+    const struct tensor *embed, *head;
+    float a[PIECE], b[PIECE];
+    bool same;
+
+    tensor_spec_of(&w->f.config, ROLE_HEAD, -1, &spec);
+    if (!w->f.config.tied || !(head = weights_find(w, spec.name)))
+        return 0;
+    tensor_spec_of(&w->f.config, ROLE_EMBED, -1, &spec);
+    embed = weights_find(w, spec.name);
+    same = head->count == embed->count && type_real(head->type);
+    if (same && head->type == embed->type && memcmp(head->data, embed->data, embed->nbytes) == 0)
+        return 0;
+    for (int64_t i = 0, k; same && i < embed->count; i += k) {
+        k = embed->count - i < PIECE ? embed->count - i : PIECE;
+        same = tensor_to_f32(embed, i, k, a, NULL) == 0 && tensor_to_f32(head, i, k, b, NULL) == 0 &&
+               memcmp(a, b, (size_t)k * sizeof *a) == 0;
+    }
+    if (same)
+        return 0;
+    err_set(e, E_CONFIG, "'%s': config.json ties lm_head to the embedding, and '%s' has an lm_head "
+            "with other values", folder, head->file);
+    return err_hint(e, "set tie_word_embeddings to false to use it, or remove that tensor");
+}
+
 int weights_open_by(struct weights **out, const struct weights_reader *r, const char *folder,
                     struct err *e)
 {
@@ -95,6 +125,8 @@ int weights_open_by(struct weights **out, const struct weights_reader *r, const 
     w->reader = r;
     if ((rc = r->open(&w->f, folder, e)) == 0)
         rc = check_complete(w, folder, e);
+    if (rc == 0)
+        rc = check_tied(w, folder, e);
     if (rc < 0)
         weights_close(w);
     else

@@ -14,8 +14,8 @@ C_BEGIN
 struct weights;
 
 /* Opens by the first reader (reader.h) that finds its files, and checks: every tensor of
- * config_tensors is there in its shape, of a type to compute with; no name is there twice. Others are let through
- * (rotary_emb.inv_freq, a head beside a tied embedding). E_NOINPUT (no such folder or file:
+ * config_tensors is there in its shape, of a type to compute with; no name is there twice; a head beside a
+ * tied embedding has its values. Others are let through (rotary_emb.inv_freq). E_NOINPUT (no such folder or file:
  * says which files a model folder needs), E_DATA naming the first missing tensor and how many
  * there are, E_CONFIG. */
 int weights_open(struct weights **w, const char *folder, struct err *e);
