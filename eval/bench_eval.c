@@ -99,13 +99,13 @@ static int check(const struct eval_options *o, struct err *e)
     const struct ppl_options *p = ppl_asked();
 
     if (p->table || p->data.path || o->n_operands || !o->model == (o->shape < 0))
-        return err_set(e, E_USAGE, "--bench takes sizes, one of --shape and --model, and no data");
+        return err_set(e, E_USAGE, "--bench takes either --shape or --model, and no data");
     if (!o->adapter && !o->out && !p->plot && !p->chart && !p->by_position)
         return 0;
-    err_set(e, E_USAGE, "--bench measures speed alone, without --%s",
+    err_set(e, E_USAGE, "--bench measures only speed: leave out --%s",
             o->adapter ? "adapter" : o->out ? "output" : p->plot ? "plot"
             : p->chart ? "chart" : "by-position");
-    return err_hint(e, "its lines are on standard output, with --json for programs");
+    return err_hint(e, "it prints to standard output; --json prints JSON lines");
 }
 
 const struct task task_bench = { .name = "bench", .help = "the speed of this machine",

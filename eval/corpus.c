@@ -207,13 +207,13 @@ static int take_stdin(const struct corpus_options *o, struct buf *in, struct err
     if (rc != FORM_SHARDS)
         return rc < 0 ? rc : 0;
     err_set(e, E_DATA, "standard input is a shard, which cannot be read from a pipe");
-    return err_hint(e, "name the file");
+    return err_hint(e, "give the name of its file");
 }
 
 static int no_tokenizer(const struct corpus_options *o, struct err *e)
 {
     err_set(e, E_CONFIG, "'%s' is text, and the model's folder has no tokenizer.model", o->path);
-    return err_hint(e, "name one with --tokenizer");
+    return err_hint(e, "give one with --tokenizer");
 }
 
 static int open_text(struct corpus *c, const struct corpus_options *o, struct err *e)
@@ -238,7 +238,7 @@ static int open_text(struct corpus *c, const struct corpus_options *o, struct er
     if (rc == 0 && n == 0)
         rc = err_set(e, E_DATA, "'%s' is empty", o->path);
     if (rc == 0 && !utf8_valid(text, n, &at)) {
-        rc = err_set(e, E_DATA, "'%s': not UTF-8 at byte %zu", o->path, at);
+        rc = err_set(e, E_DATA, "'%s' is not UTF-8: wrong at byte %zu", o->path, at);
         err_hint(e, "convert it (iconv -t utf-8), or name another form with --form");
     }
     if (rc == 0) {
@@ -257,7 +257,7 @@ static int check_tokenizer(struct corpus *c, const struct corpus_options *o, str
     int rc;
 
     if (info->vocab > o->vocab) {
-        err_set(e, E_CONFIG, "'%s' has token ids below %u, the model a vocabulary of %" PRId64,
+        err_set(e, E_CONFIG, "'%s' was made for a vocabulary of %u ids; the model has %" PRId64,
                 o->path, info->vocab, o->vocab);
         return err_hint(e, "prepare the text again with the model's own tokenizer");
     }
@@ -269,7 +269,7 @@ static int check_tokenizer(struct corpus *c, const struct corpus_options *o, str
         return 0;
     }
     if (rc == E_CONFIG)
-        return err_hint(e, "%s, or give -f to score it all the same", t.remedy);
+        return err_hint(e, "%s, or score it anyway with -f", t.remedy);
     snprintf(c->warning, sizeof c->warning, "%s", rc == 0 ? t.doubt : "");
     return rc;
 }
@@ -297,7 +297,7 @@ static int open_data(struct corpus *c, const struct corpus_options *o, bool raw,
         return rc;
     snprintf(c->split, sizeof c->split, "%s", path_is_dir(o->path) && split ? split : "");
     if (raw && strncmp(dataset_form(c->data), "raw", 3) != 0) {
-        err_set(e, E_DATA, "'%s' is not raw token ids but %s", o->path, dataset_form(c->data));
+        err_set(e, E_DATA, "'%s' is %s, not raw token ids", o->path, dataset_form(c->data));
         return err_hint(e, "leave --form out");
     }
     return check_tokenizer(c, o, e);

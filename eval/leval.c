@@ -66,9 +66,9 @@ static int check(const struct task *t, struct err *e)
     int rc;
 
     if (o.shape >= 0 && t->needs != NEEDS_SIZES)
-        return err_set(e, E_USAGE, "--shape names sizes, not weights: it is for --bench");
+        return err_set(e, E_USAGE, "--shape gives sizes but no weights: use it with --bench");
     if (f > 0 && (f < 1 || f > 65536))
-        return err_set(e, E_USAGE, "--rope-factor '%g' is not 0, auto or 1 to 65536", f);
+        return err_set(e, E_USAGE, "--rope-factor %g: must be 0, auto or 1 to 65536", f);
     if (o.out && strcmp(o.out, "-") == 0)
         o.out = NULL;
     rc = t->check(&o, e);

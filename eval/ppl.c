@@ -83,7 +83,7 @@ static int list_windows(struct job *j, struct eval *v, struct err *e)
         if (longest < j->spec[i].ctx)
             log_warn("ctx %" PRId64 ": the longest document has only %" PRId64 " tokens%s",
                      j->spec[i].ctx, longest,
-                     corpus_docs(j->data) > 1 ? "; --join makes one stream of all" : "");
+                     corpus_docs(j->data) > 1 ? "; --join lets windows cross documents" : "");
         v->longest[i] = j->list[i].longest;
     }
     return 0;

@@ -85,7 +85,7 @@ static int ppl_check(const struct eval_options *o, struct err *e)
         return err_hint(e, "leval --help shows examples");
     }
     if (o->n_operands)
-        return err_set(e, E_USAGE, "--ppl takes one file; files after it are for --table");
+        return err_set(e, E_USAGE, "--ppl takes one file; only --table takes more");
     asked.data.form = (enum corpus_form)form;
     return check_plot(o, e);
 }
@@ -93,9 +93,9 @@ static int ppl_check(const struct eval_options *o, struct err *e)
 static int table_check(const struct eval_options *o, struct err *e)
 {
     if (asked.data.path || o->model || o->n_operands == 0)
-        return err_set(e, E_USAGE, "--table takes result files and no --ppl or --model");
+        return err_set(e, E_USAGE, "--table reads result files: leave out --ppl and --model");
     if (asked.by_position)
-        return err_set(e, E_USAGE, "--by-position is for --ppl, not for --table");
+        return err_set(e, E_USAGE, "--by-position works only with --ppl");
     return check_plot(o, e);
 }
 
@@ -158,7 +158,7 @@ static int read_results(struct result *r, char **file, int n, struct err *e)
         if (!r[k].label[0])
             snprintf(r[k].label, sizeof r[k].label, "%s", file[k]);
         if ((differs = results_differ(r, k)))
-            log_warn("'%s' was measured with %s than '%s': not comparable", file[k], differs,
+            log_warn("do not compare: '%s' was measured with %s than '%s'", file[k], differs,
                      file[0]);
     }
     return rc;

@@ -219,7 +219,7 @@ int result_read(struct result *r, const char *path, struct err *e)
 
     memset(r, 0, sizeof *r);
     if ((rc = js_load(&o, path, FILE_MAX_BYTES, e)) < 0)
-        return rc == E_DATA ? err_hint(e, "results are what 'leval --ppl ... --json' writes")
+        return rc == E_DATA ? err_hint(e, "make results with: leval --ppl ... --json")
                             : rc;
     rc = read_fields(r, &o, e);
     js_free(&o);

@@ -55,7 +55,7 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
         return rc;
     if (corpus_tokens(c) < 2) {
         err_set(e, E_DATA, "%" PRId64 " tokens: nothing to predict", corpus_tokens(c));
-        return err_hint(e, "give another text, or another --split");
+        return err_hint(e, "give more text, or another --split");
     }
     if (spec->protocol != PROTO_LONGLORA)
         return err_set(e, E_DATA, "no document has two tokens: nothing to predict");
@@ -151,7 +151,8 @@ static int add_window(struct run *r, const struct window *w, const float *nll, s
     if (!isfinite(sum)) {
         err_set(e, E_DATA, "the loss of the window at token %" PRId64 " is not finite",
                 w->start);
-        return err_hint(e, "the model's weights hold values that are not numbers or overflow");
+        return err_hint(e, "the weights hold NaN or infinity, or overflow ('linfo --verify' "
+                           "checks them)");
     }
     s->nll += sum;
     r->mean_sum += sum / (double)(w->len - w->from);
@@ -270,7 +271,8 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
                          .step = spec->step ? spec->step
                                             : windows_default_step(spec->protocol, spec->ctx) };
     if (l->longest > rows)
-        return err_set(e, E_BUG, "a window of %" PRId64 " tokens, room for %" PRId64,
+        return err_set(e, E_BUG, "a window of %" PRId64 " tokens is longer than the buffer of "
+                                 "%" PRId64,
                        l->longest, rows);
     rc = group_meet(m->device.group, open_run(&r, rows, e), NULL, e);
     for (int64_t i = 0; i < l->n && rc == 0;) {

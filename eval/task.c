@@ -52,10 +52,10 @@ static void say_rope(const struct eval *v)
         const struct llama_config *c = &v->config[i];
 
         if (v->ctx[i] > c->context)
-            log_info("ctx %" PRId64 " is above the model's %" PRId64 ": computed as it is, without "
-                     "further scaling", v->ctx[i], c->context);
+            log_info("ctx %" PRId64 " is longer than the model's %" PRId64 "; RoPE is not "
+                     "scaled further", v->ctx[i], c->context);
         else if (c->context != had)
-            log_info("ctx %" PRId64 ": RoPE scaled, context %" PRId64 " becomes %" PRId64,
+            log_info("ctx %" PRId64 ": RoPE scaled from a context of %" PRId64 " to %" PRId64,
                      v->ctx[i], had, c->context);
     }
 }

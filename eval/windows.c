@@ -99,13 +99,13 @@ int windows_build(struct window_list *l, const struct window_spec *s, const stru
 
     memset(l, 0, sizeof *l);
     if (s->ctx < 2)
-        return err_set(e, E_CONFIG, "a context of %" PRId64 " tokens predicts nothing", s->ctx);
+        return err_set(e, E_CONFIG, "--ctx %" PRId64 ": must be at least 2", s->ctx);
     if (step == 0)
         step = windows_default_step(s->protocol, s->ctx);
     if (step < 1 || (s->protocol == PROTO_STRIDE && step >= s->ctx)) {
-        err_set(e, E_CONFIG, "step %" PRId64 " does not fit a context of %" PRId64, step,
+        err_set(e, E_CONFIG, "--step %" PRId64 " does not fit --ctx %" PRId64, step,
                 s->ctx);
-        return err_hint(e, "stride needs a --step below the smallest --ctx");
+        return err_hint(e, "with --protocol stride, --step must be below the smallest --ctx");
     }
     for (int64_t i = 0; i < n_stretches; i++)
         l->all += stretch_count(s, step, in[i].n);
@@ -113,7 +113,7 @@ int windows_build(struct window_list *l, const struct window_spec *s, const stru
     if (l->n == 0)
         return 0;
     if (!mul_ok((size_t)l->n, sizeof *l->v, &bytes) || !(l->v = malloc(bytes))) {
-        err_set(e, E_SYS, "no memory for a list of %" PRId64 " windows", l->n);
+        err_set(e, E_SYS, "out of memory for a list of %" PRId64 " windows", l->n);
         l->n = 0;
         return err_hint(e, "--max-windows or --max-tokens makes it shorter");
     }

@@ -76,7 +76,8 @@ static int open_cuda(struct device *d, const struct device_options *o, bool *sta
     cuda_path(path, sizeof path);
     if (!*path || access(path, F_OK) != 0) {
         err_set(e, E_DEVICE, "this build has no CUDA device: there is no '%s'", path);
-        return err_hint(e, "use the CPU (device cpu), or name the module in LONGLORA_CUDA");
+        return err_hint(e, "use the CPU (device cpu), or give the path of the module in "
+                           "LONGLORA_CUDA");
     }
     if (!dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE)) { /* the driver's: small */
         err_set(e, E_DEVICE, "no GPU can be used: there is no NVIDIA driver (libcuda.so.1)");

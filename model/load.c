@@ -285,11 +285,13 @@ static int same_shape(const struct model *m, const struct adapter_config *a, str
     if (m->o.mode == TRAIN_NONE)
         return 0;
     if (m->o.mode == TRAIN_FULL)
-        return err_set(e, E_CONFIG, "an adapter cannot be continued in full mode: merge it first");
+        return err_set(e, E_CONFIG, "--mode full cannot continue an adapter: merge it first "
+                                    "(lmerge)");
     if (a->rank != m->o.rank || adapter_scale(a) != m->o.alpha / (double)m->o.rank ||
         a->targets != m->o.targets)
-        return err_set(e, E_CONFIG, "the adapter has rank %lld and scale %g; the options say "
-                       "rank %lld and scale %g, or other target matrices", (long long)a->rank,
+        return err_set(e, E_CONFIG, "the adapter has rank %lld and scale %g (alpha / rank); "
+                                    "the options ask for rank %lld, scale %g, or other "
+                                    "--targets", (long long)a->rank,
                        adapter_scale(a), (long long)m->o.rank, m->o.alpha / (double)m->o.rank);
     return 0;
 }
@@ -302,8 +304,9 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
 
     offload_forget(m);
     if (rc == 0 && m->c.tied && (ac->saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD))))
-        rc = err_set(e, E_CONFIG, "the adapter trains the embedding of a tied model apart from its "
-                     "head: its config.json should say tie_word_embeddings false");
+        rc = err_set(e, E_CONFIG, "the adapter holds a trained embedding or head, and the "
+                                  "model uses one matrix for both: set tie_word_embeddings to "
+                                  "false in its config.json");
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         const struct tensor *whole, *la, *lb;
         struct weight *to;

@@ -38,16 +38,19 @@ static int check_options(struct model *m, struct err *e)
     if (m->c.arch && arch_check(m->c.arch, e) < 0)
         return E_CONFIG;
     if (o->ctx < 1 || o->ctx > (int64_t)1 << 31 || o->seqs < 1 || o->seqs > 1 << 20)
-        return err_set(e, E_CONFIG, "%lld sequences of %lld tokens at once", (long long)o->seqs,
+        return err_set(e, E_CONFIG, "cannot compute %lld sequences of %lld tokens at once",
+                       (long long)o->seqs,
                        (long long)o->ctx);
     if (o->targets & ~arch_pairs(config_arch(&m->c)))
         return err_set(e, E_CONFIG, "LoRA pairs are for %s only", role_words(words, sizeof words));
     if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || !o->targets))
-        return err_set(e, E_CONFIG, "LoRA with rank %lld, alpha %g and %d kinds of matrices",
+        return err_set(e, E_CONFIG, "LoRA needs a rank, an alpha and target matrices: got rank "
+                                    "%lld, alpha %g, %d targets",
                        (long long)o->rank, o->alpha, __builtin_popcountll(o->targets));
     if (lora && o->mode == TRAIN_LORA_PLUS && m->c.tied)
-        return err_set(e, E_CONFIG, "a tied model's head cannot stay frozen while its embedding "
-                       "is trained: untie the configuration");
+        return err_set(e, E_CONFIG, "the model uses one matrix as embedding and head, so the "
+                                    "head cannot stay frozen while the embedding is trained: "
+                                    "set tie_word_embeddings to false");
     o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile
                   : bf16 ? within(8192, ((int64_t)90 << 20) / m->c.ffn_dim, 1 << 20) : 2048;
     o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk
@@ -108,7 +111,7 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     m->inv_freq = calloc((size_t)c->head_dim, sizeof *m->inv_freq);
     if (o->device_bytes > 0 && !d->own_memory) {
         err_set(e, E_DEVICE, "--gpu-memory needs a GPU");
-        rc = err_hint(e, "leave it out; ltrain --plan takes it without a GPU too");
+        rc = err_hint(e, "leave it out; only ltrain --plan takes it without a GPU");
     } else if (!m->layers || !m->inv_freq) {
         rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
     } else if ((rc = check_options(m, e)) == 0) {
@@ -195,10 +198,10 @@ int model_fits(struct device *d, const struct memory_plan *p, struct err *e)
 
     if (has == 0 || p->total <= has)
         return 0;
-    err_set(e, E_SYS, "the model takes %s, %s are free",
+    err_set(e, E_SYS, "the model needs %s of memory, %s is free",
             fmt_bytes((double)p->total, need, sizeof need),
             fmt_bytes((double)has, left, sizeof left));
-    return err_hint(e, "give less --ctx, a smaller model, or more memory");
+    return err_hint(e, "lower --ctx, or use a smaller model or more memory");
 }
 
 static int too_much(const struct model *m, struct err *e)
@@ -206,9 +209,9 @@ static int too_much(const struct model *m, struct err *e)
     double all = (double)m->plan.total / 0x1p30;
 
     if (m->o.mode == TRAIN_NONE)
-        return err_hint(e, "the whole plan is %.2f GiB: lower --ctx or --batch-tokens", all);
-    return err_hint(e, "the whole plan is %.2f GiB: lower --ctx, --micro or --keep-layers (--plan "
-                    "shows the parts)", all);
+        return err_hint(e, "the whole plan needs %.2f GiB: lower --ctx or --batch-tokens", all);
+    return err_hint(e, "the whole plan needs %.2f GiB: lower --ctx, --micro or --keep-layers "
+                       "(--plan shows the parts)", all);
 }
 
 /* More than it may take is refused, though the device may have it. */
@@ -240,7 +243,7 @@ static int allocate(struct model *m, struct err *e)
     host->cap_bytes = host->used_bytes;
     if (host->cap_bytes &&
         (rc = d->host_alloc(d, host->cap_bytes, (void **)&host->base, e)) < 0)
-        err_hint(e, "--host-memory does with less of it (--plan shows with what)");
+        err_hint(e, "limit it with --host-memory (--plan shows what that costs)");
     return rc;
 }
 

@@ -31,8 +31,9 @@ static int compare_model(struct model_tokenizer *m, const struct token_info *inf
     if (rc < 0 && m->given)
         return rc;
     if (rc < 0) {
-        snprintf(m->doubt, sizeof m->doubt, "nobody knows whether '%.150s' was made with this "
-                 "model's tokenizer: %.*s", data, (int)strcspn(why.msg, "\n"), why.msg);
+        snprintf(m->doubt, sizeof m->doubt, "cannot check whether '%.150s' was made with this "
+                                            "model's tokenizer: %.*s", data,
+                                            (int)strcspn(why.msg, "\n"), why.msg);
         return 0;
     }
     rc = tokenizer_made(t, info->fingerprint, info->tokenizer)
@@ -82,8 +83,9 @@ static int compare_json(struct model_tokenizer *m, const struct token_info *info
     } else if (rc == E_SYS) {
         rc = err_set(e, rc, "%s", why.msg);
     } else {
-        snprintf(m->doubt, sizeof m->doubt, "nobody knows whether '%.150s' was made with '%.150s': "
-                 "the tokenizer '%.150s' that it names is not there to be compared", data, path,
+        snprintf(m->doubt, sizeof m->doubt, "cannot check whether '%.150s' was made with "
+                                            "'%.150s': its tokenizer '%.150s' was not found",
+                                            data, path,
                  info->tokenizer);
         rc = 0;
     }

@@ -34,22 +34,24 @@ int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *
     if (factor == 0 && ctx <= c->context)
         return 0;
     if (c->rope.type == ROPE_LLAMA3) {
-        err_set(e, E_CONFIG, "a context of %lld is beyond the model's %lld, and its llama3 RoPE "
-                "scaling cannot be interpolated further", (long long)ctx, (long long)c->context);
+        err_set(e, E_CONFIG, "--ctx %lld is beyond the model's %lld, and llama3 RoPE scaling "
+                             "cannot be extended", (long long)ctx, (long long)c->context);
         return err_hint(e, "choose --ctx %lld or less", (long long)c->context);
     }
     if (factor == 0 && c->rope.type == ROPE_LINEAR && c->rope.factor != 1) {
-        err_set(e, E_CONFIG, "a context of %lld is beyond the model's %lld, and its RoPE is "
-                "already scaled by %g: whether %lld is its first context or the scaled one, "
-                "its config.json does not say", (long long)ctx, (long long)c->context,
+        err_set(e, E_CONFIG, "--ctx %lld is beyond the model's %lld, whose RoPE is already "
+                             "scaled by %g; config.json does not say whether %lld is the "
+                             "context before or after that scaling", (long long)ctx,
+                             (long long)c->context,
                 c->rope.factor, (long long)c->context);
-        return err_hint(e, "say how much further: --rope-factor F makes it %g x F in all",
+        return err_hint(e, "give the further scaling with --rope-factor F: the total becomes "
+                           "%g x F",
                         c->rope.factor);
     }
     if (factor == 0)
         factor = ceil((double)ctx / (double)c->context);
     if (!(factor >= 1) || factor > 65536)
-        return err_set(e, E_CONFIG, "a RoPE factor of %g: it must be 1 to 65536", factor);
+        return err_set(e, E_CONFIG, "a RoPE factor of %g: must be 1 to 65536", factor);
     if (c->rope.type == ROPE_LINEAR)
         c->rope.factor *= factor;
     else

@@ -37,8 +37,8 @@ int segments_build(struct segments *s, enum attention_kind kind, int64_t n_seqs,
                    int64_t group, const int64_t *doc_starts, int64_t n_docs, struct err *e)
 {
     if (kind == ATTN_S2 && (group < 2 || group > ctx))
-        return err_set(e, E_CONFIG, "a group of %lld tokens in a context of %lld: it must be "
-                       "2 to the context", (long long)group, (long long)ctx);
+        return err_set(e, E_CONFIG, "a group of %lld tokens: must be between 2 and the context "
+                                    "of %lld", (long long)group, (long long)ctx);
     if (kind == ATTN_DENSE)
         group = ctx;
     for (int h = 0; h < 2; h++) {

@@ -176,8 +176,8 @@ int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logi
     int rc = 0;
 
     if (n < 0 || n > s->options.ctx - s->n)
-        return err_set(e, E_CONFIG, "%" PRId64 " tokens after %" PRId64
-                       ": the session was opened for %" PRId64, n, s->n, s->options.ctx);
+        return err_set(e, E_CONFIG, "cannot add %" PRId64 " tokens to %" PRId64 ": the session "
+                                    "was opened for %" PRId64, n, s->n, s->options.ctx);
     if (!s->ids && !(s->ids = malloc((size_t)s->options.ctx * sizeof *s->ids)))
         return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", s->options.ctx);
     for (int64_t i = 0; i < n; i++) {

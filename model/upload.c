@@ -140,7 +140,8 @@ static int upload_packed(struct model *m, void *dst, const struct tensor_type *t
     int rc;
 
     if (t->type != to)
-        return err_set(e, E_CONFIG, "tensor '%s' is of type %s, the model keeps it as %s", t->name,
+        return err_set(e, E_CONFIG, "tensor '%s' has type %s; the model was laid out for %s",
+                       t->name,
                        t->type->name, to->name);
     rc = m->d->to_device(m->d, dst, t->data, t->nbytes);
     if (rc == 0 && at.scale)
@@ -164,7 +165,7 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
     if (to == DT_OTHER)
         return upload_packed(m, dst, type, t, e);
     if (!type_real(t->type)) {
-        err_set(e, E_DATA, "values of type %s are not weights", t->type->name);
+        err_set(e, E_DATA, "values of type %s cannot be used as weights", t->type->name);
         return err_within(e, "tensor '%s'", t->name);
     }
     if (most == STAGED) {

@@ -24,7 +24,7 @@ int bench_config(const struct settings *s, struct llama_config *c, struct err *e
         return 0;
     }
     if (path_is_dir(s->init)) {
-        err_set(e, E_USAGE, "--init '%s' is a folder, and a file is wanted", s->init);
+        err_set(e, E_USAGE, "--init '%s' is a folder, not a file", s->init);
         return err_hint(e, "give its config.json: --init %s/config.json", s->init);
     }
     return config_read(c, s->init, e);

@@ -113,7 +113,7 @@ static int one_step(struct run *r, struct err *e)
         return rc;
     report(r, &l, time_left(r, l.step));
     if (r->p.streak > 0)
-        log_warn("step %" PRId64 ": loss %g, gradient norm %g: skipped, no weight changed",
+        log_warn("step %" PRId64 ": skipped, no weight changed: loss %g, gradient norm %g",
                  l.step, l.loss, l.grad_norm);
     writer_line(r, &l);
     return 0;
@@ -142,25 +142,25 @@ static int leave(struct run *r, int why, struct err *e)
     if (why != STOP_UNLOGGED) {
         err_set(e, E_AGAIN, "stopped by SIG%s after step %" PRId64 " of %" PRId64 "%s",
                 sigabbrev_np(why), r->p.step, r->s->steps,
-                r->saved ? ", checkpoint published" : "");
-        return err_hint(e, "the same command goes on from there");
+                r->saved ? ", checkpoint saved" : "");
+        return err_hint(e, "run the same command again to continue");
     }
     if (r->unlogged.code)
         *e = r->unlogged;
     else
         err_set(e, E_IO, "rank 0 cannot write its metrics");
-    return err_hint(e, "step %" PRId64 " is published: the same command goes on from there, "
-                    "without its line", r->p.step);
+    return err_hint(e, "step %" PRId64 " is saved: the same command continues after it, but "
+                       "its line of metrics is lost", r->p.step);
 }
 
 static int not_finite(const struct run *r, struct err *e)
 {
     err_set(e, E_NO,
-            "loss or gradient not finite in %d steps in a row, the last of them step "
-            "%" PRId64 "; nothing of them reached a weight or a checkpoint",
+            "loss or gradient was not finite in %d steps in a row, up to step %" PRId64 "; "
+            "those steps changed no weight and no checkpoint",
             RUN_MAX_STREAK, r->p.step);
-    return err_hint(e, "look for bad values in the base (linfo), or lower --lr; the last "
-                       "checkpoint is step %" PRId64, r->saved);
+    return err_hint(e, "look for bad values in the base (linfo --verify), or lower --lr; the "
+                       "last checkpoint is step %" PRId64, r->saved);
 }
 
 int run_loop(struct run *r, struct err *e)

@@ -35,8 +35,8 @@ static int finish(const struct run *r, bool done)
     char *text = run_summary(r);
 
     if (done)
-        log_info("'%s' is complete already: %" PRId64
-                 " steps (-f starts anew, more --steps goes on)", r->s->out, r->resumed);
+        log_info("'%s' is already complete: %" PRId64 " steps (more --steps continues it, -f "
+                 "starts over)", r->s->out, r->resumed);
     else
         log_info("%s in '%s'", r->s->mode > 0 ? "adapter" : "model", r->s->out);
     if (r->s->json && text)
@@ -88,7 +88,8 @@ int main(int argc, char **argv)
     if (rc >= 0 && !stop) {
         log_init("ltrain", s.quiet ? -1 : s.verbose);
         s.data = rc > 0 ? argv[1] : NULL;
-        rc = rc > 1 ? err_set(&e, E_USAGE, "'%s' is one data set too many", argv[2])
+        rc = rc > 1 ? err_set(&e, E_USAGE, "ltrain takes one data set; '%s' is a second",
+                              argv[2])
                     : start(argc, args, &e);
     }
     free(args);

@@ -68,12 +68,12 @@ int metrics_open(struct metrics *m, const char *path, int64_t step, int64_t *kep
     fclose(f);
     if (keep < 0) {
         metrics_close(m);
-        err_set(e, E_CREATE, "'%s' is there and is not a metrics log", path);
-        return err_hint(e, "name another file with --metrics");
+        err_set(e, E_CREATE, "'%s' exists and is not a metrics log", path);
+        return err_hint(e, "give another file with --metrics");
     }
     if (keep < st.st_size && ftruncate(m->fd, keep) < 0) {
         metrics_close(m);
-        return err_sys(e, E_CREATE, "cannot cut '%s'", path);
+        return err_sys(e, E_CREATE, "cannot truncate '%s'", path);
     }
     return 0;
 }

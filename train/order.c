@@ -13,7 +13,7 @@ int order_make(struct order *o, int64_t n_tokens, int64_t ctx, int64_t batch, ui
         return 0;
     err_set(e, E_CONFIG, "'%s' has %" PRId64 " tokens, too few for one row of %" PRId64, name,
             n_tokens, ctx);
-    return err_hint(e, "add text, or train at a shorter context (--ctx)");
+    return err_hint(e, "add text, or lower --ctx");
 }
 
 int64_t order_row(const struct order *o, int64_t k)

@@ -89,13 +89,13 @@ static int refuse_foreign(const struct settings *s, struct err *e)
     if (has(s->out, "options.json"))
         return 0;
     if (has(s->out, "checkpoints")) { /* a run's options come before them, and go after them */
-        err_set(e, E_CREATE, "'%s' holds 'checkpoints', which no run of ltrain left there",
+        err_set(e, E_CREATE, "'%s' holds 'checkpoints', which ltrain did not write",
                 s->out);
         return err_hint(e, "give another folder with -o");
     }
     for (int i = FIRST_RESULT; i <= LAST_RESULT && !s->anew; i++)
         if (has(s->out, ours[i])) {
-            err_set(e, E_CREATE, "'%s' holds '%s', which no run of ltrain left there", s->out,
+            err_set(e, E_CREATE, "'%s' holds '%s', which ltrain did not write", s->out,
                     ours[i]);
             return err_hint(e, "give another folder with -o, or replace what is there with -f");
         }
@@ -233,7 +233,7 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
 
     if (rc < 0) {
         if (!s->tokenizer)
-            log_info("no tokenizer copied: the data's is not at hand (--tokenizer FILE)");
+            log_info("no tokenizer copied: the data's was not found (give --tokenizer FILE)");
         return s->tokenizer ? rc : 0;
     }
     to = path_join(s->out, "tokenizer.model");

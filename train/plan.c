@@ -24,11 +24,12 @@ int plan_device(struct session *open, const struct settings *s, struct group *g,
         rc = session_device(open, &m, e);
         if (rc < 0 || d->own_memory || !s->plan || s->machine.device_bytes == 0)
             return rc;
-        log_info("no GPU here: planned with the rates of an %s (--gpu names others)", card->name);
+        log_info("no GPU here: planning for the card %s (--gpu chooses another)", card->name);
     }
     if ((size_t)s->machine.device_bytes > bytes) {
         if (s->gpu >= 0)
-            log_warn("an %s has %.4g GiB, less than --gpu-memory says", card->name, card->gib);
+            log_warn("--gpu-memory is more than the %.4g GiB of the card %s", card->gib,
+                     card->name);
         else
             bytes = (size_t)s->machine.device_bytes;
     }

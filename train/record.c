@@ -98,7 +98,7 @@ static int differ(const char *folder, const char *key, const json_t *was, const 
             b ? b : "?");
     free(a);
     free(b);
-    return err_hint(e, "repeat the command that began it, start anew with -f, or give another "
+    return err_hint(e, "repeat the command that began it, start over with -f, or give another "
                        "folder (-o)");
 }
 

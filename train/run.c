@@ -19,7 +19,7 @@
 static void on_bad(void *ctx, const char *folder, const struct err *why)
 {
     (void)ctx, (void)folder;
-    log_warn("checkpoint passed over: %s", why->msg);
+    log_warn("checkpoint skipped: %s", why->msg);
 }
 
 void run_hardware(char *out, size_t cap, const char *name, const char *detail)
@@ -45,7 +45,7 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
     int rc;
 
     if (!was)
-        return err_set(e, E_DATA, "'%s': its 'run' cannot be read", folder);
+        return err_set(e, E_DATA, "'%s': cannot read the settings of its run ('run')", folder);
     rc = settings_compare(was, r->run, folder, e);
     json_decref(was);
     if (rc < 0)
@@ -53,7 +53,7 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
     if (c->data_hash != dataset_hash(r->data)) {
         err_set(e, E_CONFIG, "'%s' is not the data that '%s' was trained on so far", r->s->data,
                 folder);
-        return err_hint(e, "give the same data, start anew with -f, or give another folder "
+        return err_hint(e, "give the same data, start over with -f, or give another folder "
                            "(-o)");
     }
     run_hardware(now, sizeof now, r->session.device.name, r->session.device.detail);
@@ -77,9 +77,9 @@ static int find_checkpoint(struct run *r, bool *done, struct err *e)
     if (rc == 1)
         rc = check_resume(r, &c, folder, e);
     if (rc == 0 && r->p.step > r->s->steps) {
-        rc = err_set(e, E_CONFIG, "'%s' is beyond the %" PRId64 " steps asked for", folder,
+        rc = err_set(e, E_CONFIG, "'%s' is already past --steps %" PRId64, folder,
                      r->s->steps);
-        err_hint(e, "give more --steps, start anew with -f, or give another folder (-o)");
+        err_hint(e, "give more --steps, start over with -f, or give another folder (-o)");
     }
     r->resumed = r->saved = r->p.step;
     checkpoint_free(&c);
@@ -174,7 +174,7 @@ static void echo(const struct run *r)
         log_info("offload: %s of host memory pinned",
                  fmt_bytes((double)p->host, mem, sizeof mem));
     if (r->resumed)
-        log_info("going on after step %" PRId64, r->resumed);
+        log_info("continuing after step %" PRId64, r->resumed);
 }
 
 int run_train(struct run *r, int argc, char **argv, struct err *e)

@@ -24,9 +24,10 @@ static int check_tokenizer(const struct run *r, struct err *e)
     int rc = r->s->model ? model_tokenizer_check(&t, dataset_info(r->data), r->s->data, e) : 0;
 
     if (rc < 0)
-        return rc == E_CONFIG ? err_hint(e, "%s, or insist with --any-tokenizer", t.remedy) : rc;
+        return rc == E_CONFIG ? err_hint(e, "%s, or use it anyway with --any-tokenizer",
+                                         t.remedy) : rc;
     if (*t.doubt)
-        log_warn("%s: --any-tokenizer says that it is the same", t.doubt);
+        log_warn("%s (--any-tokenizer silences this)", t.doubt);
     return 0;
 }
 
@@ -42,7 +43,8 @@ static int open_data(struct run *r, struct dataset **d, const char *path, const 
     info = dataset_info(*d);
     if (info && info->vocab > r->session.config.vocab)
         return err_set(e, E_CONFIG,
-                       "'%s' has ids of a vocabulary of %" PRIu32 ", the model's has %" PRId64,
+                       "'%s' was made for a vocabulary of %" PRIu32 " ids; the model has "
+                       "%" PRId64,
                        path, info->vocab, r->session.config.vocab);
     return 0;
 }
@@ -61,7 +63,8 @@ static int open_validation(struct run *r, struct err *e)
         return 0;
     err_set(e, E_CONFIG, "'%s' and '%s' were made with different tokenizers", r->s->data,
             r->s->val);
-    return err_hint(e, "prepare both with the same one, or insist with --any-tokenizer");
+    return err_hint(e, "prepare both with the same one, or use them anyway with "
+                       "--any-tokenizer");
 }
 
 /* Names the base by its tensors and samples of their bytes: reading all would take as long as
@@ -118,10 +121,11 @@ static void warn_too_large(const struct run *r)
     char a[16], b[16];
 
     if (budget_too_large(&r->budget) && !(r->s->plan && r->session.device.own_memory)) /* an error, then */
-        log_warn("the plan takes %s, %s are free: give less --ctx or --micro%s, or more memory",
+        log_warn("the plan needs %s of memory, %s is free: lower --ctx or --micro%s, or give "
+                 "more memory",
                  fmt_bytes((double)need, a, sizeof a),
                  fmt_bytes((double)r->budget.capacity, b, sizeof b),
-                 r->s->mode == 0 && !r->s->init ? ", train by --mode lora+" : "");
+                 r->s->mode == 0 && !r->s->init ? ", train with --mode lora+" : "");
 }
 
 /* "dim=32 layers=2 ... xxh3=...": the sizes for people, the hash for the rest. */
@@ -217,13 +221,13 @@ static void warn_odd(const struct run *r)
     const struct settings *s = r->s;
 
     if (r->t.order.rows && s->batch > r->t.order.rows)
-        log_warn("the data have %" PRId64 " rows, a step takes %" PRId64 ": each is in it %.3g "
-                 "times (a smaller --batch makes steps of less than an epoch)",
+        log_warn("the data has %" PRId64 " rows, fewer than the %" PRId64 " of a step "
+                 "(--batch): each step uses each row %.3g times",
                  r->t.order.rows, s->batch, (double)s->batch / (double)r->t.order.rows);
     if (s->schedule == SCHEDULE_COSINE && s->steps == 1 && s->warmup == 0 &&
         s->min_lr == 0)
-        log_warn("a cosine of one step without warm-up is at its end, --min-lr 0: nothing is "
-                 "trained");
+        log_warn("nothing will be trained: with one step and no warm-up the cosine is already "
+                 "at its end, --min-lr 0");
 }
 
 static int resolve(struct run *r, int64_t n_tokens, struct err *e)
@@ -235,8 +239,8 @@ static int resolve(struct run *r, int64_t n_tokens, struct err *e)
     if (rc == 0 && *note)
         log_warn("%s", note);
     if (rc == 0 && s->mode == 2 && r->session.config.tied) {
-        log_info("the base ties lm_head to the embedding: the embedding is trained, "
-                 "lm_head stays");
+        log_info("the base uses one matrix as embedding and lm_head: the embedding is trained, "
+                 "lm_head stays as it was");
         r->session.config.tied = false;
     }
     if (rc == 0 && r->data)

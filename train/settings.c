@@ -48,10 +48,10 @@ int settings_targets(const char *list, uint64_t *targets, struct err *e)
         enum role r = role_of_word(p, n);
         char words[128];
         if (r == ROLES)
-            return err_set(e, E_USAGE, "'%.*s' in --targets is none of %s", (int)n, p,
+            return err_set(e, E_USAGE, "--targets: '%.*s' is not one of %s", (int)n, p,
                            role_words(words, sizeof words));
         if (*targets & ROLE_BIT(r))
-            return err_set(e, E_USAGE, "'%.*s' is twice in --targets", (int)n, p);
+            return err_set(e, E_USAGE, "--targets: '%.*s' is given twice", (int)n, p);
         *targets |= ROLE_BIT(r);
         p += n;
         if (*p == '\0')
@@ -76,14 +76,15 @@ int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e
         *group = (int64_t)floor((double)ctx * f);
         return 0;
     }
-    return err_set(e, E_USAGE, "--group-ratio '%s' is not a share of the context (1/4, 0.25)",
+    return err_set(e, E_USAGE, "--group-ratio '%s': must be a fraction of the context, as 1/4 "
+                               "or 0.25",
                    ratio);
 }
 
 int settings_contexts(struct settings *s, struct err *e)
 {
     if (s->contexts.n > 1 && !s->bench && !s->plan)
-        return err_set(e, E_USAGE, "--ctx is a list, which is for --bench and --plan");
+        return err_set(e, E_USAGE, "--ctx takes a list only with --bench or --plan");
     if (s->contexts.n)
         s->ctx = s->contexts.v[0];
     return 0;
@@ -94,7 +95,7 @@ static int check_bench(const struct settings *s, struct err *e)
     uint64_t targets;
 
     if (!s->init == (s->shape < 0)) {
-        err_set(e, E_USAGE, "--bench wants sizes: one of --shape and --init config.json");
+        err_set(e, E_USAGE, "--bench needs either --shape or --init config.json");
         return err_hint(e, "ltrain --bench --shape llama-2-7b --ctx 32k");
     }
     if (s->data || s->model || s->plan || s->out)
@@ -107,9 +108,10 @@ static int check_bench(const struct settings *s, struct err *e)
 static int check_gpu(const struct settings *s, struct err *e)
 {
     if ((s->gpu >= 0 || s->longest) && !s->plan)
-        return err_set(e, E_USAGE, "--%s is for --plan", s->longest ? "longest" : "gpu");
+        return err_set(e, E_USAGE, "--%s works only with --plan",
+                       s->longest ? "longest" : "gpu");
     if ((s->machine.device_bytes || s->gpu >= 0) && strcmp(s->machine.device, "cpu") == 0)
-        return err_set(e, E_USAGE, "--%s is of a GPU, and --device is cpu",
+        return err_set(e, E_USAGE, "--%s needs a GPU, but --device is cpu",
                        s->gpu >= 0 ? "gpu" : "gpu-memory");
     return 0;
 }
@@ -126,25 +128,26 @@ int settings_check(const struct settings *s, struct err *e)
     if (!s->data && !s->plan)
         return err_set(e, E_USAGE, "no data given, try --help");
     if (s->shape >= 0 && !s->plan)
-        return err_set(e, E_USAGE, "--shape names sizes, not weights: it is for --plan and --bench");
+        return err_set(e, E_USAGE, "--shape gives sizes but no weights: use it with --plan or "
+                                   "--bench");
     if (!!s->model + !!s->init + (s->shape >= 0) != 1)
-        return err_set(e, E_USAGE, "give one of --model FOLDER and --init config.json");
+        return err_set(e, E_USAGE, "give either --model FOLDER or --init config.json");
     if (!s->out && !s->plan)
-        return err_set(e, E_USAGE, "no folder for the results given (-o)");
+        return err_set(e, E_USAGE, "no output folder given (-o)");
     if (s->init && s->mode > 0 && !s->plan) { /* a plan needs the sizes alone */
-        err_set(e, E_USAGE, "--mode %s trains parts of a model that is there, --init makes one",
+        err_set(e, E_USAGE, "--mode %s needs an existing model, but --init makes a new one",
                 settings_mode(s->mode));
         return err_hint(e, "give --model, or --mode full");
     }
     if (s->steps >= 0 && s->epochs > 0)
-        return err_set(e, E_USAGE, "--steps and --epochs say the same thing: give one");
+        return err_set(e, E_USAGE, "--steps and --epochs set the same thing: give one");
     if (s->group >= 0 && s->group_ratio)
-        return err_set(e, E_USAGE, "--group and --group-ratio say the same thing: give one");
+        return err_set(e, E_USAGE, "--group and --group-ratio set the same thing: give one");
     if (s->micro > s->batch)
         return err_set(e, E_USAGE, "--micro %" PRId64 " is more than --batch %" PRId64,
                        s->micro, s->batch);
     if (s->schedule == SCHEDULE_COSINE && s->min_lr > s->lr)
-        return err_set(e, E_USAGE, "--min-lr %g, where cosine ends, is above --lr %g", s->min_lr,
+        return err_set(e, E_USAGE, "--min-lr %g is above --lr %g", s->min_lr,
                        s->lr);
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
@@ -164,8 +167,8 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
     if (rc < 0)
         return rc;
     if (s->group < 2 || s->group > s->ctx) {
-        err_set(e, E_CONFIG, "a group of %" PRId64 " tokens in a context of %" PRId64
-                             ": it must be 2 to the context",
+        err_set(e, E_CONFIG, "a group of %" PRId64 " tokens: must be between 2 and the context "
+                             "of %" PRId64,
                 s->group, s->ctx);
         return err_hint(e, "give --group, --group-ratio or --attention dense");
     }
@@ -198,7 +201,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     if (s->epochs > 0 && data_tokens >= s->ctx) {
         double n = ceil(s->epochs * (double)(data_tokens / s->ctx) / (double)s->batch);
         if (n > 1e12)
-            return err_set(e, E_CONFIG, "--epochs %g is too many", s->epochs);
+            return err_set(e, E_CONFIG, "--epochs %g: too many steps", s->epochs);
         s->steps = (int64_t)n;
     }
     if (s->steps < 0)

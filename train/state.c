@@ -141,7 +141,7 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
         snprintf(name, sizeof name, "%c.%s", part_letter[part], p->name);
         found = st_find(f, name);
         if (!found || found->type->plain != DT_F32 || found->count != p->count)
-            rc = err_set(e, E_DATA, "'%s' has no float32 tensor '%s' of %" PRId64 " values",
+            rc = err_set(e, E_DATA, "'%s' lacks the float32 tensor '%s' of %" PRId64 " values",
                          path, name, p->count);
         else
             rc = load_tensor(d, found, part_of(t, part) + p->offset, e);

@@ -188,9 +188,9 @@ int update_finite(struct trainer *t, struct err *e)
         if ((rc = t->d->sync(t->d, e)) < 0)
             return rc;
         if (!isfinite(sum)) {
-            err_set(e, E_NO, "the %s are not finite any more: nothing is published", name[i]);
-            return err_hint(e, "a lower --lr, a longer --warmup or --clip keeps them finite; "
-                               "the last checkpoint is good");
+            err_set(e, E_NO, "the %s are no longer finite: nothing was saved", name[i]);
+            return err_hint(e, "try a lower --lr or --clip, or a longer --warmup; the last "
+                               "checkpoint is good");
         }
     }
     return 0;

@@ -46,7 +46,7 @@ static int open_metrics(struct run *r, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     rc = metrics_open(&r->metrics, r->metrics_path, r->resumed, &kept, e);
     if (rc == 0 && kept < r->resumed)
-        log_warn("'%s' holds %" PRId64 " of the first %" PRId64 " steps: the others are lost",
+        log_warn("'%s' holds only %" PRId64 " of the %" PRId64 " steps done so far",
                  r->metrics_path, kept, r->resumed);
     return rc;
 }

@@ -346,7 +346,7 @@ int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
     if (rc == 0 && tried && !*folder) {
         rc = err_set(e, E_DATA, "none of the %" PRId64 " checkpoints in '%s' is whole: %s",
                      tried, root, why.msg);
-        err_hint(e, "start anew with -f, or restore the folder from a copy");
+        err_hint(e, "start over with -f, or restore the folder from a copy");
     }
     for (int64_t k = 0; rc == 0 && *folder && k < i; k++)
         rc = set_aside(root, steps[k], e);

@@ -24,7 +24,7 @@ static int cpu_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
     if (add_ok(nbytes, ALIGN_BYTES + sizeof raw, &total))
         raw = calloc(1, total);
     if (!raw) {
-        err_set(e, E_SYS, "out of memory: cannot have %zu bytes (%.1f GiB)", nbytes,
+        err_set(e, E_SYS, "out of memory: cannot allocate %zu bytes (%.1f GiB)", nbytes,
                 (double)nbytes / (double)(1 << 30));
         return E_SYS;
     }

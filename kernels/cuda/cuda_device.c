@@ -73,10 +73,11 @@ static int cuda_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
     *p = NULL;
     (void)cudaGetLastError();
     if (r != cudaErrorMemoryAllocation)
-        return err_set(e, E_DEVICE, "the GPU cannot allocate: %s", cudaGetErrorString(r));
+        return err_set(e, E_DEVICE, "cannot allocate GPU memory: %s", cudaGetErrorString(r));
     cudaMemGetInfo(&left, &all);
-    return err_set(e, E_DEVICE, "out of GPU memory: cannot have %zu bytes (%.1f GiB), %.1f of "
-                   "%.1f GiB are free", nbytes, gib(nbytes), gib(left), gib(all));
+    return err_set(e, E_DEVICE, "out of GPU memory: cannot allocate %zu bytes (%.1f GiB), %.1f "
+                                "of %.1f GiB are free", nbytes, gib(nbytes), gib(left),
+                                gib(all));
 }
 
 static void cuda_release(struct device *d, void *p)
@@ -275,13 +276,14 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
     if (r == cudaErrorInsufficientDriver) {
         cudaDriverGetVersion(&driver);
         cudaRuntimeGetVersion(&runtime);
-        err_set(e, E_DEVICE, "the NVIDIA driver is too old: it serves CUDA %d.%d, this needs "
-                "%d.%d", driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        err_set(e, E_DEVICE, "the NVIDIA driver is too old: it supports CUDA %d.%d, this needs "
+                             "%d.%d", driver / 1000, driver % 1000 / 10, runtime / 1000,
+                             runtime % 1000 / 10);
         return err_hint(e, "update the driver, or use the CPU (device cpu)");
     }
     if (r != cudaSuccess || n == 0) {
         err_set(e, E_DEVICE, "no GPU can be used: %s",
-                r == cudaSuccess ? "none is there" : cudaGetErrorString(r));
+                r == cudaSuccess ? "none was found" : cudaGetErrorString(r));
         return err_hint(e, "nvidia-smi shows what the driver sees; or use the CPU (device cpu)");
     }
     if (c->index < 0 || c->index >= n) {
@@ -346,7 +348,7 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
         if (clock_open(&c->clock) < 0)
             rc = err_set(e, E_SYS, "out of memory");
         else if (cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking) != cudaSuccess)
-            rc = err_set(e, E_DEVICE, "the GPU gives no stream");
+            rc = err_set(e, E_DEVICE, "cannot create a CUDA stream");
     }
     if (rc == 0)
         rc = try_kernel(d, &p, e);

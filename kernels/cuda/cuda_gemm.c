@@ -52,7 +52,8 @@ int gemms_open(struct cuda *c, struct err *e)
     if (cublasLtCreate(&g->lt) != CUBLAS_STATUS_SUCCESS)
         return err_set(e, E_DEVICE, "cuBLASLt cannot start on this GPU");
     if (cudaMalloc(&g->workspace, WORKSPACE_BYTES) != cudaSuccess)
-        return err_set(e, E_DEVICE, "out of GPU memory: no 64 MiB for matrix products");
+        return err_set(e, E_DEVICE, "out of GPU memory: cannot allocate 64 MiB for matrix "
+                                    "products");
     return 0;
 }
 

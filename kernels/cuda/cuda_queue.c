@@ -136,7 +136,7 @@ int cuda_host_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
     *p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (*p == MAP_FAILED) {
         *p = NULL;
-        return err_sys(e, E_SYS, "cannot have %.1f GiB of the host's memory", gib);
+        return err_sys(e, E_SYS, "cannot allocate %.1f GiB of host memory", gib);
     }
     madvise(*p, nbytes, MADV_HUGEPAGE);
     if ((r = touch_and_pin(*p, nbytes)) == cudaSuccess)
@@ -144,7 +144,7 @@ int cuda_host_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
     (void)cudaGetLastError();
     munmap(*p, nbytes);
     *p = NULL;
-    return err_set(e, E_DEVICE, "the GPU cannot pin %.1f GiB of the host's memory: %s", gib,
+    return err_set(e, E_DEVICE, "cannot pin %.1f GiB of host memory: %s", gib,
                    cudaGetErrorString(r));
 }
 

@@ -68,7 +68,7 @@ static int attach(struct sdpa *s, void *stream, const char *json, struct err *e)
         (status = s->l.desc_set(s->device, DNN_PROP_JSON, DNN_T_CHAR, (int64_t)strlen(json) + 1,
                                 json)) == 0)
         status = s->l.desc_finalize(s->device);
-    return status ? err_set(e, E_DEVICE, "cuDNN does not take the description of a GPU: %s",
+    return status ? err_set(e, E_DEVICE, "cuDNN rejects the description of the GPU: %s",
                             s->l.error_string(status)) : 0;
 }
 
@@ -179,8 +179,9 @@ int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_
     }
     p->used = ++s->uses;
     if (!p->ok)
-        return err_set(e, E_DEVICE, "cuDNN does not take attention of %lld x %lld rows, %lld/%lld "
-                       "heads of %lld%s: %s", (long long)p->shape.b, (long long)p->shape.s,
+        return err_set(e, E_DEVICE, "cuDNN does not support attention of %lld x %lld rows, "
+                                    "%lld/%lld heads of %lld%s: %s", (long long)p->shape.b,
+                                    (long long)p->shape.s,
                        (long long)p->shape.hq, (long long)p->shape.hkv, (long long)p->shape.d,
                        p->shape.back ? ", backward" : "", p->why);
     *out = p;

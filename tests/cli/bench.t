@@ -30,13 +30,13 @@ ok 'with nothing kept, with one layer kept' levels
 ok 'a shape is planned for' eval "ltrain --plan --device cpu --shape llama-2-7b --ctx 32k \
     > $tmp/out 2> $tmp/err; grep -q 'mode=lora+ params=6738415616 ' $tmp/out"
 big='--bench --shape llama-3-70b --ctx 1m --device cpu'
-ok 'what this machine cannot hold is refused at once' ends 71 'are free' timeout 20 ltrain $big
-ok 'and by leval' ends 71 'are free' timeout 20 leval $big
-ok 'neither shape nor config' ends 64 'one of --shape and --init' ltrain --bench --ctx 64
+ok 'what this machine cannot hold is refused at once' ends 71 'is free' timeout 20 ltrain $big
+ok 'and by leval' ends 71 'is free' timeout 20 leval $big
+ok 'neither shape nor config' ends 64 'either --shape or --init' ltrain --bench --ctx 64
 ok 'data is refused' ends 64 'takes no data' ltrain --bench --init $c some.bin
-ok 'a shape has no weights' ends 64 'it is for --plan and --bench' \
+ok 'a shape has no weights' ends 64 'use it with --plan or --bench' \
     ltrain d.bin --shape llama-2-7b -o "$tmp/o"
-ok 'a list of contexts is for benchmark and plan' ends 64 'which is for --bench and --plan' \
+ok 'a list of contexts is for benchmark and plan' ends 64 'only with --bench or --plan' \
     ltrain d.bin --model m --ctx 1k,2k -o "$tmp/o"
 ok 'a context that is none' ends 64 "ctx" ltrain --bench --init $c --ctx 64,x
 ok 'a context of one token' ends 64 "not from 2 to" ltrain --bench --init $c --ctx 1
@@ -50,10 +50,10 @@ scores() {
         grep -qE '^\{"ctx":32,"windows":256,"tok_s":[1-9].*"matrix_flop_s":[1-9].*\}$' "$tmp/json"
 }
 ok 'leval --bench: two contexts, and as JSON' scores
-ok 'it takes sizes' ends 64 'one of --shape and --model' leval --bench
-ok 'and nothing that it would pass over' ends 64 'without --output' \
+ok 'it takes sizes' ends 64 'either --shape or --model' leval --bench
+ok 'and nothing that it would pass over' ends 64 'leave out --output' \
     leval --bench --shape llama-2-7b -o "$tmp/result"
-ok 'no adapter either' ends 64 'without --adapter' leval --bench --shape llama-2-7b --adapter x
+ok 'no adapter either' ends 64 'leave out --adapter' leval --bench --shape llama-2-7b --adapter x
 ok 'and no data' ends 64 'no data' leval --bench --shape llama-2-7b --ppl x
-ok 'a shape scores nothing' ends 64 'it is for --bench' leval --shape llama-2-7b --ppl x
+ok 'a shape scores nothing' ends 64 'use it with --bench' leval --shape llama-2-7b --ppl x
 echo "1..$n"

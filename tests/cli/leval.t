@@ -44,7 +44,7 @@ ok "--table compares results and draws a chart, -q only the table" compare
 
 differs() {
     score --json --protocol stride > "$tmp/c.json" || return 1
-    leval --table "$tmp/a.json" "$tmp/c.json" 2>&1 > /dev/null | grep -q 'not comparable'
+    leval --table "$tmp/a.json" "$tmp/c.json" 2>&1 > /dev/null | grep -q 'do not compare'
 }
 ok "--table warns of another protocol" differs
 
@@ -205,7 +205,7 @@ vast() {
         --batch-tokens 2048m > "$tmp/out" 2> "$tmp/err"
     cat "$tmp/err"
     [ "$(awk '/MemAvailable/ { print $2 }' /proc/meminfo)" -gt 700000000 ] ||
-        grep -q 'the model takes .* are free' "$tmp/err" && ! grep -q -e --micro "$tmp/err"
+        grep -q 'the model needs .* is free' "$tmp/err" && ! grep -q -e --micro "$tmp/err"
 }
 if [ -n "$SAN" ]; then skip 'more than the free memory' 'a sanitizer writes notes of promised memory'
 else ok 'more than the free memory is said' vast; fi

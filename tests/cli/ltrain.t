@@ -44,7 +44,7 @@ adapts() {
         less 0 "$(num "$tmp/ad/metrics.jsonl" mfu)"
 }
 ok 'an adapter at twice the context, with held-out loss; what was resolved is said' adapts
-ok 'the same command again: complete' is 0 'is complete already: 8 steps' \
+ok 'the same command again: complete' is 0 'is already complete: 8 steps' \
     tune -o "$tmp/ad" --steps 8 --val "$tmp/v.bin" --val-every 4
 
 more_steps() { # 8 and 4 more are the 12 of another run
@@ -92,7 +92,7 @@ ok 'other data are refused' is 78 'is not the data' \
     ltrain "$tmp/v.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3 -o "$tmp/ad" --steps 20
 ok 'another base is refused' is 78 "'base'" \
     ltrain "$tmp/d.bin" --model "$tmp/full" --batch 4 --lr 1e-3 -o "$tmp/ad" --steps 20
-ok 'fewer steps than are done are refused' is 78 'beyond the 3 steps' tune -o "$tmp/ad" --steps 3
+ok 'fewer steps than are done are refused' is 78 'past --steps 3' tune -o "$tmp/ad" --steps 3
 anew() { tune -q -f -o "$tmp/ad" --steps 2 --lr 2e-3 && [ "$(wc -l < "$tmp/ad/metrics.jsonl")" -eq 2 ]; }
 ok '-f starts anew' anew
 
@@ -112,7 +112,7 @@ old_run() { # old_run STATUS WORDS OPTION...
             -o "$tmp/old" "$@"
 }
 old_form() {
-    old_run 0 'going on after step 2' && ! grep -q 'made by .* thread' "$tmp/err" &&
+    old_run 0 'continuing after step 2' && ! grep -q 'made by .* thread' "$tmp/err" &&
         grep -q '"rope_type": "linear"' "$tmp/old/checkpoints/step-00000003/MANIFEST.json" &&
         grep -q '"rope_type": "linear"' "$tmp/old/options.json"
 }
@@ -125,14 +125,14 @@ damaged() { # the newest checkpoint has a flipped byte: the one before, and the 
     printf 'X' | dd of="$tmp/dam/checkpoints/step-00000009/state.safetensors" bs=1 seek=9000 \
         conv=notrunc 2> /dev/null
     is 0 'state.safetensors.* was changed' tune -o "$tmp/dam" --steps 9 --save-every 3 --keep 3 &&
-        grep -q 'going on after step 6' "$tmp/err" &&
+        grep -q 'continuing after step 6' "$tmp/err" &&
         [ -d "$tmp/dam/checkpoints/step-00000009.bad" ] &&
         sha256sum < "$tmp/dam/adapter_model.safetensors" | cmp - "$tmp/sum1"
 }
 ok 'a damaged checkpoint: the one before it, and the same adapter' damaged
 all_damaged() {
     rm "$tmp"/dam/checkpoints/*/state.safetensors
-    is 65 'none of the' tune -o "$tmp/dam" --steps 9 && is 65 'start anew with -f' tune -o "$tmp/dam" --steps 9
+    is 65 'none of the' tune -o "$tmp/dam" --steps 9 && is 65 'start over with -f' tune -o "$tmp/dam" --steps 9
 }
 ok 'all damaged: refused, with the remedy' all_damaged
 
@@ -150,7 +150,7 @@ stopped() { # stopped SIGNAL
     local rc=$? steps
     steps=$(wc -l < "$tmp/sig/metrics.jsonl")
     [ $rc -eq 75 ] && [ -d "$(printf '%s/sig/checkpoints/step-%08d' "$tmp" "$steps")" ] &&
-        grep -q "stopped by SIG$1 after step $steps of 1000000, checkpoint published" "$tmp/err"
+        grep -q "stopped by SIG$1 after step $steps of 1000000, checkpoint saved" "$tmp/err"
 }
 for s in TERM INT USR1 HUP XCPU; do
     ok "SIG$s: 75 and a checkpoint of the last step" stopped $s
@@ -219,11 +219,11 @@ ok 'context not divisible by the group is said' is 0 '128 tokens, is not divisib
 ok 'ratio that is none' is 64 'group-ratio' tune "${out[@]}" --group-ratio 5/4
 ok 'target that is none' is 64 "'x'" tune "${out[@]}" --targets q,x
 ok 'LoRA of nothing' is 64 'mode lora+' fresh "${out[@]}" --mode lora+
-ok 'a cosine that would rise' is 64 'min-lr 0.1, where cosine ends, is above --lr' tune "${out[@]}" \
+ok 'a cosine that would rise' is 64 'min-lr 0.1 is above --lr' tune "${out[@]}" \
     --schedule cosine --min-lr 0.1
-ok 'a cosine of one step is said' is 0 'nothing is trained' tune -o "$tmp/one" --schedule cosine \
+ok 'a cosine of one step is said' is 0 'nothing will be trained' tune -o "$tmp/one" --schedule cosine \
     --warmup 0 --steps 1
-ok 'a batch of more rows than there are is said' is 0 'have 156 rows, a step takes 312: each is in it 2 times' \
+ok 'a batch of more rows than there are is said' is 0 'has 156 rows, fewer than the 312 of a step (--batch): each step uses each row 2 times' \
     tune -o "$tmp/many" --batch 312 --steps 1
 ok 'no data' is 64 'no data given' ltrain --model "$tmp/base" "${out[@]}"
 ok 'device that is none' is 69 'warp' tune "${out[@]}2" --device warp
@@ -276,7 +276,7 @@ json_tokenizer() { # a model that has only a tokenizer.json: its pieces are held
         is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j2" --any-tokenizer || return 1
     cp tests/data/tiny.model "$tmp/gone.model" && lprep -q README.md ARCHITECTURE.md -t "$tmp/gone.model" |
         lpack -q > "$tmp/gone.shard" && rm "$tmp/gone.model" || return 1
-    is 0 'nobody knows whether' ltrain "$tmp/gone.shard" "${one[@]}" -o "$tmp/j3"
+    is 0 'cannot check whether' ltrain "$tmp/gone.shard" "${one[@]}" -o "$tmp/j3"
 }
 ok 'a tokenizer.json alone is compared, or said not to be' json_tokenizer
 as_ids() { # what is no ids is not trained on, unless it is said to be
@@ -306,7 +306,7 @@ own_tokenizer() { # beside a fresh model; what could not be copied at the end is
 ok 'a fresh model gets the tokenizer of its data' own_tokenizer
 left_over() { # what a killed writer left beside the results goes; other files stay
     touch "$tmp/t3/adapter_model.safetensors.tmp123" "$tmp/t3/config.json.tmp9" "$tmp/t3/config.json.tmpx"
-    is 0 'complete already' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3" &&
+    is 0 'already complete' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3" &&
         [ "$(cd "$tmp/t3" && echo *.tmp*)" = config.json.tmpx ]
 }
 ok 'what killed writers left is removed' left_over
@@ -349,7 +349,7 @@ sized() { # a model that is not here, and does not fit: its sizes and no memory 
     printf '{"model_type":"llama","hidden_size":8192,"intermediate_size":28672,
         "num_hidden_layers":4000,"num_attention_heads":64,"num_key_value_heads":8,
         "vocab_size":32000,"max_position_embeddings":4096}' > "$tmp/huge.json"
-    is 0 'the plan takes .* are free' ltrain --init "$tmp/huge.json" --mode lora+ --ctx 32k --plan &&
+    is 0 'the plan needs .* is free' ltrain --init "$tmp/huge.json" --mode lora+ --ctx 32k --plan &&
         grep -q 'mode=lora+ .* factor=8' "$tmp/out" && grep -q '^free ' "$tmp/out"
 }
 ok 'a plan of sizes alone, and that they do not fit' sized

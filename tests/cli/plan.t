@@ -45,7 +45,7 @@ ok 'the device sets the limit' says 0 'longest .* device memory' '' \
     --ctx 8k --gpu rtx-3090 --longest
 ok 'the host does' says 0 'longest .* host memory' '' \
     --ctx 8k --gpu h200 --host-memory 4g --longest
-ok 'a card that has less' says 0 '' 'less than --gpu-memory says' --ctx 8k --gpu a100-40 --gpu-memory 80g
+ok 'a card that has less' says 0 '' '--gpu-memory is more than the' --ctx 8k --gpu a100-40 --gpu-memory 80g
 ok 'other shapes' says 0 '^step ' '' --gpu a100-80 --ctx 32k --shape llama-3-8b
 if ltrain -v --bench --init tests/data/tiny-config.json --ctx 64 --steps 1 --micro 1 2>&1 |
     grep -q 'device=cuda'; then
@@ -62,8 +62,8 @@ several() { # ends with the first that does not fit
         [ "$(grep -c 'it fits$' "$tmp/out")" -eq 2 ]
 }
 ok 'several contexts' several
-ok '--gpu is for plans' ends 64 '--gpu is for --plan' ltrain d.bin --model m -o o --gpu h200
-ok '--longest too' ends 64 '--longest is for --plan' ltrain d.bin --model m -o o --longest
+ok '--gpu is for plans' ends 64 '--gpu works only with --plan' ltrain d.bin --model m -o o --gpu h200
+ok '--longest too' ends 64 '--longest works only with --plan' ltrain d.bin --model m -o o --longest
 ok 'of the CPU there is no GPU' ends 64 '--device is cpu' \
     ltrain --plan --shape llama-2-7b --gpu h200 --device cpu
 echo "1..$n"

@@ -56,7 +56,7 @@ unread() { # the steps since the last checkpoint are kept when nobody reads the 
     cat "$tmp/errors"
     step=$(ls "$tmp/unread/checkpoints") && step=$((10#${step#step-}))
     [ "$rc" -eq 74 ] && grep -q 'Broken pipe' "$tmp/errors" && [ $step -ge 3 ] &&
-        grep -q "step $step is published: the same command goes on" "$tmp/errors" &&
+        grep -q "step $step is saved: the same command continues" "$tmp/errors" &&
         ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 128 --batch 4 --steps $((step + 1)) -o "$tmp/unread" \
             --metrics - 2> "$tmp/errors" | grep -q "^{\"step\":$((step + 1)),"
 }
