@@ -35,7 +35,7 @@ static int open_input(const char *path)
 static int no_file(const char *path, struct err *e)
 {
     err_set(e, E_DATA, "'%s' is not a regular file", path);
-    return err_hint(e, "a pipe or a device cannot stand for it");
+    return err_hint(e, "it must be a file on disk, not a pipe or a device");
 }
 
 int file_map(const char *path, const void **map, size_t *nbytes, struct err *e)

@@ -9,7 +9,7 @@
 
 #define TEXT_LOOK_BYTES ((size_t)64 << 10)
 
-static const char of_ours[] = "linfo shows it; what lprep reads is text",
+static const char of_ours[] = "linfo shows it; lprep reads text",
                   of_tokens[] = "lpack --import reads it; what lprep reads is text",
                   of_utf16[] = "convert it: iconv -f utf-16 -t utf-8",
                   packed_twice[] = "unpack it first: an archive is read, one inside it is not",

@@ -31,7 +31,7 @@ int ranks_env(const char *name, int64_t *v, struct err *e)
         return 0;
     if (num_i64(s, v) && *v >= 0 && *v <= RANKS_MOST)
         return 1;
-    return err_set(e, E_USAGE, "%s is '%.40s', which is no number of a process", name, s);
+    return err_set(e, E_USAGE, "%s is '%.40s', which is not a process number", name, s);
 }
 
 /* "4(x2),3", tasks on hosts 0, 1 and 2: those on host 'node'; -1: not such a list. */
@@ -71,13 +71,13 @@ static int tasks_here(int64_t *v, struct err *e)
         return rc;
     if ((*v = tasks_on(list, node)) >= 0)
         return 1;
-    return err_set(e, E_USAGE, "%s is '%.40s', which says nothing of node %lld (SLURM_NODEID)",
+    return err_set(e, E_USAGE, "%s is '%.40s', which has no entry for node %lld (SLURM_NODEID)",
                    name, list, (long long)node);
 }
 
 static int too_high(const char *a, int64_t va, const char *b, int64_t vb, struct err *e)
 {
-    return err_set(e, E_USAGE, "%s is %lld and %s only %lld", a, (long long)va, b,
+    return err_set(e, E_USAGE, "%s is %lld, but %s is only %lld", a, (long long)va, b,
                    (long long)vb);
 }
 
@@ -112,8 +112,8 @@ static int find_rank(struct ranks *r, const struct starter *s, int64_t size, str
     if (has < 0)
         return has;
     if (!has)
-        return err_set(e, E_USAGE, "%s is %lld, but %s, which should say which of them this "
-                       "is, is not set", s->size, (long long)size, s->rank);
+        return err_set(e, E_USAGE, "%s is %lld, but %s, the number of this process, is "
+                       "not set", s->size, (long long)size, s->rank);
     if (k >= size)
         return too_high(s->rank, k, s->size, size, e);
     r->by = s->by;

@@ -54,7 +54,7 @@ int spool_open_at(struct spool **out, const char *path, int64_t keep_bytes, stru
         rc = err_set(e, E_DATA, "'%s' has %lld bytes, and must have %lld", path,
                      (long long)st.st_size, (long long)keep_bytes);
     else if (ftruncate(s->fd, keep_bytes) < 0 || lseek(s->fd, keep_bytes, SEEK_SET) < 0)
-        rc = err_sys(e, E_IO, "cannot cut '%s'", path);
+        rc = err_sys(e, E_IO, "cannot truncate '%s'", path);
     if (rc < 0) {
         spool_close(s);
         return rc;

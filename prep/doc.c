@@ -86,12 +86,12 @@ int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size
     while (rc == 0 && !utf8_valid(p + done, n - done, &bad)) {
         if (magic_binary(p, n)) {
             err_set(e, E_DATA, "'%s' is binary data, not text", at->name);
-            return err_hint(e, "leave it out, or --on-error skip");
+            return err_hint(e, "leave it out, or use --on-error skip");
         }
         if (!o->replace) {
             err_set(e, E_DATA, "'%s': invalid UTF-8 (byte 0x%02X) at byte %zu", at->name,
                     (unsigned char)p[done + bad], done + bad);
-            return err_hint(e, "convert it (iconv -t utf-8), or mend it by --utf8 replace");
+            return err_hint(e, "convert it (iconv -t utf-8), or give --utf8 replace");
         }
         if ((rc = buf_add(&d->text, p + done, bad, e)) == 0)
             rc = buf_add(&d->text, "\xEF\xBF\xBD", 3, e);
@@ -336,14 +336,14 @@ static int no_key(const struct row *r, const char *wanted, struct err *e)
 {
     if (r->ours) {
         err_set(e, E_DATA, "this is a manifest of these tools, not text");
-        return err_hint(e, "linfo shows it; what lprep reads is text");
+        return err_hint(e, "linfo shows it; lprep reads text");
     }
     if (r->kind) {
         err_set(e, E_DATA, "%s (%s), which is not read", r->kind, r->found);
-        return err_hint(e, "write it as rows of 'instruction' and 'output', or of 'text', first");
+        return err_hint(e, "convert it first to rows with 'instruction' and 'output', or with 'text'");
     }
     err_set(e, E_DATA, "no key %s; the keys are: %s", wanted, *r->found ? r->found : "none");
-    return r->has_string ? err_hint(e, "name the key that holds the text by --field NAME")
+    return r->has_string ? err_hint(e, "name the key that holds the text with --field NAME")
                          : err_hint(e, "a row needs its text in a string: leave it out, or "
                                        "--on-error skip");
 }
@@ -363,7 +363,7 @@ static int take(const struct row *r, enum key k, const char *name, const struct 
     if ((rc = json_text(v, o->replace, out, e)) < 0) {
         err_within(e, "key '%s'", name);
         if (rc == E_DATA)
-            err_hint(e, "mend it by --utf8 replace, or leave such rows out by --on-error skip");
+            err_hint(e, "give --utf8 replace, or --on-error skip to leave such rows out");
     }
     return rc;
 }

@@ -101,7 +101,7 @@ int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token
                 strlen(path) < sizeof info->tokenizer || !slash ? path : slash + 1);
     if (info->eos < 0 && !o->no_eos) {
         err_set(e, E_CONFIG, "the tokenizer '%s' has no EOS token", path);
-        return err_hint(e, "--no-eos leaves it out; documents will then run into each other");
+        return err_hint(e, "--no-eos does without; documents are then not separated");
     }
     return info->bos < 0 && o->add_bos
                ? err_set(e, E_CONFIG, "--add-bos: the tokenizer '%s' has no BOS token", path)

@@ -31,7 +31,7 @@ static int check_files(const struct source *s, struct err *e)
     for (int64_t i = 0; i < source_files(s); i++)
         if ((errno = source_file(s, i)->error) != 0) {
             err_sys(e, E_NOINPUT, "cannot open '%s'", source_file(s, i)->path);
-            return err_hint(e, "mend or remove it, or go on without it by --on-error skip");
+            return err_hint(e, "repair or remove it, or leave it out with --on-error skip");
         }
     return 0;
 }
@@ -172,7 +172,7 @@ static int check_form(const struct feed *f, const void *p, size_t n, struct err 
     if (!m && !magic_binary(p, n))
         return 0;
     err_set(e, E_DATA, "'%s' is %s, not text", f->member.name, m ? m->name : "binary data");
-    return err_hint(e, "%s", m ? m->remedy : "leave it out, or --on-error skip");
+    return err_hint(e, "%s", m ? m->remedy : "leave it out, or use --on-error skip");
 }
 
 static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
@@ -201,8 +201,8 @@ static int next_member(struct feed *f, struct err *e)
         return rc;
     if (f->o.mode == RECORDS_AUTO && (what = source_no_text(f->member.name))) {
         err_set(e, E_DATA, "'%s' is %s, not text", f->member.name, what);
-        return err_hint(e, "write it as text or JSON lines first, or give --format text to read "
-                           "all of it");
+        return err_hint(e, "convert it to text or JSON lines first, or give --format text to "
+                           "read it as it is");
     }
     f->in_member = true;
     f->at = source_at(f->source);

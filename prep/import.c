@@ -71,8 +71,8 @@ static int start(struct import *x, struct pack *p, const char *path, uint32_t wi
     int rc;
 
     if (info.vocab == 0 && width > 2) {
-        err_set(e, E_USAGE, "'%s' does not say how many ids there are", path);
-        return err_hint(e, "name the tokenizer with -t, or their number with --vocab");
+        err_set(e, E_USAGE, "'%s' does not say how large the vocabulary is", path);
+        return err_hint(e, "give the tokenizer with -t, or the size with --vocab");
     }
     if (info.vocab == 0)
         info.vocab = 65536;
@@ -104,7 +104,7 @@ static int add_ids(struct import *x, const uint32_t *ids, int64_t n, const char 
     if (n <= DOC_IDS_MAX - (int64_t)(x->ids.len / 4))
         return buf_add(&x->ids, ids, (size_t)n * 4, e);
     err_set(e, E_DATA, "'%s': a document of more than %" PRId64 " tokens", path, DOC_IDS_MAX);
-    return err_hint(e, "--eos or --bos names the id that documents are to be cut at");
+    return err_hint(e, "--eos ID or --bos ID splits it into documents at that id");
 }
 
 /* Ids that know no bounds, cut before each bos and after each eos; where both are one id, which
@@ -198,7 +198,7 @@ static int take_head(struct lines *l, struct err *e)
     int rc;
 
     if (l->begun)
-        return err_set(e, E_DATA, "'%s': a head that is not the first line", l->name);
+        return err_set(e, E_DATA, "'%s': a header that is not on the first line", l->name);
     if (x->tok && !tokenizer_made(x->tok, l->r.info.fingerprint, l->r.info.tokenizer))
         return err_set(e, E_CONFIG, "'%s' was made with the tokenizer '%s' (%s), not '%s' (%s)",
                        l->name, l->r.info.tokenizer, l->r.info.fingerprint, x->info.tokenizer,
@@ -216,7 +216,7 @@ static int take_line(struct lines *l, const struct record *rec, struct err *e)
     if (kind < 0)
         return kind;
     if (l->end)
-        return err_set(e, E_DATA, "'%s': a line behind the end", l->name);
+        return err_set(e, E_DATA, "'%s': a line after the end line", l->name);
     if (kind == TOKENLINE_HEAD)
         return take_head(l, e);
     if (kind == TOKENLINE_END) {

@@ -93,10 +93,10 @@ int journal_look(struct journal_state *s, const char *folder, int64_t max_marks,
         s->info = *stream_info(r);
         rc = look(s, r, max_marks, e);
         if (rc == 0 && s->there && stream_version(r) != STREAM_VERSION) {
-            rc = err_set(e, E_CONFIG, "the journal in '%s' is of version %d, which an older lpack "
-                         "wrote: this goes on with %d", folder, stream_version(r),
+            rc = err_set(e, E_CONFIG, "the journal in '%s' has version %d, from an older lpack: "
+                         "this one continues version %d", folder, stream_version(r),
                          STREAM_VERSION);
-            err_hint(e, "begin anew: rm '%s/" MARKS "'", folder);
+            err_hint(e, "start over: rm '%s/" MARKS "'", folder);
         }
     } else if (rc == E_DATA) {
         rc = 0; /* it was killed before that was written */
@@ -184,7 +184,7 @@ static int go_on(struct journal *j, const char *path, const struct journal_state
     if (j->fd < 0)
         return err_sys(e, E_CREATE, "cannot open '%s'", path);
     if (ftruncate(j->fd, s->bytes) < 0 || lseek(j->fd, s->bytes, SEEK_SET) < 0)
-        return err_sys(e, E_IO, "cannot cut '%s'", path);
+        return err_sys(e, E_IO, "cannot truncate '%s'", path);
     j->files = j->safe_files = s->files;
     return 0;
 }
@@ -215,7 +215,7 @@ int journal_open(struct journal **out, const char *folder, const struct journal_
     if (rc == 0)
         rc = file_sync(folder, e); /* their names */
     if (rc < 0 && s)
-        err_hint(e, "begin anew: rm '%s'", path);
+        err_hint(e, "start over: rm '%s'", path);
     if (rc < 0) {
         shuffle_close(*aside);
         *aside = NULL;

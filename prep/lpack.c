@@ -38,7 +38,7 @@ static const struct opt opts[] = {
       "the operands are data set folders: join them to one" },
     { 0, "split", "NAME=X", OPT_LIST, &a.splits, 0, 0,
       "X a fraction (0.05), or a pattern on name or source; the rest is train" },
-    ROW_SEED(&a.seed, OPT_RESULT, "of the shuffle and of splits by fraction [0]"),
+    ROW_SEED(&a.seed, OPT_RESULT, "seed of the shuffle and of splits by fraction [0]"),
     { 0, "shuffle", NULL, OPT_FLAG, &a.shuffle, 0, 0, "shuffle documents [on with -o]" },
     { 0, "no-shuffle", NULL, OPT_FLAG, &a.no_shuffle, 0, 0,
       "keep the order of the streams [on without -o]" },
@@ -50,15 +50,15 @@ static const struct opt opts[] = {
     { 0, "import", "u16|llmc|megatron|ndjson", OPT_ENUM, &a.import_from, 0, 0,
       "the operands are such files, not streams" },
     { 0, "form", "auto|raw", OPT_ENUM, &a.form, 0, 0,
-      "--import u16: raw takes what looks like text or another form [auto]" },
+      "--import u16: raw reads a file even if it looks like text [auto]" },
     { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
       "SentencePiece model of the ids; --export ndjson adds the text" },
     { 0, "vocab", "N", OPT_I64, &a.vocab, 1, (double)INT32_MAX,
-      "--import: ids are below N, without -t [65536]" },
+      "--import without -t: size of the vocabulary [65536]" },
     { 0, "bos", "ID", OPT_I64, &a.bos, 0, (double)INT32_MAX,
-      "--import: documents begin with this id; u16, llmc: cut there" },
+      "--import: documents begin with this id; u16, llmc: split there" },
     { 0, "eos", "ID", OPT_I64, &a.eos, 0, (double)INT32_MAX,
-      "--import: documents end with this id; u16, llmc: cut there" },
+      "--import: documents end with this id; u16, llmc: split there" },
     OPT_HEADING("messages"),
     ROW_QUIET(&a.quiet, "only warnings and errors"),
     ROW_VERBOSE(&a.verbose, "say more, such as every shard"),
@@ -264,7 +264,7 @@ static void say_split(const struct manifest_split *s, bool alone)
         log_debug("%s: %" PRId64 " documents, %" PRId64 " tokens", s->shards[i].file,
                   s->shards[i].docs, s->shards[i].tokens);
     if (s->docs == 0 && alone)
-        log_warn("no document was left: what is published is empty");
+        log_warn("no documents: the data set is empty");
     else if (s->docs == 0 && !a.merge)
         log_warn("split '%s' has no documents: it needs a larger share, another --seed, or a "
                  "pattern that matches", s->name);
@@ -365,7 +365,7 @@ static int run(struct pack_options *o, int n, char **v, struct err *e)
         sigprocmask(SIG_SETMASK, &before, NULL);
     log_progress_end();
     if (kept > 0)
-        log_info("%" PRId64 " input%s done: the same command again goes on from there", kept,
+        log_info("%" PRId64 " input%s done: run the same command again to continue", kept,
                  kept == 1 ? " is" : "s are");
     for (int i = 0; rc == 0 && i < m->n_splits; i++)
         say_split(&m->splits[i], m->n_splits == 1);

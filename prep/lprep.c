@@ -92,10 +92,10 @@ static void tell_passed_over(const struct prep_counts *c)
     int64_t left_out = c->by.bad_files;
 
     if (c->read.passed_over)
-        log_info("passed over %lld archive members that are no text by name",
+        log_info("skipped %lld archive members whose names are not of text",
                  (long long)c->read.passed_over);
     if (c->read.in_folders)
-        log_info("passed over %lld files that are no text by name ('%s'%s)",
+        log_info("skipped %lld files whose names are not of text ('%s'%s)",
                  (long long)c->read.in_folders, c->read.first,
                  c->read.in_folders > 1 ? ", ..." : "");
     if (c->all.docs > 0)
@@ -104,7 +104,7 @@ static void tell_passed_over(const struct prep_counts *c)
         left_out += c->all.dropped[k];
     log_warn("no documents: %s", left_out ? "all were left out"
                                  : c->read.passed_over + c->read.in_folders
-                                     ? "nothing is text by its name; --include GLOB takes more"
+                                     ? "no file name is of text; --include GLOB takes others"
                                      : "the input has none");
 }
 
@@ -120,11 +120,11 @@ static void tell_false_copies(const struct prep_opts *o, const struct prep_count
     else
         snprintf(lost, sizeof lost, "%.2g", expected);
     if (c->by.false_copies >= TALLY_MANY_FALSE && dedup_over(o->seen) > 0)
-        log_warn("about %s documents that are no copies were left out as such: --dedup-memory "
-                 "%s would have been exact", lost,
+        log_warn("about %s documents were left out as copies by mistake: --dedup-memory "
+                 "%s would be exact", lost,
                  fmt_bytes((double)dedup_exact_bytes(o->seen), size, sizeof size));
     else if (c->by.false_copies >= TALLY_MANY_FALSE)
-        log_warn("about %s documents that are no copies were left out as such: give more "
+        log_warn("about %s documents were left out as copies by mistake: raise "
                  "--near-rows", lost);
     if (dedup_over(o->seen) > 0)
         log_info("--dedup-memory was full: false-duplicate probability of a document %.2g (%d "
@@ -249,7 +249,7 @@ static int check(const struct args *a, struct err *e)
         return err_hint(e, "-f replaces it");
     }
     if (!a->prep.text && !a->output && isatty(STDOUT_FILENO)) {
-        err_set(e, E_USAGE, "a token stream is not for a terminal");
+        err_set(e, E_USAGE, "will not write a token stream to the terminal");
         return err_hint(e, "lprep ... | lpack -o shards/, -o FILE, or --text to see the documents");
     }
     return 0;
@@ -346,7 +346,7 @@ static int prep_rest(struct args *a, const char *const *operands, int n,
                          "engine threads resume stats json quiet verbose ", &a->eval, e);
 
     if (rc == 0 && r.files > 0)
-        log_info("goes on behind %lld done input%s", (long long)r.files,
+        log_info("continuing after %lld finished input%s", (long long)r.files,
                  r.files == 1 ? "" : "s");
     a->prep.resume = &r;
     if (rc == 0)
@@ -449,7 +449,7 @@ static int run_part(struct args *a, const char *const *operands, int n, struct e
     int rc = 0;
 
     if (a->mpi && a->part)
-        return err_set(e, E_USAGE, "--mpi is --part auto: give one of them");
+        return err_set(e, E_USAGE, "--mpi means --part auto: give only one of them");
     if (a->mpi)
         a->part = "auto";
     if (a->part)

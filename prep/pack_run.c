@@ -40,7 +40,7 @@ static int take_manifest(struct pack *p, struct err *e)
     if (p->o->seed >= 0 && p->o->seed != m->seed) {
         err_set(e, E_CONFIG, "'%s' was made with seed %lld, not %lld", p->o->folder,
                 (long long)m->seed, (long long)p->o->seed);
-        return err_hint(e, "appending goes on with its seed: leave --seed out");
+        return err_hint(e, "--append uses the data set's seed: leave --seed out");
     }
     p->seed = m->seed;
     if (!p->o->merge)
@@ -111,7 +111,7 @@ int pack_list_shard(struct pack *p, struct manifest_split *s, struct manifest_sh
     for (int i = 0; i < p->m->n_splits; i++)
         for (int64_t k = 0; k < p->m->splits[i].n_shards; k++)
             if (strcmp(p->m->splits[i].shards[k].hash, h->hash) == 0)
-                return err_set(e, E_DATA, "%s has the documents of '%s' once more", from,
+                return err_set(e, E_DATA, "%s has the same documents as '%s'", from,
                                p->m->splits[i].shards[k].file);
     snprintf(h->file, sizeof h->file, "%s-%05lld-%.16s.shard", s->name, (long long)s->n_shards,
              h->hash);
@@ -184,8 +184,8 @@ static int agree(struct pack *p, const struct token_info *info, const char *name
 
 static int refuse_journal(const struct pack *p, struct err *e)
 {
-    err_set(e, E_CREATE, "'%s' holds the journal of a run that did not end", p->o->folder);
-    return err_hint(e, "the command that began it goes on with it; lpack -f begins anew");
+    err_set(e, E_CREATE, "'%s' holds the journal of a run that did not finish", p->o->folder);
+    return err_hint(e, "run the same command again to continue it, or lpack -f to start over");
 }
 
 static int add_mark(void *ctx, const struct stream_mark *m, struct err *e)
@@ -205,7 +205,7 @@ static int go_on(struct pack *p, const struct stream_run *run, struct err *e)
 
     if (rc == 0 && (!s.there || s.marks != run->marks || s.docs != run->docs ||
                     strcmp(s.recipe, run->recipe) != 0 || s.manifest != run->manifest)) {
-        rc = err_set(e, E_DATA, "'%s' has no journal of the run that this stream goes on with",
+        rc = err_set(e, E_DATA, "'%s' has no journal of the run that this stream continues",
                      p->o->folder);
         err_hint(e, "give lprep --resume and lpack -o the same folder");
     }
@@ -228,7 +228,8 @@ int pack_settle(struct pack *p, const struct stream_run *run, struct err *e)
 
     p->settled = true;
     if (run && run->marks > 0 && !keeps)
-        return err_set(e, E_USAGE, "a stream that goes on with a run is for lpack -o, alone");
+        return err_set(e, E_USAGE, "a stream that continues a run must be the only input of "
+                                   "lpack -o");
     if (keeps && run->marks > 0)
         return go_on(p, run, e);
     if (p->folder && (rc = journal_look(&s, p->o->folder, -1, e)) == 0 && s.there && !p->o->force)
@@ -270,7 +271,7 @@ static int pack_mark(struct pack *p, const struct stream_mark *m, struct err *e)
     for (int64_t i = 0; i < m->tally.n; i++)
         p->marked += m->tally.v[i].docs;
     if (m->n_inputs && p->marked != p->docs)
-        return err_set(e, E_DATA, "a mark counts %lld documents, %lld came",
+        return err_set(e, E_DATA, "a mark counts %lld documents, but %lld were read",
                        (long long)p->marked, (long long)p->docs);
     return journal_mark(p->journal, m, p->aside, e);
 }
@@ -291,9 +292,11 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
             rc = pack_mark(p, &it.mark, e);
         else if (!p->settled)
             rc = pack_settle(p, &it.run, e);
+        else if (it.run.marks > 0)
+            rc = err_set(e, E_USAGE, "'%s' continues an interrupted run: give it to lpack -o as the "
+                                     "only input", name);
         else
-            rc = it.run.marks == 0 ? 0 : err_set(e, E_USAGE, "'%s' goes on with a run: give it to "
-                                                 "lpack -o alone", name);
+            rc = 0;
     }
     if (rc == 0)
         rc = tally_add_dropped(&p->m->left_out, stream_tally(r), e);

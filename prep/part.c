@@ -41,8 +41,8 @@ static int part_auto(struct part *p, struct err *e)
         return rc;
     if (!array && !r.by) {
         err_set(e, E_USAGE, "--part auto: nothing in the environment says which part this is");
-        return err_hint(e, "for mpirun, srun, torchrun and Slurm's array jobs; elsewhere name "
-                           "it, as in --part 1/8");
+        return err_hint(e, "it works under mpirun, srun, torchrun and Slurm's array jobs; "
+                           "elsewhere give --part 1/8");
     }
     p->k = task.k * r.size + r.rank;
     p->n = task.n * r.size;
@@ -65,7 +65,7 @@ int part_parse(struct part *p, const char *text, struct err *e)
             return 0;
         }
     }
-    err_set(e, E_USAGE, "--part '%.60s' is no part", text);
+    err_set(e, E_USAGE, "--part '%.60s' is not K/N or auto", text);
     return err_hint(e, "--part 3/8 is the third of eight, --part auto the scheduler's rank");
 }
 
@@ -74,9 +74,9 @@ static int take(struct part_files *f, const struct part *p, struct source_list *
 {
     for (int64_t i = 0; i < l->n; i++)
         if (!l->v[i].path)
-            return err_set(e, E_USAGE, "standard input cannot be dealt out in parts");
+            return err_set(e, E_USAGE, "standard input cannot be split into parts");
     if (l->n < p->n) {
-        err_set(e, E_USAGE, "%lld file%s cannot be dealt out in %lld parts", (long long)l->n,
+        err_set(e, E_USAGE, "%lld file%s cannot be split into %lld parts", (long long)l->n,
                 l->n == 1 ? "" : "s", (long long)p->n);
         return err_hint(e, "ask for at most %lld, or split the files", (long long)l->n);
     }

@@ -79,7 +79,7 @@ static int differ(const struct resume *r, struct err *e)
     }
     err_set(e, E_CONFIG, "the journal in '%s' is of a run with '%.*s', not '%.*s'", r->folder,
             (int)strcspn(then, "\n"), then, (int)strcspn(now, "\n"), now);
-    return err_hint(e, "give the same options, or begin anew: rm '%s/lpack.journal'", r->folder);
+    return err_hint(e, "give the same options, or start over: rm '%s/lpack.journal'", r->folder);
 }
 
 int resume_open(struct resume *r, const char *folder, const struct opt *opts,
@@ -122,12 +122,12 @@ static int check_input(const struct entered *x, const struct stream_input *in, s
         f->mtime_ns == in->mtime_ns)
         return 0;
     if (f && strcmp(f->path, in->path) == 0)
-        err_set(e, E_CONFIG, "'%s' has changed since the journal in '%s' took it", in->path,
-                x->r->folder);
+        err_set(e, E_CONFIG, "'%s' has changed since the run of the journal in '%s' read it",
+                in->path, x->r->folder);
     else
         err_set(e, E_CONFIG, "the journal in '%s' has '%.300s' as input %lld, not '%.300s'",
                 x->r->folder, in->path, (long long)x->files + 1, f ? f->path : "none");
-    return err_hint(e, "give the same inputs, or begin anew: rm '%s/lpack.journal'",
+    return err_hint(e, "give the same inputs, or start over: rm '%s/lpack.journal'",
                     x->r->folder);
 }
 
@@ -152,13 +152,13 @@ int resume_enter(struct resume *r, const struct source *s, const struct token_in
 
     for (int64_t i = 0; i < source_files(s); i++)
         if (!source_file(s, i)->regular)
-            return err_set(e, E_USAGE, "--resume reads files, and '%s' is none",
+            return err_set(e, E_USAGE, "--resume needs files, and '%s' is not one",
                            source_file(s, i)->path ? source_file(s, i)->path : "standard input");
     if (!r->state.there)
         return 0;
     snprintf(name, sizeof name, "%s/lpack.journal", r->folder);
     if ((rc = info_agree(&r->state.info, name, info, "this run", e)) < 0)
-        return err_hint(e, "take the same tokenizer, or begin anew: rm '%s'", name);
+        return err_hint(e, "give the same tokenizer, or start over: rm '%s'", name);
     if ((rc = journal_each(&r->state, r->folder, enter_mark, &x, e)) < 0)
         return rc;
     return tally_sum(&c->by, &c->all, e);

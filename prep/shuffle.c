@@ -225,7 +225,7 @@ int shuffle_next(struct shuffle *s, const struct token_info *info, struct token_
         (rc = spool_read(s->docs, (int64_t)x->at, s->record.p, x->nbytes, e)) < 0)
         return rc;
     if (crc32c(0, s->record.p, x->nbytes) != x->crc)
-        return err_set(e, E_IO, "a temporary file gave back other bytes than were written");
+        return err_set(e, E_IO, "a temporary file changed after it was written");
     rc = doc_decode(&s->space, s->record.p, x->nbytes, info, doc, e);
     return rc < 0 ? rc : 1;
 }

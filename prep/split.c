@@ -29,9 +29,9 @@ int split_add(struct split_rules *r, const char *text, struct err *e)
         return err_set(e, E_USAGE, "--split '%.200s': a name is letters, digits, '.', '_', '-'",
                        text);
     if (strcmp(rule->name, "train") == 0) {
-        err_set(e, E_USAGE, "--split '%.200s': train takes what no other split does", text);
-        return err_hint(e, "name the others, as in --split validation=0.05; split off under another "
-                        "name what should not be trained on");
+        err_set(e, E_USAGE, "--split '%.200s': train is what the other splits leave", text);
+        return err_hint(e, "name the others, as in --split validation=0.05; what is in another "
+                        "split is not trained on");
     }
     for (int i = 0; i < r->n; i++)
         if (strcmp(r->rule[i].name, rule->name) == 0)
@@ -42,8 +42,8 @@ int split_add(struct split_rules *r, const char *text, struct err *e)
         rule->from = r->taken;
         rule->to = r->taken += f;
         if (f <= 0 || f >= 1 || r->taken >= 1)
-            return err_set(e, E_USAGE, "--split '%.200s': fractions are between 0 and 1, and leave "
-                           "something for train", text);
+            return err_set(e, E_USAGE, "--split '%.200s': fractions must be between 0 and 1, and "
+                           "their sum below 1", text);
     }
     r->n++;
     return 0;

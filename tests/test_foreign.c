@@ -274,7 +274,7 @@ static void test_spoilt_llmc(void **state)
         expect(llmc_parse(&f, b, sizeof b, &e), &e, spoilt[i].why, i);
     }
     llmc_header(b, 32000, 3);
-    expect(llmc_parse(&f, b, sizeof b - 1, &e), &e, "are not the 5 bytes", 0);
+    expect(llmc_parse(&f, b, sizeof b - 1, &e), &e, "do not fit the 5 bytes", 0);
     expect(llmc_parse(&f, b, 1000, &e), &e, "less than llm.c's header", 0);
     expect(raw_parse(&f, b, 3, &e), &e, "an odd number", 0);
 }

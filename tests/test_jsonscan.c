@@ -273,7 +273,7 @@ static void test_records(void **state)
         { RECORDS_LINES,
           "{\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\":1}\n",
           "! line 1, byte 0: a record of more than 64 bytes\n"
-          "raise --max-record if that is meant" },
+          "raise --max-record to read it" },
     };
     char out[1024];
 

@@ -74,9 +74,9 @@ static const struct { const char *header; size_t data; const char *why; } spoilt
     { "{\"a\":[]}", 0, "not an object" },
     /* names */
     { "{\"a\":" T("F32", "[0]", "[0,0]") ",\"a\":" T("F32", "[1]", "[0,4]") "}", 4,
-      "'a' is there twice" },
+      "'a' appears twice" },
     { "{\"a\":" T("F32", "[0]", "[0,0]") ",\"\\u0061\":" T("F32", "[0]", "[0,0]") "}", 0,
-      "'a' is there twice" },
+      "'a' appears twice" },
     { "{\"__metadata__\":{},\"__metadata__\":{}}", 0, "twice" },
     { "{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, "twice" },
     { "{\"__metadata__\":{\"a\":1}}", 0, "no string" },

@@ -126,7 +126,7 @@ static void test_folders_in_byte_order(void **state)
     assert_string_equal(list(pattern, NULL), "f/B.tex=B|f/a.md=a|f/z.txt=z|");
     assert_non_null(strstr(list(at("f/*.none"), NULL), "no file matches"));
     assert_non_null(strstr(list(at("none"), NULL), "cannot open"));
-    assert_non_null(strstr(list(at("f"), "*.none"), "no text in the folder"));
+    assert_non_null(strstr(list(at("f"), "*.none"), "no text files in the folder"));
     put_text("f/[1].txt", "brackets"); /* a name that looks like a glob, but is there */
     assert_string_equal(list(at("f/[1].txt"), NULL), "f/[1].txt=brackets|");
 }

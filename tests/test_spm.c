@@ -268,7 +268,7 @@ static void test_random_models(void **state)
                 struct spm_ids out = { 0 };
 
                 assert_int_equal(spm_encode(g.ours, cache, text, n, &out, &e), E_DATA);
-                assert_non_null(strstr(e.msg, "keeps for itself"));
+                assert_non_null(strstr(e.msg, "which this model reserves"));
                 assert_int_equal(out.len, 0);
                 spm_ids_free(&out);
             }
@@ -449,7 +449,7 @@ static void test_hostile_models(void **state)
     (void)state;
     refused(&b, "0 bytes");
     put_piece(&b, "a", 1, 0, 1);
-    refused(&b, "no piece of type unknown");
+    refused(&b, "the model has no piece of type 'unknown'");
     put_piece(&b, "<unk>", 5, 0, 2);
     put_piece(&b, "a", 1, -1, 1);
     refused(&b, "piece 2: the same text as piece 0");
@@ -472,7 +472,7 @@ static void test_hostile_models(void **state)
     put_piece(&b, "<unk>", 5, 0, 2);
     refused(&b, "without a normal piece");
     put_piece(&b, "a\0b", 3, 0, 1);
-    refused(&b, "piece 1: a NUL");
+    refused(&b, "piece 1: it contains a NUL");
     b.len = 0;
     put_piece(&b, "<unk>", 5, 0, 2);
     put_piece(&b, "a\0b", 3, 0, 4);

@@ -117,7 +117,7 @@ static void test_cut_at_every_byte(void **state)
     for (size_t k = 0; k < n; k++) {
         assert_int_equal(read_bytes(b, k, &docs, &e), E_DATA);
         snprintf(at, sizeof at, "stops at byte %zu", k);
-        assert_non_null(strstr(e.msg, k ? at : "not one byte"));
+        assert_non_null(strstr(e.msg, k ? at : "no token stream: it is empty"));
     }
     assert_int_equal(read_bytes(b, n, &docs, &e), 0);
     free(b);
@@ -195,7 +195,7 @@ static const struct { int at, bytes; uint64_t v; const char *why; } spoilt_frame
     { 16, 8, 21, "21 ids" }, { 16, 8, (uint64_t)1 << 63, "ids" }, { 24, 8, 4, "4 runs" },
     { 24, 8, UINT64_MAX / 16 + 2, "runs" }, { 40, 8, ((uint64_t)1 << 40) + 1, "text bytes" },
     { 40, 8, UINT64_MAX, "text bytes" }, { 48, 8, 81, "text words" },
-    { 56, 2, 65535, "not its" }, { 60, 1, 0, "source" }, { 60, 1, 0x80, "source" },
+    { 56, 2, 65535, "do not fit its" }, { 60, 1, 0, "source" }, { 60, 1, 0x80, "source" },
     { 70, 1, 0xC0, "name" }, { 70, 1, 0, "name" },
 };
 

@@ -39,9 +39,9 @@ static int unknown(const char *path, const struct magic_form *m, struct err *e)
         return err_hint(e, "%s", m->remedy);
     }
     if (m)
-        err_set(e, E_DATA, "'%s' is %s: of no form that is shown", path, m->name);
+        err_set(e, E_DATA, "'%s' is %s, which linfo does not show", path, m->name);
     else
-        err_set(e, E_DATA, "'%s' is of no known form", path);
+        err_set(e, E_DATA, "'%s' is not of a known format", path);
     return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, "
                     "SentencePiece model, llm.c's and Megatron's tokens; u16 ids with --raw");
 }

@@ -62,7 +62,7 @@ static void show_left_out(const struct tally *t, json_t *out)
     if ((one = false_copies_json(t)))
         set(out, "false_duplicates", one);
     if (t->false_copies >= TALLY_MANY_FALSE)
-        log_warn("about %.3g documents that are no copies were left out as such: lprep's "
+        log_warn("about %.3g documents were left out as copies by mistake: lprep's "
                  "--dedup-memory was too small", (double)t->false_copies / TALLY_CHANCE);
 }
 

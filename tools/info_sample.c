@@ -199,7 +199,7 @@ int info_sample(const char *path, enum info_kind kind, const struct info_options
     int rc = 0;
 
     if (kind > INFO_RAW || kind == INFO_STREAM) {
-        err_set(e, E_USAGE, "'%s' is nothing to take samples of", path);
+        err_set(e, E_USAGE, "'%s' has no documents to take samples of", path);
         return err_hint(e, "--sample is for shards; of a stream: lpack < STREAM > x.shard");
     }
     if (kind == INFO_SHARDS && !(path = folder = info_folder(path)))

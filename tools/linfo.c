@@ -34,10 +34,11 @@ static void add_rows(struct opt_table *t, struct args *a)
           "N documents as text, bounds and masks shown" },
         { 0, "ctx", "N", OPT_TOKENS, &a->info.ctx, 1, 1e9,
           "with --sample: rows of N tokens, not documents" },
-        ROW_SEED(&a->info.seed, 0, "with --sample: which ones [0]"),
+        ROW_SEED(&a->info.seed, 0, "with --sample: seed of the choice [0]"),
         { 's', "split", "NAME", OPT_STR, &a->info.split, 0, 0,
           "split of a data set, --stats: only this [train]" },
-        { 0, "raw", NULL, OPT_FLAG, &a->raw, 0, 0, "the file is headerless 16-bit token ids" },
+        { 0, "raw", NULL, OPT_FLAG, &a->raw, 0, 0,
+          "the file is 16-bit token ids without a header" },
         ROW_JSON(&a->info.json, "one JSON value a line"),
         ROW_QUIET(&a->quiet, "print nothing but errors"),
         ROW_VERBOSE(&a->info.verbose, "every tensor, every shard"),
@@ -106,7 +107,7 @@ static int all(int n, char **path, const struct args *a, struct err *e)
             log_warn("%s", later.msg);
         rc = rc == 0 ? k : rc;
     }
-    return rc == 0 ? 0 : err_set(e, rc, "not all of the %d paths are sound", n);
+    return rc == 0 ? 0 : err_set(e, rc, "some of the %d paths have errors", n);
 }
 
 int main(int argc, char **argv)

@@ -326,7 +326,7 @@ static int check_replaceable(const char *out, struct err *e)
     closedir(d);
     if (model && !odd)
         return 0;
-    err_set(e, E_CREATE, "'%s' is not a model folder, and is not replaced", out);
+    err_set(e, E_CREATE, "'%s' is not a model folder, so it is not replaced", out);
     return err_hint(e, "name another folder with -o");
 }
 

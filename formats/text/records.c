@@ -32,11 +32,11 @@ static int too_long(const struct records *r, struct err *e)
 {
     if (r->mode == RECORDS_TEXT) {
         err_set(e, E_DATA, "a text of more than %zu bytes", r->max_bytes);
-        return err_hint(e, "if it is one document raise --max-record, else split it");
+        return err_hint(e, "raise --max-record if it is one document, else split it");
     }
     err_set(e, E_DATA, "line %lld, byte %lld: a record of more than %zu bytes",
             (long long)r->line, (long long)r->offset, r->max_bytes);
-    return err_hint(e, "raise --max-record if that is meant");
+    return err_hint(e, "raise --max-record to read it");
 }
 
 /* Reads one more block behind what is unread, which moves to the front when that saves room. */

@@ -188,7 +188,7 @@ static bool is_packed(struct source *s)
 
 static int archive_hint(struct err *e)
 {
-    return err_hint(e, "fetch it again, or go on without it by --on-error skip");
+    return err_hint(e, "fetch it again, or leave it out with --on-error skip");
 }
 
 static int archive_failed(struct source *s, struct err *e)
@@ -203,7 +203,7 @@ static int archive_failed(struct source *s, struct err *e)
                        strerror(no));
     if (why && strstr(why, "too much memory")) {
         err_set(e, E_DATA, "'%s': its zstd window is larger than 128 MiB", s->name);
-        return err_hint(e, "pack it anew: zstd -dc --long=31 FILE | zstd --long=27 > NEW.zst");
+        return err_hint(e, "compress it again: zstd -dc --long=31 FILE | zstd --long=27 > NEW.zst");
     }
     if (!why || strlen(why) < 2)
         why = "it ends too early";
@@ -366,9 +366,10 @@ static int check_bomb(struct source *s, size_t n, struct err *e)
         s->stretch_packed = packed;
         return 0;
     }
-    err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a bomb, or bad", s->name,
+    err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a decompression bomb, or "
+            "damaged", s->name,
             BOMB_RATIO);
-    return err_hint(e, "if it is meant, unpack it and read what is in it");
+    return err_hint(e, "if you trust it, unpack it and give lprep the result");
 }
 
 /* The rest of the current member. Within a compressed archive that is unpacked all the same. */
@@ -482,7 +483,7 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
         raw = archive_format(s->archive) == ARCHIVE_FORMAT_RAW;
         if (raw && (!is_compressed(s) || source_is_archive(s->name))) {
             /* begins as one, or is called one, and is none */
-            err_set(e, E_DATA, "'%s' is cut short or damaged: its header is no archive's",
+            err_set(e, E_DATA, "'%s' is cut short or damaged: its header is not an archive's",
                     file_name(s));
             return archive_hint(e);
         }

@@ -279,9 +279,9 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
     if ((rc = first_folders(l, path, e)) < 0 ||
         (rc = add_folder(l, path_join(path, ""), 0, e)) < 0 || l->n > before)
         return rc;
-    err_set(e, E_NOINPUT, "no text in the folder '%s'", path);
-    return err_hint(e, "it may hold .txt, .tex, .md, .rst, .json, .jsonl and archives of them; "
-                       "--include GLOB names others");
+    err_set(e, E_NOINPUT, "no text files in the folder '%s'", path);
+    return err_hint(e, "lprep reads .txt, .tex, .md, .rst, .json, .jsonl and archives of them; "
+                       "--include GLOB takes others");
 }
 
 static int add_glob(struct source_list *l, const char *pattern, struct err *e)

@@ -128,7 +128,7 @@ static int check_member(int fd, const struct entry *m, uint64_t limit, const cha
     if (!same) {
         err_set(e, E_DATA, "'%s': the member at byte %llu is not what the directory says",
                 name, (unsigned long long)m->at);
-        return err_hint(e, "it is damaged, or made to deceive: leave it out, or --on-error skip");
+        return err_hint(e, "it is damaged or malicious: leave it out, or use --on-error skip");
     }
     *to = m->at + n + get_le(own + 28, 2) + m->packed;
     return 0;
@@ -139,9 +139,9 @@ static int check_apart(struct extent *v, size_t members, const char *name, struc
     qsort(v, members, sizeof *v, by_place);
     for (size_t i = 1; i < members; i++)
         if (v[i].from < v[i - 1].to) {
-            err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or bad", name,
+            err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or damaged", name,
                     (unsigned long long)v[i].from);
-            return err_hint(e, "nothing honest packs so: leave it out, or --on-error skip");
+            return err_hint(e, "no archiver writes this: leave it out, or use --on-error skip");
         }
     return 0;
 }

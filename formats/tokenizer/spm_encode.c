@@ -53,7 +53,7 @@ int spm_put(const struct spm *m, int32_t id, const char *text, size_t n, int64_t
     if (m->kind[id] == PIECE_UNKNOWN)
         return put_unknown(m, text, n, first, out, e);
     if (m->kind[id] == PIECE_CONTROL)
-        return err_set(e, E_DATA, "the text has '%.*s', which the model keeps for itself",
+        return err_set(e, E_DATA, "the text has '%.*s', which this model reserves",
                        n < 100 ? (int)n : 100, text);
     if (out->len == out->cap && (rc = spm_ids_reserve(out, 1, e)) < 0)
         return rc;
@@ -150,7 +150,7 @@ static int checked(const struct spm *m, struct spm_cache *c, const char *text, s
     if (n == 0)
         return 0;
     if (n > SPM_MAX_TEXT_BYTES)
-        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (%zu)",
+        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (limit %zu)",
                        n, SPM_MAX_TEXT_BYTES);
     if ((rc = encode(m, c, text, n, whole, out, e)) < 0)
         out->len = len;

@@ -196,7 +196,7 @@ static int unigram_make(struct spm *m, struct err *e)
     m->max_score = FLT_MIN; /* sic: the library's start, the smallest positive one */
     for (int64_t i = 0; i < m->vocab; i++) {
         if (is_normal(m->kind[i]) && memchr(m->piece[i].p, 0, m->piece[i].n))
-            return err_set(e, E_DATA, "piece %lld: a NUL in it", (long long)i);
+            return err_set(e, E_DATA, "piece %lld: it contains a NUL", (long long)i);
         if (m->kind[i] != PIECE_NORMAL)
             continue;
         if (m->score[i] < m->min_score)
@@ -228,7 +228,7 @@ static int read_model(struct spm *m, const void *bytes, size_t n, struct err *e)
     if (!m->unk_surface)
         return err_set(e, E_SYS, "out of memory");
     if (m->unk < 0)
-        return err_set(e, E_DATA, "no piece of type unknown");
+        return err_set(e, E_DATA, "the model has no piece of type 'unknown'");
     if ((rc = check_bytes(m, e)) < 0 || (rc = sort_pieces(m, e)) < 0)
         return rc;
     m->bos = control(m, spec.names[SPMODEL_BOS], "<s>");

@@ -99,7 +99,7 @@ static int intern(struct spm *m, const char *p, size_t n, struct err *e)
     }
     slot = char_slot(b, p, n, &probes);
     if (probes > MAX_PROBES)
-        return err_set(e, E_DATA, "the characters of the pieces collide on purpose");
+        return err_set(e, E_DATA, "the characters of the pieces collide: the model is malicious");
     b->extra[b->n_extra] = (struct spm_string){ p, (uint32_t)n, spm_find(m, p, n) };
     *slot = b->n_extra++;
     return 0;
@@ -206,7 +206,7 @@ static int add_pair(struct spm *m, uint32_t l, uint32_t r, uint32_t id, int32_t 
     if (2 * (b->n_pairs + 1) > (size_t)1 << (64 - b->pair_shift) && (rc = grow_pairs(b, e)) < 0)
         return rc;
     if (insert(b, (struct spm_pair){ l, r, id, rank }) > MAX_PROBES)
-        return err_set(e, E_DATA, "the merges of the pieces collide on purpose");
+        return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
     b->n_pairs++;
     if (m->kind[id] == PIECE_UNUSED) {
         if (b->split[id][0] != SYM_NONE)
@@ -313,7 +313,7 @@ static int make_small(struct spm *m, struct err *e)
         b->small[i] = p->left | (uint64_t)p->right << 16 | (uint64_t)p->rank << 32 |
                       (uint64_t)p->id << 48;
         if (probes > 64 * b->n_pairs + MAX_PROBES)
-            return err_set(e, E_DATA, "the merges of the pieces collide on purpose");
+            return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
     }
     fill_ascii_pairs(m);
     free(b->pairs);

@@ -56,7 +56,7 @@ static int hint_model(const char *name, struct err *e)
          *beside = folder ? path_join(folder, MODEL_FILE) : NULL;
 
     if (beside && path_is_file(beside) && strcmp(slash ? slash + 1 : name, MODEL_FILE) != 0)
-        err_hint(e, "take the SentencePiece model beside it: -t %s", beside);
+        err_hint(e, "use the SentencePiece model beside it: -t %s", beside);
     else
         err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has");
     free(beside);
@@ -109,8 +109,8 @@ int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
     *t = NULL;
     if (inside && !path_exists(inside)) {
         rc = err_set(e, E_NOINPUT, "the folder '%s' has no " MODEL_FILE, path);
-        err_hint(e, "it is a SentencePiece model, as Llama 2 has; a tokenizer.json or a vocabulary "
-                    "of tiktoken's is not read");
+        err_hint(e, "it is a SentencePiece model, as Llama 2 has; tokenizer.json and tiktoken's "
+                    "vocabularies are not read");
     } else if ((rc = file_read(inside ? inside : path, SPMODEL_MAX_BYTES, &bytes, &n, e)) == 0) {
         rc = tokenizer_parse(t, bytes, n, inside ? inside : path, e);
     }
@@ -202,7 +202,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t nbytes,
     *ids = NULL;
     *n = 0;
     if (nbytes > SPM_MAX_TEXT_BYTES)
-        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (%zu)",
+        return err_set(e, E_DATA, "a text of %zu bytes is too long to tokenise at once (limit %zu)",
                        nbytes, SPM_MAX_TEXT_BYTES);
     if (t->library)
         return splib_encode(t->library, text, nbytes, ids, n, e);

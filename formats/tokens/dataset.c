@@ -128,7 +128,7 @@ static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct
     if (p->nbytes % 2) {
         err_set(e, E_DATA, "'%s' has %zu bytes, an odd number: neither a shard nor raw 16-bit "
                 "token ids", p->path, p->nbytes);
-        return err_hint(e, "text is packed first: lprep FILE -t tokenizer.model | lpack -o DIR");
+        return err_hint(e, "pack text first: lprep FILE -t tokenizer.model | lpack -o DIR");
     }
     if (!d->surely_raw && (rc = raw_refuse(p->path, p->map, p->nbytes, e)) < 0)
         return rc;

@@ -278,8 +278,8 @@ int doc_decode(struct doc_space *sp, const void *payload, size_t nbytes,
     s = (size_t)get_le(p + 40, 2);
     m = (size_t)get_le(p + 42, 2);
     if (doc_bytes(n_ids, n_runs, info->width, s + m) != nbytes)
-        return err_set(e, E_DATA, "a document says %llu ids and %llu runs, which are not its "
-                       "%zu bytes", (unsigned long long)n_ids, (unsigned long long)n_runs, nbytes);
+        return err_set(e, E_DATA, "a document says %llu ids and %llu runs, which do not fit "
+                       "its %zu bytes", (unsigned long long)n_ids, (unsigned long long)n_runs, nbytes);
     if (!label_ok((const char *)p + 44, s, DOC_SOURCE_MAX))
         return err_set(e, E_DATA, "source is not UTF-8 of at most %d bytes", DOC_SOURCE_MAX);
     if (!label_ok((const char *)p + 44 + s, m, DOC_NAME_MAX))

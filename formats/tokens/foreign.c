@@ -33,8 +33,8 @@ int raw_refuse(const char *path, const void *bytes, size_t nbytes, struct err *e
     if (m && (m->form == MAGIC_MEGATRON || m->form == MAGIC_LLMC))
         return err_hint(e, "lpack --import %s reads it",
                         m->form == MAGIC_LLMC ? "llmc" : "megatron");
-    return err_hint(e, "text is packed first (lprep FILE -t tokenizer.model | lpack -o DIR); "
-                       "--form raw takes its bytes for ids");
+    return err_hint(e, "pack text first (lprep FILE -t tokenizer.model | lpack -o DIR); "
+                       "--form raw reads it as ids all the same");
 }
 
 bool llmc_is(const void *bytes, size_t nbytes)
@@ -68,7 +68,7 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
     if (tokens > (uint32_t)LLMC_MAX_TOKENS ||
         (nbytes - LLMC_HEADER_BYTES) / f->width != tokens ||
         (nbytes - LLMC_HEADER_BYTES) % f->width)
-        return err_set(e, E_DATA, "%u tokens of %u bytes at byte 8 are not the %zu bytes that "
+        return err_set(e, E_DATA, "%u tokens of %u bytes at byte 8 do not fit the %zu bytes that "
                        "follow the header", tokens, f->width, nbytes - LLMC_HEADER_BYTES);
     return 0;
 }

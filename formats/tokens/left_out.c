@@ -19,7 +19,8 @@ static int parse_source(struct tally *t, const char *name, const struct js *o, s
         if ((rc = js_i64(o, key, JS_MUST, 0, INT64_MAX, &n, e)) < 0)
             return rc;
         if (bad ? *name != '\0' : d == DROPS)
-            return err_set(e, E_DATA, "'%s': field '%s%.64s' is no reason to leave out documents",
+            return err_set(e, E_DATA, "'%s': field '%s%.64s' is not a known reason for leaving out "
+                       "documents",
                            o->file, o->path, key);
         if (bad)
             to = d == DROP_BAD ? &t->bad_docs : &t->bad_files;

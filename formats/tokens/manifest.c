@@ -347,7 +347,7 @@ int manifest_read(struct manifest **m, const char *folder, struct err *e)
     if (path_is_dir(folder) && !path_exists(path)) {
         rc = err_set(e, E_NOINPUT, "'%s' has no " MANIFEST_FILE ", so it is not a data set", folder);
         if (path_exists(journal))
-            err_hint(e, "a run into it did not end: the command that began it goes on with it");
+            err_hint(e, "a run into it did not finish: run the same command again to continue it");
         else
             err_hint(e, "'lprep ... | lpack -o FOLDER' makes one, and writes that file last");
     } else if ((rc = file_read(path, JS_MAX_BYTES, &text, &n, e)) == 0) {

@@ -102,8 +102,8 @@ static int read_header(struct stream_reader *r, struct err *e)
     if (have < 0)
         return (int)have;
     if (have == 0) {
-        err_set(e, E_DATA, "'%s': no token stream: not one byte came", r->name);
-        return err_hint(e, "what should write it failed before it began: see its message");
+        err_set(e, E_DATA, "'%s': no token stream: it is empty", r->name);
+        return err_hint(e, "the program that should write it failed at once: see its message");
     }
     if (have >= 8 && memcmp(r->io, STREAM_MAGIC, 8) != 0)
         return not_a_stream(r, r->io, (size_t)have, e);
@@ -196,15 +196,15 @@ static int check_end(struct stream_reader *r, uint64_t at, struct err *e)
     if (rc < 0)
         return at_frame(r, at, e);
     if (get_le(p, 8) != r->docs)
-        rc = err_set(e, E_DATA, "END says %llu documents, %llu came",
+        rc = err_set(e, E_DATA, "END counts %llu documents, but %llu were read",
                      (unsigned long long)get_le(p, 8), (unsigned long long)r->docs);
     else if (get_le(p + 8, 8) != r->tokens)
-        rc = err_set(e, E_DATA, "END says %llu tokens, %llu came",
+        rc = err_set(e, E_DATA, "END counts %llu tokens, but %llu were read",
                      (unsigned long long)get_le(p + 8, 8), (unsigned long long)r->tokens);
     else if (get_le(p + 16, 8) != XXH3_64bits_digest(r->hash))
         rc = err_set(e, E_DATA, "END's hash does not match: frames are missing or out of order");
     else if (r->marked && ((uint64_t)all.docs != r->docs || (uint64_t)all.tokens != r->tokens))
-        rc = err_set(e, E_DATA, "its marks count %lld documents, %llu came",
+        rc = err_set(e, E_DATA, "its marks count %lld documents, but %llu were read",
                      (long long)all.docs, (unsigned long long)r->docs);
     if (rc < 0)
         return at_frame(r, at, e);

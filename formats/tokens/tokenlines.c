@@ -141,7 +141,7 @@ static int read_ids(struct tokenline_read *r, const struct json_value *v, struct
         more = ok && take(&c, ',');
         if (!ok || (!more && !take(&c, ']')))
             return err_set(e, E_DATA,
-                           "token %lld of the document is no whole number below 2^32",
+                           "token %lld of the document is not a whole number below 2^32",
                            (long long)n);
         ids[n] = (uint32_t)id;
     }

@@ -122,7 +122,7 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
     if (rc == 0 && missing > 0) {
         rc = err_set(e, E_DATA, "'%s': tensor '%s' is missing (%lld of %lld are)", path, first,
                      (long long)missing, (long long)n);
-        err_hint(e, "adapter_config.json promises it, for a base of %lld layers",
+        err_hint(e, "adapter_config.json lists it, for a base of %lld layers",
                  (long long)c->layers);
     }
     if (rc == 0) {
@@ -201,7 +201,7 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     free(path);
     if (rc == E_NOINPUT)
         err_hint(e, unfinished
-                        ? "the training into this folder has not ended: give its command again"
+                        ? "training into this folder has not finished: run its command again"
                         : "an adapter has adapter_config.json and adapter_model.safetensors");
     if (rc == 0 && (rc = read_model(a, folder, c, e)) == 0)
         rc = open_tensors(a, folder, c, e);

@@ -147,7 +147,7 @@ static int read_saved(struct adapter_config *a, const struct js *o, struct err *
         if (!found || (found & arch_pairs(a->arch))) {
             err_set(e, E_CONFIG, "'%s': modules_to_save '%.100s' is not supported", o->file,
                     name);
-            return err_hint(e, "embed_tokens, lm_head and the norms of all layers may be");
+            return err_hint(e, "embed_tokens, lm_head and the norms of all layers are supported");
         }
         a->saved |= found;
     }

@@ -55,7 +55,7 @@ int arch_register(const struct arch *a, struct err *e)
     while (n < MOST_FAMILIES && families[n])
         n++;
     if (arch_find(a->model_type) || n == MOST_FAMILIES)
-        return err_set(e, E_BUG, "model family '%.60s' is known already, or one too many",
+        return err_set(e, E_BUG, "model family '%.60s' is already known, or there are too many",
                        a->model_type);
     families[n] = a;
     return 0;
@@ -201,17 +201,18 @@ int arch_check(const struct arch *a, struct err *e)
         parts += d == a->tensors || tensor_of_layer(d) != tensor_of_layer(d - 1);
     }
     if (parts > 3)
-        return err_set(e, E_CONFIG, "model family '%.60s': the layers' tensors must stand together",
+        return err_set(e, E_CONFIG, "model family '%.60s': the tensors of the layers must be "
+                       "listed together",
                        a->model_type);
     for (int r = 0; r < ROLES; r++)
         if (roles[r].must && !(seen & ROLE_BIT(r)))
             return err_set(e, E_CONFIG, "model family '%.60s' has no tensor of role %d, which every "
                            "model needs", a->model_type, r);
     if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
-        return err_set(e, E_CONFIG, "model family '%.60s' has a norm of q or of k alone",
+        return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",
                        a->model_type);
     if (a->block.norm != NORM_RMS || a->block.activation != ACT_SILU || a->block.parallel)
-        return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate and a residual "
+        return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate and a "
                        "in two steps are computed", a->model_type);
     return 0;
 }

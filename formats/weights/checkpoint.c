@@ -182,7 +182,7 @@ static int hash_all(const char *folder, struct checkpoint *c, struct err *e)
         if (f->d_name[0] == '.')
             continue;
         if (c->n_files == CHECKPOINT_MAX_FILES || strlen(f->d_name) >= sizeof to->name) {
-            rc = err_set(e, E_BUG, "'%s' holds more than a checkpoint may", folder);
+            rc = err_set(e, E_BUG, "'%s' has more files than a checkpoint can have", folder);
             break;
         }
         memcpy(to->name, f->d_name, strlen(f->d_name) + 1);

@@ -147,7 +147,7 @@ static int check_self(const char *json, size_t nbytes, const char *name, struct 
         return err_set(e, E_DATA, "'%s' was cut short or is not a checkpoint's manifest", name);
     hash_hex(XXH3_128bits(json, nbytes - tail), hex);
     if (memcmp(json + nbytes - 36, hex, 32) != 0)
-        return err_set(e, E_DATA, "'%s' was changed: its own hash does not agree", name);
+        return err_set(e, E_DATA, "'%s' was changed: its own hash does not match", name);
     return 0;
 }
 

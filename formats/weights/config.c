@@ -86,7 +86,7 @@ static int check_features(struct llama_config *c, const struct js *o, struct err
         return rc;
     if (js_has(o, "quantization_config")) {
         refuse(o, "quantization_config", e);
-        return err_hint(e, "take the model in float32, float16 or bfloat16");
+        return err_hint(e, "use the model in float32, float16 or bfloat16");
     }
     return 0;
 }

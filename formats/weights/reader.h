@@ -13,7 +13,7 @@ struct weights_files {
     void *state;        /* the reader's own, what the tensors point into */
 };
 
-/* By name; a name that is there twice is E_DATA. */
+/* By name; a name that appears twice is E_DATA. */
 int weights_sort(struct weights_files *f, struct err *e);
 
 struct weights_reader {

@@ -296,13 +296,13 @@ static int check_unique(struct reader *r)
         qsort(f->t, (size_t)f->n, sizeof *f->t, by_name);
     for (int64_t i = 1; i < f->n; i++)
         if (strcmp(f->t[i - 1].t.name, f->t[i].t.name) == 0)
-            return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' is there twice", r->s.file,
+            return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' appears twice", r->s.file,
                            f->t[i].t.name);
     if (f->n_meta)
         qsort(f->meta, (size_t)f->n_meta, sizeof *f->meta, by_key);
     for (int64_t i = 1; i < f->n_meta; i++)
         if (strcmp(f->meta[i - 1].key, f->meta[i].key) == 0)
-            return err_set(r->s.e, E_DATA, "'%s': a '__metadata__' key is there twice",
+            return err_set(r->s.e, E_DATA, "'%s': a '__metadata__' key appears twice",
                            r->s.file);
     return 0;
 }

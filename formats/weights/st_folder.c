@@ -150,7 +150,7 @@ static int no_weights(const char *folder, struct err *e)
     if (pickle)
         return err_hint(e, "its weights are in pytorch_model.bin: save it as safetensors");
     if (adapter)
-        return err_hint(e, "it is an adapter: --model is its base, --adapter is it");
+        return err_hint(e, "this is an adapter: give it with --adapter, and its base with --model");
     return err_hint(e, "a model folder has config.json and the weights as *.safetensors");
 }
 

@@ -76,7 +76,7 @@ static int check_complete(const struct weights *w, const char *folder, struct er
         return 0;
     err_set(e, E_DATA, "'%s': tensor '%s' is missing (%lld of %lld are)", folder, first,
             (long long)missing, (long long)n);
-    return err_hint(e, "config.json promises it: check that all files of the model are there");
+    return err_hint(e, "config.json requires it: check that all files of the model are there");
 }
 
 /* Two heads: transformers 5 takes the file's, 4 and this engine the embedding. It does not matter

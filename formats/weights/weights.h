@@ -14,7 +14,7 @@ C_BEGIN
 struct weights;
 
 /* Opens by the first reader (reader.h) that finds its files, and checks: every tensor of
- * config_tensors is there in its shape, of a type to compute with; no name is there twice; a head beside a
+ * config_tensors is there in its shape, of a type to compute with; no name appears twice; a head beside a
  * tied embedding has its values. Others are let through (rotary_emb.inv_freq). E_NOINPUT (no such folder or file:
  * says which files a model folder needs), E_DATA naming the first missing tensor and how many
  * there are, E_CONFIG. */

@@ -93,7 +93,7 @@ torn() { # the journal cut at any byte, or one bit of it turned: less is known, 
     done
     rm -rf j; cp -r j0 j; truncate -s 100 j/lpack.docs; prep --resume j in > j.stream; ends 65 'lpack.docs' lpack -q -o j j.stream || return 1
     rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.index bs=1 seek=9 conv=notrunc status=none; ends 65 'lpack.index' lpack -q -o j j.stream || return 1
-    rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.docs bs=1 seek=90 conv=notrunc status=none; ends 74 'other bytes' lpack -q -o j j.stream || return 1
+    rm -rf j; cp -r j0 j; printf '\377' | dd of=j/lpack.docs bs=1 seek=90 conv=notrunc status=none; ends 74 'a temporary file changed after it was written' lpack -q -o j j.stream || return 1
     rm -rf j0
 }
 prep in | lpack -q -o plain
@@ -115,13 +115,13 @@ ok 'a changed input' eval 'cp -p in/102.txt . && touch in/102.txt && ends 78 "in
 ok 'one of another size and the same time' eval 'cp -p in/102.txt . && printf x >> in/102.txt && touch -r 102.txt in/102.txt &&
     ends 78 "in/102.txt. has changed" prep --resume j in; rc=$?; cp -p 102.txt in/; [ $rc -eq 0 ]'
 ok 'threads, notes and figures may change' eval 'prep --resume j in -j 1 --stats s.json -v > j.stream 2> /dev/null && cp -r j j1 && lpack -q -o j1 j.stream && same plain j1'
-ok 'what reads a data set says what it is' ends 66 'goes on with it' lpack --merge -o k j
+ok 'what reads a data set says what it is' ends 66 'run the same command again to continue it' lpack --merge -o k j
 ok 'standard input' ends 64 'standard input' eval 'echo x | prep --resume j'
 ok '--text' ends 64 'no stream to --resume' lprep --text --resume j in
 ok 'another folder' ends 65 'same folder' lpack -o k j.stream
-ok 'not beside other streams' ends 64 'alone' eval 'prep in > p.stream 2> /dev/null; lpack -o j j.stream p.stream'
-ok 'nor to one shard' ends 64 'alone' eval 'lpack < j.stream'
-ok 'lpack without --resume leaves it alone' ends 73 'did not end' eval 'prep in 2> /dev/null | lpack -o j'
+ok 'not beside other streams' ends 64 'must be the only input of lpack -o' eval 'prep in > p.stream 2> /dev/null; lpack -o j j.stream p.stream'
+ok 'nor to one shard' ends 64 'must be the only input of lpack -o' eval 'lpack < j.stream'
+ok 'lpack without --resume leaves it alone' ends 73 'did not finish' eval 'prep in 2> /dev/null | lpack -o j'
 ok 'and the journal is as it was' pack_on
 ok 'it is gone then' eval 'same plain j && ! ls -A j | grep -q ^lpack'
 ok 'a data set that is whole is not begun anew' ends 73 'holds a data set' eval 'prep --resume j in 2> /dev/null | lpack -o j'
@@ -157,7 +157,7 @@ ok '--dedup near' near
 older() { # a journal that an older lpack wrote is refused by name, and its data set begun anew
     rm -rf j && prep --resume j in | head -c 300000 | lpack -q -o j 2> /dev/null
     cp "$data/journal-v2" j/lpack.journal
-    ends 78 "of version 2, which an older lpack wrote" prep --resume j in
+    ends 78 "has version 2, from an older lpack" prep --resume j in
 }
 ok 'a journal of an older version' older
 evaluation() { # what copies are looked for in must be what it was

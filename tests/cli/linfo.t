@@ -108,7 +108,7 @@ else
 fi
 ok 'no statistics of a model' ends 64 'holds no documents' linfo --stats $data/plain/base
 ok 'no such split to count' ends 78 "no split 'test'" linfo --stats -s test "$tmp/shards"
-ok '--plot needs --stats' ends 64 '--plot is for --stats' linfo --plot x.png "$tmp/shards"
+ok '--plot needs --stats' ends 64 '--plot draws what --stats counts: give both' linfo --plot x.png "$tmp/shards"
 
 # --- samples
 for i in 1 2 3 4 5 6; do printf '%s\n' "{\"instruction\": \"Say $i  now\", \"input\": \"\", \"output\": \"So  $i it is\"}"; done > "$tmp/i.jsonl"
@@ -132,14 +132,14 @@ else
 fi
 ok 'control characters of a text are not passed on' eval 'printf "a\033[31mb\n" > "$tmp/esc.txt" && lprep -q "$tmp/esc.txt" -t $tok | lpack -q > "$tmp/esc.shard" &&
     says "a?\[31mb" linfo --sample 1 -t $tok "$tmp/esc.shard" && ! grep -q "$(printf "\033")" "$tmp/out"'
-ok 'no samples of a stream' ends 64 'nothing to take samples of' linfo --sample 1 "$tmp/s.stream"
+ok 'no samples of a stream' ends 64 'has no documents to take samples of' linfo --sample 1 "$tmp/s.stream"
 ok 'no row of that length' ends 64 'holds no row' linfo --sample 1 --ctx 1m -t $tok "$tmp/said"
 
 # --- refusals
 ok 'no path' ends 64 'no path given' linfo
 ok 'a path that is not there' ends 66 'cannot open' linfo "$tmp/none"
-ok 'of no known form' ends 65 'no known form' linfo tests/data/tiny.txt
-ok 'an empty folder' eval 'mkdir "$tmp/empty" && ends 65 "no known form" linfo "$tmp/empty"'
+ok 'of no known format' ends 65 'is not of a known format' linfo tests/data/tiny.txt
+ok 'an empty folder' eval 'mkdir "$tmp/empty" && ends 65 "is not of a known format" linfo "$tmp/empty"'
 lfs() { printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n' 7; }
 pointers() { # in the place of anything that is read
     cp -r $data/plain "$tmp/lfs" && lfs > "$tmp/lfs/base/model.safetensors" &&
@@ -162,7 +162,7 @@ pipes() { # and devices, where a file should be: nothing waits for a writer
         ends 65 'not a regular file' timeout 5 linfo "$tmp/piped"
 }
 ok 'pipes, devices, folders in the place of a file' pipes
-ok 'a form that is known, and not shown' ends 65 'is a program: of no form' linfo "$BIN/linfo"
+ok 'a form that is known, and not shown' ends 65 'is a program, which linfo does not show' linfo "$BIN/linfo"
 names() { # of documents and files: nothing of them reaches a terminal
     local f="$tmp/n"$'\xc2\x9b31m\x9b\ny.txt'
     echo text > "$f" && lprep -q -t $tok "$f" | lpack -q > "$tmp/n.shard" && linfo --docs "$tmp/n.shard" > "$tmp/o" &&
@@ -210,7 +210,7 @@ size=$(wc -c < "$tmp/nan/model.safetensors")
 printf '\000\000\300\177' | dd of="$tmp/nan/model.safetensors" bs=1 seek=$((size - 8)) conv=notrunc status=none
 ok 'NaN in a model is not looked for' linfo -q "$tmp/nan"
 ok 'but found by --verify: exit 1' ends 1 "tensor 'model.norm.weight' is nan at element 14" linfo --verify "$tmp/nan"
-ok 'one bad path of three' ends 65 'not all of the 3 paths' linfo -q $tok "$tmp/cut.shard" $data/plain/base
+ok 'one bad path of three' ends 65 'some of the 3 paths have errors' linfo -q $tok "$tmp/cut.shard" $data/plain/base
 
 # --- real data
 if [ -z "$LONGLORA_DATA" ]; then

@@ -54,7 +54,7 @@ ok 'a stream without END' ends 65 'without END' from "$tmp/cut.stream" lpack -o 
 ok 'publishes nothing' nothing "$tmp/no"
 ok 'a stream without END, to replace' ends 65 'without END' lpack -f -o "$tmp/full" "$a" "$tmp/cut.stream"
 ok 'leaves the old one' eval 'only "$tmp/full" 2 && whole "$tmp/full"'
-ok 'no stream at all' ends 65 'not one byte' from /dev/null lpack -o "$tmp/no"
+ok 'no stream at all' ends 65 'no token stream: it is empty' from /dev/null lpack -o "$tmp/no"
 ok 'text' ends 65 'not a token stream' lpack -o "$tmp/no" tests/cli/lpack.t
 printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 1234567\n' 7 > "$tmp/lfs.stream"
 ok 'a pointer of Git LFS' ends 65 'git lfs pull' lpack -o "$tmp/no" "$tmp/lfs.stream"
@@ -63,7 +63,7 @@ ok 'a file that is not there' ends 66 'nonexistent' lpack -o "$tmp/no" "$tmp/non
 ok 'a file where the folder should be' ends 73 'a.stream' lpack -o "$a" "$b"
 ok 'two folders' ends 64 'two output folders' lpack -o "$tmp/no" "$tmp/" "$a"
 ok '--split without a folder' ends 64 'output folder' lpack --split v=0.1 "$a"
-ok '--split train=' ends 64 'train takes' lpack --split train=0.9 -o "$tmp/no" "$a"
+ok '--split train=' ends 64 'train is what the other splits leave' lpack --split train=0.9 -o "$tmp/no" "$a"
 ok 'both orders' ends 64 'exclude' lpack --shuffle --no-shuffle -o "$tmp/no" "$a"
 ok 'nothing came of any of them' nothing "$tmp/no"
 terminal() { script -qec "lpack '$a'" /dev/null < /dev/null > "$tmp/tty"; [ $? -eq 64 ] &&
@@ -173,7 +173,7 @@ elsewhere() { # another file system has no links to this one
 }
 [ -w /dev/shm ] && [ "$(stat -c %d /dev/shm)" != "$(stat -c %d "$tmp")" ] &&
     ok 'by copies to another file system' elsewhere || skip 'by copies' 'one file system only'
-ok 'one set twice is refused' ends 65 'once more' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/ma"
+ok 'one set twice is refused' ends 65 'has the same documents as' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/ma"
 lpack -q -o "$tmp/mw" "$tmp/wide.stream"
 ok 'another tokenizer is refused' ends 78 'mw' lpack --merge -o "$tmp/no" "$tmp/ma" "$tmp/mw"
 damaged() {
@@ -192,7 +192,7 @@ ok 'has what it had, and what was added' eval 'whole "$tmp/grown" &&
     same_docs "$tmp/ma" "$tmp/mb" "$tmp/grown"'
 ok 'left the old shards alone' eval 'for f in "$tmp"/ma/*.shard; do cmp "$f" "$tmp/grown/${f##*/}" || exit; done'
 cp -r "$tmp/grown" "$tmp/grown1"
-ok 'the same once more is refused' ends 65 'once more' lpack --append -o "$tmp/grown" --shard-tokens 20k --split v=0.2 "$b"
+ok 'the same once more is refused' ends 65 'has the same documents as' lpack --append -o "$tmp/grown" --shard-tokens 20k --split v=0.2 "$b"
 ok 'another seed too' ends 78 'seed' lpack --append -o "$tmp/grown" --seed 7 "$b"
 ok 'and another tokenizer' ends 78 'wide' lpack --append -o "$tmp/grown" "$tmp/wide.stream"
 ok 'it is as it was' diff -r "$tmp/grown" "$tmp/grown1"

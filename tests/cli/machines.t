@@ -27,14 +27,14 @@ ok 'each file is in one part' every_n
 ok 'a part is every N-th file' eval '[ "$(lprep -q --text books --part 2/5 | grep -o "Book .\. " | uniq | tr -d "\n")" = "Book b. Book g. Book l. " ]'
 ok 'globs and includes are dealt too' eval '[ "$(lprep -q --text "books/[a-d].txt" --part 2/2 | wc -l)" -eq 2 ] &&
     [ "$(lprep -q --text books --include "[ab].txt" --part 2/2 | wc -l)" -eq 1 ]'
-ok 'more parts than files' ends 64 '13 files cannot be dealt out in 14 parts' lprep -q --text books --part 1/14
-ok 'standard input' ends 64 'standard input cannot be dealt' lprep -q --text --part 1/2
+ok 'more parts than files' ends 64 '13 files cannot be split into 14 parts' lprep -q --text books --part 1/14
+ok 'standard input' ends 64 'standard input cannot be split into parts' lprep -q --text --part 1/2
 for bad in 0/4 5/4 4 / 1/ /4 1/4x -1/4 1/0 1/99999999999 AUTO ''; do
-    ok "no part: '$bad'" ends 64 'is no part' lprep -q --text books --part "$bad"
+    ok "no part: '$bad'" ends 64 'is not K/N or auto' lprep -q --text books --part "$bad"
 done
 ok 'auto, where nothing says which' ends 64 'nothing in the environment' lprep -q --text books --part auto
 ok '--mpi: neither does it know' ends 64 'nothing in the environment' lprep -q --text books --mpi
-ok '--mpi beside --part' ends 64 'give one of them' lprep -q --text books --mpi --part 1/2
+ok '--mpi beside --part' ends 64 'give only one of them' lprep -q --text books --mpi --part 1/2
 by_mpi() {
     cmp <(OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=3 lprep -q --text books --mpi) \
         <(lprep -q --text books --part 2/3)
@@ -42,8 +42,8 @@ by_mpi() {
 ok '--mpi: the second of three ranks' by_mpi
 ok 'a batch script without a step is no rank' ends 64 'nothing in the environment' \
     env SLURM_PROCID=0 SLURM_NTASKS=4 lprep -q --text books --part auto
-ok 'a rank beyond its size' ends 64 'PMI_RANK is 4 and PMI_SIZE only 4' env PMI_RANK=4 PMI_SIZE=4 lprep -q --text books --part auto
-ok 'a rank that is no number' ends 64 'no number of a process' env PMI_RANK=1x PMI_SIZE=4 lprep -q --text books --part auto
+ok 'a rank beyond its size' ends 64 'PMI_RANK is 4, but PMI_SIZE is only 4' env PMI_RANK=4 PMI_SIZE=4 lprep -q --text books --part auto
+ok 'a rank that is no number' ends 64 'is not a process number' env PMI_RANK=1x PMI_SIZE=4 lprep -q --text books --part auto
 ok 'a task beyond its array' ends 64 'SLURM_ARRAY_TASK_ID is 5' \
     env SLURM_ARRAY_TASK_ID=5 SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=1 lprep -q --text books --part auto
 product() { # arrays 10, 15, 20 of two ranks each: six parts
