@@ -1,6 +1,22 @@
 /* model/layer.c - one transformer layer: forward, recomputation, backward. */
 #include "model/inside.h"
 
+/*
+ * A layer reads x and adds to it twice:
+ *
+ *     x2 = x  + o(attention(rope(q, k), v))       q, k, v: products of norm(x)
+ *     y  = x2 + down(silu(gate) * up)             gate, up: products of norm(x2)
+ *
+ * Each step is one op of the device (OP), queued. After a failure (m->rc) nothing more is queued;
+ * step.c looks at the end. linear() is a product with a weight, its LoRA pair and bias included.
+ *
+ * The backward goes through the same lines in reverse and needs their values. What the forward did
+ * not save (struct saved, level) layer_backward first computes again, by the same functions and so
+ * to the same bits: at SAVE_INPUT everything from x on, at SAVE_ATTENTION all but attention, at
+ * SAVE_QKV gate and up alone. The MLP is computed for mlp_tile rows at a time, because gate and up
+ * are the widest arrays there are.
+ */
+
 #define OP(m, name, ...)                                                \
     do {                                                                \
         if ((m)->rc == 0)                                               \

@@ -6,6 +6,21 @@
 
 #include <string.h>
 
+/*
+ * All memory of a model is taken in a few pieces, one arena for each class (MEM_FROZEN, MEM_WORK,
+ * ...; inside.h), and this file deals out addresses in them. The same code runs twice:
+ *
+ *     measure   arenas without memory: each buffer adds its bytes      -> the plan, --plan
+ *     place     arenas with the memory that was measured: each buffer gets its address
+ *
+ * so a plan cannot differ from what a run takes. A layer that saves q, k and v for its backward has
+ * them in MEM_SAVED; one that recomputes them shares one set of buffers in MEM_WORK with all other
+ * such layers; one that offloads them has them in a slot of a ring (offload.c). For 3 layers that
+ * save (all, only input, only input), MEM_SAVED holds 3 inputs and 1 each of the others, MEM_WORK
+ * 1 each for layers 1 and 2 to share. Buffers that are never live together share their place
+ * (lay_work).
+ */
+
 /* Ends are rounded as well as beginnings: the bytes of a sum are the sum of the bytes. */
 static void *from(struct arena *a, int64_t n, size_t elem_bytes)
 {

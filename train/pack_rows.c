@@ -7,6 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * Rows of ctx tokens are boxes, documents are put into them whole: the longest first, each into the
+ * box with the least space that still holds it. With ctx 10 and documents of 23, 7, 6, 4, 3 and 2:
+ *
+ *     23 is cut: rows 0 and 1 are full pieces of 10, and 3 remain
+ *     7 -> new row [7]        6 -> new row [6]        4 -> [6 4], full
+ *     3 -> [7 3], full        3 -> new row [3]        2 -> [3 2], 5 of padding
+ *
+ * Documents come sorted by length (a counting sort: sort), those of one length shuffled by seed and
+ * epoch, so epochs differ in content and have the same number of rows. Rows with the same number
+ * of tokens left are a linked list (room[left], then spare[row]). To find the smallest 'left' that
+ * is enough, a set of numbers is kept as bits: 64 of them have a bit one level up, which says
+ * whether any of them is set, so that a search looks at a few words.
+ */
 enum { EVERY = 64, LEVELS = 6 }; /* 64^6 is more than any ctx */
 
 /* ---- a set of numbers below ctx: the smallest one that is not below n ---- */

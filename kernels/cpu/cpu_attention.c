@@ -5,11 +5,18 @@
 #include <math.h>
 
 /*
- * For each tile of queries the keys are met tile by tile with a running maximum m and sum l
- * (online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867; tiled as in Dao 2022,
- * arXiv:2205.14135): memory is two tiles a thread, whatever the number of rows. The products
- * are BLAS's. Keys that no query of the tile sees are left out; those that some of them do not see
- * get weight 0 in their rows.
+ * The scores of all queries and keys would be a matrix of rows x rows. Instead a thread takes 128
+ * queries of one head and goes through the keys that they see, 512 at a time (tiles as in Dao
+ * 2022, arXiv:2205.14135). Softmax needs the largest score and the sum over all keys; both are kept
+ * as running values m and l, and what was added up is scaled down when a larger score appears
+ * (online softmax: Milakov and Gimelshein 2018, arXiv:1805.02867). With scores 1 | 3 in two tiles:
+ *
+ *     after tile 1   m 1   l 1           acc = v1
+ *     after tile 2   m 3   l e^-2 + 1    acc = e^-2 v1 + v2        o = acc / l
+ *
+ * So memory is two tiles a thread, for any number of rows. The products are BLAS's. Keys that no
+ * query of the tile sees are skipped; where only some queries see a key, its weight is 0 in the
+ * others' rows.
  */
 enum { QUERIES = 128, KEYS = 512 };
 
