@@ -18,7 +18,7 @@ static const struct opt shared_rows[] = {
     ROW_MODEL(&o.model),
     ROW_ADAPTER(&o.adapter),
     ROW_CTX(&o.ctx, "contexts, 8k,16k [the model's own]"),
-    ROW_ROPE(&o.rope_factor, "scale RoPE linearly: a number, auto, or 0: as it is [0]"),
+    ROW_ROPE(&o.rope_factor, "scale RoPE linearly: a number, auto, or 0: leave it [0]"),
     OPT_END
 };
 static const struct opt result_rows[] = {

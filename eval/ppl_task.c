@@ -19,7 +19,7 @@ static const struct opt ppl_rows[] = {
     { 0, "ppl", "FILE", OPT_STR, &asked.data.path, 0, 0,
       "shards, raw u16 ids, or text; - is text" },
     { 0, "protocol", "longlora|stride|nonoverlap", OPT_ENUM, &asked.protocol, 0, 0,
-      "how windows are laid and averaged [longlora]" },
+      "how windows are placed and averaged [longlora]" },
     { 0, "step", "N", OPT_TOKENS, &asked.step, 1, 0x1p31, "tokens from window to window [256]" },
     { 0, "max-windows", "N", OPT_I64, &asked.max_windows, 0, 0x1p52,
       "only so many, spread evenly; 0: all [0]" },
@@ -28,7 +28,7 @@ static const struct opt ppl_rows[] = {
     { 0, "join", NULL, OPT_FLAG, &asked.join, 0, 0,
       "let windows cross documents (longlora always does)" },
     { 0, "form", "auto|shards|raw|text", OPT_ENUM, &form, 0, 0,
-      "what FILE is, where looking at it is not enough [auto]" },
+      "what FILE is, if its bytes do not tell [auto]" },
     { 0, "split", "NAME", OPT_STR, &asked.data.split, 0, 0,
       "split of a shards folder [validation, else train]" },
     { 't', "tokenizer", "FILE", OPT_STR, &asked.data.tokenizer, 0, 0,
@@ -37,7 +37,7 @@ static const struct opt ppl_rows[] = {
     { 'l', "label", "NAME", OPT_STR, &asked.label, 0, 0,
       "name in tables and plots [the folder's]" },
     { 0, "by-position", NULL, OPT_FLAG, &asked.by_position, 0, 0,
-      "also perplexity by the number of tokens before" },
+      "also perplexity by position in the window" },
     OPT_END
 };
 

@@ -54,7 +54,7 @@ static void open_bench(struct bench *b, int64_t batch, int64_t micro, int mode)
     b->t.s = &b->s, b->t.d = &b->d;
     assert_int_equal(dataset_open(&b->t.data, raw, NULL, VOCAB, &e), 0);
     assert_int_equal(order_make(&b->t.order, N_TOKENS, CTX, batch, 42, raw, &e), 0);
-    assert_int_equal(rows_open(&b->t.rows, CTX, micro, VOCAB, b->s.apart, &e), 0);
+    assert_int_equal(rows_open(&b->t.rows, CTX, micro, VOCAB, b->s.mask_documents, &e), 0);
     if (model_open(&b->t.m, &b->d, &c, &o, &e) < 0 || model_init(b->t.m, 7, &e) < 0)
         fail_msg("%s", e.msg);
 }

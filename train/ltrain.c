@@ -20,8 +20,8 @@ static struct opt_table rows;
 static const struct cmd cmd = {
     .name = "ltrain",
     .synopsis = "DATA --model FOLDER -o OUT [--ctx TOKENS] [option ...]",
-    .summary = "Trains a model on DATA (shards, one shard, raw u16 ids) at a longer context.\n"
-               "The same command goes on where a stopped run was.",
+    .summary = "Trains a model on DATA (shards, one shard, raw u16 ids) at a longer "
+               "context.\nRun the same command again to continue a stopped run.",
     .examples = "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
                 "  ltrain shards/ --init config.json --ctx 256 --lr 1e-3 -o base/\n"
                 "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n"

@@ -14,13 +14,13 @@ size_t rows_bytes(int64_t ctx, int64_t cap)
     return (size_t)ctx * (size_t)cap * 2 * sizeof(int32_t) + (size_t)ctx;
 }
 
-int rows_open(struct rows *r, int64_t ctx, int64_t cap, int64_t vocab, bool apart,
+int rows_open(struct rows *r, int64_t ctx, int64_t cap, int64_t vocab, bool mask_documents,
               struct err *e)
 {
     size_t n, nbytes;
 
     memset(r, 0, sizeof *r);
-    r->ctx = ctx, r->cap = cap, r->vocab = vocab, r->apart = apart;
+    r->ctx = ctx, r->cap = cap, r->vocab = vocab, r->mask_documents = mask_documents;
     if (ctx < 1 || cap < 1 || !mul_ok((size_t)ctx, (size_t)cap, &n) ||
         !mul_ok(n, sizeof(int32_t), &nbytes) || nbytes > PTRDIFF_MAX / 4)
         return err_set(e, E_CONFIG, "%" PRId64 " rows of %" PRId64 " tokens are too many", cap,
@@ -58,7 +58,7 @@ static int add_start(struct rows *r, int64_t row, struct err *e)
     return 0;
 }
 
-/* Documents that begin inside the row, its own first token apart; empty ones do not count. */
+/* Documents that begin inside the row, except its first token; empty ones do not count. */
 static int find_starts(struct rows *r, int64_t at, struct dataset *d, int64_t first,
                        struct err *e)
 {
@@ -86,7 +86,7 @@ struct seen {
 };
 
 /* targets[i] = ids[i + 1], or -1 where that is masked (mask NULL: nowhere), for i < n: reads
- * n + 1 ids. A plain loop over arrays that lie apart, which compilers turn into vectors. */
+ * n + 1 ids. A plain loop over arrays that do not overlap, which compilers turn into vectors. */
 static inline __attribute__((always_inline)) struct seen
 fill(int32_t *restrict targets, const int32_t *restrict ids, const uint8_t *restrict mask,
      int64_t n, uint32_t vocab)
@@ -162,7 +162,7 @@ int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_
     if (at == 0)
         r->n_starts = 0;
     before = r->n_starts;
-    if (r->apart && (rc = find_starts(r, at, d, first, e)) < 0)
+    if (r->mask_documents && (rc = find_starts(r, at, d, first, e)) < 0)
         return rc;
     for (int64_t i = before; i < r->n_starts; i++)
         hide(r, r->starts[i] - 1, scored);
@@ -180,13 +180,13 @@ int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_
     while ((rc = pack_rows_next(p, row, &cursor, &start, &n, e)) > 0) {
         if (n < 1 || n > end - to)
             return err_set(e, E_BUG, "row %" PRId64 " of the packing is too long", row);
-        if (r->apart && to > at * r->ctx && (rc = add_start(r, to, e)) < 0)
+        if (r->mask_documents && to > at * r->ctx && (rc = add_start(r, to, e)) < 0)
             return rc;
         if ((rc = load_tokens(r, to, d, start, n, scored, e)) < 0)
             return rc;
         to += n;
     }
-    if (rc == 0 && r->apart && to < end)
+    if (rc == 0 && r->mask_documents && to < end)
         rc = add_start(r, to, e);
     for (; to < end; to++)
         r->ids[to] = 0, r->targets[to] = -1;

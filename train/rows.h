@@ -11,11 +11,11 @@ C_BEGIN
 /*
  * Up to cap sequences of ctx tokens, laid end to end. targets[i] is ids[i + 1] inside the row;
  * -1 (not scored) at the row's last token, where the next token is masked (a prompt), and,
- * when documents are kept apart, where the next token opens another document.
+ * with mask_documents, where the next token opens another document.
  */
 struct rows {
     int64_t ctx, cap, vocab;
-    bool apart;         /* documents are kept apart: fill doc_starts */
+    bool mask_documents;         /* attention does not cross them: fill starts */
     int32_t *ids, *targets;
     uint8_t *mask;      /* scratch of one row */
     int64_t *starts;    /* ascending: row numbers where a document begins inside a sequence */
@@ -24,7 +24,7 @@ struct rows {
 
 /* Bytes that rows_open allocates. */
 size_t rows_bytes(int64_t ctx, int64_t cap);
-int rows_open(struct rows *r, int64_t ctx, int64_t cap, int64_t vocab, bool apart,
+int rows_open(struct rows *r, int64_t ctx, int64_t cap, int64_t vocab, bool mask_documents,
               struct err *e);
 void rows_close(struct rows *r);
 
@@ -35,7 +35,7 @@ int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_
 
 /* The same with row 'row' of a packing of d: its pieces one after the other, then padding (id
  * 0, not scored). The last token of a piece is not scored, as it says nothing of the next one;
- * when documents are kept apart, each piece and the padding open a document in starts. */
+ * with mask_documents, each piece and the padding open a document in starts. */
 int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_rows *p,
                      int64_t row, int64_t *scored, struct err *e);
 

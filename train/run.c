@@ -186,7 +186,7 @@ int run_train(struct run *r, int argc, char **argv, struct err *e)
     if ((rc = writer_begin(r, argc, argv, e)) < 0)
         return rc;
     if ((rc = load_model(r, e)) == 0)
-        rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->session.config.vocab, r->s->apart, e);
+        rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->session.config.vocab, r->s->mask_documents, e);
     if ((rc = group_meet(r->group, rc, NULL, e)) == 0)
         rc = run_loop(r, e);
     return writer_finish(r, rc, e);

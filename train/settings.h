@@ -30,7 +30,7 @@ struct settings {
     int64_t group;       /* tokens; by: group_ratio of ctx */
     const char *group_ratio; /* "1/4", "0.25" */
     double rope_factor;  /* at most 0: the reference's rule */
-    bool apart;          /* attention does not cross documents */
+    bool mask_documents; /* attention does not cross documents */
     int packing;         /* enum packing */
     int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */
     int64_t steps;       /* by: 1000, or epochs */
