@@ -1,4 +1,10 @@
-/* prep/dedup.c - see dedup.h. */
+/* prep/dedup.c - a set of keys in fixed memory; see dedup.h.
+ *
+ * Keys go to a hash table until it is 7/8 full; later ones go to a Bloom filter: 8 bits chosen by
+ * the key are set, and a key is "seen" if all of its 8 are. A key never added may find its bits
+ * set by others: a false duplicate, whose probability (the share of set bits, to the 8th) is
+ * reported. With 256 MiB the table holds 7.3 million keys exactly, and the filter has 2^30 bits.
+ */
 #include "prep/dedup.h"
 
 #include <math.h>

@@ -1,4 +1,17 @@
-/* prep/journal.c - see journal.h. */
+/* prep/journal.c - which inputs of an unfinished run are safely on disk; see journal.h.
+ *
+ * lpack writes documents to lpack.docs as they come. When an input is done, lprep sends a mark,
+ * and this file adds it to lpack.journal, but only after the documents before it are synced:
+ *
+ *     stream   doc doc doc MARK(a.txt) doc doc MARK(b.txt) doc  <- killed here
+ *     docs     doc doc doc             doc doc             doc
+ *     journal              MARK(a.txt)         MARK(b.txt)
+ *
+ * The next run reads the journal, skips a.txt and b.txt, and truncates lpack.docs to the five
+ * documents that the marks cover. A sync is slow, so that marks wait in memory and several are
+ * written after one sync; a crash then loses the inputs since the last sync, never less than the
+ * journal says.
+ */
 #include "prep/journal.h"
 #include "base/file.h"
 #include "base/log.h"

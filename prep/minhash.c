@@ -1,4 +1,12 @@
-/* prep/minhash.c - see minhash.h. */
+/* prep/minhash.c - near copies by MinHash; see minhash.h.
+ *
+ * A text is the set of its n-grams of words, each hashed to a number x. For every hash function
+ * h_i(x) = a_i x + b_i mod 2^32 the signature keeps the smallest value over the set. Two texts
+ * that share 9 of 10 n-grams have the same smallest value in about 9 of 10 places, because the
+ * n-gram that gives it is most likely one they share. The places are grouped to bands; the hash of
+ * a band is a key, and texts with a key in common are near copies. So a comparison of all pairs
+ * becomes a look-up of 14 keys a text.
+ */
 #include "prep/minhash.h"
 
 #include "prep/grams.h"

@@ -1,4 +1,18 @@
-/* prep/pipeline.c - see prep.h. */
+/* prep/pipeline.c - lprep's threads: read, work, write in order; see prep.h.
+ *
+ * One thread reads batches of rows into a ring of RING slots, several threads parse and tokenise
+ * them, and the caller's thread writes them in the order they were read in, so that the output is
+ * the same for any number of threads. With two workers, at some moment:
+ *
+ *     slot      0         1      2        3        4        5
+ *     batch   written    done   worker A  worker B  filled   (the reader fills it)
+ *                        ^ written = 1              ^ taken = 4   ^ filled = 5
+ *
+ * Batch 1 is written next; had batch 2 been done before it, it would wait. What depends on order
+ * is decided when a batch is written: copies of earlier documents, counts, --max-docs. Three
+ * conditions wake a thread that waits: space (the reader), work (the workers), done (the writer).
+ * The reader also stops at waiting_max bytes of records that are not written yet.
+ */
 #include "prep/prep.h"
 
 #include "base/pool.h"
@@ -45,19 +59,19 @@ struct job {
 
 /* Three positions follow each other round the ring: written, taken, filled, at most RING apart.
  * All below the lock is guarded by it; a job belongs to the thread that took it until done. */
-struct line {
+struct pipeline {
     const struct prep_opts *o;
     const struct tokenizer *t;
     struct token_info info;
     struct feed *feed;
     struct job *job; /* [RING] */
     pthread_mutex_t lock;
-    pthread_cond_t room, work, done;
+    pthread_cond_t space, work, done; /* a slot is free; a batch to work on; one is done */
     uint64_t filled, taken, written;
     size_t waiting_bytes, waiting_max, spare_bytes;
     struct buf spare[SPARES];
     int n_spare;
-    bool ended, stop; /* nothing more is filled; leave as soon as you can */
+    bool ended, stop; /* no batch follows; all threads are to return */
     struct prep_load load;
 };
 
@@ -72,90 +86,90 @@ static double thread_s(void)
 
 /* Under the lock. A buffer that grew for a long document serves the next long one: fresh memory
  * costs more than what is read into it. */
-static void calm(struct line *l, struct buf *b)
+static void recycle(struct pipeline *p, struct buf *b)
 {
     if (b->cap <= KEEP_BYTES)
         return;
-    if (l->n_spare < SPARES && l->spare_bytes + b->cap <= SPARE_BYTES) {
-        l->spare_bytes += b->cap;
-        l->spare[l->n_spare++] = *b;
+    if (p->n_spare < SPARES && p->spare_bytes + b->cap <= SPARE_BYTES) {
+        p->spare_bytes += b->cap;
+        p->spare[p->n_spare++] = *b;
         *b = (struct buf){ 0 };
     } else {
         buf_free(b);
     }
 }
 
-static void take_spare(struct line *l, struct buf *b)
+static void take_spare(struct pipeline *p, struct buf *b)
 {
-    if (b->cap > 0 || l->n_spare == 0)
+    if (b->cap > 0 || p->n_spare == 0)
         return;
-    *b = l->spare[--l->n_spare];
-    l->spare_bytes -= b->cap;
+    *b = p->spare[--p->n_spare];
+    p->spare_bytes -= b->cap;
     b->len = 0;
 }
 
-/* The reading thread. An error takes its place in the line, behind what came before it. */
+/* The reading thread. An error is a batch too, so that what came before it is written first. */
 static void *read_batches(void *arg)
 {
-    struct line *l = arg;
+    struct pipeline *p = arg;
     int rc = 1;
 
     while (rc == 1) {
         struct job *j;
 
-        pthread_mutex_lock(&l->lock);
-        while (!l->stop && (l->filled == l->written + RING ||
-                            (l->waiting_bytes >= l->waiting_max && l->filled > l->written)))
-            pthread_cond_wait(&l->room, &l->lock);
-        j = &l->job[l->filled % RING];
-        rc = l->stop ? 0 : 1;
-        take_spare(l, &j->in.raw);
-        pthread_mutex_unlock(&l->lock);
+        pthread_mutex_lock(&p->lock);
+        while (!p->stop && (p->filled == p->written + RING ||
+                            (p->waiting_bytes >= p->waiting_max && p->filled > p->written)))
+            pthread_cond_wait(&p->space, &p->lock);
+        j = &p->job[p->filled % RING];
+        rc = p->stop ? 0 : 1;
+        take_spare(p, &j->in.raw);
+        pthread_mutex_unlock(&p->lock);
         if (rc == 1)
-            j->rc = rc = feed_read(l->feed, &j->in);
-        pthread_mutex_lock(&l->lock);
-        l->load.read_s = thread_s();
+            j->rc = rc = feed_read(p->feed, &j->in);
+        pthread_mutex_lock(&p->lock);
+        p->load.read_s = thread_s();
         if (rc != 0) {
-            l->filled++;
-            l->waiting_bytes += j->bytes = j->in.raw.len;
+            p->filled++;
+            p->waiting_bytes += j->bytes = j->in.raw.len;
         }
         if (rc != 1)
-            l->ended = true;
+            p->ended = true;
         if (rc == 1)
-            pthread_cond_signal(&l->work);
+            pthread_cond_signal(&p->work);
         else
-            pthread_cond_broadcast(&l->work); /* so that all see the end */
-        pthread_cond_signal(&l->done);
-        pthread_mutex_unlock(&l->lock);
+            pthread_cond_broadcast(&p->work); /* so that all see the end */
+        pthread_cond_signal(&p->done);
+        pthread_mutex_unlock(&p->lock);
     }
     return NULL;
 }
 
 /* The document's frame or line, behind those of the batch's other rows. */
-static int put_doc(struct line *l, const struct doc *d, struct result *r, struct buf *out,
+static int put_doc(struct pipeline *p, const struct doc *d, struct result *r, struct buf *out,
                    struct err *e)
 {
     struct token_doc tokens = { 0 };
     struct mask_run run = { 0, 0 };
     int rc;
 
-    if (l->o->text) {
+    if (p->o->text) {
         r->bytes = (int64_t)(d->text.len + d->input.len + d->output.len);
         return doc_to_json(d, out, e);
     }
-    if ((rc = prep_encode(l->t, d, l->o, &tokens, &r->masked, e)) == 0) {
+    if ((rc = prep_encode(p->t, d, p->o, &tokens, &r->masked, e)) == 0) {
         run.count = r->masked;
         tokens.runs = &run;
         tokens.n_runs = r->masked > 0;
         r->tokens = tokens.n_ids;
         r->bytes = tokens.text_bytes;
         r->words = tokens.text_words;
-        if (tokens.n_ids < l->o->min_tokens)
+        if (tokens.n_ids < p->o->min_tokens)
             r->drop = DROP_FEW_TOKENS;
-        else if (l->o->max_tokens > 0 && tokens.n_ids > l->o->max_tokens)
+        else if (p->o->max_tokens > 0 && tokens.n_ids > p->o->max_tokens)
             r->drop = DROP_MANY_TOKENS;
         else
-            rc = stream_frame(&l->info, &tokens, out, e);
+            rc = stream_frame(&p->info, &tokens, out, e);
     }
     free((void *)tokens.ids);
     return rc;
@@ -173,26 +187,26 @@ static enum drop examine(const struct prep_opts *o, const struct doc *d, struct 
     return KEPT;
 }
 
-static void work_row(struct line *l, struct job *j, int i, struct doc *d)
+static void work_row(struct pipeline *p, struct job *j, int i, struct doc *d)
 {
     struct result *r = &j->result[i];
     struct err e = { 0 };
-    int rc = feed_parse(&l->o->feed, &j->in, i, d, &e);
+    int rc = feed_parse(&p->o->feed, &j->in, i, d, &e);
 
     *r = (struct result){ .at = j->out.len, .schema = d->schema, .lost = d->lost };
     memcpy(r->source, d->source, sizeof r->source);
     if (rc == 0)
-        rc = (int)examine(l->o, d, r);
+        rc = (int)examine(p->o, d, r);
     if (rc > 0) {
         r->drop = (enum drop)rc;
-    } else if (rc < 0 || (rc = put_doc(l, d, r, &j->out, &e)) < 0) {
+    } else if (rc < 0 || (rc = put_doc(p, d, r, &j->out, &e)) < 0) {
         r->drop = DROP_BAD;
         r->rc = rc;
         if ((r->err = malloc(sizeof e)))
             *r->err = e;
     }
     r->n = j->out.len - r->at;
-    if (!l->o->removed)
+    if (!p->o->removed)
         return;
     r->name_at = j->names.len;
     if (buf_add(&j->names, d->name, strlen(d->name) + 1, &e) < 0) {
@@ -204,7 +218,7 @@ static void work_row(struct line *l, struct job *j, int i, struct doc *d)
 /* A working thread. */
 static void *work_batches(void *arg)
 {
-    struct line *l = arg;
+    struct pipeline *p = arg;
     struct doc d = { 0 };
     struct job *j = NULL;
     double told_s = 0;
@@ -212,30 +226,30 @@ static void *work_batches(void *arg)
     for (;;) {
         double s = thread_s();
 
-        pthread_mutex_lock(&l->lock);
-        l->load.encode_s += s - told_s;
+        pthread_mutex_lock(&p->lock);
+        p->load.encode_s += s - told_s;
         told_s = s;
         if (j) {
-            calm(l, &j->in.raw);
-            calm(l, &d.text);
-            calm(l, &d.input);
-            calm(l, &d.output);
+            recycle(p, &j->in.raw);
+            recycle(p, &d.text);
+            recycle(p, &d.input);
+            recycle(p, &d.output);
             j->done = true;
-            pthread_cond_signal(&l->done);
+            pthread_cond_signal(&p->done);
         }
-        while (!l->stop && l->taken == l->filled && !l->ended)
-            pthread_cond_wait(&l->work, &l->lock);
-        if (l->stop || l->taken == l->filled)
+        while (!p->stop && p->taken == p->filled && !p->ended)
+            pthread_cond_wait(&p->work, &p->lock);
+        if (p->stop || p->taken == p->filled)
             break;
-        j = &l->job[l->taken++ % RING];
+        j = &p->job[p->taken++ % RING];
         if (j->bytes > KEEP_BYTES)
-            take_spare(l, &j->out);
-        pthread_mutex_unlock(&l->lock);
+            take_spare(p, &j->out);
+        pthread_mutex_unlock(&p->lock);
         j->out.len = j->names.len = 0;
         for (int i = 0; i < j->in.n; i++)
-            work_row(l, j, i, &d);
+            work_row(p, j, i, &d);
     }
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&p->lock);
     doc_free(&d);
     return NULL;
 }
@@ -256,13 +270,13 @@ static int flush_rows(struct output *out, const struct job *j, int *from, int to
 }
 
 /* The frame of a document whose source is counted with others', made anew. */
-static int put_renamed(struct output *out, const struct line *l, const struct job *j,
+static int put_renamed(struct output *out, const struct pipeline *p, const struct job *j,
                        const struct result *r, const char *source, struct err *e)
 {
     struct doc_space space = { 0 };
     struct token_doc doc;
     int rc = doc_decode(&space, j->out.p + r->at + STREAM_PREFIX_BYTES,
-                        r->n - STREAM_PREFIX_BYTES - 4, &l->info, &doc, e);
+                        r->n - STREAM_PREFIX_BYTES - 4, &p->info, &doc, e);
 
     if (rc == 0) {
         doc.source = source;
@@ -290,18 +304,18 @@ static int count(struct prep_counts *c, struct tally_source *own, struct output 
 }
 
 /* What a bad row means: 0 to go on. */
-static int bad_row(struct line *l, const struct result *r, const char *name, struct err *e)
+static int bad_row(struct pipeline *p, const struct result *r, const char *name, struct err *e)
 {
     int rc;
 
     if (!r->err)
         return err_set(e, E_SYS, "out of memory");
     *e = *r->err;
-    if (!l->o->feed.skip_errors || r->rc != E_DATA)
+    if (!p->o->feed.skip_errors || r->rc != E_DATA)
         return r->rc;
-    feed_warn(l->feed, e->msg);
+    feed_warn(p->feed, e->msg);
     *e = (struct err){ 0 };
-    rc = l->o->removed ? removed_bad(l->o->removed, name, r->err->msg, e) : 0;
+    rc = p->o->removed ? removed_bad(p->o->removed, name, r->err->msg, e) : 0;
     return rc;
 }
 
@@ -332,20 +346,20 @@ static int drop_copy(const struct prep_opts *o, struct result *r, const char *na
 }
 
 /* Row i of a batch whose turn has come; the rows [*from, i) have not been written yet. */
-static int write_row(struct line *l, struct job *j, int i, int *from, struct output *out,
+static int write_row(struct pipeline *p, struct job *j, int i, int *from, struct output *out,
                      struct prep_counts *c, struct err *e)
 {
     struct result *r = &j->result[i];
-    const char *name = l->o->removed ? j->names.p + r->name_at : NULL;
+    const char *name = p->o->removed ? j->names.p + r->name_at : NULL;
     struct tally_source *s;
     int rc = 0;
 
-    if (r->drop == DROP_BAD && (rc = bad_row(l, r, name, e)) < 0)
+    if (r->drop == DROP_BAD && (rc = bad_row(p, r, name, e)) < 0)
         return rc;
-    if (l->o->removed && r->drop != KEPT && r->drop != DROP_BAD &&
-        (rc = removed_other(l->o->removed, name, r->source, r->drop, e)) < 0)
+    if (p->o->removed && r->drop != KEPT && r->drop != DROP_BAD &&
+        (rc = removed_other(p->o->removed, name, r->source, r->drop, e)) < 0)
         return rc;
-    if (l->o->seen && r->drop == KEPT && (rc = drop_copy(l->o, r, name, out, c, e)) < 0)
+    if (p->o->seen && r->drop == KEPT && (rc = drop_copy(p->o, r, name, out, c, e)) < 0)
         return rc;
     if (r->drop == DROP_COPY || r->drop == DROP_NEAR) { /* its frame stands among the others */
         if ((rc = flush_rows(out, j, from, i, e)) < 0)
@@ -363,27 +377,27 @@ static int write_row(struct line *l, struct job *j, int i, int *from, struct out
     if ((rc = prep_counts_of(c, r->source, &s, e)) < 0 ||
         (rc = count(c, s, out, r, e)) < 0 || r->drop != KEPT)
         return rc;
-    feed_kept(l->feed, r->schema, r->source, r->lost);
+    feed_kept(p->feed, r->schema, r->source, r->lost);
     if (out->stream && strcmp(s->name, r->source) != 0) {
         if ((rc = flush_rows(out, j, from, i, e)) == 0)
-            rc = put_renamed(out, l, j, r, s->name, e);
+            rc = put_renamed(out, p, j, r, s->name, e);
         *from = i + 1;
     }
     return rc;
 }
 
 /* A batch whose turn has come; 1 when no more documents are wanted. */
-static int write_batch(struct line *l, struct job *j, struct output *out, struct prep_counts *c,
+static int write_batch(struct pipeline *p, struct job *j, struct output *out, struct prep_counts *c,
                        struct err *e)
 {
-    int64_t max = l->o->feed.max_docs;
+    int64_t max = p->o->feed.max_docs;
     int rc = output_done(out, j->in.at, e), from = 0, i;
     bool full = max && c->all.docs == max;
 
     if (rc == 0)
-        rc = feed_begin(l->feed, &j->in, e);
+        rc = feed_begin(p->feed, &j->in, e);
     for (i = 0; i < j->in.n && rc == 0 && !full; i++) {
-        rc = write_row(l, j, i, &from, out, c, e);
+        rc = write_row(p, j, i, &from, out, c, e);
         full = max && c->all.docs == max;
     }
     if (rc == 0)
@@ -394,7 +408,7 @@ static int write_batch(struct line *l, struct job *j, struct output *out, struct
             return j->rc;
         c->by.bad_files++;
         out->since.bad_files++;
-        feed_warn(l->feed, e->msg);
+        feed_warn(p->feed, e->msg);
         *e = (struct err){ 0 };
     }
     return rc < 0 ? rc : full;
@@ -408,8 +422,8 @@ static void clear_results(struct job *j)
     }
 }
 
-/* The caller's thread: what is next in line, as soon as it is done. 1: no more is wanted. */
-static int write_batches(struct line *l, struct output *out, struct prep_counts *c,
+/* The caller's thread: writes the next batch as soon as it is done. 1: no more is wanted. */
+static int write_batches(struct pipeline *p, struct output *out, struct prep_counts *c,
                          struct err *e)
 {
     double start_s = thread_s();
@@ -419,37 +433,37 @@ static int write_batches(struct line *l, struct output *out, struct prep_counts 
     int rc = 0;
 
     while (rc == 0) {
-        pthread_mutex_lock(&l->lock);
-        j = &l->job[l->written % RING];
-        while (l->written == l->filled ? !l->ended : !j->done)
-            pthread_cond_wait(&l->done, &l->lock);
-        more = l->written < l->filled;
-        pthread_mutex_unlock(&l->lock);
+        pthread_mutex_lock(&p->lock);
+        j = &p->job[p->written % RING];
+        while (p->written == p->filled ? !p->ended : !j->done)
+            pthread_cond_wait(&p->done, &p->lock);
+        more = p->written < p->filled;
+        pthread_mutex_unlock(&p->lock);
         if (!more)
             break;
-        rc = write_batch(l, j, out, c, e);
+        rc = write_batch(p, j, out, c, e);
         clear_results(j);
-        pthread_mutex_lock(&l->lock);
-        calm(l, &j->out);
+        pthread_mutex_lock(&p->lock);
+        recycle(p, &j->out);
         j->done = false;
-        l->written++;
-        l->waiting_bytes -= j->bytes;
-        pthread_cond_signal(&l->room);
-        load = l->load;
-        pthread_mutex_unlock(&l->lock);
-        feed_progress(l->feed, &c->read);
+        p->written++;
+        p->waiting_bytes -= j->bytes;
+        pthread_cond_signal(&p->space);
+        load = p->load;
+        pthread_mutex_unlock(&p->lock);
+        feed_progress(p->feed, &c->read);
         load.write_s = thread_s() - start_s;
-        if (rc == 0 && l->o->tick)
-            l->o->tick(l->o->tick_ctx, c, &load);
+        if (rc == 0 && p->o->tick)
+            p->o->tick(p->o->tick_ctx, c, &load);
     }
     if (rc >= 0)
-        feed_end(l->feed);
+        feed_end(p->feed);
     return rc;
 }
 
 /* Starts the threads, writes, and waits for all of them. */
-static int run_line(struct line *l, int threads, struct output *out, struct prep_counts *c,
-                    struct err *e)
+static int run_pipeline(struct pipeline *p, int threads, struct output *out, struct prep_counts *c,
+                        struct err *e)
 {
     pthread_t *team = calloc((size_t)threads + 1, sizeof *team);
     int rc = 0, n = 0;
@@ -457,52 +471,52 @@ static int run_line(struct line *l, int threads, struct output *out, struct prep
     if (!team)
         return err_set(e, E_SYS, "out of memory for %d threads", threads);
     for (; n <= threads && rc == 0; n += rc == 0)
-        rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, l);
+        rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, p);
     rc = rc ? err_set(e, E_SYS, "cannot start %d threads: %s", threads, strerror(rc))
-            : write_batches(l, out, c, e);
-    pthread_mutex_lock(&l->lock);
-    l->stop = true;
-    pthread_cond_broadcast(&l->room);
-    pthread_cond_broadcast(&l->work);
-    pthread_mutex_unlock(&l->lock);
+            : write_batches(p, out, c, e);
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_broadcast(&p->space);
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->lock);
     while (n > 0)
         pthread_join(team[--n], NULL);
     free(team);
     return rc;
 }
 
-static void free_line(struct line *l)
+static void free_pipeline(struct pipeline *p)
 {
-    feed_close(l->feed);
+    feed_close(p->feed);
     for (int i = 0; i < RING; i++) {
-        clear_results(&l->job[i]);
-        feed_batch_free(&l->job[i].in);
-        buf_free(&l->job[i].out);
-        buf_free(&l->job[i].names);
+        clear_results(&p->job[i]);
+        feed_batch_free(&p->job[i].in);
+        buf_free(&p->job[i].out);
+        buf_free(&p->job[i].names);
     }
-    while (l->n_spare > 0)
-        buf_free(&l->spare[--l->n_spare]);
-    free(l->job);
+    while (p->n_spare > 0)
+        buf_free(&p->spare[--p->n_spare]);
+    free(p->job);
 }
 
 /* The stream, or lines, of what is not in a journal yet. */
-static int run_out(struct line *l, int threads, struct output *out, struct prep_counts *c,
+static int run_out(struct pipeline *p, int threads, struct output *out, struct prep_counts *c,
                    struct err *e)
 {
-    const struct prep_opts *o = l->o;
-    struct source *s = feed_source(l->feed);
+    const struct prep_opts *o = p->o;
+    struct source *s = feed_source(p->feed);
     int rc = 0;
 
     out->source = s;
-    if (o->resume && (rc = resume_enter(o->resume, s, &l->info, c, o->seen, e)) == 0) {
+    if (o->resume && (rc = resume_enter(o->resume, s, &p->info, c, o->seen, e)) == 0) {
         out->marked = o->resume->files;
         source_skip(s, out->marked);
     }
     if (rc < 0)
         return rc;
-    rc = output_open(out, o->text ? NULL : &l->info, o->resume ? &o->resume->run : NULL, e);
+    rc = output_open(out, o->text ? NULL : &p->info, o->resume ? &o->resume->run : NULL, e);
     if (rc == 0)
-        rc = run_line(l, threads, out, c, e);
+        rc = run_pipeline(p, threads, out, c, e);
     return output_close(out, rc == 0, rc < 0 ? rc : 0, e);
 }
 
@@ -510,8 +524,8 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
              const struct tokenizer *t, int fd, const char *name, struct prep_counts *c,
              struct err *e)
 {
-    struct line l = { .o = o, .t = t, .lock = PTHREAD_MUTEX_INITIALIZER,
-                      .room = PTHREAD_COND_INITIALIZER, .work = PTHREAD_COND_INITIALIZER,
+    struct pipeline p = { .o = o, .t = t, .lock = PTHREAD_MUTEX_INITIALIZER,
+                      .space = PTHREAD_COND_INITIALIZER, .work = PTHREAD_COND_INITIALIZER,
                       .done = PTHREAD_COND_INITIALIZER };
     struct output out = { .fd = fd, .name = name };
     int rc, threads = o->threads;
@@ -519,15 +533,15 @@ int prep_run(const char *const *operands, int n, const struct prep_opts *o,
     *c = (struct prep_counts){ 0 };
     if (threads <= 0)
         threads = pool_processors();
-    l.load.encoders = threads;
-    l.waiting_max = WAITING_BYTES + (threads > 2 ? (size_t)(threads - 2) * WAITING_MORE : 0);
-    if (!(l.job = calloc(RING, sizeof *l.job)))
+    p.load.encoders = threads;
+    p.waiting_max = WAITING_BYTES + (threads > 2 ? (size_t)(threads - 2) * WAITING_MORE : 0);
+    if (!(p.job = calloc(RING, sizeof *p.job)))
         return err_set(e, E_SYS, "out of memory");
-    if ((rc = o->text ? 0 : prep_info(t, o, &l.info, e)) == 0 &&
-        (rc = feed_open(&l.feed, operands, n, &o->feed, e)) == 0) {
-        rc = run_out(&l, threads, &out, c, e);
-        feed_progress(l.feed, &c->read);
+    if ((rc = o->text ? 0 : prep_info(t, o, &p.info, e)) == 0 &&
+        (rc = feed_open(&p.feed, operands, n, &o->feed, e)) == 0) {
+        rc = run_out(&p, threads, &out, c, e);
+        feed_progress(p.feed, &c->read);
     }
-    free_line(&l);
+    free_pipeline(&p);
     return rc;
 }

@@ -1,4 +1,17 @@
-/* formats/tokenizer/spm_bpe.c - merging: always the pair of the best score, the leftmost of equals. */
+/* formats/tokenizer/spm_bpe.c - merging: always the pair of the best score, the leftmost of equals.
+ *
+ * A run starts as one symbol a character. Each symbol knows its neighbours (a linked list, prev
+ * and next) and the rank of the merge with its right neighbour; 0 is the best, RANK_NONE is no
+ * merge. "hello", where "ll" has rank 5, "he" 9, "ell" 12:
+ *
+ *     h e l l o   ranks 9 - 5 - -   merge l l (5)
+ *     h e ll o    ranks 9 12 - -    merge h e (9), which removes "ell"
+ *     he ll o     no rank is left
+ *
+ * The least rank is found in a tree: minima of 16 ranks, minima of 16 of those, and so on, so
+ * that a merge updates one path of a few levels however long the run is. At most SMALL symbols,
+ * as in nearly all words, need no tree: merge_small searches them in registers.
+ */
 #include "formats/tokenizer/spm_impl.h"
 
 #include <pthread.h>
@@ -8,8 +21,8 @@
 #include <immintrin.h>
 #endif
 
-/* Symbols of a run that make it a giant: 24 bytes each would be much in every thread, so that one
- * is made at a time, and its memory given back. */
+/* A run of more symbols than this takes a lock: at 24 bytes a symbol its buffers would be too much
+ * in every thread at once. They are freed after it. */
 #define GIANT ((size_t)1 << 20)
 static pthread_mutex_t giants = PTHREAD_MUTEX_INITIALIZER;
 

@@ -1,4 +1,17 @@
-/* formats/tokenizer/spm_fast.c - BPE by cutting text where it is safe, and remembering the fragments. */
+/* formats/tokenizer/spm_fast.c - BPE by cutting text where it is safe, and remembering the fragments.
+ *
+ * BPE merges pairs of symbols over the whole text, but no merge crosses a place between two
+ * characters that stand side by side in no piece of the vocabulary. spm_cuts.c finds such pairs
+ * of bytes once a model; here text is cut at them, and each fragment has the same ids wherever it
+ * stands. So "the cat saw the cat" is cut to "the", " cat", " saw", " the", " cat"; the second
+ * " cat" is looked up in a table of this thread, words, and only what the table lacks is merged
+ * (spm_bpe.c).
+ *
+ * A block of 1024 bytes goes through three steps: scan finds its cuts, 64 bytes at once with
+ * AVX-512; the fragments' slots in the table are computed and prefetched; then each is compared
+ * and its ids are copied. A fragment of at most 16 bytes is a key of two numbers (words); up to 64
+ * bytes it is in phrases; a longer one is merged each time.
+ */
 #include "formats/tokenizer/spm_impl.h"
 #include "base/processor.h"
 

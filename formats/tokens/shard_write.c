@@ -1,4 +1,12 @@
-/* formats/tokens/shard_write.c - writing a shard front to back; see shard.h and shard.md. */
+/* formats/tokens/shard_write.c - writing a shard front to back; see shard.h and shard.md.
+ *
+ * A shard is header, tokens, tables, footer; nothing is written twice, so that it may go to a pipe.
+ * Tokens fill a block and go out when it is full, with a checksum noted. What belongs in the tables
+ * behind them (a record a document, runs of the mask, names) is not known to its end until the last
+ * document has come, and waits in spools: memory first, an unnamed temporary file beyond 1 MiB.
+ * shard_finish copies the spools behind the tokens and writes the footer, without which readers
+ * take the file for cut.
+ */
 #include "base/file.h"
 #include "base/spool.h"
 #include "formats/tokens/document.h"
