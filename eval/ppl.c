@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct job {
+struct ppl_job {
     const struct ppl_options *o;
     struct result r;
     struct corpus *data;
@@ -47,7 +47,7 @@ static void describe_rope(const struct eval *v, char *out, size_t cap)
     }
 }
 
-static int open_data(struct job *j, const struct eval *v, struct err *e)
+static int open_data(struct ppl_job *j, const struct eval *v, struct err *e)
 {
     struct corpus_options d = j->o->data;
     char *own = d.tokenizer ? NULL : weights_tokenizer_path(v->o->model);
@@ -70,7 +70,7 @@ static int open_data(struct job *j, const struct eval *v, struct err *e)
     return rc;
 }
 
-static int list_windows(struct job *j, struct eval *v, struct err *e)
+static int list_windows(struct ppl_job *j, struct eval *v, struct err *e)
 {
     for (int64_t i = 0; i < v->n; i++) {
         int64_t longest;
@@ -91,7 +91,7 @@ static int list_windows(struct job *j, struct eval *v, struct err *e)
 
 int ppl_prepare(struct eval *v, struct err *e)
 {
-    struct job *j = v->state = calloc(1, sizeof *j);
+    struct ppl_job *j = v->state = calloc(1, sizeof *j);
     int rc;
 
     if (!j)
@@ -141,7 +141,7 @@ static void tell(void *arg, const struct score *s)
 
 int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
 {
-    struct job *j = v->state;
+    struct ppl_job *j = v->state;
     int64_t most = v->s.options.ctx * v->s.options.seqs;
     const char *notes;
     int rc = 0;
@@ -169,7 +169,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
 const struct result *ppl_result(struct eval *v)
 {
     const struct eval_options *eo = v->o;
-    struct job *j = v->state;
+    struct ppl_job *j = v->state;
     const struct ppl_options *o = j->o;
     struct result *r = &j->r;
 
@@ -196,7 +196,7 @@ const struct result *ppl_result(struct eval *v)
 
 void ppl_close(struct eval *v)
 {
-    struct job *j = v->state;
+    struct ppl_job *j = v->state;
 
     for (int i = 0; i < RESULT_ROWS; i++)
         windows_free(&j->list[i]);

@@ -65,7 +65,7 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
                     corpus_tokens(c));
 }
 
-struct run {
+struct scoring {
     struct score *s;
     struct session *m;
     struct corpus *c;
@@ -79,7 +79,8 @@ struct run {
 };
 
 /* Puts windows w[0 .. n) into the batch, len rows each. */
-static int fill(struct run *r, const struct window *w, int64_t n, int64_t len, struct err *e)
+static int fill_batch(struct scoring *r, const struct window *w, int64_t n, int64_t len,
+                      struct err *e)
 {
     for (int64_t q = 0; q < n; q++) {
         int32_t *ids = r->ids + q * len, *t = r->targets + q * len;
@@ -96,7 +97,7 @@ static int fill(struct run *r, const struct window *w, int64_t n, int64_t len, s
 }
 
 /* Documents under tokens [from, to), which begin no earlier than those counted before. */
-static int count_docs(struct run *r, int64_t from, int64_t to, struct err *e)
+static int count_docs(struct scoring *r, int64_t from, int64_t to, struct err *e)
 {
     struct corpus_doc d;
     int rc;
@@ -119,7 +120,7 @@ static int count_docs(struct run *r, int64_t from, int64_t to, struct err *e)
 
 /* The text behind the window's scored tokens. A document's first token, which nothing could
  * predict, rides with the others: so a document scored once throughout counts whole. */
-static int add_text(struct run *r, const struct window *w, struct err *e)
+static int add_text(struct scoring *r, const struct window *w, struct err *e)
 {
     int64_t first = w->start + w->from;
     struct corpus_doc d;
@@ -135,7 +136,7 @@ static int add_text(struct run *r, const struct window *w, struct err *e)
 }
 
 /* Adds one scored window: nll has its rows. */
-static int add_window(struct run *r, const struct window *w, const float *nll, struct err *e)
+static int add_window(struct scoring *r, const struct window *w, const float *nll, struct err *e)
 {
     struct score *s = r->s;
     double sum = 0;
@@ -178,7 +179,7 @@ int64_t score_length(int64_t len, int64_t longest)
 
 /* How many of the n windows at w go together: their longest sets the length of each. On a GPU,
  * which makes a plan for every shape, it is rounded. */
-static int64_t together(const struct run *r, const struct window *w, int64_t n, int64_t longest,
+static int64_t together(const struct scoring *r, const struct window *w, int64_t n, int64_t longest,
                         int64_t rows, int64_t *len)
 {
     int64_t k = 0;
@@ -202,7 +203,7 @@ struct piece {
     int64_t n, len;
 };
 
-static struct piece next_piece(const struct run *r, const struct window_list *l, int64_t rows,
+static struct piece next_piece(const struct scoring *r, const struct window_list *l, int64_t rows,
                                int64_t *at)
 {
     struct piece p = { .w = l->v + *at };
@@ -212,11 +213,11 @@ static struct piece next_piece(const struct run *r, const struct window_list *l,
     return p;
 }
 
-static int compute(struct run *r, const struct piece *p, struct err *e)
+static int compute(struct scoring *r, const struct piece *p, struct err *e)
 {
     double sum;
     int64_t scored;
-    int rc = fill(r, p->w, p->n, p->len, e);
+    int rc = fill_batch(r, p->w, p->n, p->len, e);
 
     return rc < 0 ? rc : session_losses(r->m, p->n, p->len, r->ids, r->targets, r->nll, &sum,
                                         &scored, e);
@@ -225,7 +226,7 @@ static int compute(struct run *r, const struct piece *p, struct err *e)
 /* The next pieces, one for each rank of the device's group: every rank computes its own, then
  * all have all losses, and add them in the order of the windows: so the sums are those of one
  * rank. */
-static int score_round(struct run *r, const struct window_list *l, int64_t rows, int64_t *at,
+static int score_round(struct scoring *r, const struct window_list *l, int64_t rows, int64_t *at,
                        struct err *e)
 {
     struct group *g = r->m->device.group;
@@ -247,7 +248,7 @@ static int score_round(struct run *r, const struct window_list *l, int64_t rows,
     return rc;
 }
 
-static int open_run(struct run *r, int64_t rows, struct err *e)
+static int open_run(struct scoring *r, int64_t rows, struct err *e)
 {
     int ranks = r->m->device.group->size;
     size_t n, all;
@@ -263,7 +264,7 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
               const struct window_spec *spec, const struct window_list *l,
               score_progress *progress, void *arg, struct err *e)
 {
-    struct run r = { .s = s, .m = m, .c = c, .spec = spec };
+    struct scoring r = { .s = s, .m = m, .c = c, .spec = spec };
     double start = now_s();
     int rc;
 

@@ -71,8 +71,8 @@ static int64_t kept(int64_t k, int64_t all, int64_t keep)
     return (int64_t)((unsigned __int128)k * (uint64_t)all / (uint64_t)keep);
 }
 
-static void fill(struct window_list *l, const struct window_spec *s, int64_t step,
-                 const struct stretch *in, int64_t n_stretches)
+static void fill_list(struct window_list *l, const struct window_spec *s, int64_t step,
+                      const struct stretch *in, int64_t n_stretches)
 {
     int64_t first = 0, k = 0; /* number of the stretch's first window; next to list */
 
@@ -117,7 +117,7 @@ int windows_build(struct window_list *l, const struct window_spec *s, const stru
         l->n = 0;
         return err_hint(e, "--max-windows or --max-tokens makes it shorter");
     }
-    fill(l, s, step, in, n_stretches);
+    fill_list(l, s, step, in, n_stretches);
     return 0;
 }
 

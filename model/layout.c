@@ -13,12 +13,12 @@
  *     measure   arenas without memory: each buffer adds its bytes      -> the plan, --plan
  *     place     arenas with the memory that was measured: each buffer gets its address
  *
- * so a plan cannot differ from what a run takes. A layer that saves q, k and v for its backward has
- * them in MEM_SAVED; one that recomputes them shares one set of buffers in MEM_WORK with all other
- * such layers; one that offloads them has them in a slot of a ring (offload.c). For 3 layers that
- * save (all, only input, only input), MEM_SAVED holds 3 inputs and 1 each of the others, MEM_WORK
- * 1 each for layers 1 and 2 to share. Buffers that are never live together share their place
- * (lay_work).
+ * so a plan cannot differ from what a run takes. A layer that saves q, k and v for its backward
+ * has them in MEM_SAVED; one that recomputes them shares one set of buffers in MEM_WORK with
+ * all other such layers; one that offloads them has them in a slot of a ring (offload.c). For 3
+ * layers that save (all, only input, only input), MEM_SAVED holds 3 inputs and 1 each of the
+ * others, MEM_WORK 1 each for layers 1 and 2 to share. Buffers that are never live together
+ * share their place (lay_work).
  */
 
 /* Ends are rounded as well as beginnings: the bytes of a sum are the sum of the bytes. */

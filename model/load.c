@@ -28,8 +28,8 @@ static int put_f32(struct model *m, const float *src, int64_t n, void *dst, enum
 /* A source of float32 values: n of them from position at. */
 typedef int values_fn(void *ctx, int64_t at, int64_t n, float *out, struct err *e);
 
-static int fill(struct model *m, void *dst, enum dtype to, int64_t count, values_fn *values,
-                void *ctx, struct err *e)
+static int fill_values(struct model *m, void *dst, enum dtype to, int64_t count, values_fn *values,
+                       void *ctx, struct err *e)
 {
     float *f = malloc((size_t)CHUNK * 4);
     uint16_t *half = malloc((size_t)CHUNK * 2);
@@ -112,9 +112,9 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
         struct random r = { seed_of(seed, p->name), 1.0 / sqrt((double)w->in) };
 
         if (p->part == 1)
-            rc = fill(m, w->pair.master_a, DT_F32, p->count, uniform_values, &r, e);
+            rc = fill_values(m, w->pair.master_a, DT_F32, p->count, uniform_values, &r, e);
         else if (p->part == 2)
-            rc = fill(m, w->pair.master_b, DT_F32, p->count, same_values, &zero, e);
+            rc = fill_values(m, w->pair.master_b, DT_F32, p->count, same_values, &zero, e);
     }
     return rc;
 }
@@ -170,8 +170,8 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
         matrix = role_form(s.role) == FORM_MATRIX;
         same = is_norm(s.role) ? 1 : 0; /* and biases */
         r = (struct random){ seed_of(seed, s.name), m->c.init_range };
-        rc = fill(m, place_of(to), type_of(to)->plain, s.count,
-                  matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);
+        rc = fill_values(m, place_of(to), type_of(to)->plain, s.count,
+                         matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);
     }
     if (rc == 0)
         rc = init_pairs(m, seed, e);
@@ -226,7 +226,7 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
         config_tensor(&m->c, i, &s);
         to = weight_at(m, s.role, s.layer);
         if (is_norm(s.role))
-            rc = fill(m, place_of(to), DT_F32, s.count, same_values, &one, e);
+            rc = fill_values(m, place_of(to), DT_F32, s.count, same_values, &one, e);
         else if (put_noise(m, &z, place_of(to), type_of(to)->plain, s.count) < 0)
             rc = m->d->sync(m->d, e);
     }

@@ -94,7 +94,7 @@ static void data_rows(struct opt_table *t, struct settings *s)
         OPT_HEADING("results"),
         { 'o', "output", "FOLDER", OPT_STR, &s->out, 0, 0,
           "adapter or model, checkpoints, metrics.jsonl, options.json" },
-        ROW_FORCE(&s->anew, "start over: what --output holds is removed"),
+        ROW_FORCE(&s->force, "start over: what --output holds is removed"),
         { 0, "save-every", "N", OPT_I64, &s->save_every, 1, 1e12,
           "steps between checkpoints [100]" },
         { 0, "keep", "N", OPT_I64, &s->keep, 1, 1e6, "checkpoints that are kept [2]" },

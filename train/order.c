@@ -6,9 +6,9 @@
 #include <inttypes.h>
 
 /*
- * A shuffle of which any element can be computed alone. perm_at(i, n, seed, epoch) is a permutation
- * of 0 .. n-1 given by a formula (base/perm.h), so which row is the k-th is known without the
- * k - 1 before it, and nothing is stored. With 5 rows and 2 sequences a step:
+ * A shuffle of which any element can be computed alone. perm_at(i, n, seed, epoch) is a
+ * permutation of 0 .. n-1 given by a formula (base/perm.h), so which row is the k-th is known
+ * without the k - 1 before it, and nothing is stored. With 5 rows and 2 sequences a step:
  *
  *     epoch 0: rows 3 0 4 1 2    epoch 1: rows 1 4 0 2 3    (say)
  *     step 0: 3 0   step 1: 4 1   step 2: 2 | 1   step 3: 4 0   ...

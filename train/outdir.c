@@ -93,7 +93,7 @@ static int refuse_foreign(const struct settings *s, struct err *e)
                 s->out);
         return err_hint(e, "give another folder with -o");
     }
-    for (int i = FIRST_RESULT; i <= LAST_RESULT && !s->anew; i++)
+    for (int i = FIRST_RESULT; i <= LAST_RESULT && !s->force; i++)
         if (has(s->out, ours[i])) {
             err_set(e, E_CREATE, "'%s' holds '%s', which ltrain did not write", s->out,
                     ours[i]);
@@ -128,7 +128,7 @@ int outdir_open(const struct settings *s, int *lock, struct err *e)
         return err_set(e, E_CREATE, "another ltrain is writing to '%s'", s->out);
     if (access(s->out, W_OK) < 0)
         return err_sys(e, E_CREATE, "cannot write to '%s'", s->out);
-    if ((rc = refuse_foreign(s, e)) == 0 && s->anew)
+    if ((rc = refuse_foreign(s, e)) == 0 && s->force)
         rc = wipe(s->out, e);
     return rc == 0 ? sweep(s->out, e) : rc;
 }

@@ -9,8 +9,8 @@
 C_BEGIN
 
 /* Makes OUT and locks it against another ltrain (*lock: close it at the end), removes what
- * killed writers left, and with s->anew what an earlier run left. E_CREATE: locked, cannot be
- * made, or holds a model that is not ltrain's (s->anew: it is replaced) or checkpoints that are
+ * killed writers left, and with s->force what an earlier run left. E_CREATE: locked, cannot be
+ * made, or holds a model that is not ltrain's (s->force: it is replaced) or checkpoints that are
  * not (they never are); E_USAGE: it is the folder of the base or of the data. */
 int outdir_open(const struct settings *s, int *lock, struct err *e);
 

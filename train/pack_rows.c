@@ -8,18 +8,19 @@
 #include <string.h>
 
 /*
- * Rows of ctx tokens are boxes, documents are put into them whole: the longest first, each into the
- * box with the least space that still holds it. With ctx 10 and documents of 23, 7, 6, 4, 3 and 2:
+ * Rows of ctx tokens are boxes, documents are put into them whole: the longest first, each into
+ * the box with the least space that still holds it. With ctx 10 and documents of 23, 7, 6, 4, 3
+ * and 2:
  *
  *     23 is cut: rows 0 and 1 are full pieces of 10, and 3 remain
  *     7 -> new row [7]        6 -> new row [6]        4 -> [6 4], full
  *     3 -> [7 3], full        3 -> new row [3]        2 -> [3 2], 5 of padding
  *
- * Documents come sorted by length (a counting sort: sort), those of one length shuffled by seed and
- * epoch, so epochs differ in content and have the same number of rows. Rows with the same number
- * of tokens left are a linked list (room[left], then spare[row]). To find the smallest 'left' that
- * is enough, a set of numbers is kept as bits: 64 of them have a bit one level up, which says
- * whether any of them is set, so that a search looks at a few words.
+ * Documents come sorted by length (a counting sort: sort), those of one length shuffled by seed
+ * and epoch, so epochs differ in content and have the same number of rows. Rows with the same
+ * number of tokens left are a linked list (room[left], then spare[row]). To find the smallest
+ * 'left' that is enough, a set of numbers is kept as bits: 64 of them have a bit one level up,
+ * which says whether any of them is set, so that a search looks at a few words.
  */
 enum { EVERY = 64, LEVELS = 6 }; /* 64^6 is more than any ctx */
 
@@ -183,7 +184,7 @@ static int out_of_memory(struct err *e)
     return err_set(e, E_SYS, "out of memory for the packing");
 }
 
-static int take(struct pack_rows *p, struct err *e)
+static int allocate(struct pack_rows *p, struct err *e)
 {
     const size_t n = (size_t)p->n_items + 1, ctx = (size_t)p->ctx; /* below 2^32 each */
 
@@ -222,7 +223,7 @@ int pack_rows_open(struct pack_rows *p, int64_t n_docs, pack_doc_fn *doc, void *
         return rc;
     if (p->tokens == 0)
         return err_set(e, E_CONFIG, "'%s' has no tokens", name);
-    rc = take(p, e);
+    rc = allocate(p, e);
     return rc < 0 ? rc : plan(p, 0, e);
 }
 

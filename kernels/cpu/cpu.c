@@ -197,7 +197,7 @@ static int cpu_profile(struct device *d, bool all, struct op_time *t, int max)
     return 0;
 }
 
-static void fill(struct device *d)
+static void fill_table(struct device *d)
 {
     d->name = "cpu";
     d->act = DT_F32;
@@ -228,7 +228,7 @@ int device_open_cpu(struct device *d, const struct device_options *o, struct err
     memset(d, 0, sizeof *d);
     d->state = c;
     d->group = o->group ? o->group : group_alone();
-    fill(d);
+    fill_table(d);
     if (rc == 0)
         rc = blas_open(&c->blas, e);
     if (rc == 0 && !(c->pool = pool_open(o->threads, e)))

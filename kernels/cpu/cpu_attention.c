@@ -20,7 +20,7 @@
  */
 enum { QUERIES = 128, KEYS = 512 };
 
-struct job {
+struct forward_job {
     struct cpu *c;
     const struct op_attention *a;
     int64_t blocks;
@@ -109,7 +109,7 @@ SIMD_FN(void, finish, (const struct tile *t, int64_t rows, int64_t dim, float *o
     }
 }
 
-static void attend(const struct job *job, int thread, int64_t head, const struct band *b,
+static void attend(const struct forward_job *job, int thread, int64_t head, const struct band *b,
                    struct rows q)
 {
     const struct op_attention *a = job->a;
@@ -139,7 +139,7 @@ static void attend(const struct job *job, int thread, int64_t head, const struct
  * which see most, come first. */
 static void task(void *ctx, int64_t number, int thread)
 {
-    const struct job *job = ctx;
+    const struct forward_job *job = ctx;
     const struct op_attention *a = job->a;
     int64_t head = number % a->heads, block = job->blocks - 1 - number / a->heads;
     int64_t at = block * QUERIES, end = min_i64(at + QUERIES, a->q_rows);
@@ -155,7 +155,7 @@ static void task(void *ctx, int64_t number, int thread)
 
 int cpu_attention(struct device *d, const struct op_attention *a)
 {
-    struct job job = { cpu_of(d), a, ceil_div(a->q_rows, QUERIES) };
+    struct forward_job job = { cpu_of(d), a, ceil_div(a->q_rows, QUERIES) };
 
     if (a->q_rows == 0)
         return 0;

@@ -24,7 +24,7 @@ struct cuts {
     int64_t n;
     const int64_t *at;
 };
-struct job {
+struct back_job {
     struct cpu *c;
     const struct op_attention_back *b;
     int64_t group;    /* query heads a key/value head */
@@ -32,18 +32,18 @@ struct job {
     bool blind;       /* some query sees nothing */
 };
 
-static const struct op_segments *segments_of(const struct job *job, int64_t head)
+static const struct op_segments *segments_of(const struct back_job *job, int64_t head)
 {
     return &job->b->fwd.seg[attention_half(&job->b->fwd, head)];
 }
 /* The segment that has a row of queries, or of keys. */
-static struct band band_of_query(const struct job *job, int64_t head, int64_t row)
+static struct band band_of_query(const struct back_job *job, int64_t head, int64_t row)
 {
     const struct op_segments *s = segments_of(job, head);
 
     return band_of(&job->b->fwd, s, segment_at(s->cu, s->n, row));
 }
-static struct band band_of_key(const struct job *job, int64_t head, int64_t row)
+static struct band band_of_key(const struct back_job *job, int64_t head, int64_t row)
 {
     const struct op_segments *s = segments_of(job, head);
 
@@ -58,7 +58,7 @@ static void clear(void *x, struct rows r, int64_t ld, int64_t head, int64_t dim)
 }
 
 /* dq of the queries that see nothing, which no tile of keys comes to. */
-static void clear_blind(const struct job *job, int64_t head, struct rows row)
+static void clear_blind(const struct back_job *job, int64_t head, struct rows row)
 {
     const struct op_attention *a = &job->b->fwd;
     struct band b = band_of_query(job, head, row.first);
@@ -70,7 +70,7 @@ static void clear_blind(const struct job *job, int64_t head, struct rows row)
 /* D, by rows. */
 SIMD_FN(void, row_sums, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
-    const struct job *job = op;
+    const struct back_job *job = op;
     const struct op_attention_back *b = job->b;
     const struct op_attention *a = &b->fwd;
 
@@ -108,7 +108,7 @@ SIMD_FN(void, differentiate, (float *restrict p, float *restrict dp, const struc
 
 /* One head's tile of queries against one tile of keys. fresh: dk and dv have nothing yet. The
  * product of dq takes those keys alone that some of the queries see: others may hold anything. */
-static void pair(const struct job *job, int thread, int64_t head, const struct band *b,
+static void pair(const struct back_job *job, int thread, int64_t head, const struct band *b,
                  struct rows q, struct rows k, int parts, bool fresh)
 {
     const struct op_attention *a = &job->b->fwd;
@@ -141,7 +141,7 @@ static void pair(const struct job *job, int thread, int64_t head, const struct b
 
 /* One tile of keys, whose first row is given, against all queries of a head that see it. Returns
  * its end. */
-static int64_t keys(const struct job *job, int thread, int64_t head, int64_t first, int64_t end,
+static int64_t keys(const struct back_job *job, int thread, int64_t head, int64_t first, int64_t end,
                     int parts)
 {
     const struct op_attention *a = &job->b->fwd;
@@ -162,7 +162,7 @@ static int64_t keys(const struct job *job, int thread, int64_t head, int64_t fir
 }
 
 /* The runs of keys that the heads of key/value head 'shared' do not cross. */
-static struct cuts runs_of(const struct job *job, int64_t shared)
+static struct cuts runs_of(const struct back_job *job, int64_t shared)
 {
     const struct op_segments *first = segments_of(job, shared * job->group);
 
@@ -173,7 +173,7 @@ static struct cuts runs_of(const struct job *job, int64_t shared)
 
 static void task_one_pass(void *ctx, int64_t number, int thread)
 {
-    const struct job *job = ctx;
+    const struct back_job *job = ctx;
     struct cuts runs;
     int64_t shared = 0;
 
@@ -186,7 +186,7 @@ static void task_one_pass(void *ctx, int64_t number, int thread)
 
 static void task_dkv(void *ctx, int64_t number, int thread)
 {
-    const struct job *job = ctx;
+    const struct back_job *job = ctx;
     const struct op_attention *a = &job->b->fwd;
     int64_t shared = number % a->kv_heads, first = number / a->kv_heads * TILE;
     int64_t end = min_i64(first + TILE, a->kv_rows);
@@ -198,7 +198,7 @@ static void task_dkv(void *ctx, int64_t number, int thread)
 
 static void task_dq(void *ctx, int64_t number, int thread)
 {
-    const struct job *job = ctx;
+    const struct back_job *job = ctx;
     const struct op_attention *a = &job->b->fwd;
     int64_t head = number % a->heads;
     int64_t block = ceil_div(a->q_rows, TILE) - 1 - number / a->heads;
@@ -218,7 +218,7 @@ static void task_dq(void *ctx, int64_t number, int thread)
 }
 
 /* Cuts that both lists have, into memory that the device keeps. */
-static int common_cuts(struct job *job)
+static int common_cuts(struct back_job *job)
 {
     const struct op_segments *s = job->b->fwd.seg;
     const int64_t *one = segments_keys(&s[0]), *two = segments_keys(&s[1]);
@@ -249,7 +249,7 @@ size_t cpu_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t
 int cpu_attention_back(struct device *d, const struct op_attention_back *b)
 {
     const struct op_attention *a = &b->fwd;
-    struct job job = { .c = cpu_of(d), .b = b };
+    struct back_job job = { .c = cpu_of(d), .b = b };
     int64_t tasks = 0, threads = job.c->threads;
 
     if (a->q_rows == 0 && a->kv_rows == 0)

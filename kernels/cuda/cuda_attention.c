@@ -10,12 +10,21 @@
 #include <string.h>
 
 /*
- * The heads of a half are one group with one segment list; where both lists are equal all heads
- * are one group. A list of few runs of equal segments (dense, S2) is that many strided calls of
- * cuDNN on the arrays as they lie: dense 1, S2 1 + 2. Lists cut by documents (runs_steady), heads
- * whose halves share a key head oddly, very short segments, windows, keys that are not the
- * queries' own rows: our own kernels, for the whole op. Which it is depends on the op alone, never
- * on what ran before, so that a run that is continued takes the same kernels.
+ * cuDNN computes batches of equally long sequences. An op has a list of segments for each half
+ * of the heads, and S2's lists are nearly that: with groups of 4 rows in a context of 16,
+ *
+ *     first half    [0 4 8 12 16]        one run of 4 segments of 4 rows     1 call
+ *     second half   [0 2 6 10 14 16]     a run of 3 of 4 rows, and one of 2
+ *                                        of 2 rows, at both ends             2 calls
+ *
+ * So a list is split into runs of equally long, evenly spaced segments (runs.c), and each run
+ * is one strided call on the arrays as they lie, nothing copied. Where both lists are equal
+ * (dense attention) all heads go into the same call.
+ *
+ * Our own kernels (flash.cu) compute the whole op where that does not work: lists cut by
+ * documents (runs_steady), halves of the heads that share a key head, very short segments,
+ * windows, keys that are not the queries' own rows. The choice depends on the op alone, never
+ * on what ran before, so a continued run uses the same kernels.
  */
 enum { RUNS = 6, SHORTEST = 64 };
 

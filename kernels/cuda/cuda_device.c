@@ -231,7 +231,7 @@ static void cuda_be_deterministic(struct device *d)
     c->deterministic = true;
 }
 
-static void fill(struct device *d)
+static void fill_table(struct device *d)
 {
     d->name = "cuda";
     d->act = DT_BF16;
@@ -339,7 +339,7 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
     memset(d, 0, sizeof *d);
     d->state = c;
     d->group = o->group; /* device_open put one there */
-    fill(d);
+    fill_table(d);
     if (rc == 0) {
         c->index = o->index;
         rc = find_gpu(c, &p, e);

@@ -7,13 +7,20 @@
 #include <string.h>
 
 /*
- * cuBLASLt counts columns first, so C = op(A) op(B) by rows is C^T = op(B)^T op(A)^T there: the
- * operands change places and nothing is transposed. For each shape the heuristics' offers are
- * timed once on the real operands, with the result going to a side buffer, so that what is
- * added to stays as it was; the fastest goes first. A deterministic device takes them in their
- * order. One that fails when it is used is left out from then on, and the next is taken; where none
- * is left a small product goes to a plain kernel of our own, a large one, which that would work on
- * for minutes, is an error.
+ * cuBLASLt has many algorithms for a product, and which is fastest depends on the shape. The
+ * first product of a shape makes a plan: cuBLASLt's heuristics offer up to 16 algorithms, each
+ * is timed once on the real operands, and the fastest is used for every later product of that
+ * shape (small products are not timed: the first offer is good enough). So the first step of a
+ * run is slower than the others. Timed results go to a side buffer, because a product that adds
+ * to C must not add twice. A deterministic device times nothing and takes the first offer.
+ *
+ * cuBLASLt stores matrices by columns, we by rows. A matrix [2][3] by rows is a matrix [3][2]
+ * by columns in the same memory, so instead of C = A B it is asked for C^T = B^T A^T: the
+ * operands change places and nothing is transposed.
+ *
+ * An algorithm that fails when it is used is dropped and the next one tried. Where none is
+ * left, a small product goes to a plain kernel of our own; a large one, which that would
+ * compute for minutes, is an error.
  */
 enum { OFFERS = 16, PLANS = 1024 };
 #define PLAIN_FLOP 1e11

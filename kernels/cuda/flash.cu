@@ -1,11 +1,21 @@
-/* kernels/cuda/flash.cu - our own segmented causal attention, for what cuDNN does not take: head
- * dimension 64 and 128 of queries that are their own keys by flash_forward.cu and flash_back.cu,
- * all others by flash_any.cu. */
+/* kernels/cuda/flash.cu - our own segmented causal attention: which of its kernels runs. */
 #include "kernels/attention.h"
 #include "kernels/cuda/flash.cuh"
 
-/* What the tiles of flash_forward.cu and flash_back.cu take: queries and keys of the same rows,
- * whole 16-byte pieces, numbers of rows and of blocks that do not wrap, also a tile past the end. */
+/*
+ * cuda_attention.c calls this for what cuDNN does not take: rows cut by documents, windows,
+ * keys in a cache. Two sets of kernels: the fast ones (flash_forward.cu, flash_back.cu,
+ * flash_keys.cu) for training with heads of 64 or 128 channels, and flash_any.cu for everything
+ * else. Both learn what a row may see from two arrays (attention.h). Of documents of 3 and 5
+ * rows:
+ *
+ *     row         0 1 2 3 4 5 6 7
+ *     key_first   0 0 0 3 3 3 3 3     query r sees keys key_first[r] .. r
+ *     query_end   3 3 3 8 8 8 8 8     key k is seen by queries k .. query_end[k] - 1
+ */
+
+/* The fast kernels copy 16 bytes at a time and count rows and blocks in 32 bits, a tile past
+ * the end included. */
 static bool tiles_take(const struct flash *f)
 {
     const struct op_attention_back *b = &f->b;

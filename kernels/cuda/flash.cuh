@@ -63,7 +63,7 @@ static __device__ __forceinline__ struct flash_place flash_place_of(const struct
 }
 
 /* A kernel's shared memory may be more than 48 KiB: that has to be asked for. */
-static inline int flash_room(struct cuda *c, const void *kernel, size_t bytes)
+static inline int flash_shared_memory(struct cuda *c, const void *kernel, size_t bytes)
 {
     return cuda_check(c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               (int)bytes), "attention");
@@ -74,7 +74,7 @@ static inline int flash_launch(struct cuda *c, void (*kernel)(const struct flash
 {
     struct flash arg = *f;
     void *args[] = { &arg };
-    int rc = flash_room(c, (const void *)kernel, bytes);
+    int rc = flash_shared_memory(c, (const void *)kernel, bytes);
 
     return rc ? rc : cuda_check(c, cudaLaunchKernel((const void *)kernel, dim3((unsigned)blocks),
                                                     dim3((unsigned)threads), args, bytes,

@@ -328,7 +328,7 @@ static int launch(struct cuda *c, void (*kernel)(const struct flash), int64_t ro
         return cuda_fault(c, "attention on this GPU does not take a head dimension of %d", f->dim);
     if (rows == 0)
         return 0;
-    if ((rc = flash_room(c, (const void *)kernel, bytes)))
+    if ((rc = flash_shared_memory(c, (const void *)kernel, bytes)))
         return rc;
     return cuda_check(c, cudaLaunchKernel((const void *)kernel, grid, dim3(THREADS), args, bytes,
                                           c->stream), "attention");

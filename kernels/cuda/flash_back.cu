@@ -3,15 +3,22 @@
 #include "kernels/cuda/mma.cuh"
 
 /*
- * Two kernels, one that owns keys (flash_keys.cu) and goes through the queries that see them, one
- * that owns queries and goes through the keys that they see: nothing is added atomically, so that
- * the bits do not depend on the run. Both weigh again, p = 2^(scale s - lse); the gradient of a
- * score is ds = p (dp - dot), dp = do v^T, dot = sum(do * o), all but scale, which the sums take
- * at last. Here, the queries: as the forward, with do beside q and v beside k.
+ * From do, the gradient of the output, the backward makes dq, dk and dv. The forward did not
+ * store the weights p; they are computed again from its lse, the logarithm of the sum:
+ *
+ *     p  = exp(scale q k^T - lse)
+ *     dp = do v^T               ds = p (dp - dot)      dot = sum(do * o) of a query
+ *     dq = scale ds k           dk = scale ds^T q      dv = p^T do
+ *
+ * dq adds over keys, dk and dv over queries. A kernel that made all three would have blocks
+ * adding to the same rows, in an order that changes from run to run. So there are two kernels,
+ * and each row is added up by one block: flash_keys.cu owns keys and reads the queries that see
+ * them; this one owns queries and reads the keys that they see, as the forward does, with do
+ * beside q and v beside k. The price is that p is computed twice.
  */
 enum { OWNED = 128 };
 
-template <int D> struct queries_room {
+template <int D> struct queries_memory {
     enum { WARPS = 4, MINE = OWNED / WARPS, THREADS = 32 * WARPS, KEYS = 4096 / D,
            Q = OWNED * D * 2, KV = KEYS * D * 2, STAGE = 2 * KV, BYTES = 2 * Q + 2 * STAGE };
 };
@@ -53,13 +60,13 @@ static __device__ __forceinline__ void queries_add(float dq[2][D / 8][4], const 
                                                    uint32_t q, uint32_t tile, float scale, int row,
                                                    int key, const int32_t *first, int rows)
 {
-    typedef queries_room<D> room_of;
-    constexpr int KEYS = room_of::KEYS;
+    typedef queries_memory<D> mem_of;
+    constexpr int KEYS = mem_of::KEYS;
     int lane = threadIdx.x & 31;
     float s[2][KEYS / 8][4], w[2][KEYS / 8][4];
 
     product<D, KEYS>(s, q, tile + right_lane<D>(lane));
-    product<D, KEYS>(w, q + room_of::Q, tile + room_of::KV + right_lane<D>(lane));
+    product<D, KEYS>(w, q + mem_of::Q, tile + mem_of::KV + right_lane<D>(lane));
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -80,65 +87,65 @@ static __device__ __forceinline__ void queries_add(float dq[2][D / 8][4], const 
 }
 
 template <int D>
-static __global__ void __launch_bounds__(queries_room<D>::THREADS, 2)
+static __global__ void __launch_bounds__(queries_memory<D>::THREADS, 2)
 back_queries(const struct flash f)
 {
-    typedef queries_room<D> room_of;
+    typedef queries_memory<D> mem_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.q_rows, lane = threadIdx.x & 31, warp = warp_index();
     struct flash_place p = flash_place_of(f, (int)a.heads);
     int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
     int at = (((rows + OWNED - 1) / OWNED) - 1 - p.tile) * OWNED; /* late rows see most */
-    int row = at + warp * room_of::MINE, last = min(row + room_of::MINE, rows) - 1;
+    int row = at + warp * mem_of::MINE, last = min(row + mem_of::MINE, rows) - 1;
     int stop = min(at + OWNED, rows);
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
     const int32_t *first = half_of(f, h) ? f.key_first[1] : f.key_first[0];
-    int key = first[at] / room_of::KEYS * room_of::KEYS, sees = row < rows ? first[row] : rows;
+    int key = first[at] / mem_of::KEYS * mem_of::KEYS, sees = row < rows ? first[row] : rows;
     int all = row < rows ? first[last] : rows; /* every row sees from here */
-    uint32_t q_at = shared_address(room), stage = q_at + 2 * room_of::Q;
-    uint32_t q_lane = q_at + warp * room_of::MINE * D * 2 + left_lane<D>(lane);
+    uint32_t q_at = shared_address(room), stage = q_at + 2 * mem_of::Q;
+    uint32_t q_lane = q_at + warp * mem_of::MINE * D * 2 + left_lane<D>(lane);
     float dq[2][D / 8][4] = {}, scale = a.scale * 1.44269504f;
     struct of_rows r;
 
-    tile_copy<D, OWNED, room_of::THREADS>(q_at, (const bf16 *)a.q + h * D, a.q_ld, at, rows);
-    tile_copy<D, OWNED, room_of::THREADS>(q_at + room_of::Q, (const bf16 *)f.b.d_o + h * D, a.q_ld,
+    tile_copy<D, OWNED, mem_of::THREADS>(q_at, (const bf16 *)a.q + h * D, a.q_ld, at, rows);
+    tile_copy<D, OWNED, mem_of::THREADS>(q_at + mem_of::Q, (const bf16 *)f.b.d_o + h * D, a.q_ld,
                                           at, rows);
-    tile_copy<D, room_of::KEYS, room_of::THREADS>(stage, k, a.kv_ld, key, rows);
-    tile_copy<D, room_of::KEYS, room_of::THREADS>(stage + room_of::KV, v, a.kv_ld, key, rows);
+    tile_copy<D, mem_of::KEYS, mem_of::THREADS>(stage, k, a.kv_ld, key, rows);
+    tile_copy<D, mem_of::KEYS, mem_of::THREADS>(stage + mem_of::KV, v, a.kv_ld, key, rows);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         int t = row + 8 * i + (lane >> 2);
         r.lse[i / 2][i % 2] = t < rows ? a.lse[h * a.q_rows + t] * 1.44269504f : 0.0f;
         r.dot[i / 2][i % 2] = t < rows ? f.b.scratch[h * a.q_rows + t] : 0.0f;
     }
-    for (uint32_t odd = 0; key < stop; key += room_of::KEYS, odd ^= 1) {
-        uint32_t now = stage + odd * room_of::STAGE, next = stage + (odd ^ 1) * room_of::STAGE;
+    for (uint32_t odd = 0; key < stop; key += mem_of::KEYS, odd ^= 1) {
+        uint32_t now = stage + odd * mem_of::STAGE, next = stage + (odd ^ 1) * mem_of::STAGE;
 
         copies_wait();
         __syncthreads(); /* all have this tile, and are done with the one before */
-        if (key + room_of::KEYS < stop) {
-            tile_copy<D, room_of::KEYS, room_of::THREADS>(next, k, a.kv_ld, key + room_of::KEYS,
+        if (key + mem_of::KEYS < stop) {
+            tile_copy<D, mem_of::KEYS, mem_of::THREADS>(next, k, a.kv_ld, key + mem_of::KEYS,
                                                           rows);
-            tile_copy<D, room_of::KEYS, room_of::THREADS>(next + room_of::KV, v, a.kv_ld,
-                                                          key + room_of::KEYS, rows);
+            tile_copy<D, mem_of::KEYS, mem_of::THREADS>(next + mem_of::KV, v, a.kv_ld,
+                                                          key + mem_of::KEYS, rows);
         }
-        if (key > last || key + room_of::KEYS <= sees)
+        if (key > last || key + mem_of::KEYS <= sees)
             continue;
-        if (key + room_of::KEYS - 1 > row || key < all)
+        if (key + mem_of::KEYS - 1 > row || key < all)
             queries_add<D, true>(dq, r, q_lane, now, scale, row, key, first, rows);
         else
             queries_add<D, false>(dq, r, q_lane, now, scale, row, key, first, rows);
     }
 #pragma unroll
     for (int i = 0; i < 2; i++)
-        sums_put<D>(room + (warp * room_of::MINE + 16 * i) * D * 2, dq[i], a.scale, a.scale,
+        sums_put<D>(room + (warp * mem_of::MINE + 16 * i) * D * 2, dq[i], a.scale, a.scale,
                     (bf16 *)f.b.dq + h * D, a.q_ld, row + 16 * i, rows);
 }
 
 template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
-    typedef queries_room<D> room_of;
+    typedef queries_memory<D> mem_of;
     const struct op_attention *a = &f->b.fwd;
     int64_t blocks = ceil_div(a->q_rows, OWNED) * a->heads;
     int rc = flash_launch(c, dots<D>, cuda_blocks(c, a->q_rows * a->heads * (D / 8), 256), 256, 0, f);
@@ -146,7 +153,7 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
     if (rc == 0)
         rc = flash_backward_keys(c, f);
     if (rc == 0)
-        rc = flash_launch(c, back_queries<D>, blocks, room_of::THREADS, room_of::BYTES, f);
+        rc = flash_launch(c, back_queries<D>, blocks, mem_of::THREADS, mem_of::BYTES, f);
     return rc;
 }
 

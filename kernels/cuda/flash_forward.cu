@@ -3,14 +3,24 @@
 #include "kernels/cuda/mma.cuh"
 
 /*
- * FlashAttention-2 (Dao 2023, arXiv:2307.08691): a block owns 128 rows of queries, a warp 32 of
- * them, and goes through the keys that they see in tiles of 64, the next tile under way while one
- * is worked on. Scores and weights stay in registers. A warp leaves out tiles of which its rows
- * see nothing and masks only those of which some row does not see all.
+ * FlashAttention-2 (Dao 2023, arXiv:2307.08691). Attention needs, of each query, the softmax
+ * over all keys it sees, and the values summed with those weights. The scores would be a matrix
+ * of rows x rows, too large to store. So keys are taken in tiles of 64, and a query keeps only
+ * the largest score so far, the sum of the weights and the weighted sum of values; when a
+ * larger score comes, what was summed is scaled down. With scores 1 | 3 in two tiles:
+ *
+ *     after tile 1   most 1   sum 1             o = v1
+ *     after tile 2   most 3   sum e^-2 + 1      o = e^-2 v1 + v2      result: o / sum
+ *
+ * A block of threads owns 128 queries of one head, a warp 32 of them; the next tile is copied
+ * to shared memory while this one is computed. Scores and weights stay in registers. A warp
+ * skips tiles of which its queries see nothing, and masks only tiles of which some query sees a
+ * part: with segments of 100 rows, queries 128..159 skip keys 0..63 and mask 64..127 (first is
+ * 100).
  */
 enum { ROWS = 128, KEYS = 64, WARPS = 4, THREADS = WARPS * 32, MINE = ROWS / WARPS };
 
-template <int D> struct forward_room {
+template <int D> struct forward_memory {
     enum { Q = ROWS * D * 2, KV = KEYS * D * 2, STAGE = 2 * KV, BYTES = Q + 2 * STAGE };
 };
 
@@ -124,7 +134,7 @@ static __device__ __forceinline__ void finish(const struct flash &f, struct forw
 template <int D>
 static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash f)
 {
-    typedef forward_room<D> room_of;
+    typedef forward_memory<D> mem_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.q_rows, lane = threadIdx.x & 31, warp = warp_index();
@@ -136,7 +146,7 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
     const int32_t *first = half_of(f, h) ? f.key_first[1] : f.key_first[0];
     int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : rows;
     int all = row < rows ? first[last] : rows; /* every row sees from here */
-    uint32_t q_at = shared_address(room), stage = q_at + room_of::Q;
+    uint32_t q_at = shared_address(room), stage = q_at + mem_of::Q;
     uint32_t q_lane = q_at + warp * MINE * D * 2 + left_lane<D>(lane);
     struct forward_sums<D> r = {};
     float s[2][KEYS / 8][4];
@@ -144,15 +154,15 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
     r.most[0][0] = r.most[0][1] = r.most[1][0] = r.most[1][1] = -INFINITY;
     tile_copy<D, ROWS, THREADS>(q_at, (const bf16 *)a.q + h * D, a.q_ld, at, rows);
     tile_copy<D, KEYS, THREADS>(stage, k, a.kv_ld, key, rows);
-    tile_copy<D, KEYS, THREADS>(stage + room_of::KV, v, a.kv_ld, key, rows);
+    tile_copy<D, KEYS, THREADS>(stage + mem_of::KV, v, a.kv_ld, key, rows);
     for (uint32_t odd = 0; key < stop; key += KEYS, odd ^= 1) {
-        uint32_t now = stage + odd * room_of::STAGE, next = stage + (odd ^ 1) * room_of::STAGE;
+        uint32_t now = stage + odd * mem_of::STAGE, next = stage + (odd ^ 1) * mem_of::STAGE;
 
         copies_wait();
         __syncthreads(); /* all have this tile, and are done with the one before */
         if (key + KEYS < stop) {
             tile_copy<D, KEYS, THREADS>(next, k, a.kv_ld, key + KEYS, rows);
-            tile_copy<D, KEYS, THREADS>(next + room_of::KV, v, a.kv_ld, key + KEYS, rows);
+            tile_copy<D, KEYS, THREADS>(next + mem_of::KV, v, a.kv_ld, key + KEYS, rows);
         }
         if (key > last || key + KEYS <= sees)
             continue;
@@ -160,7 +170,7 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
         if (key + KEYS - 1 > row || key < all)
             mask(s, first, row, key, rows);
         soften<D>(r, s, a.scale * 1.44269504f);
-        product_add<D, KEYS>(r.o, s, now + room_of::KV + left_lane<D>(lane));
+        product_add<D, KEYS>(r.o, s, now + mem_of::KV + left_lane<D>(lane));
     }
     finish<D>(f, r, room + warp * MINE * D * 2, h, row);
 }
@@ -169,7 +179,7 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
     int64_t blocks = ceil_div(f->b.fwd.q_rows, ROWS) * f->b.fwd.heads;
 
-    return flash_launch(c, forward<D>, blocks, THREADS, forward_room<D>::BYTES, f);
+    return flash_launch(c, forward<D>, blocks, THREADS, forward_memory<D>::BYTES, f);
 }
 
 int flash_forward_tiles(struct cuda *c, const struct flash *f)

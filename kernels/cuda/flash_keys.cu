@@ -3,15 +3,20 @@
 #include "kernels/cuda/mma.cuh"
 
 /*
- * A block owns 128 rows of keys and goes through the queries that see them, 64 at a time, of all
- * heads that share the keys. Products are turned, s^T = k q^T, so that a warp's p^T and ds^T,
- * packed, are left factors as they are. A warp keeps k, v and both sums of its rows in registers
- * and works on 16 queries at a time. (Two warps that share 32 rows, one for dv and one for dk,
- * read shared memory half as much and were 1 to 15% slower on an H200.)
+ * The half of the backward that makes dk and dv (the formulas stand in flash_back.cu). A block
+ * owns 128 keys of one key head and reads the queries that see them, 64 at a time, of all query
+ * heads that share the key head. With 8 query heads, 2 key heads and segments of 1000 rows, the
+ * block of keys 128..255 of key head 1 reads queries 128..999 of heads 4, 5, 6 and 7.
+ *
+ * The matrix instruction wants its left factor in rows of the result. dk = ds^T q has keys as
+ * rows, so scores are computed transposed, s^T = k q^T: a warp's p^T and ds^T are then left
+ * factors as they lie in its registers. A warp also keeps k, v and the sums dk and dv of its
+ * keys there, and works on 16 queries at a time. (Two warps that share 32 keys, one for dv and
+ * one for dk, read shared memory half as much and were 1 to 15% slower on an H200.)
  */
 enum { OWNED = 128, QUERIES = 64, AT_ONCE = 16 };
 
-template <int D> struct keys_room {
+template <int D> struct keys_memory {
     enum { TILES = 128 / D, MINE = 16 * TILES, WARPS = OWNED / MINE, THREADS = 32 * WARPS,
            Q = QUERIES * D * 2, ROWS = 2 * Q, STAGE = ROWS + 1024, V = 2 * STAGE,
            BYTES = V + OWNED * D * 2 };
@@ -155,19 +160,19 @@ static __device__ __forceinline__ void keys_add(struct keys_owned<D> &m, uint32_
 template <int D>
 static __device__ __forceinline__ void keys_load(struct keys_owned<D> &m, uint32_t base)
 {
-    typedef keys_room<D> room_of;
+    typedef keys_memory<D> mem_of;
     int lane = threadIdx.x & 31, warp = warp_index();
 
 #pragma unroll
-    for (int i = 0; i < room_of::TILES; i++)
+    for (int i = 0; i < mem_of::TILES; i++)
 #pragma unroll
         for (int kk = 0; kk < D / 16; kk++) {
-            uint32_t x = base + left_lane<D>(lane) + (warp * room_of::MINE + 16 * i) * D * 2;
-            ldmatrix(m.k[i][kk], (x + room_of::STAGE) ^ (32 * kk));
-            ldmatrix(m.v[i][kk], (x + room_of::V) ^ (32 * kk));
+            uint32_t x = base + left_lane<D>(lane) + (warp * mem_of::MINE + 16 * i) * D * 2;
+            ldmatrix(m.k[i][kk], (x + mem_of::STAGE) ^ (32 * kk));
+            ldmatrix(m.v[i][kk], (x + mem_of::V) ^ (32 * kk));
         }
 #pragma unroll
-    for (int i = 0; i < room_of::TILES; i++)
+    for (int i = 0; i < mem_of::TILES; i++)
 #pragma unroll
         for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -182,13 +187,13 @@ static __device__ __forceinline__ void keys_store(const struct keys_owned<D> &m,
                                                   const struct flash &f, unsigned char *room,
                                                   int shared, int key, int rows)
 {
-    typedef keys_room<D> room_of;
+    typedef keys_memory<D> mem_of;
     const struct op_attention &a = f.b.fwd;
     int warp = warp_index();
 
 #pragma unroll
-    for (int i = 0; i < room_of::TILES; i++) {
-        unsigned char *own = room + (warp * room_of::MINE + 16 * i) * D * 2;
+    for (int i = 0; i < mem_of::TILES; i++) {
+        unsigned char *own = room + (warp * mem_of::MINE + 16 * i) * D * 2;
         sums_put<D>(own, m.dk[i], a.scale, a.scale, (bf16 *)f.b.dk + shared * D, a.kv_ld,
                     key + 16 * i, rows);
         sums_put<D>(own, m.dv[i], 1.0f, 1.0f, (bf16 *)f.b.dv + shared * D, a.kv_ld,
@@ -197,17 +202,17 @@ static __device__ __forceinline__ void keys_store(const struct keys_owned<D> &m,
 }
 
 template <int D>
-static __global__ void __launch_bounds__(keys_room<D>::THREADS, 8 / keys_room<D>::WARPS)
+static __global__ void __launch_bounds__(keys_memory<D>::THREADS, 8 / keys_memory<D>::WARPS)
 back_keys(const struct flash f)
 {
-    typedef keys_room<D> room_of;
+    typedef keys_memory<D> mem_of;
     extern __shared__ __align__(1024) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
     int rows = (int)a.q_rows, warp = warp_index();
     struct flash_place p = flash_place_of(f, (int)a.kv_heads);
-    int at = p.tile * OWNED, key = at + warp * room_of::MINE, shared = p.head; /* early: seen most */
+    int at = p.tile * OWNED, key = at + warp * mem_of::MINE, shared = p.head; /* early: seen most */
     int group = (int)(a.heads / a.kv_heads), heads_end = (shared + 1) * group;
-    int last = min(key + room_of::MINE, rows) - 1, tail = min(at + OWNED, rows) - 1;
+    int last = min(key + mem_of::MINE, rows) - 1, tail = min(at + OWNED, rows) - 1;
     struct walk w = { shared * group, at, at, f.query_end[0][tail], f.query_end[1][tail] };
     struct walk next = w;
     uint32_t base = shared_address(room);
@@ -215,18 +220,18 @@ back_keys(const struct flash f)
     struct keys_owned<D> m;
     bool more = true;
 
-    static_assert(OWNED * D * 2 <= room_of::STAGE, "keys fit where a stage will be");
-    tile_copy<D, OWNED, room_of::THREADS>(
-        base + room_of::STAGE, (const bf16 *)a.k + shared * D, a.kv_ld, at, rows);
-    tile_copy<D, OWNED, room_of::THREADS>(
-        base + room_of::V, (const bf16 *)a.v + shared * D, a.kv_ld, at, rows);
-    walk_copy<D, room_of::THREADS>(f, w, base);
+    static_assert(OWNED * D * 2 <= mem_of::STAGE, "keys fit where a stage will be");
+    tile_copy<D, OWNED, mem_of::THREADS>(
+        base + mem_of::STAGE, (const bf16 *)a.k + shared * D, a.kv_ld, at, rows);
+    tile_copy<D, OWNED, mem_of::THREADS>(
+        base + mem_of::V, (const bf16 *)a.v + shared * D, a.kv_ld, at, rows);
+    walk_copy<D, mem_of::THREADS>(f, w, base);
     copies_wait();
     __syncthreads();
     keys_load(m, base);
     for (uint32_t odd = 0; more; odd ^= 1, w = next) {
-        uint32_t now = odd * room_of::STAGE;
-        const float *rows_of = (const float *)(room + now + room_of::ROWS);
+        uint32_t now = odd * mem_of::STAGE;
+        const float *rows_of = (const float *)(room + now + mem_of::ROWS);
         const int32_t *end = half_of(f, w.h) ? f.query_end[1] : f.query_end[0];
         int to = key < rows ? end[last] : 0, all = key < rows ? end[key] : 0;
 
@@ -234,7 +239,7 @@ back_keys(const struct flash f)
         copies_wait();
         __syncthreads(); /* all have this tile, and are done with the one before */
         if (more)
-            walk_copy<D, room_of::THREADS>(f, next, base + (odd ^ 1) * room_of::STAGE);
+            walk_copy<D, mem_of::THREADS>(f, next, base + (odd ^ 1) * mem_of::STAGE);
         if (w.query >= last && w.query + QUERIES <= all) {
 #pragma unroll
             for (int n = 0; n < QUERIES / AT_ONCE; n++)
@@ -254,7 +259,7 @@ back_keys(const struct flash f)
 
 template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
-    typedef keys_room<D> keys;
+    typedef keys_memory<D> keys;
 
     return flash_launch(c, back_keys<D>, ceil_div(f->b.fwd.q_rows, OWNED) * f->b.fwd.kv_heads,
                         keys::THREADS, keys::BYTES, f);

@@ -6,8 +6,18 @@
 #include <string.h>
 
 /*
- * cuDNN recognises the graph by its form: products, pointwise operations and reductions over
- * scores that stay virtual, in this order. (Its documentation: "Fused flash attention".)
+ * cuDNN has no function "attention". A caller describes a graph of small operations, and cuDNN
+ * looks whether it has a fused kernel for a graph of that form (its documentation: "Fused flash
+ * attention"). The forward is
+ *
+ *     q k^T -> * scale -> causal mask -> max, subtract, exp, sum, divide -> * v -> o
+ *                                        (max + log(sum) -> lse)
+ *
+ * Tensors between operations are virtual: named, but never in memory, so the scores are not
+ * stored. The order and kind of operations must be just these, or no kernel is found. The types
+ * of cuDNN's descriptors are its own numbers (cudnn_abi.h). Every function here does nothing
+ * after the first failure, whose reason is kept in the plan (why), so that a graph is written
+ * without checks in between.
  */
 enum { MOST_OPS = 32 };
 
