@@ -81,8 +81,7 @@ static int settle_contexts(struct eval *v, bool always, struct err *e)
 
 static bool same_rope(const struct llama_config *a, const struct llama_config *b)
 {
-    return a->context == b->context && a->rope.type == b->rope.type &&
-           a->rope.factor == b->rope.factor;
+    return a->rope.type == b->rope.type && a->rope.factor == b->rope.factor;
 }
 
 /* A model for contexts [i, i + n). */

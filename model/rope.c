@@ -31,9 +31,14 @@ void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_fre
 
 int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *e)
 {
-    if (factor == 0 && ctx <= c->context)
+    bool given = factor != 0;
+
+    if (!given && ctx <= c->context)
         return 0;
     if (c->rope.type == ROPE_LLAMA3) {
+        if (given)
+            return err_set(e, E_CONFIG, "llama3 RoPE scaling cannot be extended by "
+                           "--rope-factor");
         err_set(e, E_CONFIG, "--ctx %lld is beyond the model's %lld, and llama3 RoPE scaling "
                              "cannot be extended", (long long)ctx, (long long)c->context);
         return err_hint(e, "choose --ctx %lld or less", (long long)c->context);
@@ -57,6 +62,9 @@ int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *
     else
         c->rope = (struct rope_config){ .type = ROPE_LINEAR, .theta = c->rope.theta,
                                         .factor = factor };
-    c->context = (int64_t)ceil((double)c->context * factor);
+    if (!given || ctx == 0)
+        c->context = (int64_t)ceil((double)c->context * factor);
+    else if (ctx > c->context)
+        c->context = ctx;
     return 0;
 }

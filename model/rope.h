@@ -11,7 +11,8 @@ C_BEGIN
 void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_freq);
 
 /* The reference's rule (fine-tune.py): where ctx exceeds c->context, linear scaling by
- * ceil(ctx / context); c->context becomes factor * context. factor > 0 forces one.
+ * ceil(ctx / context); c->context becomes factor * context. factor > 0 forces one: c->context
+ * becomes ctx where that is more, or factor * context with a ctx of 0, where nobody says it.
  * Nothing changes where ctx fits. On a model that is scaled linearly already a given factor
  * multiplies; without one it is E_CONFIG, as files in use put either the first or the scaled
  * context into max_position_embeddings. E_CONFIG also for llama3 scaling that is exceeded. */

@@ -89,6 +89,8 @@ int main(int argc, char **argv)
         ROW_FORCE(&o.force, "replace a model folder at -o"),
         { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
+        { 0, "rope-factor", "F", OPT_F64, &o.rope_factor, 1, 65536,
+          "linear RoPE scaling of an adapter without config.json" },
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
           "largest file of weights [4g]" },
         ROW_THREADS(&threads),

@@ -13,6 +13,8 @@ struct merge_options {
     bool keep_dtype;                  /* each tensor in its own type; else in dtype */
     const struct tensor_type *type;
     int64_t shard_bytes;              /* tensor bytes a file, more only for one larger tensor */
+    double rope_factor;               /* linear, of an adapter that has no config.json to say it;
+                                         0: the base's RoPE */
     bool force;                       /* replace an out that is there */
     int threads;                      /* 0: all */
     volatile sig_atomic_t *stop;      /* set by a signal: give up cleanly; may be NULL */
@@ -37,7 +39,7 @@ struct merge_report {
  * is bounded by a piece of a tensor and its pair.
  *
  * out gets model.safetensors, or numbered files and an index; config.json of the extended
- * model in both RoPE forms; the tokenizer's and generation files of the base, byte for byte.
+ * model in both RoPE forms; of the base the files that weights_copy_side_files copies.
  * It is built beside and renamed at the end: on any failure nothing is at out, or what was.
  * With force only a folder that is a model (config.json and no folders inside) is replaced.
  *

@@ -9,6 +9,7 @@
 #include "base/pool.h"
 #include "base/json.h"
 #include "formats/weights/safetensors.h"
+#include "model/rope.h"
 #include "tools/merge_plan.h"
 
 #include <dirent.h>
@@ -298,7 +299,7 @@ static int write_all(struct run *r, const char *folder, struct err *e)
     if (rc == 0 && r->plan.files > 1)
         rc = write_index(r, folder, e);
     if (rc == 0)
-        rc = weights_copy_side_files(r->o->base, folder, e);
+        rc = weights_copy_side_files(r->o->base, folder, r->plan.config.context, e);
     if (rc == 0) /* last: a folder without it is not a model */
         rc = config_write(&r->plan.config, like, r->r->dtype, config, e);
     free(like);
@@ -374,6 +375,29 @@ static int build(struct run *r, const char *out, struct err *e)
     return rc;
 }
 
+/* An adapter of another program does not say what context it was trained for. */
+static int set_rope(struct run *r, const struct adapter *a, struct err *e)
+{
+    const struct merge_options *o = r->o;
+    struct llama_config *c = &r->plan.config;
+    int rc;
+
+    if (o->rope_factor == 0) {
+        if (!adapter_has_model(a))
+            log_info("'%s' has no config.json: RoPE stays the base's; if it was trained for a "
+                     "longer context, give --rope-factor", o->adapter);
+        return 0;
+    }
+    if (adapter_has_model(a)) {
+        err_set(e, E_USAGE, "--rope-factor is for an adapter without config.json: that of '%s' "
+                "has its RoPE", o->adapter);
+        return err_hint(e, "leave --rope-factor out");
+    }
+    if ((rc = rope_extend(c, 0, o->rope_factor, e)) == 0)
+        r->r->context = c->context;
+    return rc;
+}
+
 int merge_run(const struct merge_options *o, struct merge_report *report, struct err *e)
 {
     struct run r = { .o = o, .r = report };
@@ -390,7 +414,7 @@ int merge_run(const struct merge_options *o, struct merge_report *report, struct
         (rc = weights_open(&w, o->base, e)) == 0 &&
         (rc = adapter_open(&a, o->adapter, weights_config(w), e)) == 0 &&
         (rc = merge_plan_make(&r.plan, o, w, a, report, e)) == 0 &&
-        !(r.pool = pool_open(o->threads, e)))
+        (rc = set_rope(&r, a, e)) == 0 && !(r.pool = pool_open(o->threads, e)))
         rc = E_SYS;
     if (rc == 0) {
         r.scale = adapter_scale(adapter_config(a));

@@ -30,6 +30,21 @@ static const struct cmd cmd = {
     .opts = rows.row,
 };
 
+/* Nothing in an adapter's folder tells peft of the RoPE scaling, nor of the context. */
+static void say_merge(const struct run *r)
+{
+    const struct settings *now = r->s;
+    int n = (int)strlen(now->out);
+    bool scaled = now->rope_factor > 0 && now->rope_factor != 1;
+
+    if (now->mode == 0 || (!scaled && r->session.config.context == r->session.base_context))
+        return;
+    while (n > 1 && now->out[n - 1] == '/')
+        n--;
+    log_info("peft would compute it without the RoPE scaling; a model that has it: lmerge --model "
+             "'%s' --adapter '%s' -o '%.*s-merged'", now->model, now->out, n, now->out);
+}
+
 static int finish(const struct run *r, bool done)
 {
     char *text = run_summary(r);
@@ -39,6 +54,7 @@ static int finish(const struct run *r, bool done)
                  "starts over)", r->s->out, r->resumed);
     else
         log_info("%s in '%s'", r->s->mode > 0 ? "adapter" : "model", r->s->out);
+    say_merge(r);
     if (r->s->json && text)
         fputs(text, stdout);
     free(text);

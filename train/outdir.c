@@ -2,6 +2,7 @@
 #include "train/outdir.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/temp.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -175,10 +176,12 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
     return rc;
 }
 
+static const struct tensor_type *const dtypes[] = { &type_f32, &type_bf16, &type_f16 };
+static const char *const dtype_names[] = { "float32", "bfloat16", "float16" };
+
 static int write_weights(const struct settings *s, struct device *d, struct model *m,
                          struct err *e)
 {
-    static const struct tensor_type *const dtypes[] = { &type_f32, &type_bf16, &type_f16 };
     const struct llama_config *c = model_config(m);
     const struct trained *t = model_trained(m);
     char *path = path_join(s->out, "model.safetensors");
@@ -202,6 +205,9 @@ static int write_weights(const struct settings *s, struct device *d, struct mode
             rc = st_finish(w, e);
         else
             st_abandon(w);
+        if (rc == E_DATA)
+            err_hint(e, "nothing trained is lost: the same command with --dtype bfloat16 or "
+                        "float32 writes the model");
     }
     free(decl);
     free(spec);
@@ -245,16 +251,15 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
 static int write_model(const struct settings *s, struct device *d, struct model *m,
                        const struct token_info *info, const char *like, struct err *e)
 {
-    static const char *const names[] = { "float32", "bfloat16", "float16" };
     char *config = path_join(s->out, "config.json");
     int rc = write_weights(s, d, m, e);
 
     if (rc == 0 && s->model)
-        rc = weights_copy_side_files(s->model, s->out, e);
+        rc = weights_copy_side_files(s->model, s->out, model_config(m)->context, e);
     if (rc == 0 && (s->init || s->tokenizer))
         rc = copy_tokenizer(s, info, e);
     if (rc == 0)
-        rc = config_write(model_config(m), like, names[s->dtype], config, e);
+        rc = config_write(model_config(m), like, dtype_names[s->dtype], config, e);
     free(config);
     return rc;
 }
@@ -272,10 +277,30 @@ int outdir_results(const struct settings *s, struct device *d, struct model *m,
     return rc;
 }
 
+/* The model is there in the type that is asked for now: both files say so. */
+static bool has_dtype(const struct settings *s)
+{
+    char *weights = path_join(s->out, "model.safetensors"),
+         *config = path_join(s->out, "config.json");
+    struct js o = { .file = config };
+    const char *said = "";
+    struct st_file *f = NULL;
+    bool yes = js_load(&o, config, JS_MAX_BYTES, NULL) == 0 &&
+               js_str(&o, "torch_dtype", JS_MAY, &said, NULL) == 0 &&
+               strcmp(said, dtype_names[s->dtype]) == 0 && st_open(&f, weights, NULL) == 0 &&
+               st_count(f) > 0 && st_at(f, 0)->type == dtypes[s->dtype];
+
+    st_close(f);
+    js_free(&o);
+    free(config);
+    free(weights);
+    return yes;
+}
+
 bool outdir_done(const struct settings *s)
 {
     return has(s->out, "config.json") &&
            (s->mode > 0 ? has(s->out, "adapter_config.json") &&
                               has(s->out, "adapter_model.safetensors")
-                        : has(s->out, "model.safetensors"));
+                        : has(s->out, "model.safetensors") && has_dtype(s));
 }

@@ -23,7 +23,7 @@ int outdir_results(const struct settings *s, struct device *d, struct model *m,
  * allowed): what outdir_results will ask of --tokenizer. E_NOINPUT, E_DATA, E_CONFIG. */
 int outdir_tokenizer(const struct settings *s, const struct token_info *info, const char *from,
                      struct err *e);
-/* The final files of such a run are there. */
+/* The final files of such a run are there, in the type of --dtype. */
 bool outdir_done(const struct settings *s);
 
 C_END

@@ -220,6 +220,8 @@ static void warn_odd(const struct run *r)
 {
     const struct settings *s = r->s;
 
+    if (s->mode > 0 && s->dtype && !s->plan)
+        log_warn("--dtype is of a model that is written whole: the adapter is float32");
     if (r->t.order.rows && s->batch > r->t.order.rows)
         log_warn("the data has %" PRId64 " rows, fewer than the %" PRId64 " of a step "
                  "(--batch): each step uses each row %.3g times",

@@ -1,6 +1,8 @@
 /* train/settings.c - see settings.h. */
 #include "train/settings.h"
 
+#include "base/utf8.h"
+#include "formats/weights/adapter_config.h"
 #include "model/rope.h"
 
 #include <inttypes.h>
@@ -116,6 +118,25 @@ static int check_gpu(const struct settings *s, struct err *e)
     return 0;
 }
 
+/* adapter_config.json names the base: said before the training, not after it. */
+static int check_base(const struct settings *s, struct err *e)
+{
+    enum { MOST = sizeof ((struct adapter_config *)0)->base - 1 };
+    size_t n = s->model ? strlen(s->model) : 0;
+
+    if (!s->model || s->mode == 0 || s->plan)
+        return 0;
+    if (n > MOST)
+        err_set(e, E_USAGE, "the path of the base has %zu bytes, and adapter_config.json, which "
+                "names it, may have %d", n, MOST);
+    else if (!utf8_valid(s->model, n, NULL))
+        err_set(e, E_USAGE, "the path of the base, '%s', is not UTF-8, and adapter_config.json has "
+                "to name it", s->model);
+    else
+        return 0;
+    return err_hint(e, "give --model a link to it of another name");
+}
+
 int settings_check(const struct settings *s, struct err *e)
 {
     uint64_t targets;
@@ -149,6 +170,8 @@ int settings_check(const struct settings *s, struct err *e)
     if (s->schedule == SCHEDULE_COSINE && s->min_lr > s->lr)
         return err_set(e, E_USAGE, "--min-lr %g is above --lr %g", s->min_lr,
                        s->lr);
+    if (check_base(s, e) < 0)
+        return E_USAGE;
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
     return settings_targets(s->targets, &targets, e);

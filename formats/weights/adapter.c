@@ -15,6 +15,7 @@
 struct adapter {
     struct adapter_config config;
     struct llama_config model;
+    bool has_model; /* it has its own config.json */
     struct st_file *file;
 };
 
@@ -148,7 +149,8 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
     int rc = 0;
 
     a->model = *c;
-    if (path_exists(path) && (rc = config_read(&a->model, path, e)) == 0 &&
+    a->has_model = path_exists(path);
+    if (a->has_model && (rc = config_read(&a->model, path, e)) == 0 &&
         (m->vocab != c->vocab || m->dim != c->dim || m->ffn_dim != c->ffn_dim ||
          m->layers != c->layers || m->heads != c->heads || m->kv_heads != c->kv_heads ||
          m->head_dim != c->head_dim || m->rotary_dim != c->rotary_dim ||
@@ -178,6 +180,28 @@ static int open_tensors(struct adapter *a, const char *folder, const struct llam
     return rc;
 }
 
+/* Trained values that other programs put beside the pairs, in files that are not read: without
+ * them the model is another one. */
+static int refuse_beside(const char *folder, struct err *e)
+{
+    static const char *const names[] = { "trainable_params.bin", "trainable_params.safetensors",
+                                         "non_lora_trainables.bin" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = path_join(folder, names[i]);
+        bool there = path_exists(path);
+
+        if (there)
+            err_set(e, E_CONFIG, "'%s' holds what was trained beside the pairs (embedding, norms), "
+                    "and is not read", path);
+        free(path);
+        if (there)
+            return err_hint(e, "merge it by the program that made it; or remove that file, to use "
+                               "the pairs alone");
+    }
+    return 0;
+}
+
 int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,
                  struct err *e)
 {
@@ -203,7 +227,8 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
         err_hint(e, unfinished
                         ? "training into this folder has not finished: run its command again"
                         : "an adapter has adapter_config.json and adapter_model.safetensors");
-    if (rc == 0 && (rc = read_model(a, folder, c, e)) == 0)
+    if (rc == 0 && (rc = refuse_beside(folder, e)) == 0 &&
+        (rc = read_model(a, folder, c, e)) == 0)
         rc = open_tensors(a, folder, c, e);
     if (rc < 0)
         adapter_close(a);
@@ -220,6 +245,7 @@ void adapter_close(struct adapter *a)
 }
 
 const struct adapter_config *adapter_config(const struct adapter *a) { return &a->config; }
+bool adapter_has_model(const struct adapter *a) { return a->has_model; }
 const struct llama_config *adapter_model_config(const struct adapter *a) { return &a->model; }
 
 void adapter_find(const struct adapter *a, const struct tensor_spec *s,

@@ -16,7 +16,7 @@ C_BEGIN
 struct adapter;
 /* Opens and checks: every pair the config promises is there in the shape that c gives, no
  * unknown tensor, nothing unsupported (DoRA, bias, rank_pattern, embedding LoRA...: E_CONFIG
- * naming it). c: the base model's configuration. A tied base whose embedding (or head) the
+ * naming it), no other file with trained values that would be left out. c: the base model's configuration. A tied base whose embedding (or head) the
  * adapter saves comes apart, as in peft: the embedding changes, and lm_head stays what the
  * base had, frozen. */
 int adapter_open(struct adapter **a, const char *folder, const struct llama_config *c,
@@ -26,6 +26,8 @@ const struct adapter_config *adapter_config(const struct adapter *a);
 /* The configuration of the extended model: the folder's config.json where there is one (its
  * sizes must equal c's), else a copy of c; tied as c is, unless it comes apart. */
 const struct llama_config *adapter_model_config(const struct adapter *a);
+/* The folder has that config.json: the adapter says what context and RoPE it was trained with. */
+bool adapter_has_model(const struct adapter *a);
 /* What the adapter has for one model tensor: NULLs where nothing. whole replaces the base's
  * values; A and B add adapter_scale * B A. */
 void adapter_find(const struct adapter *a, const struct tensor_spec *s,

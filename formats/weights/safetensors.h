@@ -39,7 +39,8 @@ struct st_decl {
 int st_create(struct st_writer **w, const char *path, const struct st_decl *decl, int64_t n,
               struct err *e);
 /* The next count values of the current tensor (F32, F16, BF16), converted from float32 (round
- * to nearest even). Either call may give a tensor in pieces, a piece never spans two. */
+ * to nearest even). Either call may give a tensor in pieces, a piece never spans two. E_DATA naming
+ * the tensor: a finite value that would be infinite in its type. */
 int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct err *e);
 /* The next nbytes of the current tensor, as they are. */
 int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct err *e);

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <float.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,6 +225,19 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
     return 0;
 }
 
+/* No finite value becomes infinite. What is not finite as it comes is the caller's to judge. */
+static bool all_fit(enum dtype t, const float *v, int64_t n)
+{
+    float limit = t == DT_F16 ? 65520.0f : 0x1.ffp127f; /* half a step beyond the largest */
+    int64_t bad = 0;
+
+    if (t == DT_F32)
+        return true;
+    for (int64_t i = 0; i < n; i++)
+        bad += fabsf(v[i]) >= limit && fabsf(v[i]) <= FLT_MAX;
+    return bad == 0;
+}
+
 int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct err *e)
 {
     const struct tensor_type *type;
@@ -249,6 +264,9 @@ int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct
         k = (int64_t)((BUF_BYTES - w->used) / size);
         if (k > count)
             k = count;
+        if (!all_fit(type->plain, values, k))
+            return err_set(e, E_DATA, "tensor '%s' has values that are not finite as %s",
+                           w->parts[w->cur].name, type->name);
         floats_narrow(type->plain, values, k, w->buf + w->used);
         w->used += (size_t)k * size;
     }

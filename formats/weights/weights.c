@@ -99,7 +99,8 @@ static int check_tied(const struct weights *w, const char *folder, struct err *e
         return 0;
     for (int64_t i = 0, k; same && i < embed->count; i += k) {
         k = embed->count - i < PIECE ? embed->count - i : PIECE;
-        same = tensor_to_f32(embed, i, k, a, NULL) == 0 && tensor_to_f32(head, i, k, b, NULL) == 0 &&
+        same = tensor_to_f32(embed, i, k, a, NULL) == 0 &&
+               tensor_to_f32(head, i, k, b, NULL) == 0 &&
                memcmp(a, b, (size_t)k * sizeof *a) == 0;
     }
     if (same)
@@ -177,24 +178,6 @@ int weights_get(const struct weights *w, const char *name, int dims, const int64
                        shape_text(dims, shape, want, sizeof want));
     *t = f;
     return 0;
-}
-
-int weights_copy_side_files(const char *from, const char *to, struct err *e)
-{
-    static const char *const names[] = { "generation_config.json", "tokenizer.json",
-        "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-        "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
-        "chat_template.json" };
-    int rc = 0;
-
-    for (size_t i = 0; i < sizeof names / sizeof *names && rc == 0; i++) {
-        char *a = path_join(from, names[i]), *b = path_join(to, names[i]);
-        if (path_is_file(a)) /* a pipe would wait for its writer */
-            rc = file_copy(a, b, e);
-        free(a);
-        free(b);
-    }
-    return rc;
 }
 
 char *weights_tokenizer_path(const char *folder)

@@ -34,8 +34,9 @@ const struct tensor *weights_find(const struct weights *w, const char *name); /*
 int weights_get(const struct weights *w, const char *name, int dims, const int64_t *shape,
                 const struct tensor **t, struct err *e);
 
-/* Copies the tokenizer's and generation files that are in folder 'from' to 'to'. */
-int weights_copy_side_files(const char *from, const char *to, struct err *e);
+/* Copies what is in folder 'from' of the tokenizer's and generation files, licences and policies to
+ * 'to', byte for byte; but a model_max_length (tokenizer_config.json) below context becomes it. */
+int weights_copy_side_files(const char *from, const char *to, int64_t context, struct err *e);
 /* The tokenizer.model of a model folder as a malloc'ed path, or NULL where there is none. */
 char *weights_tokenizer_path(const char *folder);
 

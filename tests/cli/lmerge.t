@@ -57,6 +57,40 @@ ok 'a tied base comes apart' eval 'lmerge -m "$data/tied/base" -a "$data/tied/ad
     has "$tmp/said" "^untied" && has "$tmp/w/u/config.json" "\"tie_word_embeddings\": false" &&
     same_tensors "$tmp/base" "$tmp/w/u"'
 
+# --- files beside the weights
+cp -r "$tmp/base" "$tmp/rich"
+printf '{"model_max_length":  64.0 , "n": {"model_max_length": 5}, "a": [1e5, "\\u00e9"]}\n' > "$tmp/rich/tokenizer_config.json"
+for f in LICENSE.txt NOTICE USE_POLICY.md tokenizer.json tokenizer.model.v3 qwen.tiktoken; do
+    echo "$f" > "$tmp/rich/$f"
+done
+long() { lmerge -q -m "$tmp/rich" -a "$data/plain/adapter" --rope-factor 4 -o "$tmp/w/long"; }
+ok 'an adapter without config.json: --rope-factor' eval 'long &&
+    tr -d " \n" < "$tmp/w/long/config.json" > "$tmp/said" &&
+    has "$tmp/said" "\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}" &&
+    has "$tmp/said" "\"max_position_embeddings\":256"'
+ok 'whose weights are the same' cmp "$tmp/w/m/model.safetensors" "$tmp/w/long/model.safetensors"
+ok 'its lack is said' eval 'merge -o "$tmp/w/x" 2> "$tmp/said" > /dev/null && rm -r "$tmp/w/x" &&
+    has "$tmp/said" "give --rope-factor"'
+ok 'model_max_length is the context, all other bytes stay' eval '
+    sed "s/64.0 /256 /" "$tmp/rich/tokenizer_config.json" | cmp - "$tmp/w/long/tokenizer_config.json"'
+ok 'licences, policies and all tokenizers go along' only "$tmp/w/long" LICENSE.txt NOTICE USE_POLICY.md \
+    config.json generation_config.json model.safetensors qwen.tiktoken tokenizer.json \
+    tokenizer.model tokenizer.model.v3 tokenizer_config.json
+echo '{"model_max_length": 1000000000000000019884624838656}' > "$tmp/rich/tokenizer_config.json"
+ok 'one that is more stays' eval 'rm -r "$tmp/w/long" && long &&
+    cmp "$tmp/rich/tokenizer_config.json" "$tmp/w/long/tokenizer_config.json"'
+cp -r "$data/plain/adapter" "$tmp/own"
+cp "$data/plain/base/config.json" "$tmp/own"
+ok '--rope-factor beside a config.json is refused' ends 64 'leave --rope-factor out' \
+    lmerge -m "$tmp/base" -a "$tmp/own" --rope-factor 4 -o "$tmp/w/o"
+ok 'a factor below 1 is refused' ends 64 'rope-factor' merge --rope-factor 0.5 -o "$tmp/w/o"
+touch "$tmp/own/trainable_params.bin"
+ok "the reference's trained embedding and norms are not left out" ends 78 'trainable_params.bin' \
+    lmerge -m "$tmp/base" -a "$tmp/own" -o "$tmp/w/o"
+ok 'nor by leval' ends 78 'trainable_params.bin' leval --ppl "$tmp/base/README.md" \
+    -t "$tmp/base/tokenizer.model" -m "$tmp/base" -a "$tmp/own"
+rm -rf "$tmp/w/long" "$tmp/w/o"
+
 # --- what is there stays
 kept() { diff -r "$tmp/w/m" "$tmp/w/s"; }
 ok 'an output that is there is refused' ends 73 "replace it with -f" merge -o "$tmp/w/m"

@@ -62,6 +62,40 @@ whole() { tune -q -o "$tmp/full" --mode full --steps 2 --schedule cosine --dtype
         grep -q bfloat16 "$tmp/full/config.json" && [ -s "$tmp/full/model.safetensors" ] &&
         ltrain -q "$tmp/d.bin" --model "$tmp/full" --batch 2 --steps 1 -o "$tmp/again"; }
 ok 'full fine-tuning writes a model that can be trained again' whole
+retyped() { # a finished run with another --dtype, and back
+    cp "$tmp/full/model.safetensors" "$tmp/full.bf16" && cp "$tmp/full/config.json" "$tmp/full.config" || return 1
+    for t in float32 float16 bfloat16; do
+        tune -q -o "$tmp/full" --mode full --steps 2 --schedule cosine --dtype $t &&
+            grep -q "\"torch_dtype\": \"$t\"" "$tmp/full/config.json" || return 1
+        [ $t = bfloat16 ] || ! cmp -s "$tmp/full/model.safetensors" "$tmp/full.bf16" || return 1
+    done
+    cmp "$tmp/full/model.safetensors" "$tmp/full.bf16" && cmp "$tmp/full/config.json" "$tmp/full.config"
+}
+ok 'a finished run with another --dtype writes its model in it' retyped
+beyond() { # weights of about 1e7 are no float16
+    sed 's/"initializer_range": *[0-9.]*/"initializer_range": 50/' $c > "$tmp/wild.json" &&
+        wild() { ltrain -q "$tmp/d.bin" --init "$tmp/wild.json" --batch 2 --lr 1e3 --decay 1e3 --warmup 0 --steps 1 -o "$tmp/wild" "$@"; } &&
+        is 65 "tensor '.*' has values that are not finite as F16" wild --dtype float16 &&
+        [ ! -e "$tmp/wild/model.safetensors" ] && [ ! -e "$tmp/wild/config.json" ] &&
+        wild --dtype bfloat16 && linfo --verify "$tmp/wild"
+}
+ok 'values beyond float16 are refused by name, and nothing is published' beyond
+ok '--dtype of an adapter does nothing, and that is said' is 0 'the adapter is float32' \
+    tune -q -o "$tmp/lora16" --steps 1 --dtype float16
+ok 'the base: a path that is not UTF-8 is refused at once' is 64 'is not UTF-8' \
+    ltrain -q "$tmp/d.bin" --model "$tmp/"$'b\xe9' -o "$tmp/no" --steps 1
+ok 'or one that is too long' is 64 'may have 1023' \
+    ltrain -q "$tmp/d.bin" --model "$(printf 'b%.0s' $(seq 1100))" -o "$tmp/no" --steps 1
+given() { # an explicit factor: the context is what was trained
+    tune -o "$tmp/given" --steps 1 --rope-factor 8 2> "$tmp/err" &&
+        grep -q '"max_position_embeddings": 128' "$tmp/given/config.json" &&
+        tr -d ' \n' < "$tmp/given/config.json" |
+            grep -q '"rope_scaling":{"type":"linear","factor":8.0}' || return 1
+    local command
+    command=$(sed -n 's/.*RoPE scaling; .*: \(lmerge .*\)/\1/p' "$tmp/err")
+    eval "$command -q" && grep -q '"factor": 8.0' "$tmp/given-merged/config.json"
+}
+ok 'max_position_embeddings is the context, not the factor; the end names the command for peft' given
 
 # Whole documents in a row: 300 of 1 to 40 words.
 packed() {
@@ -241,7 +275,7 @@ no_held_out() {
 ok 'held-out data of no documents, told when packed and when used' no_held_out
 unfinished() {
     mkdir -p "$tmp/un/checkpoints"
-    is 66 'not ended: give its command again' \
+    is 66 'not finished: run its command again' \
         lmerge --model "$tmp/base" --adapter "$tmp/un" -o "$tmp/merged"
 }
 ok 'an adapter that is not there yet' unfinished
