@@ -147,10 +147,10 @@ void budget_print(const struct budget *b, FILE *f)
 
     budget_saved(p, layers, sizeof layers);
     snprintf(saved, sizeof saved, "activations saved for the backward: %s", layers);
-    line(f, "frozen", p->frozen, "weights that are not trained");
-    line(f, "trained", p->trained, "weights that are, and their copies");
+    line(f, "frozen", p->frozen, "frozen weights");
+    line(f, "trained", p->trained, "trained weights and their copies");
     line(f, "gradients", p->gradients, "of the trained weights");
-    line(f, "moments", p->moments, "AdamW's two");
+    line(f, "moments", p->moments, "of AdamW, two values per trained weight");
     line(f, "saved", p->saved, saved);
     line(f, "work", p->work, "buffers of one layer, of the loss, token ids");
     if (b->own_memory) {

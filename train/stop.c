@@ -15,7 +15,7 @@ enum { ASKS = sizeof asks / sizeof *asks };
 static void on_signal(int sig)
 {
     if (!steps)
-        must_end(E_AGAIN, "stopped before the first step", ": the same command begins again", "");
+        must_end(E_AGAIN, "stopped before the first step", ": run the same command to start again", "");
     if (sig == SIGXCPU && asked)
         return;
     asked = sig;
