@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "formats/tokens/dataset.h"
 #include "formats/tokens/document.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/tokens/tokenlines.h"
 

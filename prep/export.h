@@ -6,7 +6,7 @@
 #include <stdint.h>
 C_BEGIN
 
-/* In the order of lpack's --export and --import; layouts: formats/tokens/foreign.md, tokenlines.md. */
+/* In the order of lpack's --export and --import; layouts: formats/tokens/interop.md, tokenlines.md. */
 enum token_format { FORMAT_U16, FORMAT_LLMC, FORMAT_MEGATRON, FORMAT_NDJSON };
 
 struct export_options {

@@ -1,7 +1,7 @@
 /* prep/import.c - see import.h. */
 #include "prep/import.h"
 #include "formats/tokens/document.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 #include "formats/text/records.h"
 #include "formats/text/source.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -109,7 +109,7 @@ static int add_ids(struct import *x, const uint32_t *ids, int64_t n, const char 
 
 /* Ids that know no bounds, cut before each bos and after each eos; where both are one id, which
  * llm.c's files begin documents with, before. */
-static int cut(struct import *x, struct pack *p, const struct foreign *f, const char *path,
+static int cut(struct import *x, struct pack *p, const struct interop *f, const char *path,
                struct err *e)
 {
     int64_t bos = x->o->bos, eos = x->o->eos != bos ? x->o->eos : -1;
@@ -119,7 +119,7 @@ static int cut(struct import *x, struct pack *p, const struct foreign *f, const 
     for (int64_t at = 0, k; at < f->n_ids && rc == 0; at += k) {
         int64_t from = 0;
         k = f->n_ids - at < STEP ? f->n_ids - at : STEP;
-        if ((rc = foreign_load(f, at, k, x->info.vocab, ids, e)) < 0)
+        if ((rc = interop_load(f, at, k, x->info.vocab, ids, e)) < 0)
             err_within(e, "'%s'", path);
         for (int64_t i = 0; i < k && rc == 0 && (bos >= 0 || eos >= 0); i++) {
             bool before = ids[i] == bos && (i > from || x->ids.len > 0), after = ids[i] == eos;
@@ -140,21 +140,21 @@ static int cut(struct import *x, struct pack *p, const struct foreign *f, const 
 }
 
 /* The documents of an index. */
-static int take_docs(struct import *x, struct pack *p, const struct foreign *f,
+static int take_docs(struct import *x, struct pack *p, const struct interop *f,
                      const char *path, struct err *e)
 {
     int rc = 0;
 
     for (int64_t i = 0; i < f->n_docs && rc == 0; i++) {
         int64_t at, n;
-        foreign_doc(f, i, &at, &n);
+        interop_doc(f, i, &at, &n);
         x->ids.len = 0;
         if (n > DOC_IDS_MAX)
             return err_set(e, E_DATA, "'%s': document %" PRId64 " has %" PRId64 " tokens, more "
                            "than %" PRId64, path, i, n, DOC_IDS_MAX);
         if ((rc = buf_reserve(&x->ids, (size_t)n * 4, e)) < 0)
             return rc;
-        if ((rc = foreign_load(f, at, n, x->info.vocab, (uint32_t *)x->ids.p, e)) < 0)
+        if ((rc = interop_load(f, at, n, x->info.vocab, (uint32_t *)x->ids.p, e)) < 0)
             return err_within(e, "'%s'", path);
         x->ids.len = (size_t)n * 4;
         rc = add_doc(x, p, path, e);
@@ -162,13 +162,13 @@ static int take_docs(struct import *x, struct pack *p, const struct foreign *f,
     return rc;
 }
 
-static int import_foreign(struct import *x, struct pack *p, const char *path, struct err *e)
+static int import_interop(struct import *x, struct pack *p, const char *path, struct err *e)
 {
-    static const enum foreign_kind kind[] = { [FORMAT_U16] = FOREIGN_RAW,
-                                              [FORMAT_LLMC] = FOREIGN_LLMC,
-                                              [FORMAT_MEGATRON] = FOREIGN_MEGATRON };
-    struct foreign_file in;
-    int rc = foreign_open(&in, kind[x->o->format], path, e);
+    static const enum interop_kind kind[] = { [FORMAT_U16] = INTEROP_RAW,
+                                              [FORMAT_LLMC] = INTEROP_LLMC,
+                                              [FORMAT_MEGATRON] = INTEROP_MEGATRON };
+    struct interop_file in;
+    int rc = interop_open(&in, kind[x->o->format], path, e);
 
     if (rc == 0 && x->o->format == FORMAT_U16 && llmc_is(in.map[0], in.nbytes[0])) {
         rc = err_set(e, E_DATA, "'%s' begins with llm.c's header, not with ids", path);
@@ -178,7 +178,7 @@ static int import_foreign(struct import *x, struct pack *p, const char *path, st
         rc = raw_refuse(path, in.map[0], in.nbytes[0], e);
     if (rc == 0 && (rc = start(x, p, in.ids, in.f.width, e)) == 0)
         rc = in.f.docs ? take_docs(x, p, &in.f, in.ids, e) : cut(x, p, &in.f, in.ids, e);
-    foreign_close(&in);
+    interop_close(&in);
     return rc;
 }
 
@@ -286,5 +286,5 @@ static int import_lines(struct import *x, struct pack *p, const char *path, stru
 int import_file(struct import *x, struct pack *p, const char *path, struct err *e)
 {
     return x->o->format == FORMAT_NDJSON ? import_lines(x, p, path, e)
-                                         : import_foreign(x, p, path, e);
+                                         : import_interop(x, p, path, e);
 }

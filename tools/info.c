@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "base/magic.h"
 #include "base/utf8.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 #include "formats/tokens/shard.h"
 
 #include <errno.h>
@@ -140,7 +140,7 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
     if (rc == 0) {
         json_object_set_new(j, "path", json_string(path));
         rc = kind <= INFO_RAW    ? info_data(path, kind, o, j, e)
-             : kind >= INFO_LLMC ? info_foreign(path, kind, j, e)
+             : kind >= INFO_LLMC ? info_interop(path, kind, j, e)
                                  : info_model(path, kind, o, j, e);
     }
     if (rc < 0)

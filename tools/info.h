@@ -85,7 +85,7 @@ int info_data(const char *path, enum info_kind kind, const struct info_options *
               struct err *e);
 int info_model(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
                struct err *e);
-int info_foreign(const char *path, enum info_kind kind, json_t *out, struct err *e);
+int info_interop(const char *path, enum info_kind kind, json_t *out, struct err *e);
 
 C_END
 #endif

@@ -3,7 +3,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "formats/tokens/document.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 #include "base/hash.h"
 #include "formats/tokens/manifest.h"
 #include "formats/tokens/shard.h"
@@ -146,7 +146,7 @@ static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct
 
 static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, struct err *e)
 {
-    struct foreign f;
+    struct interop f;
     struct part *p;
     int rc;
 

@@ -1,13 +1,13 @@
-/* formats/tokens/megatron.c - Megatron's index file; see foreign.h and foreign.md. */
+/* formats/tokens/megatron.c - Megatron's index file; see interop.h and interop.md. */
 #include "base/bytes.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 
 #include <string.h>
 
 static const char magic[9] = "MMIDIDX\0"; /* and one more zero */
 enum { U8 = 1, I8, I16, I32, I64, F64, F32, U16 };
 
-static int parse_type(struct foreign *f, int code, struct err *e)
+static int parse_type(struct interop *f, int code, struct err *e)
 {
     static const uint32_t width[] = { [U8] = 1, [I8] = 1, [I16] = 2, [I32] = 4, [I64] = 8,
                                       [U16] = 2 };
@@ -22,7 +22,7 @@ static int parse_type(struct foreign *f, int code, struct err *e)
 
 /* Lengths and pointers: sequences lie end to end and fill the tokens' file. Otherwise a small
  * index could name one piece of it a million times. */
-static int check_sequences(const struct foreign *f, const unsigned char *p, size_t bin_bytes,
+static int check_sequences(const struct interop *f, const unsigned char *p, size_t bin_bytes,
                            struct err *e)
 {
     const unsigned char *lengths = p + MEGATRON_HEADER_BYTES;
@@ -49,7 +49,7 @@ static int check_sequences(const struct foreign *f, const unsigned char *p, size
                                      "file has %zu", (unsigned long long)at, bin_bytes);
 }
 
-static int check_docs(const struct foreign *f, const unsigned char *p, struct err *e)
+static int check_docs(const struct interop *f, const unsigned char *p, struct err *e)
 {
     uint64_t before = 0;
 
@@ -82,14 +82,14 @@ static int check_modes(const unsigned char *modes, int64_t n, const unsigned cha
     return 0;
 }
 
-int megatron_parse(struct foreign *f, const void *idx, size_t idx_bytes, const void *bin,
+int megatron_parse(struct interop *f, const void *idx, size_t idx_bytes, const void *bin,
                    size_t bin_bytes, struct err *e)
 {
     const unsigned char *p = idx;
     uint64_t seqs, docs, all;
     int rc;
 
-    *f = (struct foreign){ .ids = bin };
+    *f = (struct interop){ .ids = bin };
     if (idx_bytes < MEGATRON_HEADER_BYTES || memcmp(p, magic, sizeof magic) != 0)
         return err_set(e, E_DATA,
                        "not Megatron's index: %zu bytes that do not begin with MMIDIDX",

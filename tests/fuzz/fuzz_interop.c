@@ -1,7 +1,7 @@
-/* tests/fuzz/fuzz_foreign.c - llm.c's file of any bytes; Megatron's pair of any bytes, the
+/* tests/fuzz/fuzz_interop.c - llm.c's file of any bytes; Megatron's pair of any bytes, the
  * first two of which say how many are the index. */
 #include "base/bytes.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,18 +9,18 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes);
 
 /* Reads all documents; together they must be all ids. */
-static void use(const struct foreign *f)
+static void use(const struct interop *f)
 {
     uint32_t ids[64];
     struct err e = {0};
     int64_t sum = 0, at, n;
 
     for (int64_t i = 0; i < f->n_docs; i++) {
-        foreign_doc(f, i, &at, &n);
+        interop_doc(f, i, &at, &n);
         if (at != sum || n < 0 || n > f->n_ids - at)
             abort();
         for (int64_t k = 0; k < n; k += 64)
-            if (foreign_load(f, at + k, n - k < 64 ? n - k : 64, 32000, ids, &e) < 0 &&
+            if (interop_load(f, at + k, n - k < 64 ? n - k : 64, 32000, ids, &e) < 0 &&
                 e.code != E_DATA)
                 abort();
         sum += n;
@@ -40,7 +40,7 @@ static void *copy(const uint8_t *p, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
 {
-    struct foreign f;
+    struct interop f;
     struct err e = {0};
     size_t n;
     void *idx, *bin;

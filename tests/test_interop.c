@@ -1,4 +1,4 @@
-/* tests/test_foreign.c - token files of other programs: there and back, each field spoilt. */
+/* tests/test_interop.c - token files of other programs: there and back, each field spoilt. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 #include "formats/tokens/dataset.h"
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 #include "formats/tokens/tokenlines.h"
 #include "prep/export.h"
 #include "prep/import.h"
@@ -24,7 +24,7 @@ static char folder[64], out[128], set[128], back[128];
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(folder, sizeof folder, "/tmp/test_foreign-XXXXXX");
+    snprintf(folder, sizeof folder, "/tmp/test_interop-XXXXXX");
     if (!mkdtemp(folder))
         return -1;
     snprintf(out, sizeof out, "%s/x.out", folder);
@@ -261,7 +261,7 @@ static void test_spoilt_llmc(void **state)
         { 0, 20240801, "version 1 at byte 4, must be 7" },
     };
     unsigned char b[LLMC_HEADER_BYTES + 6];
-    struct foreign f;
+    struct interop f;
     struct err e;
 
     (void)state;
@@ -315,7 +315,7 @@ static void test_spoilt_megatron(void **state)
         { 86, 8, 0, "document 2 at byte 86" },
     };
     unsigned char p[128], ids[12] = { 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0 };
-    struct foreign f;
+    struct interop f;
     struct err e;
     int64_t at, n;
     size_t size = make_index(p);
@@ -323,9 +323,9 @@ static void test_spoilt_megatron(void **state)
     (void)state;
     assert_int_equal(megatron_parse(&f, p, size, ids, sizeof ids, &e), 0);
     assert_int_equal(f.n_docs, 2);
-    foreign_doc(&f, 0, &at, &n);
+    interop_doc(&f, 0, &at, &n);
     assert_true(at == 0 && n == 2);
-    foreign_doc(&f, 1, &at, &n);
+    interop_doc(&f, 1, &at, &n);
     assert_true(at == 2 && n == 4);
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
         make_index(p);
@@ -359,16 +359,16 @@ static void test_types(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
-        struct foreign f = { .ids = b, .width = t[i].width, .is_signed = t[i].is_signed,
+        struct interop f = { .ids = b, .width = t[i].width, .is_signed = t[i].is_signed,
                              .n_ids = 3, .n_docs = 1 };
         for (int k = 0; k < 3; k++)
             put_le(b + t[i].width * (unsigned)k, 100 + (unsigned)k, (int)t[i].width);
-        assert_int_equal(foreign_load(&f, 1, 2, 200, ids, &e), 0);
+        assert_int_equal(interop_load(&f, 1, 2, 200, ids, &e), 0);
         assert_true(ids[0] == 101 && ids[1] == 102);
-        assert_int_equal(foreign_load(&f, 0, 3, 102, ids, &e), E_DATA);
+        assert_int_equal(interop_load(&f, 0, 3, 102, ids, &e), E_DATA);
         assert_non_null(strstr(e.msg, "token 2 at byte"));
         put_le(b + t[i].width, UINT64_MAX, (int)t[i].width);
-        assert_int_equal(foreign_load(&f, 0, 3, t[i].is_signed ? INT32_MAX : 200, ids, &e),
+        assert_int_equal(interop_load(&f, 0, 3, t[i].is_signed ? INT32_MAX : 200, ids, &e),
                          E_DATA);
         assert_non_null(strstr(e.msg, "token 1 at byte"));
     }

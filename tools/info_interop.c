@@ -1,13 +1,13 @@
-/* tools/info_foreign.c - token files of other programs, described; see info.h. */
+/* tools/info_interop.c - token files of other programs, described; see info.h. */
 #include "tools/info.h"
 
-#include "formats/tokens/foreign.h"
+#include "formats/tokens/interop.h"
 
-int info_foreign(const char *path, enum info_kind kind, json_t *out, struct err *e)
+int info_interop(const char *path, enum info_kind kind, json_t *out, struct err *e)
 {
     bool megatron = kind == INFO_MEGATRON;
-    struct foreign_file x;
-    int rc = foreign_open(&x, megatron ? FOREIGN_MEGATRON : FOREIGN_LLMC, path, e);
+    struct interop_file x;
+    int rc = interop_open(&x, megatron ? INTEROP_MEGATRON : INTEROP_LLMC, path, e);
 
     if (rc == 0) {
         json_object_set_new(out, "form",
@@ -19,6 +19,6 @@ int info_foreign(const char *path, enum info_kind kind, json_t *out, struct err 
         json_object_set_new(out, "import", json_string(megatron ? "lpack --import megatron"
                                                                 : "lpack --import llmc"));
     }
-    foreign_close(&x);
+    interop_close(&x);
     return rc;
 }

@@ -1,5 +1,5 @@
-/* formats/tokens/foreign.c - raw ids and llm.c's files, and ids of any width; see foreign.h. */
-#include "formats/tokens/foreign.h"
+/* formats/tokens/interop.c - raw ids and llm.c's files, and ids of any width; see interop.h. */
+#include "formats/tokens/interop.h"
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/magic.h"
@@ -10,11 +10,11 @@
 
 enum { LLMC_U16 = 20240520, LLMC_U32 = 20240801 };
 
-int raw_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e)
+int raw_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *e)
 {
     if (nbytes % 2)
         return err_set(e, E_DATA, "%zu bytes, an odd number, are not 16-bit ids", nbytes);
-    *f = (struct foreign){
+    *f = (struct interop){
         .ids = bytes, .width = 2, .n_ids = (int64_t)(nbytes / 2), .n_docs = 1
     };
     return 0;
@@ -45,7 +45,7 @@ bool llmc_is(const void *bytes, size_t nbytes)
                            (get_le(p, 4) == LLMC_U32 && get_le(p + 4, 4) == 7));
 }
 
-int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *e)
+int llmc_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *e)
 {
     const unsigned char *p = bytes;
     uint32_t magic, version, tokens, want;
@@ -63,7 +63,7 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
     if (version != want)
         return err_set(e, E_DATA, "version %u at byte 4, must be %u with magic %u", version,
                        want, magic);
-    *f = (struct foreign){ .ids = p + LLMC_HEADER_BYTES, .at = LLMC_HEADER_BYTES, .n_docs = 1,
+    *f = (struct interop){ .ids = p + LLMC_HEADER_BYTES, .at = LLMC_HEADER_BYTES, .n_docs = 1,
                            .width = magic == LLMC_U16 ? 2 : 4, .n_ids = tokens };
     if (tokens > (uint32_t)LLMC_MAX_TOKENS ||
         (nbytes - LLMC_HEADER_BYTES) / f->width != tokens ||
@@ -74,14 +74,14 @@ int llmc_parse(struct foreign *f, const void *bytes, size_t nbytes, struct err *
 }
 
 /* The names of the files that path stands for. */
-static int name_files(struct foreign_file *x, enum foreign_kind kind, const char *path,
+static int name_files(struct interop_file *x, enum interop_kind kind, const char *path,
                       struct err *e)
 {
     size_t n = strlen(path);
 
     if (n > sizeof x->ids - 5)
         return err_set(e, E_NOINPUT, "path too long: '%.200s...'", path);
-    if (kind != FOREIGN_MEGATRON) {
+    if (kind != INTEROP_MEGATRON) {
         memcpy(x->ids, path, n + 1);
         return 0;
     }
@@ -92,12 +92,12 @@ static int name_files(struct foreign_file *x, enum foreign_kind kind, const char
     return 0;
 }
 
-int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *path,
+int interop_open(struct interop_file *x, enum interop_kind kind, const char *path,
                  struct err *e)
 {
     int rc;
 
-    *x = (struct foreign_file){ .ids = "" };
+    *x = (struct interop_file){ .ids = "" };
     if ((rc = name_files(x, kind, path, e)) < 0 ||
         (*x->index && (rc = file_map(x->index, &x->map[1], &x->nbytes[1], e)) < 0))
         return rc;
@@ -106,14 +106,14 @@ int foreign_open(struct foreign_file *x, enum foreign_kind kind, const char *pat
         rc = 0, x->map[0] = NULL, x->nbytes[0] = 0;
     if (rc < 0)
         return rc;
-    rc = kind == FOREIGN_RAW    ? raw_parse(&x->f, x->map[0], x->nbytes[0], e)
-         : kind == FOREIGN_LLMC ? llmc_parse(&x->f, x->map[0], x->nbytes[0], e)
+    rc = kind == INTEROP_RAW    ? raw_parse(&x->f, x->map[0], x->nbytes[0], e)
+         : kind == INTEROP_LLMC ? llmc_parse(&x->f, x->map[0], x->nbytes[0], e)
                                 : megatron_parse(&x->f, x->map[1], x->nbytes[1], x->map[0],
                                                  x->nbytes[0], e);
     return rc < 0 ? err_within(e, "'%s'", *x->index ? x->index : x->ids) : 0;
 }
 
-void foreign_close(struct foreign_file *x)
+void interop_close(struct interop_file *x)
 {
     for (int i = 0; i < 2; i++)
         if (x->map[i])
@@ -128,7 +128,7 @@ static uint64_t load_one(const unsigned char *p, uint32_t width, bool is_signed)
     return is_signed && v >> (8 * width - 1) ? UINT64_MAX : v;
 }
 
-int foreign_load(const struct foreign *f, int64_t start, int64_t n, uint32_t vocab,
+int interop_load(const struct interop *f, int64_t start, int64_t n, uint32_t vocab,
                  uint32_t *ids, struct err *e)
 {
     const unsigned char *p = f->ids + (size_t)start * f->width;
@@ -155,7 +155,7 @@ int foreign_load(const struct foreign *f, int64_t start, int64_t n, uint32_t voc
     return err_hint(e, "was another tokenizer used? -t or --vocab says how many ids there are");
 }
 
-void foreign_doc(const struct foreign *f, int64_t i, int64_t *start, int64_t *n)
+void interop_doc(const struct interop *f, int64_t i, int64_t *start, int64_t *n)
 {
     int64_t at[2] = { 0, f->n_ids };
 
