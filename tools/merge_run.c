@@ -389,8 +389,8 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
         return 0;
     }
     if (adapter_has_model(a)) {
-        err_set(e, E_USAGE, "--rope-factor is for an adapter without config.json: that of '%s' "
-                "has its RoPE", o->adapter);
+        err_set(e, E_USAGE, "--rope-factor is only for an adapter without config.json, and "
+                            "'%s' has one", o->adapter);
         return err_hint(e, "leave --rope-factor out");
     }
     if ((rc = rope_extend(c, 0, o->rope_factor, e)) == 0)

@@ -41,8 +41,9 @@ static void say_merge(const struct run *r)
         return;
     while (n > 1 && now->out[n - 1] == '/')
         n--;
-    log_info("peft would compute it without the RoPE scaling; a model that has it: lmerge --model "
-             "'%s' --adapter '%s' -o '%.*s-merged'", now->model, now->out, n, now->out);
+    log_info("PEFT would load this adapter without its RoPE scaling; to make a model with it: "
+             "lmerge --model '%s' --adapter '%s' -o '%.*s-merged'", now->model, now->out, n,
+             now->out);
 }
 
 static int finish(const struct run *r, bool done)

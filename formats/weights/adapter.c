@@ -192,12 +192,12 @@ static int refuse_beside(const char *folder, struct err *e)
         bool there = path_exists(path);
 
         if (there)
-            err_set(e, E_CONFIG, "'%s' holds what was trained beside the pairs (embedding, norms), "
-                    "and is not read", path);
+            err_set(e, E_CONFIG, "'%s' holds weights trained beside the LoRA pairs (embedding, "
+                                 "norms), which this tool cannot read", path);
         free(path);
         if (there)
-            return err_hint(e, "merge it by the program that made it; or remove that file, to use "
-                               "the pairs alone");
+            return err_hint(e, "merge it with the program that made it, or remove that file to "
+                               "use the pairs alone");
     }
     return 0;
 }
