@@ -611,7 +611,17 @@ static void test_rope_follows_the_reference_rule(void **state)
     assert_non_null(strstr(e.msg, "--rope-factor"));
     assert_int_equal(rope_extend(&c, 2 * c.context, 2, &e), 0);
     assert_true(c.rope.factor == 6 && c.context == 6 * 4096);
+    /* an explicit factor: the context that is trained, or where nobody says it, all of it */
+    c = (struct llama_config){ .context = 4096, .rope = { .type = ROPE_DEFAULT, .theta = 1e4 } };
+    assert_int_equal(rope_extend(&c, 6000, 8, &e), 0);
+    assert_true(c.rope.factor == 8 && c.context == 6000);
+    assert_int_equal(rope_extend(&c, 100, 2, &e), 0);
+    assert_true(c.rope.factor == 16 && c.context == 6000);
+    assert_int_equal(rope_extend(&c, 0, 2, &e), 0);
+    assert_true(c.rope.factor == 32 && c.context == 12000);
     c.rope.type = ROPE_LLAMA3;
+    assert_int_equal(rope_extend(&c, 1, 2, &e), E_CONFIG);
+    assert_null(strstr(e.msg, "beyond"));
     assert_int_equal(rope_extend(&c, 2 * c.context, 0, &e), E_CONFIG);
 }
 

@@ -63,6 +63,16 @@ rope() { # a factor on the command line is the factor in config.json
         hex --model tests/data/model/mha --rope-factor auto | cmp - "$tmp/want"
 }
 ok "--rope-factor scales positions, auto by the reference's rule" rope
+bare() { # an adapter without config.json, and the model that lmerge makes of it
+    local d=tests/data/peft_tiny/plain
+    lmerge -q -m $d/base -a $d/adapter --rope-factor 2 -o "$tmp/bare" &&
+        for i in $(seq 300); do printf "\\x$(printf %02x $((i * i % 31)))\\x00"; done > "$tmp/few.bin" &&
+        ppl() { leval -q --ppl "$tmp/few.bin" --ctx 128 --step 64 --json "$@" | sed -n 's/.*"ppl": *\([0-9.]*\).*/\1/p' | head -1; } &&
+        scaled=$(ppl -m $d/base -a $d/adapter --rope-factor 2) && plain=$(ppl -m $d/base -a $d/adapter) &&
+        merged=$(ppl -m "$tmp/bare") && [ -n "$scaled" ] && [ "$scaled" != "$plain" ] &&
+        awk -v a="$scaled" -v b="$merged" 'BEGIN { exit !(a - b < 1e-4 * b && b - a < 1e-4 * b) }'
+}
+ok "an adapter without config.json takes --rope-factor, as lmerge does" bare
 
 if command -v gnuplot > /dev/null; then
     ok "--plot draws PNG and SVG" plots
