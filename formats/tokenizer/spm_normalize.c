@@ -100,7 +100,7 @@ static size_t one_step(const struct spm_norm *norm, const struct spm_trie *user,
 }
 
 /* Room for what one step may give, at three bytes a byte. */
-static int room(struct buf *out, size_t n, struct err *e)
+static int reserve(struct buf *out, size_t n, struct err *e)
 {
     if (n <= (out->cap - out->len) / 3)
         return 0;
@@ -161,7 +161,7 @@ int spm_normalize(const struct spm_norm *norm, const struct spm_trie *user, cons
             len--;
         }
         if (len) {
-            if ((rc = room(out, len + 1, e)) < 0)
+            if ((rc = reserve(out, len + 1, e)) < 0)
                 return rc;
             put_text(norm, out, to, len);
             after_space = norm->strip_spaces && to[len - 1] == ' ';
@@ -171,7 +171,7 @@ int spm_normalize(const struct spm_norm *norm, const struct spm_trie *user, cons
     }
     if (norm->strip_spaces)
         strip_end(norm, out, from);
-    if ((rc = room(out, 1, e)) < 0)
+    if ((rc = reserve(out, 1, e)) < 0)
         return rc;
     if (norm->dummy_prefix && norm->suffix)
         put_space(norm, out);

@@ -15,11 +15,11 @@ static bool is_text(const struct spm *m, int64_t id)
            m->kind[id] == PIECE_UNUSED;
 }
 
-static size_t clipped(const char *p, size_t room)
+static size_t clipped(const char *p, size_t cap)
 {
     size_t n = char_bytes((unsigned char)*p);
 
-    return n < room ? n : room;
+    return n < cap ? n : cap;
 }
 
 /* A character as a number: its bytes and how many. */

@@ -8,10 +8,10 @@
 #define OPEN_BLOCKS 4
 #define MAX_FAILURES 8 /* then a block is left as full as it is: building stays linear */
 
-struct block { /* 256 units that may still have room */
+struct block { /* 256 units, some of them still free */
     size_t index;
     uint64_t used[4];
-    unsigned room, failures;
+    unsigned n_free, failures;
 };
 
 struct builder {
@@ -56,7 +56,7 @@ static struct block *new_block(struct builder *b, struct err *e)
     b->t->n = n + 256;
     if (b->n_open == OPEN_BLOCKS)
         memmove(b->open, b->open + 1, sizeof *b->open * (size_t)--b->n_open);
-    b->open[b->n_open] = (struct block){ .index = n >> 8, .room = 256 };
+    b->open[b->n_open] = (struct block){ .index = n >> 8, .n_free = 256 };
     return &b->open[b->n_open++];
 }
 
@@ -85,9 +85,9 @@ static int place(struct builder *b, uint32_t node, const unsigned char *labels, 
 
     for (int i = b->n_open - 1; i >= 0 && low < 0; i--) {
         in = &b->open[i];
-        if (in->room >= n && (low = fit(in, labels, n)) < 0)
+        if (in->n_free >= n && (low = fit(in, labels, n)) < 0)
             in->failures++;
-        if (low < 0 && (in->room == 0 || in->failures > MAX_FAILURES)) {
+        if (low < 0 && (in->n_free == 0 || in->failures > MAX_FAILURES)) {
             memmove(in, in + 1, sizeof *in * (size_t)(b->n_open - 1 - i));
             b->n_open--;
         }
@@ -105,7 +105,7 @@ static int place(struct builder *b, uint32_t node, const unsigned char *labels, 
         in->used[i >> 6] |= (uint64_t)1 << (i & 63);
         b->t->units[base ^ labels[k]].parent = node;
     }
-    in->room -= n;
+    in->n_free -= n;
     return 0;
 }
 
@@ -156,7 +156,7 @@ int spm_trie_build(struct spm_trie *t, const struct spm_string *s, size_t n, str
         return e ? e->code : E_SYS;
     }
     b.open[0].used[0] = 1; /* the root */
-    b.open[0].room--;
+    b.open[0].n_free--;
     stack[top++] = (struct range){ 0, n, 0, 0 };
     while (top > 0 && rc == 0)
         rc = grow(&b, s, stack[--top], stack, &top, e);

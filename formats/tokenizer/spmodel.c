@@ -169,13 +169,13 @@ static uint32_t unit_label(uint32_t u) { return u & 0x800000FFu; }
 /* A leaf's value: an offset into the pool, of a string that ends and is short. */
 static bool leaf_ok(uint32_t unit, const struct spmodel_norm *norm)
 {
-    size_t at = unit & 0x7FFFFFFFu, room;
+    size_t at = unit & 0x7FFFFFFFu, left;
 
     if (at >= norm->pool_bytes)
         return false;
-    room = norm->pool_bytes - at;
+    left = norm->pool_bytes - at;
     return memchr(norm->pool + at, 0,
-                  room < SPMODEL_MAX_RULE_BYTES + 1 ? room : SPMODEL_MAX_RULE_BYTES + 1);
+                  left < SPMODEL_MAX_RULE_BYTES + 1 ? left : SPMODEL_MAX_RULE_BYTES + 1);
 }
 
 /* Visits every node that a search can reach from the root; most[i] is 1 + the largest number
