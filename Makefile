@@ -136,9 +136,10 @@ fuzz:
 	@FUZZ_S=$(or $(FUZZ_S),60) sh tests/fuzz/run.sh $(FB) $(FUZZERS)
 
 BENCHES := $(patsubst tests/%.c,%,$(wildcard tests/bench_*.c))
-bench: all $(BENCHES:%=$(B)/tests/%)
+bench: all $(BENCHES:%=$(B)/tests/%) $(B)/gpu/make_model
 	@for b in $(BENCHES:%=$(B)/tests/%); do $$b || exit 1; done
 	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench.sh
+	@PATH=$(CURDIR)/$(BIN):$$PATH bash tools/bench_merge.sh $(B)/gpu/make_model
 
 DATA_BENCHES := $(patsubst %,$(B)/tests/bench_%,spm pipe packing minhash read)
 bench-data: all $(DATA_BENCHES)

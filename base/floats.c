@@ -1,6 +1,8 @@
 /* base/floats.c - float32 to and from float16 and bfloat16, bit-exact; see tensor_type.h. */
 #include "base/tensor_type.h"
 
+#include "base/processor.h"
+
 #include <string.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -74,7 +76,10 @@ uint16_t f32_to_bf16(float v) { return narrow_bf16(v); }
 float f16_to_f32(uint16_t v) { return widen_f16(v); }
 uint16_t f32_to_f16(float v) { return narrow_f16(v); }
 
-static uint16_t load16(const unsigned char *p)
+/* The loops are compiled twice, for any processor and for AVX2, from the same lines. */
+#define EACH static inline __attribute__((always_inline))
+
+EACH uint16_t load16(const unsigned char *p)
 {
     uint16_t h;
 
@@ -82,39 +87,59 @@ static uint16_t load16(const unsigned char *p)
     return h;
 }
 
-void floats_widen(enum dtype t, const void *src, int64_t n, float *dst)
+EACH void widen(enum dtype t, const unsigned char *p, int64_t n, float *dst)
 {
-    const unsigned char *p = src;
-
-    if (t == DT_F32) {
-        if (n > 0)
-            memcpy(dst, src, (size_t)n * 4);
-    } else if (t == DT_F16) {
+    if (t == DT_F16)
         for (int64_t i = 0; i < n; i++)
             dst[i] = widen_f16(load16(p + 2 * i));
-    } else {
+    else
         for (int64_t i = 0; i < n; i++)
             dst[i] = widen_bf16(load16(p + 2 * i));
-    }
 }
 
-void floats_narrow(enum dtype t, const float *src, int64_t n, void *dst)
+EACH void narrow(enum dtype t, const float *src, int64_t n, unsigned char *p)
 {
-    unsigned char *p = dst;
     uint16_t h;
 
-    if (t == DT_F32) {
-        if (n > 0)
-            memcpy(dst, src, (size_t)n * 4);
-    } else if (t == DT_F16) {
+    if (t == DT_F16)
         for (int64_t i = 0; i < n; i++) {
             h = narrow_f16(src[i]);
             memcpy(p + 2 * i, &h, 2);
         }
-    } else {
+    else
         for (int64_t i = 0; i < n; i++) {
             h = narrow_bf16(src[i]);
             memcpy(p + 2 * i, &h, 2);
         }
-    }
+}
+
+#ifdef __x86_64__
+#define AVX2 __attribute__((target("avx2")))
+AVX2 static void widen_avx2(enum dtype t, const unsigned char *p, int64_t n, float *dst)
+{
+    widen(t, p, n, dst);
+}
+AVX2 static void narrow_avx2(enum dtype t, const float *src, int64_t n, unsigned char *p)
+{
+    narrow(t, src, n, p);
+}
+#define WIDE(wide, any) (simd_level() >= SIMD_AVX2 ? wide : any)
+#else
+#define WIDE(wide, any) (any)
+#endif
+
+void floats_widen(enum dtype t, const void *src, int64_t n, float *dst)
+{
+    if (t != DT_F32)
+        WIDE(widen_avx2(t, src, n, dst), widen(t, src, n, dst));
+    else if (n > 0)
+        memcpy(dst, src, (size_t)n * 4);
+}
+
+void floats_narrow(enum dtype t, const float *src, int64_t n, void *dst)
+{
+    if (t != DT_F32)
+        WIDE(narrow_avx2(t, src, n, dst), narrow(t, src, n, dst));
+    else if (n > 0)
+        memcpy(dst, src, (size_t)n * 4);
 }

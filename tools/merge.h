@@ -54,6 +54,11 @@ int merge_run(const struct merge_options *o, struct merge_report *r, struct err 
  * rows' part of B [rows][rank], a [rank][cols]. Returns the largest |delta|. */
 float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
                  int64_t rank, float scale);
+/* Of n values of a plain type: how many are not finite; how many are equal as numbers (a, b). */
+int64_t merge_not_finite(enum dtype t, const void *values, int64_t n);
+int64_t merge_same(enum dtype t, const void *a, const void *b, int64_t n);
+/* How many are not below limit (> 0) in size, NaN among them. */
+int64_t merge_beyond(const float *values, int64_t n, float limit);
 
 C_END
 #endif

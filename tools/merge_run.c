@@ -23,7 +23,9 @@
 
 /* Entries in memory at once, a thread's share, and at most so many shares: whole rows, so one
  * may be little more than half of TASK. */
-enum { PIECE = 1 << 22, TASK = 1 << 16, MAX_TASKS = 2 * (PIECE / TASK) + 1 };
+enum { PIECE = 1 << 22, TASK = 1 << 15, MAX_TASKS = 2 * (PIECE / TASK) + 1 };
+/* Of a tensor that is copied: so that it is checked and written while the nearest caches hold it. */
+enum { COPY = 1 << 18 };
 
 struct run {
     const struct merge_options *o;
@@ -31,35 +33,11 @@ struct run {
     struct merge_plan plan;
     struct pool *pool;
     double scale;
-    float *w, *a, *b;    /* a piece of the tensor, and its pair */
-    int64_t w_cap, a_cap, b_cap;
+    float *w, *a, *b;    /* a task of every thread, as float32, and the tensor's pair */
+    char *out;           /* a piece of the tensor, as it is written */
+    int64_t w_cap, a_cap, b_cap, out_cap;
     int64_t done_bytes;
 };
-
-float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                 int64_t rank, float scale)
-{
-    enum { STRIP = 512 };
-    float sum[STRIP], max = 0;
-
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j0 = 0; j0 < cols; j0 += STRIP) {
-            int64_t n = cols - j0 < STRIP ? cols - j0 : STRIP;
-            float *row = w + i * cols + j0;
-            memset(sum, 0, sizeof sum);
-            for (int64_t k = 0; k < rank; k++) {
-                const float bk = b[i * rank + k], *ak = a + k * cols + j0;
-                for (int64_t j = 0; j < n; j++)
-                    sum[j] += bk * ak[j];
-            }
-            for (int64_t j = 0; j < n; j++) {
-                float d = scale * sum[j];
-                row[j] += d;
-                max = fabsf(d) > max ? fabsf(d) : max;
-            }
-        }
-    return max;
-}
 
 /* One piece of a tensor: rows [first, first + rows), shared out by blocks of rows. */
 struct piece {
@@ -70,26 +48,27 @@ struct piece {
     int64_t *unchanged; /* by task; -1: a value is not finite */
 };
 
-/* Entries whose output bits are those that the base's own value has in the output type. */
-static int64_t count_unchanged(const struct merge_item *m, int64_t first, const float *w,
+/* Of n values from 'first' on, in the output's type: those that are the base's own values in that
+ * type, or -1: one is not finite. */
+static int64_t count_unchanged(const struct merge_item *m, int64_t first, const char *out,
                                int64_t n)
 {
-    float was[1024], now[1024], out[1024];
-    int64_t same = 0, bad = 0;
+    enum dtype t = m->type->plain;
+    size_t size = m->type->block_bytes;
+    float wide[1024], narrow[1024];
+    int64_t same = 0;
 
-    for (int64_t i = 0; i < n; i += 1024) {
-        int64_t k = n - i < 1024 ? n - i : 1024;
-        tensor_to_f32(m->base, first + i, k, was, NULL);
-        floats_narrow(m->type->plain, was, k, out);
-        floats_widen(m->type->plain, out, k, was);
-        floats_narrow(m->type->plain, w + i, k, out);
-        floats_widen(m->type->plain, out, k, now);
-        for (int64_t j = 0; j < k; j++) {
-            same += now[j] == was[j];
-            bad += !(fabsf(now[j]) <= 3.402823466e38f);
-        }
+    if (merge_not_finite(t, out, n))
+        return -1;
+    if (m->base->type == m->type)
+        return merge_same(t, (const char *)m->base->data + (size_t)first * size, out, n);
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = n - i < 1024 ? n - i : 1024;
+        tensor_to_f32(m->base, first + i, k, wide, NULL);
+        floats_narrow(t, wide, k, narrow);
+        same += merge_same(t, narrow, out + (size_t)i * size, k);
     }
-    return bad ? -1 : same;
+    return same;
 }
 
 static void merge_task(void *ctx, int64_t task, int thread)
@@ -97,14 +76,15 @@ static void merge_task(void *ctx, int64_t task, int thread)
     struct piece *p = ctx;
     struct run *r = p->r;
     int64_t at = task * p->block, rows = p->rows - at < p->block ? p->rows - at : p->block;
-    int64_t first = (p->first + at) * p->cols;
-    float *w = r->w + at * p->cols;
+    int64_t first = (p->first + at) * p->cols, n = rows * p->cols;
+    char *out = r->out + (size_t)(at * p->cols) * p->m->type->block_bytes;
+    float *w = r->w + thread * p->block * p->cols;
 
-    (void)thread;
-    tensor_to_f32(p->m->base, first, rows * p->cols, w, NULL);
+    tensor_to_f32(p->m->base, first, n, w, NULL);
     p->max[task] = merge_rows(w, r->b + (p->first + at) * p->rank, r->a, rows, p->cols, p->rank,
                               (float)r->scale);
-    p->unchanged[task] = count_unchanged(p->m, first, w, rows * p->cols);
+    floats_narrow(p->m->type->plain, w, n, out);
+    p->unchanged[task] = count_unchanged(p->m, first, out, n);
 }
 
 static int room(float **p, int64_t *cap, int64_t n, struct err *e)
@@ -120,6 +100,20 @@ static int room(float **p, int64_t *cap, int64_t n, struct err *e)
     return 0;
 }
 
+/* For n values of any plain type. */
+static int room_out(struct run *r, int64_t n, struct err *e)
+{
+    char *p;
+
+    if (n <= r->out_cap)
+        return 0;
+    if (!(p = realloc(r->out, (size_t)n * sizeof(float))))
+        return err_set(e, E_SYS, "out of memory for %lld values", (long long)n);
+    r->out = p;
+    r->out_cap = n;
+    return 0;
+}
+
 static int stopped(const struct run *r, struct err *e)
 {
     return r->o->stop && *r->o->stop ? err_set(e, E_NO, "stopped") : 0;
@@ -132,7 +126,7 @@ static int not_finite(const struct merge_item *m, struct err *e)
     return m->type->plain == DT_F16 ? err_hint(e, "try --dtype bfloat16 or --dtype float32") : E_DATA;
 }
 
-/* Merges one piece into r->w. */
+/* Merges one piece into r->out. */
 static int merge_piece(struct piece *p, struct err *e)
 {
     int64_t n = (p->rows + p->block - 1) / p->block;
@@ -167,14 +161,36 @@ static int write_merged(struct run *r, struct st_writer *w, const struct merge_i
     step = step ? step : p.block;
     if ((rc = room(&r->a, &r->a_cap, m->a->count, e)) < 0 ||
         (rc = room(&r->b, &r->b_cap, m->b->count, e)) < 0 ||
-        (rc = room(&r->w, &r->w_cap, (step < rows ? step : rows) * p.cols, e)) < 0 ||
+        (rc = room(&r->w, &r->w_cap, pool_threads(r->pool) * p.block * p.cols, e)) < 0 ||
+        (rc = room_out(r, (step < rows ? step : rows) * p.cols, e)) < 0 ||
         (rc = tensor_to_f32(m->a, 0, m->a->count, r->a, e)) < 0 ||
         (rc = tensor_to_f32(m->b, 0, m->b->count, r->b, e)) < 0)
         return rc;
     for (p.first = 0; p.first < rows && rc == 0; p.first += p.rows) {
         p.rows = rows - p.first < step ? rows - p.first : step;
         if ((rc = stopped(r, e)) == 0 && (rc = merge_piece(&p, e)) == 0)
-            rc = st_write_f32(w, r->w, p.rows * p.cols, e);
+            rc = st_write_raw(w, r->out, (size_t)(p.rows * p.cols) * m->type->block_bytes, e);
+    }
+    return rc;
+}
+
+/* A tensor of the base that stays as it is: from its file to the other. */
+static int write_copy(struct run *r, struct st_writer *w, const struct merge_item *m,
+                      struct err *e)
+{
+    const struct tensor *t = m->base;
+    size_t size = t->count ? t->nbytes / (size_t)t->count : 0;
+    int rc = 0;
+
+    for (int64_t i = 0, k; i < t->count && rc == 0; i += k) {
+        const char *src = (const char *)t->data + (size_t)i * size;
+        k = t->count - i < COPY ? t->count - i : COPY;
+        if ((rc = stopped(r, e)) < 0)
+            break;
+        if (type_real(t->type) && merge_not_finite(t->type->plain, src, k))
+            rc = not_finite(m, e);
+        else /* what is not real: ids, flags */
+            rc = st_write_raw(w, src, (size_t)k * size, e);
     }
     return rc;
 }
@@ -184,30 +200,17 @@ static int write_plain(struct run *r, struct st_writer *w, const struct merge_it
                        struct err *e)
 {
     const struct tensor *t = m->whole ? m->whole : m->base;
-    size_t size = t->count ? t->nbytes / (size_t)t->count : 0;
-    int rc = room(&r->w, &r->w_cap, PIECE, e);
+    float limit = m->type->plain == DT_F16 ? 65520.0f : INFINITY; /* where it rounds to infinity */
+    int rc;
 
+    if (!m->whole && t->type == m->type && (!type_real(t->type) || t->type->plain != DT_OTHER))
+        return write_copy(r, w, m, e);
+    rc = room(&r->w, &r->w_cap, TASK, e);
     for (int64_t i = 0, k; i < t->count && rc == 0; i += k) {
-        const char *src = (const char *)t->data + (size_t)i * size;
-        int64_t bad = 0;
-
-        k = t->count - i < PIECE ? t->count - i : PIECE;
-        if ((rc = stopped(r, e)) < 0)
+        k = t->count - i < TASK ? t->count - i : TASK;
+        if ((rc = stopped(r, e)) < 0 || (rc = tensor_to_f32(t, i, k, r->w, e)) < 0)
             break;
-        if (!type_real(t->type)) { /* an extra tensor of the base: ids, flags */
-            rc = st_write_raw(w, src, (size_t)k * size, e);
-            continue;
-        }
-        if ((rc = tensor_to_f32(t, i, k, r->w, e)) < 0)
-            break;
-        for (int64_t j = 0; j < k; j++) /* float16 ends at 65504, and rounds up from 65520 */
-            bad += !(fabsf(r->w[j]) < (m->type->plain == DT_F16 ? 65520.0f : INFINITY));
-        if (bad)
-            rc = not_finite(m, e);
-        else if (t->type == m->type && !m->whole)
-            rc = st_write_raw(w, src, (size_t)k * size, e);
-        else
-            rc = st_write_f32(w, r->w, k, e);
+        rc = merge_beyond(r->w, k, limit) ? not_finite(m, e) : st_write_f32(w, r->w, k, e);
     }
     return rc;
 }
@@ -427,6 +430,7 @@ int merge_run(const struct merge_options *o, struct merge_report *report, struct
     free(r.w);
     free(r.a);
     free(r.b);
+    free(r.out);
     free(out);
     return rc;
 }

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DATA_ALIGN = 4096, BUF_BYTES = 1 << 20, MAX_HEADER = 100000000 };
+enum { DATA_ALIGN = 4096, BUF_BYTES = 1 << 20, SEND_BYTES = 8 << 20, MAX_HEADER = 100000000 };
 
 struct part {
     const char *name; /* in names */
@@ -29,6 +29,7 @@ struct st_writer {
     size_t done;     /* bytes of it that are */
     unsigned char *buf;
     size_t used;
+    size_t pending; /* bytes written since the disk was last told to begin */
 };
 
 void st_abandon(struct st_writer *w)
@@ -185,9 +186,23 @@ int st_create(struct st_writer **out, const char *path, const struct st_decl *de
     return rc;
 }
 
+/* The disk begins with what is there while the next is computed, so that the fsync at the end has
+ * little left to wait for. Only a hint: what cannot be begun now is written then. */
+static int put(struct st_writer *w, const void *bytes, size_t nbytes, struct err *e)
+{
+    int rc = file_write_all(w->out.fd, bytes, nbytes, w->path, e);
+
+    w->pending += nbytes;
+    if (rc == 0 && w->pending >= SEND_BYTES) {
+        w->pending = 0;
+        sync_file_range(w->out.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    }
+    return rc;
+}
+
 static int flush(struct st_writer *w, struct err *e)
 {
-    int rc = file_write_all(w->out.fd, w->buf, w->used, w->path, e);
+    int rc = put(w, w->buf, w->used, e);
 
     w->used = 0;
     return rc;
@@ -219,7 +234,7 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
     if (nbytes > BUF_BYTES - w->used && (rc = flush(w, e)) < 0)
         return rc;
     if (nbytes >= BUF_BYTES)
-        return file_write_all(w->out.fd, bytes, nbytes, w->path, e);
+        return put(w, bytes, nbytes, e);
     memcpy(w->buf + w->used, bytes, nbytes);
     w->used += nbytes;
     return 0;

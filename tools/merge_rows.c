@@ -1,0 +1,170 @@
+/* tools/merge_rows.c - the arithmetic of a merge, a block of rows at a time; see merge.h. */
+#include "tools/merge.h"
+
+#include "base/processor.h"
+
+#include <string.h>
+
+/*
+ * Every loop here is compiled twice, for any processor and for AVX2, from the same lines. Each
+ * value is computed by the same operations in the same order, so the bytes are the same.
+ */
+#define EACH static inline __attribute__((always_inline))
+
+/* Strips of columns, so that the sums stay in the nearest cache; four of the pair's ranks at a
+ * time, added one after the other. The largest |delta| is found in its bits, which order like it. */
+EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
+                     int64_t rank, float scale)
+{
+    enum { STRIP = 512 };
+    float sum[STRIP], most;
+    uint32_t max = 0;
+
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j0 = 0; j0 < cols; j0 += STRIP) {
+            int64_t n = cols - j0 < STRIP ? cols - j0 : STRIP, k = 0;
+            float *row = w + i * cols + j0;
+            memset(sum, 0, sizeof sum);
+            for (; k + 4 <= rank; k += 4) {
+                const float *bk = b + i * rank + k, *a0 = a + k * cols + j0, *a1 = a0 + cols;
+                const float *a2 = a1 + cols, *a3 = a2 + cols;
+                const float b0 = bk[0], b1 = bk[1], b2 = bk[2], b3 = bk[3];
+                for (int64_t j = 0; j < n; j++) {
+                    float s = sum[j] + b0 * a0[j];
+                    s += b1 * a1[j];
+                    s += b2 * a2[j];
+                    sum[j] = s + b3 * a3[j];
+                }
+            }
+            for (; k < rank; k++) {
+                const float bk = b[i * rank + k], *ak = a + k * cols + j0;
+                for (int64_t j = 0; j < n; j++)
+                    sum[j] += bk * ak[j];
+            }
+            for (int64_t j = 0; j < n; j++) {
+                float d = scale * sum[j];
+                uint32_t bits;
+                memcpy(&bits, &d, 4);
+                bits &= 0x7FFFFFFF;
+                max = bits > max ? bits : max;
+                row[j] += d;
+            }
+        }
+    memcpy(&most, &max, 4);
+    return most;
+}
+
+/* Bits of a value's exponent, which are all ones where it is not finite. */
+#define EXPONENT(t) ((t) == DT_F32 ? 0x7F800000u : (t) == DT_BF16 ? 0x7F80u : 0x7C00u)
+enum { SHORT = 1 << 15 }; /* values whose counts are kept in 32 bits, for wide sums */
+
+EACH int64_t not_finite_body(enum dtype t, const void *values, int64_t n)
+{
+    const uint32_t e = EXPONENT(t);
+    const uint16_t e2 = (uint16_t)e;
+    int64_t bad = 0;
+
+    for (int64_t i = 0; i < n; i += SHORT) {
+        int64_t end = n - i < SHORT ? n : i + SHORT;
+        uint32_t some = 0;
+        uint16_t few = 0;
+        if (t == DT_F32)
+            for (int64_t j = i; j < end; j++) {
+                uint32_t v;
+                memcpy(&v, (const char *)values + 4 * j, 4);
+                some += (v & e) == e;
+            }
+        else
+            for (int64_t j = i; j < end; j++) {
+                uint16_t v;
+                memcpy(&v, (const char *)values + 2 * j, 2);
+                few = (uint16_t)(few + ((v & e2) == e2));
+            }
+        bad += some + few;
+    }
+    return bad;
+}
+
+/* Equal as numbers: the same bits, but that both zeros are one. NaN is not looked for. */
+EACH int64_t same_body(enum dtype t, const void *a, const void *b, int64_t n)
+{
+    int64_t same = 0;
+
+    for (int64_t i = 0; i < n; i += SHORT) {
+        int64_t end = n - i < SHORT ? n : i + SHORT;
+        uint32_t some = 0;
+        uint16_t few = 0;
+        if (t == DT_F32)
+            for (int64_t j = i; j < end; j++) {
+                uint32_t x, y;
+                memcpy(&x, (const char *)a + 4 * j, 4);
+                memcpy(&y, (const char *)b + 4 * j, 4);
+                some += (x == y) | (((x | y) & 0x7FFFFFFF) == 0);
+            }
+        else
+            for (int64_t j = i; j < end; j++) {
+                uint16_t x, y;
+                memcpy(&x, (const char *)a + 2 * j, 2);
+                memcpy(&y, (const char *)b + 2 * j, 2);
+                few = (uint16_t)(few + ((x == y) | (((x | y) & 0x7FFF) == 0)));
+            }
+        same += some + few;
+    }
+    return same;
+}
+
+#ifdef __x86_64__
+#define AVX2 __attribute__((target("avx2")))
+AVX2 static float rows_avx2(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
+                            int64_t rank, float scale)
+{
+    return rows_body(w, b, a, rows, cols, rank, scale);
+}
+AVX2 static int64_t not_finite_avx2(enum dtype t, const void *values, int64_t n)
+{
+    return not_finite_body(t, values, n);
+}
+AVX2 static int64_t same_avx2(enum dtype t, const void *a, const void *b, int64_t n)
+{
+    return same_body(t, a, b, n);
+}
+#define WIDE(wide, any) (simd_level() >= SIMD_AVX2 ? wide : any)
+#else
+#define WIDE(wide, any) (any)
+#endif
+
+float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
+                 int64_t rank, float scale)
+{
+    return WIDE(rows_avx2(w, b, a, rows, cols, rank, scale),
+                rows_body(w, b, a, rows, cols, rank, scale));
+}
+
+int64_t merge_not_finite(enum dtype t, const void *values, int64_t n)
+{
+    return WIDE(not_finite_avx2(t, values, n), not_finite_body(t, values, n));
+}
+
+int64_t merge_same(enum dtype t, const void *a, const void *b, int64_t n)
+{
+    return WIDE(same_avx2(t, a, b, n), same_body(t, a, b, n));
+}
+
+int64_t merge_beyond(const float *values, int64_t n, float limit)
+{
+    int32_t most;
+    int64_t all = 0;
+
+    memcpy(&most, &limit, 4); /* sizes order like their bits, NaN above all */
+    for (int64_t i = 0; i < n; i += SHORT) {
+        int64_t end = n - i < SHORT ? n : i + SHORT;
+        int32_t some = 0;
+        for (int64_t j = i; j < end; j++) {
+            int32_t v;
+            memcpy(&v, values + j, 4);
+            some += (v & 0x7FFFFFFF) >= most;
+        }
+        all += some;
+    }
+    return all;
+}
