@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,25 +75,35 @@ bool log_progress_due(void)
     return lg.tty && lg.level >= 0 && now_s() - lg.last_s >= 0.1;
 }
 
+/* Columns of the terminal; one less than there are, as some begin a new line after the last. */
+static int width(void)
+{
+    struct winsize w;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 1 ? w.ws_col - 1 : 79;
+}
+
 void log_progress(const char *fmt, ...)
 {
-    char text[512];
+    static const char clear[] = "\r\033[K";
+    enum { N = sizeof clear - 1 };
+    char text[1024];
     va_list ap;
-    int n, k;
+    size_t n;
 
     if (!log_progress_due())
         return;
-    n = snprintf(text, sizeof text, "\r\033[K");
+    memcpy(text, clear, N);
+    text[N] = '\0';
     va_start(ap, fmt);
-    k = vsnprintf(text + n, sizeof text - (size_t)n, fmt, ap);
+    vsnprintf(text + N, sizeof text - N, fmt, ap);
     va_end(ap);
-    if (k >= 0)
-        text_clean(text + n, false);
-    n += k < 0 ? 0 : k < (int)sizeof text - n ? k : (int)sizeof text - n - 1;
+    text_clean(text + N, false);
+    n = N + text_fit(text + N, width()); /* a longer one would scroll, a line every time */
     pthread_mutex_lock(&lg.lock);
     lg.last_s = now_s();
     lg.shown = true;
-    if (write(STDERR_FILENO, text, (size_t)n) < 0) { /* nowhere left to say so */ }
+    if (write(STDERR_FILENO, text, n) < 0) { /* nowhere left to say so */ }
     pthread_mutex_unlock(&lg.lock);
 }
 

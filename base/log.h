@@ -14,7 +14,7 @@ void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Replaces the progress line, at most every 100 ms. Nothing when stderr is not a terminal or
+/* Replaces the progress line, at most every 100 ms, cut to the terminal's width. Nothing when stderr is not a terminal or
  * the level is quiet. log_* clear it first. log_progress_end leaves the last text standing. */
 void log_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_progress_end(void);

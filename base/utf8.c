@@ -62,3 +62,50 @@ void text_clean(char *s, bool keep_line_ends)
         k = k ? k : 1;
     }
 }
+
+struct wide { uint32_t first, last; };
+
+static bool within(const struct wide *r, int n, uint32_t c)
+{
+    for (int i = 0; i < n; i++)
+        if (c >= r[i].first && c <= r[i].last)
+            return true;
+    return false;
+}
+
+/* Columns of a terminal that c takes: marks upon others none, East Asian characters and emoji two. */
+static int columns(uint32_t c)
+{
+    static const struct wide none[] = { { 0x300, 0x36F }, { 0x591, 0x5BD }, { 0x610, 0x61A },
+        { 0x64B, 0x65F }, { 0x1AB0, 0x1AFF }, { 0x200B, 0x200F }, { 0x20D0, 0x20FF },
+        { 0xFE00, 0xFE0F }, { 0xFE20, 0xFE2F } };
+    static const struct wide two[] = { { 0x1100, 0x115F }, { 0x2E80, 0x303E }, { 0x3041, 0xA4CF },
+        { 0xA960, 0xA97F }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF }, { 0xFE30, 0xFE6F },
+        { 0xFF00, 0xFF60 }, { 0xFFE0, 0xFFE6 }, { 0x1F300, 0x1F64F }, { 0x1F680, 0x1F6FF },
+        { 0x1F900, 0x1F9FF }, { 0x20000, 0x3FFFD } };
+
+    if (c < 0x300)
+        return 1;
+    return within(none, sizeof none / sizeof *none, c) ? 0
+           : within(two, sizeof two / sizeof *two, c)  ? 2 : 1;
+}
+
+size_t text_fit(const char *s, int width)
+{
+    static const unsigned char lead[] = { 0, 0x7F, 0x1F, 0x0F, 0x07 };
+    const unsigned char *p = (const unsigned char *)s;
+    size_t left = strlen(s), k;
+
+    for (; left > 0; p += k, left -= k) {
+        uint32_t c = '?';
+        if ((k = utf8_len(p, left)) > 0) {
+            c = p[0] & lead[k];
+            for (size_t i = 1; i < k; i++)
+                c = c << 6 | (p[i] & 0x3F);
+        }
+        k = k ? k : 1;
+        if ((width -= columns(c)) < 0)
+            break;
+    }
+    return (size_t)(p - (const unsigned char *)s);
+}

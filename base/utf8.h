@@ -14,6 +14,9 @@ bool utf8_valid(const char *s, size_t n, size_t *at);
  * become '?', so that a name which somebody else chose does nothing to a terminal. Line ends do
  * too, unless they are to stay. */
 void text_clean(char *s, bool keep_line_ends);
+/* Bytes of s, whole characters, that fit into so many columns of a terminal: East Asian characters
+ * and emoji take two, marks upon others none, a byte that is not UTF-8 one. */
+size_t text_fit(const char *s, int width);
 
 #ifdef __cplusplus
 }

@@ -47,7 +47,7 @@ static void tell(struct export *x, int64_t docs, int64_t tokens)
     x->sums.docs += docs;
     x->sums.tokens += tokens;
     if (x->o->progress)
-        x->o->progress(x->o->progress_ctx, true, x->sums.docs, x->sums.tokens);
+        x->o->progress(x->o->progress_ctx, true, x->sums.docs, x->sums.tokens, 0);
 }
 
 /* Tokens [first, first + n) as ids of so many bytes. */

@@ -17,7 +17,7 @@ struct export_options {
     const char *tokenizer;    /* NDJSON: documents get their text too; or NULL */
     int64_t file_tokens;      /* llm.c: above it, files OUT_000000.bin, OUT_000001.bin, ... */
     bool force;               /* files that are there are replaced */
-    void (*progress)(void *ctx, bool writing, int64_t docs, int64_t tokens); /* may be NULL */
+    void (*progress)(void *ctx, bool writing, int64_t docs, int64_t tokens, double waited_s); /* may be NULL */
     void *progress_ctx;
 };
 

@@ -109,17 +109,19 @@ static void catch_signals(void)
             sigaction(sig[i], &s, NULL);
 }
 
-static void progress(void *ctx, bool writing, int64_t docs, int64_t tokens)
+static void progress(void *ctx, bool writing, int64_t docs, int64_t tokens, double waited_s)
 {
     const double *start_s = ctx;
-    double s;
+    double s, share;
 
     if (!log_progress_due())
         return;
     s = now_s() - *start_s;
-    log_progress("%s: %" PRId64 " documents, %" PRId64 " tokens, %.2f Mtokens/s",
+    share = s > 0 ? 100 * waited_s / s : 0;
+    s -= waited_s;
+    log_progress("%s: %" PRId64 " documents, %" PRId64 " tokens, %.2f Mtokens/s, waited %.0f%%",
                  writing ? "writing" : "reading", docs, tokens,
-                 s > 0 ? 1e-6 * (double)tokens / s : 0.0);
+                 s > 0 ? 1e-6 * (double)tokens / s : 0.0, share);
 }
 
 /* A folder among the operands is the output; it is taken out. Returns how many are left. */

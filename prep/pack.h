@@ -21,8 +21,9 @@ struct pack_options {
     int64_t seed;            /* 0 .. MANIFEST_SEED_MAX; -1: that of what is appended to, or 0 */
     char **command;          /* for the manifest; made UTF-8 with '?' */
     int n_command;
-    /* Called after each document, read (writing false) or written; may be NULL. */
-    void (*progress)(void *ctx, bool writing, int64_t docs, int64_t tokens);
+    /* Called after each document, read (writing false) or written; waited_s: of all the time so far,
+     * for streams to be written. May be NULL. */
+    void (*progress)(void *ctx, bool writing, int64_t docs, int64_t tokens, double waited_s);
     void *progress_ctx;
 };
 

@@ -22,6 +22,7 @@ struct pack {
     char *first; /* what the others must agree with; NULL before it */
     int64_t n_inputs;
     int64_t docs, tokens;
+    double waited_s; /* for streams to be written */
     bool written;
     struct taken *taken; /* shards of other sets that are to be linked, by pack_merge */
     int64_t n_taken, cap_taken;

@@ -260,7 +260,7 @@ int pack_doc(struct pack *p, const struct token_doc *d, struct err *e)
     p->docs++;
     p->tokens += d->n_ids;
     if (rc == 0 && p->o->progress)
-        p->o->progress(p->o->progress_ctx, !p->aside, p->docs, p->tokens);
+        p->o->progress(p->o->progress_ctx, !p->aside, p->docs, p->tokens, p->waited_s);
     return rc;
 }
 
@@ -281,11 +281,13 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
     struct stream_reader *r;
     struct stream_item it;
     int rc = stream_open(&r, fd, name, e);
+    double before = p->waited_s;
 
     if (rc < 0)
         return rc;
     rc = pack_input(p, stream_info(r), name, e);
     while (rc == 0 && (rc = stream_next(r, &it, e)) > 0) {
+        p->waited_s = before + stream_waited_s(r);
         if (rc == STREAM_DOC)
             rc = pack_doc(p, &it.doc, e);
         else if (rc == STREAM_MARK)
@@ -317,7 +319,7 @@ static int place_all(struct pack *p, struct err *e)
             return rc;
         tokens += d.n_ids;
         if (p->o->progress)
-            p->o->progress(p->o->progress_ctx, true, ++docs, tokens);
+            p->o->progress(p->o->progress_ctx, true, ++docs, tokens, p->waited_s);
     }
     return rc;
 }

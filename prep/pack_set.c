@@ -106,7 +106,7 @@ static int link_shard(struct pack *p, const struct taken *t, struct err *e)
     p->docs += h.docs;
     p->tokens += h.tokens;
     if (p->o->progress)
-        p->o->progress(p->o->progress_ctx, true, p->docs, p->tokens);
+        p->o->progress(p->o->progress_ctx, true, p->docs, p->tokens, p->waited_s);
     return rc;
 }
 

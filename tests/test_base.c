@@ -164,6 +164,19 @@ static void test_every_way_to_a_checksum_is_one(void **state)
         }
 }
 
+static void test_text_that_fits(void **state)
+{
+    (void)state;
+    assert_int_equal(text_fit("abc", 3), 3);
+    assert_int_equal(text_fit("abcd", 3), 3);
+    assert_int_equal(text_fit("", 3), 0);
+    assert_int_equal(text_fit("a\xC3\xA9z", 2), 3);               /* e with an accent */
+    assert_int_equal(text_fit("e\xCC\x81x", 1), 3);               /* of two characters */
+    assert_int_equal(text_fit("\xE6\xBC\xA2\xE5\xAD\x97", 3), 3); /* two columns each */
+    assert_int_equal(text_fit("\xF0\x9F\x98\x80!", 2), 4);
+    assert_int_equal(text_fit("\xFF\xFEyz", 3), 3);
+}
+
 static void test_utf8(void **state)
 {
     static const struct { const char *s; size_t bad; } at[] = {
@@ -536,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_checksums_and_integers),
         cmocka_unit_test(test_every_way_to_a_checksum_is_one),
         cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_text_that_fits),
         cmocka_unit_test(test_permutations),
         cmocka_unit_test(test_normal_numbers),
         cmocka_unit_test(test_spools_give_back_what_they_took),

@@ -65,6 +65,7 @@ int stream_read(struct stream_reader *r, struct token_doc *doc, struct err *e);
 const struct tally *stream_tally(const struct stream_reader *r);
 /* Bytes of the stream that were read: the next frame's offset. */
 int64_t stream_offset(const struct stream_reader *r);
+double stream_waited_s(const struct stream_reader *r); /* inside read, so far */
 void stream_close(struct stream_reader *r);
 
 C_END

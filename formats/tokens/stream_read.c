@@ -1,4 +1,5 @@
 /* formats/tokens/stream_read.c - reading a token stream; see stream.h. The layout stands in stream.md. */
+#include "base/log.h"
 #include "base/magic.h"
 #include "formats/tokens/document.h"
 #include "formats/tokens/stream.h"
@@ -25,6 +26,7 @@ struct stream_reader {
     struct tally tally; /* of the marks */
     XXH3_state_t *hash;
     uint64_t docs, tokens, frames;
+    double waited_s; /* for its writer */
     int version;
     bool marked;
     int state; /* 1 reading, 0 after END, or the code of the failure */
@@ -35,12 +37,15 @@ struct stream_reader {
 static int64_t fill(struct stream_reader *r, struct err *e)
 {
     ssize_t k;
+    double start;
 
     if (r->pos < r->len)
         return (int64_t)(r->len - r->pos);
+    start = now_s();
     do
         k = read(r->fd, r->io, IO_BYTES);
     while (k < 0 && errno == EINTR);
+    r->waited_s += now_s() - start;
     if (k < 0)
         return err_sys(e, errno == EISDIR ? E_NOINPUT : E_IO, "cannot read '%s'", r->name);
     r->pos = 0;
@@ -308,6 +313,7 @@ int stream_read(struct stream_reader *r, struct token_doc *doc, struct err *e)
 }
 
 const struct tally *stream_tally(const struct stream_reader *r) { return &r->tally; }
+double stream_waited_s(const struct stream_reader *r) { return r->waited_s; }
 int64_t stream_offset(const struct stream_reader *r) { return (int64_t)r->offset; }
 
 void stream_close(struct stream_reader *r)
