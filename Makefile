@@ -38,15 +38,17 @@ $(B)/libs.mk: Makefile
 	@mkdir -p $(@D)
 	@command -v pkg-config >/dev/null || { \
 	  echo "make: pkg-config is missing: ./setup check installs what is needed" >&2; exit 1; }
-	@for p in $(PKGS); do pkg-config --exists $$p || { \
-	  echo "make: the library $$p is missing: ./setup check installs what is needed" >&2; exit 1; }; done
-	@spm=$$(pkg-config --cflags --libs-only-L sentencepiece 2>/dev/null); \
-	  echo '#include <sentencepiece_processor.h>' | $(CXX) $$spm -E -x c++ - >/dev/null 2>&1 || { \
-	  echo "make: SentencePiece is missing: ./setup check installs what is needed" >&2; exit 1; }; \
+	@missing=; for p in $(PKGS); do pkg-config --exists $$p || missing="$$missing $$p"; done; \
+	spm=$$(pkg-config --cflags --libs-only-L sentencepiece 2>/dev/null); \
+	  echo '#include <sentencepiece_processor.h>' | $(CXX) $$spm -E -x c++ - >/dev/null 2>&1 || \
+	  missing="$$missing sentencepiece"; \
+	  [ -z "$$missing" ] || { \
+	  echo "make: missing libraries:$$missing" >&2; \
+	  echo "make: './setup check' installs what is needed" >&2; exit 1; }; \
 	  echo "LIBS := $$(pkg-config --libs $(PKGS)) $$spm -lsentencepiece -lstdc++ -ldl -lm" > $@; \
 	  echo "LIBCFLAGS := $$(pkg-config --cflags $(PKGS)) $$spm" >> $@
 ifneq ($(filter-out clean uninstall man pages,$(or $(MAKECMDGOALS),all)),)
--include $(B)/libs.mk
+include $(B)/libs.mk
 endif
 
 $(B)/%.c.o: %.c | $(B)/libs.mk
