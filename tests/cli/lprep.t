@@ -578,8 +578,10 @@ decontaminated() {
 ok '--decontaminate' decontaminated
 progress() { # on a terminal: how much is done, and how long it still takes
     yes "{\"text\":\"$(seq -s ' ' 2000)\"}" | head -n 6000 > long.jsonl
-    TERM=xterm script -qec "lprep --text -j 1 --dedup near long.jsonl -o long.out" typed > out < /dev/null || return 1
+    TERM=xterm script -qec "stty cols 200; lprep --text -j 1 --dedup near long.jsonl -o long.out" typed > out < /dev/null || return 1
+    TERM=xterm script -qec "stty cols 50; lprep -f --text -j 1 --dedup near long.jsonl -o long.out" typed > narrow < /dev/null || return 1
     rm long.jsonl long.out; tr '\r' '\n' < out | tail -n 4
+    tr '\r' '\n' < narrow | sed 's/\x1b\[K//' | grep '%, ' | awk 'length($0) > 49 { print; bad = 1 } END { exit bad || NR == 0 }' || return 1
     grep -q '[0-9]%, [0-9]*s left, file 1 of 1, [0-9,]* documents' out &&
         grep -q '/s; read [0-9]*%, encode [1-9][0-9]*%, write [0-9]*%' out
 }
