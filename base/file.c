@@ -32,6 +32,7 @@ static int open_input(const char *path)
     return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | how);
 }
 
+/* The message for a pipe, device or socket where a file is needed. */
 static int no_file(const char *path, struct err *e)
 {
     err_set(e, E_DATA, "'%s' is not a regular file", path);
@@ -56,6 +57,8 @@ int file_map(const char *path, const void **map, size_t *nbytes, struct err *e)
         p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED)
             rc = err_sys(e, E_SYS, "cannot map '%s'", path);
+        /* The range is registered before the first byte is read: should the file be cut short
+         * later, the error can then name it. */
         else if ((rc = mapped_add(p, (size_t)st.st_size, path, e)) < 0 ||
                  (rc = magic_refuse_lfs(path, p, (size_t)st.st_size, e)) < 0)
             file_unmap(p, (size_t)st.st_size);
@@ -85,6 +88,7 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
 
     if (fd < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    /* A folder goes on to 'read', whose error for it is the better message. */
     if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) &&
         !is_handed_over(path)) {
         close(fd);
@@ -92,6 +96,7 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
     }
     for (;;) {
         ssize_t k;
+        /* Room for a byte more and the NUL that is put behind the text. */
         if (!p || cap - len < 2) {
             cap *= 2;
             if (!(q = realloc(p, cap))) {
@@ -108,6 +113,8 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
         if (k <= 0)
             break;
         len += (size_t)k;
+        /* Asked after each read, so that a file that grows or a device cannot
+         * fill the memory. */
         if (len > max_bytes) {
             rc = err_set(e, E_DATA, "'%s' is larger than the %zu bytes allowed", path,
                          max_bytes);
@@ -136,6 +143,8 @@ int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, str
         ssize_t k = write(fd, p, nbytes);
         if (k < 0 && errno == EINTR)
             continue;
+        /* The bytes come from a mapped file that was cut meanwhile: the reading
+         * failed, not the writing. */
         if (k < 0 && errno == EFAULT && mapped_path(p))
             return err_set(e, E_IO, "cannot read '%s'" MAPPED_CUT, mapped_path(p));
         if (k < 0)
@@ -158,6 +167,7 @@ int file_sync(const char *path, struct err *e)
     return rc;
 }
 
+/* A rename is on disk only when the folder that holds the name is. */
 static int sync_parent(const char *path, struct err *e)
 {
     char copy[PATH_MAX];
@@ -185,6 +195,7 @@ static int swap_slowly(const char *a, const char *b, struct err *e)
     if (rename(b, aside) < 0)
         return err_sys(e, E_CREATE, "cannot rename '%s' to '%s'", b, aside);
     if (rename(a, b) < 0) {
+        /* b goes back to its old place where it can; the first error is the one to report. */
         rc = err_sys(e, E_CREATE, "cannot rename '%s' to '%s'", a, b);
         rename(aside, b);
     } else if (rename(aside, a) < 0) {
@@ -197,6 +208,7 @@ int file_swap(const char *a, const char *b, struct err *e)
 {
     int rc = 0;
 
+    /* EINVAL and ENOSYS: a file system or a kernel that cannot exchange. */
     if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0)
         rc = errno == EINVAL || errno == ENOSYS
                  ? swap_slowly(a, b, e)
@@ -211,11 +223,15 @@ static int open_beside(struct file_out *o, struct err *e)
     char copy[PATH_MAX];
 
     strcpy(copy, o->path);
+    /* Without /proc a nameless file could not be given its name later, so this
+     * counts as not supported. */
     errno = EOPNOTSUPP;
     if (path_exists("/proc/self/fd"))
         o->fd = open(dirname(copy), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
     if (o->fd >= 0)
         return 0;
+    /* Older kernels and file systems that know no nameless files answer with one of these
+     * three; other errors are real. */
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)
         return err_sys(e, E_CREATE, "cannot create '%s'", o->path);
     temp_sweep(o->path);
@@ -224,11 +240,14 @@ static int open_beside(struct file_out *o, struct err *e)
     return o->named ? 0 : E_CREATE;
 }
 
+/* New content is made beside the old, synced, and takes its place by one rename: a process that
+ * dies leaves the old file as it was. Devices and pipes are written into as they are. */
 int file_out_open(struct file_out *o, const char *path, struct err *e)
 {
     struct stat st;
     bool there = stat(path, &st) == 0;
 
+    /* fd -1 and named false are what file_out_abandon takes for "nothing to remove". */
     o->fd = -1;
     o->named = false;
     o->into = there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
@@ -265,11 +284,14 @@ int file_out_publish(struct file_out *o, struct err *e)
 {
     int rc = 0, fd = o->fd;
 
+    /* The order matters: content on disk, then a name, then the rename. After a power cut the
+     * path holds the old content or the new, never half of it. */
     if (!o->into && fsync(fd) < 0)
         rc = err_sys(e, E_IO, "cannot sync '%s'", o->path);
     if (rc == 0 && !o->into && !o->named)
         rc = name_it(o, e);
     o->fd = -1;
+    /* Some file systems report a failed write only at close. */
     if (close(fd) < 0 && rc == 0)
         rc = err_sys(e, E_IO, "cannot close '%s'", o->path);
     if (rc == 0 && !o->into)
@@ -310,6 +332,7 @@ int file_copy(const char *from, const char *to, struct err *e)
     int rc = 0, in;
     ssize_t k;
 
+    /* Pieces of 1 MiB: large enough that the calls cost nothing. */
     if (!buf)
         return err_set(e, E_SYS, "out of memory");
     if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0) {
@@ -341,17 +364,21 @@ int dir_make(const char *path, struct err *e)
     if (n == 0 || n >= sizeof copy)
         return err_set(e, E_CREATE, "cannot make a folder named '%.200s'", path);
     memcpy(copy, path, n + 1);
+    /* The path is cut at each '/' in turn, so that parents are made first. The first character
+     * is left out: a leading '/' is no folder to make. */
     for (char *p = copy + 1;; p++) {
         if (*p != '/' && *p != '\0')
             continue;
         char was = *p;
         *p = '\0';
+        /* What is there already is fine, also when another process made it just now. */
         if (mkdir(copy, 0777) < 0 && errno != EEXIST)
             return err_sys(e, E_CREATE, "cannot make the folder '%s'", copy);
         if (was == '\0')
             break;
         *p = was;
     }
+    /* EEXIST was accepted for files too, which would surprise the caller here. */
     if (!path_is_dir(path))
         return err_set(e, E_CREATE, "'%s' is there and is not a folder", path);
     return 0;

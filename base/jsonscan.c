@@ -34,6 +34,8 @@ static const char *string_stop(const char *p, const char *end)
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
 
 #ifdef __SSE2__
+    /* Three tests at once, byte by byte. There is no unsigned "less than" in SSE2, so a control
+     * character is found by min(x, 0x1F) == x. */
     const __m128i quotes = _mm_set1_epi8('"'), slashes = _mm_set1_epi8('\\'),
                   controls = _mm_set1_epi8(0x1F);
 
@@ -48,6 +50,9 @@ static const char *string_stop(const char *p, const char *end)
     }
 #endif
     for (; end - p >= 8; p += 8) {
+        /* A byte that equals '"' becomes 0 after the xor, and 0 - 1 borrows into the top bit of
+         * its byte, as does any byte below 0x20 minus 0x20. The "& ~w" terms take out bytes
+         * whose top bit was set before (those of UTF-8 sequences). */
         uint64_t w = get_le(p, 8), quote = w ^ ones * '"', slash = w ^ ones * '\\';
         uint64_t hit = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
                        ((w - ones * 0x20) & ~w);
@@ -68,7 +73,11 @@ static size_t copy_ascii(char *to, const char *p, size_t n)
     for (; n - i >= 16; i += 16) {
         __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
         __m128i slash = _mm_cmpeq_epi8(x, _mm_set1_epi8('\\'));
+        /* The mask takes each byte's top bit, which is set in what is not ASCII and, by the
+         * comparison, in a backslash. */
         int mask = _mm_movemask_epi8(_mm_or_si128(x, slash));
+        /* All 16 bytes are stored before the mask is looked at: to has room for them, and what
+         * lies behind the stop is written over later, or stays unused. */
         _mm_storeu_si128((__m128i *)(void *)(to + i), x);
         if (mask)
             return i + (size_t)__builtin_ctz((unsigned)mask);
@@ -79,12 +88,14 @@ static size_t copy_ascii(char *to, const char *p, size_t n)
     return i;
 }
 
+/* The value of four hexadecimal digits; false where there are fewer before end. */
 static bool hex4(const char *p, const char *end, unsigned *v)
 {
     *v = 0;
     if (end - p < 4)
         return false;
     for (int i = 0; i < 4; i++) {
+        /* With bit 5 set, 'A' to 'F' become 'a' to 'f'; a digit is looked at as it was. */
         unsigned char c = (unsigned char)p[i], d = (unsigned char)(c | 32);
         if (c >= '0' && c <= '9')
             *v = *v << 4 | (unsigned)(c - '0');
@@ -135,6 +146,7 @@ static bool scan_string(const char **p, const char *end, bool *escaped, struct s
     return true;
 }
 
+/* Moves *p past digits; false where there is none. */
 static bool scan_digits(const char **p, const char *end)
 {
     const char *q = *p;
@@ -154,6 +166,7 @@ static bool scan_word(const char **p, const char *end, const char *word)
     return true;
 }
 
+/* RFC 8259's number, or Infinity with or without a sign: Python's json writes that. */
 static bool scan_number(const char **p, const char *end, struct stop *s)
 {
     const char *start = *p, *q;
@@ -163,6 +176,7 @@ static bool scan_number(const char **p, const char *end, struct stop *s)
     if (scan_word(p, end, "Infinity"))
         return true;
     q = *p;
+    /* A number does not begin with 0, apart from 0 itself: 007 is refused. */
     if (!scan_digits(p, end) || (*q == '0' && *p - q > 1))
         return fail(s, start, "not a value");
     if (*p < end && **p == '.' && (++*p, !scan_digits(p, end)))
@@ -177,6 +191,7 @@ static bool scan_number(const char **p, const char *end, struct stop *s)
     return true;
 }
 
+/* A string, a number or one of the words; *p moves behind it. The first character decides. */
 static bool scan_scalar(const char **p, const char *end, struct json_value *v, struct stop *s)
 {
     const char *start = *p;
@@ -191,6 +206,7 @@ static bool scan_scalar(const char **p, const char *end, struct json_value *v, s
         v->p = ++*p;
         if (!scan_string(p, end, &v->escaped, s))
             return false;
+        /* *p stands after the closing quote, so the text ends one byte earlier. */
         v->n = (size_t)(*p - 1 - v->p);
         return true;
     case 't': v->type = JK_TRUE; ok = scan_word(p, end, "true"); break;
@@ -236,6 +252,8 @@ static bool scan_nested(const char **p, const char *end, struct stop *s)
                 return fail(s, *p, "nested deeper than 128 levels");
             is_object[depth++] = **p == '{';
             *p = skip_space(*p + 1, end);
+            /* Not empty: the next round reads its first value, behind the key
+             * if it has keys. */
             if (*p == end || **p != (is_object[depth - 1] ? '}' : ']')) {
                 if (is_object[depth - 1] && !scan_key(p, end, &v, s))
                     return false;
@@ -248,6 +266,8 @@ static bool scan_nested(const char **p, const char *end, struct stop *s)
         }
         /* Here a value, or an empty bracket, has ended. */
         while (*p < end && **p == (is_object[depth - 1] ? '}' : ']')) {
+            /* A closing bracket ends a value of the level above, which may be the
+             * last one there too. */
             ++*p;
             if (--depth == 0)
                 return true;
@@ -261,6 +281,7 @@ static bool scan_nested(const char **p, const char *end, struct stop *s)
     }
 }
 
+/* Any value; of a nested one the extent and the kind are kept, its members are only checked. */
 static bool scan_value(const char **p, const char *end, struct json_value *v, struct stop *s)
 {
     const char *start = *p;
@@ -282,6 +303,8 @@ struct json_object json_scan(const char *p, size_t n)
 int json_next(struct json_object *o, struct json_value *key, struct json_value *v,
               struct err *e)
 {
+    /* Each call stands at '{', at a ',' or at '}', since a value leaves
+     * o->p right behind it. */
     const char *p = skip_space(o->p, o->end), *end = o->end;
     struct stop s = { p, "" };
     bool first = !o->begun;
@@ -325,6 +348,7 @@ bool json_is(const struct json_value *v, const char *name)
     struct buf b = { 0 };
     bool same;
 
+    /* The usual key has no backslash and is compared in place, without a buffer. */
     if (!v->escaped)
         return v->n == strlen(name) && memcmp(v->p, name, v->n) == 0;
     same = json_text(v, true, &b, NULL) == 0 && b.len == strlen(name) &&
@@ -333,6 +357,7 @@ bool json_is(const struct json_value *v, const char *name)
     return same;
 }
 
+/* Writes the code point c as one to four bytes of UTF-8; returns how many. */
 static size_t put_utf8(char *out, unsigned c)
 {
     if (c < 0x80) {
@@ -368,6 +393,7 @@ static int add_plain(const struct json_value *v, const char *p, size_t n, bool r
         if (!replace)
             return err_set(e, E_DATA, "invalid UTF-8 (byte 0x%02X) at byte %lld of the string",
                            (unsigned char)p[bad], (long long)(p + bad - v->p));
+        /* The good bytes before, then U+FFFD in place of the one bad byte. */
         if ((rc = buf_add(out, p, bad, e)) == 0)
             rc = buf_add(out, "\xEF\xBF\xBD", 3, e);
         p += bad + 1;
@@ -387,6 +413,8 @@ static int add_unit(const struct json_value *v, const char **p, bool replace, st
     hex4(at + 2, end, &c);
     *p += 6;
     if (c >= 0xD800 && c < 0xE000) {
+        /* A high surrogate stands for something only with a low one right behind it. Each holds
+         * ten bits: D83D DE00 is 0x10000 + (0x3D << 10) + 0x200 = U+1F600. */
         if (c < 0xDC00 && end - *p >= 6 && (*p)[0] == '\\' && (*p)[1] == 'u' &&
             hex4(*p + 2, end, &low) && low >= 0xDC00 && low < 0xE000) {
             c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
@@ -407,6 +435,8 @@ int json_text(const struct json_value *v, bool replace, struct buf *out, struct 
     int rc = 0;
 
     while (rc == 0 && p < end) {
+        /* The inner loop writes into reserved room, without asking for each byte: ASCII and
+         * two-letter escapes. Only \u and what is not ASCII leave it. */
         size_t left = (size_t)(end - p), n; /* an escape is never shorter than what it says */
         if ((rc = buf_reserve(out, left, e)) < 0)
             break;
@@ -423,6 +453,7 @@ int json_text(const struct json_value *v, bool replace, struct buf *out, struct 
         if (*p == '\\') {
             rc = add_unit(v, &p, replace, out, e);
         } else {
+            /* Up to the next backslash, as UTF-8 is checked in long pieces. */
             q = v->escaped ? memchr(p, '\\', (size_t)(end - p)) : NULL;
             rc = add_plain(v, p, (size_t)((q ? q : end) - p), replace, out, e);
             p = q ? q : end;
@@ -433,6 +464,8 @@ int json_text(const struct json_value *v, bool replace, struct buf *out, struct 
 
 int json_quote(struct buf *out, const char *p, size_t n, struct err *e)
 {
+    /* from and to belong together by place: a line feed, from[4], is written as a backslash and
+     * to[4], an 'n'. Other control characters become \u00XX. */
     static const char hex[] = "0123456789abcdef", from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     const char *end, *q;
     int rc = buf_reserve(out, n + 2, e);
@@ -446,6 +479,7 @@ int json_quote(struct buf *out, const char *p, size_t n, struct err *e)
         q = string_stop(p, end);
         if ((rc = buf_add(out, p, (size_t)(q - p), e)) < 0 || (p = q) == end)
             break;
+        /* strchr would find the end of 'from' for a NUL. */
         const char *named = *p ? strchr(from, *p) : NULL;
         char esc[6] = { '\\', 'u', '0', '0', hex[(unsigned char)*p >> 4], hex[*p & 15] };
         if (named)
@@ -464,6 +498,8 @@ size_t json_ending(struct json_ending *s, const char *p, size_t n)
         if (s->after_backslash) {
             s->after_backslash = false;
             p++;
+        /* Inside a string only a quote or a backslash counts. A control character, at which
+         * string_stop stops too, changes nothing here. */
         } else if (s->in_string) {
             p = string_stop(p, end);
             if (p == end)
@@ -475,6 +511,8 @@ size_t json_ending(struct json_ending *s, const char *p, size_t n)
             char c = *p++;
             s->in_string = c == '"';
             s->depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+            /* The value begins with a bracket, so depth 0 after a byte means
+             * that it was closed. */
             if (s->depth <= 0 && !s->in_string)
                 return (size_t)(p - start);
         }

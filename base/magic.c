@@ -7,8 +7,10 @@
 #include <string.h>
 #include <strings.h>
 
+/* Text is judged by its beginning; more would cost time and say little else. */
 #define TEXT_LOOK_BYTES ((size_t)64 << 10)
 
+/* What to do with such a file, as the hint below an error says it. */
 static const char of_ours[] = "linfo shows it; lprep reads text",
                   of_tokens[] = "lpack --import reads it; what lprep reads is text",
                   of_utf16[] = "convert it: iconv -f utf-16 -t utf-8",
@@ -32,11 +34,13 @@ struct look {
     bool whole; /* that is all there is */
 };
 
+/* Do these n bytes stand at 'at'? False behind the end. */
 static bool has(const struct look *l, size_t at, const char *bytes, size_t n)
 {
     return l->n >= at + n && memcmp(l->p + at, bytes, n) == 0;
 }
 
+/* Does word occur within the first 'most' bytes? */
 static bool has_within(const struct look *l, const char *word, size_t most)
 {
     return memmem(l->p, l->n < most ? l->n : most, word, strlen(word));
@@ -64,6 +68,7 @@ static bool is_binary(const struct look *l)
                                      (n < MAGIC_LOOK_BYTES || n - bad > 3));
 }
 
+/* Method 8 is deflate, the only one there is; the top three flags are reserved and 0. */
 static bool is_gzip(const struct look *l)
 {
     int method = byte_at(l, 2), flags = byte_at(l, 3);
@@ -84,20 +89,26 @@ static bool is_zstd(const struct look *l)
     }
     if (at > 0 && at == l->n)
         return true;
+    /* Behind the magic number is the descriptor, of which bit 3 is reserved and 0. */
     return has(l, at, "\x28\xB5\x2F\xFD", 4) && (byte_at(l, at + 4) < 0 || !(l->p[at + 4] & 8));
 }
 
+/* The stream's flags: a byte 0, then the kind of checksum, which has four bits. */
 static bool is_xz(const struct look *l)
 {
     return byte_at(l, 6) <= 0 && byte_at(l, 7) < 16;
 }
 
+/* A digit says the block size; then a block begins, with the digits of pi, or the end, with
+ * those of the square root of pi. */
 static bool is_bzip2(const struct look *l)
 {
     return isdigit(byte_at(l, 3)) && (has(l, 4, "\x31\x41\x59\x26\x53\x59", 6) ||
                                       has(l, 4, "\x17\x72\x45\x38\x50\x90", 6));
 }
 
+/* There is no real magic number, so the fields must make sense: the window is a power of two
+ * from 4 KiB on, and the unpacked size is below 1 TiB or unknown (all ones). */
 static bool is_lzma(const struct look *l)
 {
     uint32_t window = l->n >= 13 ? (uint32_t)get_le(l->p + 1, 4) : 0;
@@ -107,6 +118,7 @@ static bool is_lzma(const struct look *l)
            (size == UINT64_MAX || size < (uint64_t)1 << 40);
 }
 
+/* Version 01 in the two top bits; the reserved bits of both bytes are 0. */
 static bool is_lz4(const struct look *l)
 {
     int flags = byte_at(l, 4), block = byte_at(l, 5);
@@ -122,6 +134,8 @@ static bool is_zip(const struct look *l)
 {
     uint64_t method = l->n >= 10 ? get_le(l->p + 8, 2) : 0;
 
+    /* The version needed to unpack is small, and methods have low numbers: 8,
+     * deflate, is usual. */
     return (l->n < 6 || l->p[4] < 100) && method < 100 &&
            (l->n < 30 || get_le(l->p + 26, 2) > 0);
 }
@@ -136,6 +150,8 @@ static bool is_empty_zip(const struct look *l)
 /* Formats that are a zip archive of certain members, the first of which tells. */
 static bool first_member(const struct look *l, const char *name)
 {
+    /* A member's header has 30 bytes, with the length of the name at 26 and
+     * the name behind it. */
     size_t n = l->n >= 30 ? (size_t)get_le(l->p + 26, 2) : 0, k = strlen(name);
 
     return is_zip(l) && n >= k && has(l, 30, name, k);
@@ -158,6 +174,7 @@ static bool is_office(const struct look *l)
            first_member(l, "docProps/");
 }
 
+/* torch.save writes NAME/data.pkl first, with a name of its own choice. */
 static bool is_pytorch(const struct look *l)
 {
     size_t n = l->n >= 30 ? (size_t)get_le(l->p + 26, 2) : 0;
@@ -184,6 +201,8 @@ static bool is_tar(const struct look *l)
 {
     int64_t sum = 8 * ' ', signed_sum = 8 * ' ', said;
 
+    /* The header is a block of 512 bytes, the checksum 8 of them from 148 on; "ustar" is at
+     * 257. Old archives lack that mark, so a whole header is judged by its sum. */
     if (l->n < 263 || l->p[0] == 0 || (said = octal(l->p + 148, 8)) < 0)
         return false;
     if (l->n < 512)
@@ -196,18 +215,23 @@ static bool is_tar(const struct look *l)
     return said == sum || said == signed_sum;
 }
 
+/* A magic number and a version: 16-bit ids of GPT-2, or 32-bit ids of Llama 3. */
 static bool is_llmc(const struct look *l)
 {
     return l->n >= 8 && ((get_le(l->p, 4) == 20240520 && get_le(l->p + 4, 4) == 1) ||
                          (get_le(l->p, 4) == 20240801 && get_le(l->p + 4, 4) == 7));
 }
 
+/* Eight bytes of header size, then the header in JSON, which may end in spaces. The format
+ * itself allows 100 million bytes of it. */
 static bool is_safetensors(const struct look *l)
 {
     uint64_t size = l->n >= 10 ? get_le(l->p, 8) : 0;
 
     if (size < 2 || size > 100000000 || l->p[8] != '{')
         return false;
+    /* The header must end within the file, and with a brace or a space where
+     * its end is in sight. */
     if (l->whole && size > l->n - 8)
         return false;
     if (l->n >= 8 + size && l->p[7 + size] != '}' && l->p[7 + size] != ' ')
@@ -220,7 +244,10 @@ static bool is_sentencepiece(const struct look *l)
 {
     size_t size, piece;
 
+    /* 0x0A, here '\n', is field 1 with a length: a piece of the vocabulary, and in it
+     * the text of the piece. */
     if (l->n < 16 || l->p[0] != '\n' || (size = l->p[1]) > 127 || l->p[2] != '\n')
+        /* The next piece begins where this one ends, which the second '\n' shows. */
         return false;
     piece = l->p[3];
     if (piece == 0 || piece + 4 > size || l->n <= 2 + size || l->p[2 + size] != '\n')
@@ -238,6 +265,7 @@ static bool is_tiktoken(const struct look *l)
         while (at < l->n && (isalnum(l->p[at]) || l->p[at] == '+' || l->p[at] == '/' ||
                              l->p[at] == '='))
             at++;
+        /* Base64 has four characters for three bytes; the number is the line's own. */
         if (at == from || at - from < 4 || (at - from) % 4 || byte_at(l, at) != ' ' ||
             byte_at(l, at + 1) != '0' + line)
             return false;
@@ -254,17 +282,22 @@ static bool is_tokenizer_json(const struct look *l)
 
     while (at < l->n && isspace(l->p[at]))
         at++;
+    /* The keys that the tokenizers library writes, and close to the start:
+     * other JSON may have one. */
     return byte_at(l, at) == '{' && has_within(l, "\"version\"", 64) &&
            has_within(l, "\"truncation\"", MAGIC_LOOK_BYTES) &&
            has_within(l, "\"padding\"", MAGIC_LOOK_BYTES);
 }
 
+/* A pointer is a short text with the hash and the size of the true file. */
 static bool is_lfs(const struct look *l)
 {
     return has_within(l, "\noid sha256:", 200) && has_within(l, "\nsize ", 400) &&
            l->n < 1024;
 }
 
+/* "%PDF-1.4" and the end of the line; a text about PDF files may begin so, and is told apart by
+ * the objects or binary bytes that follow. */
 static bool is_pdf(const struct look *l)
 {
     int end = byte_at(l, 8);
@@ -298,6 +331,7 @@ static size_t markup_begins(const struct look *l)
 
 static bool is_html(const struct look *l)
 {
+    /* A page may begin as XML does, in upper or lower case. */
     size_t at = markup_begins(l);
     const char *p = (const char *)l->p + at;
     size_t left = l->n - at;
@@ -322,6 +356,8 @@ static bool is_parquet(const struct look *l)
 {
     if (!l->whole)
         return byte_at(l, 4) < 0 || l->p[4] == 0x15;
+    /* The file begins and ends with the same mark; before the last one stands the length of the
+     * footer, which fits between them. */
     return (l->n >= 12 && has(l, l->n - 4, (const char *)l->p, 4) &&
                          get_le(l->p + l->n - 8, 4) <= l->n - 12);
 }
@@ -335,6 +371,8 @@ static bool is_arrow_stream(const struct look *l)
            get_le(l->p + 8, 4) < size && (!l->whole || size + 8 <= l->n);
 }
 
+/* The version follows the mark: 3 today, and a text that begins with GGUF has a
+ * larger number. */
 static bool is_gguf(const struct look *l)
 {
     return l->n >= 8 && get_le(l->p + 4, 4) >= 1 && get_le(l->p + 4, 4) <= 16;
@@ -346,14 +384,18 @@ static bool is_pickle(const struct look *l)
     int protocol = byte_at(l, 1), op = byte_at(l, 2);
 
     if (protocol >= 4 && protocol <= 5)
+        /* 0x95 opens a frame and is followed by its length in eight bytes. */
         return op == 0x95 && l->n >= 11 && get_le(l->p + 3, 8) < (uint64_t)1 << 40;
     if (protocol < 2 || protocol > 5 || op < 0)
         return false;
     if (has(l, 2, "\x8A\x0A\x6C\xFC\x9C\x46", 6)) /* as PyTorch saved before it used zip */
         return true;
+    /* The codes that a pickle usually begins with: a class, an empty dict or list, a mark, a
+     * text, a number, None. The whole ends with '.', which is STOP. */
     return op && strchr("c}](XKJMN", op) && (!l->whole || l->p[l->n - 1] == '.');
 }
 
+/* The first box is of type ftyp; its length stands before that, and varies. */
 static bool is_mp4(const struct look *l) { return has(l, 4, "ftyp", 4); }
 
 static bool is_riff(const struct look *l)
@@ -371,6 +413,7 @@ static bool is_utf16_bare(const struct look *l)
         zero[i % 2] += l->p[i] == 0;
         ascii += (l->p[i] >= 32 && l->p[i] < 127) || (l->p[i] >= 9 && l->p[i] <= 13);
     }
+    /* 19 of 20 characters must be so: a few letters of other alphabets do no harm. */
     return n >= 8 && (zero[0] * 20 >= n * 19 || zero[1] * 20 >= n * 19) && ascii * 20 >= n * 19;
 }
 
@@ -458,11 +501,15 @@ static const struct {
 
 const struct magic_form *magic_of(const void *p, size_t n, bool whole)
 {
+    /* Of a file that goes on, only the first MAGIC_LOOK_BYTES count, however
+     * many the caller has. */
     struct look l = { p, whole || n < MAGIC_LOOK_BYTES ? n : MAGIC_LOOK_BYTES, whole };
     bool binary;
 
     if (n < 2)
         return NULL;
+    /* Text is the common case: most of the table is passed over then, and only what may
+     * itself be text is tried. */
     binary = is_binary(&l);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if ((binary || known[i].textual) && has(&l, 0, known[i].bytes, known[i].n) &&
@@ -474,6 +521,7 @@ const struct magic_form *magic_of(const void *p, size_t n, bool whole)
 bool magic_binary(const void *p, size_t n)
 {
     n = n < TEXT_LOOK_BYTES ? n : TEXT_LOOK_BYTES;
+    /* A few stray control characters are forgiven. */
     return controls(p, n) > 4 + n / 32;
 }
 
@@ -487,11 +535,15 @@ const char *magic_text(const void *bytes, size_t n)
     few = controls(p, n);
     if (n == 0 || few > n / 256)
         return NULL;
+    /* Invalid bytes at the very end of a look that was cut may be half a character. */
     if (!utf8_valid(bytes, n, &bad) && !(cut && n - bad <= 3))
+        /* A few bytes are too little to guess from. */
         return n >= 64 ? "text in an 8-bit encoding" : NULL;
     at = n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
     while (at < n && isspace(p[at]))
         at++;
+    /* JSON: an object with a key or nothing in it, or a list of objects. Prose may
+     * begin with a bracket too. */
     if (at + 1 < n && (p[at] == '{' || p[at] == '[')) {
         unsigned char open = p[at++];
         while (at < n && isspace(p[at]))
@@ -504,6 +556,7 @@ const char *magic_text(const void *bytes, size_t n)
 
 int magic_refuse_lfs(const char *path, const void *p, size_t n, struct err *e)
 {
+    /* A pointer has less than 1024 bytes, so larger files are not looked at. */
     const struct magic_form *m = n < 1024 ? magic_of(p, n, true) : NULL;
 
     if (!m || m->form != MAGIC_LFS)

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Rows without a place to store to: parse_one knows by dst NULL that they only print. */
 static const struct opt builtin[] = {
     { 'h', "help", NULL, OPT_FLAG, NULL, 0, 0, "print this and exit" },
     { 0, "version", NULL, OPT_FLAG, NULL, 0, 0, "print the version and exit" },
@@ -22,10 +23,12 @@ static const struct opt builtin[] = {
     OPT_END
 };
 
+/* A row with help alone is a heading; one with neither ends the table. */
 static bool is_row(const struct opt *o) { return o->name || o->help; }
 
 void opt_add(struct opt_table *t, const struct opt *rows)
 {
+    /* The tables are part of the program, so one that is too long is a mistake in it. */
     const int most = (int)(sizeof t->row / sizeof *t->row) - 1; /* and the end */
 
     for (; is_row(rows) && t->n < most; rows++)
@@ -39,10 +42,14 @@ bool num_f64(const char *s, double *v)
     char *end;
 
     errno = 0;
+    /* strtod skips white space before a number and this does not; "1e999" sets errno, and "nan"
+     * and "inf" are refused. */
     *v = strtod(s, &end);
     return !errno && end != s && *end == '\0' && isfinite(*v) && !isspace((unsigned char)*s);
 }
 
+/* A whole number and at most one letter of suffixes, each worth 1024 times the one before: of
+ * "kmgt", 2k is 2048 and 1g is 2^30. False for overflow too. */
 static bool num_suffix(const char *s, int64_t *v, const char *suffixes)
 {
     char *end;
@@ -58,6 +65,7 @@ static bool num_suffix(const char *s, int64_t *v, const char *suffixes)
     if (*end) {
         if (end[1] || !(at = strchr(suffixes, tolower((unsigned char)*end))))
             return false;
+        /* One factor of 1024 for each letter up to the one that was found. */
         for (const char *p = suffixes; p <= at; p++)
             unit *= 1024;
     }
@@ -97,6 +105,7 @@ static void print_opts(FILE *f, const struct opt *tab)
             fprintf(f, "\n%s:\n", o->help);
             continue;
         }
+        /* The name's column is 26 wide; what does not fit has its help on the next line. */
         snprintf(left, sizeof left, "%c%c%s--%s%s%s", o->key ? '-' : ' ', o->key ? o->key : ' ',
                  o->key ? ", " : "  ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
         fprintf(f, strlen(left) > 26 ? "  %s\n%30s%s\n" : "  %-26s  %s%s\n", left,
@@ -117,6 +126,7 @@ static void print_help(const struct cmd *c)
     printf("\nmore: man %s; man 7 longlora\n", c->name);
 }
 
+/* For bash: the long names as words, and file names where none of them fits. */
 static void print_completion(const struct cmd *c)
 {
     printf("complete -o default -W '");
@@ -136,6 +146,8 @@ static int distance(const char *a, const char *b)
         return 99;
     for (int j = 0; j <= n; j++)
         row[j] = j;
+    /* One row of the table of distances is kept. row[j] is the distance of a's first i letters
+     * from b's first j; diag is row[j - 1] of the line above. */
     for (int i = 1; a[i - 1]; i++) {
         int diag = row[0];
         row[0] = i;
@@ -152,9 +164,11 @@ static int distance(const char *a, const char *b)
     return row[n];
 }
 
+/* The error for an option that does not exist, with the nearest name there is. */
 static int unknown(const struct cmd *c, const char *word, struct err *e)
 {
     const char *best = NULL;
+    /* More than three edits are no slip of the hand. */
     int d, least = 4;
 
     if (word[0] == '-' && word[1] == '-')
@@ -169,6 +183,7 @@ static int unknown(const struct cmd *c, const char *word, struct err *e)
                 : err_hint(e, "'%s --help' lists the options", c->name);
 }
 
+/* By its letter, or where key is 0 by its long name of n bytes; NULL for neither. */
 static const struct opt *find(const struct cmd *c, char key, const char *name, size_t n)
 {
     for (int pass = 0; pass < 2; pass++)
@@ -179,11 +194,13 @@ static const struct opt *find(const struct cmd *c, char key, const char *name, s
     return NULL;
 }
 
+/* Stores the place of s among the words of o->arg, "a|b|c": 1 for b. */
 static int store_enum(const struct opt *o, const char *s, struct err *e)
 {
     size_t n = strlen(s), k;
     int i = 0;
 
+    /* p moves from word to word; k is the length of the one it stands at. */
     for (const char *p = o->arg;; p += k + 1, i++) {
         k = strcspn(p, "|");
         if (k == n && memcmp(p, s, n) == 0) {
@@ -195,6 +212,7 @@ static int store_enum(const struct opt *o, const char *s, struct err *e)
     }
 }
 
+/* Whole numbers, which differ only in the suffixes they may have. */
 static int store_num(const struct opt *o, const char *s, struct err *e)
 {
     static const char *const what[] = { [OPT_I64] = "an integer",
@@ -212,6 +230,7 @@ static int store_num(const struct opt *o, const char *s, struct err *e)
     return 0;
 }
 
+/* A list of counts with commas, each within the row's bounds. */
 static int store_counts(const struct opt *o, const char *s, struct err *e)
 {
     struct opt_counts *c = o->dst;
@@ -227,6 +246,7 @@ static int store_counts(const struct opt *o, const char *s, struct err *e)
     return 0;
 }
 
+/* Puts the text s into what o->dst points to, after checking it; s is not used by a flag. */
 static int store(const struct opt *o, const char *s, struct err *e)
 {
     struct opt_list *l = o->dst;
@@ -245,6 +265,7 @@ static int store(const struct opt *o, const char *s, struct err *e)
         l->v[l->n++] = s;
         return 0;
     case OPT_F64:
+        /* -1 stands for "auto": the tool finds the number itself. */
         if ((o->type & OPT_AUTO) && strcmp(s, "auto") == 0)
             d = -1;
         else if (!num_f64(s, &d) || d < o->lo || d > o->hi)
@@ -273,6 +294,8 @@ static int parse_one(const struct cmd *c, int argc, char **argv, int *i, bool *d
         err_set(e, E_USAGE, "'%.100s' with one dash", word);
         return err_hint(e, "did you mean '-%.100s'?", word);
     }
+    /* A long option passes once. Of short ones each letter is an option, as in -qv, until one
+     * takes a value: the rest of the word is that value (-oDIR), or the next word is. */
     for (char *p = word + 1; *p;) {
         char *eq = is_long ? strchr(word, '=') : NULL;
         size_t n = is_long ? (eq ? (size_t)(eq - word) : strlen(word)) - 2 : 1;
@@ -282,6 +305,8 @@ static int parse_one(const struct cmd *c, int argc, char **argv, int *i, bool *d
 
         if (!o)
             return unknown(c, word, e);
+        /* The options of every tool print something and end it; they are told
+         * apart by their names. */
         if (!o->dst) {
             if (o->key == 'h')
                 print_help(c);
@@ -315,12 +340,16 @@ int opt_parse(const struct cmd *c, int argc, char **argv, bool *done, struct err
     bool only_operands = false;
 
     *done = false;
+    /* Before anything else: from here on the program has a name in messages, and a mapped file
+     * that is cut ends it with one. */
     must_begin(c->name);
     mapped_begin();
     signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit then fails, as on a full disk */
     if ((rc = simd_check(e)) < 0)
         return rc;
     for (int i = 1; i < argc; i++) {
+        /* Operands move to the front, to argv[1] and on: n never passes i, so none is lost. A
+         * lone '-' is an operand, which tools take for standard input. */
         if (only_operands || argv[i][0] != '-' || argv[i][1] == '\0') {
             argv[++n] = argv[i];
         } else if (strcmp(argv[i], "--") == 0) {
@@ -335,10 +364,13 @@ int opt_parse(const struct cmd *c, int argc, char **argv, bool *done, struct err
 int cmd_exit(const struct cmd *c, int rc, struct err *e)
 {
     must_leave();
+    /* A full disk may show only when the last of the output leaves the buffer; the
+     * exit status must say so. */
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
         rc = err_sys(e, E_IO, "cannot write standard output");
     text_clean(e->msg, true);
     if (rc < 0)
         fprintf(stderr, "%s: %s\n", c->name, e->msg[0] ? e->msg : "failed");
+    /* Error codes are negative exit statuses. */
     return rc < 0 ? -rc : 0;
 }

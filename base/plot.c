@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* MARGIN: columns left of the plot, for the value, a space and the axis. MARKERS: kinds, which
+ * repeat where there are more series. */
 enum { MARGIN = 9, MARKERS = 8, MAX_TICKS = 64 };
 
 static const char *const marker_utf8[MARKERS] = { "●", "■", "▲", "◆",
@@ -31,6 +33,7 @@ struct canvas {
     struct cell *cell;
 };
 
+/* The variables in the order that POSIX gives them: the first that is set decides. */
 bool plot_utf8(void)
 {
     const char *s = getenv("LC_ALL");
@@ -42,6 +45,7 @@ bool plot_utf8(void)
     return s && (strcasestr(s, "utf-8") || strcasestr(s, "utf8"));
 }
 
+/* In k or m where that is exact enough to read back: 1536 is 1.5k, 1000 stays 1000. */
 const char *fmt_tokens(double n, char *buf, int cap)
 {
     if (n >= 1024 * 1024 && fmod(n, 1024) == 0)
@@ -56,6 +60,7 @@ const char *fmt_tokens(double n, char *buf, int cap)
 int buf_add_clean(struct buf *b, const char *s, struct err *e)
 {
     size_t at = b->len;
+    /* The NUL is added too, as text_clean works on C strings, and then taken off again. */
     int rc = buf_add(b, s, strlen(s) + 1, e);
 
     if (rc == 0) {
@@ -67,6 +72,7 @@ int buf_add_clean(struct buf *b, const char *s, struct err *e)
 
 static double on_axis(double v, bool logarithmic) { return logarithmic ? log2(v) : v; }
 
+/* No infinities or NaN, and nothing below or at zero on a logarithmic axis. */
 static bool drawable(const struct plot *p, double x, double y)
 {
     return isfinite(x) && isfinite(y) && (!p->log2_x || x > 0) && (!p->log_y || y > 0);
@@ -92,6 +98,7 @@ static bool find_range(struct canvas *c)
             c->y1 = any ? fmax(c->y1, y) : y;
             any = true;
         }
+    /* One x alone, or one y, would have a range of 0 to divide by. */
     if (any && !(c->x1 > c->x0)) {
         c->x0 -= 1;
         c->x1 += 1;
@@ -108,6 +115,7 @@ static bool find_range(struct canvas *c)
 /* Dots: two a cell across, four down, row 0 on top. */
 static int dot_x(const struct canvas *c, double x)
 {
+    /* From 0 to the last dot: 2 * w - 1 steps across. */
     return (int)lround((on_axis(x, c->p->log2_x) - c->x0) / (c->x1 - c->x0) * (2 * c->w - 1));
 }
 
@@ -120,6 +128,8 @@ static int dot_y(const struct canvas *c, double y)
 
 static void put_dot(struct canvas *c, int x, int y, int series)
 {
+    /* Unicode's numbers of the braille dots: 1 to 3 go down on the left and 4 to 6 on the
+     * right, and the lowest row, 7 and 8, came later. */
     static const unsigned char bit[4][2] = { { 1, 8 }, { 2, 16 }, { 4, 32 }, { 64, 128 } };
     struct cell *at;
 
@@ -130,6 +140,7 @@ static void put_dot(struct canvas *c, int x, int y, int series)
     at->series = (signed char)series;
 }
 
+/* A straight line, a dot for each step along its longer side; n is 0 for a single point. */
 static void put_line(struct canvas *c, int xa, int ya, int xb, int yb, int series)
 {
     int n = abs(xb - xa) > abs(yb - ya) ? abs(xb - xa) : abs(yb - ya);
@@ -153,6 +164,7 @@ static void draw(struct canvas *c)
             for (int64_t i = 0; i < s->n; i++) {
                 int x, y;
 
+                /* A point that cannot be drawn leaves a gap in the line. */
                 if (!drawable(p, s->x[i], s->y[i])) {
                     before = false;
                     continue;
@@ -170,9 +182,12 @@ static void draw(struct canvas *c)
         }
 }
 
+/* One cell as text: a marker, braille, or plain ASCII, in the colour of its series. */
 static int put_cell(struct buf *b, const struct canvas *c, const struct cell *at, struct err *e)
 {
     char text[8] = " ";
+    /* The braille pattern with these dots is U+2800 plus their bits; below,
+     * its three bytes of UTF-8. */
     unsigned glyph = 0x2800u + at->dots;
 
     if (at->marker && c->utf8)
@@ -192,6 +207,7 @@ static int put_cell(struct buf *b, const struct canvas *c, const struct cell *at
 static int put_rows(struct buf *b, const struct canvas *c, struct err *e)
 {
     const char *edge[2] = { c->utf8 ? "┤" : "+", c->utf8 ? "│" : "|" };
+    /* About five values along the axis, one of them at the last row. */
     int every = (c->h - 1) / 4, rc = 0;
 
     for (int r = 0; r < c->h && rc == 0; r++) {
@@ -199,12 +215,14 @@ static int put_rows(struct buf *b, const struct canvas *c, struct err *e)
         /* The value at the middle of the row. */
         double part = 1 - (4.0 * r + 1.5) / (4 * c->h - 1), v = c->y0 + part * (c->y1 - c->y0);
 
+        /* This value would stand too close to the last one. */
         if (tick && every > 0 && r != c->h - 1 && c->h - 1 - r < every)
             tick = false;
         rc = tick ? buf_printf(b, e, "%*.4g %s", MARGIN - 2, c->p->log_y ? exp2(v) : v, edge[0])
                   : buf_printf(b, e, "%*s%s", MARGIN - 1, "", edge[1]);
         for (int x = 0; x < c->w && rc == 0; x++)
             rc = put_cell(b, c, &c->cell[r * c->w + x], e);
+        /* Spaces at the end of a line only make it wrap in a narrow terminal. */
         while (rc == 0 && b->len && b->p[b->len - 1] == ' ')
             b->len--;
         if (rc == 0)
@@ -231,6 +249,7 @@ static int find_ticks(const struct plot *p, double *tick)
 
             if (!drawable(p, p->series[k].x[i], p->series[k].y[i]))
                 continue;
+            /* A search through all is fast enough for 64. */
             while (j < n && tick[j] != p->series[k].x[i])
                 j++;
             if (j == n && n < MAX_TICKS)
@@ -243,6 +262,7 @@ static int find_ticks(const struct plot *p, double *tick)
 static int put_x_axis(struct buf *b, const struct canvas *c, struct err *e)
 {
     double tick[MAX_TICKS];
+    /* at: the column behind the last label written. */
     int n = find_ticks(c->p, tick), rc, at = 0, total = MARGIN + c->w;
     char text[24];
 
@@ -259,6 +279,7 @@ static int put_x_axis(struct buf *b, const struct canvas *c, struct err *e)
         else
             snprintf(text, sizeof text, "%.4g", tick[i]);
         len = (int)strlen(text);
+        /* The label is centred below its point: two dots are one column. */
         from = MARGIN + dot_x(c, tick[i]) / 2 - len / 2;
         if (from + len > total)
             from = total - len;
@@ -274,6 +295,7 @@ static int put_x_axis(struct buf *b, const struct canvas *c, struct err *e)
     return rc < 0 ? rc : buf_add(b, "\n", 1, e);
 }
 
+/* A line for each series: its marker in its colour, and its name. */
 static int put_legend(struct buf *b, const struct canvas *c, struct err *e)
 {
     int rc = 0;
@@ -294,6 +316,7 @@ static int put_legend(struct buf *b, const struct canvas *c, struct err *e)
     return rc;
 }
 
+/* The title above, indented as the plot is; then what the y axis shows. */
 static int put_title(struct buf *b, const struct plot *p, struct err *e)
 {
     int rc = 0;
@@ -318,6 +341,7 @@ int plot_text(struct buf *out, const struct plot *p, int width, int height, bool
     struct canvas c = { .p = p, .utf8 = utf8, .colour = colour };
     int rc;
 
+    /* Smaller ones could not be read; the upper bounds keep the canvas small. */
     width = width < 40 ? 40 : width > 400 ? 400 : width;
     c.w = width - MARGIN;
     c.h = height < 8 ? 8 : height > 200 ? 200 : height;
