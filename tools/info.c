@@ -23,6 +23,7 @@ static bool has_file(const char *folder, const char *name)
     return yes;
 }
 
+/* The folder itself, or the one that a file is in; malloc'ed. */
 char *info_folder(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -32,6 +33,7 @@ char *info_folder(const char *path)
     return slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
 }
 
+/* The error for what linfo does not show, with what it is where that is known. */
 static int unknown(const char *path, const struct magic_form *m, struct err *e)
 {
     if (m && m->form == MAGIC_LFS) {
@@ -46,6 +48,7 @@ static int unknown(const char *path, const struct magic_form *m, struct err *e)
                     "SentencePiece model, llm.c's and Megatron's tokens; u16 ids with --raw");
 }
 
+/* The order matters: an adapter's folder has a config.json too. */
 static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
 {
     if (has_file(path, "manifest.json"))
@@ -59,6 +62,7 @@ static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
     return 0;
 }
 
+/* Does the path end so, with something before it? */
 static bool is_called(const char *path, const char *ending)
 {
     size_t n = strlen(path), k = strlen(ending);
@@ -70,6 +74,7 @@ static bool is_called(const char *path, const char *ending)
 static int kind_of_bytes(const char *path, const char *p, size_t n, bool whole,
                          enum info_kind *kind, struct err *e)
 {
+    /* 1 is added, as 0 stands for forms that are not listed. */
     static const enum info_kind of[] = {
         [MAGIC_SHARD] = INFO_SHARD + 1,           [MAGIC_STREAM] = INFO_STREAM + 1,
         [MAGIC_LLMC] = INFO_LLMC + 1,             [MAGIC_MEGATRON] = INFO_MEGATRON + 1,
@@ -100,6 +105,7 @@ int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e
     ssize_t k;
     int fd;
 
+    /* Standard input can only be read on, so only a stream fits. */
     *kind = INFO_STREAM;
     if (strcmp(path, "-") == 0)
         return 0;
@@ -115,14 +121,17 @@ int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e
     }
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    /* Reads may be short, so until there is enough to look at or the file ends. */
     while (n < sizeof first && ((k = read(fd, first + n, sizeof first - n)) > 0 ||
                                 (k < 0 && errno == EINTR)))
         n += k > 0 ? (size_t)k : 0;
     if (n < sizeof first && k < 0)
+        /* The error is set before close, which may change errno. */
         err_sys(e, E_IO, "cannot read '%s'", path);
     close(fd);
     if (n < sizeof first && k < 0)
         return E_IO;
+    /* Such ids look like nothing in particular, so the user has to say it. */
     if (raw) {
         *kind = INFO_RAW;
         return 0;
@@ -139,6 +148,8 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
     *out = NULL;
     if (rc == 0) {
         json_object_set_new(j, "path", json_string(path));
+        /* The kinds are numbered by group: data first, then models, then files of
+         * other programs. */
         rc = kind <= INFO_RAW    ? info_data(path, kind, o, j, e)
              : kind >= INFO_LLMC ? info_interop(path, kind, j, e)
                                  : info_model(path, kind, o, j, e);
@@ -150,6 +161,7 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
     return rc;
 }
 
+/* What comes from a file may hold codes that a terminal would obey. */
 void info_print_text(const char *s, FILE *f)
 {
     char *clean = strdup(s);
@@ -160,6 +172,7 @@ void info_print_text(const char *s, FILE *f)
     free(clean);
 }
 
+/* To a terminal no raw bytes go out; a pipe gets UTF-8. */
 size_t info_json_flags(void) { return isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0; }
 
 static void print_scalar(const json_t *v, FILE *f)
@@ -184,6 +197,8 @@ static bool is_flat(const json_t *v)
     json_t *x;
     size_t i;
 
+    /* Both loops pass over values that are neither: jansson's macros do
+     * nothing for another type. */
     json_array_foreach(v, i, x)
         flat &= is_scalar(x);
     json_object_foreach((json_t *)(uintptr_t)v, key, x)
@@ -213,6 +228,7 @@ static void print_value(const json_t *v, int depth, bool item, FILE *f)
         if (!flat && !(first && item))
             fprintf(f, "\n%*s", depth, "");
         else if (!first)
+            /* Text where it is flat goes on the same line, after two spaces. */
             fputs("  ", f);
         info_print_text(key, f);
         fputs(is_flat(x) ? " " : "", f);
@@ -230,6 +246,7 @@ void info_print(const json_t *o, FILE *f)
     print_scalar(path, f);
     fputc('\n', f);
     json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+        /* The path is the first line already. */
         if (v == path)
             continue;
         fprintf(f, is_flat(v) ? "  %-14s " : "  %s", key);

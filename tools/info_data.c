@@ -16,6 +16,7 @@ static void set(json_t *o, const char *key, json_t *v) { json_object_set_new(o, 
 static void set_int(json_t *o, const char *key, int64_t v) { set(o, key, json_integer(v)); }
 static void set_text(json_t *o, const char *key, const char *v) { set(o, key, json_string(v)); }
 
+/* What a reader must know of the tokens to use them. */
 static void show_token_info(const struct token_info *t, json_t *out)
 {
     set_text(out, "tokenizer", t->tokenizer);
@@ -51,6 +52,7 @@ static void show_left_out(const struct tally *t, json_t *out)
     const char *name;
 
     json_object_foreach(all, name, one) {
+        /* The empty name stands for what has no source: files that could not be read. */
         json_t *row = json_pack("{ss}", "name", *name ? name : "(unread)");
         json_object_update(row, one);
         json_array_append_new(list, row);
@@ -61,11 +63,14 @@ static void show_left_out(const struct tally *t, json_t *out)
     json_decref(all);
     if ((one = false_copies_json(t)))
         set(out, "false_duplicates", one);
+    /* The expected number of such documents is kept as a whole number of parts, TALLY_CHANCE of
+     * which are one document. */
     if (t->false_copies >= TALLY_MANY_FALSE)
         log_warn("about %.3g documents were left out as copies by mistake: lprep's "
                  "--dedup-memory was too small", (double)t->false_copies / TALLY_CHANCE);
 }
 
+/* One split: totals, its sources and, where all was asked for, its files. */
 static json_t *split_row(const struct manifest_split *s, bool verbose)
 {
     json_t *o = json_pack("{ss sI sI sI sI sI so}", "name", s->name, "documents",
@@ -91,6 +96,7 @@ static int open_splits(const char *folder, const struct manifest *m, bool verify
 {
     struct pool *team = verify ? pool_open(0, e) : NULL;
     struct dataset *d;
+    /* Without --verify no team is wanted, and its absence is no error. */
     int rc = verify && !team ? e->code : 0;
 
     for (int i = 0; i < m->n_splits && rc == 0; i++)
@@ -117,6 +123,7 @@ static int shards_info(const char *path, const struct info_options *o, json_t *o
     char *folder = info_folder(path);
     int64_t docs = 0, tokens = 0, bytes = 0;
     json_t *splits = json_array(), *command = json_array();
+    /* json_incref below: both lists are freed at the end, whether or not they were used. */
     struct manifest *m = NULL;
     int rc = folder ? manifest_read(&m, folder, e) : err_set(e, E_SYS, "out of memory");
 
@@ -150,6 +157,8 @@ static int shards_info(const char *path, const struct info_options *o, json_t *o
     return rc;
 }
 
+/* One shard by itself, without the data set's manifest. A footer that does not fit is an error
+ * of the parser's, and the path is put before it. */
 static int shard_info(const char *path, const struct info_options *o, json_t *out,
                       struct err *e)
 {
@@ -205,6 +214,7 @@ static int stream_info_of(const char *path, json_t *out, struct err *e)
         tokens += d.n_ids;
         bytes += d.text_bytes;
         words += d.text_words;
+        /* Masked tokens are kept as runs, so the counts are added up. */
         for (int64_t i = 0; i < d.n_runs; i++)
             masked += d.runs[i].count;
     }
@@ -226,9 +236,11 @@ static int stream_info_of(const char *path, json_t *out, struct err *e)
     return rc;
 }
 
+/* There is no header, so all that can be told is how many ids there are and how large. */
 static int raw_info(const char *path, json_t *out, struct err *e)
 {
     enum { STEP = 65536 };
+    /* -1: of no ids at all, the largest. */
     int32_t *ids = malloc(STEP * sizeof *ids), max = -1;
     struct dataset *d = NULL;
     int64_t n = 0;

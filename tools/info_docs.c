@@ -20,6 +20,7 @@ struct doc {
     int64_t start;
 };
 
+/* What is asked for and what is needed to show it, for all documents of one path. */
 struct lister {
     const struct info_options *o;
     const struct token_info *info;
@@ -29,8 +30,10 @@ struct lister {
     FILE *f;
     bool found;
 };
+/* Ids read at once: a document may be longer than memory should hold. */
 enum { STEP = 65536 };
 
+/* Ids [at, at + n) of the document, from wherever it is. */
 static int read_ids(const struct doc *d, int64_t at, int64_t n, int32_t *ids, struct err *e)
 {
     if (d->set)
@@ -42,6 +45,7 @@ static int read_ids(const struct doc *d, int64_t at, int64_t n, int32_t *ids, st
 static void print_json_string(const char *s, FILE *f)
 {
     json_t *j = json_string(s);
+    /* ENSURE_ASCII, where it is among the flags, keeps a terminal from odd characters. */
     char *text = json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT | info_json_flags());
 
     fputs(text ? text : "\"\"", f);
@@ -49,6 +53,7 @@ static void print_json_string(const char *s, FILE *f)
     json_decref(j);
 }
 
+/* One line with its fields between tabs, or a JSON object. */
 static void list_doc(const struct lister *l, const struct doc *d)
 {
     if (l->o->json) {
@@ -78,6 +83,8 @@ static char *digits(int64_t v, char *end)
     return end;
 }
 
+/* Many millions of numbers, so they are formatted by hand: printf would take most of the time.
+ * The separator goes in front of the digits in the same buffer. */
 static int print_ids(struct lister *l, const struct doc *d, struct err *e)
 {
     const char sep = l->o->json ? ',' : ' ';
@@ -119,6 +126,7 @@ static char *find_tokenizer(const char *data, const char *name)
     char *path = NULL, *beside = strdup(data), *end;
     size_t n = strlen(data);
 
+    /* An empty name: the data does not say which tokenizer made it. */
     if (!*name || path_exists(name)) {
         free(beside);
         return *name ? strdup(name) : NULL;
@@ -126,9 +134,11 @@ static char *find_tokenizer(const char *data, const char *name)
     name = slash ? slash + 1 : name;
     if (path_is_dir(data))
         path = in_folder(data, name);
+    /* Beside the data means in the folder that holds it, so a '/' at the end must go. */
     while (beside && n > 1 && beside[n - 1] == '/')
         beside[--n] = '\0';
     if (!path && beside && (end = strrchr(beside, '/'))) {
+        /* Cuts the last name off; of "/data" the '/' itself stays. */
         end[end == beside] = '\0';
         path = in_folder(beside, name);
     } else if (!path) {
@@ -150,6 +160,8 @@ int info_tokenizer(struct tokenizer **t, const char *data, const struct token_in
         return err_hint(e, "name it: -t FILE.model");
     }
     rc = tokenizer_open(t, path, e);
+    /* The wrong tokenizer would decode into nonsense without any error; the
+     * fingerprint in the data shows it. */
     if (rc == 0 && *info->fingerprint &&
         !tokenizer_made(*t, info->fingerprint, info->tokenizer)) {
         rc = err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
@@ -175,6 +187,7 @@ static int print_quoted(const struct lister *l, const char *text, size_t n, stru
                               l->path);
 }
 
+/* Decodes a whole document at once, as pieces of it may not be whole characters. */
 static int print_text(struct lister *l, const struct doc *d, struct err *e)
 {
     const struct token_info *t = l->info;
@@ -186,6 +199,7 @@ static int print_text(struct lister *l, const struct doc *d, struct err *e)
                                (long long)n);
 
     if (rc == 0 && (rc = read_ids(d, 0, n, ids, e)) == 0) {
+        /* The marks that the tokenizer put around the text are no part of it. */
         if (t->adds_bos && n > 0 && ids[0] == t->bos)
             first = 1;
         if (t->adds_eos && n > first && ids[n - 1] == t->eos)
@@ -201,6 +215,8 @@ static int print_text(struct lister *l, const struct doc *d, struct err *e)
     return rc;
 }
 
+/* A document is shown if it is the one, or if all are wanted. Text is what is left to print
+ * when neither a list nor ids are asked for. */
 static int show(struct lister *l, const struct doc *d, struct err *e)
 {
     int rc = 0;
@@ -219,6 +235,7 @@ static int show(struct lister *l, const struct doc *d, struct err *e)
     return rc;
 }
 
+/* The tokenizer is only opened where text is printed. */
 static int begin(struct lister *l, const struct token_info *info, struct err *e)
 {
     l->info = info;
@@ -243,6 +260,7 @@ static int from_dataset(struct lister *l, struct err *e)
 
     if (rc < 0)
         return rc;
+    /* One number asks for one document; behind the end the loop must not run at all. */
     end = l->o->doc < 0 || first >= dataset_docs(set) ? dataset_docs(set) : first + 1;
     rc = begin(l, dataset_info(set), e);
     for (int64_t i = first; i < end && rc == 0; i++)

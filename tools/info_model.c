@@ -27,6 +27,8 @@ static int scan_tensor(const struct tensor *t, struct err *e)
     for (int64_t i = 0; i < t->count; i += STEP) {
         int64_t n = t->count - i < STEP ? t->count - i : STEP, bad = 0;
         tensor_to_f32(t, i, n, v, NULL);
+        /* Counting has no branches and is fast; only a block with a bad value is gone through
+         * again to find it. NaN fails every comparison, so it is found too. */
         for (int64_t k = 0; k < n; k++)
             bad += !(fabsf(v[k]) < INFINITY);
         for (int64_t k = 0; k < n && bad; k++)
@@ -58,6 +60,7 @@ struct tally {
     bool verify;
 };
 
+/* One more tensor: counts, its line in the list and, with --verify, a look at its values. */
 static int tally_add(struct tally *y, const struct tensor *t, struct err *e)
 {
     int i = 0;
@@ -65,6 +68,7 @@ static int tally_add(struct tally *y, const struct tensor *t, struct err *e)
     y->n++;
     y->bytes += (int64_t)t->nbytes;
     y->values += t->count;
+    /* The types are few, so a search is enough; equal types have one address. */
     while (i < TYPES - 1 && y->by_type[i].n && y->by_type[i].type != t->type)
         i++;
     y->by_type[i].type = t->type;
@@ -83,6 +87,7 @@ static void tally_show(const struct tally *y, json_t *out)
         set_int(types, y->by_type[i].type->name, y->by_type[i].n);
     set(out, "types", types);
     set_int(out, "bytes", y->bytes);
+    /* It was read to the end, or there would be no report. */
     if (y->verify)
         set_int(out, "verified", y->bytes);
     if (y->list)
@@ -94,6 +99,7 @@ static struct tally tally_start(const struct info_options *o)
     return (struct tally){ .verify = o->verify, .list = o->verbose ? json_array() : NULL };
 }
 
+/* A file of tensors without a configuration. */
 static int tensors_info(const char *path, const struct info_options *o, json_t *out,
                         struct err *e)
 {
@@ -116,6 +122,7 @@ static int tensors_info(const char *path, const struct info_options *o, json_t *
 
 static void show_config(const struct llama_config *c, json_t *out)
 {
+    /* In the order of the ROPE_ values. */
     static const char *const ropes[] = { "default", "linear", "llama3" };
 
     set_int(out, "parameters", config_params(c));
@@ -134,6 +141,7 @@ static void show_config(const struct llama_config *c, json_t *out)
     set(out, "tied", json_boolean(c->tied));
 }
 
+/* A model's folder; opening it checks that each tensor of the configuration is there. */
 static int model_info(const char *path, const struct info_options *o, json_t *out,
                       struct err *e)
 {
@@ -158,6 +166,7 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
     return rc;
 }
 
+/* The names that peft uses for the modules whose roles are in the set. */
 static json_t *modules(const struct arch *a, uint64_t roles)
 {
     json_t *list = json_array();
@@ -198,6 +207,8 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
 
     if (rc == 0)
         rc = adapter_config_load(&a, known ? config_arch(&c) : NULL, config, e);
+    /* With a configuration the adapter is opened as a merge would do it, which
+     * checks each shape. */
     if (rc == 0 && known)
         rc = adapter_open(&whole, path, &c, e);
     if (rc == 0)

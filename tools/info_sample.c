@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A sample is a document or, with --ctx, a row as training would see it: N tokens in a line,
+ * with the end of one document and the start of the next. */
 struct sample {
     const struct info_options *o;
     struct dataset *set;
@@ -44,6 +46,7 @@ static int decode(const struct sample *s, int64_t at, int64_t end, bool inside, 
 /* For a terminal: control characters but line ends and tabs are not passed on. */
 static int put_text(struct sample *s, const char *p, size_t n, bool masked, struct err *e)
 {
+    /* A terminal shows masked text in yellow; without colours it stands in brackets. */
     const char *on = s->o->colour ? "\033[33m" : "[masked: ";
     const char *off = s->o->colour ? "\033[0m" : "]";
     struct buf b = { 0 };
@@ -52,6 +55,7 @@ static int put_text(struct sample *s, const char *p, size_t n, bool masked, stru
     for (size_t i = 0, k; i < n && rc == 0; i += k) {
         char part[256];
         k = 1;
+        /* The line end of Windows becomes one of Unix. */
         if (p[i] == '\r' && i + 1 < n && p[i + 1] == '\n')
             continue;
         if (p[i] == '\n' || p[i] == '\t') {
@@ -69,11 +73,13 @@ static int put_text(struct sample *s, const char *p, size_t n, bool masked, stru
         rc = buf_add(&b, off, strlen(off), e);
     if (rc == 0)
         fwrite(b.p, 1, b.len, s->f);
+    /* So that a bound begins a line of its own. */
     s->line_ended = n > 0 && p[n - 1] == '\n' && !masked;
     buf_free(&b);
     return rc;
 }
 
+/* A line of ours between texts; it begins with a line end where the text had none. */
 static int put_line(struct sample *s, const char *colour, const char *text, struct err *e)
 {
     struct buf b = { 0 };
@@ -111,6 +117,7 @@ static int put_span(struct sample *s, int64_t doc, int64_t at, int64_t end, bool
     return rc;
 }
 
+/* The line before a document. 'skipped' is how much of it lies before the row. */
 static int put_bound(struct sample *s, int64_t i, const struct dataset_doc *d, int64_t skipped,
                      struct err *e)
 {
@@ -131,13 +138,16 @@ static int put_tokens(struct sample *s, int64_t start, int64_t n, int64_t doc, s
     struct dataset_doc d;
     int rc = dataset_read(s->set, start, n, s->ids, s->mask, e);
 
+    /* Documents without tokens take no room and are passed over: end stays at 'at'. */
     for (int64_t at = 0, end; at < n && rc == 0; doc++, at = end) {
         end = at;
         if ((rc = dataset_doc(s->set, doc, &d, e)) < 0 || d.n_ids == 0)
             continue;
+        /* Where the document ends, counted from start, or the end of the row. */
         end = d.start + d.n_ids - start < n ? d.start + d.n_ids - start : n;
         rc = put_bound(s, doc, &d, start + at - d.start, e);
         for (int64_t i = at, k; i < end && rc == 0; i = k) {
+            /* k moves to the first token whose mask differs. */
             for (k = i + 1; k < end && s->mask[k] == s->mask[i];)
                 k++;
             rc = put_span(s, doc, i, k, i > at, e);
@@ -146,6 +156,7 @@ static int put_tokens(struct sample *s, int64_t start, int64_t n, int64_t doc, s
     return rc;
 }
 
+/* Document or row number 'which', with its own buffers: documents differ much in length. */
 static int put_one(struct sample *s, int64_t which, struct err *e)
 {
     int64_t ctx = s->o->ctx, start = which * ctx, n = ctx, doc;
@@ -158,6 +169,7 @@ static int put_one(struct sample *s, int64_t which, struct err *e)
         start = d.start;
         n = d.n_ids;
     } else if (rc == 0) {
+        /* A row may begin in the middle of a document. */
         doc = dataset_doc_at(s->set, start);
     }
     if (rc < 0)
@@ -208,6 +220,7 @@ int info_sample(const char *path, enum info_kind kind, const struct info_options
     if (rc == 0)
         rc = info_tokenizer(&s.tok, path, dataset_info(s.set), o->tokenizer, e);
     if (rc == 0) {
+        /* What is left behind the last whole row is no row. */
         s.of = o->ctx ? dataset_tokens(s.set) / o->ctx : dataset_docs(s.set);
         s.n = o->sample < s.of ? o->sample : s.of;
         if (s.of == 0)
@@ -215,6 +228,8 @@ int info_sample(const char *path, enum info_kind kind, const struct info_options
                          o->ctx ? "row of that many tokens" : "documents at all");
     }
     for (int64_t i = 0; i < s.n && rc == 0; i++) {
+        /* A permutation of all numbers: its first n are n different ones, the
+         * same for a seed. */
         uint64_t at = perm_at((uint64_t)i, (uint64_t)s.of, (uint64_t)o->seed, 0);
         rc = put_one(&s, (int64_t)at, e);
         if (rc == 0 && ferror(f))

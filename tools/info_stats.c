@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Documents are counted in bins whose bounds are powers of two: lengths differ by factors of
+ * thousands, and context lengths are powers of two themselves. */
 /* Bin 0 holds documents without tokens, bin k > 0 those of 2^(k-1) to 2^k - 1. */
 enum { BINS = 64, BAR = 32 };
 struct stats {
@@ -20,6 +22,7 @@ struct stats {
     json_t *splits;
 };
 
+/* The bin is the number of bits of n_ids: 1 is in bin 1, 2 and 3 in bin 2, 4 to 7 in bin 3. */
 static void count_doc(struct stats *s, int64_t n_ids)
 {
     int k = n_ids > 0 ? 64 - __builtin_clzll((unsigned long long)n_ids) : 0;
@@ -41,6 +44,8 @@ static void set_ratio(json_t *o, const char *key, int64_t a, int64_t b)
         json_object_set_new(o, key, json_real(round(1e4 * (double)a / (double)b) / 1e4));
 }
 
+/* The counts that all levels have: the whole, a split and a source. A ratio without
+ * a divisor is left out. */
 static void set_counts(json_t *o, int64_t docs, int64_t tokens, int64_t bytes)
 {
     set_int(o, "documents", docs);
@@ -95,6 +100,7 @@ static int count_docs(struct stats *s, struct dataset *d, struct source_table *t
     return rc;
 }
 
+/* A data set of shards: counts come from the manifest, lengths from each document. */
 static int stats_shards(struct stats *s, const char *folder, struct err *e)
 {
     struct manifest *m = NULL;
@@ -112,6 +118,7 @@ static int stats_shards(struct stats *s, const char *folder, struct err *e)
             continue;
         if ((rc = dataset_open(&d, folder, p->name, 0, e)) < 0)
             break;
+        /* The counts by source are in the manifest, so no table is asked for. */
         rc = count_docs(s, d, NULL, NULL, e);
         add_split(s, p->name, p->docs, p->tokens, p->text_bytes, &p->sources);
         dataset_close(d);
@@ -120,6 +127,7 @@ static int stats_shards(struct stats *s, const char *folder, struct err *e)
     return rc;
 }
 
+/* A single shard or raw ids: there is no manifest, so sources are added up here. */
 static int stats_file(struct stats *s, struct err *e)
 {
     struct source_table t = { 0 };
@@ -136,6 +144,7 @@ static int stats_file(struct stats *s, struct err *e)
     return rc;
 }
 
+/* A stream can only be read once, from its beginning to its end. */
 static int stats_stream(struct stats *s, struct err *e)
 {
     bool from_stdin = strcmp(s->path, "-") == 0;
@@ -148,6 +157,7 @@ static int stats_stream(struct stats *s, struct err *e)
     if (fd < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", s->path);
     rc = stream_open(&r, fd, from_stdin ? "standard input" : s->path, e);
+    /* 1 is a document, 0 the end, and less than 0 an error. */
     while (rc == 0 && (rc = stream_read(r, &d, e)) == 1) {
         int64_t at = source_add(&t, d.source, 1, d.n_ids, d.text_bytes, e);
         rc = at < 0 ? (int)at : 0;
@@ -165,6 +175,7 @@ static int stats_stream(struct stats *s, struct err *e)
     return rc;
 }
 
+/* The fewest tokens of a document in bin k. */
 static int64_t bin_from(int k) { return k ? (int64_t)1 << (k - 1) : 0; }
 
 static json_t *bins_json(const struct stats *s)
@@ -180,6 +191,7 @@ static json_t *bins_json(const struct stats *s)
     return list;
 }
 
+/* Half blocks of eighths make short bars comparable. In ASCII a cell that is begun counts. */
 /* A bar of part (0 to 1) of BAR cells, in eighths where the terminal has them. */
 static void bar(const struct stats *s, double part, FILE *f)
 {
@@ -196,6 +208,8 @@ static void bar(const struct stats *s, double part, FILE *f)
     fputs(s->o->colour ? "\033[0m" : "", f);
 }
 
+/* A line for each bin from the first to the last that holds documents; the longest bar is the
+ * one with the most of them. The share on the left is of tokens. */
 static void print_bins(const struct stats *s, FILE *f)
 {
     int first = 0, last = BINS - 1;
@@ -212,6 +226,7 @@ static void print_bins(const struct stats *s, FILE *f)
     for (int k = first; k <= last; k++) {
         char from[24], below[24], range[64];
         fmt_tokens((double)bin_from(k), from, sizeof from);
+        /* Bin 0 is "0 to below 1". */
         fmt_tokens((double)(k ? 2 * bin_from(k) : 1), below, sizeof below);
         snprintf(range, sizeof range, "%s to below %s", from, below);
         fprintf(f, "  %-21s %12lld %7.1f%%", range, (long long)s->docs[k],
@@ -235,6 +250,7 @@ static int draw(const struct stats *s, struct err *e)
     while (last > 0 && !s->docs[last])
         last--;
     for (int k = 1; k <= last; k++) /* documents without tokens have no place on this axis */
+        /* Bins before the first one with documents are left out; empty ones in between stay. */
         if (s->docs[k] || n) {
             x[n] = (double)bin_from(k);
             docs[n] = 100.0 * (double)s->docs[k] / (double)s->all_docs;
@@ -244,6 +260,7 @@ static int draw(const struct stats *s, struct err *e)
     return plot_file(s->o->plot, &p, e);
 }
 
+/* Both forms come from one tree of values, so that people and programs see the same. */
 static int show(struct stats *s, const char *form, FILE *f, struct err *e)
 {
     json_t *o = json_pack("{ss ss}", "path", s->path, "form", form);
@@ -271,6 +288,7 @@ int info_stats(const char *path, enum info_kind kind, const struct info_options 
     static const char *const form[] = { "shards", "shard", "token stream", "raw u16" };
     struct stats s = { .o = o, .path = path };
     char *folder = NULL;
+    /* A missing gnuplot is found now, not after all was counted. */
     int rc = o->plot ? plot_check(e) : 0;
 
     if (rc < 0)

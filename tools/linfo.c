@@ -13,6 +13,7 @@ struct args {
     bool raw, quiet;
 };
 
+/* Options that list something replace the description; --verify is part of it. */
 static void add_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
@@ -64,6 +65,7 @@ static int check(const struct info_options *o, int n_paths, struct err *e)
     return 0;
 }
 
+/* One path, in the way that the options ask for; the first that fits is done. */
 static int one(const char *path, const struct args *a, struct err *e)
 {
     const struct info_options *o = &a->info;
@@ -82,6 +84,7 @@ static int one(const char *path, const struct args *a, struct err *e)
         if (o->json && (text = json_dumps(j, JSON_COMPACT | info_json_flags()))) {
             puts(text);
             free(text);
+        /* With --quiet only the exit status is left, as of --verify in a script. */
         } else if (!a->quiet) {
             info_print(j, stdout);
         }
@@ -96,9 +99,12 @@ static int all(int n, char **path, const struct args *a, struct err *e)
     struct err later = {0};
     int rc = 0;
 
+    /* The first error goes to the caller, and later ones are only shown. */
     for (int i = 0; i < n; i++) {
         struct err *to = rc == 0 ? e : &later;
         int k = one(path[i], a, to);
+        /* Each error is said when it happens, but that of the last path: main prints it where
+         * it is the only one. */
         if (k < 0 && i < n - 1)
             log_warn("%s", to->msg);
         if (k < 0 && rc == 0 && i == n - 1)
@@ -112,6 +118,7 @@ static int all(int n, char **path, const struct args *a, struct err *e)
 
 int main(int argc, char **argv)
 {
+    /* -1: no single document was asked for, as 0 is one. */
     struct args a = { .info.doc = -1 };
     struct opt_table t = { .n = 0 };
     const struct cmd cmd = {

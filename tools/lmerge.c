@@ -24,6 +24,7 @@ static void on_signal(int sig)
     }
 }
 
+/* The summary for programs; sizes and counts are whole numbers. */
 static void print_json(const struct merge_options *o, const struct merge_report *r)
 {
     json_t *j = json_pack("{ss ss ss ss sI sI sI sI sI sI sb sI sf sI sI}", "model", o->base,
@@ -53,6 +54,7 @@ static void print_text(const struct merge_options *o, const struct merge_report 
            r->files == 1 ? "" : "s");
     printf("tensors: %lld merged, %lld replaced, %lld copied\n", (long long)r->merged,
            (long long)r->replaced, (long long)r->copied);
+    /* The base's head was its embedding; in the result they are two tensors. */
     if (r->untied)
         printf("untied: lm_head keeps the base's embedding, as in training\n");
     if (r->delta_entries)
@@ -60,6 +62,7 @@ static void print_text(const struct merge_options *o, const struct merge_report 
                r->max_delta, 100.0 * (double)r->unchanged / (double)r->delta_entries);
 }
 
+/* All three paths must be there; the first that is missing is named. */
 static int check_options(const struct merge_options *o, int n, char **argv, struct err *e)
 {
     const char *missing = !o->base ? "--model" : !o->adapter ? "--adapter" : "-o";
@@ -72,6 +75,8 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
     return err_hint(e, "lmerge --model BASE --adapter ADAPTER -o OUT");
 }
 
+/* 'types' goes by the place of the word in --dtype. With 'keep', the first, its entry is not
+ * used: keep_dtype says so. */
 int main(int argc, char **argv)
 {
     static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
@@ -116,12 +121,14 @@ int main(int argc, char **argv)
     o.keep_dtype = dtype == 0;
     o.type = types[dtype];
     o.threads = (int)threads;
+    /* A signal that was ignored when the program began, as by nohup, stays ignored. */
     for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
         if (sigaction(stops[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
             sigaction(stops[i], &act, NULL);
     if ((rc = check_options(&o, rc, argv, &e)) == 0 && (rc = merge_run(&o, &r, &e)) == 0 &&
         (json || !quiet))
         json ? print_json(&o, &r) : print_text(&o, &r);
+    /* The folder is removed by now, so the signal may take its usual effect. */
     if (stop && rc < 0) {
         log_warn("stopped, nothing written");
         signal(stop, SIG_DFL);

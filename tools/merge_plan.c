@@ -13,12 +13,15 @@ void merge_plan_free(struct merge_plan *p)
     *p = (struct merge_plan){0};
 }
 
+/* The type in the result: ids and flags keep theirs whatever was asked for. */
 static const struct tensor_type *out_type(const struct merge_options *o,
                                           const struct tensor_type *t)
 {
     return o->keep_dtype || !type_real(t) ? t : o->type;
 }
 
+/* Appends an item with its type and size. There is room: the list was made large
+ * enough for all tensors. */
 static int add(struct merge_plan *p, const struct merge_options *o, const struct merge_item *it,
                struct err *e)
 {
@@ -26,6 +29,8 @@ static int add(struct merge_plan *p, const struct merge_options *o, const struct
 
     *m = *it;
     m->type = out_type(o, it->base->type);
+    /* Only what safetensors can hold value by value; types that pack values in
+     * blocks cannot be copied. */
     if (m->type != st_type(m->type->name) || m->type->block != 1)
         return err_set(e, E_CONFIG, "tensor '%.200s' of the base is of a type that cannot be "
                        "copied", it->name);
@@ -51,10 +56,14 @@ static int add_listed(struct merge_plan *p, const struct merge_options *o,
         int rc;
 
         config_tensor(&p->config, i, &s);
+        /* The names live in one block, a fixed size each, as long as the plan. */
         it.name = memcpy(p->names + i * NAME, s.name, NAME);
+        /* The tensor of the base that this one is made from: for the head of a
+         * tied base, its embedding. */
         tensor_source(weights_config(w), &s, &from);
         if ((rc = weights_get(w, from.name, from.dims, from.shape, &it.base, e)) < 0)
             return rc;
+        /* A whole tensor of the adapter's, or a pair, or neither: the item says which. */
         adapter_find(a, &s, &it.whole, &it.a, &it.b);
         if ((rc = add(p, o, &it, e)) < 0)
             return rc;
@@ -82,6 +91,7 @@ static int add_others(struct merge_plan *p, const struct merge_options *o,
         names[i] = p->items[i].name;
     if (rc == 0)
         qsort(names, n, sizeof *names, by_string);
+    /* Sorted names, so that each of the base's is looked up in a few steps. */
     for (int64_t i = 0; i < weights_count(w) && rc == 0; i++) {
         const struct tensor *t = weights_at(w, i);
         const struct merge_item it = { .name = t->name, .base = t };
@@ -100,6 +110,8 @@ static void assign_files(struct merge_plan *p, int64_t shard_bytes)
 
     for (int64_t i = 0; i < p->n; i++) {
         struct merge_item *m = &p->items[i];
+        /* used > 0: the first tensor of a file always fits. The second test is written so that
+         * nothing overflows where one tensor is beyond the cap. */
         if (i == 0 || (used > 0 && (used > cap || m->nbytes > cap - used))) {
             p->files++;
             used = 0;
@@ -122,6 +134,7 @@ static int order_files(struct merge_plan *p, struct err *e)
         int64_t end = first;
         while (end < p->n && p->items[end].file == f)
             end++;
+        /* For each size the items in their old order: 8 bytes, 4, 2, then 1. */
         for (size_t size = 8; size >= 1; size /= 2)
             for (int64_t i = first; i < end; i++)
                 if (p->items[i].type->block_bytes == size)
@@ -133,6 +146,8 @@ static int order_files(struct merge_plan *p, struct err *e)
     return 0;
 }
 
+/* Fills the report: how many tensors were merged, replaced or copied, and the type that most
+ * bytes are of, which config.json names. */
 static void count(const struct merge_plan *p, struct merge_report *r)
 {
     int64_t bytes[DT_OTHER + 1] = {0};
@@ -140,6 +155,7 @@ static void count(const struct merge_plan *p, struct merge_report *r)
 
     for (int64_t i = 0; i < p->n; i++) {
         const struct merge_item *m = &p->items[i];
+        /* A pair is merged, a whole tensor replaces the base's, and all others are copies. */
         *(m->a ? &r->merged : m->whole ? &r->replaced : &r->copied) += 1;
         bytes[m->type->plain] += (int64_t)m->nbytes;
         r->bytes += (int64_t)m->nbytes;
@@ -163,7 +179,9 @@ int merge_plan_make(struct merge_plan *p, const struct merge_options *o,
     int rc;
 
     *p = (struct merge_plan){ .config = *adapter_model_config(a) };
+    /* The base's head is its embedding, and the result has a head of its own. */
     r->untied = weights_config(w)->tied && !p->config.tied;
+    /* At most: each listed tensor, and each of the base that is not listed. */
     room = config_tensors(&p->config) + weights_count(w) + 1;
     if (!(p->items = calloc((size_t)room, sizeof *p->items)))
         return err_set(e, E_SYS, "out of memory");

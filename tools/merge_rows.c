@@ -24,12 +24,15 @@ EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int
         for (int64_t j0 = 0; j0 < cols; j0 += STRIP) {
             int64_t n = cols - j0 < STRIP ? cols - j0 : STRIP, k = 0;
             float *row = w + i * cols + j0;
+            /* sum becomes one strip of a row of B A, before the scale. */
             memset(sum, 0, sizeof sum);
             for (; k + 4 <= rank; k += 4) {
                 const float *bk = b + i * rank + k, *a0 = a + k * cols + j0, *a1 = a0 + cols;
                 const float *a2 = a1 + cols, *a3 = a2 + cols;
                 const float b0 = bk[0], b1 = bk[1], b2 = bk[2], b3 = bk[3];
                 for (int64_t j = 0; j < n; j++) {
+                    /* One after the other, as the loop over single ranks below does it: four
+                     * ranks at once only save loads and stores of sum. */
                     float s = sum[j] + b0 * a0[j];
                     s += b1 * a1[j];
                     s += b2 * a2[j];
@@ -42,6 +45,8 @@ EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int
                     sum[j] += bk * ak[j];
             }
             for (int64_t j = 0; j < n; j++) {
+                /* The sign bit is cleared to leave |d|; patterns of sizes order as
+                 * integers do, NaN above all. */
                 float d = scale * sum[j];
                 uint32_t bits;
                 memcpy(&bits, &d, 4);
@@ -58,6 +63,8 @@ EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int
 #define EXPONENT(t) ((t) == DT_F32 ? 0x7F800000u : (t) == DT_BF16 ? 0x7F80u : 0x7C00u)
 enum { SHORT = 1 << 15 }; /* values whose counts are kept in 32 bits, for wide sums */
 
+/* How many values are not finite: NaN and infinity have an exponent of ones. Of 16-bit types
+ * the counter has 16 bits too, so that vectors hold as many counters as values. */
 EACH int64_t not_finite_body(enum dtype t, const void *values, int64_t n)
 {
     const uint32_t e = EXPONENT(t);
@@ -71,6 +78,8 @@ EACH int64_t not_finite_body(enum dtype t, const void *values, int64_t n)
         if (t == DT_F32)
             for (int64_t j = i; j < end; j++) {
                 uint32_t v;
+                /* memcpy, as a file's bytes need not be aligned; the compiler makes
+                 * a plain load of it. */
                 memcpy(&v, (const char *)values + 4 * j, 4);
                 some += (v & e) == e;
             }
@@ -99,6 +108,7 @@ EACH int64_t same_body(enum dtype t, const void *a, const void *b, int64_t n)
                 uint32_t x, y;
                 memcpy(&x, (const char *)a + 4 * j, 4);
                 memcpy(&y, (const char *)b + 4 * j, 4);
+                /* x | y without its sign is 0 only where both are +0 or -0. */
                 some += (x == y) | (((x | y) & 0x7FFFFFFF) == 0);
             }
         else
@@ -128,6 +138,7 @@ AVX2 static int64_t same_avx2(enum dtype t, const void *a, const void *b, int64_
 {
     return same_body(t, a, b, n);
 }
+/* Picks the version at run time; both give the same bits. */
 #define WIDE(wide, any) (simd_level() >= SIMD_AVX2 ? wide : any)
 #else
 #define WIDE(wide, any) (any)
@@ -150,6 +161,7 @@ int64_t merge_same(enum dtype t, const void *a, const void *b, int64_t n)
     return WIDE(same_avx2(t, a, b, n), same_body(t, a, b, n));
 }
 
+/* How many values are limit or more in size, or NaN. The limit is positive. */
 int64_t merge_beyond(const float *values, int64_t n, float limit)
 {
     int32_t most;

@@ -27,6 +27,10 @@ enum { PIECE = 1 << 22, TASK = 1 << 15, MAX_TASKS = 2 * (PIECE / TASK) + 1 };
 /* Of a tensor that is copied: so that it is checked and written while the nearest caches hold it. */
 enum { COPY = 1 << 18 };
 
+/* A merge goes tensor by tensor through the plan. One with a pair is cut into pieces of
+ * whole rows; a piece is computed by all threads and written before the next one begins,
+ * so that memory does not grow with the tensor. Nothing is computed in another order
+ * with more threads. */
 struct run {
     const struct merge_options *o;
     struct merge_report *r;
@@ -54,14 +58,18 @@ static int64_t count_unchanged(const struct merge_item *m, int64_t first, const 
                                int64_t n)
 {
     enum dtype t = m->type->plain;
+    /* Bytes a value: a plain type's block is one value. */
     size_t size = m->type->block_bytes;
     float wide[1024], narrow[1024];
     int64_t same = 0;
 
+    /* Checked after rounding: what float32 holds may be infinite in the output's type. */
     if (merge_not_finite(t, out, n))
         return -1;
     if (m->base->type == m->type)
         return merge_same(t, (const char *)m->base->data + (size_t)first * size, out, n);
+    /* Else the base's values are rounded to the output's type first, so that only what the
+     * merge itself changed is counted. */
     for (int64_t i = 0, k; i < n; i += k) {
         k = n - i < 1024 ? n - i : 1024;
         tensor_to_f32(m->base, first + i, k, wide, NULL);
@@ -71,6 +79,8 @@ static int64_t count_unchanged(const struct merge_item *m, int64_t first, const 
     return same;
 }
 
+/* One thread's share: widens rows of the base, adds the product of the pair to them and rounds
+ * the sum once, into its place in r->out. */
 static void merge_task(void *ctx, int64_t task, int thread)
 {
     struct piece *p = ctx;
@@ -78,6 +88,7 @@ static void merge_task(void *ctx, int64_t task, int thread)
     int64_t at = task * p->block, rows = p->rows - at < p->block ? p->rows - at : p->block;
     int64_t first = (p->first + at) * p->cols, n = rows * p->cols;
     char *out = r->out + (size_t)(at * p->cols) * p->m->type->block_bytes;
+    /* Room of the thread's own, which its next task uses again. */
     float *w = r->w + thread * p->block * p->cols;
 
     tensor_to_f32(p->m->base, first, n, w, NULL);
@@ -87,6 +98,7 @@ static void merge_task(void *ctx, int64_t task, int thread)
     p->unchanged[task] = count_unchanged(p->m, first, out, n);
 }
 
+/* Makes *p hold n floats; their old content need not be kept. */
 static int room(float **p, int64_t *cap, int64_t n, struct err *e)
 {
     float *q;
@@ -114,6 +126,7 @@ static int room_out(struct run *r, int64_t n, struct err *e)
     return 0;
 }
 
+/* The user has asked to stop: E_NO, and what was begun is removed. */
 static int stopped(const struct run *r, struct err *e)
 {
     return r->o->stop && *r->o->stop ? err_set(e, E_NO, "stopped") : 0;
@@ -123,12 +136,14 @@ static int not_finite(const struct merge_item *m, struct err *e)
 {
     err_set(e, E_DATA, "tensor '%.200s' has values that are not finite as %s", m->name,
             m->type->name);
+    /* Float16 ends at 65504; the other types reach further. */
     return m->type->plain == DT_F16 ? err_hint(e, "try --dtype bfloat16 or --dtype float32") : E_DATA;
 }
 
 /* Merges one piece into r->out. */
 static int merge_piece(struct piece *p, struct err *e)
 {
+    /* The last block may have fewer rows. */
     int64_t n = (p->rows + p->block - 1) / p->block;
     float max[MAX_TASKS];
     int64_t same[MAX_TASKS];
@@ -156,6 +171,7 @@ static int write_merged(struct run *r, struct st_writer *w, const struct merge_i
     int64_t rows = m->base->shape[0], step;
     int rc;
 
+    /* At least one row, however long; and a whole number of blocks a piece. */
     p.block = TASK / p.cols ? TASK / p.cols : 1;
     step = PIECE / p.cols / p.block * p.block;
     step = step ? step : p.block;
@@ -163,6 +179,7 @@ static int write_merged(struct run *r, struct st_writer *w, const struct merge_i
         (rc = room(&r->b, &r->b_cap, m->b->count, e)) < 0 ||
         (rc = room(&r->w, &r->w_cap, pool_threads(r->pool) * p.block * p.cols, e)) < 0 ||
         (rc = room_out(r, (step < rows ? step : rows) * p.cols, e)) < 0 ||
+        /* The pair is small against the tensor, so it is widened as a whole, once. */
         (rc = tensor_to_f32(m->a, 0, m->a->count, r->a, e)) < 0 ||
         (rc = tensor_to_f32(m->b, 0, m->b->count, r->b, e)) < 0)
         return rc;
@@ -179,6 +196,7 @@ static int write_copy(struct run *r, struct st_writer *w, const struct merge_ite
                       struct err *e)
 {
     const struct tensor *t = m->base;
+    /* Bytes an element, without asking for the type: ids and flags are copied too. */
     size_t size = t->count ? t->nbytes / (size_t)t->count : 0;
     int rc = 0;
 
@@ -203,6 +221,7 @@ static int write_plain(struct run *r, struct st_writer *w, const struct merge_it
     float limit = m->type->plain == DT_F16 ? 65520.0f : INFINITY; /* where it rounds to infinity */
     int rc;
 
+    /* Nothing to convert: the file's bytes are the result's. */
     if (!m->whole && t->type == m->type && (!type_real(t->type) || t->type->plain != DT_OTHER))
         return write_copy(r, w, m, e);
     rc = room(&r->w, &r->w_cap, TASK, e);
@@ -215,6 +234,7 @@ static int write_plain(struct run *r, struct st_writer *w, const struct merge_it
     return rc;
 }
 
+/* The names that Hugging Face's loaders expect, numbered from 1. */
 static void file_name(char *name, size_t cap, int file, int files)
 {
     if (files == 1)
@@ -231,6 +251,7 @@ static int write_items(struct run *r, struct st_writer *w, int64_t first, int64_
     for (int64_t i = first; i < end && rc == 0; i++) {
         const struct merge_item *m = &r->plan.items[i];
         log_progress("%s  %.0f%%", m->name,
+                     /* 1 more, as a model may have no bytes at all. */
                      100.0 * (double)r->done_bytes / ((double)r->r->bytes + 1));
         rc = m->a ? write_merged(r, w, m, e) : write_plain(r, w, m, e);
         r->done_bytes += (int64_t)m->nbytes;
@@ -247,6 +268,8 @@ static int write_file(struct run *r, const char *folder, int64_t first, int64_t 
     int rc = d ? 0 : err_set(e, E_SYS, "out of memory");
 
     file_name(name, sizeof name, r->plan.items[first].file, r->plan.files);
+    /* The whole header is written first, with every tensor's place, so the
+     * shapes must be known. */
     path = path_join(folder, name);
     for (int64_t i = first; i < end && rc == 0; i++) {
         const struct merge_item *m = &r->plan.items[i];
@@ -255,6 +278,8 @@ static int write_file(struct run *r, const char *folder, int64_t first, int64_t 
         memcpy(d[i - first].shape, m->base->shape, sizeof m->base->shape);
     }
     if (rc == 0)
+        /* On failure the half-written file is removed; after st_finish there is
+         * nothing to remove. */
         rc = st_create(&w, path, d, end - first, e);
     if (rc == 0 && (rc = write_items(r, w, first, end, e)) == 0) {
         rc = st_finish(w, e);
@@ -266,6 +291,7 @@ static int write_file(struct run *r, const char *folder, int64_t first, int64_t 
     return rc;
 }
 
+/* For a model of several files: which tensor is in which of them. */
 static int write_index(const struct run *r, const char *folder, struct err *e)
 {
     json_t *map = json_object(), *root;
@@ -276,6 +302,7 @@ static int write_index(const struct run *r, const char *folder, struct err *e)
         file_name(name, sizeof name, r->plan.items[i].file, r->plan.files);
         rc = json_object_set_new(map, r->plan.items[i].name, json_string(name)) ? E_SYS : 0;
     }
+    /* "so" takes over the reference to map, so map is not freed apart. */
     root = json_pack("{s{sI} so}", "metadata", "total_size", (json_int_t)r->r->bytes,
                      "weight_map", map);
     rc = rc == 0 && root ? js_save(root, path, e) : err_set(e, E_SYS, "out of memory");
@@ -293,6 +320,7 @@ static int write_all(struct run *r, const char *folder, struct err *e)
     int rc = 0;
 
     for (; first < r->plan.n && rc == 0; first = end) {
+        /* Items of the same file stand side by side in the plan. */
         for (end = first; end < r->plan.n &&
              r->plan.items[end].file == r->plan.items[first].file; end++)
             ;
@@ -319,6 +347,7 @@ static int check_replaceable(const char *out, struct err *e)
 
     if (!d)
         return err_sys(e, E_CREATE, "cannot replace '%s'", out);
+    /* A folder within would be removed too, so its presence is reason enough to refuse. */
     while ((f = readdir(d))) {
         if (strcmp(f->d_name, ".") == 0 || strcmp(f->d_name, "..") == 0)
             continue;
@@ -334,6 +363,7 @@ static int check_replaceable(const char *out, struct err *e)
     return err_hint(e, "name another folder with -o");
 }
 
+/* The same folder, also by another name or through a link. */
 static bool same_place(const char *a, const char *b)
 {
     struct stat x, y;
@@ -341,6 +371,8 @@ static bool same_place(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* Refuses an output that would destroy something: an input, always; what is there, without
+ * force; and with force what is no model folder. */
 static int check_out(const struct merge_options *o, const char *out, struct err *e)
 {
     if (!path_exists(out))
@@ -353,6 +385,8 @@ static int check_out(const struct merge_options *o, const char *out, struct err 
     return err_hint(e, "name another folder with -o, or replace it with -f");
 }
 
+/* The folder that is being built, for remove_building, which takes no argument. A signal
+ * handler only asks whether there is one. */
 static struct staging *volatile building;
 
 bool merge_building(void) { return building; }
@@ -365,9 +399,12 @@ static int build(struct run *r, const char *out, struct err *e)
 
     if (rc < 0)
         return rc;
+    /* From here on, the folder is also removed when the program ends in the middle: without
+     * memory, or because an input file was cut. */
     building = &s;
     must_end_with(remove_building);
     if ((rc = write_all(r, s.tmp, e)) == 0)
+        /* A signal that came after the last tensor still counts. */
         rc = stopped(r, e);
     must_end_with(NULL);
     if (rc == 0)
@@ -385,12 +422,14 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     struct llama_config *c = &r->plan.config;
     int rc;
 
+    /* 0: no factor was given. */
     if (o->rope_factor == 0) {
         if (!adapter_has_model(a))
             log_info("'%s' has no config.json: RoPE stays the base's; if it was trained for a "
                      "longer context, give --rope-factor", o->adapter);
         return 0;
     }
+    /* Such an adapter brings its own RoPE, and a second factor would scale it twice. */
     if (adapter_has_model(a)) {
         err_set(e, E_USAGE, "--rope-factor is only for an adapter without config.json, and "
                             "'%s' has one", o->adapter);
@@ -411,8 +450,10 @@ int merge_run(const struct merge_options *o, struct merge_report *report, struct
     int rc = out ? 0 : err_set(e, E_SYS, "out of memory");
 
     *report = (struct merge_report){0};
+    /* A '/' at the end is no part of the folder's name. */
     while (n > 1 && out[n - 1] == '/')
         out[--n] = '\0';
+    /* Cheap checks come first: nothing is opened when the output is refused. */
     if (rc == 0 && (rc = check_out(o, out, e)) == 0 &&
         (rc = weights_open(&w, o->base, e)) == 0 &&
         (rc = adapter_open(&a, o->adapter, weights_config(w), e)) == 0 &&
