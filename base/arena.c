@@ -12,6 +12,7 @@ void *arena_alloc(struct arena *a, int64_t n, size_t elem_bytes, size_t align)
         a->failed = true;
         return NULL;
     }
+    /* Rounded up to a multiple: align - 1 was added above, and the low bits go. */
     start &= ~(align - 1);
     if (!add_ok(start, bytes, &end) || (a->base && end > a->cap_bytes)) {
         a->failed = true;

@@ -11,12 +11,14 @@ int buf_reserve(struct buf *b, size_t extra_bytes, struct err *e)
     size_t need, cap = b->cap ? b->cap : 256;
     char *p;
 
+    /* Half of what size_t holds, so that growing below cannot overflow. */
     if (!add_ok(b->len, extra_bytes, &need) || need > SIZE_MAX / 2)
         return err_set(e, E_SYS, "a buffer of %zu + %zu bytes is too large", b->len,
                        extra_bytes);
     if (need <= b->cap)
         return 0;
     while (cap < need)
+        /* Half as much again each time: n additions copy each byte only a few times. */
         cap += cap / 2 + 64;
     if (!(p = realloc(b->p, cap)))
         return err_set(e, E_SYS, "out of memory for a buffer of %zu bytes", cap);
@@ -36,6 +38,7 @@ int buf_add(struct buf *b, const void *p, size_t nbytes, struct err *e)
     return rc;
 }
 
+/* The text is formatted twice: for its length, then into its place. */
 int buf_printf(struct buf *b, struct err *e, const char *fmt, ...)
 {
     va_list ap;
@@ -46,6 +49,7 @@ int buf_printf(struct buf *b, struct err *e, const char *fmt, ...)
     va_end(ap);
     if (n < 0)
         return err_set(e, E_BUG, "cannot format '%s'", fmt);
+    /* vsnprintf's NUL needs room, but is no part of the buffer's content. */
     if ((rc = buf_reserve(b, (size_t)n + 1, e)) < 0)
         return rc;
     va_start(ap, fmt);
@@ -61,6 +65,7 @@ void buf_free(struct buf *b)
     *b = (struct buf){0};
 }
 
+/* Space and the five characters from tab to carriage return. '|' and no branch, for vectors. */
 static unsigned char is_space(char c)
 {
     return (c == ' ') | ((unsigned char)(c - '\t') <= '\r' - '\t');
@@ -68,6 +73,7 @@ static unsigned char is_space(char c)
 
 int64_t text_words(const char *s, size_t n)
 {
+    /* A word begins at the start of the text or after space. */
     int64_t words = n > 0 && !is_space(s[0]);
 
     for (size_t i = 1; i < n;) { /* ends of space, few enough for a byte: this vectorises */

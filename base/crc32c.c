@@ -17,6 +17,8 @@ static uint32_t past_one, past_two; /* x^(8 n - 33) mod P for n of LANE and 2 LA
 static int best_way;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* The remainder for one more zero bit. With bits reversed the lowest bit is the highest power,
+ * so x is a shift to the right. */
 static uint32_t times_x(uint32_t c)
 {
     return c & 1 ? (c >> 1) ^ POLYNOMIAL : c >> 1;
@@ -28,28 +30,34 @@ static uint32_t power(size_t n)
     uint32_t c = 0x80000000u; /* x^0 */
 
     for (int i = 0; i < 7; i++)
+        /* 7 zero bits give x^7, and n - 5 zero bytes 8 n - 40 more: together 8 n - 33. */
         c = times_x(c);
     for (; n > 5; n--)
         c = table[c & 255] ^ (c >> 8);
     return c;
 }
 
+/* Runs once, before the first sum: the table, the two factors and the way to take. */
 static void prepare(void)
 {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
         for (int k = 0; k < 8; k++)
             c = times_x(c);
+        /* What byte i leaves behind after its eight bits. */
         table[i] = c;
     }
     past_one = power(LANE);
     past_two = power(2 * LANE);
 #ifdef __x86_64__
+    /* 2: three lanes and the product without carries; 1: the instruction
+     * alone; 0: the table. */
     if (!simd_hidden(SIMD_AVX2) && __builtin_cpu_supports("sse4.2"))
         best_way = __builtin_cpu_supports("pclmul") ? 2 : 1;
 #endif
 }
 
+/* One byte at a time, on any processor. */
 static uint32_t by_table(uint32_t c, const unsigned char *p, size_t n)
 {
     while (n--)
@@ -66,6 +74,7 @@ static inline uint64_t load8(const unsigned char *p)
     return w;
 }
 
+/* Eight bytes at a time, by the processor's own instruction; the last ones singly. */
 __attribute__((target("sse4.2"))) static uint32_t by_word(uint32_t c, const unsigned char *p,
                                                           size_t n)
 {
@@ -90,6 +99,7 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t by_lanes(uint32_t c,
     const __m128i past = _mm_set_epi64x(past_one, past_two);
 
     for (; n >= 3 * LANE; n -= 3 * LANE, p += 3 * LANE) {
+        /* The first lane continues the sum; the others begin at 0 and are joined by xor. */
         uint64_t c0 = c, c1 = 0, c2 = 0;
         __m128i moved;
         for (int i = 0; i < LANE; i += 8) {
@@ -100,6 +110,7 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t by_lanes(uint32_t c,
         moved = _mm_xor_si128(
             _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)c0), past, 0x00),
             _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)c1), past, 0x10));
+        /* The sum of the last lane, to which nothing has to be added behind, joins as it is. */
         c = (uint32_t)(c2 ^ _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(moved)));
     }
     return by_word(c, p, n);
@@ -108,6 +119,8 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t by_lanes(uint32_t c,
 
 uint32_t crc32c_by(int way, uint32_t crc, const void *buf, size_t nbytes)
 {
+    /* By the standard a sum begins as all ones and is turned around at the end. Undoing that
+     * first lets a caller go on from an earlier sum. */
     crc = ~crc;
     pthread_once(&once, prepare);
     way = way < best_way ? way : best_way;

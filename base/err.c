@@ -18,6 +18,8 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
+    /* Names from files may hold codes for the terminal, or line ends that look like a second
+     * message; all messages pass here. */
     text_clean(e->msg, false);
     return code;
 }
@@ -25,6 +27,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
 /* Memory that is not there is never the file's fault. */
 int err_sys(struct err *e, int code, const char *fmt, ...)
 {
+    /* Read first: what follows may change errno. */
     int sysno = errno;
     va_list ap;
     size_t n;
@@ -45,6 +48,7 @@ int err_sys(struct err *e, int code, const char *fmt, ...)
 
 int err_within(struct err *e, const char *fmt, ...)
 {
+    /* The new text goes in front, so the old one is set aside; what does not fit is cut. */
     char old[sizeof e->msg];
     va_list ap;
     size_t n;
@@ -69,6 +73,7 @@ int err_hint(struct err *e, const char *fmt, ...)
     if (!e)
         return E_BUG;
     n = strlen(e->msg);
+    /* Room for the line end and at least one character. */
     if (n + 2 < sizeof e->msg) {
         e->msg[n++] = '\n';
         va_start(ap, fmt);

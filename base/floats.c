@@ -28,16 +28,20 @@ static inline float float_of(uint32_t u)
  * vector code: a float sum or product under a condition would keep gcc from it. */
 static inline uint32_t choose(bool first, uint32_t a, uint32_t b)
 {
+    /* All ones or all zeros, without a branch. */
     uint32_t m = -(uint32_t)first;
 
     return (a & m) | (b & ~m);
 }
 
+/* bfloat16 is the upper half of a float32, so widening it is exact. */
 static inline float widen_bf16(uint16_t h) { return float_of((uint32_t)h << 16); }
 
 static inline uint16_t narrow_bf16(float v)
 {
     uint32_t u = bits_of(v);
+    /* Adding 0x7FFF rounds up what is more than half of the last place; the last bit that stays
+     * decides at exactly half, which makes ties go to even. */
     uint32_t rounded = (u + 0x7FFF + ((u >> 16) & 1)) >> 16;
     uint32_t quiet = (u >> 16) | 0x40; /* rounding could carry a NaN into infinity */
 
@@ -63,9 +67,11 @@ static inline uint16_t narrow_f16(float v)
     uint32_t u = bits_of(v), mag = u & 0x7FFFFFFF, sign = (u >> 16) & 0x8000;
     uint32_t normal = (mag - 0x38000000u + 0xFFF + ((mag >> 13) & 1)) >> 13;
     uint32_t small = bits_of(float_of(mag) + 0.5f) - 0x3F000000u;
+    /* A NaN keeps the upper bits of its payload and becomes quiet. */
     uint32_t nan = 0x7E00 | ((mag >> 13) & 0x3FF);
     uint32_t r = choose(mag < 0x38800000, small, normal);
 
+    /* Rounded, these would be 2^16, which float16 does not have. */
     r = choose(mag >= 0x477FF000, 0x7C00, r); /* 65520 and above */
     r = choose(mag > 0x7F800000, nan, r);
     return (uint16_t)(sign | r);

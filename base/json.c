@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Far more than any configuration has. */
 enum { MAX_DEPTH = 64 };
 
 /* jansson recurses, so depth is bounded before it sees the text. Brackets inside strings are
@@ -18,6 +19,8 @@ static int depth_of(const char *s, size_t n)
 
     for (size_t i = 0; i < n; i++) {
         if (in_string) {
+            /* The character behind a backslash is passed over: a quote there
+             * does not end the string. */
             if (s[i] == '\\')
                 i++;
             else if (s[i] == '"')
@@ -41,6 +44,7 @@ int js_parse(struct js *o, const char *text, size_t nbytes, const char *file, st
     *o = (struct js){ .file = file };
     if (depth_of(text, nbytes) > MAX_DEPTH)
         return err_set(e, E_DATA, "'%s' is nested more than %d deep", file, MAX_DEPTH);
+    /* A key that is there twice could mean either value, so such a text is refused. */
     if (!(o->obj = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &bad)))
         return err_set(e, E_DATA, "'%s': not valid JSON: %s at line %d, column %d", file,
                        bad.text, bad.line, bad.column);
@@ -70,6 +74,7 @@ void js_free(struct js *o)
     o->obj = NULL;
 }
 
+/* What a value is, in words for messages. */
 static const char *kind(const json_t *v)
 {
     switch (json_typeof(v)) {
@@ -91,6 +96,7 @@ static int field(const struct js *o, const char *key, enum js_need need, json_t 
     *v = json_object_get(o->obj, key);
     if (*v && !json_is_null(*v))
         return 1;
+    /* JS_MAY treats null as absent: Hugging Face's files have null where a default holds. */
     if (need == JS_MAY)
         return 0;
     return err_set(e, E_DATA, "'%s': field '%s%s' is %s", o->file, o->path, key,
@@ -132,6 +138,7 @@ int js_f64(const struct js *o, const char *key, enum js_need need, double lo, do
         return rc;
     if (!json_is_number(j))
         return mistyped(o, key, "a number", j, e);
+    /* Written so that NaN fails too. */
     if (!(json_number_value(j) >= lo && json_number_value(j) <= hi))
         return err_set(e, E_DATA, "'%s': field '%s%s' is %g, must be %g to %g", o->file,
                        o->path, key, json_number_value(j), lo, hi);
@@ -178,6 +185,8 @@ int js_object(const struct js *o, const char *key, enum js_need need, struct js 
     if (!json_is_object(j))
         return mistyped(o, key, "an object", j, e);
     sub->obj = j;
+    /* The path of the outer object goes before each key in messages: "rope_scaling.factor".
+     * Long ones are cut. */
     snprintf(sub->path, sizeof sub->path, "%.60s%.60s.", o->path, key);
     return 0;
 }
@@ -224,6 +233,8 @@ char *js_text(const json_t *root)
     json_t *back;
     bool same;
 
+    /* 15 digits print 0.1 as 0.1; where they do not read back as the same
+     * number, 16 or 17 do. */
     for (int digits = 15; digits <= 17; digits++) {
         free(text);
         text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(digits));
@@ -233,6 +244,7 @@ char *js_text(const json_t *root)
         if (same)
             break;
     }
+    /* The line end that text files have and jansson does not write. */
     if (!text || asprintf(&line, "%s\n", text) < 0)
         line = NULL;
     free(text);

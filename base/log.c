@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+/* shown: a progress line stands on the terminal and must be wiped before other output. last_s:
+ * when it was last drawn. */
 static struct {
     const char *prog;
     int level;
@@ -25,6 +27,8 @@ void log_init(const char *prog, int level)
 {
     const char *term = getenv("TERM");
 
+    /* -1: warnings alone; 0: what happens too; 1: details. A dumb terminal
+     * cannot wipe a line. */
     lg.prog = prog;
     lg.level = level;
     lg.tty = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
@@ -42,12 +46,15 @@ double now_s(void)
 static void line(const char *fmt, va_list ap)
 {
     char text[2048];
+    /* Carriage return and "erase to the end of the line" remove the progress line first. */
     int n = snprintf(text, sizeof text, "%s%s: ", lg.shown ? "\r\033[K" : "", lg.prog);
     int k = vsnprintf(text + n, sizeof text - (size_t)n - 1, fmt, ap);
     size_t f = strlen(fmt);
 
     if (k >= 0)
+        /* A message passed on whole, by "%s", may have a hint on a second line. */
         text_clean(text + n, f >= 2 && strcmp(fmt + f - 2, "%s") == 0);
+    /* vsnprintf returns how long the text would have been; what was cut does not count. */
     n += k < 0 ? 0 : k < (int)sizeof text - n - 1 ? k : (int)sizeof text - n - 2;
     text[n++] = '\n';
     pthread_mutex_lock(&lg.lock);
@@ -70,6 +77,7 @@ void log_warn(const char *fmt, ...) { LOG_AT(-1); }
 void log_info(const char *fmt, ...) { LOG_AT(0); }
 void log_debug(const char *fmt, ...) { LOG_AT(1); }
 
+/* At most ten times a second, and only where somebody sees it. */
 bool log_progress_due(void)
 {
     return lg.tty && lg.level >= 0 && now_s() - lg.last_s >= 0.1;
@@ -115,6 +123,7 @@ void log_progress_end(void)
     pthread_mutex_unlock(&lg.lock);
 }
 
+/* Colours on a terminal, unless NO_COLOR (no-color.org) or the terminal's type says no. */
 bool log_colour(int fd)
 {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
@@ -124,6 +133,7 @@ bool log_colour(int fd)
 
 const char *fmt_duration(double s, char *buf, int cap)
 {
+    /* Rounded to whole seconds; what makes no sense counts as 0, and 31 years are the most. */
     int64_t t = s < 0 || !isfinite(s) ? 0 : s > 1e9 ? 1000000000 : (int64_t)(s + 0.5);
 
     if (t >= 3600)
@@ -142,6 +152,7 @@ const char *fmt_bytes(double n, char *buf, int cap)
 
     for (; n >= 1024 && u < 4; u++)
         n /= 1024;
+    /* Three digits are enough: 1.23 GiB, 12.3 GiB, 123 GiB. */
     snprintf(buf, (size_t)cap, u && n < 10 ? "%.2f %s" : u && n < 100 ? "%.1f %s" : "%.0f %s", n,
              unit[u]);
     return buf;

@@ -23,6 +23,7 @@ struct range {
 static struct range *_Atomic ranges;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* A range that has gone and whose room fits the path; NULL: a new one must be made. */
 static struct range *unused(size_t cap)
 {
     struct range *r = atomic_load(&ranges);
@@ -45,9 +46,12 @@ int mapped_add(const void *map, size_t nbytes, const char *path, struct err *e)
     if (r) {
         memcpy(r->path, path, cap);
         r->at = (uintptr_t)map;
+        /* The path and the start first, 'end' last: until then the handler
+         * passes the range over. */
         atomic_store(&r->end, (uintptr_t)map + nbytes);
     }
     if (r && fresh) {
+        /* Linked in only when it is complete. */
         r->next = atomic_load(&ranges);
         atomic_store(&ranges, r);
     }
@@ -78,6 +82,7 @@ const char *mapped_path(const void *p)
  * what must_end_with names may allocate. */
 static void on_bus_error(int sig, siginfo_t *info, void *context)
 {
+    /* si_code above 0: the kernel raised it, and si_addr is the byte that was read. */
     const char *path = info->si_code > 0 ? mapped_path(info->si_addr) : NULL;
 
     (void)context;

@@ -20,6 +20,8 @@ static size_t number_in(const char *folder, const char *name, const char *key)
     snprintf(path, sizeof path, "%s/%s", folder, name);
     f = fopen(path, "re");
     while (f && !found && fgets(line, sizeof line, f))
+        /* "MemAvailable:   1234 kB" with that key, or the line "1234" with none. "max", the
+         * word for no limit, is no number and leaves SIZE_MAX. */
         found = strncmp(line, key, strlen(key)) == 0 &&
                 sscanf(line + strlen(key), " %llu", &n) == 1;
     if (f)
@@ -41,6 +43,7 @@ static size_t left_in(const char *folder, const struct version *v)
     if (limit == SIZE_MAX || used == SIZE_MAX)
         return SIZE_MAX;
     files = number_in(folder, "memory.stat", v->files);
+    /* The kernel can drop those pages at once. Without the figure all that is used counts. */
     used = files < used ? used - files : files == SIZE_MAX ? used : 0;
     return limit > used ? limit - used : 0;
 }
@@ -50,6 +53,8 @@ static bool listed(const char *list, const char *controller)
 {
     size_t n = strlen(controller);
 
+    /* p stands at a name, then behind the next comma. An empty list has one empty name, which
+     * is how version 2 writes its line. */
     for (const char *p = list; p; p = (p = strchr(p, ',')) ? p + 1 : NULL)
         if (strncmp(p, controller, n) == 0 && (p[n] == ',' || p[n] == '\0'))
             return true;
@@ -64,6 +69,7 @@ static void own_group(const char *lines, const char *controller, char *group, si
 
     *group = '\0';
     while (f && fgets(line, sizeof line, f)) {
+        /* Of "4:memory:/job/7" the group is "/job/7". */
         char *list = strchr(line, ':'), *at = list ? strchr(list + 1, ':') : NULL;
 
         if (!at)
@@ -93,6 +99,7 @@ size_t memory_left_in_groups(const char *tree, const char *lines)
         char *end = group;
 
         own_group(lines, versions[i].controller, group, sizeof group);
+        /* From the own group up to the root: each limit on the way holds for all below it. */
         while (end) {
             size_t here;
 
@@ -111,6 +118,7 @@ size_t memory_free_bytes(void)
     size_t kib = number_in("/proc", "meminfo", "MemAvailable:"), left = kib * 1024;
     size_t groups = memory_left_in_groups("/sys/fs/cgroup", "/proc/self/cgroup");
 
+    /* Older kernels do not estimate what is available; pages that are free now are less. */
     if (kib == SIZE_MAX)
         left = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     return groups < left ? groups : left;

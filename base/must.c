@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Nothing here may allocate on the way to the end, as there may be no memory left. */
 static const char *name = "longlora";
 static void (*_Atomic at_end)(void);
 
@@ -19,6 +20,7 @@ static _Thread_local bool ends; /* this thread does: what it removes may fail to
 
 void must_end(int code, const char *a, const char *b, const char *c)
 {
+    /* Taken out, so that it runs once even where two threads end at the same time. */
     void (*fn)(void) = atomic_exchange(&at_end, NULL);
     const char *const text[] = { name, ": ", a, b, c, "\n" };
 
@@ -38,6 +40,7 @@ void must_fail(void) { must_end(E_SYS, "out of memory", "", ""); }
 
 void *must_malloc(size_t nbytes)
 {
+    /* malloc(0) may return NULL, which would look like a failure. */
     void *p = malloc(nbytes ? nbytes : 1);
 
     if (!p)
@@ -72,6 +75,7 @@ static atomic_bool left;
 
 void must_leave(void) { atomic_store(&left, true); }
 
+/* A library has called exit. After must_leave it is main itself that returns. */
 static void ended_by_others(void)
 {
     void (*fn)(void) = atomic_exchange(&at_end, NULL);
@@ -85,6 +89,7 @@ static void ended_by_others(void)
 
 void must_begin(const char *program)
 {
+    /* jansson's failed allocations end the process instead of losing a key. */
     name = program;
     json_set_alloc_funcs(must_malloc, free);
     if (strcmp(program, program_invocation_short_name) == 0) /* not in a unit test */

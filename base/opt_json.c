@@ -20,6 +20,7 @@ static json_t *list_value(const struct opt_list *l)
     return all;
 }
 
+/* One count is a number, several are an array, and none leaves the key out. */
 static json_t *counts_value(const struct opt_counts *c)
 {
     json_t *all = c->n > 1 ? json_array() : NULL;
@@ -29,6 +30,7 @@ static json_t *counts_value(const struct opt_counts *c)
     return c->n == 1 ? json_integer(c->v[0]) : all;
 }
 
+/* What the option holds now, by its type; NULL where it was not given. */
 static json_t *value(const struct opt *o)
 {
     const char *text;

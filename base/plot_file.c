@@ -22,10 +22,12 @@ static int no_gnuplot(struct err *e)
     return err_hint(e, "install the package gnuplot-nox, or leave --plot out");
 }
 
+/* Looks for gnuplot as the shell would, without starting it; tools ask before long work. */
 int plot_check(struct err *e)
 {
     const char *p = getenv("PATH");
 
+    /* Each folder of PATH; the last one has no ':' behind it to step over. */
     for (size_t n; p && *p; p += n + (p[n] == ':')) {
         char path[4096];
 
@@ -52,6 +54,7 @@ static int quoted(struct buf *b, const char *s, struct err *e)
     return rc < 0 ? rc : buf_add(b, "'", 1, e);
 }
 
+/* "set NAME 'text'", in which '_' and '^' are plain characters and not gnuplot's markup. */
 static int setting(struct buf *b, const char *name, const char *text, struct err *e)
 {
     int rc = buf_printf(b, e, "set %s ", name);
@@ -61,6 +64,7 @@ static int setting(struct buf *b, const char *name, const char *text, struct err
     return rc < 0 ? rc : buf_printf(b, e, " noenhanced\n");
 }
 
+/* The line that makes gnuplot write the form that path's name ends in; PNG for all others. */
 static const char *terminal(const char *path)
 {
     const char *dot = strrchr(path, '.');
@@ -75,6 +79,8 @@ static const char *terminal(const char *path)
            "} else {\n  set terminal png size 1000,620\n}\n";
 }
 
+/* The same test as in plot.c: gnuplot would stop at what a logarithmic axis
+ * has no place for. */
 static bool drawable(const struct plot *p, double x, double y)
 {
     return isfinite(x) && isfinite(y) && (!p->log2_x || x > 0) && (!p->log_y || y > 0);
@@ -90,6 +96,7 @@ static int64_t put_data(struct buf *b, const struct plot *p, struct err *e)
         rc = buf_printf(b, e, "$s%lld << EOD\n", (long long)k);
         for (int64_t i = 0; i < p->series[k].n && rc == 0; i++)
             if (drawable(p, p->series[k].x[i], p->series[k].y[i])) {
+                /* 17 digits: every double is read back as it was. */
                 rc = buf_printf(b, e, "%.17g %.17g\n", p->series[k].x[i], p->series[k].y[i]);
                 points++;
             }
@@ -139,11 +146,13 @@ static int put_log_y(struct buf *b, const struct plot *p, struct err *e)
             }
     if (hi == 0)
         return 0;
+    /* Equal values would give a range of nothing. */
     if (hi < lo * 1.05)
         hi = lo * 1.05;
     rc = buf_printf(b, e, "set logscale y\nset yrange [%.17g:%.17g]\nset ytics (", lo * 0.96,
                     hi * 1.04);
     for (int i = 0; i <= 5 && rc == 0; i++) {
+        /* Equal steps on a logarithmic axis are equal factors: lo, then five steps up to hi. */
         double v = lo * pow(hi / lo, i / 5.0);
 
         rc = buf_printf(b, e, "%s'%.4g' %.17g", i ? ", " : "", v, v);
@@ -151,6 +160,8 @@ static int put_log_y(struct buf *b, const struct plot *p, struct err *e)
     return rc < 0 ? rc : buf_printf(b, e, ")\n");
 }
 
+/* The whole script for gnuplot: settings, data and one plot command. Data come first, as the
+ * command names the blocks. */
 static int script(struct buf *b, const char *path, const struct plot *p, struct err *e)
 {
     int64_t points;
@@ -167,6 +178,7 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
         rc = buf_printf(b, e, "set grid lc rgb '#cccccc'\nset key below noenhanced\n"
                         "set bmargin 5.5\n"
                         "set offsets graph 0.03, graph 0.03, graph 0.03, graph 0.03\n");
+    /* Bars are compared by their height, so they begin at 0. */
     if (rc == 0 && p->bars)
         rc = buf_printf(b, e, "set yrange [0:*]\n");
     if (rc == 0 && p->log_y)
@@ -178,6 +190,7 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
     if ((points = put_data(b, p, e)) <= 0)
         return points < 0 ? (int)points : err_set(e, E_DATA, "nothing to plot");
     for (int64_t k = 0; k < p->n_series && rc == 0; k++) {
+        /* A series without points is left out, as is its name in the legend. */
         if (!has_points(p, k))
             continue;
         rc = buf_printf(b, e, first ? "plot " : ", ");
@@ -188,6 +201,7 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
                             0.1 + 0.8 * (double)(k + 1) / (double)p->n_series);
         else if (rc == 0)
             rc = buf_printf(b, e, "$s%lld using 1:2 with linespoints lw 2 pt %d ps 1.3 title ",
+                            /* Point types 5, 7, 9, 11 and 13 are gnuplot's filled shapes. */
                             (long long)k, 5 + 2 * (int)(k % 5));
         first = false;
         if (rc == 0)
@@ -225,6 +239,7 @@ static int run(FILE *in, FILE *out, FILE *bad, struct err *e)
     posix_spawn_file_actions_adddup2(&act, fileno(bad), STDERR_FILENO);
     rc = posix_spawnp(&pid, "gnuplot", &act, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&act);
+    /* The start itself failed: gnuplot does not exist, or it cannot be run. */
     if (rc == ENOENT)
         return no_gnuplot(e);
     if (rc != 0) {
@@ -234,9 +249,12 @@ static int run(FILE *in, FILE *out, FILE *bad, struct err *e)
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return err_sys(e, E_SYS, "cannot wait for gnuplot");
+    /* No message yet: what gnuplot said is read by the caller. */
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : E_SYS;
 }
 
+/* Runs the script and takes the picture from gnuplot's output; on failure the first 300 bytes
+ * of what gnuplot said become the message. */
 static int render(const struct buf *text, struct buf *image, struct err *e)
 {
     FILE *in = tmpfile(), *out = tmpfile(), *bad = tmpfile();
@@ -250,8 +268,10 @@ static int render(const struct buf *text, struct buf *image, struct err *e)
         rc = err_sys(e, E_IO, "cannot write a temporary file");
     else if ((rc = run(in, out, bad, e)) == 0)
         rc = slurp(out, image, e);
+    /* gnuplot may end well without having drawn anything. */
     if (rc == 0 && image->len == 0)
         rc = E_SYS;
+    /* Only where nobody has set a message before. */
     if (rc == E_SYS && e && e->code == 0 && slurp(bad, &said, NULL) == 0) {
         size_t n = said.len < 300 ? said.len : 300;
 
@@ -273,6 +293,8 @@ static int render(const struct buf *text, struct buf *image, struct err *e)
 int plot_file(const char *path, const struct plot *p, struct err *e)
 {
     struct buf text = { 0 }, image = { 0 };
+    /* The caller's e may be NULL or hold an older error, and 'render' asks
+     * whether there is one. */
     struct err own = { 0 };
     int rc = script(&text, path, p, &own);
 

@@ -15,6 +15,8 @@ struct worker {
     int index;
 };
 
+/* The workers sleep until a round begins. In a round each thread, the caller among them, takes
+ * the next task's number until none is left. The last worker to finish wakes the caller. */
 struct pool {
     int n_threads;
     struct worker *workers;
@@ -26,9 +28,12 @@ struct pool {
     pool_fn *fn;
     void *ctx;
     int64_t n_tasks;
+    /* The next task's number; taken without the lock. */
     _Atomic int64_t next;
 };
 
+/* Works on tasks until there are none. The counter needs no ordering of its own: the lock
+ * around a round orders what tasks read and write. */
 static void drain(struct pool *p, int thread)
 {
     int64_t i;
@@ -46,6 +51,8 @@ static void *work(void *arg)
 
     for (;;) {
         pthread_mutex_lock(&p->lock);
+        /* The round's number, not a flag: a worker that sleeps late cannot miss a round or do
+         * it twice, as the next one begins only when all have finished this one. */
         while (p->round == seen && !p->quit)
             pthread_cond_wait(&p->go, &p->lock);
         seen = p->round;
@@ -61,6 +68,7 @@ static void *work(void *arg)
     }
 }
 
+/* What the process may use, which a container or taskset can make less than the machine has. */
 int pool_processors(void)
 {
     cpu_set_t set; /* of 1024: a larger machine answers by sysconf */
@@ -89,6 +97,8 @@ struct pool *pool_open(int n_threads, struct err *e)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->go, NULL);
     pthread_cond_init(&p->idle, NULL);
+    /* The caller is thread 0, so one thread less is started. On failure the threads that were
+     * started are ended like a whole team. */
     for (p->n_threads = 1; p->n_threads < n_threads && rc == 0; p->n_threads++) {
         struct worker *w = &p->workers[p->n_threads];
         w->pool = p;
@@ -125,6 +135,7 @@ int pool_threads(const struct pool *p) { return p ? p->n_threads : 1; }
 
 void pool_run(struct pool *p, int64_t n_tasks, pool_fn *fn, void *ctx)
 {
+    /* Waking threads costs more than one task gains. */
     if (!p || p->n_threads == 1 || n_tasks < 2) {
         for (int64_t i = 0; i < n_tasks; i++)
             fn(ctx, i, 0);
@@ -135,11 +146,13 @@ void pool_run(struct pool *p, int64_t n_tasks, pool_fn *fn, void *ctx)
     p->ctx = ctx;
     p->n_tasks = n_tasks;
     atomic_store(&p->next, 0);
+    /* Set before the workers wake, so that none of them can bring it to 0 too early. */
     p->busy = p->n_threads - 1;
     p->round++;
     pthread_cond_broadcast(&p->go);
     pthread_mutex_unlock(&p->lock);
     drain(p, 0);
+    /* All tasks have been taken, but others may still work on theirs. */
     pthread_mutex_lock(&p->lock);
     while (p->busy > 0)
         pthread_cond_wait(&p->idle, &p->lock);

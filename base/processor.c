@@ -5,12 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The words that LONGLORA_SIMD may have, in the order of enum simd. SIMD_VBMI has none: it is
+ * the highest level, taken where nothing is set. */
 static const char *const words[] = { "none", "avx2", "avx512" };
 enum { WORDS = sizeof words / sizeof *words };
 
 static enum simd best;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* The best level of this processor. All parts of a level must be there: code for
+ * it may use any of them. */
 static enum simd processors(void)
 {
 #if defined __x86_64__ && defined __GNUC__
@@ -44,6 +48,7 @@ static int wanted(void)
     return i;
 }
 
+/* The variable can only lower the level; the last word stands for AVX-512 without VBMI. */
 static void look(void)
 {
     int want = wanted();
@@ -55,6 +60,7 @@ static void look(void)
         best = SIMD_AVX512;
 }
 
+/* Does the variable ask for less than this level? The processor itself is not asked. */
 bool simd_hidden(enum simd level)
 {
     int want = wanted();

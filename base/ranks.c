@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The variables by which each of these programs tells a process its number among all (rank) and
+ * among those of its host. */
 struct starter {
     const char *by, *size, *rank, *local_rank, *local_size;
 };
@@ -23,6 +25,7 @@ static const struct starter starters[] = {
 };
 enum { STARTERS = sizeof starters / sizeof *starters };
 
+/* 1 and *v where the variable is set, 0 where it is not, or an error for what is no number. */
 int ranks_env(const char *name, int64_t *v, struct err *e)
 {
     const char *s = getenv(name);
@@ -41,11 +44,13 @@ static int64_t tasks_on(const char *list, int64_t node)
         int64_t tasks = 0, times = 1;
         int n = 0;
 
+        /* %n stores how many characters were read, so that the text can be walked. */
         if (sscanf(list, "%9" SCNd64 "%n", &tasks, &n) != 1)
             return -1;
         list += n;
         if (sscanf(list, "(x%9" SCNd64 ")%n", &times, &n) == 1)
             list += n;
+        /* The entry stands for 'times' hosts, of which this one is the node-th from here. */
         if (node < times)
             return tasks;
         node -= times;
@@ -75,6 +80,8 @@ static int tasks_here(int64_t *v, struct err *e)
                    name, list, (long long)node);
 }
 
+/* Two variables that contradict each other: better an error than processes that
+ * wait for one another. */
 static int too_high(const char *a, int64_t va, const char *b, int64_t vb, struct err *e)
 {
     return err_set(e, E_USAGE, "%s is %lld, but %s is only %lld", a, (long long)va, b,
@@ -99,11 +106,13 @@ static int find_local(struct ranks *r, const struct starter *s, struct err *e)
         return too_high(s->local_rank, k, size, n, e);
     if (has_k && k >= r->size)
         return too_high(s->local_rank, k, s->size, r->size, e);
+    /* -1 and 0: not known. */
     r->local_rank = has_k ? (int)k : -1;
     r->local_size = has_n ? (int)n : 0;
     return 0;
 }
 
+/* A size without a rank cannot be used: each process must know which one it is. */
 static int find_rank(struct ranks *r, const struct starter *s, int64_t size, struct err *e)
 {
     int64_t k;
@@ -121,11 +130,14 @@ static int find_rank(struct ranks *r, const struct starter *s, int64_t size, str
     return find_local(r, s, e);
 }
 
+/* Without any of these variables this process is the only one. */
 int ranks_find(struct ranks *r, struct err *e)
 {
     *r = (struct ranks){ .size = 1, .local_size = 1 };
     if (gethostname(r->host, sizeof r->host - 1) < 0)
         snprintf(r->host, sizeof r->host, "?");
+    /* The first whose size is set is taken: within a Slurm job another starter's variables may
+     * stand beside Slurm's own. */
     for (int i = 0; i < STARTERS; i++) {
         int64_t size;
         int rc = ranks_env(starters[i].size, &size, e);

@@ -14,6 +14,8 @@
 struct spool {
     char *folder;
     int fd;          /* -1 until memory does not suffice */
+    /* Bytes are in the order of adding: first the file's, then those of buf.
+     * buf never wraps. */
     int64_t flushed; /* bytes in the file; the rest stands in buf */
     size_t len;
     unsigned char buf[SPOOL_BUF_BYTES];
@@ -25,6 +27,7 @@ int spool_open(struct spool **out, const char *folder, struct err *e)
 
     *out = NULL;
     if (!folder && !((folder = getenv("TMPDIR")) && *folder))
+        /* An empty TMPDIR counts as unset. */
         folder = "/tmp";
     if (!s || !(s->folder = strdup(folder))) {
         free(s);
@@ -37,6 +40,7 @@ int spool_open(struct spool **out, const char *folder, struct err *e)
     return 0;
 }
 
+/* For work that continues: what lies behind keep_bytes is added anew, so it is cut off. */
 int spool_open_at(struct spool **out, const char *path, int64_t keep_bytes, struct err *e)
 {
     struct stat st;
@@ -45,6 +49,7 @@ int spool_open_at(struct spool **out, const char *path, int64_t keep_bytes, stru
 
     if (rc < 0)
         return rc;
+    /* *out stays NULL until all has worked. */
     s = *out;
     *out = NULL;
     s->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -91,6 +96,7 @@ static int open_unnamed(const char *folder, struct err *e)
     return fd;
 }
 
+/* Appends to the file, which is made at the first need. buf is the caller's to empty. */
 static int flush(struct spool *s, const void *p, size_t nbytes, struct err *e)
 {
     int rc;
@@ -109,6 +115,7 @@ int spool_add(struct spool *s, const void *p, size_t nbytes, struct err *e)
 {
     int rc;
 
+    /* What is larger than the whole buffer goes straight to the file. */
     if (nbytes > SPOOL_BUF_BYTES - s->len) {
         if (s->len && (rc = flush(s, s->buf, s->len, e)) < 0)
             return rc;
@@ -129,6 +136,7 @@ int spool_sync(struct spool *s, struct err *e)
     if (rc < 0)
         return rc;
     s->len = 0;
+    /* Without a file there is nothing on disk yet, nor anything that has to be. */
     if (s->fd >= 0 && fdatasync(s->fd) < 0)
         return err_sys(e, E_IO, "cannot sync a file in '%s'", s->folder);
     return 0;
@@ -146,6 +154,7 @@ int spool_read(const struct spool *s, int64_t offset, void *p, size_t nbytes, st
     if (offset < 0 || offset > spool_bytes(s) ||
         nbytes > (size_t)(spool_bytes(s) - offset))
         return err_set(e, E_BUG, "a read past the end of a temporary file");
+    /* First what lies in the file; what is left over lies in buf. */
     while (nbytes > 0 && offset < s->flushed) {
         size_t left = (size_t)(s->flushed - offset);
         ssize_t k = pread(s->fd, to, nbytes < left ? nbytes : left, offset);
@@ -154,6 +163,7 @@ int spool_read(const struct spool *s, int64_t offset, void *p, size_t nbytes, st
         if (k < 0)
             return err_sys(e, E_IO, "cannot read a temporary file in '%s'", s->folder);
         if (k == 0)
+            /* The end of the file before its known length: another program has cut it. */
             return err_set(e, E_IO, "a temporary file in '%s' was cut", s->folder);
         to += k;
         offset += k;

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Tries: a name that exists already is as good as impossible, so eight are plenty. */
 enum { DIGITS = 16, TRIES = 8 };
 static const char mark[] = ".tmp-", old_mark[] = ".tmp";
 
@@ -78,6 +79,7 @@ int temp_folder(char out[TEMP_PATH_MAX], const char *path, struct err *e)
     return err_sys(e, E_CREATE, "cannot make the folder '%s'", out);
 }
 
+/* What follows the name must be the whole mark with its digits: "x.tmp-notes" is not ours. */
 bool temp_is_of(const char *name, const char *of)
 {
     size_t n = strlen(of);
@@ -99,11 +101,14 @@ bool temp_is_of(const char *name, const char *of)
 static void sweep_one(int dir, const char *folder, const char *name)
 {
     char path[TEMP_PATH_MAX];
+    /* O_NOFOLLOW: a link of that name is left alone. O_NONBLOCK: nor does a
+     * pipe make it wait. */
     int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     struct stat st;
 
     if (fd < 0)
         return;
+    /* The lock is the proof: the maker holds it until it ends, and the kernel frees it then. */
     if (fstat(fd, &st) == 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
         snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path) {
         if (S_ISREG(st.st_mode))
@@ -125,6 +130,7 @@ void temp_sweep(const char *path)
         (int)sizeof folder)
         return;
     if (!*folder)
+        /* "/x" is in the folder "/", and "x" in the current one. */
         strcpy(folder, slash ? "/" : ".");
     if (!(d = opendir(folder)))
         return;

@@ -21,6 +21,7 @@ size_t type_bytes(const struct tensor_type *t, int64_t rows, int64_t cols)
 {
     size_t n;
 
+    /* A row that does not fill its last block has that block whole. */
     if (__builtin_mul_overflow(cols / t->block + (cols % t->block != 0), rows, &n) ||
         __builtin_mul_overflow(n, t->block_bytes, &n))
         return SIZE_MAX;

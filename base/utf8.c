@@ -8,11 +8,15 @@
 static size_t utf8_len(const unsigned char *s, size_t n)
 {
     unsigned char lo = 0x80, hi = 0xBF;
+    /* By the first byte: C0 and C1 would only encode ASCII again, and F5 on lies
+     * above U+10FFFF. */
     size_t k = s[0] < 0x80 ? 1 : s[0] < 0xC2 ? 0 : s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 :
                s[0] < 0xF5 ? 4 : 0;
 
     if (k > n)
         return 0;
+    /* The second byte has a narrower range after these four: no longer forms than needed after
+     * E0 and F0, no surrogates after ED, nothing above U+10FFFF after F4. */
     if (s[0] == 0xE0) lo = 0xA0;
     if (s[0] == 0xED) hi = 0x9F;
     if (s[0] == 0xF0) lo = 0x90;
@@ -30,6 +34,7 @@ bool utf8_valid(const char *s, size_t n, size_t *at)
     uint64_t w;
 
     while (i < n) {
+        /* Eight bytes at once while all are ASCII; then the first other character alone. */
         for (; i + 8 <= n; i += 8) {
             memcpy(&w, p + i, 8);
             if (w & 0x8080808080808080u)
@@ -47,6 +52,8 @@ bool utf8_valid(const char *s, size_t n, size_t *at)
     return true;
 }
 
+/* C0 and C1 controls (below 0x20, 0x7F, U+0080 to U+009F) become '?', as terminals obey them.
+ * Bytes that are no UTF-8 stay unless some terminal may take them for a C1 control. */
 void text_clean(char *s, bool keep_line_ends)
 {
     unsigned char *p = (unsigned char *)s;
@@ -84,6 +91,7 @@ static int columns(uint32_t c)
         { 0xFF00, 0xFF60 }, { 0xFFE0, 0xFFE6 }, { 0x1F300, 0x1F64F }, { 0x1F680, 0x1F6FF },
         { 0x1F900, 0x1F9FF }, { 0x20000, 0x3FFFD } };
 
+    /* Everything below the first combining mark has one column. */
     if (c < 0x300)
         return 1;
     return within(none, sizeof none / sizeof *none, c) ? 0
@@ -92,6 +100,7 @@ static int columns(uint32_t c)
 
 size_t text_fit(const char *s, int width)
 {
+    /* The bits of the first byte that belong to the character, by the sequence's length. */
     static const unsigned char lead[] = { 0, 0x7F, 0x1F, 0x0F, 0x07 };
     const unsigned char *p = (const unsigned char *)s;
     size_t left = strlen(s), k;
@@ -103,6 +112,7 @@ size_t text_fit(const char *s, int width)
             for (size_t i = 1; i < k; i++)
                 c = c << 6 | (p[i] & 0x3F);
         }
+        /* A byte that is no UTF-8 counts as one character of one column. */
         k = k ? k : 1;
         if ((width -= columns(c)) < 0)
             break;

@@ -52,7 +52,7 @@ static void show_left_out(const struct tally *t, json_t *out)
     const char *name;
 
     json_object_foreach(all, name, one) {
-        /* The empty name stands for what has no source: files that could not be read. */
+        /* The empty name stands for what has no source: what could not be read. */
         json_t *row = json_pack("{ss}", "name", *name ? name : "(unread)");
         json_object_update(row, one);
         json_array_append_new(list, row);

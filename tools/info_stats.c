@@ -11,10 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Documents are counted in bins whose bounds are powers of two: lengths differ by factors of
- * thousands, and context lengths are powers of two themselves. */
 /* Bin 0 holds documents without tokens, bin k > 0 those of 2^(k-1) to 2^k - 1. */
 enum { BINS = 64, BAR = 32 };
+/* Documents are counted in bins whose bounds are powers of two: lengths differ by factors of
+ * thousands, and context lengths are powers of two themselves. */
 struct stats {
     const struct info_options *o;
     const char *path;
@@ -191,7 +191,6 @@ static json_t *bins_json(const struct stats *s)
     return list;
 }
 
-/* Half blocks of eighths make short bars comparable. In ASCII a cell that is begun counts. */
 /* A bar of part (0 to 1) of BAR cells, in eighths where the terminal has them. */
 static void bar(const struct stats *s, double part, FILE *f)
 {
@@ -202,6 +201,7 @@ static void bar(const struct stats *s, double part, FILE *f)
         return;
     n = n == 0 ? 1 : n; /* something is there */
     fputs(s->o->colour ? "  \033[36m" : "  ", f);
+    /* In ASCII, which has no parts of a cell, one that is begun counts as whole. */
     for (int i = 0; i < (s->o->utf8 ? n / 8 : (n + 7) / 8); i++)
         fputs(s->o->utf8 ? "█" : "#", f);
     fputs(s->o->utf8 ? eighth[n % 8] : "", f);
