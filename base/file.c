@@ -326,13 +326,13 @@ int file_replace(const char *path, const void *buf, size_t nbytes, struct err *e
 
 int file_copy(const char *from, const char *to, struct err *e)
 {
+    /* Pieces of 1 MiB: large enough that the calls cost nothing. */
     static const size_t step = 1 << 20;
     char *buf = malloc(step);
     struct file_out o;
     int rc = 0, in;
     ssize_t k;
 
-    /* Pieces of 1 MiB: large enough that the calls cost nothing. */
     if (!buf)
         return err_set(e, E_SYS, "out of memory");
     if ((in = open(from, O_RDONLY | O_CLOEXEC)) < 0) {

@@ -37,6 +37,7 @@ static int depth_of(const char *s, size_t n)
     return most;
 }
 
+/* file only names the text in messages, and must live as long as o. */
 int js_parse(struct js *o, const char *text, size_t nbytes, const char *file, struct err *e)
 {
     json_error_t bad;
@@ -110,6 +111,8 @@ static int mistyped(const struct js *o, const char *key, const char *want, const
                    kind(v), want);
 }
 
+/* This and the next ones leave *v alone where the field is absent, so a
+ * default set before stays. */
 int js_i64(const struct js *o, const char *key, enum js_need need, int64_t lo, int64_t hi,
            int64_t *v, struct err *e)
 {
@@ -173,6 +176,8 @@ int js_str(const struct js *o, const char *key, enum js_need need, const char **
     return 0;
 }
 
+/* sub borrows from o: it is not freed, and gone with it. An absent field leaves
+ * it without an object. */
 int js_object(const struct js *o, const char *key, enum js_need need, struct js *sub,
               struct err *e)
 {
@@ -206,6 +211,7 @@ int js_array(const struct js *o, const char *key, enum js_need need, json_t **ar
     return 0;
 }
 
+/* As js_object, for item i of an array; the place is part of the path: "shards[3].". */
 int js_item(const struct js *o, const char *key, json_t *array, size_t i, struct js *sub,
             struct err *e)
 {
@@ -227,6 +233,7 @@ bool js_has(const struct js *o, const char *key)
     return j && !json_is_null(j);
 }
 
+/* The text with as few digits as give back the same values. */
 char *js_text(const json_t *root)
 {
     char *text = NULL, *line;

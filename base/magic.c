@@ -247,9 +247,9 @@ static bool is_sentencepiece(const struct look *l)
     /* 0x0A, here '\n', is field 1 with a length: a piece of the vocabulary, and in it
      * the text of the piece. */
     if (l->n < 16 || l->p[0] != '\n' || (size = l->p[1]) > 127 || l->p[2] != '\n')
-        /* The next piece begins where this one ends, which the second '\n' shows. */
         return false;
     piece = l->p[3];
+    /* Behind the text a score or type follows; then the next piece begins, again with 0x0A. */
     if (piece == 0 || piece + 4 > size || l->n <= 2 + size || l->p[2 + size] != '\n')
         return false;
     return l->p[4 + piece] == 0x15 || l->p[4 + piece] == 0x18; /* a score, or its type */
@@ -331,11 +331,11 @@ static size_t markup_begins(const struct look *l)
 
 static bool is_html(const struct look *l)
 {
-    /* A page may begin as XML does, in upper or lower case. */
     size_t at = markup_begins(l);
     const char *p = (const char *)l->p + at;
     size_t left = l->n - at;
 
+    /* A page may begin as XML does, in upper or lower case. */
     if (left > 6 && strncasecmp(p, "<?xml ", 6) == 0)
         return has_within(l, "<html", MAGIC_LOOK_BYTES);
     if (left > 14 && strncasecmp(p, "<!doctype html", 14) == 0)

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Nothing here may allocate on the way to the end, as there may be no memory left. */
+/* Known in advance: must_end itself allocates nothing, as there may be no memory left. */
 static const char *name = "longlora";
 static void (*_Atomic at_end)(void);
 
@@ -89,8 +89,8 @@ static void ended_by_others(void)
 
 void must_begin(const char *program)
 {
-    /* jansson's failed allocations end the process instead of losing a key. */
     name = program;
+    /* jansson's failed allocations end the process instead of losing a key. */
     json_set_alloc_funcs(must_malloc, free);
     if (strcmp(program, program_invocation_short_name) == 0) /* not in a unit test */
         atexit(ended_by_others);

@@ -28,11 +28,11 @@ static bool is_row(const struct opt *o) { return o->name || o->help; }
 
 void opt_add(struct opt_table *t, const struct opt *rows)
 {
-    /* The tables are part of the program, so one that is too long is a mistake in it. */
     const int most = (int)(sizeof t->row / sizeof *t->row) - 1; /* and the end */
 
     for (; is_row(rows) && t->n < most; rows++)
         t->row[t->n++] = *rows;
+    /* The tables are part of the program, so one that is too long is a mistake in it. */
     assert(!is_row(rows));
     t->row[t->n] = (struct opt)OPT_END;
 }

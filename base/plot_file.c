@@ -200,8 +200,8 @@ static int script(struct buf *b, const char *path, const struct plot *p, struct 
                             0.1 + 0.8 * (double)k / (double)p->n_series,
                             0.1 + 0.8 * (double)(k + 1) / (double)p->n_series);
         else if (rc == 0)
+            /* Point types 5, 7, 9, 11 and 13 are gnuplot's filled shapes. */
             rc = buf_printf(b, e, "$s%lld using 1:2 with linespoints lw 2 pt %d ps 1.3 title ",
-                            /* Point types 5, 7, 9, 11 and 13 are gnuplot's filled shapes. */
                             (long long)k, 5 + 2 * (int)(k % 5));
         first = false;
         if (rc == 0)

@@ -26,8 +26,8 @@ int spool_open(struct spool **out, const char *folder, struct err *e)
     struct spool *s = malloc(sizeof *s);
 
     *out = NULL;
+    /* An empty TMPDIR counts as unset. */
     if (!folder && !((folder = getenv("TMPDIR")) && *folder))
-        /* An empty TMPDIR counts as unset. */
         folder = "/tmp";
     if (!s || !(s->folder = strdup(folder))) {
         free(s);
@@ -115,11 +115,11 @@ int spool_add(struct spool *s, const void *p, size_t nbytes, struct err *e)
 {
     int rc;
 
-    /* What is larger than the whole buffer goes straight to the file. */
     if (nbytes > SPOOL_BUF_BYTES - s->len) {
         if (s->len && (rc = flush(s, s->buf, s->len, e)) < 0)
             return rc;
         s->len = 0;
+        /* What is larger than the whole buffer goes straight to the file. */
         if (nbytes > SPOOL_BUF_BYTES)
             return flush(s, p, nbytes, e);
     }
@@ -162,8 +162,8 @@ int spool_read(const struct spool *s, int64_t offset, void *p, size_t nbytes, st
             continue;
         if (k < 0)
             return err_sys(e, E_IO, "cannot read a temporary file in '%s'", s->folder);
+        /* The end of the file before its known length: another program has cut it. */
         if (k == 0)
-            /* The end of the file before its known length: another program has cut it. */
             return err_set(e, E_IO, "a temporary file in '%s' was cut", s->folder);
         to += k;
         offset += k;

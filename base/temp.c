@@ -69,6 +69,7 @@ int temp_folder(char out[TEMP_PATH_MAX], const char *path, struct err *e)
         if (rc < 0)
             return rc;
         if (mkdir(out, 0777) == 0) {
+            /* The descriptor is for the lock; the folder itself is used by its name. */
             if ((fd = open(out, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) >= 0)
                 return locked(fd);
             break;

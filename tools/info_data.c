@@ -29,6 +29,7 @@ static void show_token_info(const struct token_info *t, json_t *out)
     set(out, "adds_eos", json_boolean(t->adds_eos));
 }
 
+/* One source with its counts, as a row of a list. */
 static json_t *source_row(const char *name, int64_t docs, int64_t tokens, int64_t text_bytes)
 {
     return json_pack("{ss sI sI sI}", "name", name, "documents", (json_int_t)docs, "tokens",
@@ -108,6 +109,7 @@ static int open_splits(const char *folder, const struct manifest *m, bool verify
     return rc;
 }
 
+/* The files of a split together. */
 static int64_t split_bytes(const struct manifest_split *s)
 {
     int64_t bytes = 0;
@@ -117,13 +119,14 @@ static int64_t split_bytes(const struct manifest_split *s)
     return bytes;
 }
 
+/* A whole data set, by its manifest; --verify reads every shard of it, too. */
 static int shards_info(const char *path, const struct info_options *o, json_t *out,
                        struct err *e)
 {
     char *folder = info_folder(path);
     int64_t docs = 0, tokens = 0, bytes = 0;
-    json_t *splits = json_array(), *command = json_array();
     /* json_incref below: both lists are freed at the end, whether or not they were used. */
+    json_t *splits = json_array(), *command = json_array();
     struct manifest *m = NULL;
     int rc = folder ? manifest_read(&m, folder, e) : err_set(e, E_SYS, "out of memory");
 
@@ -168,6 +171,7 @@ static int shard_info(const char *path, const struct info_options *o, json_t *ou
     size_t n = 0;
     int rc = file_map(path, &map, &n, e);
 
+    /* The parser knows no path, so it is put before the message here. */
     if (rc == 0 && ((rc = shard_parse(&s, map, n, e)) < 0 ||
                     (o->verify && (rc = shard_verify(&s, NULL, e)) < 0)))
         err_within(e, "'%s'", path);

@@ -41,6 +41,7 @@ static int scan_tensor(const struct tensor *t, struct err *e)
     return 0;
 }
 
+/* One tensor's row for --verbose. */
 static void add_tensor(json_t *list, const struct tensor *t)
 {
     json_t *shape = json_array();
@@ -78,6 +79,7 @@ static int tally_add(struct tally *y, const struct tensor *t, struct err *e)
     return y->verify ? scan_tensor(t, e) : 0;
 }
 
+/* Writes the sums; out takes over the list of tensors. */
 static void tally_show(const struct tally *y, json_t *out)
 {
     json_t *types = json_object();
@@ -110,6 +112,7 @@ static int tensors_info(const char *path, const struct info_options *o, json_t *
     for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
         rc = tally_add(&y, st_at(f, i), e);
     if (rc < 0) {
+        /* Nothing takes over the list of an unfinished report. */
         json_decref(y.list);
     } else {
         set_text(out, "form", "safetensors");

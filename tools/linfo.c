@@ -84,8 +84,8 @@ static int one(const char *path, const struct args *a, struct err *e)
         if (o->json && (text = json_dumps(j, JSON_COMPACT | info_json_flags()))) {
             puts(text);
             free(text);
-        /* With --quiet only the exit status is left, as of --verify in a script. */
         } else if (!a->quiet) {
+            /* With --quiet only the exit status is left, for scripts that verify. */
             info_print(j, stdout);
         }
         json_decref(j);

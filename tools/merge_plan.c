@@ -89,9 +89,9 @@ static int add_others(struct merge_plan *p, const struct merge_options *o,
     tensor_spec_of(&p->config, ROLE_HEAD, -1, &head);
     for (size_t i = 0; i < n && rc == 0; i++)
         names[i] = p->items[i].name;
+    /* Sorted names, so that each of the base's is looked up in a few steps. */
     if (rc == 0)
         qsort(names, n, sizeof *names, by_string);
-    /* Sorted names, so that each of the base's is looked up in a few steps. */
     for (int64_t i = 0; i < weights_count(w) && rc == 0; i++) {
         const struct tensor *t = weights_at(w, i);
         const struct merge_item it = { .name = t->name, .base = t };

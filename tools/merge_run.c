@@ -175,11 +175,11 @@ static int write_merged(struct run *r, struct st_writer *w, const struct merge_i
     p.block = TASK / p.cols ? TASK / p.cols : 1;
     step = PIECE / p.cols / p.block * p.block;
     step = step ? step : p.block;
+    /* The pair is small against the tensor, so it is widened as a whole, once. */
     if ((rc = room(&r->a, &r->a_cap, m->a->count, e)) < 0 ||
         (rc = room(&r->b, &r->b_cap, m->b->count, e)) < 0 ||
         (rc = room(&r->w, &r->w_cap, pool_threads(r->pool) * p.block * p.cols, e)) < 0 ||
         (rc = room_out(r, (step < rows ? step : rows) * p.cols, e)) < 0 ||
-        /* The pair is small against the tensor, so it is widened as a whole, once. */
         (rc = tensor_to_f32(m->a, 0, m->a->count, r->a, e)) < 0 ||
         (rc = tensor_to_f32(m->b, 0, m->b->count, r->b, e)) < 0)
         return rc;
@@ -250,8 +250,8 @@ static int write_items(struct run *r, struct st_writer *w, int64_t first, int64_
 
     for (int64_t i = first; i < end && rc == 0; i++) {
         const struct merge_item *m = &r->plan.items[i];
+        /* 1 more, as a model may have no bytes at all. */
         log_progress("%s  %.0f%%", m->name,
-                     /* 1 more, as a model may have no bytes at all. */
                      100.0 * (double)r->done_bytes / ((double)r->r->bytes + 1));
         rc = m->a ? write_merged(r, w, m, e) : write_plain(r, w, m, e);
         r->done_bytes += (int64_t)m->nbytes;
@@ -268,9 +268,9 @@ static int write_file(struct run *r, const char *folder, int64_t first, int64_t 
     int rc = d ? 0 : err_set(e, E_SYS, "out of memory");
 
     file_name(name, sizeof name, r->plan.items[first].file, r->plan.files);
+    path = path_join(folder, name);
     /* The whole header is written first, with every tensor's place, so the
      * shapes must be known. */
-    path = path_join(folder, name);
     for (int64_t i = first; i < end && rc == 0; i++) {
         const struct merge_item *m = &r->plan.items[i];
         d[i - first] = (struct st_decl){ .name = m->name, .type = m->type,
