@@ -111,7 +111,7 @@ static int mistyped(const struct js *o, const char *key, const char *want, const
                    kind(v), want);
 }
 
-/* This and the next ones leave *v alone where the field is absent, so a
+/* This and the next three leave *v alone where the field is absent, so a
  * default set before stays. */
 int js_i64(const struct js *o, const char *key, enum js_need need, int64_t lo, int64_t hi,
            int64_t *v, struct err *e)

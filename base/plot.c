@@ -222,7 +222,7 @@ static int put_rows(struct buf *b, const struct canvas *c, struct err *e)
                   : buf_printf(b, e, "%*s%s", MARGIN - 1, "", edge[1]);
         for (int x = 0; x < c->w && rc == 0; x++)
             rc = put_cell(b, c, &c->cell[r * c->w + x], e);
-        /* Spaces at the end of a line only make it wrap in a narrow terminal. */
+        /* Empty cells at the end of a row are not written. */
         while (rc == 0 && b->len && b->p[b->len - 1] == ' ')
             b->len--;
         if (rc == 0)

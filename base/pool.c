@@ -135,7 +135,7 @@ int pool_threads(const struct pool *p) { return p ? p->n_threads : 1; }
 
 void pool_run(struct pool *p, int64_t n_tasks, pool_fn *fn, void *ctx)
 {
-    /* Waking threads costs more than one task gains. */
+    /* Nothing to share out, so no thread is woken. */
     if (!p || p->n_threads == 1 || n_tasks < 2) {
         for (int64_t i = 0; i < n_tasks; i++)
             fn(ctx, i, 0);

@@ -83,8 +83,8 @@ static char *digits(int64_t v, char *end)
     return end;
 }
 
-/* Many millions of numbers, so they are formatted by hand: printf would take most of the time.
- * The separator goes in front of the digits in the same buffer. */
+/* There may be millions of ids, so they are formatted here and not by printf. The separator
+ * goes in front of the digits in the same buffer. */
 static int print_ids(struct lister *l, const struct doc *d, struct err *e)
 {
     const char sep = l->o->json ? ',' : ' ';
