@@ -8,9 +8,11 @@
 #include <string.h>
 #include <zlib.h>
 
+/* What is handed out at once, as large as the blocks that the file is read in. */
 #define OUT_BYTES ((size_t)128 << 10)
 #define INPUT_MAX ((int64_t)1 << 30) /* zlib counts in 32 bits */
 
+/* A gzip file may be several members, one behind the other; they unpack to one stream. */
 struct gunzip {
     gunzip_read_fn *read;
     void *ctx;
@@ -20,6 +22,7 @@ struct gunzip {
     unsigned char out[OUT_BYTES];
 };
 
+/* zlib's memory: must_calloc ends the program when there is none. */
 static void *take(void *ctx, unsigned n, unsigned each)
 {
     (void)ctx;
@@ -45,6 +48,7 @@ struct gunzip *gunzip_open(gunzip_read_fn *read, void *ctx)
     memset(&g->z, 0, sizeof g->z);
     g->z.zalloc = take; /* zlib would call data damaged that it has no memory for */
     g->z.zfree = give;
+    /* 15: a window of 2^15 bytes; + 16: a gzip header and its checksum are demanded. */
     if (inflateInit2(&g->z, 15 + 16) == Z_OK) /* the largest window, gzip alone */
         return g;
     free(g);
@@ -59,6 +63,8 @@ void gunzip_close(struct gunzip *g)
     free(g);
 }
 
+/* The next block of the file, once the last is used up: its bytes, 0 at the end, below 0 on
+ * an error. zlib keeps a pointer into the block, which must last until the next refill. */
 static int64_t refill(struct gunzip *g)
 {
     const void *block = NULL;
@@ -74,6 +80,7 @@ static int64_t refill(struct gunzip *g)
     return n;
 }
 
+/* What zlib was given and has not used does not count: a bomb's ratio needs it exact. */
 int64_t gunzip_packed(const struct gunzip *g) { return g->given - g->z.avail_in; }
 
 /* What follows a whole member: 1 another one, 0 the end, which zeros may fill up; else bad. */
@@ -82,6 +89,7 @@ static int next_member(struct gunzip *g, const char **why)
     int64_t n;
 
     for (;;) {
+        /* Some writers fill a file up to a whole block with zeros. */
         while (g->z.avail_in > 0 && *g->z.next_in == 0) {
             g->z.next_in++;
             g->z.avail_in--;
@@ -91,6 +99,7 @@ static int next_member(struct gunzip *g, const char **why)
         if ((n = refill(g)) <= 0)
             return (int)n;
     }
+    /* 1F is the first byte of every gzip header; inflate checks the rest of it. */
     if (*g->z.next_in == 0x1F && inflateReset(&g->z) == Z_OK) {
         g->between = false;
         return 1;
@@ -108,6 +117,7 @@ int64_t gunzip_next(struct gunzip *g, const void **block, const char **why)
     *block = g->out;
     g->z.next_out = g->out;
     g->z.avail_out = OUT_BYTES;
+    /* Fills the whole of out if it can; the input or a member may end in the middle. */
     while (g->z.avail_out > 0) {
         size_t made = OUT_BYTES - g->z.avail_out;
         if (g->between) {
@@ -124,6 +134,7 @@ int64_t gunzip_next(struct gunzip *g, const void **block, const char **why)
                 return -1;
             }
         }
+        /* Z_BUF_ERROR only says that there was nothing to do; the loop brings more input. */
         rc = inflate(&g->z, Z_NO_FLUSH);
         if (rc == Z_STREAM_END) {
             g->between = true;

@@ -6,6 +6,7 @@
 #define BLOCK_BYTES ((size_t)256 << 10)
 #define PEEK_BYTES ((size_t)64 << 10) /* how far to look for the end of the first line */
 
+/* One struct serves many streams: the buffer's memory is kept, all else begins anew. */
 void records_start(struct records *r, enum record_mode mode, size_t max_bytes,
                    record_read_fn *read, void *ctx)
 {
@@ -28,6 +29,7 @@ void records_swap(struct records *r, struct buf *b)
 
 enum record_mode records_mode(const struct records *r) { return r->mode; }
 
+/* The message names the option that lets such a record through. */
 static int too_long(const struct records *r, struct err *e)
 {
     if (r->mode == RECORDS_TEXT) {
@@ -39,7 +41,8 @@ static int too_long(const struct records *r, struct err *e)
     return err_hint(e, "raise --max-record to read it");
 }
 
-/* Reads one more block behind what is unread, which moves to the front when that saves room. */
+/* Reads one more block behind what is unread. That moves to the front only when at least as
+ * many bytes were handed out, so that all moves together cost no more than reading. */
 static int fill(struct records *r, struct err *e)
 {
     size_t unread = r->b.len - r->at;
@@ -57,6 +60,7 @@ static int fill(struct records *r, struct err *e)
     if ((n = r->read(r->ctx, r->b.p + r->b.len, BLOCK_BYTES, e)) < 0)
         return (int)n;
     r->b.len += (size_t)n;
+    /* Only a read of 0 bytes is the end; a short one may come of a pipe. */
     r->eof = n == 0;
     return 0;
 }
@@ -72,13 +76,15 @@ static void pass(struct records *r, size_t n)
     r->line += lines;
     r->offset += (int64_t)n;
     r->at += n;
+    /* What was handed out need not be searched for an end any more. */
     if (r->seen < r->at)
         r->seen = r->at;
 }
 
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
-/* The next byte that is no white space, passed up to; -1 at the end of the stream. */
+/* The next byte that is no white space, passed up to; -1 at the end of the stream. Errors
+ * are below -1 here, so that both can be told apart. */
 static int next_byte(struct records *r, struct err *e)
 {
     size_t i;
@@ -97,6 +103,8 @@ static int next_byte(struct records *r, struct err *e)
     }
 }
 
+/* The next n bytes as a record. Line and offset are those of its first byte, so they are
+ * taken before pass counts on. */
 static struct record hand_out(struct records *r, size_t n)
 {
     struct record rec = { r->b.p + r->at, n, r->line, r->offset };
@@ -105,6 +113,7 @@ static struct record hand_out(struct records *r, size_t n)
     return rec;
 }
 
+/* The UTF-8 byte order mark, U+FEFF. */
 static bool is_mark(const char *p, const char *end)
 {
     return end - p >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0;
@@ -115,13 +124,20 @@ static enum record_mode lines_or_values(const char *p, const char *end)
 {
     const char *nl = memchr(p, '\n', (size_t)(end - p));
 
+    /* No line end in what was read so far (64 KiB, or the whole stream): it is taken as one
+     * line. */
     if (!nl)
         return RECORDS_LINES;
+    /* The '\r' of a DOS line end and blanks before it do not count. */
     while (nl > p && is_space(nl[-1]))
         nl--;
     return nl > p && nl[-1] == '}' ? RECORDS_LINES : RECORDS_VALUES;
 }
 
+/* Decides the mode by the first 64 KiB: text, JSON lines, or values (an array, or objects
+ * that go over several lines). AUTO takes a stream for JSON only if its first two
+ * characters that are no white space can begin objects or an array of them: {" or {} or [{
+ * or []. So a text that begins with "[1]" or "{see" is text. */
 static int settle_mode(struct records *r, struct err *e)
 {
     const char *p, *end, *next;
@@ -158,6 +174,8 @@ static int settle_mode(struct records *r, struct err *e)
     return 0;
 }
 
+/* The whole stream as one record. It is read to its end first, and refused as soon as it is
+ * too long, so that a huge file does not fill the memory. */
 static int next_text(struct records *r, struct record *rec, struct err *e)
 {
     int rc = 0;
@@ -171,6 +189,7 @@ static int next_text(struct records *r, struct record *rec, struct err *e)
     return 1;
 }
 
+/* An error at the place that is reached, with line and byte of the stream. */
 static int misplaced(const struct records *r, const char *why, struct err *e)
 {
     return err_set(e, E_DATA, "line %lld, byte %lld: %s", (long long)r->line,
@@ -186,6 +205,9 @@ static int second_mark(const struct records *r, struct err *e)
 
 static bool at_mark(const struct records *r) { return is_mark(r->b.p + r->at, r->b.p + r->b.len); }
 
+/* The next line that is not blank. Its '\n' stays unread: next_byte passes over it at the
+ * next call. seen is how far the line was searched, so that a long one is not searched
+ * again from its start after each block. */
 static int next_line(struct records *r, struct record *rec, struct err *e)
 {
     const char *nl;
@@ -230,12 +252,14 @@ static int seek_row(struct records *r, struct err *e)
             continue;
         }
         if (r->in_array && c == ']') {
+            /* Only white space may follow the array's ']'. */
             pass(r, 1);
             r->in_array = r->after_row = false;
             r->done = true;
             c = next_byte(r, e);
             return c < -1 ? c : c == -1 ? 0 : misplaced(r, "something follows the array", e);
         }
+        /* A comma is asked for between rows; one before ']' is let through. */
         if (r->in_array && r->after_row) {
             if (c != ',')
                 return misplaced(r, "',' is missing after a row", e);
@@ -249,6 +273,8 @@ static int seek_row(struct records *r, struct err *e)
     }
 }
 
+/* The next object, cut by its braces. json_ending remembers its state (depth, inside a
+ * string or not) in end, so each block is looked at once. */
 static int next_value(struct records *r, struct record *rec, struct err *e)
 {
     struct json_ending end = { 0 };
@@ -282,6 +308,7 @@ int records_next(struct records *r, struct record *rec, struct err *e)
 
     if (r->done)
         return 0;
+    /* Nothing was read yet: the first call settles the mode. */
     if (r->offset == 0 && r->b.len == 0 && (rc = settle_mode(r, e)) < 0)
         return rc;
     return r->mode == RECORDS_TEXT    ? next_text(r, rec, e)

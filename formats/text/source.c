@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 #define PEEK_BYTES ((size_t)MAGIC_LOOK_BYTES)
-#define BLOCK_BYTES ((size_t)128 << 10)
-#define NAME_BYTES 2048
+#define BLOCK_BYTES ((size_t)128 << 10) /* read at once */
+#define NAME_BYTES 2048 /* of a name, for messages; a longer one is cut */
 /* A stretch of so many unpacked bytes, headers among them, that came of less than this part of
  * it, is a bomb: text packs to a tenth, the most even of logs to a hundredth. */
 #define BOMB_BYTES ((int64_t)32 << 20)
@@ -73,7 +73,7 @@ int source_open(struct source **out, const char *const *operands, int n,
         return err_set(e, E_SYS, "out of memory");
     }
     s->fd = -1;
-    s->utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    s->utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0); /* 0: that of the caller */
     s->list.include = include;
     s->list.n_include = n_include;
     if ((rc = source_list_fill(&s->list, operands, n, e)) < 0) {
@@ -90,7 +90,7 @@ int source_open(struct source **out, const char *const *operands, int n,
         s->bytes += s->list.v[i].bytes;
     for (int64_t i = 0; i < s->list.n; i++)
         if (s->list.v[i].bytes == 0)
-            s->bytes = 0;
+            s->bytes = 0; /* one size is unknown, and so is the sum */
     *out = s;
     return 0;
 }
@@ -102,7 +102,7 @@ static void close_file(struct source *s)
     gunzip_close(s->gunzip);
     s->archive = NULL;
     s->gunzip = NULL;
-    if (s->fd > STDIN_FILENO)
+    if (s->fd > STDIN_FILENO) /* standard input is not ours to close */
         close(s->fd);
     s->fd = -1;
     s->in_member = false;
@@ -112,7 +112,7 @@ static void close_file(struct source *s)
 static void leave_file(struct source *s)
 {
     close_file(s);
-    s->bytes_before += s->list.v[s->at].bytes;
+    s->bytes_before += s->list.v[s->at].bytes; /* in full, whether it was read or not */
     s->bytes_here = 0;
     s->files_done++;
     s->at++;
@@ -145,7 +145,7 @@ static ssize_t read_fd(int fd, void *buf, size_t cap)
 {
     ssize_t n;
 
-    while ((n = read(fd, buf, cap)) < 0 && errno == EINTR)
+    while ((n = read(fd, buf, cap)) < 0 && errno == EINTR) /* a signal came: once more */
         ;
     return n;
 }
@@ -155,14 +155,14 @@ static int peek(struct source *s, struct err *e)
     ssize_t n;
 
     s->n_peek = s->peeked = 0;
-    s->regular = lseek(s->fd, 0, SEEK_CUR) == 0;
+    s->regular = lseek(s->fd, 0, SEEK_CUR) == 0; /* a file, still at its start */
     do {
         n = read_fd(s->fd, s->peek + s->n_peek, PEEK_BYTES - s->n_peek);
         if (n < 0)
             return err_sys(e, errno == EISDIR ? E_NOINPUT : E_IO, "cannot read '%s'",
                            file_name(s));
         s->n_peek += (size_t)n;
-    } while (n > 0 && s->n_peek < PEEK_BYTES);
+    } while (n > 0 && s->n_peek < PEEK_BYTES); /* a pipe gives less at a time */
     return 0;
 }
 
@@ -180,7 +180,7 @@ static bool is_packed(struct source *s)
     const struct magic_form *m = magic_of(s->peek, s->n_peek, s->n_peek < PEEK_BYTES);
 
     s->form = m ? m->form : 0;
-    if (s->form >= MAGIC_GZIP && s->form <= MAGIC_TAR)
+    if (s->form >= MAGIC_GZIP && s->form <= MAGIC_TAR) /* what is unpacked */
         return true;
     return s->form != MAGIC_LFS && s->form != MAGIC_MARKUP &&
            (is_called(s, ".tar") || is_called(s, ".zip"));
@@ -205,7 +205,7 @@ static int archive_failed(struct source *s, struct err *e)
         err_set(e, E_DATA, "'%s': its zstd window is larger than 128 MiB", s->name);
         return err_hint(e, "compress it again: zstd -dc --long=31 FILE | zstd --long=27 > NEW.zst");
     }
-    if (!why || strlen(why) < 2)
+    if (!why || strlen(why) < 2) /* libarchive gives no reason */
         why = "it ends too early";
     err_set(e, E_DATA, "'%s' is cut short or damaged: %c%s", s->name,
             islower((unsigned char)why[1]) ? tolower((unsigned char)*why) : *why, why + 1);
@@ -219,7 +219,7 @@ static int64_t read_block(void *ctx, const void **block)
     ssize_t n;
 
     *block = s->peek;
-    if (s->peeked < s->n_peek) {
+    if (s->peeked < s->n_peek) { /* what peek read to know the form */
         n = (ssize_t)s->n_peek;
         s->peeked = s->n_peek;
     } else {
@@ -252,7 +252,7 @@ static ssize_t read_gzip(struct archive *a, void *ctx, const void **block)
 
 static bool is_compressed(const struct source *s)
 {
-    return s->gunzip || archive_filter_count(s->archive) > 1;
+    return s->gunzip || archive_filter_count(s->archive) > 1; /* the file itself counts */
 }
 
 /* Bytes of the file that were read, and what they unpacked to. */
@@ -265,7 +265,7 @@ static int64_t unpacked_bytes(const struct source *s)
 {
     int64_t n = is_compressed(s) ? archive_filter_bytes(s->archive, 0) : 0;
 
-    return s->data > n ? s->data : n;
+    return s->data > n ? s->data : n; /* holes of sparse files count too */
 }
 
 static bool is_zip_file(const struct source *s)
@@ -299,7 +299,7 @@ static int open_archive(struct source *s, struct err *e)
     a = s->archive = archive_read_new();
     if ((rc = add_filters(s, a, e)) < 0)
         return rc;
-    if (is_zip_file(s) &&
+    if (is_zip_file(s) && /* before any of it is unpacked */
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
         return rc;
     s->ended = false;
@@ -309,7 +309,7 @@ static int open_archive(struct source *s, struct err *e)
         if (!(s->gunzip = gunzip_open(read_block, s)))
             return err_set(e, E_SYS, "out of memory");
         rc = archive_read_open2(a, s, NULL, read_gzip, NULL, NULL);
-    } else if (s->regular && lseek(s->fd, 0, SEEK_SET) == 0) {
+    } else if (s->regular && lseek(s->fd, 0, SEEK_SET) == 0) { /* from the start again */
         rc = archive_read_open_fd(a, s->fd, BLOCK_BYTES);
     } else {
         rc = archive_read_open2(a, s, NULL, read_pipe, NULL, NULL);
@@ -323,7 +323,7 @@ static void make_fit(char *name, size_t n)
 {
     size_t bad;
 
-    while (!utf8_valid(name, n, &bad))
+    while (!utf8_valid(name, n, &bad)) /* bad: the first wrong byte */
         name[bad] = '?';
     text_clean(name, false);
 }
@@ -411,7 +411,7 @@ static bool name_member(struct source *s, struct archive_entry *entry)
  * was cut between two members. A zip ends in its directory. */
 static int check_end(struct source *s, struct err *e)
 {
-    unsigned char tail[65557];
+    unsigned char tail[65557]; /* a zip's end record with the longest comment */
     int format = archive_format(s->archive);
     off_t size;
     ssize_t n;
@@ -451,7 +451,7 @@ static bool take_member(struct source *s, struct archive_entry *entry)
         s->in.taken++;
         return true;
     } else {
-        if (s->in.by_name++ == 0)
+        if (s->in.by_name++ == 0) /* an example for the note */
             snprintf(s->in.first, sizeof s->in.first, "%s", s->member);
         s->passed_over++;
     }
@@ -487,7 +487,7 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
                     file_name(s));
             return archive_hint(e);
         }
-        s->in.taken += raw;
+        s->in.taken += raw; /* a compressed file is its own only member */
     } while (!raw && !take_member(s, entry));
     *m = (struct source_member){ source_kind(raw ? s->name : s->member), !raw, file_name(s),
                                  s->name };
@@ -530,7 +530,7 @@ int source_next(struct source *s, struct source_member *m, struct err *e)
     for (; s->at < s->list.n; leave_file(s)) {
         if (s->fd < 0 && (rc = open_file(s, e)) < 0)
             break;
-        if (s->plain && s->given)
+        if (s->plain && s->given) /* it is its own only member */
             continue;
         rc = 1;
         s->given = true;
@@ -543,10 +543,10 @@ int source_next(struct source *s, struct source_member *m, struct err *e)
     }
     if (before)
         uselocale(before);
-    if (s->at == s->list.n)
+    if (s->at == s->list.n) /* all files are done */
         return 0;
     if (rc < 0)
-        leave_file(s);
+        leave_file(s); /* the next call goes on behind it */
     s->in_member = rc == 1;
     return rc;
 }
@@ -555,7 +555,7 @@ void source_notes(struct source *s, struct buf *to)
 {
     struct buf was = *to;
 
-    was.len = 0;
+    was.len = 0; /* its memory takes the next notes */
     *to = s->notes;
     s->notes = was;
 }
@@ -568,7 +568,7 @@ int64_t source_read(struct source *s, void *buf, size_t cap, struct err *e)
 
     if (!s->in_member)
         return 0;
-    if (s->plain && s->peeked < s->n_peek) {
+    if (s->plain && s->peeked < s->n_peek) { /* what peek read comes first */
         n = s->n_peek - s->peeked < cap ? s->n_peek - s->peeked : cap;
         memcpy(buf, s->peek + s->peeked, n);
         s->peeked += n;

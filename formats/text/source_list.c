@@ -16,8 +16,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A tree of real folders is not so deep; the walk calls itself once a level. */
 #define MAX_FOLDERS_DEEP 64
 
+/* What the names of files and of members of archives say of their kind. Case does not
+ * matter. */
 static const struct {
     const char *ending;
     enum source_kind kind;
@@ -28,6 +31,8 @@ static const struct {
     { "arrow", SOURCE_TABLE },
 };
 
+/* Forms that hold text, but not as it stands: for a hint in a message, not for choosing
+ * files. */
 static const struct {
     const char *ending, *what;
 } no_text[] = {
@@ -57,6 +62,7 @@ static size_t unpacked_len(const char *name)
     return n;
 }
 
+/* Whether the first n bytes of name end in "." and ending, with something before the dot. */
 static bool ends_in(const char *name, size_t n, const char *ending)
 {
     size_t k = strlen(ending);
@@ -96,9 +102,13 @@ bool source_wanted(const struct source_list *l, const char *name)
 {
     const char *base = base_name(name);
 
+    /* Hidden files and names that end in a slash are never wanted, not even by an include
+     * glob. */
     if (base[0] == '.' || base[0] == '\0')
         return false;
     for (int i = 0; i < l->n_include; i++)
+        /* Unlike in a shell, '*' also matches a '/' here (flags 0), so "data/*.txt" reaches
+         * into subfolders. */
         if (fnmatch(l->include[i], strchr(l->include[i], '/') ? name : base, 0) == 0)
             return true;
     return l->n_include == 0 && source_kind(name) != SOURCE_UNKNOWN;
@@ -110,6 +120,7 @@ static int add(struct source_list *l, char *path, const struct stat *st, struct 
     struct source_item item = { .path = path };
 
     if (l->n == l->cap) {
+        /* The list doubles, so that n files cost a number of copies in proportion to n. */
         int64_t cap = l->cap ? 2 * l->cap : 64;
         struct source_item *v = realloc(l->v, (size_t)cap * sizeof *v);
         if (!v) {
@@ -119,6 +130,7 @@ static int add(struct source_list *l, char *path, const struct stat *st, struct 
         l->v = v;
         l->cap = cap;
     }
+    /* Without st, or for a pipe, bytes stays 0, which means that the size is not known. */
     if (st && S_ISREG(st->st_mode)) {
         item.bytes = st->st_size;
         item.regular = true;
@@ -138,6 +150,10 @@ static int add_bad(struct source_list *l, char *path, int error, struct err *e)
     return rc;
 }
 
+/* The slot of folder f in the hash table: its own, or the free one where it belongs. The
+ * table has a power of two slots and is at most half full, so the search ends. inode 0
+ * marks a free slot. The constant is 2^64 divided by the golden ratio: the product's upper
+ * bits are well mixed. */
 static size_t place_of(const struct source_list *l, const struct source_folder *f)
 {
     size_t mask = (size_t)l->cap_folders - 1, i = (size_t)(f->inode * 0x9E3779B97F4A7C15u >> 32);
@@ -148,6 +164,8 @@ static size_t place_of(const struct source_list *l, const struct source_folder *
     return i;
 }
 
+/* Doubles the table. Each folder is put in again, as its slot depends on the table's size.
+ * On failure the old table stays. */
 static int more_folders(struct source_list *l, struct err *e)
 {
     struct source_folder *was = l->folders;
@@ -183,6 +201,7 @@ static int first_time(struct source_list *l, const struct stat *st, struct err *
     return 1;
 }
 
+/* The order of bytes, not of the locale: the same folder gives the same shards everywhere. */
 static int by_bytes(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
@@ -205,9 +224,11 @@ static int add_found(struct source_list *l, char *path, int depth, struct err *e
     bool there = stat(path, &st) == 0;
     int rc = 0;
 
+    /* A file that would not have been read anyway is no error when it cannot be looked at. */
     if (!there && may_hold_text(l, path)) /* a link that leads nowhere, or it went meanwhile */
         return add_bad(l, path, errno, e);
     if (there && S_ISDIR(st.st_mode)) {
+        /* Links may lead to a folder by two ways; it is read the first time only. */
         if ((rc = first_time(l, &st, e)) == 1)
             return add_folder(l, path, depth + 1, e);
         l->again += rc == 0;
@@ -217,6 +238,7 @@ static int add_found(struct source_list *l, char *path, int depth, struct err *e
     } else if (there && !S_ISREG(st.st_mode)) {
         l->special++;
     } else if (l->passed_over++ == 0) {
+        /* The first one's name is an example for the message. */
         snprintf(l->first, sizeof l->first, "%s", path);
     }
     free(path);
@@ -229,6 +251,8 @@ static int add_folder(struct source_list *l, char *path, int depth, struct err *
     struct dirent **names = NULL;
     int rc = 0, n = depth < MAX_FOLDERS_DEEP ? scandir(path, &names, not_hidden, by_bytes) : -1;
 
+    /* A folder within the operand that cannot be read takes a place in the list and fails
+     * there, where --on-error may skip it; the operand itself fails at once. */
     if (n < 0 && depth > 0 && depth < MAX_FOLDERS_DEEP)
         return add_bad(l, path, errno, e);
     if (n < 0)
@@ -237,6 +261,7 @@ static int add_folder(struct source_list *l, char *path, int depth, struct err *
                  : err_set(e, E_NOINPUT, "folders nested deeper than %d at '%s'",
                            MAX_FOLDERS_DEEP, path);
     for (int i = 0; i < n; i++) {
+        /* After an error the remaining names are only freed. */
         if (rc == 0)
             rc = add_found(l, path_join(path, names[i]->d_name), depth, e);
         free(names[i]);
@@ -253,11 +278,14 @@ static int first_folders(struct source_list *l, const char *path, struct err *e)
     struct stat st;
     int rc = 0;
 
+    /* Each operand has its own table: the same folder named twice is read twice. */
     free(l->folders);
     l->folders = NULL;
     l->n_folders = l->cap_folders = 0;
     if (!realpath(path, real))
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    /* Cuts the last part off the real path until nothing is left: /a/b, /a, then "" for the
+     * root. */
     for (char *end; rc >= 0 && stat(real[0] ? real : "/", &st) == 0; *end = '\0') {
         rc = first_time(l, &st, e);
         if (!(end = strrchr(real, '/')))
@@ -274,8 +302,11 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
 
     if (stat(path, &st) != 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    /* A file that is named is always read, whatever its ending. */
     if (!S_ISDIR(st.st_mode))
         return add(l, must_printf("%s", path), &st, e);
+    /* A folder of which nothing would be read is an error: probably the wrong folder was
+     * given. */
     if ((rc = first_folders(l, path, e)) < 0 ||
         (rc = add_folder(l, path_join(path, ""), 0, e)) < 0 || l->n > before)
         return rc;
@@ -293,6 +324,8 @@ static int add_glob(struct source_list *l, const char *pattern, struct err *e)
         return err_set(e, E_NOINPUT, "no file matches '%s'", pattern);
     if (rc != 0)
         return err_set(e, E_SYS, "cannot expand '%s'", pattern);
+    /* What a glob finds is read as if it had been named: a file always, a folder by its
+     * names. */
     for (size_t i = 0; i < g.gl_pathc && rc == 0; i++)
         rc = add_path(l, g.gl_pathv[i], e);
     globfree(&g);
@@ -308,7 +341,7 @@ int source_list_fill(struct source_list *l, const char *const *operands, int n, 
     for (int i = 0; i < n && rc == 0; i++) {
         if (strcmp(operands[i], "-") == 0)
             rc = add(l, NULL, NULL, e);
-        else if (strpbrk(operands[i], "*?[") && !path_exists(operands[i]))
+        else if (strpbrk(operands[i], "*?[") && !path_exists(operands[i])) /* a file may really be called so */
             rc = add_glob(l, operands[i], e);
         else
             rc = add_path(l, operands[i], e);

@@ -12,6 +12,13 @@
 #define DIRECTORY_MAX ((uint64_t)64 << 20)
 #define WIDE UINT32_C(0xFFFFFFFF) /* the true value stands in a 64-bit field */
 
+/* The model: a zip archive is a row of members, each with its own header, then the
+ * directory, which has an entry of 46 bytes and more for each member, then the end record,
+ * which says where the directory is. In a large archive a second end record, with 64-bit
+ * fields, stands before it, found by a locator of 20 bytes. All numbers are little-endian.
+ * Records begin with "PK" and two bytes: 3 4 a member, 1 2 an entry of the directory, 5 6
+ * the end record, 6 6 the 64-bit end record, 6 7 its locator. */
+
 struct extent {
     uint64_t from, to;
 };
@@ -25,7 +32,9 @@ static int read_at(int fd, void *p, size_t n, uint64_t at, const char *name, str
                            : err_set(e, E_IO, "'%s' became shorter while it was read", name);
 }
 
-/* Where the directory lies, and by how much all offsets are behind: 1, or 0 for none. */
+/* Where the directory lies, and by how much all offsets are behind: 1, or 0 for none.
+ * Offsets in the archive count from its own start, which is not the file's where something
+ * was put before it, as in a program that unpacks itself. */
 static int find_directory(int fd, uint64_t bytes, const char *name, struct extent *dir,
                           uint64_t *shift, struct err *e)
 {
@@ -40,15 +49,20 @@ static int find_directory(int fd, uint64_t bytes, const char *name, struct exten
         free(tail);
         return rc;
     }
+    /* From the end backwards: a comment of up to 65,535 bytes may stand behind the record,
+     * which has 22 bytes without it. */
     for (i = (int64_t)n - 22; i >= 0 && memcmp(tail + i, "PK\5\6", 4) != 0; i--)
         ;
     if (i < 0) {
         free(tail);
         return 0;
     }
+    /* The end record: at 12 the directory's bytes, at 16 its offset. */
     size = get_le(tail + i + 12, 4);
     at = get_le(tail + i + 16, 4);
     end = bytes - n + (uint64_t)i;
+    /* The 64-bit end record: its offset at 8 of the locator, then the same two values at 40
+     * and 48. */
     if (i >= 20 && memcmp(tail + i - 20, "PK\6\7", 4) == 0) {
         uint64_t where = get_le(tail + i - 20 + 8, 8);
         if (where <= bytes && bytes - where >= sizeof wide &&
@@ -62,14 +76,18 @@ static int find_directory(int fd, uint64_t bytes, const char *name, struct exten
     free(tail);
     if (rc < 0)
         return rc;
+    /* A size that cannot be: the reader will say so. */
     if (size > end || at > end - size)
         return 0;
+    /* The directory ends where its end record begins, whatever the offset says. */
     *dir = (struct extent){ end - size, end };
     *shift = end - size - at; /* something was put before the archive */
     return 1;
 }
 
-/* 64-bit values, in this order, of those fields that are WIDE. */
+/* 64-bit values, in this order, of those fields that are WIDE. The extra part is a row of
+ * blocks: two bytes of id, two of length, then the data; id 1 is the block of 64-bit
+ * values. */
 static void widen(const unsigned char *extra, size_t n, uint64_t *unpacked, uint64_t *packed,
                   uint64_t *at)
 {
@@ -89,6 +107,7 @@ static void widen(const unsigned char *extra, size_t n, uint64_t *unpacked, uint
     }
 }
 
+/* For qsort: by start, then by end. */
 static int by_place(const void *a, const void *b)
 {
     const struct extent *x = a, *y = b;
@@ -107,7 +126,7 @@ struct entry {
 static int check_member(int fd, const struct entry *m, uint64_t limit, const char *name,
                         uint64_t *to, struct err *e)
 {
-    unsigned char own[30 + UINT16_MAX];
+    unsigned char own[30 + UINT16_MAX]; /* the fixed part and the longest name */
     size_t n = 30 + m->n_label;
     bool later, same; /* sizes follow the data: they are not in the header */
     int rc;
@@ -118,6 +137,9 @@ static int check_member(int fd, const struct entry *m, uint64_t limit, const cha
                        (unsigned long long)m->packed);
     if ((rc = read_at(fd, own, n, m->at, name, e)) < 0)
         return rc;
+    /* Bit 3 of the flags: checksum and sizes follow the data, so the header may have zeros
+     * there. Otherwise checksum (14), packed size (18) and unpacked size (22) must be the
+     * directory's; the method (8) and the name (from 30) always. */
     later = own[6] & 8;
     same = memcmp(own, "PK\3\4", 4) == 0 && get_le(own + 26, 2) == m->n_label &&
            memcmp(own + 30, m->label, m->n_label) == 0 &&
@@ -130,10 +152,13 @@ static int check_member(int fd, const struct entry *m, uint64_t limit, const cha
                 name, (unsigned long long)m->at);
         return err_hint(e, "it is damaged or malicious: leave it out, or use --on-error skip");
     }
+    /* The header's extra part may have another length than the directory's: it is read
+     * here. */
     *to = m->at + n + get_le(own + 28, 2) + m->packed;
     return 0;
 }
 
+/* Sorted by place, two neighbours overlap if any two members do. */
 static int check_apart(struct extent *v, size_t members, const char *name, struct err *e)
 {
     qsort(v, members, sizeof *v, by_place);
@@ -146,10 +171,13 @@ static int check_apart(struct extent *v, size_t members, const char *name, struc
     return 0;
 }
 
+/* Goes through the directory's n bytes at p, entry by entry, and checks each member; then
+ * that they lie apart. Fields of an entry: at 20 packed bytes, 24 unpacked bytes, 28 to 32
+ * the lengths of name, extra part and comment, 42 the member's offset. */
 static int check(int fd, const unsigned char *p, size_t n, struct extent dir, uint64_t shift,
                  const char *name, struct err *e)
 {
-    struct extent *v = malloc((n / 46 + 1) * sizeof *v);
+    struct extent *v = malloc((n / 46 + 1) * sizeof *v); /* an entry has at least 46 bytes */
     size_t members = 0;
     int rc = 0;
 
@@ -184,6 +212,7 @@ int zip_check(int fd, int64_t bytes, const char *name, struct err *e)
 
     if (rc <= 0)
         return rc;
+    /* The limit bounds memory and the number of headers that are read, one a member. */
     if (dir.to - dir.from > DIRECTORY_MAX)
         return err_set(e, E_DATA, "'%s': a directory of %llu bytes, at most 64 MiB are read",
                        name, (unsigned long long)(dir.to - dir.from));
