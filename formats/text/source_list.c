@@ -341,7 +341,8 @@ int source_list_fill(struct source_list *l, const char *const *operands, int n, 
     for (int i = 0; i < n && rc == 0; i++) {
         if (strcmp(operands[i], "-") == 0)
             rc = add(l, NULL, NULL, e);
-        else if (strpbrk(operands[i], "*?[") && !path_exists(operands[i])) /* a file may really be called so */
+        else if (strpbrk(operands[i], "*?[") && !path_exists(operands[i]))
+            /* A file may really be called so: then it is no pattern. */
             rc = add_glob(l, operands[i], e);
         else
             rc = add_path(l, operands[i], e);

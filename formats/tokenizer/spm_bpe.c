@@ -31,6 +31,7 @@ static pthread_mutex_t giants = PTHREAD_MUTEX_INITIALIZER;
 #define NOT_ASCII 128
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* The two searches of the tree, one each for AVX-512, AVX2 and plain C; all give the same. */
 typedef int32_t min16_fn(const int32_t *p);             /* the least of 16 */
 typedef unsigned first16_fn(const int32_t *p, int32_t v); /* the first that is v; one is */
 
@@ -40,6 +41,7 @@ struct levels {
     int n;
 };
 
+/* n up to whole blocks of 16, as the searches read them: 17 gives 32. */
 static size_t up16(size_t n) { return (n + FAN - 1) / FAN * FAN; }
 
 /* What there is of each symbol; rank last, which has its minima behind it. */
@@ -52,6 +54,9 @@ static void arrays_of(struct spm_cache *c, void **array[ARRAYS])
     memcpy(array, all, sizeof all);
 }
 
+/* Makes room for n symbols in every array. Runs of over GIANT symbols wait for one another
+ * at the lock, which is held until shrink; a run that grows further holds it already. On
+ * failure what was enlarged stays usable, as sym_cap is set last. */
 static int grow(struct spm_cache *c, size_t n, struct err *e)
 {
     size_t cap = c->sym_cap ? c->sym_cap : 1024;
@@ -64,6 +69,8 @@ static int grow(struct spm_cache *c, size_t n, struct err *e)
         cap *= 2;
     arrays_of(c, array);
     for (int k = 0; k < ARRAYS; k++) {
+        /* Behind the ranks: minima of 16, of 256 and so on, 1/16 + 1/256 ... of cap in all,
+         * which is less than cap / 8; each level is filled up to a whole block. */
         size_t items = k == ARRAYS - 1 ? cap + cap / 8 + MAX_LEVELS * FAN : cap;
         void *p = realloc(*array[k], items * 4);
 
@@ -103,6 +110,8 @@ ALWAYS_INLINE void look(const struct spm *m, struct spm_cache *c, int32_t i, uin
         c->rank[i] = spm_small_pair(&m->bpe, l, r, &c->to[i]);
         return;
     }
+    /* Unused pieces take part in merges, but are no ids: what they were made of is given
+     * instead (resegment). Where that is not the same every time, it is noted here. */
     c->rank[i] = spm_bpe_pair(&m->bpe, l, r, &c->to[i]);
     if (!m->bpe.local && c->rank[i] != RANK_NONE && m->kind[c->to[i]] == PIECE_UNUSED) {
         c->split[c->to[i]][0] = l; /* the library keeps the way that was looked up last */
@@ -110,6 +119,8 @@ ALWAYS_INLINE void look(const struct spm *m, struct spm_cache *c, int32_t i, uin
     }
 }
 
+/* A rank in this block of 16 has changed: brings the minima above it up to date, level by
+ * level, until one stays as it was. */
 ALWAYS_INLINE void raise(struct levels *v, int32_t block, min16_fn *min16)
 {
     for (int k = 1; k < v->n; k++, block /= FAN) {
@@ -121,6 +132,8 @@ ALWAYS_INLINE void raise(struct levels *v, int32_t block, min16_fn *min16)
     }
 }
 
+/* Builds the tree over n ranks. Example: 300 ranks are 19 blocks of 16; their 19 minima,
+ * filled up to 32 with RANK_NONE, are 2 blocks, whose 2 minima are the last level. */
 ALWAYS_INLINE struct levels make_levels(struct spm_cache *c, size_t n, min16_fn *min16)
 {
     struct levels v = { { c->rank }, 1 };
@@ -151,18 +164,23 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
         c->prev[i] = i - 1;
         c->next[i] = i + 1;
     }
-    c->rank[n - 1] = RANK_NONE;
+    c->rank[n - 1] = RANK_NONE; /* the last symbol has no next */
     v = make_levels(c, (size_t)n, min16);
     while ((least = min16(v.at[v.n - 1])) != RANK_NONE) {
         int32_t i = 0, right, after, before;
 
+        /* Down the tree: of each block of 16 the first that is the least, so the leftmost
+         * wins. */
         for (int k = v.n - 1; k >= 0; k--)
             i = i * FAN + (int32_t)first16(v.at[k] + (ptrdiff_t)i * FAN, least);
+        /* before, i, right, after stand in a row; i and right become one symbol, at i. */
         right = c->next[i];
         after = c->next[right];
         before = c->prev[i];
         c->sym[i] = c->to[i];
         c->next[i] = after;
+        /* right is gone, and the pairs on both sides of the new symbol are other ones now:
+         * look sets their ranks. */
         c->rank[right] = c->rank[i] = RANK_NONE;
         if (before >= 0)
             look(m, c, before, c->sym[i]);
@@ -170,6 +188,8 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
             c->prev[after] = i;
             look(m, c, i, c->sym[after]);
         }
+        /* The ranks at i, right and before have changed; blocks that they share are updated
+         * once. */
         raise(&v, i / FAN, min16);
         if (right / FAN != i / FAN)
             raise(&v, right / FAN, min16);
@@ -185,10 +205,12 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
 static void merge_small(const struct spm *m, struct spm_cache *c, int32_t n)
 {
     uint32_t key[SMALL]; /* rank, then place: the least is the leftmost */
+    /* Bit i: symbol i still stands. Of n = 3: binary 111. */
     uint32_t alive = (1u << n) - 1;
     int32_t last = 0;
 
     for (int32_t i = 0; i < n - 1; i++)
+        /* There are at most 2^22 pieces, so a rank leaves 4 bits for the place. */
         key[i] = c->rank[i] == RANK_NONE ? UINT32_MAX : (uint32_t)c->rank[i] << 4 | (uint32_t)i;
     key[n - 1] = UINT32_MAX;
     for (;;) {
@@ -199,6 +221,9 @@ static void merge_small(const struct spm *m, struct spm_cache *c, int32_t n)
         if (least == UINT32_MAX)
             break;
         i = least & 15;
+        /* The next symbol alive: 2u << i, less 1, has the bits 0 to i, so they are cleared
+         * before the lowest one is looked for. Bits below i alone give the one before, by
+         * the highest. */
         right = (uint32_t)__builtin_ctz(alive & ~((2u << i) - 1));
         alive &= ~(1u << right);
         c->sym[i] = c->to[i];
@@ -215,6 +240,7 @@ static void merge_small(const struct spm *m, struct spm_cache *c, int32_t n)
                 key[i] = (uint32_t)c->rank[i] << 4 | i;
         }
     }
+    /* Links those that still stand, as merge_run leaves them: bit 0 always does. */
     for (alive &= alive - 1; alive; alive &= alive - 1)
         last = c->next[last] = __builtin_ctz(alive);
     c->next[last] = n;
@@ -251,6 +277,7 @@ AVX2 static inline int32_t min16_avx2(const int32_t *p)
                                  _mm256_loadu_si256((const __m256i *)(p + 8)));
     __m128i x = _mm_min_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
 
+    /* Of 16 ranks 4 are left; 0x4E swaps their halves, then 0xB1 swaps neighbours. */
     x = _mm_min_epi32(x, _mm_shuffle_epi32(x, 0x4E));
     x = _mm_min_epi32(x, _mm_shuffle_epi32(x, 0xB1));
     return _mm_cvtsi128_si32(x);
@@ -263,6 +290,7 @@ AVX2 static inline unsigned first16_avx2(const int32_t *p, int32_t v)
     unsigned bits = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(a)) |
                     (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(b)) << 8;
 
+    /* One of the 16 is v: if it is none of the first 15, it is the last. */
     return (unsigned)__builtin_ctz(bits | 1u << 15);
 }
 AVX2 static void merge_avx2(const struct spm *m, struct spm_cache *c, int32_t n)
@@ -309,7 +337,7 @@ static void merge(const struct spm *m, struct spm_cache *c, int32_t n)
 static int32_t symbol_id(const struct spm *m, uint32_t s, const struct spm_string **text)
 {
     *text = s < (uint64_t)m->vocab ? &m->piece[s] : &m->bpe.extra[s - (uint32_t)m->vocab];
-    return (*text)->value;
+    return (*text)->value; /* as PieceToId gives it for the text */
 }
 
 /* Ids of a symbol that turned out an unused piece: those it was made of, and so on. */
@@ -325,16 +353,21 @@ static int resegment(const struct spm *m, const struct spm_cache *c, uint32_t s,
         int32_t id;
 
         id = symbol_id(m, s = stack[--top], &text);
+        /* A piece that no two symbols make (split is SYM_NONE) is given as it is, unused or
+         * not. */
         if (m->kind[id] != PIECE_UNUSED || m->bpe.split[id][0] == SYM_NONE) {
             rc = spm_put(m, id, text->p, text->n, first, out, e);
             continue;
         }
+        /* The parts are put on the stack right first, so that the left one comes off first. */
         stack[top++] = m->bpe.local ? m->bpe.split[id][1] : c->split[id][1];
         stack[top++] = m->bpe.local ? m->bpe.split[id][0] : c->split[id][0];
     }
     return rc;
 }
 
+/* Appends the ids of symbol i: one id as a rule, more for an unused piece, and for a
+ * character that is in no piece its bytes or unk. */
 static int put_symbol(const struct spm *m, const struct spm_cache *c,
                       const struct spm_part *part, int32_t i, int64_t first,
                       struct spm_ids *out, struct err *e)
@@ -346,9 +379,11 @@ static int put_symbol(const struct spm *m, const struct spm_cache *c,
     if (s == SYM_OTHER) {
         size_t at = c->pos[i], n = char_bytes((unsigned char)part->p[at]);
 
+        /* The last character of the text may be cut short. */
         return spm_put(m, m->unk, part->p + at, n < part->n - at ? n : part->n - at, first, out,
                        e);
     }
+    /* SYM_FROZEN marks a user-defined symbol; without it s is the symbol's number. */
     id = symbol_id(m, s &= ~SYM_FROZEN, &text);
     if (m->kind[id] == PIECE_UNUSED)
         return resegment(m, c, s, first, out, e);
@@ -359,11 +394,13 @@ static int put_symbol(const struct spm *m, const struct spm_cache *c,
  * where they are ASCII. */
 static inline bool apart(const struct spm *m, uint32_t l, uint32_t r, unsigned x, unsigned y)
 {
-    if ((x | y) < NOT_ASCII)
+    if ((x | y) < NOT_ASCII) /* both are ASCII */
         return m->bpe.cut[y][x];
+    /* next_to is a hash: it may say true of two that never meet, but false is certain. */
     return ((l | r) & SYM_FROZEN) || !spm_bpe_next_to(&m->bpe, l, r);
 }
 
+/* Merges the n symbols that were collected, and appends their ids. */
 static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
                  int32_t n, int64_t first, struct spm_ids *out, struct err *e)
 {
@@ -376,6 +413,7 @@ static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part
     for (int32_t i = 0; i < n && rc == 0; i = c->next[i]) {
         uint32_t s = c->sym[i];
 
+        /* The usual case, by far: the symbol is its own id, and there is space for it. */
         if (s < (uint64_t)m->vocab && m->bpe.own_id[s] && out->len < out->cap)
             out->p[out->len++] = (int32_t)s;
         else
@@ -391,15 +429,17 @@ static uint32_t symbol_at(const struct spm *m, const char *p, size_t n, bool raw
     unsigned char c = (unsigned char)*p;
     uint32_t s;
 
+    /* In normal form user-defined symbols are found first; a raw text's model has none. */
     if (!raw && m->user.units && (*used = spm_trie_longest(&m->user, p, n)))
         return (uint32_t)spm_trie_find(&m->trie, p, *used) | SYM_FROZEN;
     *used = 1;
     if (c < 128) {
-        s = raw && c == ' ' ? b->space : b->ascii[c];
+        s = raw && c == ' ' ? b->space : b->ascii[c]; /* a raw space is its mark */
     } else if (raw && (*used = spm_utf8((const unsigned char *)p, n)) == 0) {
-        *used = 1;
+        *used = 1; /* one wrong byte stands for U+FFFD */
         return b->replacement;
     } else {
+        /* What a normaliser puts in need not be whole characters. */
         if (!raw)
             *used = char_bytes(c) < n ? char_bytes(c) : n;
         s = spm_bpe_char(m, p, *used);
@@ -417,6 +457,10 @@ static inline void look_ascii(const struct spm *m, struct spm_cache *c, int32_t 
     c->to[i] = p >> 16;
 }
 
+/* Turns a part into symbols, and merges what lies between two safe cuts as soon as the
+ * second one is seen, so that the runs stay short and memory small. Each symbol is looked
+ * up with the one before it as it comes; before and here are the first bytes of the last
+ * two, NOT_ASCII for any but a plain ASCII character. */
 static int encode(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
                   int64_t first, struct spm_ids *out, struct err *e)
 {
@@ -443,7 +487,7 @@ static int encode(const struct spm *m, struct spm_cache *c, const struct spm_par
         if ((size_t)k + 1 >= c->sym_cap && (rc = grow(c, (size_t)k + 2, e)) < 0)
             return rc;
         c->sym[k] = s;
-        c->pos[k++] = (uint32_t)i;
+        c->pos[k++] = (uint32_t)i; /* read only where s is SYM_OTHER */
         if (k > 1 && m->bpe.small && (before | here) < NOT_ASCII)
             look_ascii(m, c, k - 2, before, here);
         else if (k > 1)

@@ -1,4 +1,4 @@
-/* formats/tokenizer/spm_cuts.c - between which bytes a text may be cut, proved from the vocabulary. */
+/* formats/tokenizer/spm_cuts.c - between which bytes a text may be cut, by the vocabulary. */
 #include "formats/tokenizer/spm_impl.h"
 
 #include <stdlib.h>
@@ -17,6 +17,8 @@ struct beside { /* [x][y]: some piece has y right after x */
     unsigned char at[256][256];
 };
 
+/* Notes the bytes that stand side by side in a piece. Raw text has ' ' where the piece has
+ * the mark, so the mark's neighbours are noted as neighbours of ' ' as well. */
 static void note_piece(struct beside *t, const struct spm_string *s, bool raw)
 {
     const unsigned char *p = (const unsigned char *)s->p;
@@ -35,6 +37,8 @@ static void note_piece(struct beside *t, const struct spm_string *s, bool raw)
     }
 }
 
+/* A byte from 0x80 on may be broken, and then stands for EF BF BD: what may follow BD may
+ * follow it, and a lead byte may stand wherever EF may. */
 static void note_broken(struct beside *t)
 {
     for (int y = 0; y < 256; y++)
@@ -55,6 +59,8 @@ int spm_bpe_cuts(struct spm *m, struct err *e)
         free(t);
         return err_set(e, E_SYS, "out of memory");
     }
+    /* raw: the normaliser does no more than put marks for spaces and one before the text,
+     * so text need not be copied. */
     b->fast = b->local;
     b->raw = b->local && m->norm.escape_spaces && !m->norm.strip_spaces && !m->norm.trie &&
              !m->norm.suffix && !m->user.units;
@@ -66,7 +72,9 @@ int spm_bpe_cuts(struct spm *m, struct err *e)
         note_broken(t);
     for (int x = 0; x < 256; x++)
         for (int y = 0; y < 256; y++)
+            /* Never before a continuation byte, 80 to BF. */
             b->cut[y][x] = !t->at[x][y] && (y < 0x80 || y >= 0xC0);
+    /* The same as bits: scan_avx512 looks 64 of them up at once. */
     for (int x = 0; x < 128; x++)
         for (int y = 0; y < 128; y++)
             b->ascii_cut[x / 8][y] |= (unsigned char)(b->cut[y][x] << x % 8);

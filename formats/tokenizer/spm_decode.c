@@ -21,7 +21,8 @@ static int add_piece(struct buf *out, const char *p, size_t n, struct err *e)
     return 0;
 }
 
-/* What a piece of kind byte, "<0xHH>", stands for. */
+/* What a piece of kind byte, "<0xHH>", stands for. Its form was checked when the model was
+ * read. */
 static unsigned char byte_of(const struct spm_string *piece)
 {
     unsigned v = 0;
@@ -31,7 +32,9 @@ static unsigned char byte_of(const struct spm_string *piece)
     return (unsigned char)v;
 }
 
-/* n byte pieces in a row: their characters, and U+FFFD for each byte that is of none. */
+/* n byte pieces in a row: their characters, and U+FFFD for each byte that is of none. Up to
+ * four are tried as one character; where they are none, only the first is passed over, as a
+ * good character may begin right after it. */
 static int add_bytes(const struct spm *m, struct buf *out, const int32_t *ids, int64_t n,
                      struct err *e)
 {
@@ -50,6 +53,10 @@ static int add_bytes(const struct spm *m, struct buf *out, const int32_t *ids, i
     return rc;
 }
 
+/* Byte pieces are collected in bytes until another kind comes, as a character may be made
+ * of several. The first space of the text, which encoding put there, is left out: at_start
+ * holds until something was written. Where spaces are stripped, pieces lose theirs until
+ * something was written; otherwise the first piece alone does, and space_taken says so. */
 static int decode(const struct spm *m, const int32_t *ids, int64_t n, struct buf *out,
                   struct err *e)
 {
@@ -105,6 +112,7 @@ int spm_decode(const struct spm *m, const int32_t *ids, int64_t n, struct buf *o
     if (!m->denorm.trie) {
         rc = decode(m, ids, n, out, e);
     } else {
+        /* Some models normalise decoded text once more, by a table of their own. */
         if ((rc = decode(m, ids, n, &plain, e)) == 0)
             rc = spm_normalize(&m->denorm, NULL, plain.p, plain.len, out, e);
         buf_free(&plain);

@@ -33,6 +33,7 @@ static int put_unknown(const struct spm *m, const char *text, size_t n, int64_t 
 {
     int rc;
 
+    /* A row of unknown characters is one unk, but not across the start of this text's ids. */
     if (!m->byte_fallback) {
         if (out->len > first && out->p[out->len - 1] == m->unk)
             return 0;
@@ -45,6 +46,7 @@ static int put_unknown(const struct spm *m, const char *text, size_t n, int64_t 
     return 0;
 }
 
+/* Appends the id of a piece, or what stands for it where text has none or may not have it. */
 int spm_put(const struct spm *m, int32_t id, const char *text, size_t n, int64_t first,
             struct spm_ids *out, struct err *e)
 {
@@ -61,6 +63,7 @@ int spm_put(const struct spm *m, int32_t id, const char *text, size_t n, int64_t
     return 0;
 }
 
+/* Char models: each character, or user-defined symbol, is a piece by itself or unknown. */
 static int encode_chars(const struct spm *m, const char *text, size_t n, struct spm_ids *out,
                         struct err *e)
 {
@@ -71,6 +74,7 @@ static int encode_chars(const struct spm *m, const char *text, size_t n, struct 
         used = m->user.units ? spm_trie_longest(&m->user, text + i, n - i) : 0;
         if (used == 0 && (used = char_bytes((unsigned char)text[i])) > n - i)
             used = n - i;
+        /* No piece: spm_find gives unk. */
         rc = spm_put(m, spm_find(m, text + i, used), text + i, used, first, out, e);
     }
     return rc;
@@ -100,6 +104,8 @@ static int encode_words(const struct spm *m, const char *text, size_t n, struct 
     return rc;
 }
 
+/* By fragments where that is safe; broken UTF-8 and models that are not local go as a
+ * whole. */
 static int encode_bpe(const struct spm *m, struct spm_cache *c, const char *text, size_t n,
                       bool whole, struct spm_ids *out, struct err *e)
 {
@@ -118,6 +124,7 @@ static int encode_bpe(const struct spm *m, struct spm_cache *c, const char *text
     return spm_bpe_encode(m, c, &all, out->len, out, e);
 }
 
+/* The four types of models; BPE skips the normal form where raw text will do. */
 static int encode(const struct spm *m, struct spm_cache *c, const char *text, size_t n,
                   bool whole, struct spm_ids *out, struct err *e)
 {

@@ -1,4 +1,4 @@
-/* formats/tokenizer/spm_fast.c - BPE by cutting text where it is safe, and remembering the fragments.
+/* formats/tokenizer/spm_fast.c - BPE by safe cuts in the text, remembering the fragments.
  *
  * BPE merges pairs of symbols over the whole text, but no merge crosses a place between two
  * characters that stand side by side in no piece of the vocabulary. spm_cuts.c finds such pairs
@@ -32,6 +32,8 @@ typedef size_t scan_fn(const struct spm_bpe *b, const unsigned char *p, size_t n
 
 /* The fragments of one block: found first, then looked up, so that memory is asked in time. */
 struct batch {
+    /* Places are counted from the block's start. lo, hi and slot are of fragments that are
+     * words; padded holds the end of the text where 16 bytes cannot be read behind it. */
     uint16_t end[BLOCK_BYTES + 65];
     uint64_t lo[BLOCK_BYTES + 1], hi[BLOCK_BYTES + 1];
     uint32_t slot[BLOCK_BYTES + 1];
@@ -55,10 +57,12 @@ ALWAYS_INLINE void load_key(const unsigned char *p, size_t n, uint64_t *lo, uint
 
     memcpy(lo, p, 8);
     memcpy(hi, p + 8, 8);
-    *lo &= mask[n < 8 ? n : 8];
+    *lo &= mask[n < 8 ? n : 8]; /* n = 3: the low 3 bytes stay */
     *hi &= mask[n < 8 ? 0 : n - 8];
 }
 
+/* A hash of the key: a product of 128 bits, its halves folded, mixes every byte into the
+ * slot. slot ^ 1 is a word's second place; both are in one cache line. */
 ALWAYS_INLINE uint32_t slot_of(uint64_t lo, uint64_t hi)
 {
     unsigned __int128 r = (unsigned __int128)(lo ^ 0x9E3779B97F4A7C15u) *
@@ -67,6 +71,8 @@ ALWAYS_INLINE uint32_t slot_of(uint64_t lo, uint64_t hi)
     return (uint32_t)((uint64_t)r ^ (uint64_t)(r >> 64)) & ((1u << WORD_BITS) - 1);
 }
 
+/* Without branches: all three are compared. n_bytes tells "a" from "a" with a NUL behind
+ * it. */
 ALWAYS_INLINE bool is_word(const struct spm_word *w, uint64_t lo, uint64_t hi, size_t n)
 {
     return ((w->lo ^ lo) | (w->hi ^ hi) | (w->n_bytes ^ n)) == 0;
@@ -92,6 +98,7 @@ static int append(const struct job *j, const int32_t *ids, int64_t n)
 
 #define PHRASE_BITS 13 /* 1 MiB */
 
+/* Takes 16 bytes more into a hash. */
 static uint64_t mix_16(uint64_t h, const unsigned char *p)
 {
     uint64_t lo, hi;
@@ -107,13 +114,14 @@ static uint64_t mix_16(uint64_t h, const unsigned char *p)
 static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
 {
     const struct spm_part part = { (const char *)p, n, j->raw, false, false };
-    bool narrow = j->m->vocab <= 65536;
+    bool narrow = j->m->vocab <= 65536; /* an id fits 16 bits */
     struct spm_cache *c = j->c;
     struct spm_phrase *w;
     int32_t ids[PHRASE_IDS];
     uint64_t h = n * 0x9E3779B97F4A7C15u;
     int rc;
 
+    /* Whole steps of 16 bytes, then the last 16, which may overlap them: n > 16 here. */
     for (size_t i = 0; i + 16 < n; i += 16)
         h = mix_16(h, p + i);
     w = &c->phrases[mix_16(h, p + n - 16) & ((1u << PHRASE_BITS) - 1)];
@@ -124,6 +132,8 @@ static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
             memcpy(ids, w->ids, w->n_ids * sizeof *ids);
         return append(j, ids, w->n_ids);
     }
+    /* Not in the table: merged, and put in its slot, over whatever was there, if its ids
+     * fit. */
     c->ids.len = 0;
     if ((rc = spm_bpe_encode(j->m, c, &part, 0, &c->ids, j->e)) < 0)
         return rc;
@@ -139,6 +149,7 @@ static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
     return append(j, c->ids.p, c->ids.len);
 }
 
+/* A fragment that is too long to be remembered, or has the dummy prefix before it. */
 static int encode_part(const struct job *j, const unsigned char *p, size_t n, bool prefix)
 {
     const struct spm_part part = { (const char *)p, n, j->raw, prefix, false };
@@ -165,6 +176,8 @@ static __attribute__((noinline)) int missed(const struct job *j, const unsigned 
             w.ids[i] = (uint16_t)c->ids.p[i];
         if (!narrow)
             memcpy(w.ids, c->ids.p, (size_t)c->ids.len * sizeof *c->ids.p);
+        /* The newer of two words stays first; the older one moves over, and the oldest is
+         * lost. */
         c->words[slot ^ 1] = c->words[slot];
         c->words[slot] = w;
     }
@@ -177,16 +190,19 @@ ALWAYS_INLINE int32_t *put_word(int32_t *to, const struct spm_word *w, bool narr
     if (narrow) {
         uint16_t ids[8];
 
+        /* Reads 16 bytes from ids on, the 14 of the ids and the two counts: within the
+         * struct. The caller has space for 8, and the return value says how many count. */
         memcpy(ids, (const char *)w + offsetof(struct spm_word, ids), sizeof ids);
         for (int i = 0; i < 8; i++) /* the eighth is none, but eight at once are fast */
             to[i] = ids[i];
     } else {
-        memcpy(to, w->ids, 12);
+        memcpy(to, w->ids, 12); /* three ids of 32 bits */
     }
     return to + w->n_ids;
 }
 
-/* One fragment, wherever it is remembered. 16 bytes may be read at p when n <= WORD_BYTES. */
+/* One fragment, wherever it is remembered: for a text's first one, for long ones, and where
+ * unk may join unk. 16 bytes may be read at p when n <= WORD_BYTES. */
 static int encode_word(const struct job *j, const unsigned char *p, size_t n)
 {
     const struct spm_word *w;
@@ -214,6 +230,8 @@ ALWAYS_INLINE int encode_batch(const struct job *j, struct batch *b, const unsig
     int32_t *to;
     int rc;
 
+    /* First all keys and slots, so that the table's lines are on their way from memory
+     * while the rest is computed; then the comparisons find them in the cache. */
     for (size_t i = 0; i < k; i++) {
         size_t n = b->end[i] - from;
 
@@ -224,6 +242,7 @@ ALWAYS_INLINE int encode_batch(const struct job *j, struct batch *b, const unsig
         }
         from = b->end[i];
     }
+    /* Space for 8 ids a fragment, which put_word writes without asking. */
     if ((rc = spm_ids_reserve(out, (int64_t)(k + 2) * 8, j->e)) < 0)
         return rc;
     from = 0;
@@ -241,6 +260,8 @@ ALWAYS_INLINE int encode_batch(const struct job *j, struct batch *b, const unsig
                 continue;
             }
         }
+        /* Not found, or no word: these append to out themselves, so its length is set
+         * before and read again after, and out->p may have moved. */
         out->len = to - out->p;
         rc = n <= WORD_BYTES && !fuses
                  ? missed(j, p + from, n, b->lo[i], b->hi[i], b->slot[i])
@@ -253,11 +274,15 @@ ALWAYS_INLINE int encode_batch(const struct job *j, struct batch *b, const unsig
     return 0;
 }
 
+/* Whether text may be cut before p; p[-1] is there. */
 static bool cut_before(const struct spm_bpe *b, const unsigned char *p)
 {
     return b->cut[p[0]][p[-1]];
 }
 
+/* Block by block. The last fragment of a block is left to the next one, as its end is not
+ * known, but for the text's last. The usual values of narrow and fuses are given as
+ * constants, so that the compiler makes a version without those branches. */
 ALWAYS_INLINE int encode_blocks(const struct job *j, const unsigned char *text, size_t n,
                                 scan_fn *scan)
 {
@@ -270,12 +295,15 @@ ALWAYS_INLINE int encode_blocks(const struct job *j, const unsigned char *text, 
         size_t span = n - at < BLOCK_BYTES ? n - at : BLOCK_BYTES, k;
         const unsigned char *p = text + at;
 
+        /* Near the end of the text: a copy, so that 16 bytes can be read behind any place. */
         if (n - at < span + WORD_BYTES)
             p = memcpy(b.padded, p, span);
         k = scan(bpe, p, span, b.end);
         if (at + span == n)
             b.end[k++] = (uint16_t)span;
         if (k == 0) {
+            /* No cut in the whole block: goes on to the next cut or the end, and merges all
+             * at once. */
             while (at + span < n && !cut_before(bpe, text + at + span))
                 span++;
             rc = encode_part(j, text + at, span, false);
@@ -289,6 +317,8 @@ ALWAYS_INLINE int encode_blocks(const struct job *j, const unsigned char *text, 
     return rc;
 }
 
+/* The place is written always, and counted only if it is a cut: there is no branch to
+ * guess. */
 static size_t scan_plain(const struct spm_bpe *b, const unsigned char *p, size_t n,
                          uint16_t *at)
 {
@@ -316,10 +346,14 @@ AVX2 static int blocks_avx2(const struct job *j, const unsigned char *text, size
     return encode_blocks(j, text, n, scan_plain);
 }
 
-/* Bit i: text may be cut before y's byte i, all bytes being ASCII. */
+/* Bit i: text may be cut before y's byte i, all bytes being ASCII; x holds the byte before
+ * each. b->ascii_cut has 16 rows, x / 8, of 128 bytes, one a value of y, and bit x % 8 of
+ * that byte is the answer. Every row is looked up for all 64 bytes at once, and kept where
+ * x is of it. */
 AVX512 static inline uint64_t ascii_cuts(const struct spm_bpe *b, __m512i x, __m512i y)
 {
     __m512i row = _mm512_and_si512(_mm512_srli_epi16(x, 3), _mm512_set1_epi8(15));
+    /* In each byte 1 << x % 8, out of a table of eight. */
     __m512i bit = _mm512_shuffle_epi8(_mm512_set1_epi64((long long)0x8040201008040201u),
                                       _mm512_and_si512(x, _mm512_set1_epi8(7)));
     __m512i cuts = _mm512_setzero_si512();
@@ -329,11 +363,15 @@ AVX512 static inline uint64_t ascii_cuts(const struct spm_bpe *b, __m512i x, __m
         __m512i low = _mm512_loadu_si512(b->ascii_cut[r]);
         __m512i high = _mm512_loadu_si512(b->ascii_cut[r] + 64);
 
+        /* By the low 7 bits of y: one of the row's 128 bytes. */
         cuts = _mm512_or_si512(cuts, _mm512_maskz_permutex2var_epi8(here, low, y, high));
     }
     return _mm512_test_epi8_mask(cuts, bit);
 }
 
+/* 64 places at a time. Bits of cuts become places by compressing the numbers 0 to 63: cuts
+ * 0b10100 gives 2, 4. Up to 64 places are stored, though fewer count: hence the 64 beyond
+ * n. */
 AVX512 static inline size_t scan_avx512(const struct spm_bpe *b, const unsigned char *p,
                                         size_t n, uint16_t *at)
 {
@@ -346,11 +384,13 @@ AVX512 static inline size_t scan_avx512(const struct spm_bpe *b, const unsigned 
     size_t k = 0;
 
     for (size_t i = 1; i < n; i += 64) {
+        /* The mask keeps the last step from reading beyond the text. */
         __mmask64 have = n - i >= 64 ? UINT64_MAX : (UINT64_C(1) << (n - i)) - 1;
         __m512i x = _mm512_maskz_loadu_epi8(have, p + i - 1);
         __m512i y = _mm512_maskz_loadu_epi8(have, p + i), at_i, which;
         uint64_t cuts = 0;
 
+        /* No byte has its top bit: ASCII. */
         if (_mm512_movepi8_mask(_mm512_or_si512(x, y)) == 0) {
             cuts = ascii_cuts(b, x, y) & have;
         } else {
@@ -385,7 +425,8 @@ enum spm_level spm_best_level(void)
 #endif
 }
 
-/* The first fragment, with the dummy prefix: the same as one that starts with a space. */
+/* The first fragment, with the dummy prefix: the same as one that starts with a space. A
+ * raw space stands for the mark, so it is found in the table as any other word. */
 static int encode_first(const struct job *j, const unsigned char *text, size_t n, size_t *used)
 {
     unsigned char with[WORD_BYTES + 1] = { ' ' };
@@ -393,7 +434,7 @@ static int encode_first(const struct job *j, const unsigned char *text, size_t n
     *used = 1;
     while (*used < n && !cut_before(&j->m->bpe, text + *used))
         ++*used;
-    if (*used >= WORD_BYTES)
+    if (*used >= WORD_BYTES) /* with the space it would be no word */
         return encode_part(j, text, *used, true);
     memcpy(with + 1, text, *used);
     return encode_word(j, with, *used + 1);
@@ -407,6 +448,7 @@ int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, siz
     size_t used = 0;
     int rc = 0;
 
+    /* Another model was used with this cache before: none of its words count. */
     if (c->serial != m->serial) {
         memset(c->words, 0, sizeof *c->words << WORD_BITS);
         memset(c->phrases, 0, sizeof *c->phrases << PHRASE_BITS);
@@ -428,6 +470,7 @@ int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, siz
 int spm_cache_open(struct spm_cache **out, struct err *e)
 {
     struct spm_cache *c = calloc(1, sizeof *c);
+    /* 2 MiB more, to begin at a huge page. */
     size_t bytes = (sizeof *c->words << WORD_BITS) + HUGE_BYTES;
     void *map = MAP_FAILED;
 

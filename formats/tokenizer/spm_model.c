@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Numbers the models that were read, for caches: never 0, which is an empty cache's. */
 static _Atomic uint64_t next_serial = 1;
 
+/* Pieces that may come out of text by merging or by a search; the others are reserved. */
 static bool is_normal(int kind)
 {
     return kind == PIECE_NORMAL || kind == PIECE_USER || kind == PIECE_UNUSED;
@@ -19,6 +21,7 @@ static int more_pieces(struct spm *m, struct err *e)
 {
     size_t cap = m->piece_cap ? 2 * m->piece_cap : 1024;
     struct spm_string *piece = realloc(m->piece, cap * sizeof *piece);
+    /* On failure the arrays that were enlarged are kept; spm_free frees all of them. */
     float *score = piece ? realloc(m->score, cap * sizeof *score) : NULL;
     unsigned char *kind = score ? realloc(m->kind, cap) : NULL;
 
@@ -72,6 +75,7 @@ static int take_piece(void *ctx, const char *text, size_t n, float score,
     }
     if (type == PIECE_USER && memchr(text, 0, n))
         return bad_piece(m, "a user-defined symbol with a NUL in it", e);
+    /* The pieces' text stands in one block, which never moves: pieces point into it. */
     memcpy(m->text + m->text_len, text, n);
     m->text[m->text_len + n] = 0;
     m->piece[m->vocab] = (struct spm_string){ m->text + m->text_len, (uint32_t)n,
@@ -82,6 +86,7 @@ static int take_piece(void *ctx, const char *text, size_t n, float score,
     return 0;
 }
 
+/* For qsort_r: by bytes, then reserved before normal, then by id. */
 static int by_text(const void *a, const void *b, void *ctx)
 {
     const struct spm *m = ctx;
@@ -118,11 +123,13 @@ static int sort_pieces(struct spm *m, struct err *e)
             continue;
         if (is_normal(m->kind[a]) == is_normal(m->kind[b]))
             return err_set(e, E_DATA, "piece %u: the same text as piece %u", b, a);
+        /* Of equal texts the reserved one is a, as by_text puts it first. */
         m->piece[b].value = (int32_t)a;
     }
     return 0;
 }
 
+/* The id of a text by halving the sorted list; unk where it is no piece. */
 int32_t spm_find(const struct spm *m, const char *text, size_t n)
 {
     size_t lo = 0, hi = (size_t)m->vocab;
@@ -146,6 +153,7 @@ int32_t spm_find(const struct spm *m, const char *text, size_t n)
     return m->unk;
 }
 
+/* Byte fallback needs a piece for each of the 256 bytes; without it there may be none. */
 static int check_bytes(const struct spm *m, struct err *e)
 {
     for (int b = 0; b < 256; b++) {
@@ -162,6 +170,7 @@ static int check_bytes(const struct spm *m, struct err *e)
 /* The id of a piece that trainer_spec names, if it is a control symbol. */
 static int32_t control(const struct spm *m, struct spmodel_text name, const char *standard)
 {
+    /* The library sees a name up to its first NUL. */
     int32_t id = name.p && name.n ? spm_find(m, name.p, strnlen(name.p, name.n))
                                   : spm_find(m, standard, strlen(standard));
 
@@ -190,6 +199,8 @@ static int make_trie(struct spm *m, struct spm_trie *t, bool user, struct err *e
     return rc;
 }
 
+/* The least and the greatest score of normal pieces: what an unknown character costs, and
+ * what a user-defined symbol gains, follow from them. */
 static int unigram_make(struct spm *m, struct err *e)
 {
     m->min_score = FLT_MAX;
@@ -209,6 +220,8 @@ static int unigram_make(struct spm *m, struct err *e)
     return 0;
 }
 
+/* Reads the file and checks what needs all pieces. In this order: the pieces before their
+ * sorted list, that before bos and eos, which are found in it. */
 static int read_model(struct spm *m, const void *bytes, size_t n, struct err *e)
 {
     struct spmodel spec;
@@ -223,6 +236,7 @@ static int read_model(struct spm *m, const void *bytes, size_t n, struct err *e)
         return rc;
     m->type = spec.type;
     m->byte_fallback = spec.byte_fallback;
+    /* The default is U+2047, two question marks in one, between spaces. */
     m->unk_surface = spec.unk_surface.p ? strndup(spec.unk_surface.p, spec.unk_surface.n)
                                         : strdup(" \xE2\x81\x87 ");
     if (!m->unk_surface)
@@ -253,6 +267,7 @@ int spm_parse(struct spm **out, const void *bytes, size_t n, const char *name, s
     else if ((rc = read_model(m, bytes, n, e)) == 0 &&
              (rc = make_trie(m, &m->trie, false, e)) == 0 &&
              (rc = make_trie(m, &m->user, true, e)) == 0)
+        /* Types 1 unigram, 2 BPE, 3 word, 4 char; the last two need no tables of their own. */
         rc = m->type == 1 ? unigram_make(m, e) : m->type == 2 ? spm_bpe_make(m, e) : 0;
     if (rc < 0) {
         spm_free(m);
@@ -260,7 +275,7 @@ int spm_parse(struct spm **out, const void *bytes, size_t n, const char *name, s
             err_within(e, "'%s'", name);
         return rc;
     }
-    m->serial = atomic_fetch_add(&next_serial, 1);
+    m->serial = atomic_fetch_add(&next_serial, 1); /* only now can caches know it */
     *out = m;
     return 0;
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* As RFC 3629 has it: overlong forms (C0, C1, and by the value of c), surrogates (D800 to
+ * DFFF) and what lies above U+10FFFF are no characters. */
 size_t spm_utf8(const unsigned char *p, size_t n)
 {
     uint32_t c;
@@ -26,11 +28,16 @@ size_t spm_utf8(const unsigned char *p, size_t n)
     return 0;
 }
 
-/* Darts-clone's units. */
+/* Darts-clone's units, 32 bits each: bits 0 to 7 the label (a byte), bit 8 set if a string
+ * ends here, bit 9 set if the offset is to be shifted by 8 more, bits 10 to 30 the offset,
+ * bit 31 set for a leaf, whose other bits are its value. The child by byte c is at (node ^
+ * offset) ^ c, a leaf at node ^ offset. */
 static uint32_t unit_offset(uint32_t u) { return (u >> 10) << ((u & (1u << 9)) >> 6); }
 static uint32_t unit_label(uint32_t u) { return u & 0x800000FFu; }
 static bool has_leaf(uint32_t u) { return u >> 8 & 1; }
 
+/* Copies the table out of the model's file, which does not stay. starts is computed once,
+ * as most characters begin no rule and need no search. */
 int spm_norm_make(struct spm_norm *to, const struct spmodel_norm *from, bool suffix,
                   struct err *e)
 {
@@ -65,6 +72,7 @@ static size_t longest_rule(const struct spm_norm *norm, const unsigned char *p, 
     size_t at = unit_offset(trie[0]), longest = 0;
     uint32_t leaf = 0;
 
+    /* The longest match wins: the search goes on until no rule can follow. */
     for (size_t i = 0; i < n; i++) {
         uint32_t u = trie[at ^= p[i]];
 
@@ -77,7 +85,7 @@ static size_t longest_rule(const struct spm_norm *norm, const unsigned char *p, 
         }
     }
     if (longest)
-        *to = norm->pool + (leaf & 0x7FFFFFFFu);
+        *to = norm->pool + (leaf & 0x7FFFFFFFu); /* bit 31 marks a leaf */
     return longest;
 }
 
@@ -88,6 +96,8 @@ static size_t one_step(const struct spm_norm *norm, const struct spm_trie *user,
     const unsigned char *u = (const unsigned char *)p;
 
     *to = p;
+    /* In this order, as the library: user-defined symbols pass untouched, then rules, then
+     * one character as it is, then a broken byte as U+FFFD. */
     if (user && (*used = spm_trie_longest(user, p, n)))
         return *used;
     if (norm->trie && norm->starts[*u] && (*used = longest_rule(norm, u, n, to)))
@@ -104,6 +114,7 @@ static int reserve(struct buf *out, size_t n, struct err *e)
 {
     if (n <= (out->cap - out->len) / 3)
         return 0;
+    /* Half the length more, so that copies stay few. */
     return buf_reserve(out, 3 * n + out->len / 2, e);
 }
 
@@ -126,6 +137,7 @@ static void put_text(const struct spm_norm *norm, struct buf *out, const char *p
             out->p[out->len++] = p[i];
 }
 
+/* Takes spaces off the end of what this call appended, from from on. */
 static void strip_end(const struct spm_norm *norm, struct buf *out, size_t from)
 {
     const char *space = norm->escape_spaces ? SPACE_MARK : " ";
@@ -145,6 +157,7 @@ int spm_normalize(const struct spm_norm *norm, const struct spm_trie *user, cons
 
     if (user && !user->units)
         user = NULL;
+    /* Spaces at the start are passed over; a rule may make a space of something else. */
     for (; norm->strip_spaces && i < n; i += used)
         if ((len = one_step(norm, user, text + i, n - i, &used, &to)) != 1 || *to != ' ')
             break;
@@ -154,6 +167,7 @@ int spm_normalize(const struct spm_norm *norm, const struct spm_trie *user, cons
         return rc;
     if (norm->dummy_prefix && !norm->suffix)
         put_space(norm, out);
+    /* after_space: the last thing put was a space, so those that follow are left out. */
     for (; i < n; i += used) {
         len = one_step(norm, user, text + i, n - i, &used, &to);
         while (after_space && len && *to == ' ') {
@@ -166,7 +180,7 @@ int spm_normalize(const struct spm_norm *norm, const struct spm_trie *user, cons
             put_text(norm, out, to, len);
             after_space = norm->strip_spaces && to[len - 1] == ' ';
         }
-        if (out->len - from > INT32_MAX - 4)
+        if (out->len - from > INT32_MAX - 4) /* positions have 32 bits */
             return err_set(e, E_DATA, "the normal form of a text of %zu bytes is too long", n);
     }
     if (norm->strip_spaces)

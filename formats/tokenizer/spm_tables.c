@@ -1,4 +1,10 @@
-/* formats/tokenizer/spm_tables.c - what a BPE vocabulary says: symbols, merges, neighbours, safe cuts. */
+/* formats/tokenizer/spm_tables.c - what a BPE vocabulary says: symbols, merges, neighbours.
+ *
+ * SentencePiece stores no list of merges. Two symbols merge if what they make together is a
+ * piece, and the pieces' scores are the order. So all merges are found here, once a model:
+ * the piece "the" can be made of "t" + "he" and of "th" + "e", where those are pieces, and
+ * each way becomes a pair in the table, with the rank of "the". All tables are bounded, in
+ * size and in steps, as a model may come from anyone. */
 #include "formats/tokenizer/spm_impl.h"
 
 #include <stdlib.h>
@@ -9,12 +15,14 @@
 #define MAX_STEPS ((uint64_t)1 << 27)   /* bytes of pieces looked up for the pairs */
 #define MAX_PROBES 4096                 /* of a table: more is no vocabulary but an attack */
 
+/* Pieces that text is cut into; the others (control, byte, unknown) are never merged. */
 static bool is_text(const struct spm *m, int64_t id)
 {
     return m->kind[id] == PIECE_NORMAL || m->kind[id] == PIECE_USER ||
            m->kind[id] == PIECE_UNUSED;
 }
 
+/* Bytes of the character at p, cut short at the end of a piece that is not whole UTF-8. */
 static size_t clipped(const char *p, size_t cap)
 {
     size_t n = char_bytes((unsigned char)*p);
@@ -59,6 +67,8 @@ uint32_t spm_bpe_char(const struct spm *m, const char *p, size_t n)
     return extra == UINT32_MAX ? SYM_NONE : (uint32_t)m->vocab + extra;
 }
 
+/* Doubles the table of characters (1024 at first, always at most half full) and puts all in
+ * again. */
 static int grow_chars(struct spm_bpe *b, struct err *e)
 {
     uint32_t *old = b->chars, *chars;
@@ -105,6 +115,8 @@ static int intern(struct spm *m, const char *p, size_t n, struct err *e)
     return 0;
 }
 
+/* Every character of a piece is a symbol, also where it is no piece by itself; the mark and
+ * U+FFFD always are. A reserved piece of one character gives its id to that character. */
 static int find_symbols(struct spm *m, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;
@@ -126,6 +138,7 @@ static int find_symbols(struct spm *m, struct err *e)
     }
     if (rc < 0)
         return rc;
+    /* An ASCII character that is in no piece stays SYM_NONE. */
     for (int c = 0; c < 128; c++)
         b->ascii[c] = spm_bpe_char(m, (char[1]){ (char)c }, 1);
     b->space = spm_bpe_char(m, SPACE_MARK, 3);
@@ -133,6 +146,7 @@ static int find_symbols(struct spm *m, struct err *e)
     return 0;
 }
 
+/* For qsort_r: the best score first. */
 static int by_score(const void *a, const void *b, void *ctx)
 {
     const float *score = ctx;
@@ -208,6 +222,8 @@ static int add_pair(struct spm *m, uint32_t l, uint32_t r, uint32_t id, int32_t 
     if (insert(b, (struct spm_pair){ l, r, id, rank }) > MAX_PROBES)
         return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
     b->n_pairs++;
+    /* An unused piece that two pairs make is split in a way that depends on the text around
+     * it, so text may then not be cut: not local. */
     if (m->kind[id] == PIECE_UNUSED) {
         if (b->split[id][0] != SYM_NONE)
             b->local = false;
@@ -226,6 +242,7 @@ static int split_piece(struct spm *m, uint32_t id, int32_t rank, uint64_t *steps
     int64_t node = 0;
     int rc = 0;
 
+    /* node follows the trie over the bytes of left: its value is left's id, step by step. */
     for (size_t i = 0; i < n; i++)
         node = spm_trie_step(&m->trie, node, (unsigned char)s->p[i]);
     for (size_t at = n; at < s->n && rc == 0; at += next) {
@@ -234,8 +251,11 @@ static int split_piece(struct spm *m, uint32_t id, int32_t rank, uint64_t *steps
 
         next = clipped(s->p + at, s->n - at);
         here = spm_bpe_char(m, s->p + at, next);
+        /* See spm_bpe_next_to: 2^20 bits, 64 a word. */
         h = spm_mix(before, here) >> 44;
         m->bpe.next_to[h >> 6] |= (uint64_t)1 << (h & 63);
+        /* left is the part before at, right is the part from at on. A single character need
+         * not be a piece; a longer part must be one. */
         if (left != SYM_NONE) {
             right = at + next == s->n ? here
                                       : (uint32_t)spm_trie_find(&m->trie, s->p + at, s->n - at);
@@ -251,6 +271,8 @@ static int split_piece(struct spm *m, uint32_t id, int32_t rank, uint64_t *steps
     return rc;
 }
 
+/* The pairs of all pieces. steps bounds the time, which grows with the square of a piece's
+ * length. */
 static int find_pairs(struct spm *m, struct err *e)
 {
     int32_t *rank = find_ranks(m);
@@ -286,6 +308,9 @@ static void fill_ascii_pairs(const struct spm *m)
         }
 }
 
+/* Packs the pairs into 8 bytes each, two thirds of the slots used, where ids, characters
+ * and ranks have 16 bits, as with Llama 2's 32,000 pieces. Twice as many fit a cache. The
+ * wide table is then given up. Does nothing and succeeds where it cannot be done. */
 static int make_small(struct spm *m, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;
@@ -307,11 +332,13 @@ static int make_small(struct spm *m, struct err *e)
 
         if (p->left == SYM_NONE)
             continue;
+        /* The hash's top 18 bits name a bit: 12 the word, 6 the bit in it. */
         b->maybe[h >> (64 - MAYBE_BITS + 6)] |= UINT64_C(1) << (h >> (64 - MAYBE_BITS) & 63);
         for (i = spm_small_slot(b, h); b->small[i] != UINT64_MAX; probes++)
             i = i + 1 < b->n_small ? i + 1 : 0;
         b->small[i] = p->left | (uint64_t)p->right << 16 | (uint64_t)p->rank << 32 |
                       (uint64_t)p->id << 48;
+        /* Far more tries than pairs mean that the model was made to be slow. */
         if (probes > 64 * b->n_pairs + MAX_PROBES)
             return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
     }
@@ -321,6 +348,8 @@ static int make_small(struct spm *m, struct err *e)
     return 0;
 }
 
+/* The order matters: pairs need all symbols, cuts need to know whether the model is local,
+ * which the pairs tell, and the small table needs raw, which the cuts tell. */
 int spm_bpe_make(struct spm *m, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;

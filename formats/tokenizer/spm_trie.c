@@ -8,6 +8,9 @@
 #define OPEN_BLOCKS 4
 #define MAX_FAILURES 8 /* then a block is left as full as it is: building stays linear */
 
+/* A block is 256 units. All children of a node lie in one block, as base ^ c changes only
+ * the low 8 bits, so placing them is a search in a bitmap of 256 bits. The last few blocks
+ * are open: they may take more. */
 struct block { /* 256 units, some of them still free */
     size_t index;
     uint64_t used[4];
@@ -51,6 +54,7 @@ static struct block *new_block(struct builder *b, struct err *e)
         b->t->units = p;
         b->cap = cap;
     }
+    /* A free unit has no parent and no value. */
     for (size_t i = n; i < n + 256; i++)
         b->t->units[i] = (struct spm_unit){ 0, UINT32_MAX, -1 };
     b->t->n = n + 256;
@@ -63,6 +67,7 @@ static struct block *new_block(struct builder *b, struct err *e)
 /* A base in the block at which all labels fall on free units, or -1. */
 static int fit(const struct block *b, const unsigned char *labels, unsigned n)
 {
+    /* Each free unit is tried as the place of the first label, which gives the base. */
     for (unsigned w = 0; w < 4; w++)
         for (uint64_t free_bits = ~b->used[w]; free_bits; free_bits &= free_bits - 1) {
             unsigned base = (w * 64 + (unsigned)__builtin_ctzll(free_bits)) ^ labels[0], k = 1;
@@ -83,6 +88,7 @@ static int place(struct builder *b, uint32_t node, const unsigned char *labels, 
     uint32_t base;
     int low = -1;
 
+    /* The newest block first. One that is full or failed too often is closed. */
     for (int i = b->n_open - 1; i >= 0 && low < 0; i--) {
         in = &b->open[i];
         if (in->n_free >= n && (low = fit(in, labels, n)) < 0)
@@ -93,9 +99,9 @@ static int place(struct builder *b, uint32_t node, const unsigned char *labels, 
         }
     }
     if (low < 0) {
-        if (!(in = new_block(b, e)))
+        if (!(in = new_block(b, e))) /* e may be NULL: then any code */
             return e ? e->code : E_SYS;
-        low = fit(in, labels, n);
+        low = fit(in, labels, n); /* a new block takes any 256 labels */
     }
     base = (uint32_t)(in->index << 8) | (uint32_t)low;
     b->t->units[node].base = base;
@@ -109,7 +115,9 @@ static int place(struct builder *b, uint32_t node, const unsigned char *labels, 
     return 0;
 }
 
-/* Gives r's node its value and children, and puts their ranges on the stack. */
+/* Gives r's node its value and children, and puts their ranges on the stack. Example: "a",
+ * "ab", "ac", "b" at depth 0 give the labels a and b, with the ranges 0 to 3 and 3 to 4; at
+ * depth 1 the first range begins with "a" itself, which is the node's value. */
 static int grow(struct builder *b, const struct spm_string *s, struct range r,
                 struct range *stack, size_t *top, struct err *e)
 {
@@ -118,6 +126,8 @@ static int grow(struct builder *b, const struct spm_string *s, struct range r,
     unsigned n = 0;
     int rc;
 
+    /* Sorted by bytes, a string that ends here comes first in the range, and there is one
+     * at most. */
     if (s[r.lo].n == r.depth)
         b->t->units[r.node].value = s[r.lo++].value;
     for (size_t i = r.lo; i < r.hi; i++) {

@@ -1,9 +1,15 @@
-/* formats/tokenizer/spm_unigram.c - the best path through the pieces of a unigram model. */
+/* formats/tokenizer/spm_unigram.c - the best path through the pieces of a unigram model.
+ *
+ * A unigram model gives each piece a score, the logarithm of its probability, and a text
+ * the pieces whose sum of scores is highest. path[i] is the best way to cut the first i
+ * bytes; from each character every piece that begins there is offered to the place where it
+ * ends. At the text's end the best way is known, and is followed back. */
 #include "formats/tokenizer/spm_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* How much worse than the worst piece an unknown character is. */
 #define UNKNOWN_PENALTY 10.0f
 
 struct node { /* the best way to have cut all text before this byte */
@@ -21,6 +27,9 @@ static void offer(struct node *to, double score, int32_t id, int32_t start)
     *to = (struct node){ (float)score, id, start };
 }
 
+/* Offers all pieces that begin at start, and unk for the one character where no piece is
+ * it, so that there is always a way on. path[start] must be final: all ways to it came from
+ * before. */
 static void from_here(const struct spm *m, struct node *path, const char *text, int32_t n,
                       int32_t start)
 {
@@ -39,6 +48,8 @@ static void from_here(const struct spm *m, struct node *path, const char *text, 
             break;
         if ((id = m->trie.units[node].value) < 0 || m->kind[id] == PIECE_UNUSED)
             continue;
+        /* A user-defined symbol of n bytes counts as n pieces of the best score, less 0.1.
+         * The type of each term is the library's, see offer. */
         score = m->kind[id] == PIECE_USER ? (float)(at - start) * m->max_score - 0.1
                                           : (double)m->score[id];
         offer(&path[at], score + (double)here, id, start);

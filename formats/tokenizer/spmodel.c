@@ -11,6 +11,10 @@
 
 enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
+/* The file is protobuf: a row of fields, each a key (number * 8 + wire type) and a value.
+ * Numbers are varints, 7 bits a byte, the lowest first, with the top bit set on all but the
+ * last: 300 is AC 02. A part of type bytes may itself be a row of fields. Fields of unknown
+ * number are passed over, as newer files may have more. */
 struct field {
     uint32_t number;
     enum wire wire;
@@ -23,12 +27,13 @@ struct cursor {
     const unsigned char *start, *p, *end;
 };
 
+/* A varint of at most 64 bits; false where it is longer or cut short. */
 static bool varint(struct cursor *c, uint64_t *v)
 {
     *v = 0;
     for (int shift = 0; shift < 70 && c->p < c->end; shift += 7) {
         unsigned char b = *c->p++;
-        if (shift == 63 && b > 1)
+        if (shift == 63 && b > 1) /* the tenth byte has one bit of 64 */
             return false;
         *v |= (uint64_t)(b & 127) << shift;
         if (b < 128)
@@ -45,6 +50,7 @@ static int next_field(struct cursor *c, struct field *f, struct err *e)
 
     if (c->p == c->end)
         return 0;
+    /* 536870911 is 2^29 - 1, protobuf's largest field number. */
     if (!varint(c, &key) || key >> 3 == 0 || key >> 3 > 536870911)
         goto bad;
     f->number = (uint32_t)(key >> 3);
@@ -74,6 +80,7 @@ bad:
     return err_set(e, E_DATA, "not a SentencePiece model: bad field at byte %zu", at);
 }
 
+/* The fields within a field of type bytes. */
 static struct cursor inside(const struct field *f)
 {
     return (struct cursor){ f->p, f->p, f->p + f->n };
@@ -89,6 +96,8 @@ struct visitor {
     void *ctx;
 };
 
+/* One piece: field 1 its text, 2 its score, 3 its type (1, normal, when it is not there).
+ * Checks it, counts it, and hands it to whoever wants it. */
 static int check_piece(struct spmodel *m, const struct field *outer, const struct visitor *v,
                        struct err *e)
 {
@@ -131,6 +140,8 @@ static struct spmodel_text text_of(const struct field *f)
     return (struct spmodel_text){ (const char *)f->p, f->n };
 }
 
+/* What of trainer_spec matters: 3 model_type, 24 treat_whitespace_as_suffix, 35
+ * byte_fallback, 44 unk_surface, 45 to 48 the names of unk, bos, eos and pad. */
 static int check_trainer(struct spmodel *m, const struct field *outer, struct err *e)
 {
     struct cursor c = inside(outer);
@@ -163,6 +174,7 @@ static uint32_t unit_at(const unsigned char *trie, size_t i)
 {
     return (uint32_t)get_le(trie + 4 * i, 4);
 }
+/* The offset; bit 9 says that it is shifted by 8 more. The label has bit 31 to tell leaves. */
 static size_t unit_offset(uint32_t u) { return (size_t)(u >> 10) << ((u & (1u << 9)) >> 6); }
 static uint32_t unit_label(uint32_t u) { return u & 0x800000FFu; }
 
@@ -190,18 +202,20 @@ static bool trie_ok(const struct spmodel_norm *norm, unsigned char *most, uint32
     for (size_t visits = 0; head != tail; visits++) {
         size_t at = queue[head], base;
         uint32_t u = unit_at(norm->trie, at);
+        /* Bit 7 of most says that the node waits in the queue, the other 7 hold the count. */
         unsigned leaves = most[at] & 127u;
 
         head = head + 1 > n ? 0 : head + 1;
         most[at] &= 127u;
         base = at ^ unit_offset(u);
-        if ((base | 255) >= n || visits > 2 * n)
+        if ((base | 255) >= n || visits > 2 * n) /* all 256 children are inside */
             return false;
         if ((u >> 8 & 1) &&
             (!leaf_ok(unit_at(norm->trie, base), norm) || ++leaves > MAX_LEAVES + 1))
             return false;
         for (unsigned c = 0; c < 256; c++) {
             size_t to = base ^ c;
+            /* Not a child by this byte, or reached with as many leaves before: nothing new. */
             if (unit_label(unit_at(norm->trie, to)) != c || (most[to] & 127u) >= leaves)
                 continue;
             if (!(most[to] & 128u)) {
@@ -214,6 +228,8 @@ static bool trie_ok(const struct spmodel_norm *norm, unsigned char *most, uint32
     return true;
 }
 
+/* The table: 4 bytes with the size of the trie, the trie, then the pool: strings that each
+ * end in a NUL. So the pool must end in one. */
 static int check_charsmap(struct spmodel_norm *norm, const struct field *f, struct err *e)
 {
     size_t trie_bytes;
@@ -248,6 +264,8 @@ static int check_charsmap(struct spmodel_norm *norm, const struct field *f, stru
     return ok ? 0 : wrong("the normaliser's trie points outside itself", e);
 }
 
+/* normalizer_spec: 2 the table, 3 add_dummy_prefix, 4 remove_extra_whitespaces, 5
+ * escape_whitespaces. */
 static int check_normalizer(struct spmodel_norm *norm, const struct field *outer, struct err *e)
 {
     struct cursor c = inside(outer);
@@ -277,10 +295,13 @@ int spmodel_read(struct spmodel *m, const void *bytes, size_t n, spmodel_piece_f
     struct field f;
     int rc;
 
+    /* Type 1 is protobuf's default here; so are the normaliser's flags. */
     *m = (struct spmodel){ .type = 1, .norm = { defaults, defaults } };
     if (n == 0 || n > SPMODEL_MAX_BYTES)
         return err_set(e, E_DATA, "not a SentencePiece model: %zu bytes, must be 1 to %zu", n,
                        SPMODEL_MAX_BYTES);
+    /* Fields of a model: 1 a piece, 2 trainer_spec, 3 normalizer_spec, 5 denormalizer_spec;
+     * 4 holds test samples and is not read. */
     while ((rc = next_field(&c, &f, e)) == 1) {
         if (f.number >= 1 && f.number <= 5 && f.wire != WIRE_BYTES)
             return wrong("a part has the wrong type", e);

@@ -1,4 +1,4 @@
-/* formats/tokenizer/spmodel_meaning.c - spmodel_meaning in spmodel.h: a hash of what a model does. */
+/* formats/tokenizer/spmodel_meaning.c - a hash of what a model does; see spmodel.h. */
 #include "formats/tokenizer/spmodel.h"
 
 #include "base/bytes.h"
@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Two files may differ in their training settings and still give the same ids. So the hash
+ * covers the pieces and the rules that encoding goes by, and nothing else. */
 struct piece {
     const char *text;
     uint32_t n, rank; /* bytes; 0: the highest score, equal ones share a rank */
@@ -35,6 +37,7 @@ static int by_score(const void *a, const void *b)
     return x > y ? -1 : x < y;
 }
 
+/* Gives each piece its rank, the same for equal scores. */
 static int rank(struct pieces *all, struct err *e)
 {
     struct piece **order = malloc((size_t)all->n * sizeof *order + 1);
@@ -51,6 +54,7 @@ static int rank(struct pieces *all, struct err *e)
     return 0;
 }
 
+/* Numbers are hashed as 8 bytes, little-endian: the same on every machine. */
 static void put(XXH3_state_t *h, uint64_t v)
 {
     unsigned char b[8];
@@ -68,13 +72,14 @@ static void put_pieces(XXH3_state_t *h, const struct spmodel *m, const struct pi
     for (int64_t i = 0; i < all->n; i++) {
         const struct piece *p = &all->v[i];
         memcpy(&bits, &p->score, 4);
-        put(h, p->n);
+        put(h, p->n); /* so that "ab" "c" and "a" "bc" differ */
         XXH3_128bits_update(h, p->text, p->n);
         put(h, p->type);
         put(h, m->type == 1 ? bits : p->rank);
     }
 }
 
+/* What ids depend on beside the pieces. */
 static void put_rules(XXH3_state_t *h, const struct spmodel *m)
 {
     const struct spmodel_norm *norm = &m->norm[SPMODEL_ENCODES];
@@ -91,6 +96,7 @@ static void put_rules(XXH3_state_t *h, const struct spmodel *m)
         XXH3_128bits_update(h, norm->pool, norm->pool_bytes);
     }
     for (int k = 0; k < SPMODEL_NAMES; k++) {
+        /* A name that is not there (0) is not the same as an empty one (1). */
         put(h, m->names[k].p ? m->names[k].n + 1 : 0);
         if (m->names[k].p)
             XXH3_128bits_update(h, m->names[k].p, m->names[k].n);

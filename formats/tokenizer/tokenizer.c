@@ -30,6 +30,7 @@ static int cache_rc;
 static void free_cache(void *c) { spm_cache_close(c); }
 static void make_key(void) { cache_rc = pthread_key_create(&cache_key, free_cache); }
 
+/* The cache is made when the thread first encodes; all models share it. */
 static int thread_cache(struct spm_cache **c, struct err *e)
 {
     int rc;
@@ -124,6 +125,7 @@ int tokenizer_use(struct tokenizer *t, enum tokenizer_engine engine, struct err 
     int rc = 0;
 
     if (engine == TOKENIZER_SENTENCEPIECE && !t->library) {
+        /* The library reads the model only when it is asked for: it takes time and memory. */
         if ((rc = splib_parse(&t->library, t->bytes, t->n_bytes, e)) < 0 && e)
             err_within(e, "'%s'", t->path);
     } else if (engine == TOKENIZER_OWN) {
@@ -149,6 +151,9 @@ int32_t tokenizer_bos(const struct tokenizer *t) { return spm_bos(t->own); }
 int32_t tokenizer_eos(const struct tokenizer *t) { return spm_eos(t->own); }
 const char *tokenizer_path(const struct tokenizer *t) { return t->path; }
 const char *tokenizer_fingerprint(const struct tokenizer *t) { return t->fingerprint; }
+/* In the order of cost: the file's fingerprint, then what the file means, then the other
+ * file, if it can still be read. A path that now holds another file than the data names
+ * says nothing. */
 bool tokenizer_made(const struct tokenizer *t, const char *fingerprint, const char *path)
 {
     char own[FINGERPRINT_HEX + 1], theirs[FINGERPRINT_HEX + 1];
@@ -175,7 +180,7 @@ bool tokenizer_alike(const char *fingerprint, const char *path, const char *fing
 
     if (same || !*path || tokenizer_open(&t, path, &e) < 0)
         return same;
-    same = strcmp(t->fingerprint, fingerprint) == 0 &&
+    same = strcmp(t->fingerprint, fingerprint) == 0 && /* it is still the file that was named */
            tokenizer_made(t, fingerprint2, path2);
     tokenizer_close(t);
     return same;
@@ -230,6 +235,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, c
 
     *text = NULL;
     *nbytes = 0;
+    /* The text has a NUL behind it, which *nbytes does not count. */
     if ((rc = spm_decode(t->own, ids, n, &out, e)) == 0)
         rc = buf_add(&out, "", 1, e);
     if (rc < 0) {
