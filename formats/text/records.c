@@ -29,7 +29,6 @@ void records_swap(struct records *r, struct buf *b)
 
 enum record_mode records_mode(const struct records *r) { return r->mode; }
 
-/* The message names the option that lets such a record through. */
 static int too_long(const struct records *r, struct err *e)
 {
     if (r->mode == RECORDS_TEXT) {
@@ -76,7 +75,6 @@ static void pass(struct records *r, size_t n)
     r->line += lines;
     r->offset += (int64_t)n;
     r->at += n;
-    /* What was handed out need not be searched for an end any more. */
     if (r->seen < r->at)
         r->seen = r->at;
 }
@@ -113,7 +111,6 @@ static struct record hand_out(struct records *r, size_t n)
     return rec;
 }
 
-/* The UTF-8 byte order mark, U+FEFF. */
 static bool is_mark(const char *p, const char *end)
 {
     return end - p >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0;
@@ -189,7 +186,6 @@ static int next_text(struct records *r, struct record *rec, struct err *e)
     return 1;
 }
 
-/* An error at the place that is reached, with line and byte of the stream. */
 static int misplaced(const struct records *r, const char *why, struct err *e)
 {
     return err_set(e, E_DATA, "line %lld, byte %lld: %s", (long long)r->line,

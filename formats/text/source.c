@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define PEEK_BYTES ((size_t)MAGIC_LOOK_BYTES)
-#define BLOCK_BYTES ((size_t)128 << 10) /* read at once */
+#define BLOCK_BYTES ((size_t)128 << 10)
 #define NAME_BYTES 2048 /* of a name, for messages; a longer one is cut */
 /* A stretch of so many unpacked bytes, headers among them, that came of less than this part of
  * it, is a bomb: text packs to a tenth, the most even of logs to a hundredth. */
@@ -162,7 +162,7 @@ static int peek(struct source *s, struct err *e)
             return err_sys(e, errno == EISDIR ? E_NOINPUT : E_IO, "cannot read '%s'",
                            file_name(s));
         s->n_peek += (size_t)n;
-    } while (n > 0 && s->n_peek < PEEK_BYTES); /* a pipe gives less at a time */
+    } while (n > 0 && s->n_peek < PEEK_BYTES);
     return 0;
 }
 
@@ -180,7 +180,7 @@ static bool is_packed(struct source *s)
     const struct magic_form *m = magic_of(s->peek, s->n_peek, s->n_peek < PEEK_BYTES);
 
     s->form = m ? m->form : 0;
-    if (s->form >= MAGIC_GZIP && s->form <= MAGIC_TAR) /* what is unpacked */
+    if (s->form >= MAGIC_GZIP && s->form <= MAGIC_TAR)
         return true;
     return s->form != MAGIC_LFS && s->form != MAGIC_MARKUP &&
            (is_called(s, ".tar") || is_called(s, ".zip"));
@@ -451,7 +451,7 @@ static bool take_member(struct source *s, struct archive_entry *entry)
         s->in.taken++;
         return true;
     } else {
-        if (s->in.by_name++ == 0) /* an example for the note */
+        if (s->in.by_name++ == 0)
             snprintf(s->in.first, sizeof s->in.first, "%s", s->member);
         s->passed_over++;
     }
@@ -543,7 +543,7 @@ int source_next(struct source *s, struct source_member *m, struct err *e)
     }
     if (before)
         uselocale(before);
-    if (s->at == s->list.n) /* all files are done */
+    if (s->at == s->list.n)
         return 0;
     if (rc < 0)
         leave_file(s); /* the next call goes on behind it */

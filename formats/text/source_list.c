@@ -228,7 +228,6 @@ static int add_found(struct source_list *l, char *path, int depth, struct err *e
     if (!there && may_hold_text(l, path)) /* a link that leads nowhere, or it went meanwhile */
         return add_bad(l, path, errno, e);
     if (there && S_ISDIR(st.st_mode)) {
-        /* Links may lead to a folder by two ways; it is read the first time only. */
         if ((rc = first_time(l, &st, e)) == 1)
             return add_folder(l, path, depth + 1, e);
         l->again += rc == 0;
@@ -261,7 +260,6 @@ static int add_folder(struct source_list *l, char *path, int depth, struct err *
                  : err_set(e, E_NOINPUT, "folders nested deeper than %d at '%s'",
                            MAX_FOLDERS_DEEP, path);
     for (int i = 0; i < n; i++) {
-        /* After an error the remaining names are only freed. */
         if (rc == 0)
             rc = add_found(l, path_join(path, names[i]->d_name), depth, e);
         free(names[i]);
@@ -302,7 +300,6 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
 
     if (stat(path, &st) != 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
-    /* A file that is named is always read, whatever its ending. */
     if (!S_ISDIR(st.st_mode))
         return add(l, must_printf("%s", path), &st, e);
     /* A folder of which nothing would be read is an error: probably the wrong folder was

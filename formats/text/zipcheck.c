@@ -107,7 +107,6 @@ static void widen(const unsigned char *extra, size_t n, uint64_t *unpacked, uint
     }
 }
 
-/* For qsort: by start, then by end. */
 static int by_place(const void *a, const void *b)
 {
     const struct extent *x = a, *y = b;
@@ -212,7 +211,6 @@ int zip_check(int fd, int64_t bytes, const char *name, struct err *e)
 
     if (rc <= 0)
         return rc;
-    /* The limit bounds memory and the number of headers that are read, one a member. */
     if (dir.to - dir.from > DIRECTORY_MAX)
         return err_set(e, E_DATA, "'%s': a directory of %llu bytes, at most 64 MiB are read",
                        name, (unsigned long long)(dir.to - dir.from));

@@ -337,7 +337,7 @@ static void merge(const struct spm *m, struct spm_cache *c, int32_t n)
 static int32_t symbol_id(const struct spm *m, uint32_t s, const struct spm_string **text)
 {
     *text = s < (uint64_t)m->vocab ? &m->piece[s] : &m->bpe.extra[s - (uint32_t)m->vocab];
-    return (*text)->value; /* as PieceToId gives it for the text */
+    return (*text)->value;
 }
 
 /* Ids of a symbol that turned out an unused piece: those it was made of, and so on. */
@@ -379,7 +379,6 @@ static int put_symbol(const struct spm *m, const struct spm_cache *c,
     if (s == SYM_OTHER) {
         size_t at = c->pos[i], n = char_bytes((unsigned char)part->p[at]);
 
-        /* The last character of the text may be cut short. */
         return spm_put(m, m->unk, part->p + at, n < part->n - at ? n : part->n - at, first, out,
                        e);
     }
@@ -394,13 +393,12 @@ static int put_symbol(const struct spm *m, const struct spm_cache *c,
  * where they are ASCII. */
 static inline bool apart(const struct spm *m, uint32_t l, uint32_t r, unsigned x, unsigned y)
 {
-    if ((x | y) < NOT_ASCII) /* both are ASCII */
+    if ((x | y) < NOT_ASCII)
         return m->bpe.cut[y][x];
     /* next_to is a hash: it may say true of two that never meet, but false is certain. */
     return ((l | r) & SYM_FROZEN) || !spm_bpe_next_to(&m->bpe, l, r);
 }
 
-/* Merges the n symbols that were collected, and appends their ids. */
 static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
                  int32_t n, int64_t first, struct spm_ids *out, struct err *e)
 {
@@ -413,7 +411,6 @@ static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part
     for (int32_t i = 0; i < n && rc == 0; i = c->next[i]) {
         uint32_t s = c->sym[i];
 
-        /* The usual case, by far: the symbol is its own id, and there is space for it. */
         if (s < (uint64_t)m->vocab && m->bpe.own_id[s] && out->len < out->cap)
             out->p[out->len++] = (int32_t)s;
         else

@@ -74,7 +74,6 @@ static int encode_chars(const struct spm *m, const char *text, size_t n, struct 
         used = m->user.units ? spm_trie_longest(&m->user, text + i, n - i) : 0;
         if (used == 0 && (used = char_bytes((unsigned char)text[i])) > n - i)
             used = n - i;
-        /* No piece: spm_find gives unk. */
         rc = spm_put(m, spm_find(m, text + i, used), text + i, used, first, out, e);
     }
     return rc;

@@ -98,7 +98,6 @@ static int append(const struct job *j, const int32_t *ids, int64_t n)
 
 #define PHRASE_BITS 13 /* 1 MiB */
 
-/* Takes 16 bytes more into a hash. */
 static uint64_t mix_16(uint64_t h, const unsigned char *p)
 {
     uint64_t lo, hi;
@@ -196,7 +195,7 @@ ALWAYS_INLINE int32_t *put_word(int32_t *to, const struct spm_word *w, bool narr
         for (int i = 0; i < 8; i++) /* the eighth is none, but eight at once are fast */
             to[i] = ids[i];
     } else {
-        memcpy(to, w->ids, 12); /* three ids of 32 bits */
+        memcpy(to, w->ids, 12);
     }
     return to + w->n_ids;
 }
@@ -384,7 +383,6 @@ AVX512 static inline size_t scan_avx512(const struct spm_bpe *b, const unsigned 
     size_t k = 0;
 
     for (size_t i = 1; i < n; i += 64) {
-        /* The mask keeps the last step from reading beyond the text. */
         __mmask64 have = n - i >= 64 ? UINT64_MAX : (UINT64_C(1) << (n - i)) - 1;
         __m512i x = _mm512_maskz_loadu_epi8(have, p + i - 1);
         __m512i y = _mm512_maskz_loadu_epi8(have, p + i), at_i, which;

@@ -275,7 +275,7 @@ int spm_parse(struct spm **out, const void *bytes, size_t n, const char *name, s
             err_within(e, "'%s'", name);
         return rc;
     }
-    m->serial = atomic_fetch_add(&next_serial, 1); /* only now can caches know it */
+    m->serial = atomic_fetch_add(&next_serial, 1);
     *out = m;
     return 0;
 }

@@ -114,7 +114,6 @@ static int reserve(struct buf *out, size_t n, struct err *e)
 {
     if (n <= (out->cap - out->len) / 3)
         return 0;
-    /* Half the length more, so that copies stay few. */
     return buf_reserve(out, 3 * n + out->len / 2, e);
 }
 

@@ -146,7 +146,6 @@ static int find_symbols(struct spm *m, struct err *e)
     return 0;
 }
 
-/* For qsort_r: the best score first. */
 static int by_score(const void *a, const void *b, void *ctx)
 {
     const float *score = ctx;

@@ -54,7 +54,6 @@ static struct block *new_block(struct builder *b, struct err *e)
         b->t->units = p;
         b->cap = cap;
     }
-    /* A free unit has no parent and no value. */
     for (size_t i = n; i < n + 256; i++)
         b->t->units[i] = (struct spm_unit){ 0, UINT32_MAX, -1 };
     b->t->n = n + 256;

@@ -80,7 +80,6 @@ bad:
     return err_set(e, E_DATA, "not a SentencePiece model: bad field at byte %zu", at);
 }
 
-/* The fields within a field of type bytes. */
 static struct cursor inside(const struct field *f)
 {
     return (struct cursor){ f->p, f->p, f->p + f->n };
@@ -215,7 +214,6 @@ static bool trie_ok(const struct spmodel_norm *norm, unsigned char *most, uint32
             return false;
         for (unsigned c = 0; c < 256; c++) {
             size_t to = base ^ c;
-            /* Not a child by this byte, or reached with as many leaves before: nothing new. */
             if (unit_label(unit_at(norm->trie, to)) != c || (most[to] & 127u) >= leaves)
                 continue;
             if (!(most[to] & 128u)) {
