@@ -35,6 +35,7 @@ struct dataset {
     uint64_t hash;
 };
 
+/* Maps a file. On failure the part may already own its path, which dataset_close frees. */
 static int map_part(struct part *p, const char *path, struct err *e)
 {
     if (!(p->path = strdup(path)))
@@ -42,6 +43,7 @@ static int map_part(struct part *p, const char *path, struct err *e)
     return file_map(path, &p->map, &p->nbytes, e);
 }
 
+/* Maps a file that must be a shard, and checks its tables but not yet its tokens. */
 static int map_shard(struct part *p, const char *path, struct err *e)
 {
     int rc = map_part(p, path, e);
@@ -50,11 +52,15 @@ static int map_shard(struct part *p, const char *path, struct err *e)
         return rc;
     if ((rc = shard_parse(&p->s, p->map, p->nbytes, e)) < 0)
         return err_within(e, "'%s'", path);
+    /* One more than needed, so that a shard without tokens does not ask for 0 bytes. */
     if (!(p->checked = calloc((size_t)p->s.n_blocks + 1, 1)))
         return err_set(e, E_SYS, "out of memory");
     return 0;
 }
 
+/* Holds a shard against the manifest that lists it. Tokenizers that differ are the user's
+ * mistake elsewhere (E_CONFIG); inside one data set they mean that a file is not the right
+ * one. */
 static int agree(const struct part *p, const struct manifest *m, const struct manifest_shard *h,
                  struct err *e)
 {
@@ -67,12 +73,15 @@ static int agree(const struct part *p, const struct manifest *m, const struct ma
     return 0;
 }
 
+/* The error for an unknown split, with a hint that lists the splits there are. */
 static int no_such_split(const char *path, const struct manifest *m, const char *split,
                          struct err *e)
 {
     char list[512];
     size_t n = 0;
 
+    /* 70 bytes hold the longest name (63), ", " and the NUL, so the list ends between two
+     * names. */
     for (int i = 0; i < m->n_splits && n < sizeof list - 70; i++)
         n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
                               m->splits[i].name);
@@ -80,6 +89,7 @@ static int no_such_split(const char *path, const struct manifest *m, const char 
     return err_hint(e, "it has: %s", list);
 }
 
+/* Maps all shards of one split of a data set folder. */
 static int open_folder(struct dataset *d, const char *path, const char *split, struct err *e)
 {
     struct manifest *m;
@@ -102,7 +112,11 @@ static int open_folder(struct dataset *d, const char *path, const char *split, s
         goto out;
     }
     XXH3_64bits_reset(hash);
+    /* The identity of the data is the split's name, with its NUL, and its shards' hashes in
+     * order. The folder's path is not part of it, so a data set may be moved. */
     XXH3_64bits_update(hash, split, strlen(split) + 1);
+    /* n_parts also counts a shard that failed to open, so that dataset_close frees what it
+     * has. */
     for (; d->n_parts < s->n_shards && rc == 0; d->n_parts++) {
         const struct manifest_shard *h = &s->shards[d->n_parts];
         char *file = path_join(path, h->file);
@@ -120,6 +134,8 @@ out:
     return rc;
 }
 
+/* Takes the whole file for 16-bit ids of one document. There is no header to check, so what
+ * looks like something else is refused first, unless the user says that it is raw. */
 static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct err *e)
 {
     struct shard *s = &p->s;
@@ -136,6 +152,7 @@ static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct
     d->raw = true;
     d->hash = XXH3_64bits(p->map, p->nbytes);
     d->info = (struct token_info){ .width = 2, .bos = -1, .eos = -1 };
+    /* Without a better bound every value of 16 bits is a valid id. */
     d->info.vocab = raw_vocab > 0 && raw_vocab < 65536 ? (uint32_t)raw_vocab : 65536;
     s->info = d->info;
     s->tokens = p->map;
@@ -144,6 +161,8 @@ static int open_raw(struct dataset *d, struct part *p, int64_t raw_vocab, struct
     return 0;
 }
 
+/* A single file: a shard, or raw ids. Files of other forms are named, since their bytes would
+ * otherwise be read as raw ids and give nonsense without an error. */
 static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, struct err *e)
 {
     struct interop f;
@@ -163,6 +182,7 @@ static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, str
         err_set(e, E_DATA, "'%s' is a data file of llm.c, not a data set", path);
         return err_hint(e, "import it first: lpack --import llmc %s > FILE.shard", path);
     }
+    /* Whatever does not begin or end as a shard does can only be raw ids. */
     if (!shard_is(p->map, p->nbytes))
         return open_raw(d, p, raw_vocab, e);
     if ((rc = shard_parse(&p->s, p->map, p->nbytes, e)) < 0)
@@ -175,6 +195,7 @@ static int open_file(struct dataset *d, const char *path, int64_t raw_vocab, str
     return 0;
 }
 
+/* Opens a folder or a file, then gives each part its place in the whole data set. */
 static int open_set(struct dataset **out, const char *path, const char *split,
                     int64_t raw_vocab, bool surely_raw, struct err *e)
 {
@@ -253,8 +274,13 @@ static struct part *part_at(const struct dataset *d, int64_t at, bool doc)
     return &d->parts[lo];
 }
 
+/* Checks the blocks that hold tokens [start, start + n) of a part, where n is above 0. Each
+ * block is checked once. Two threads may check the same one at the same time, which does no
+ * harm. */
 static int check_blocks(struct part *p, int64_t start, int64_t n, struct err *e)
 {
+    /* Blocks are counted in bytes, tokens in ids of width bytes. The last block is the one of
+     * the last byte that is read, not of the byte after it. */
     int64_t first = start * p->s.info.width / p->s.block_bytes;
     int64_t last = ((start + n) * p->s.info.width - 1) / p->s.block_bytes;
 
@@ -277,6 +303,7 @@ static void read_mask(const struct shard *s, int64_t start, int64_t n, uint8_t *
     memset(mask, 0, (size_t)n);
     if (s->n_runs == 0)
         return;
+    /* Document by document: runs count from the first token of their document. */
     for (int64_t i = shard_doc_at(s, start); i < s->n_docs; i++) {
         int64_t lo, hi;
         shard_doc(s, i, &d);
@@ -294,6 +321,7 @@ static void read_mask(const struct shard *s, int64_t start, int64_t n, uint8_t *
         }
         for (; lo < d.first_run + d.n_runs; lo++) {
             shard_run(s, lo, &r);
+            /* The run as [a, b) in mask. It may begin before start and end after start + n. */
             int64_t a = d.start + r.start - start, b = a + r.count;
             if (a >= n)
                 break;
@@ -317,6 +345,7 @@ static void read_ids(const struct shard *s, int64_t start, int64_t n, uint32_t *
     }
 }
 
+/* Reads tokens that all lie in one part. mask may be NULL. */
 static int read_part(struct dataset *d, struct part *p, int64_t start, int64_t n, int32_t *ids,
                      uint8_t *mask, struct err *e)
 {
@@ -328,6 +357,7 @@ static int read_part(struct dataset *d, struct part *p, int64_t start, int64_t n
     read_ids(&p->s, start, n, (uint32_t *)ids);
     if (mask)
         read_mask(&p->s, start, n, mask);
+    /* A shard's ids were checked with their blocks; raw ids are checked at every read. */
     if (d->raw && (bad = ids_bad((uint32_t *)ids, n, d->info.vocab)) >= 0) {
         err_set(e, E_DATA, "'%s': token %lld is id %d, not below the vocabulary of %u", p->path,
                 (long long)(start + bad), ids[bad], d->info.vocab);
@@ -346,6 +376,8 @@ int dataset_read(struct dataset *d, int64_t start, int64_t n, int32_t *ids, uint
                        (long long)start + n, (long long)d->n_tokens);
     while (n > 0) {
         struct part *p = part_at(d, start, false);
+        /* A row may run over the end of a shard into the next: at most k tokens come from this
+         * one. */
         int64_t at = start - p->first_token, k = p->s.n_tokens - at;
         if (k > n)
             k = n;
@@ -379,6 +411,7 @@ int dataset_doc(struct dataset *d, int64_t i, struct dataset_doc *doc, struct er
     return 0;
 }
 
+/* Raw ids are one document, number 0. */
 int64_t dataset_doc_at(const struct dataset *d, int64_t start)
 {
     const struct part *p;
@@ -394,6 +427,7 @@ struct verifying {
     struct err *errs; /* by part */
 };
 
+/* Verifies one part in a thread. Each has its own error, so that threads share nothing. */
 static void verify_part(void *ctx, int64_t i, int thread)
 {
     struct verifying *v = ctx;
@@ -412,6 +446,7 @@ int dataset_verify(struct dataset *d, struct pool *team, struct err *e)
     if (!v.errs)
         return err_set(e, E_SYS, "out of memory");
     pool_run(team, d->n_parts, verify_part, &v);
+    /* The first part that failed, in the order of the parts, whichever thread ended first. */
     for (int64_t i = 0; i < d->n_parts && rc == 0; i++)
         if ((rc = v.errs[i].code) < 0 && e)
             *e = v.errs[i];

@@ -24,6 +24,7 @@ int info_from_json(struct token_info *t, const struct js *top, struct err *e)
         (rc = js_str(&o, "name", JS_MUST, &name, e)) < 0 ||
         (rc = js_str(&o, "fingerprint", JS_MUST, &print, e)) < 0 ||
         (rc = js_i64(&o, "vocab", JS_MUST, 1, INT32_MAX, &vocab, e)) < 0 ||
+        /* 3 passes here and is refused by info_check below. */
         (rc = js_i64(&o, "token_bytes", JS_MUST, 2, 4, &width, e)) < 0 ||
         (rc = js_i64(&o, "bos", JS_MUST, -1, INT32_MAX, &bos, e)) < 0 ||
         (rc = js_i64(&o, "eos", JS_MUST, -1, INT32_MAX, &eos, e)) < 0 ||

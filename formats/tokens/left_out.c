@@ -3,8 +3,11 @@
 
 #include <string.h>
 
+/* A key of its own: it counts files, all other keys count documents. */
 #define BAD_FILES "bad_files"
 
+/* The reasons of one source, each with its number of documents. Bad documents and files have no
+ * known source, so they may stand only under the empty name. */
 static int parse_source(struct tally *t, const char *name, const struct js *o, struct err *e)
 {
     struct tally_source *s;
@@ -53,12 +56,14 @@ int left_out_parse(struct tally *t, const struct js *top, struct err *e)
     return 0;
 }
 
+/* Only counts above 0 are written. */
 static void set_count(json_t *o, const char *key, int64_t n)
 {
     if (n > 0)
         json_object_set_new(o, key, json_integer(n));
 }
 
+/* The counts of one source; s is NULL for the empty name when no source has it. */
 static json_t *source_json(const struct tally *t, const struct tally_source *s)
 {
     json_t *o = json_object();
@@ -77,6 +82,7 @@ json_t *left_out_json(const struct tally *t)
 {
     json_t *all = json_object();
 
+    /* Bad documents and files need the empty name, even if no source has it. */
     if (!tally_find(t, "") && (t->bad_docs || t->bad_files))
         json_object_set_new(all, "", source_json(t, NULL));
     for (int64_t i = 0; i < t->n; i++) {
@@ -91,6 +97,7 @@ json_t *left_out_json(const struct tally *t)
 
 int false_copies_parse(struct tally *t, const struct js *top, struct err *e)
 {
+    /* Counts are kept in 10^-12, so this is the largest number that an int64_t can hold. */
     double most = (double)INT64_MAX / TALLY_CHANCE, expected = 0, chance = 0;
     struct js o;
     int rc = js_object(top, "false_duplicates", JS_MAY, &o, e);
@@ -100,6 +107,7 @@ int false_copies_parse(struct tally *t, const struct js *top, struct err *e)
     if ((rc = js_f64(&o, "expected", JS_MUST, 0, most, &expected, e)) < 0 ||
         (rc = js_f64(&o, "probability", JS_MUST, 0, 1, &chance, e)) < 0)
         return rc;
+    /* "most" itself would become 2^63 when it is turned back, one more than fits. */
     t->false_copies = expected < most ? (int64_t)(expected * TALLY_CHANCE + 0.5) : INT64_MAX;
     t->false_copy_chance = (int64_t)(chance * TALLY_CHANCE + 0.5);
     return 0;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Names of splits become part of file names, so only these, '.', '_' and '-' are allowed. */
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 bool split_name_ok(const char *s)
@@ -62,6 +63,8 @@ struct manifest_split *manifest_add_split(struct manifest *m, const char *name)
     return s;
 }
 
+/* The quick comparison, without reading the tokens: the footer's hash covers the checksums of
+ * all other parts, so another file of the same size is found too. */
 int manifest_check_shard(const struct manifest_shard *h, const struct shard *s, const char *path,
                          struct err *e)
 {
@@ -78,6 +81,7 @@ int manifest_check_shard(const struct manifest_shard *h, const struct shard *s, 
     return 0;
 }
 
+/* The slow comparison, which reads every byte of the file. */
 int manifest_verify_shard(const struct manifest_shard *h, const char *path, struct err *e)
 {
     struct shard s;
@@ -117,6 +121,7 @@ static bool is_hex(const char *s, size_t n)
     return strlen(s) == n && strspn(s, "0123456789abcdef") == n;
 }
 
+/* One entry of a split's list of shards. */
 static int parse_shard(struct manifest_split *s, const struct js *o, struct err *e)
 {
     struct manifest_shard sh = {0};
@@ -130,6 +135,7 @@ static int parse_shard(struct manifest_split *s, const struct js *o, struct err 
         (rc = js_i64(o, "documents", JS_MUST, 0, INT64_MAX, &sh.docs, e)) < 0 ||
         (rc = js_i64(o, "tokens", JS_MUST, 0, INT64_MAX, &sh.tokens, e)) < 0)
         return rc;
+    /* A name from the manifest must not lead out of its folder, nor to a hidden file. */
     if (!*file || *file == '.' || strchr(file, '/') || strlen(file) >= sizeof sh.file)
         return err_set(e, E_DATA, "'%s': field '%sfile' is not the name of a file in its folder",
                        o->file, o->path);
@@ -144,6 +150,7 @@ static int parse_shard(struct manifest_split *s, const struct js *o, struct err 
     return manifest_add_shard(s, &sh, e);
 }
 
+/* What a split has of each source: documents, tokens, bytes of text. */
 static int parse_sources(struct manifest_split *s, const struct js *o, struct err *e)
 {
     struct js all, one;
@@ -175,6 +182,8 @@ static bool sums_ok(const struct manifest_split *s)
     int64_t docs = 0, tokens = 0, sdocs = 0, stokens = 0, sbytes = 0;
     bool over = false;
 
+    /* The shards and the sources are two ways to divide the same split, so both must add up to
+     * it. */
     for (int64_t i = 0; i < s->n_shards; i++) {
         over |= __builtin_add_overflow(docs, s->shards[i].docs, &docs);
         over |= __builtin_add_overflow(tokens, s->shards[i].tokens, &tokens);
@@ -188,6 +197,7 @@ static bool sums_ok(const struct manifest_split *s)
            stokens == tokens && sbytes == s->text_bytes;
 }
 
+/* One split. On failure manifest_free still finds and frees what was read of it. */
 static int parse_split(struct manifest *m, const char *name, const struct js *all,
                        struct err *e)
 {
@@ -221,6 +231,7 @@ static int parse_split(struct manifest *m, const char *name, const struct js *al
     return 0;
 }
 
+/* The command line that made the data set, word by word. */
 static int parse_command(struct manifest *m, const struct js *top, struct err *e)
 {
     json_t *a;
@@ -272,6 +283,8 @@ static int check_files(const struct manifest *m, const char *name, struct err *e
     return rc;
 }
 
+/* All of the manifest. Format and version come first, because the other fields may mean
+ * something else in another version. */
 static int parse_top(struct manifest *m, const struct js *top, struct err *e)
 {
     struct js splits;
@@ -299,6 +312,7 @@ static int parse_top(struct manifest *m, const struct js *top, struct err *e)
         (rc = left_out_parse(&m->left_out, top, e)) < 0 ||
         (rc = false_copies_parse(&m->left_out, top, e)) < 0 || (rc = parse_command(m, top, e)) < 0)
         return rc;
+    /* The last split that was added is the one just parsed; its counts go into the sums. */
     json_object_foreach(splits.obj, key, value) {
         if ((rc = parse_split(m, key, &splits, e)) < 0)
             return rc;
@@ -344,6 +358,7 @@ int manifest_read(struct manifest **m, const char *folder, struct err *e)
     int rc;
 
     *m = NULL;
+    /* The manifest is written last. A journal without a manifest is a run that was stopped. */
     if (path_is_dir(folder) && !path_exists(path)) {
         rc = err_set(e, E_NOINPUT, "'%s' has no " MANIFEST_FILE ", so it is not a data set", folder);
         if (path_exists(journal))
@@ -359,6 +374,7 @@ int manifest_read(struct manifest **m, const char *folder, struct err *e)
     return rc;
 }
 
+/* The opposite of parse_split. A NULL anywhere makes the whole text NULL in manifest_text. */
 static json_t *split_json(const struct manifest_split *s)
 {
     json_t *sources = json_object(), *shards = json_array();
@@ -398,6 +414,7 @@ char *manifest_text(const struct manifest *m)
     }
     for (int i = 0; i < m->n_command; i++)
         json_array_append_new(command, json_string(m->command[i]));
+    /* "so*" leaves the field out where its value is NULL: no false duplicates were expected. */
     top = json_pack("{sssisosIsbsIsIsoso so* so}", "format", "longlora-dataset", "version", 1,
                     "tokenizer", info_to_json(&m->info), "seed", (json_int_t)m->seed, "shuffled",
                     (int)m->shuffled, "documents", (json_int_t)docs, "tokens",
@@ -409,6 +426,7 @@ char *manifest_text(const struct manifest *m)
     return text;
 }
 
+/* Replaces the file in one step: a reader finds the old manifest or the new one. */
 int manifest_put(const char *text, const char *folder, struct err *e)
 {
     char *path = path_join(folder, MANIFEST_FILE);

@@ -13,6 +13,8 @@ static bool has_head(const void *bytes, size_t nbytes)
     return nbytes >= 8 && memcmp(bytes, magic_head, 8) == 0;
 }
 
+/* The end counts too: a shard whose first bytes are damaged is then named as such, and is not
+ * taken for raw ids. */
 bool shard_is(const void *bytes, size_t nbytes)
 {
     return has_head(bytes, nbytes) ||
@@ -20,11 +22,14 @@ bool shard_is(const void *bytes, size_t nbytes)
             memcmp((const char *)bytes + nbytes - 8, magic_end, 8) == 0);
 }
 
+/* All n bytes are zero: the first is, and each equals the one after it. */
 static bool all_zero(const unsigned char *p, size_t n)
 {
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
+/* Checks the header. The version is looked at before the size and the checksum, so that a newer
+ * version is named instead of being called damaged. */
 static int parse_header(struct shard *s, const unsigned char *p, size_t nbytes, struct err *e)
 {
     int rc;
@@ -40,11 +45,13 @@ static int parse_header(struct shard *s, const unsigned char *p, size_t nbytes, 
         err_set(e, E_DATA, "shard cut to %zu bytes, less than header and footer", nbytes);
         return err_hint(e, "the program that wrote it did not finish: make it again");
     }
+    /* The last 4 bytes of the header are the checksum of the 4092 before them. */
     if (get_le(p + 4092, 4) != crc32c(0, p, 4092))
         return err_set(e, E_DATA, "header checksum does not match: the shard is damaged");
     if (get_le(p + 12, 4) != SHARD_HEADER_BYTES)
         return err_set(e, E_DATA, "header bytes %u, must be %d", (unsigned)get_le(p + 12, 4),
                        SHARD_HEADER_BYTES);
+    /* Byte 36 is the field 'block' of the token information, which begins at byte 16. */
     s->block_bytes = (uint32_t)get_le(p + 36, 4);
     if (s->block_bytes < 4096 || s->block_bytes > 1u << 30 ||
         (s->block_bytes & (s->block_bytes - 1)))
@@ -52,6 +59,7 @@ static int parse_header(struct shard *s, const unsigned char *p, size_t nbytes, 
                        s->block_bytes);
     if ((rc = info_parse(&s->info, p + 16, e)) < 0)
         return err_within(e, "shard header");
+    /* 328 = 16 + 312: the end of the token information. */
     if (!all_zero(p + 328, 4092 - 328))
         return err_set(e, E_DATA, "header has bytes after the token information that are not zero");
     return 0;
@@ -83,12 +91,16 @@ static int parse_layout(struct shard *s, const unsigned char *p, size_t nbytes, 
     if (sources > SHARD_MAX_SOURCES)
         return err_set(e, E_DATA, "%llu sources, must be at most %d",
                        (unsigned long long)sources, SHARD_MAX_SOURCES);
+    /* Each of these takes at least one byte of the file. With counts no larger than the file
+     * the products below stay within 64 bits. */
     if (tokens > nbytes || docs > nbytes || runs > nbytes || names > nbytes)
         return err_set(e, E_DATA, "footer says %llu tokens, %llu documents, %llu runs, %llu bytes "
                        "of names in %zu bytes", (unsigned long long)tokens,
                        (unsigned long long)docs, (unsigned long long)runs,
                        (unsigned long long)names, nbytes);
     blocks = (tokens * s->info.width + s->block_bytes - 1) / s->block_bytes;
+    /* Walks over the parts in the order of the file. "(at_x = at, false)" notes a place on the
+     * way and lets the chain go on. */
     if (!advance(&at, tokens, s->info.width, SHARD_HEADER_BYTES) || (at_docs = at, false) ||
         !advance(&at, docs, SHARD_DOC_BYTES, 1) || !advance(&at, runs, 16, 1) ||
         !advance(&at, sources, SHARD_SOURCE_BYTES, 1) || (at_names = at, false) ||
@@ -119,11 +131,13 @@ static int parse_layout(struct shard *s, const unsigned char *p, size_t nbytes, 
     return 0;
 }
 
+/* Checks the footer and takes what it says. Whatever stands before it is checked later. */
 static int parse_footer(struct shard *s, const unsigned char *p, size_t nbytes, struct err *e)
 {
     const unsigned char *f = p + nbytes - SHARD_FOOTER_BYTES;
     int rc;
 
+    /* The footer is written last, so a file without it was cut or never finished. */
     if (memcmp(f + 120, magic_end, 8) != 0) {
         err_set(e, E_DATA, "no footer at the end of %zu bytes: the shard was cut", nbytes);
         return err_hint(e, "the program that wrote it did not finish: make it again");
@@ -143,6 +157,8 @@ static int parse_footer(struct shard *s, const unsigned char *p, size_t nbytes, 
     return 0;
 }
 
+/* The checksums of all parts but the tokens, whose blocks are checked when they are first
+ * read. */
 static int check_sums(const struct shard *s, const unsigned char *p, struct err *e)
 {
     const unsigned char *f = p + s->nbytes - SHARD_FOOTER_BYTES;
@@ -163,6 +179,7 @@ static int check_sums(const struct shard *s, const unsigned char *p, struct err 
     return 0;
 }
 
+/* The sums over the sources must be the footer's counts. */
 static int check_sources(const struct shard *s, struct err *e)
 {
     uint64_t docs = 0, tokens = 0, bytes = 0;
@@ -194,6 +211,7 @@ struct walk {
     uint64_t token, run, name, bytes, words, masked;
 };
 
+/* Checks runs [w->run, upto), which belong to a document of n_ids tokens. */
 static int check_runs(const struct shard *s, struct walk *w, uint64_t upto, uint64_t n_ids,
                       struct err *e)
 {
@@ -227,6 +245,8 @@ static int check_doc(const struct shard *s, int64_t i, struct walk *w, struct er
         field = "start";
     else if (n_ids > (uint64_t)s->n_tokens - w->token)
         field = "ids";
+    /* The table does not store where a document's runs end: they end where the next one's
+     * begin. */
     else if (get_le(p + 16, 8) != w->run || next_run < w->run || next_run > (uint64_t)s->n_runs)
         field = "first run";
     else if (bytes > (uint64_t)DOC_TEXT_BYTES_MAX)
@@ -242,6 +262,8 @@ static int check_doc(const struct shard *s, int64_t i, struct walk *w, struct er
     if (field)
         return err_set(e, E_DATA, "field '%s' of document %lld is wrong", field, (long long)i);
     name = (const char *)s->names + w->name;
+    /* A name ends with a zero inside the names; strnlen stops at their end where there is
+     * none. */
     n = strnlen(name, s->names_bytes - w->name);
     if (n == s->names_bytes - w->name || !label_ok(name, n, DOC_NAME_MAX))
         return err_set(e, E_DATA, "name of document %lld is not UTF-8 of at most %d bytes",
@@ -256,6 +278,8 @@ static int check_doc(const struct shard *s, int64_t i, struct walk *w, struct er
     return 0;
 }
 
+/* One pass over the documents. Documents, runs and names must follow each other without gaps,
+ * and must end where the footer says. */
 static int check_docs(const struct shard *s, struct err *e)
 {
     struct walk w = {0};
@@ -280,6 +304,8 @@ static int check_docs(const struct shard *s, struct err *e)
     return what ? err_set(e, E_DATA, "the documents' %s are not what the footer says", what) : 0;
 }
 
+/* Each step relies on the one before: places come from the header and the footer, tables are
+ * read only after their checksums matched. */
 int shard_parse(struct shard *s, const void *bytes, size_t nbytes, struct err *e)
 {
     int rc;

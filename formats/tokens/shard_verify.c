@@ -8,10 +8,13 @@
 
 #define STEP_BYTES 4096 /* stays in the nearest cache while all sums are taken */
 
+/* The two hashes that go over all tokens: of the tokens alone, and of the whole file. */
 struct hashes {
     XXH3_state_t *tokens, *file;
 };
 
+/* Called when the largest id of a block is too large: finds the first such id for the
+ * message. */
 static int find_bad_id(const struct shard *s, int64_t first, int64_t n, struct err *e)
 {
     uint32_t ids[1024];
@@ -41,9 +44,12 @@ static int check_block(const struct shard *s, int64_t block, const struct hashes
         const unsigned char *p = s->tokens + at + i;
         uint32_t id;
         k = n - i < STEP_BYTES ? n - i : STEP_BYTES;
+        /* Asks for the next step from memory while this one is worked on. */
         if (all - at - i - k >= STEP_BYTES)
             bytes_fetch(p + k, STEP_BYTES, false);
         crc = crc32c(crc, p, k);
+        /* Only the maximum is taken here, which is fast. The place is looked for after a
+         * failure. */
         id = ids_top(p, s->info.width, (int64_t)(k / s->info.width));
         top = id > top ? id : top;
         if (h) {
@@ -64,10 +70,13 @@ int shard_check_block(const struct shard *s, int64_t block, struct err *e)
     return check_block(s, block, NULL, e);
 }
 
+/* Adds up the documents by source and compares with the source table. v has one zeroed entry
+ * for each source. */
 static int check_sources(const struct shard *s, struct source_count *v, struct err *e)
 {
     for (int64_t i = 0; i < s->n_docs; i++) {
         const unsigned char *p = s->docs + i * SHARD_DOC_BYTES;
+        /* shard_parse has checked that the index is below n_sources. */
         struct source_count *c = &v[get_le(p + 56, 4)];
         c->docs++;
         c->tokens += (int64_t)get_le(p + 8, 8);
@@ -88,6 +97,7 @@ static int check_bytes(const struct shard *s, const struct hashes *h, const char
                        struct err *e)
 {
     const unsigned char *file = s->tokens - SHARD_HEADER_BYTES;
+    /* Zeros, tables and footer, which are hashed at once at the end. */
     const unsigned char *rest = s->tokens + (size_t)s->n_tokens * s->info.width;
     char hex[33];
     int rc = 0;

@@ -32,6 +32,8 @@ struct shard_writer {
     unsigned char *block;
 };
 
+/* Documents of one source often come one after another, so the last one found is tried first.
+ * The hash keeps the search from comparing most names. */
 int64_t source_add(struct source_table *t, const char *name, int64_t docs, int64_t tokens,
                    int64_t text_bytes, struct err *e)
 {
@@ -43,6 +45,7 @@ int64_t source_add(struct source_table *t, const char *name, int64_t docs, int64
         for (i = 0; i < t->n; i++)
             if (t->v[i].hash == h && strcmp(t->v[i].name, name) == 0)
                 break;
+    /* Not found: a new source at the end. Its index stays its number in the shard. */
     if (i == t->n) {
         if (t->n == SHARD_MAX_SOURCES) {
             err_set(e, E_DATA, "more than %d different sources", SHARD_MAX_SOURCES);
@@ -73,6 +76,7 @@ void source_free(struct source_table *t)
     *t = (struct source_table){0};
 }
 
+/* All bytes of the file pass here, so that the hash and the size cover them. */
 static int put(struct shard_writer *w, const void *p, size_t n, struct err *e)
 {
     hash128_add(w->file_hash, p, n);
@@ -80,6 +84,7 @@ static int put(struct shard_writer *w, const void *p, size_t n, struct err *e)
     return file_write_all(w->fd, p, n, w->name, e);
 }
 
+/* Zeros up to the next multiple of align, which is at most SHARD_HEADER_BYTES. */
 static int put_zeros(struct shard_writer *w, size_t align, struct err *e)
 {
     static const char zeros[SHARD_HEADER_BYTES];
@@ -145,6 +150,8 @@ void shard_abandon(struct shard_writer *w)
     free(w);
 }
 
+/* Ends a block, which may be a short one: its checksum goes to the table, its bytes to the
+ * file. */
 static int flush_block(struct shard_writer *w, struct err *e)
 {
     unsigned char crc[4];
@@ -161,6 +168,8 @@ static int flush_block(struct shard_writer *w, struct err *e)
     return put(w, w->block, n, e);
 }
 
+/* Appends ids to the block. A block's size is a multiple of 2 and 4, so no id lies across
+ * two. */
 static int write_ids(struct shard_writer *w, const uint32_t *ids, int64_t n, struct err *e)
 {
     int rc;
@@ -178,6 +187,7 @@ static int write_ids(struct shard_writer *w, const uint32_t *ids, int64_t n, str
     return 0;
 }
 
+/* Puts the runs of a document's mask aside for the run table. */
 static int write_runs(struct shard_writer *w, const struct token_doc *d, struct err *e)
 {
     unsigned char b[16];
@@ -203,12 +213,15 @@ int shard_write(struct shard_writer *w, const struct token_doc *d, struct err *e
     label_clean(name, DOC_NAME_MAX, d->name ? d->name : "");
     if ((rc = doc_check(d, &w->info, e)) < 0)
         return err_within(e, "'%.200s'", name);
+    /* Everything that can be refused is checked before anything is put aside or written. */
     if (__builtin_add_overflow(w->sums.text_bytes, d->text_bytes, &w->sums.text_bytes))
         return err_set(e, E_DATA, "'%.200s': the sum of text bytes overflows", name);
     if ((id = source_add(&w->sources, source, 1, d->n_ids, d->text_bytes, e)) < 0)
         return (int)id;
+    /* The places are the sizes so far: this document begins where the one before ended. */
     put_le(b, (uint64_t)w->sums.tokens, 8);
     put_le(b + 8, (uint64_t)d->n_ids, 8);
+    /* A run takes 16 bytes, so this is the number of runs before this document's. */
     put_le(b + 16, (uint64_t)spool_bytes(w->runs) / 16, 8);
     put_le(b + 24, (uint64_t)d->text_bytes, 8);
     put_le(b + 32, (uint64_t)d->text_words, 8);
@@ -236,6 +249,7 @@ static int put_spool(struct shard_writer *w, const struct spool *s, uint32_t *cr
     int rc = 0;
 
     *crc = 0;
+    /* The block is free by now and serves as the buffer. */
     for (int64_t at = 0; at < all && rc == 0;) {
         size_t n = all - at < SHARD_BLOCK_BYTES ? (size_t)(all - at) : SHARD_BLOCK_BYTES;
         if ((rc = spool_read(s, at, w->block, n, e)) == 0)
@@ -246,6 +260,7 @@ static int put_spool(struct shard_writer *w, const struct spool *s, uint32_t *cr
     return rc;
 }
 
+/* Writes the source table; *crc is its checksum. */
 static int put_sources(struct shard_writer *w, uint32_t *crc, struct err *e)
 {
     int rc = 0;
@@ -264,6 +279,7 @@ static int put_sources(struct shard_writer *w, uint32_t *crc, struct err *e)
     return rc;
 }
 
+/* The footer; crc has the checksums of documents, runs, sources and names in this order. */
 static int put_footer(struct shard_writer *w, const uint32_t crc[4], struct err *e)
 {
     unsigned char f[SHARD_FOOTER_BYTES] = {0};
@@ -281,6 +297,7 @@ static int put_footer(struct shard_writer *w, const uint32_t crc[4], struct err 
     for (int i = 0; i < 4; i++)
         put_le(f + 76 + 4 * i, crc[i], 4);
     put_le(f + 92, crc32c(0, w->crcs.p, w->crcs.len), 4);
+    /* The size of the file, with the footer that is not yet in it. */
     put_le(f + 96, (uint64_t)w->sums.bytes + sizeof f, 8);
     put_le(f + 116, crc32c(0, f, 116), 4);
     memcpy(f + 120, "LLSHEND\x1a", 8);
@@ -293,6 +310,8 @@ int shard_finish(struct shard_writer *w, struct shard_sums *sums, struct err *e)
     uint32_t crc[4];
     int rc;
 
+    /* The order of the parts in the file. The tables begin at a multiple of 4096, the checksums
+     * and the footer at a multiple of 8. */
     if ((rc = flush_block(w, e)) == 0 && (rc = put_zeros(w, SHARD_HEADER_BYTES, e)) == 0 &&
         (rc = put_spool(w, w->docs, &crc[0], e)) == 0 &&
         (rc = put_spool(w, w->runs, &crc[1], e)) == 0 &&

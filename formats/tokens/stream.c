@@ -8,6 +8,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+/* Frames are gathered to about 1 MiB before they are written. */
 #define IO_BYTES ((size_t)1 << 20)
 
 struct stream_writer {
@@ -50,6 +51,7 @@ int stream_create(struct stream_writer **out, int fd, const char *name,
     }
     w->fd = fd;
     w->info = *info;
+    /* The name of a file need not be UTF-8, but a label in the header must be. */
     label_clean(w->info.tokenizer, sizeof w->info.tokenizer - 1, info->tokenizer);
     XXH3_64bits_reset(w->hash);
     /* A larger pipe means fewer switches between the two; no matter if refused. */
@@ -58,6 +60,7 @@ int stream_create(struct stream_writer **out, int fd, const char *name,
     put_le(h + 12, STREAM_HEADER_BYTES, 4);
     info_encode(&w->info, h + 16);
     put_le(h + 328, crc32c(0, h, 328), 4);
+    /* The header goes out at once, so that the reader can check it while text is still read. */
     if ((rc = info_check(&w->info, e)) == 0 && (rc = buf_add(&w->out, h, sizeof h, e)) == 0 &&
         (rc = added(w, 0, e)) == 0)
         rc = stream_flush(w, e);
@@ -81,6 +84,7 @@ static int seal_frame(struct buf *out, size_t at, const char *kind, struct err *
     put_le(crc, crc32c(0, out->p + at + STREAM_PREFIX_BYTES, n), 4);
     if ((rc = buf_add(out, crc, 4, e)) < 0)
         return rc;
+    /* Only now, since adding the checksum may have moved the buffer. */
     p = (unsigned char *)out->p + at;
     memcpy(p, kind, 4);
     put_le(p + 4, n, 8);
@@ -88,6 +92,7 @@ static int seal_frame(struct buf *out, size_t at, const char *kind, struct err *
     return 0;
 }
 
+/* The prefix is left blank at first: the payload's length is known only when it is there. */
 int stream_frame(const struct token_info *info, const struct token_doc *doc, struct buf *out,
                  struct err *e)
 {
@@ -102,6 +107,8 @@ int stream_frame(const struct token_info *info, const struct token_doc *doc, str
     return rc;
 }
 
+/* Frames that were made elsewhere, in other threads for example, are complete and go in as they
+ * are. */
 int stream_add(struct stream_writer *w, const void *frames, size_t nbytes, int64_t docs,
                int64_t tokens, struct err *e)
 {
@@ -109,6 +116,7 @@ int stream_add(struct stream_writer *w, const void *frames, size_t nbytes, int64
 
     w->docs += (uint64_t)docs;
     w->tokens += (uint64_t)tokens;
+    /* Frames that wait in out come first, to keep the order. */
     if (nbytes >= IO_BYTES / 4) { /* not worth a copy */
         XXH3_64bits_update(w->hash, frames, nbytes);
         w->written += (int64_t)nbytes;
@@ -167,6 +175,7 @@ int stream_mark(struct stream_writer *w, const struct stream_mark *mark, struct 
     return rc < 0 ? rc : added(w, at, e);
 }
 
+/* END is not part of the hash that it carries. The writer is freed on failure too. */
 int stream_finish(struct stream_writer *w, struct err *e)
 {
     unsigned char b[STREAM_PREFIX_BYTES + STREAM_END_BYTES] = {0};

@@ -45,6 +45,7 @@ static int64_t fill(struct stream_reader *r, struct err *e)
     do
         k = read(r->fd, r->io, IO_BYTES);
     while (k < 0 && errno == EINTR);
+    /* Time inside read is time that the writer was slower than the reader. */
     r->waited_s += now_s() - start;
     if (k < 0)
         return err_sys(e, errno == EISDIR ? E_NOINPUT : E_IO, "cannot read '%s'", r->name);
@@ -110,6 +111,8 @@ static int read_header(struct stream_reader *r, struct err *e)
         err_set(e, E_DATA, "'%s': no token stream: it is empty", r->name);
         return err_hint(e, "the program that should write it failed at once: see its message");
     }
+    /* With 8 bytes at hand, all that was read helps to say what the file is instead. Fewer may
+     * come from a slow pipe; these are looked at after take. */
     if (have >= 8 && memcmp(r->io, STREAM_MAGIC, 8) != 0)
         return not_a_stream(r, r->io, (size_t)have, e);
     if ((rc = take(r, h, 8, e)) < 0)
@@ -121,6 +124,7 @@ static int read_header(struct stream_reader *r, struct err *e)
     if (get_le(h + 8, 4) < 1 || get_le(h + 8, 4) > STREAM_VERSION)
         return err_set(e, E_DATA, "'%s': stream version %u, this reads 1 to %d", r->name,
                        (unsigned)get_le(h + 8, 4), STREAM_VERSION);
+    /* The version decides what the rest means, so the rest is read only now. */
     r->version = (int)get_le(h + 8, 4);
     if ((rc = take(r, h + 12, sizeof h - 12, e)) < 0)
         return rc;
@@ -137,6 +141,7 @@ static int read_header(struct stream_reader *r, struct err *e)
     return rc < 0 ? err_within(e, "'%s': token stream header", r->name) : 0;
 }
 
+/* Reads the header, so that it waits for the writer to begin. */
 int stream_open(struct stream_reader **out, int fd, const char *name, struct err *e)
 {
     struct stream_reader *r = calloc(1, sizeof *r);
@@ -151,6 +156,7 @@ int stream_open(struct stream_reader **out, int fd, const char *name, struct err
     r->fd = fd;
     r->state = 1;
     XXH3_64bits_reset(r->hash);
+    /* A hint: a pipe that cannot be made larger works as well. */
     (void)fcntl(fd, F_SETPIPE_SZ, (int)IO_BYTES);
     if ((rc = read_header(r, e)) < 0) {
         stream_close(r);
@@ -176,6 +182,8 @@ static int read_payload(struct stream_reader *r, size_t n, uint64_t at, struct e
     r->payload.len = 0;
     n += 4;
     while (r->payload.len < n) {
+        /* As much again as has come, at least 1 MiB: a false length cannot ask for more than
+         * twice the memory of the bytes that are really there. */
         size_t step = r->payload.len > IO_BYTES ? r->payload.len : IO_BYTES;
         if (step > n - r->payload.len)
             step = n - r->payload.len;
@@ -191,6 +199,8 @@ static int read_payload(struct stream_reader *r, size_t n, uint64_t at, struct e
     return 0;
 }
 
+/* END's counts and hash against what was read, and the marks' sums too if there were any. Then
+ * the stream must be over. */
 static int check_end(struct stream_reader *r, uint64_t at, struct err *e)
 {
     const char *p = r->payload.p;
@@ -228,6 +238,7 @@ static int frame_kind(const struct stream_reader *r, const unsigned char *pre, s
 {
     static const char *const name[] = { "END ", "DOC ", "MARK", "RUN " };
     static const uint64_t max[] = { STREAM_END_BYTES, DOC_BYTES_MAX, MARK_BYTES_MAX, MARK_BYTES_MAX };
+    /* Version 1 has only END and DOC, the first two of the list. */
     int kind = STREAM_END, kinds = r->version == 1 ? STREAM_MARK : STREAM_RUN + 1;
     uint64_t n = get_le(pre + 4, 8);
 
@@ -245,6 +256,7 @@ static int frame_kind(const struct stream_reader *r, const unsigned char *pre, s
     return kind;
 }
 
+/* Takes the payload apart. What *it gets points into the reader, until the next frame. */
 static int decode_frame(struct stream_reader *r, int kind, size_t n, struct stream_item *it,
                         struct err *e)
 {
@@ -264,6 +276,8 @@ static int decode_frame(struct stream_reader *r, int kind, size_t n, struct stre
     return 0;
 }
 
+/* One frame: its kind, 0 after END, or an error. The prefix has its own checksum, so that a
+ * damaged length is found before it is used. */
 static int read_frame(struct stream_reader *r, struct stream_item *it, struct err *e)
 {
     unsigned char pre[STREAM_PREFIX_BYTES];
@@ -285,12 +299,14 @@ static int read_frame(struct stream_reader *r, struct stream_item *it, struct er
         return check_end(r, at, e);
     if ((rc = decode_frame(r, kind, n, it, e)) < 0)
         return rc == E_DATA ? at_frame(r, at, e) : rc;
+    /* END does not reach this line, so the hash covers all frames before it. */
     XXH3_64bits_update(r->hash, pre, sizeof pre);
     XXH3_64bits_update(r->hash, r->payload.p, r->payload.len);
     r->frames++;
     return kind;
 }
 
+/* The state stays after END or a failure: later calls give the same answer again. */
 int stream_next(struct stream_reader *r, struct stream_item *it, struct err *e)
 {
     if (r->state > 0)
@@ -305,6 +321,7 @@ int stream_read(struct stream_reader *r, struct token_doc *doc, struct err *e)
     struct stream_item it;
     int rc;
 
+    /* STREAM_MARK and STREAM_RUN are above STREAM_DOC and are passed over here. */
     while ((rc = stream_next(r, &it, e)) > STREAM_DOC)
         ;
     if (rc == STREAM_DOC)

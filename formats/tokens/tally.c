@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* By enum drop: the name in files and options, and the words in messages for people. */
 static const struct {
     const char *name, *words;
 } drops[DROPS] = {
@@ -29,6 +30,7 @@ const char *drop_words(enum drop d) { return drops[d].words; }
 
 enum drop drop_of(const char *name)
 {
+    /* 0 is KEPT, which is no reason for leaving a document out. */
     int d = 1;
 
     while (d < DROPS && strcmp(drops[d].name, name) != 0)
@@ -36,6 +38,7 @@ enum drop drop_of(const char *name)
     return (enum drop)d;
 }
 
+/* Where a name stands in the sorted list, or where it would have to be put. */
 static int64_t place(const struct tally *t, const char *name, bool *found)
 {
     int64_t lo = 0, hi = t->n;
@@ -78,6 +81,8 @@ int tally_of(struct tally *t, const char *name, struct tally_source **s, struct 
         t->cap = cap;
     }
     if (!found) {
+        /* Makes room at the sorted place. This moves the sources after it, so pointers from
+         * earlier calls no longer hold. */
         memmove(t->v + at + 1, t->v + at, (size_t)(t->n++ - at) * sizeof *t->v);
         t->v[at] = (struct tally_source){ 0 };
         snprintf(t->v[at].name, sizeof t->v[at].name, "%s", name);
@@ -102,6 +107,8 @@ int tally_source_add(struct tally_source *to, const struct tally_source *from, s
 /* Of documents that are left out with probability p, p / (1 - p) go for each that is kept. */
 void tally_false_copy(struct tally *t, double chance)
 {
+    /* The bound keeps p / (1 - p) below a million, so that one document cannot outweigh all
+     * others. */
     double p = chance < 0.999999 ? chance : 0.999999;
     int64_t last = (int64_t)(p * TALLY_CHANCE + 0.5);
 
@@ -112,6 +119,8 @@ void tally_false_copy(struct tally *t, double chance)
         t->false_copy_chance = last;
 }
 
+/* Adds what is not counted by source. The number of false copies stops at its largest value, as
+ * it is an estimate; of the two chances the larger one stays. */
 static int add_bad(struct tally *to, const struct tally *from, struct err *e)
 {
     if (__builtin_add_overflow(to->false_copies, from->false_copies, &to->false_copies))
@@ -141,6 +150,7 @@ int tally_add_dropped(struct tally *to, const struct tally *from, struct err *e)
     int rc = 0;
 
     for (int64_t i = 0; i < from->n && rc == 0; i++) {
+        /* A copy with the counts of dropped documents alone; all others stay 0. */
         struct tally_source dropped = { .docs = 0 };
         int64_t any = 0;
         memcpy(dropped.name, from->v[i].name, sizeof dropped.name);
