@@ -1,4 +1,8 @@
-/* formats/tokens/dataset.c - shards, a single shard, or raw u16 ids as one array; see dataset.h. */
+/* formats/tokens/dataset.c - shards, a single shard, or raw u16 ids as one array; see dataset.h.
+ *
+ * A data set is a list of parts, one for each mapped file. Tokens and documents are numbered
+ * through all parts; each part knows the number of its first. Reading finds the part by binary
+ * search and goes on into the next one where a row crosses its end. */
 #include "formats/tokens/dataset.h"
 #include "base/bytes.h"
 #include "base/file.h"

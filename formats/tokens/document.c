@@ -10,11 +10,13 @@ uint32_t token_width(uint32_t vocab)
     return vocab <= 65536 ? 2 : 4;
 }
 
+/* Exactly n lower-case hex digits. */
 static bool hex_ok(const char *s, size_t n)
 {
     return strspn(s, "0123456789abcdef") == n && s[n] == '\0';
 }
 
+/* What a reader and a writer both refuse. An empty fingerprint is an unknown tokenizer. */
 int info_check(const struct token_info *t, struct err *e)
 {
     if (t->vocab < 1 || t->vocab > INT32_MAX)
@@ -41,6 +43,7 @@ void info_encode(const struct token_info *t, unsigned char out[INFO_BYTES])
     memset(out, 0, INFO_BYTES);
     put_le(out, t->width, 4);
     put_le(out + 4, t->vocab, 4);
+    /* -1, for none, becomes 0xFFFFFFFF and comes back as -1. */
     put_le(out + 8, (uint32_t)t->bos, 4);
     put_le(out + 12, (uint32_t)t->eos, 4);
     put_le(out + 16, (t->adds_bos ? 1u : 0) | (t->adds_eos ? 2u : 0), 4);
@@ -63,6 +66,7 @@ int info_parse(struct token_info *t, const unsigned char in[INFO_BYTES], struct 
     if (flags > 3)
         return err_set(e, E_DATA, "flags 0x%x has bits that this version does not know", flags);
     memcpy(t->fingerprint, in + 24, FINGERPRINT_HEX);
+    /* All zero means unknown. Digits behind a first zero byte would get lost in a C string. */
     for (int i = 0; i < FINGERPRINT_HEX; i++)
         if (!t->fingerprint[0] && t->fingerprint[i])
             return err_set(e, E_DATA, "fingerprint begins with a zero byte");
@@ -72,6 +76,7 @@ int info_parse(struct token_info *t, const unsigned char in[INFO_BYTES], struct 
     return info_check(t, e);
 }
 
+/* The tokenizer's name is not compared: the same tokenizer may be in files of other names. */
 int info_agree(const struct token_info *a, const char *a_name, const struct token_info *b,
                const char *b_name, struct err *e)
 {
@@ -95,6 +100,8 @@ bool label_ok(const char *s, size_t n, size_t max)
     return n <= max && !memchr(s, '\0', n) && utf8_valid(s, n, NULL);
 }
 
+/* There is room for at least one zero, so that the bytes in the file can be used as a C
+ * string. */
 int label_field(const unsigned char *p, size_t cap)
 {
     size_t n = strnlen((const char *)p, cap);
@@ -116,10 +123,12 @@ void label_clean(char *out, size_t max, const char *in)
             continue;
     memcpy(out, in, n);
     out[n] = '\0';
+    /* utf8_valid gives the place of the first bad byte; the search goes on behind it. */
     for (char *p = out; !utf8_valid(p, n - (size_t)(p - out), &at); p += at + 1)
         p[at] = '?';
 }
 
+/* Two simple loops without an early exit, which the compiler can turn into vector code. */
 uint32_t ids_top(const void *p, uint32_t width, int64_t n)
 {
     const unsigned char *b = p;
@@ -147,11 +156,13 @@ int64_t ids_bad(const uint32_t *ids, int64_t n, uint32_t vocab)
         top = ids[i] > top ? ids[i] : top;
     if (top < vocab)
         return -1;
+    /* There is one, as the maximum has shown: this loop ends. */
     for (int64_t i = 0;; i++)
         if (ids[i] >= vocab)
             return i;
 }
 
+/* memcpy instead of a pointer, as the bytes of a file need not be aligned. */
 void ids_load(uint32_t *restrict ids, const void *restrict p, uint32_t width, int64_t n)
 {
     const unsigned char *b = p;
@@ -196,6 +207,8 @@ int doc_check(const struct token_doc *d, const struct token_info *info, struct e
     if (d->text_words < 0 || d->text_words > d->text_bytes)
         return err_set(e, E_DATA, "text words %lld in %lld bytes", (long long)d->text_words,
                        (long long)d->text_bytes);
+    /* end is where the run before ended; -1 lets the first run begin at token 0. "<=" refuses
+     * runs that touch, since these must be written as one. */
     for (int64_t i = 0; i < d->n_runs; i++) {
         const struct mask_run *r = &d->runs[i];
         if (r->start <= end || r->count < 1 || r->start > d->n_ids ||
@@ -241,6 +254,7 @@ int doc_encode(struct buf *b, const struct token_doc *d, const struct token_info
                        name, (long long)d->n_ids);
     if ((rc = buf_reserve(b, nbytes, e)) < 0)
         return rc;
+    /* nbytes is the exact size, so nothing below can fail or leave half a document. */
     p = (unsigned char *)b->p + b->len;
     b->len += nbytes;
     put_le(p, (uint64_t)d->n_ids, 8);
@@ -277,6 +291,7 @@ int doc_decode(struct doc_space *sp, const void *payload, size_t nbytes,
     n_runs = get_le(p + 8, 8);
     s = (size_t)get_le(p + 40, 2);
     m = (size_t)get_le(p + 42, 2);
+    /* The one check that makes all places below safe: the parts fill the payload exactly. */
     if (doc_bytes(n_ids, n_runs, info->width, s + m) != nbytes)
         return err_set(e, E_DATA, "a document says %llu ids and %llu runs, which do not fit "
                        "its %zu bytes", (unsigned long long)n_ids, (unsigned long long)n_runs, nbytes);
@@ -285,6 +300,7 @@ int doc_decode(struct doc_space *sp, const void *payload, size_t nbytes,
     if (!label_ok((const char *)p + 44 + s, m, DOC_NAME_MAX))
         return err_set(e, E_DATA, "name is not UTF-8 of at most %d bytes", DOC_NAME_MAX);
     sp->ids.len = sp->runs.len = 0;
+    /* A little more than needed, so that a document without ids or runs has pointers too. */
     if ((rc = buf_reserve(&sp->ids, 4 * n_ids + 4, e)) < 0 ||
         (rc = buf_reserve(&sp->runs, sizeof *runs * n_runs + 1, e)) < 0)
         return rc;

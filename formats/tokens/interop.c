@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The magic numbers of llm.c's data files. Version 1 goes with the first, 7 with the second. */
 enum { LLMC_U16 = 20240520, LLMC_U32 = 20240801 };
 
 int raw_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *e)
@@ -20,6 +21,7 @@ int raw_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *e
     return 0;
 }
 
+/* UTF-16 without a byte order mark is not refused: ids can look like it by chance. */
 int raw_refuse(const char *path, const void *bytes, size_t nbytes, struct err *e)
 {
     const struct magic_form *m = magic_of(bytes, nbytes, true);
@@ -45,6 +47,7 @@ bool llmc_is(const void *bytes, size_t nbytes)
                            (get_le(p, 4) == LLMC_U32 && get_le(p + 4, 4) == 7));
 }
 
+/* Checks llm.c's header and that the ids after it fill the file exactly. */
 int llmc_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *e)
 {
     const unsigned char *p = bytes;
@@ -79,12 +82,14 @@ static int name_files(struct interop_file *x, enum interop_kind kind, const char
 {
     size_t n = strlen(path);
 
+    /* 5: ".bin" or ".idx" and the NUL. */
     if (n > sizeof x->ids - 5)
         return err_set(e, E_NOINPUT, "path too long: '%.200s...'", path);
     if (kind != INTEROP_MEGATRON) {
         memcpy(x->ids, path, n + 1);
         return 0;
     }
+    /* Either file of the pair, or the part of the name that they share, may be given. */
     if (n > 4 && (strcmp(path + n - 4, ".bin") == 0 || strcmp(path + n - 4, ".idx") == 0))
         n -= 4;
     snprintf(x->ids, sizeof x->ids, "%.*s.bin", (int)n, path);
@@ -92,6 +97,8 @@ static int name_files(struct interop_file *x, enum interop_kind kind, const char
     return 0;
 }
 
+/* Maps the file, for Megatron also its index, and checks the header. interop_close unmaps what
+ * was mapped, also after a failure. */
 int interop_open(struct interop_file *x, enum interop_kind kind, const char *path,
                  struct err *e)
 {
@@ -125,6 +132,7 @@ static uint64_t load_one(const unsigned char *p, uint32_t width, bool is_signed)
 {
     uint64_t v = get_le(p, (int)width);
 
+    /* The highest of the 8 * width bits is the sign. */
     return is_signed && v >> (8 * width - 1) ? UINT64_MAX : v;
 }
 
@@ -155,12 +163,15 @@ int interop_load(const struct interop *f, int64_t start, int64_t n, uint32_t voc
     return err_hint(e, "was another tokenizer used? -t or --vocab says how many ids there are");
 }
 
+/* Tokens [*start, *start + *n) of document i. Without a table of documents the whole file is
+ * one. */
 void interop_doc(const struct interop *f, int64_t i, int64_t *start, int64_t *n)
 {
     int64_t at[2] = { 0, f->n_ids };
 
     for (int k = 0; k < 2 && f->docs; k++) {
         uint64_t seq = get_le(f->docs + 8 * (i + k), 8);
+        /* The bound behind the last sequence has no pointer: it is the end of the ids. */
         at[k] = seq == (uint64_t)f->n_seqs
                     ? f->n_ids
                     : (int64_t)(get_le(f->pointers + 8 * seq, 8) / f->width);

@@ -1,4 +1,8 @@
-/* formats/tokens/manifest.c - see manifest.h; keys and rules stand in manifest.md. */
+/* formats/tokens/manifest.c - see manifest.h; keys and rules stand in manifest.md.
+ *
+ * The manifest names every shard of a data set by split, with its size, counts and hashes. It is
+ * written last, so that a folder with a manifest is complete. Counts stand there more than once
+ * (by shard, by source, by split, in all), and a reader checks that they agree. */
 #include "formats/tokens/manifest.h"
 #include "base/file.h"
 #include "formats/tokens/document.h"

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum {
+    /* Bytes before the first part of variable length. */
     RUN_FIXED = 24,
     MARK_FIXED_2 = 40, /* in version 2 of the stream */
     MARK_FIXED = 56,
@@ -22,6 +23,7 @@ XXH128_hash_t mark_key(const struct stream_mark *m, int64_t i)
     return (XXH128_hash_t){ get_le(p, 8), get_le(p + 8, 8) };
 }
 
+/* Appends v in n bytes, the lowest first. */
 static int add_le(struct buf *b, uint64_t v, int n, struct err *e)
 {
     unsigned char p[8];
@@ -49,6 +51,8 @@ static int64_t *count_of(struct tally_source *s, int i)
     return i < 5 ? kept[i] : &s->dropped[i - 4];
 }
 
+/* One source: its name with a length of 2 bytes, then its counts of 8 bytes each. s is a copy
+ * because count_of wants to be able to write. */
 static int encode_source(struct buf *b, struct tally_source s, struct err *e)
 {
     char name[DOC_SOURCE_MAX + 1];
@@ -62,6 +66,7 @@ static int encode_source(struct buf *b, struct tally_source s, struct err *e)
     return rc;
 }
 
+/* One input file: size, time of change, and its path with a length of 2 bytes. */
 static int encode_input(struct buf *b, const struct stream_input *in, struct err *e)
 {
     size_t n = strlen(in->path);
@@ -105,6 +110,7 @@ struct rest {
     size_t n;
 };
 
+/* The next n bytes, or NULL where fewer are left. */
 static const unsigned char *take(struct rest *r, size_t n)
 {
     const unsigned char *p = r->p;
@@ -128,6 +134,8 @@ static bool number(const unsigned char *p, int64_t *v)
     return *v >= 0;
 }
 
+/* The recipe is the rest of the payload. It gets its NUL in s->text, as the payload has
+ * none. */
 int run_decode(struct mark_space *s, const void *payload, size_t nbytes, struct stream_run *r,
                struct err *e)
 {
@@ -149,6 +157,7 @@ int run_decode(struct mark_space *s, const void *payload, size_t nbytes, struct 
     return 0;
 }
 
+/* A name that comes twice is added up. */
 static int decode_source(struct rest *r, struct tally *t, struct err *e)
 {
     const unsigned char *p = take(r, 2);
@@ -162,6 +171,7 @@ static int decode_source(struct rest *r, struct tally *t, struct err *e)
     if (n > DOC_SOURCE_MAX || !label_ok(name, n, DOC_SOURCE_MAX))
         return err_set(e, E_DATA, "the name of a source is not at most 255 bytes of UTF-8");
     memcpy(counts.name, name, n);
+    /* dropped[0] is KEPT, which has no count, so the reasons begin at dropped[1]. */
     for (int i = 0; i < COUNTS; i++)
         if (!number(p + 8 * i, count_of(&counts, i)))
             return err_set(e, E_DATA, "a count of source '%s' is above 2^63 - 1", counts.name);
@@ -203,6 +213,7 @@ int mark_decode(struct mark_space *s, int version, const void *payload, size_t n
                 struct stream_mark *m, struct err *e)
 {
     struct rest r = { payload, nbytes };
+    /* Version 2 ends before the two numbers on false copies, which then stay 0. */
     const unsigned char *p = take(&r, version < 3 ? MARK_FIXED_2 : MARK_FIXED);
     int64_t sources;
     int rc = 0;
@@ -218,6 +229,7 @@ int mark_decode(struct mark_space *s, int version, const void *payload, size_t n
                          !number(p + 48, &s->tally.false_copy_chance) ||
                          s->tally.false_copy_chance > (int64_t)TALLY_CHANCE))
         return err_set(e, E_DATA, "its false-duplicate probability is above 1");
+    /* A false number of sources costs nothing: the payload ends and the loop with it. */
     for (int64_t i = 0; i < sources && rc == 0; i++)
         rc = decode_source(&r, &s->tally, e);
     if (rc == 0)
@@ -226,6 +238,7 @@ int mark_decode(struct mark_space *s, int version, const void *payload, size_t n
         return rc;
     if (r.n % KEY_BYTES || r.n / KEY_BYTES != (uint64_t)m->n_keys)
         return cut(e, "its keys, or too much");
+    /* The keys are not copied: they live as long as the payload. */
     m->keys = r.p;
     m->tally = s->tally;
     return 0;

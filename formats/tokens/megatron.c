@@ -7,6 +7,8 @@
 static const char magic[9] = "MMIDIDX\0"; /* and one more zero */
 enum { U8 = 1, I8, I16, I32, I64, F64, F32, U16 };
 
+/* Megatron's code for the type of the ids. Floating point has no width here, so it is
+ * refused. */
 static int parse_type(struct interop *f, int code, struct err *e)
 {
     static const uint32_t width[] = { [U8] = 1, [I8] = 1, [I16] = 2, [I32] = 4, [I64] = 8,
@@ -28,6 +30,7 @@ static int check_sequences(const struct interop *f, const unsigned char *p, size
     const unsigned char *lengths = p + MEGATRON_HEADER_BYTES;
     uint64_t at = 0;
 
+    /* at is the byte where the sequence must begin: where the one before ended. */
     for (int64_t i = 0; i < f->n_seqs; i++) {
         uint32_t len = (uint32_t)get_le(lengths + 4 * i, 4);
         uint64_t pointer = get_le(f->pointers + 8 * i, 8);
@@ -49,6 +52,8 @@ static int check_sequences(const struct interop *f, const unsigned char *p, size
                                      "file has %zu", (unsigned long long)at, bin_bytes);
 }
 
+/* A document is named by its first sequence. There is one bound more than documents: the last
+ * bound is the number of sequences. */
 static int check_docs(const struct interop *f, const unsigned char *p, struct err *e)
 {
     uint64_t before = 0;
@@ -101,6 +106,7 @@ int megatron_parse(struct interop *f, const void *idx, size_t idx_bytes, const v
         return rc;
     seqs = get_le(p + 18, 8);
     docs = get_le(p + 26, 8);
+    /* A sequence has a length of 4 bytes and a pointer of 8, a document bound has 8. */
     all = MEGATRON_HEADER_BYTES + 12 * seqs + 8 * docs; /* whole where they are in bounds */
     if (docs < 1 || docs > idx_bytes || seqs > idx_bytes ||
         (idx_bytes != all && idx_bytes != all + seqs))
@@ -111,6 +117,7 @@ int megatron_parse(struct interop *f, const void *idx, size_t idx_bytes, const v
     f->n_seqs = (int64_t)seqs;
     f->n_docs = (int64_t)docs - 1;
     f->n_ids = (int64_t)(bin_bytes / f->width);
+    /* In the file: header, lengths, pointers, document bounds, perhaps modes. */
     f->pointers = p + MEGATRON_HEADER_BYTES + 4 * seqs;
     f->docs = f->pointers + 8 * seqs;
     if ((rc = check_sequences(f, p, bin_bytes, e)) < 0 || (rc = check_docs(f, p, e)) < 0)

@@ -1,4 +1,9 @@
-/* formats/tokens/shard.c - reading a shard; see shard.h, the layout stands in shard.md. */
+/* formats/tokens/shard.c - reading a shard; see shard.h, the layout stands in shard.md.
+ *
+ * A shard is used straight from mapped bytes. shard_parse checks the header, the footer and all
+ * tables, but not the tokens, of which there may be many gigabytes; whoever reads tokens checks
+ * their block first (shard_verify.c). After shard_parse the accessors need no checks of their
+ * own. Numbers like p + 36 are the offsets of shard.md; integers are little-endian. */
 #include "formats/tokens/shard.h"
 #include "formats/tokens/document.h"
 

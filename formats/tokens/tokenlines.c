@@ -1,4 +1,7 @@
-/* formats/tokens/tokenlines.c - see tokenlines.h; the keys stand in tokenlines.md. */
+/* formats/tokens/tokenlines.c - see tokenlines.h; the keys stand in tokenlines.md.
+ *
+ * A line of a document may have millions of ids, so it is written and read by hand: a tree of
+ * JSON values would take many times its memory. The head is small and goes through jansson. */
 #include "formats/tokens/tokenlines.h"
 #include "formats/tokens/document.h"
 #include "formats/tokens/info_json.h"
@@ -28,6 +31,7 @@ static int put(struct buf *out, const char *text, struct err *e)
     return buf_add(out, text, strlen(text), e);
 }
 
+/* A key as it is written, then a string in quotes with what JSON must escape. */
 static int put_string(struct buf *out, const char *key, const char *p, size_t n, struct err *e)
 {
     int rc = put(out, key, e);
@@ -35,6 +39,7 @@ static int put_string(struct buf *out, const char *key, const char *p, size_t n,
     return rc == 0 ? json_quote(out, p, n, e) : rc;
 }
 
+/* Opens the line and leaves the array of tokens open, so that ids can come in pieces. */
 int tokenline_begin(struct buf *out, const struct token_doc *d, struct err *e)
 {
     int rc = put_string(out, "{\"meta\":{\"source\":", d->source, strlen(d->source), e);
@@ -50,10 +55,12 @@ int tokenline_begin(struct buf *out, const struct token_doc *d, struct err *e)
 int tokenline_ids(struct buf *out, const int32_t *ids, int64_t n, bool first, struct err *e)
 {
     char digits[16], *p;
+    /* An id has at most 10 digits and a comma. */
     int rc = buf_reserve(out, (size_t)n * 12, e);
 
     for (int64_t i = 0; i < n && rc == 0; i++) {
         uint32_t v = (uint32_t)ids[i];
+        /* Digits are made from the last to the first, so they fill the buffer from its end. */
         p = digits + sizeof digits;
         do
             *--p = (char)('0' + v % 10);
@@ -65,6 +72,8 @@ int tokenline_ids(struct buf *out, const int32_t *ids, int64_t n, bool first, st
     return rc;
 }
 
+/* Closes the array of tokens and the line. The mask and the text are left out where there are
+ * none. */
 int tokenline_finish(struct buf *out, const struct mask_run *runs, int64_t n_runs,
                      const char *text, size_t text_bytes, struct err *e)
 {
@@ -108,7 +117,7 @@ static bool take(struct cursor *c, char what)
     return true;
 }
 
-/* A whole number up to 2^62. */
+/* A whole number of at most 18 digits, so below 2^60. */
 static bool take_number(struct cursor *c, int64_t *v)
 {
     const char *from;
@@ -116,6 +125,7 @@ static bool take_number(struct cursor *c, int64_t *v)
     skip_space(c);
     from = c->p;
     for (*v = 0; c->p < c->end && *c->p >= '0' && *c->p <= '9'; c->p++) {
+        /* A 19th digit is refused before it could overflow. */
         if (c->p - from == 18)
             return false;
         *v = 10 * *v + (*c->p - '0');
@@ -123,6 +133,8 @@ static bool take_number(struct cursor *c, int64_t *v)
     return c->p > from;
 }
 
+/* The array of ids. What does not fit into 32 bits is refused here; the vocabulary is checked
+ * by the caller. */
 static int read_ids(struct tokenline_read *r, const struct json_value *v, struct err *e)
 {
     struct cursor c = { v->p, v->p + v->n };
@@ -136,6 +148,7 @@ static int read_ids(struct tokenline_read *r, const struct json_value *v, struct
     ids = (uint32_t *)r->ids.p;
     if (v->type != JK_ARRAY || !take(&c, '['))
         return err_set(e, E_DATA, "'tokens' is %s, not an array", json_type_name(v->type));
+    /* An id, then "," and on, or "]" and out. "[]" is a document without ids. */
     for (bool more = !take(&c, ']'); more; n++) {
         bool ok = take_number(&c, &id) && id <= UINT32_MAX;
         more = ok && take(&c, ',');
@@ -150,6 +163,7 @@ static int read_ids(struct tokenline_read *r, const struct json_value *v, struct
     return 0;
 }
 
+/* An array of pairs, [[start,count],...]. Whether the runs ascend is checked by the caller. */
 static int read_mask(struct tokenline_read *r, const struct json_value *v, struct err *e)
 {
     struct cursor c = { v->p, v->p + v->n };
@@ -171,6 +185,7 @@ static int read_mask(struct tokenline_read *r, const struct json_value *v, struc
     return rc;
 }
 
+/* The whole value must be digits: no sign, no fraction, no exponent. */
 static int read_count(const char *key, const struct json_value *v, int64_t *n, struct err *e)
 {
     struct cursor c = { v->p, v->p + v->n };
@@ -180,6 +195,7 @@ static int read_count(const char *key, const struct json_value *v, int64_t *n, s
                : err_set(e, E_DATA, "'%s' is not a whole number", key);
 }
 
+/* 16 lower-case hex digits. hex stays empty where the value is no such string. */
 static int read_hash(const struct json_value *v, uint64_t *hash, struct err *e)
 {
     char hex[17] = "";
@@ -232,6 +248,7 @@ static int read_meta(struct tokenline_read *r, const struct json_value *v, struc
     return rc;
 }
 
+/* The last line's counts. -1 stands for a count that has not come. */
 static int read_end(struct tokenline_read *r, const struct json_value *v, struct err *e)
 {
     struct json_object o;
@@ -254,6 +271,7 @@ static int read_end(struct tokenline_read *r, const struct json_value *v, struct
     return rc;
 }
 
+/* The head is small, so a JSON library parses it as a whole, unlike the lines of documents. */
 static int read_head(struct tokenline_read *r, const char *line, size_t n, const char *name,
                      struct err *e)
 {

@@ -1,4 +1,8 @@
-/* formats/weights/adapter.c - see adapter.h. */
+/* formats/weights/adapter.c - see adapter.h.
+ *
+ * An adapter is a folder as peft writes it. A module is either stored whole (norms, embedding,
+ * head) or has a LoRA pair A and B, and is then W + scale B A. Which module has what stands in
+ * adapter_config.json; the file of tensors must have exactly those. */
 #include "formats/weights/adapter.h"
 
 #include "base/file.h"
@@ -10,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* peft wraps the model twice, and its names in the file show it. */
 #define PREFIX "base_model.model."
 
 struct adapter {
@@ -19,6 +24,7 @@ struct adapter {
     struct st_file *file;
 };
 
+/* The factor of B A: alpha / r, or alpha / sqrt(r) with rsLoRA. */
 double adapter_scale(const struct adapter_config *a)
 {
     return a->alpha / (a->rslora ? sqrt((double)a->rank) : (double)a->rank);
@@ -41,11 +47,14 @@ int64_t adapter_tensors(const struct adapter_config *a, const struct llama_confi
 static void part_name(char *name, size_t cap, const struct tensor_spec *s, int part)
 {
     static const char *const mid[] = { "", ".lora_A", ".lora_B" };
+    /* Every tensor here ends in ".weight": biases have no parts (see adapter_find). */
     size_t n = strlen(s->name) - strlen(".weight");
 
     snprintf(name, cap, PREFIX "%.*s%s.weight", (int)n, s->name, mid[part]);
 }
 
+/* Tensor i of the file. Part 0 is a whole tensor; part 1 is A, [rank][in]; part 2 is B,
+ * [out][rank]. */
 void adapter_tensor(const struct adapter_config *a, const struct llama_config *c, int64_t i,
                     struct adapter_tensor *t)
 {
@@ -64,6 +73,7 @@ void adapter_tensor(const struct adapter_config *a, const struct llama_config *c
     t->count = t->shape[0] * (t->dims == 2 ? t->shape[1] : 1);
 }
 
+/* A tensor of the file against what the base model needs: shape, and a type to compute with. */
 static int check_tensor(const struct tensor *f, const struct adapter_tensor *t,
                         const char *path, struct err *e)
 {
@@ -118,6 +128,7 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
         else if ((f = st_find(a->file, t.name)))
             rc = check_tensor(f, &t, path, e);
         else if (missing++ == 0)
+            /* The message names the first one that is missing and counts the others. */
             memcpy(first, t.name, sizeof first);
     }
     if (rc == 0 && missing > 0) {
@@ -158,12 +169,15 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
         rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes or tensors than the base", path);
         err_hint(e, "the adapter was trained on another base model");
     }
+    /* An adapter that trains the embedding or the head makes them two tensors of their own, so
+     * the model is tied no longer. */
     a->model.tied = c->tied &&
                     !(a->config.saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD)));
     free(path);
     return rc;
 }
 
+/* Opens the adapter's tensors and checks them against the base c. */
 static int open_tensors(struct adapter *a, const char *folder, const struct llama_config *c,
                         struct err *e)
 {
@@ -202,6 +216,7 @@ static int refuse_beside(const char *folder, struct err *e)
     return 0;
 }
 
+/* The settings come first: they say which tensors the file must have. */
 int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,
                  struct err *e)
 {
@@ -220,6 +235,7 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     path = path_join(folder, "adapter_config.json");
     rc = adapter_config_load(&a->config, config_arch(c), path, e);
     free(path);
+    /* A folder of checkpoints without an adapter is a training that has not ended. */
     path = path_join(folder, "checkpoints");
     unfinished = path_is_dir(path);
     free(path);
@@ -257,10 +273,12 @@ void adapter_find(const struct adapter *a, const struct tensor_spec *s,
 
     for (int part = 0; part < 3; part++) {
         part_name(name, sizeof name, s, part);
+        /* A bias is never in an adapter, and its name does not end in ".weight". */
         *to[part] = role_form(s->role) == FORM_BIAS ? NULL : st_find(a->file, name);
     }
 }
 
+/* Writes all tensors of an adapter in float32. values gives those of tensor i. */
 static int write_tensors(const char *path, const struct adapter_config *a,
                          const struct llama_config *c,
                          const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e)
@@ -278,6 +296,7 @@ static int write_tensors(const char *path, const struct adapter_config *a,
     }
     if (rc == 0)
         rc = st_create(&w, path, d, n, e);
+    /* st_writer takes the data in the order of the declarations. */
     for (int64_t i = 0; i < n && rc == 0; i++)
         rc = st_write_f32(w, values(ctx, i), t[i].count, e);
     if (rc == 0)
@@ -289,6 +308,7 @@ static int write_tensors(const char *path, const struct adapter_config *a,
     return rc;
 }
 
+/* adapter_config.json comes last: adapter_open takes a folder without it for unfinished. */
 int adapter_write(const char *folder, const struct adapter_config *a,
                   const struct llama_config *c, const char *like,
                   const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bounds against damaged or hostile files; real ones are far smaller. */
 #define MAX_BYTES ((size_t)1 << 20)
 enum { MAX_RANK = 1 << 16 };
 
@@ -28,6 +29,7 @@ static int check_features(const struct js *o, struct err *e)
         "exclude_modules", "trainable_token_indices", "target_parameters", "layer_replication",
         "alora_invocation_tokens", "arrow_config", "kasa_config", "megatron_config" };
     static const char *const plain[] = { "gaussian", "eva", "orthogonal" };
+    /* plain: ways to begin the training that leave the base's weights as they are. */
     const char *bias = "none", *type = NULL, *init;
     bool known = false;
     int rc;
@@ -42,12 +44,15 @@ static int check_features(const struct js *o, struct err *e)
         return err_set(e, E_CONFIG, "'%s': bias '%.60s' is not supported, only none", o->file,
                        bias);
     for (size_t i = 0; i < sizeof off / sizeof *off; i++) {
+        /* The json functions give 0 for NULL and for values of another type, so one test fits
+         * all. */
         json_t *v = json_object_get(o->obj, off[i]);
         if (json_is_true(v) || json_array_size(v) || json_object_size(v) ||
             json_string_length(v) || json_number_value(v) != 0 ||
             (json_is_integer(v) && i == 7)) /* layers_to_transform: layer 0 alone is on */
             return err_set(e, E_CONFIG, "'%s': %s is not supported", o->file, off[i]);
     }
+    /* true, false or absent: the ordinary way to begin. */
     if (!(init = json_string_value(json_object_get(o->obj, "init_lora_weights"))))
         return 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
@@ -58,6 +63,7 @@ static int check_features(const struct js *o, struct err *e)
     return err_hint(e, "such an adapter belongs to a changed base; convert it to plain LoRA");
 }
 
+/* The hint lists the modules of the family that may have a pair. */
 static int hint_targets(const struct arch *arch, struct err *e)
 {
     uint64_t pairs = arch_pairs(arch);
@@ -71,6 +77,7 @@ static int hint_targets(const struct arch *arch, struct err *e)
     return err_hint(e, "LoRA may be on %s of all layers", list);
 }
 
+/* Adds the modules that one name of target_modules means. */
 static int add_target(struct adapter_config *a, const struct js *o, const char *name,
                       struct err *e)
 {
@@ -89,6 +96,8 @@ static int add_target(struct adapter_config *a, const struct js *o, const char *
     return hint_targets(a->arch, e);
 }
 
+/* target_modules is a list of names, or the word "all-linear". A pattern (regular expression)
+ * is refused. */
 static int read_targets(struct adapter_config *a, const struct js *o, struct err *e)
 {
     json_t *list = json_object_get(o->obj, "target_modules"), *v;
@@ -144,6 +153,7 @@ static int read_saved(struct adapter_config *a, const struct js *o, struct err *
             return err_set(e, E_DATA, "'%s': field 'modules_to_save[%zu]' is not a name",
                            o->file, i);
         found = ending_in(a->arch, name);
+        /* A matrix that may have a pair cannot be stored whole. */
         if (!found || (found & arch_pairs(a->arch))) {
             err_set(e, E_CONFIG, "'%s': modules_to_save '%.100s' is not supported", o->file,
                     name);
@@ -166,6 +176,8 @@ static int read_modules(struct adapter_config *a, const struct arch *arch, const
     return rc < 0 ? rc : read_saved(a, o, e);
 }
 
+/* With no family given, the first whose modules have all the names. Where none has them, the
+ * error is the first family's. */
 static int find_modules(struct adapter_config *a, const struct arch *arch, const struct js *o,
                         struct err *e)
 {
@@ -240,6 +252,7 @@ static json_t *names(const struct adapter_config *a, uint64_t set)
 int adapter_config_save(const struct adapter_config *a, const char *path, struct err *e)
 {
     json_t *saved = names(a, a->saved), *o;
+    /* Without saved modules the field is null. A whole alpha is written as an integer. */
     bool any = json_array_size(saved) > 0, whole = a->alpha == floor(a->alpha);
     int rc;
 
@@ -254,6 +267,7 @@ int adapter_config_save(const struct adapter_config *a, const char *path, struct
                   "modules_to_save", any ? saved : json_null(), "init_lora_weights", 1,
                   "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
                   "use_rslora", (int)a->rslora, "use_dora", 0);
+    /* Otherwise json_pack has taken it over. */
     if (!any)
         json_decref(saved);
     rc = o ? js_save(o, path, e)

@@ -6,8 +6,10 @@
 
 /* ---- families: to add one, add an entry here ---- */
 
+/* '#' stands for the number of the layer. */
 #define LAYER "model.layers.#."
 
+/* Name in files, role, rows, columns, and whether LoRA+ trains the tensor as a whole. */
 static const struct tensor_def llama_tensors[] = {
     { "model.embed_tokens.weight",              ROLE_EMBED,     SIZE_VOCAB, SIZE_DIM,  true },
     { LAYER "input_layernorm.weight",           ROLE_ATTN_NORM, SIZE_DIM,   SIZE_NONE, true },
@@ -23,10 +25,12 @@ static const struct tensor_def llama_tensors[] = {
     { "lm_head.weight",                         ROLE_HEAD,      SIZE_VOCAB, SIZE_DIM,  false },
 };
 
+/* A table and its length, for the two fields of struct arch. */
 #define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
 
 const struct arch arch_llama = { "llama", "LlamaForCausalLM", TENSORS(llama_tensors),
                                  { NORM_RMS, ACT_SILU, .rotary = 0 } };
+/* Llama's tensors. A config.json that does not name sliding_window means a window of 4096. */
 static const struct arch mistral = { "mistral", "MistralForCausalLM", TENSORS(llama_tensors),
                                      { NORM_RMS, ACT_SILU, .window = true,
                                        .window_missing = 4096 } };
@@ -34,6 +38,7 @@ static const struct arch mistral = { "mistral", "MistralForCausalLM", TENSORS(ll
 /* ---- the list of families ---- */
 
 enum { MOST_FAMILIES = 16 };
+/* The unused places are NULL, which ends the list. arch_register fills them. */
 static const struct arch *families[MOST_FAMILIES] = { &arch_llama, &mistral };
 
 const struct arch *arch_nth(int i) { return i < MOST_FAMILIES ? families[i] : NULL; }
@@ -69,6 +74,7 @@ static const struct {
     enum form form;
     bool layer, must; /* of a layer; every family has it */
     enum size rows, cols;
+    /* ROLES stands for none. */
     enum role bias, first; /* of those that read the same input */
 } roles[ROLES] = {
     [ROLE_EMBED] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_EMBED },
@@ -98,6 +104,7 @@ enum form role_form(enum role r) { return roles[r].form; }
 const char *role_word(enum role r) { return roles[r].word; }
 enum role role_bias(enum role r) { return roles[r].bias; }
 
+/* The word is compared by length, since it may be a part of a longer text. */
 enum role role_of_word(const char *word, size_t n)
 {
     for (int r = 0; r < ROLES; r++)
@@ -117,6 +124,7 @@ const char *role_words(char *buf, size_t cap)
     return buf;
 }
 
+/* Matrices that read the same input have the same 'first': q, k and v have q. */
 int role_readers(enum role r, enum role *first)
 {
     int n = 0;
@@ -127,6 +135,8 @@ int role_readers(enum role r, enum role *first)
     return n;
 }
 
+/* The set of roles in a family's table: of those that may have LoRA pairs only, if pairs is
+ * set, and of those that LoRA+ trains only, if plus is set. */
 static uint64_t roles_where(const struct arch *a, bool pairs, bool plus)
 {
     uint64_t set = 0;
@@ -141,6 +151,7 @@ uint64_t arch_roles(const struct arch *a) { return roles_where(a, false, false);
 uint64_t arch_pairs(const struct arch *a) { return roles_where(a, true, false); }
 uint64_t arch_plus(const struct arch *a) { return roles_where(a, false, true); }
 
+/* The table's order counts: the last row that passes the test is the last reader. */
 bool arch_last_reader(const struct arch *a, enum role r)
 {
     enum role last = ROLES;
@@ -169,6 +180,7 @@ static bool right_shape(const struct tensor_def *d)
            (d->rows == roles[d->role].rows || (all && d->rows == all));
 }
 
+/* What is wrong with one row of a family's table. seen has the roles of the rows before it. */
 static int check_def(const struct arch *a, const struct tensor_def *d, uint64_t seen,
                      struct err *e)
 {
@@ -187,6 +199,8 @@ static int check_def(const struct arch *a, const struct tensor_def *d, uint64_t 
                                a->model_type, d->name, what);
 }
 
+/* The whole table: every row by itself, then that a layer's rows are together, that nothing is
+ * missing, and that the block is one that the code computes. */
 int arch_check(const struct arch *a, struct err *e)
 {
     uint64_t seen = 0;
@@ -198,6 +212,7 @@ int arch_check(const struct arch *a, struct err *e)
         if (rc < 0)
             return rc;
         seen |= ROLE_BIT(d->role);
+        /* A new part begins with the first row and wherever layer and top change over. */
         parts += d == a->tensors || tensor_of_layer(d) != tensor_of_layer(d - 1);
     }
     if (parts > 3)
@@ -208,6 +223,7 @@ int arch_check(const struct arch *a, struct err *e)
         if (roles[r].must && !(seen & ROLE_BIT(r)))
             return err_set(e, E_CONFIG, "model family '%.60s' has no tensor of role %d, which every "
                            "model needs", a->model_type, r);
+    /* The two '!' turn the bits into 0 and 1, so that they can be compared. */
     if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
         return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",
                        a->model_type);
@@ -217,8 +233,10 @@ int arch_check(const struct arch *a, struct err *e)
     return 0;
 }
 
+/* "model.layers.#.mlp.up_proj.weight" gives path "mlp.up_proj" and last "up_proj". */
 bool tensor_module(const struct tensor_def *d, struct module *m)
 {
+    /* The path begins behind "#."; a tensor of the top keeps all of its name. */
     const char *number = strchr(d->name, '#'), *from = number ? number + 2 : d->name, *dot;
 
     if (roles[d->role].form == FORM_BIAS)

@@ -1,4 +1,9 @@
-/* formats/weights/checkpoint.c - see checkpoint.h. */
+/* formats/weights/checkpoint.c - see checkpoint.h.
+ *
+ * The state of a folder shows in its name and in its manifest: step-N.tmp is being written,
+ * step-N with a manifest is a whole checkpoint, step-N without one is half removed, step-N.bad
+ * has failed its check. A process can be killed between any two lines here, so each step leaves
+ * one of these states. */
 #include "formats/weights/checkpoint.h"
 #include "base/hash.h"
 
@@ -21,6 +26,8 @@ void checkpoint_free(struct checkpoint *c)
     memset(c, 0, sizeof *c);
 }
 
+/* root/step-00000100 and a suffix: "" for a checkpoint, ".tmp" while it is written, ".bad" when
+ * it has failed its check. malloc'ed. */
 static char *step_path(const char *root, int64_t step, const char *suffix)
 {
     char name[64];
@@ -36,13 +43,16 @@ static int64_t step_of(const char *name)
     char back[64];
 
     if (strncmp(name, "step-", 5) != 0 || !isdigit((unsigned char)name[5]) ||
+        /* More than 18 digits could overflow an int64_t. */
         strlen(name) > 5 + 18 || strspn(name + 5, "0123456789") != strlen(name + 5))
         return -1;
     step = strtoll(name + 5, NULL, 10);
+    /* Only the name that step_path would make is ours: "step-100" is not. */
     snprintf(back, sizeof back, "step-%08" PRId64, step);
     return strcmp(back, name) == 0 ? step : -1;
 }
 
+/* For qsort; a difference instead of comparisons could overflow. */
 static int newest_first(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -82,6 +92,7 @@ static int list_steps(const char *root, int64_t **steps, int64_t *n, struct err 
     return 0;
 }
 
+/* The manifest is written last and removed first, so a folder with one is whole. */
 static bool has_manifest(const char *folder)
 {
     char *m = path_join(folder, CHECKPOINT_MANIFEST);
@@ -105,6 +116,7 @@ static int remove_folder(const char *folder, struct err *e)
     return rc < 0 ? rc : dir_remove(folder, e);
 }
 
+/* A writer that was killed may have left a folder of this name, so it is removed first. */
 int checkpoint_begin(const char *root, int64_t step, char **folder, struct err *e)
 {
     int rc = dir_make(root, e);
@@ -150,6 +162,8 @@ static int hash_fd(int fd, const char *path, XXH3_state_t *h, struct checkpoint_
     return 0;
 }
 
+/* O_NONBLOCK: a pipe under that name must not block the open. A regular file is read as
+ * usual. */
 static int hash_file(const char *folder, const char *name, struct checkpoint_file *f,
                      struct err *e)
 {
@@ -168,6 +182,8 @@ static int hash_file(const char *folder, const char *name, struct checkpoint_fil
     return rc;
 }
 
+/* Size and hash of every file in the folder, into c->file. The manifest is not yet among
+ * them. */
 static int hash_all(const char *folder, struct checkpoint *c, struct err *e)
 {
     DIR *d = opendir(folder);
@@ -193,6 +209,8 @@ static int hash_all(const char *folder, struct checkpoint *c, struct err *e)
     return rc;
 }
 
+/* The order matters, since the process can be killed at any time: first the hashes, then the
+ * manifest, then all of it on disk, and only then the final name. */
 int checkpoint_commit(const char *root, struct checkpoint *c, struct err *e)
 {
     char *tmp = step_path(root, c->step, ".tmp"), *final = step_path(root, c->step, "");
@@ -234,6 +252,8 @@ int checkpoint_prune(const char *root, int64_t step, int64_t keep, struct err *e
 
     for (int64_t i = 0; rc == 0 && i < n; i++) {
         char *folder = step_path(root, steps[i], "");
+        /* Folders without a manifest are no checkpoints: neither kept nor counted, and left to
+         * checkpoint_sweep. keep below 1 is taken as 1. */
         if (steps[i] <= step && has_manifest(folder) && ++kept > (keep < 1 ? 1 : keep))
             rc = remove_folder(folder, e);
         free(folder);
@@ -253,6 +273,7 @@ int checkpoint_sweep(const char *root, struct err *e)
     while (rc == 0 && (f = readdir(d))) {
         char *path = path_join(root, f->d_name), name[64];
         size_t n = strlen(f->d_name);
+        /* tmp: the name is one of ours and ".tmp", not just any file that ends so. */
         bool tmp = false;
 
         if (n > 4 && n < sizeof name && strcmp(f->d_name + n - 4, ".tmp") == 0) {
@@ -267,6 +288,7 @@ int checkpoint_sweep(const char *root, struct err *e)
     return rc;
 }
 
+/* On failure c is emptied, so the caller has nothing to free. */
 int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e)
 {
     char *path = path_join(folder, CHECKPOINT_MANIFEST), *text = NULL;
@@ -312,6 +334,7 @@ int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
 {
     int64_t *steps, n, tried = 0;
     int rc = list_steps(root, &steps, &n, e);
+    /* Why the last one failed: for bad and, when none is whole, for the caller. */
     struct err why = { 0 };
     int64_t i;
 
@@ -348,6 +371,7 @@ int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
                      tried, root, why.msg);
         err_hint(e, "start over with -f, or restore the folder from a copy");
     }
+    /* i is the one found; all before it are newer and were passed over. */
     for (int64_t k = 0; rc == 0 && *folder && k < i; k++)
         rc = set_aside(root, steps[k], e);
     free(steps);

@@ -1,4 +1,5 @@
-/* formats/weights/checkpoint_json.c - the manifest of a checkpoint, written and read: checkpoint.h. */
+/* formats/weights/checkpoint_json.c - the manifest of a checkpoint, written and read: see
+ * checkpoint.h. */
 #include "formats/weights/checkpoint.h"
 #include "base/hash.h"
 
@@ -12,6 +13,8 @@
 #define VERSION 1
 #define SELF "  \"manifest_xxh3_128\": \"" /* the last field; its hash covers all before it */
 
+/* Written by hand and not by the JSON library, as the hash at the end covers the bytes before
+ * it exactly as they stand. The device's name is the one string that may need escapes. */
 int checkpoint_format(const struct checkpoint *c, struct buf *out, struct err *e)
 {
     char hex[33], *device = NULL;
@@ -45,6 +48,7 @@ int checkpoint_format(const struct checkpoint *c, struct buf *out, struct err *e
     return rc;
 }
 
+/* Exactly n lower-case hex digits; NULL is none. */
 static bool is_hex(const char *s, size_t n)
 {
     if (!s || strlen(s) != n)
@@ -61,6 +65,7 @@ static bool is_plain(const char *name)
     return name && *name && *name != '.' && strspn(name, ok) == strlen(name);
 }
 
+/* A whole number of at least 0. A field that is missing is none. */
 static int get_count(const json_t *o, const char *key, int64_t *v, const char *name,
                      struct err *e)
 {
@@ -72,6 +77,7 @@ static int get_count(const json_t *o, const char *key, int64_t *v, const char *n
     return 0;
 }
 
+/* The list of files: each with a plain name, given once, a size and a hash. */
 static int parse_files(struct checkpoint *c, const json_t *files, const char *name,
                        struct err *e)
 {
@@ -102,6 +108,7 @@ static int parse_files(struct checkpoint *c, const json_t *files, const char *na
     return 0;
 }
 
+/* The fields of the manifest. On failure the caller frees what c already has. */
 static int parse_object(struct checkpoint *c, const json_t *o, const char *name, struct err *e)
 {
     const char *format = json_string_value(json_object_get(o, "format"));
@@ -123,6 +130,7 @@ static int parse_object(struct checkpoint *c, const json_t *o, const char *name,
         get_count(o, "skipped", &c->skipped, name, e) < 0 ||
         get_count(o, "streak", &c->streak, name, e) < 0)
         return E_DATA;
+    /* Each step either updates the weights or is skipped; a streak is made of skipped steps. */
     if (c->updates > c->step || c->skipped > c->step || c->streak > c->skipped)
         return err_set(e, E_DATA, "'%s': more updates or skipped steps than steps", name);
     if (!is_hex(hash, 16))
@@ -131,6 +139,8 @@ static int parse_object(struct checkpoint *c, const json_t *o, const char *name,
     if (!device || strlen(device) >= sizeof c->device)
         return err_set(e, E_DATA, "'%s': 'device' is missing or too long", name);
     memcpy(c->device, device, strlen(device) + 1);
+    /* 17 digits give every double back as it was: the settings are compared with a new
+     * run's. */
     if (!json_is_object(run) || !(c->run = json_dumps(run, JSON_REAL_PRECISION(17))))
         return err_set(e, E_DATA, "'%s': 'run' is not an object", name);
     return parse_files(c, json_object_get(o, "files"), name, e);
@@ -162,6 +172,7 @@ int checkpoint_parse(struct checkpoint *c, const char *json, size_t nbytes, cons
     if (nbytes > CHECKPOINT_MAX_MANIFEST)
         return err_set(e, E_DATA, "'%s' has %zu bytes, a manifest at most %d", name, nbytes,
                        CHECKPOINT_MAX_MANIFEST);
+    /* First of all: damage is found before anything in the text is believed. */
     if ((rc = check_self(json, nbytes, name, e)) < 0)
         return rc;
     if (!(o = json_loadb(json, nbytes, JSON_REJECT_DUPLICATES, &why)))

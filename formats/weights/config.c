@@ -1,4 +1,8 @@
-/* formats/weights/config.c - reading config.json; see config.h. */
+/* formats/weights/config.c - reading config.json; see config.h.
+ *
+ * A field that would change what the model computes, and that is not known here, must be refused:
+ * a model that is computed in another way than it was trained gives no error, just bad text.
+ * Fields that are left out mean what they mean to transformers. */
 #include "formats/weights/config.h"
 
 #include "base/file.h"
@@ -21,11 +25,13 @@ static int refuse(const struct js *o, const char *what, struct err *e)
     return err_set(e, E_CONFIG, "'%s': %s%s is not supported", o->file, o->path, what);
 }
 
+/* The family has a tensor of this role. */
 static bool has(const struct llama_config *c, enum role r)
 {
     return arch_roles(c->arch) & ROLE_BIT(r);
 }
 
+/* The error for an unknown model_type, with a hint that lists the known ones. */
 static int unknown_family(const struct js *o, const char *type, struct err *e)
 {
     char list[256] = "";
@@ -62,6 +68,7 @@ static int read_window(struct llama_config *c, const struct js *o, struct err *e
 
     if (!b->window)
         return 0;
+    /* A field with null is there and means no window; js_i64 then leaves the 0 as it is. */
     c->window = json_object_get(o->obj, "sliding_window") ? 0 : b->window_missing;
     return js_i64(o, "sliding_window", JS_MAY, 1, MAX_CONTEXT, &c->window, e);
 }
@@ -91,6 +98,7 @@ static int check_features(struct llama_config *c, const struct js *o, struct err
     return 0;
 }
 
+/* The sizes of the model. What is left out gets a value that follows from the others. */
 static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
 {
     int rc;
@@ -102,6 +110,7 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
         (rc = js_i64(o, "num_attention_heads", JS_MUST, 1, MAX_HEADS, &c->heads, e)) < 0)
         return rc;
     c->kv_heads = c->heads;
+    /* 0 stands for unknown: the division leaves a rest, so the file must say it. */
     c->head_dim = c->dim % c->heads == 0 ? c->dim / c->heads : 0;
     c->context = 2048; /* the defaults of transformers' LlamaConfig, here and below */
     if ((rc = js_i64(o, "num_key_value_heads", JS_MAY, 1, MAX_HEADS, &c->kv_heads, e)) < 0 ||
@@ -112,10 +121,12 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
         return err_set(e, E_CONFIG, "'%s': hidden_size %lld is not a multiple of "
                        "num_attention_heads %lld", o->file, (long long)c->dim,
                        (long long)c->heads);
+    /* Each key/value head serves the same number of query heads. */
     if (c->heads % c->kv_heads != 0)
         return err_set(e, E_CONFIG, "'%s': num_attention_heads %lld is not a multiple of "
                        "num_key_value_heads %lld", o->file, (long long)c->heads,
                        (long long)c->kv_heads);
+    /* RoPE turns pairs of channels. */
     if (c->head_dim % 2 != 0 || c->head_dim > MAX_HEAD_DIM)
         return err_set(e, E_CONFIG, "'%s': head_dim %lld must be even and at most %d", o->file,
                        (long long)c->head_dim, MAX_HEAD_DIM);
@@ -128,6 +139,7 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
 {
     json_t *v = json_object_get(o->obj, key);
 
+    /* A small vocabulary may not have the id that is taken when the field is missing. */
     *id = v ? -1 : missing < vocab ? missing : -1;
     if (json_is_array(v))
         v = json_array_get(v, 0);
@@ -148,6 +160,7 @@ static int read_llama3(struct rope_config *r, const struct js *o, const struct j
                        int64_t context, struct err *e)
 {
     static const char first[] = "original_max_position_embeddings";
+    /* top: at the top of config.json; inside: in the object that s is. 0 is not given. */
     int64_t top = 0, inside = 0;
     int rc;
 
@@ -174,6 +187,7 @@ static int set_rotary(struct llama_config *c, const struct js *o, double share, 
 {
     int64_t n = (int64_t)((double)c->head_dim * share);
 
+    /* All of the head is turned: rotary_dim stays 0, which means head_dim. */
     if (share == 1)
         return 0;
     if (c->arch->block.rotary == 0)
@@ -201,6 +215,7 @@ static int rope_object(const struct js *o, struct js *s, struct err *e)
 static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
 {
     struct rope_config *r = &c->rope;
+    /* Values inside the object win over those at the top, as they are read later. */
     const char *type = "default", *key;
     double share = c->arch->block.rotary > 0 ? c->arch->block.rotary : 1;
     struct js s;
@@ -214,10 +229,12 @@ static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
         return rc;
     if (!s.obj)
         return set_rotary(c, o, share, e);
+    /* Objects inside the object: other values for other layers. */
     json_object_foreach(s.obj, key, v)
         if (json_is_object(v))
             return err_set(e, E_CONFIG, "'%s': %s differs by layer ('%.60s'), which is not "
                            "supported", o->file, s.path, key);
+    /* "type" is the older name; "rope_type" wins where both are there. */
     if ((rc = js_str(&s, "type", JS_MAY, &type, e)) < 0 ||
         (rc = js_str(&s, "rope_type", JS_MAY, &type, e)) < 0 ||
         (rc = js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
@@ -231,12 +248,15 @@ static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
                 type);
         return err_hint(e, "default, linear and llama3 are");
     }
+    /* Only "linear" and "llama3" are left here; their second letter tells them apart. */
     r->type = type[1] == 'i' ? ROPE_LINEAR : ROPE_LLAMA3;
     if ((rc = js_f64(&s, "factor", JS_MUST, 1e-6, 1e6, &r->factor, e)) < 0)
         return rc;
     return r->type == ROPE_LLAMA3 ? read_llama3(r, o, &s, c->context, e) : 0;
 }
 
+/* The family first, since it decides what the other fields mean; the context before RoPE, whose
+ * llama3 form falls back on it. */
 static int read_all(struct llama_config *c, const struct js *o, struct err *e)
 {
     int rc;

@@ -11,6 +11,7 @@ static void set(json_t *o, const char *key, json_t *v, bool *ok)
         *ok = false;
 }
 
+/* As config.json writes it. */
 const char *config_rope_name(enum rope_type t)
 {
     static const char *const names[] = { "default", "linear", "llama3" };
@@ -24,6 +25,7 @@ static enum rope_type written_type(const struct rope_config *r)
     return r->type == ROPE_LINEAR && r->factor == 1 ? ROPE_DEFAULT : r->type;
 }
 
+/* The fields of the scaling that both forms have in common. */
 static void set_scale(json_t *o, const struct rope_config *r, bool *ok)
 {
     if (written_type(r) != ROPE_DEFAULT)
@@ -63,6 +65,7 @@ static json_t *rope_parameters(const struct rope_config *r, bool *ok)
     return o;
 }
 
+/* Both forms are written, so that old and new versions of transformers read the same. */
 static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
 {
     if (config_arch(c)->block.rotary > 0)
@@ -78,6 +81,7 @@ static void set_id(json_t *o, const char *key, int64_t id, bool *ok)
 {
     json_t *old = json_object_get(o, key);
 
+    /* The other ids of the list end a text too, and would get lost. */
     if (json_is_array(old) && json_integer_value(json_array_get(old, 0)) == id)
         return;
     set(o, key, id < 0 ? json_null() : json_integer(id), ok);
@@ -99,6 +103,8 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
         set(o, "sliding_window", c->window ? json_integer(c->window) : json_null(), ok);
 }
 
+/* The fields that come from c, in a new file or over those of an old one. Fields that are not
+ * named here stay as they were. */
 static void set_all(json_t *o, const struct llama_config *c, const char *dtype, bool *ok)
 {
     const struct { const char *key; int64_t v; } sizes[] = {
@@ -124,10 +130,12 @@ static void set_all(json_t *o, const struct llama_config *c, const char *dtype, 
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e)
 {
+    /* With "like", that file is read and changed; without, a new object is filled. */
     struct js o = { .file = path };
     bool ok = true;
     int rc = 0;
 
+    /* A NULL object is not looked at here: then set fails and *ok turns false. */
     if (like)
         rc = js_load(&o, like, JS_MAX_BYTES, e);
     else if ((o.obj = json_object()))

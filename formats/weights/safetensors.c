@@ -1,4 +1,8 @@
-/* formats/weights/safetensors.c - the reader; the header's JSON has a fixed shape, scanned here. */
+/* formats/weights/safetensors.c - the reader; the header's JSON has a fixed shape, scanned here.
+ *
+ * The file is mapped and the tensors are views into it. The header is not trusted: each tensor's
+ * span must be what its shape and type need, and all spans together must cover the data without
+ * holes and overlaps. Afterwards the tensors are sorted by name, for st_find. */
 #include "formats/weights/safetensors.h"
 
 #include "base/bytes.h"
@@ -8,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The limit of the reference implementation of the format too. */
 #define MAX_HEADER 100000000u
 
 /* Those that are no floats to compute with. */
@@ -28,6 +33,7 @@ static const struct tensor_type others[] = {
     { .name = "F8_E8M0", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
     { .name = "F8_E4M3FNUZ", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
     { .name = "F8_E5M2FNUZ", .plain = DT_OTHER, .block = 1, .block_bytes = 1 },
+    /* These pack several elements into whole bytes: 4 elements of 6 bits in 3 bytes. */
     { .name = "F6_E2M3", .plain = DT_OTHER, .block = 4, .block_bytes = 3 },
     { .name = "F6_E3M2", .plain = DT_OTHER, .block = 4, .block_bytes = 3 },
     { .name = "F4", .plain = DT_OTHER, .block = 2, .block_bytes = 1 },
@@ -46,10 +52,12 @@ const struct tensor_type *st_type(const char *name)
     return NULL;
 }
 
+/* A tensor and where its bytes are, counted from the end of the header. */
 struct entry {
     struct tensor t;
     uint64_t begin, end;
 };
+/* A key and its value in __metadata__. */
 struct pair {
     const char *key, *value;
 };
@@ -63,12 +71,15 @@ struct st_file {
     char *strings; /* every decoded string, as long as the header at most */
 };
 
+/* What is needed only while the header is read. */
 struct reader {
     struct scan s;
     struct st_file *f;
     bool metadata_seen;
 };
 
+/* The name of the type. The scanner's strings end with a NUL, so word can be compared as
+ * one. */
 static int dtype_field(struct reader *r, struct entry *t)
 {
     const char *word;
@@ -92,6 +103,7 @@ static int tensor_field(struct reader *r, struct entry *t, unsigned *seen)
 
     if (rc < 0)
         return rc;
+    /* One bit for each field: 1 dtype, 2 shape, 4 data_offsets. */
     bit = strcmp(key, "dtype") == 0 ? 1 : strcmp(key, "shape") == 0 ? 2 :
           strcmp(key, "data_offsets") == 0 ? 4 : 0;
     if (!bit)
@@ -103,6 +115,7 @@ static int tensor_field(struct reader *r, struct entry *t, unsigned *seen)
         return scan_bad(&r->s, "no ':'");
     if (bit == 1)
         return dtype_field(r, t);
+    /* From here on rc is how many numbers there were. */
     if ((rc = scan_numbers(&r->s, v, bit == 2 ? TENSOR_DIMS : 2)) < 0)
         return rc;
     if (bit == 2) {
@@ -118,13 +131,14 @@ static int tensor_field(struct reader *r, struct entry *t, unsigned *seen)
     return 0;
 }
 
-/* Rule 4: the product of the shape times the element's size is the span, without overflow. */
+/* The product of the shape times the element's size is the span, without overflow. */
 static int check_span(struct reader *r, struct entry *t)
 {
     const struct tensor_type *type = t->t.type;
     uint64_t nbytes;
 
     t->t.count = 1;
+    /* A shape without dimensions, [], is one element. */
     for (int i = 0; i < t->t.dims; i++)
         if (__builtin_mul_overflow(t->t.count, t->t.shape[i], &t->t.count))
             return err_set(r->s.e, E_DATA, "'%s': the shape of tensor '%.200s' overflows",
@@ -133,6 +147,7 @@ static int check_span(struct reader *r, struct entry *t)
         return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' ends at %llu, before it begins "
                        "at %llu", r->s.file, t->t.name, (unsigned long long)t->end,
                        (unsigned long long)t->begin);
+    /* Types of less than a byte come in blocks, which must be whole. */
     if (t->t.count % type->block != 0 ||
         __builtin_mul_overflow((uint64_t)(t->t.count / type->block), type->block_bytes, &nbytes) ||
         nbytes != t->end - t->begin)
@@ -159,6 +174,7 @@ static int grow(struct reader *r, void *array, int64_t n, int64_t *cap, size_t s
     return 0;
 }
 
+/* The object __metadata__: strings only, kept for st_metadata. */
 static int metadata(struct reader *r)
 {
     struct st_file *f = r->f;
@@ -184,6 +200,7 @@ static int metadata(struct reader *r)
     return scan_take(&r->s, '}') ? 0 : scan_bad(&r->s, "no '}' after '__metadata__'");
 }
 
+/* One tensor of the header: its type, shape and place. */
 static int tensor(struct reader *r, const char *name)
 {
     struct st_file *f = r->f;
@@ -206,6 +223,7 @@ static int tensor(struct reader *r, const char *name)
     } while (scan_take(&r->s, ','));
     if (!scan_take(&r->s, '}'))
         return scan_bad(&r->s, "no '}' after a tensor");
+    /* All three fields must have come; 7 is all three bits. */
     if (seen != 7)
         return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' has no %s", r->s.file, name,
                        !(seen & 1) ? "dtype" : !(seen & 2) ? "shape" : "data_offsets");
@@ -213,6 +231,8 @@ static int tensor(struct reader *r, const char *name)
     return check_span(r, t);
 }
 
+/* The whole header. It must begin with '{' at once; white space is allowed behind the last
+ * '}'. */
 static int header(struct reader *r)
 {
     const char *key;
@@ -237,6 +257,7 @@ static int header(struct reader *r)
     return r->s.p == r->s.end ? 0 : scan_bad(&r->s, "bytes after the closing '}'");
 }
 
+/* By where they begin, and empty tensors before the one that begins at the same place. */
 static int by_place(const void *a, const void *b)
 {
     const struct entry *x = a, *y = b;
@@ -256,7 +277,7 @@ static int by_key(const void *a, const void *b)
     return strcmp(((const struct pair *)a)->key, ((const struct pair *)b)->key);
 }
 
-/* Rules 3 and 5: sorted by place, each tensor begins where the one before ended, and the last
+/* Sorted by place, each tensor begins where the one before ended, and the last
  * ends with the file. */
 static int check_places(struct reader *r, const unsigned char *data, uint64_t data_bytes)
 {
@@ -288,6 +309,8 @@ static int check_places(struct reader *r, const unsigned char *data, uint64_t da
     return 0;
 }
 
+/* No name and no metadata key may come twice. The arrays stay sorted by name and by key after
+ * this, which is what st_find and st_metadata search in. */
 static int check_unique(struct reader *r)
 {
     struct st_file *f = r->f;
@@ -307,6 +330,7 @@ static int check_unique(struct reader *r)
     return 0;
 }
 
+/* The file is 8 bytes of length, the header in JSON, and the data of all tensors. */
 int st_parse(struct st_file **out, const void *bytes, size_t nbytes, const char *name,
              struct err *e)
 {
@@ -323,18 +347,21 @@ int st_parse(struct st_file **out, const void *bytes, size_t nbytes, const char 
     if (n > MAX_HEADER)
         return err_set(e, E_DATA, "'%s' is not a safetensors file: header length %llu, at most "
                        "%u", name, (unsigned long long)n, MAX_HEADER);
+    /* The length comes from the file and is not to be trusted before this line. */
     if (n > nbytes - 8)
         return err_set(e, E_DATA, "'%s': header length %llu, the file has %zu bytes", name,
                        (unsigned long long)n, nbytes);
     if (!utf8_valid(p + 8, (size_t)n, NULL))
         return err_set(e, E_DATA, "'%s': the header is not UTF-8", name);
     f = calloc(1, sizeof *f);
+    /* The decoded strings never take more room than the header (see st_scan.h). */
     if (!f || !(f->strings = malloc((size_t)n + 1)) || !(f->path = strdup(name))) {
         st_close(f);
         return err_set(e, E_SYS, "'%s': out of memory for the header", name);
     }
     r = (struct reader){ .s = { .file = name, .start = p + 8, .p = p + 8, .end = p + 8 + n,
                                 .out = f->strings, .e = e }, .f = f };
+    /* Names are compared last: until then the tensors are sorted by place. */
     rc = header(&r);
     if (rc == 0)
         rc = check_places(&r, (const unsigned char *)p + 8 + n, nbytes - 8 - n);
@@ -347,6 +374,7 @@ int st_parse(struct st_file **out, const void *bytes, size_t nbytes, const char 
     return rc;
 }
 
+/* The tensors point into the mapped file, which stays mapped until st_close. */
 int st_open(struct st_file **f, const char *path, struct err *e)
 {
     const void *map;

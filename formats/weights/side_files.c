@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Some tokenizer_config.json are large, as they list every added token. */
 enum { MAX_CONFIG = 64 << 20 };
 
 /* Tokenizers of every kind, what text is generated with, and the terms that go with a model. */
@@ -24,6 +25,7 @@ static const char *const carried[] = {
     "COPYING*", "*USE_POLICY*",
 };
 
+/* FNM_PERIOD: a pattern with '*' in front does not take hidden files. */
 static bool is_carried(const char *name)
 {
     for (size_t i = 0; i < sizeof carried / sizeof *carried; i++)
@@ -41,6 +43,7 @@ static bool find_number(const char *text, size_t n, const char *key, struct json
     struct err e = { 0 };
     int rc;
 
+    /* A key that comes twice: the last one counts, as in other readers. */
     while ((rc = json_next(&o, &k, &each, &e)) > 0)
         if (json_is(&k, key) && each.type == JK_NUMBER) {
             *v = each;
@@ -61,10 +64,13 @@ static int copy_tokenizer_config(const char *from, const char *to, int64_t conte
 
     if (rc < 0)
         return rc;
+    /* Nothing to change where the field is missing or is not below the context. Read as a
+     * double, since it may be larger than any integer type. */
     if (!find_number(text, n, "model_max_length", &v) || !(strtod(v.p, NULL) < (double)context)) {
         free(text);
         return file_copy(from, to, e);
     }
+    /* The text before the number, the new number, the text after it. */
     before = (size_t)(v.p - text);
     if ((rc = buf_add(&out, text, before, e)) == 0 &&
         (rc = buf_printf(&out, e, "%" PRId64, context)) == 0 &&
@@ -75,6 +81,8 @@ static int copy_tokenizer_config(const char *from, const char *to, int64_t conte
     return rc;
 }
 
+/* Copies what is in the list above from one model folder to another. context is what the new
+ * model can do. */
 int weights_copy_side_files(const char *from, const char *to, int64_t context, struct err *e)
 {
     DIR *d = opendir(from);

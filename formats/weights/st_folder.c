@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Far more files than a model has; each stays open as a mapping. */
 enum { MAX_FILES = 4096 };
 
 /* The files of a folder. */
@@ -39,10 +40,12 @@ static int add_file(struct st_folder *w, const char *folder, const char *name, s
 {
     w->files[w->n_files] = NULL;
     w->paths[w->n_files] = path_join(folder, name);
+    /* Counted before it is opened, so that st_folder_close frees the path on failure too. */
     w->n_files++;
     return st_open(&w->files[w->n_files - 1], w->paths[w->n_files - 1], e);
 }
 
+/* Room for n files; calloc leaves every pointer NULL. */
 static int make_room(struct st_folder *w, size_t n, struct err *e)
 {
     w->files = calloc(n + 1, sizeof *w->files);
@@ -81,6 +84,7 @@ static int open_indexed(struct st_folder *w, const char *folder, const struct js
 
     json_object_foreach(map->obj, key, v) {
         const char *name = json_string_value(v);
+        /* A name from the index must not lead out of the folder, nor to a hidden file. */
         if (rc == 0 && (!name || !*name || strchr(name, '/') || *name == '.'))
             rc = err_set(e, E_DATA, "'%s': %s'%.200s' does not name a file of this folder",
                          map->file, map->path, key);
@@ -89,6 +93,7 @@ static int open_indexed(struct st_folder *w, const char *folder, const struct js
     }
     if (rc == 0) {
         qsort(names, k, sizeof *names, by_string);
+        /* Sorted, so equal names are neighbours: n counts the different ones, kept in front. */
         n = 0;
         for (size_t i = 0; i < k; i++)
             if (i == 0 || strcmp(names[i], names[n - 1]) != 0)
@@ -103,6 +108,7 @@ static int open_indexed(struct st_folder *w, const char *folder, const struct js
     return rc;
 }
 
+/* The part behind the last '/'. path_join has put one there. */
 static const char *file_name(const char *path) { return strrchr(path, '/') + 1; }
 
 /* The file that has a tensor: the one of this name, if that does. */
@@ -117,6 +123,8 @@ static const char *file_of(const struct st_folder *w, const char *tensor, const 
     return found;
 }
 
+/* Every entry of the index must be true: the tensor is in the file that the index names.
+ * open_indexed has checked that every value is a string. */
 static int check_index(const struct st_folder *w, const struct js *map, struct err *e)
 {
     const char *key;
@@ -154,6 +162,7 @@ static int no_weights(const char *folder, struct err *e)
     return err_hint(e, "a model folder has config.json and the weights as *.safetensors");
 }
 
+/* One file, or several with an index. Where both are there, the one file counts. */
 static int open_files(struct st_folder *w, struct weights_files *f, const char *folder,
                       struct err *e)
 {
@@ -169,6 +178,7 @@ static int open_files(struct st_folder *w, struct weights_files *f, const char *
     } else if (!path_exists(index)) {
         rc = no_weights(folder, e);
     } else {
+        /* The index belongs to o, so map and the names in it are valid until js_free. */
         rc = js_load(&o, index, JS_MAX_BYTES, e);
         if (rc == 0)
             rc = js_object(&o, "weight_map", JS_MUST, &map, e);
@@ -182,6 +192,7 @@ static int open_files(struct st_folder *w, struct weights_files *f, const char *
     return rc;
 }
 
+/* config.json first: the weights cannot be judged without it. */
 static int st_folder_open(struct weights_files *f, const char *folder, struct err *e)
 {
     char *path = path_join(folder, "config.json");
@@ -196,6 +207,7 @@ static int st_folder_open(struct weights_files *f, const char *folder, struct er
     return rc < 0 ? rc : open_files(w, f, folder, e);
 }
 
+/* The folder has weights of this form. */
 static bool st_folder_finds(const char *folder)
 {
     char *one = path_join(folder, "model.safetensors"), *index = path_join(folder, index_name);

@@ -7,6 +7,7 @@
 int scan_bad(struct scan *s, const char *what)
 {
     return err_set(s->e, E_DATA, "'%s': %s at byte %zu of the header", s->file, what,
+                   /* The header begins at byte 8 of the file, behind its length. */
                    (size_t)(s->p - s->start) + 8);
 }
 
@@ -25,12 +26,14 @@ bool scan_take(struct scan *s, char c)
     return true;
 }
 
+/* The 4 hex digits after \u. */
 static int hex4(struct scan *s, uint32_t *v)
 {
     *v = 0;
     if (s->end - s->p < 4)
         return scan_bad(s, "unfinished \\u escape");
     for (int i = 0; i < 4; i++, s->p++) {
+        /* The bit 32 turns 'A' to 'F' into 'a' to 'f'. */
         int c = *s->p, low = c | 32;
         if (c >= '0' && c <= '9')
             *v = *v * 16 + (uint32_t)(c - '0');
@@ -42,6 +45,9 @@ static int hex4(struct scan *s, uint32_t *v)
     return 0;
 }
 
+/* What stands behind "\u", written to out as UTF-8. Characters above U+FFFF come as two
+ * escapes, a high and a low surrogate: "\ud83d\ude00" is U+1F600. One without the other is no
+ * character. */
 static int escape_u(struct scan *s)
 {
     uint32_t v, low;
@@ -53,18 +59,21 @@ static int escape_u(struct scan *s)
         s->p += 2;
         if ((rc = hex4(s, &low)) == 0 && (low < 0xDC00 || low > 0xDFFF))
             return scan_bad(s, "lone surrogate");
+        /* Each surrogate carries 10 bits. */
         v = 0x10000 + ((v - 0xD800) << 10) + (low - 0xDC00);
     } else if (rc == 0 && v >= 0xDC00 && v < 0xE000) {
         return scan_bad(s, "lone surrogate");
     }
     if (rc < 0)
         return rc;
+    /* Strings are kept with a NUL at their end, so they cannot have one inside. */
     if (v == 0)
         return scan_bad(s, "NUL in a string");
     if (v < 0x80) {
         *s->out++ = (char)v;
         return 0;
     }
+    /* The first byte says how many follow; each of those has 6 bits: 0x80 to 0xBF. */
     if (v < 0x800) {
         *s->out++ = (char)(0xC0 | v >> 6);
     } else {
@@ -96,12 +105,14 @@ int scan_string(struct scan *s, const char **v)
             *s->out++ = *s->p++;
             continue;
         }
+        /* A backslash as the last byte: reported as an unfinished string below. */
         if (++s->p == s->end)
             break;
         if (*s->p == 'u') {
             s->p++;
             if ((rc = escape_u(s)) < 0)
                 return rc;
+        /* strchr would find the NUL at the end of from, so a NUL byte is kept away from it. */
         } else if (*s->p && (at = strchr(from, *s->p))) {
             *s->out++ = to[at - from];
             s->p++;
@@ -126,6 +137,8 @@ int scan_number(struct scan *s, uint64_t *v)
         if (__builtin_mul_overflow(*v, 10u, v) ||
             __builtin_add_overflow(*v, (uint64_t)(*s->p - '0'), v) || *v > INT64_MAX)
             return scan_bad(s, "number above 2^63");
+    /* At least one digit, no leading zero (as in JSON), and no fraction or exponent behind
+     * it. */
     if (s->p == first || (*first == '0' && s->p - first > 1) ||
         (s->p < s->end && (*s->p == '.' || *s->p == 'e' || *s->p == 'E')))
         return scan_bad(s, "not a whole number");

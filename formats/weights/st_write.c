@@ -13,8 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The data begins at a multiple of a page. Small writes are gathered in BUF_BYTES; after
+ * SEND_BYTES the disk is told to begin. MAX_HEADER is what the reader accepts. */
 enum { DATA_ALIGN = 4096, BUF_BYTES = 1 << 20, SEND_BYTES = 8 << 20, MAX_HEADER = 100000000 };
 
+/* A declared tensor. */
 struct part {
     const char *name; /* in names */
     const struct tensor_type *type;
@@ -61,6 +64,7 @@ static int add_name(struct buf *h, const char *name, struct err *e)
     return rc == 0 ? buf_add(h, "\"", 1, e) : rc;
 }
 
+/* Writes a tensor's entry into the header; *at is where its data begins, then where it ends. */
 static int add_decl(struct st_writer *w, struct buf *h, const struct st_decl *d, size_t *at,
                     struct err *e)
 {
@@ -70,9 +74,11 @@ static int add_decl(struct st_writer *w, struct buf *h, const struct st_decl *d,
     if (d->type != st_type(d->type->name) || d->type->block != 1 || d->dims < 0 ||
         d->dims > TENSOR_DIMS || strcmp(d->name, "__metadata__") == 0)
         return err_set(e, E_BUG, "tensor '%s' cannot be declared", d->name);
+    /* Readers that map the file may use the values in place, so these must be aligned. */
     if (*at % size != 0)
         return err_set(e, E_BUG, "tensor '%s' of type %s would start at byte %zu", d->name,
                        d->type->name, *at);
+    /* Never the first in the header: __metadata__ stands before it. */
     if ((rc = buf_add(h, ",", 1, e)) < 0 || (rc = add_name(h, d->name, e)) < 0 ||
         (rc = buf_printf(h, e, ":{\"dtype\":\"%s\",\"shape\":[", d->type->name)) < 0)
         return rc;
@@ -114,6 +120,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* The reader refuses a name that comes twice, so a writer must not make such a file. */
 static int names_unique(const struct st_writer *w, struct err *e)
 {
     const char **v = malloc((size_t)w->n * sizeof *v + 1);
@@ -136,6 +143,7 @@ static int build_header(struct st_writer *w, struct buf *h, const struct st_decl
                         int64_t n, struct err *e)
 {
     size_t at = 0, pad;
+    /* Room for the length, which is filled in at the end. */
     int rc = buf_add(h, "\0\0\0\0\0\0\0\0", 8, e);
 
     if (rc == 0)
@@ -146,6 +154,7 @@ static int build_header(struct st_writer *w, struct buf *h, const struct st_decl
         rc = buf_add(h, "}", 1, e);
     if (rc < 0)
         return rc;
+    /* Spaces behind the JSON are allowed and count as a part of the header. */
     pad = (DATA_ALIGN - h->len % DATA_ALIGN) % DATA_ALIGN;
     if (h->len + pad - 8 > MAX_HEADER)
         return err_set(e, E_BUG, "'%s': %lld tensors make too long a header", w->path,
@@ -158,6 +167,7 @@ static int build_header(struct st_writer *w, struct buf *h, const struct st_decl
     return 0;
 }
 
+/* Writes the header at once. All tensors are declared before, so their places are known. */
 int st_create(struct st_writer **out, const char *path, const struct st_decl *decl, int64_t n,
               struct err *e)
 {
@@ -168,6 +178,7 @@ int st_create(struct st_writer **out, const char *path, const struct st_decl *de
     *out = NULL;
     if (!w)
         return err_set(e, E_SYS, "out of memory");
+    /* So that st_abandon does not close a file that was never opened. */
     w->out.fd = -1;
     w->path = strdup(path);
     w->parts = calloc((size_t)n + 1, sizeof *w->parts);
@@ -200,6 +211,7 @@ static int put(struct st_writer *w, const void *bytes, size_t nbytes, struct err
     return rc;
 }
 
+/* Writes what has been gathered. */
 static int flush(struct st_writer *w, struct err *e)
 {
     int rc = put(w, w->buf, w->used, e);
@@ -231,8 +243,10 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
         return 0;
     if ((rc = claim(w, nbytes, e)) < 0)
         return rc;
+    /* Flushed first, to keep the order of the bytes. */
     if (nbytes > BUF_BYTES - w->used && (rc = flush(w, e)) < 0)
         return rc;
+    /* Too large to gather: written as it comes, without a copy. */
     if (nbytes >= BUF_BYTES)
         return put(w, bytes, nbytes, e);
     memcpy(w->buf + w->used, bytes, nbytes);
@@ -244,6 +258,8 @@ int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct e
 static bool all_fit(enum dtype t, const float *v, int64_t n)
 {
     float limit = t == DT_F16 ? 65520.0f : 0x1.ffp127f; /* half a step beyond the largest */
+    /* Counted instead of left at the first one, so that the loop can be turned into vector
+     * code. */
     int64_t bad = 0;
 
     if (t == DT_F32)
@@ -262,6 +278,7 @@ int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct
 
     if (count == 0)
         return 0;
+    /* A claim of nothing only steps to the tensor, whose type says how large a value is. */
     if ((rc = claim(w, 0, e)) < 0)
         return rc;
     type = w->parts[w->cur].type;
@@ -274,6 +291,7 @@ int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct
     if ((rc = claim(w, (size_t)count * size, e)) < 0)
         return rc;
     for (; count > 0; count -= k, values += k) {
+        /* At least one value must fit, or the loop would not go on. */
         if (BUF_BYTES - w->used < size && (rc = flush(w, e)) < 0)
             return rc;
         k = (int64_t)((BUF_BYTES - w->used) / size);
@@ -292,12 +310,15 @@ int st_finish(struct st_writer *w, struct err *e)
 {
     int rc = 0;
 
+    /* Steps over tensors that are complete, empty ones among them. One that is left lacks
+     * data. */
     for (; w->cur < w->n && w->done == w->parts[w->cur].nbytes; w->cur++)
         w->done = 0;
     if (w->cur < w->n)
         rc = err_set(e, E_BUG, "'%s': tensor '%s' was not written", w->path,
                      w->parts[w->cur].name);
     if (rc == 0 && (rc = flush(w, e)) == 0)
+        /* Only now does the file appear under its name. */
         rc = file_out_publish(&w->out, e);
     st_abandon(w);
     return rc;

@@ -7,6 +7,8 @@ int tensor_to_f32(const struct tensor *t, int64_t first, int64_t n, float *out, 
 
     if (!type_real(type))
         return err_set(e, E_DATA, "values of type %s cannot be read as float32", type->name);
+    /* A type with a function of its own, which may need the scale and the length of a row; the
+     * others only need their place. */
     if (type->plain == DT_OTHER)
         type->to_f32(t->data, t->scale, t->dims ? t->shape[t->dims - 1] : 1, first, n, out);
     else

@@ -1,4 +1,8 @@
-/* formats/weights/tensors.c - see tensors.h. */
+/* formats/weights/tensors.c - see tensors.h.
+ *
+ * Everything here follows from the family's table, in which '#' marks the rows of a layer. The
+ * model has these rows once for each layer, so its list of tensors is: the rows of the top, the
+ * layer rows for layer 0, for layer 1, ..., and the rest of the top. */
 #include "formats/weights/tensors.h"
 
 #include <stdio.h>
@@ -23,11 +27,13 @@ int64_t config_size(const struct llama_config *c, enum size s)
     return 1;
 }
 
+/* Elements of one tensor. A norm has SIZE_NONE columns, which count as 1. */
 static int64_t elements(const struct llama_config *c, const struct tensor_def *d)
 {
     return config_size(c, d->rows) * config_size(c, d->cols);
 }
 
+/* How often a row of the table is in the model: once for each layer, or once. */
 static int64_t times(const struct llama_config *c, const struct tensor_def *d)
 {
     return tensor_of_layer(d) ? c->layers : 1;
@@ -52,6 +58,8 @@ const struct tensor_def *tensors_at(const struct llama_config *c, int64_t i, ten
     int64_t each = 0;
 
     *layer = -1;
+    /* The table is in three parts: top, the rows of a layer, top. i is counted down by the
+     * things that were passed over. */
     for (; d < end && !tensor_of_layer(d); d++) {
         if (i < n(d, ctx))
             goto found;
@@ -59,6 +67,8 @@ const struct tensor_def *tensors_at(const struct llama_config *c, int64_t i, ten
     }
     for (const struct tensor_def *k = d; k < end && tensor_of_layer(k); k++)
         each += n(k, ctx);
+    /* d is at the first row of a layer. Within the layers a division finds the layer at
+     * once. */
     if (i < each * c->layers) {
         *layer = i / each;
         i %= each;
@@ -74,6 +84,7 @@ found:
     return d;
 }
 
+/* Fills in name and shape; the '#' in the name becomes the number of the layer. */
 static void spec_of(const struct llama_config *c, const struct tensor_def *d, int64_t layer,
                     struct tensor_spec *s)
 {
@@ -105,10 +116,12 @@ void tensor_source(const struct llama_config *base, const struct tensor_spec *s,
                    struct tensor_spec *from)
 {
     *from = *s;
+    /* A tied model has no head of its own in its files. */
     if (s->role == ROLE_HEAD && base->tied)
         tensor_spec_of(base, ROLE_EMBED, -1, from);
 }
 
+/* One thing for each tensor: the tensor. A tied head is none, since it is not in the file. */
 static int itself(const struct tensor_def *d, const void *c)
 {
     return d->role != ROLE_HEAD || !((const struct llama_config *)c)->tied;
@@ -152,6 +165,8 @@ int64_t config_readers(const struct llama_config *c, enum role r)
     enum role first;
     int n = role_readers(r, &first);
 
+    /* Roles that read one input are neighbours in the enum, so they are n bits from 'first'
+     * on. */
     return layer_elements(c, (ROLE_BIT(n) - 1) << first);
 }
 
@@ -176,6 +191,7 @@ int64_t config_rotary(const struct llama_config *c)
     return c->rotary_dim ? c->rotary_dim : c->head_dim;
 }
 
+/* The head is counted even where it is tied, because it is multiplied by all the same. */
 int64_t config_products(const struct llama_config *c)
 {
     return c->layers * config_layer_products(c) + c->vocab * c->dim;

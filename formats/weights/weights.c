@@ -37,6 +37,7 @@ const struct tensor *weights_find(const struct weights *w, const char *name)
     return w->f.n ? bsearch(&key, w->f.all, (size_t)w->f.n, sizeof key, by_name) : NULL;
 }
 
+/* Sorts by name, for bsearch, and refuses a tensor that two files have. */
 int weights_sort(struct weights_files *f, struct err *e)
 {
     struct tensor *t = f->all;
@@ -55,6 +56,7 @@ static int check_complete(const struct weights *w, const char *folder, struct er
 {
     const struct tensor *t;
     struct tensor_spec s;
+    /* The message names the first tensor that is missing and counts the others. */
     char first[96] = "";
     int64_t missing = 0, n = config_tensors(&w->f.config);
     int rc;
@@ -97,6 +99,7 @@ static int check_tied(const struct weights *w, const char *folder, struct err *e
     same = head->count == embed->count && type_real(head->type);
     if (same && head->type == embed->type && memcmp(head->data, embed->data, embed->nbytes) == 0)
         return 0;
+    /* Types may differ, so the values are compared as float32, piece by piece. */
     for (int64_t i = 0, k; same && i < embed->count; i += k) {
         k = embed->count - i < PIECE ? embed->count - i : PIECE;
         same = tensor_to_f32(embed, i, k, a, NULL) == 0 &&
@@ -110,6 +113,8 @@ static int check_tied(const struct weights *w, const char *folder, struct err *e
     return err_hint(e, "set tie_word_embeddings to false to use it, or remove that tensor");
 }
 
+/* Opens a folder, then checks it against its configuration: complete, of right shapes and
+ * types. */
 int weights_open_by(struct weights **out, const struct weights_reader *r, const char *folder,
                     struct err *e)
 {
@@ -148,6 +153,7 @@ const struct llama_config *weights_config(const struct weights *w) { return &w->
 int64_t weights_count(const struct weights *w) { return w->f.n; }
 const struct tensor *weights_at(const struct weights *w, int64_t i) { return &w->f.all[i]; }
 
+/* "[32000, 4096]" for messages. */
 static const char *shape_text(int dims, const int64_t *shape, char *buf, size_t cap)
 {
     size_t n = (size_t)snprintf(buf, cap, "[");
@@ -180,6 +186,7 @@ int weights_get(const struct weights *w, const char *name, int dims, const int64
     return 0;
 }
 
+/* malloc'ed, or NULL where the folder has none. */
 char *weights_tokenizer_path(const char *folder)
 {
     char *path = path_join(folder, "tokenizer.model");
