@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <string.h>
 
+/* The largest id is vocab - 1, so a vocabulary of 65536 still fits into 16 bits. */
 uint32_t token_width(uint32_t vocab)
 {
     return vocab <= 65536 ? 2 : 4;
@@ -63,6 +64,7 @@ int info_parse(struct token_info *t, const unsigned char in[INFO_BYTES], struct 
         .adds_bos = flags & 1,
         .adds_eos = flags & 2,
     };
+    /* Only the two lowest bits have a meaning. */
     if (flags > 3)
         return err_set(e, E_DATA, "flags 0x%x has bits that this version does not know", flags);
     memcpy(t->fingerprint, in + 24, FINGERPRINT_HEX);
@@ -148,6 +150,7 @@ uint32_t ids_top(const void *p, uint32_t width, int64_t n)
     return width == 2 ? top : wide_top;
 }
 
+/* First the maximum in one fast pass; only if it is too large is the id looked for. */
 int64_t ids_bad(const uint32_t *ids, int64_t n, uint32_t vocab)
 {
     uint32_t top = 0;
@@ -181,6 +184,8 @@ void ids_load(uint32_t *restrict ids, const void *restrict p, uint32_t width, in
     }
 }
 
+/* The caller has checked the ids against the vocabulary, so the cut to 16 bits loses
+ * nothing. */
 void ids_store(void *restrict p, const uint32_t *restrict ids, uint32_t width, int64_t n)
 {
     unsigned char *b = p;
@@ -211,6 +216,8 @@ int doc_check(const struct token_doc *d, const struct token_info *info, struct e
      * runs that touch, since these must be written as one. */
     for (int64_t i = 0; i < d->n_runs; i++) {
         const struct mask_run *r = &d->runs[i];
+        /* The last two conditions are start + count > n_ids, written so that no sum can
+         * overflow. */
         if (r->start <= end || r->count < 1 || r->start > d->n_ids ||
             r->count > d->n_ids - r->start)
             return err_set(e, E_DATA, "mask run %lld (%lld tokens from %lld) does not ascend "
@@ -229,10 +236,13 @@ static uint64_t doc_bytes(uint64_t ids, uint64_t runs, uint32_t width, size_t la
 {
     if (ids > DOC_BYTES_MAX / width || runs > DOC_BYTES_MAX / 16)
         return 0;
+    /* With both counts bounded above, this sum fits into 64 bits. Its value replaces the
+     * count. */
     ids = DOC_FIXED_BYTES + labels + 16 * runs + width * ids;
     return ids > DOC_BYTES_MAX ? 0 : ids;
 }
 
+/* The payload: fixed part of 44 bytes, source, name, runs, ids. p walks through it. */
 int doc_encode(struct buf *b, const struct token_doc *d, const struct token_info *info,
                struct err *e)
 {

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The JSON of the token information, as manifests and NDJSON heads have it. info_from_json
+ * takes the same fields, all of which must be there. */
 json_t *info_to_json(const struct token_info *t)
 {
     return json_pack("{sssssIsisisisbsb}", "name", t->tokenizer, "fingerprint", t->fingerprint,
@@ -31,6 +33,7 @@ int info_from_json(struct token_info *t, const struct js *top, struct err *e)
         (rc = js_bool(&o, "adds_bos", JS_MUST, &t->adds_bos, e)) < 0 ||
         (rc = js_bool(&o, "adds_eos", JS_MUST, &t->adds_eos, e)) < 0)
         return rc;
+    /* The limits above make sure that none of these casts changes the value. */
     t->vocab = (uint32_t)vocab;
     t->width = (uint32_t)width;
     t->bos = (int32_t)bos;

@@ -11,6 +11,7 @@
 /* The magic numbers of llm.c's data files. Version 1 goes with the first, 7 with the second. */
 enum { LLMC_U16 = 20240520, LLMC_U32 = 20240801 };
 
+/* Every pair of bytes is an id here, so only an odd size can be wrong. */
 int raw_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *e)
 {
     if (nbytes % 2)
@@ -56,6 +57,7 @@ int llmc_parse(struct interop *f, const void *bytes, size_t nbytes, struct err *
     if (nbytes < LLMC_HEADER_BYTES)
         return err_set(e, E_DATA, "%zu bytes are less than llm.c's header of %d", nbytes,
                        LLMC_HEADER_BYTES);
+    /* Three numbers of 4 bytes and then zeros, 1024 bytes in all. */
     magic = (uint32_t)get_le(p, 4);
     version = (uint32_t)get_le(p + 4, 4);
     tokens = (uint32_t)get_le(p + 8, 4);
@@ -113,6 +115,7 @@ int interop_open(struct interop_file *x, enum interop_kind kind, const char *pat
         rc = 0, x->map[0] = NULL, x->nbytes[0] = 0;
     if (rc < 0)
         return rc;
+    /* map[0] has the ids, map[1] Megatron's index. */
     rc = kind == INTEROP_RAW    ? raw_parse(&x->f, x->map[0], x->nbytes[0], e)
          : kind == INTEROP_LLMC ? llmc_parse(&x->f, x->map[0], x->nbytes[0], e)
                                 : megatron_parse(&x->f, x->map[1], x->nbytes[1], x->map[0],
@@ -136,6 +139,8 @@ static uint64_t load_one(const unsigned char *p, uint32_t width, bool is_signed)
     return is_signed && v >> (8 * width - 1) ? UINT64_MAX : v;
 }
 
+/* Ids of 4 bytes, and of 2 without a sign, can be loaded as they are in one fast pass; the
+ * other widths go id by id. */
 int interop_load(const struct interop *f, int64_t start, int64_t n, uint32_t vocab,
                  uint32_t *ids, struct err *e)
 {

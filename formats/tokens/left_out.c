@@ -21,6 +21,7 @@ static int parse_source(struct tally *t, const char *name, const struct js *o, s
         bool bad = d == DROP_BAD || strcmp(key, BAD_FILES) == 0;
         if ((rc = js_i64(o, key, JS_MUST, 0, INT64_MAX, &n, e)) < 0)
             return rc;
+        /* drop_of gives DROPS for a key that it does not know. */
         if (bad ? *name != '\0' : d == DROPS)
             return err_set(e, E_DATA, "'%s': field '%s%.64s' is not a known reason for leaving out "
                        "documents",
@@ -36,6 +37,7 @@ static int parse_source(struct tally *t, const char *name, const struct js *o, s
     return 0;
 }
 
+/* The field may be missing: then nothing is known of what was left out. */
 int left_out_parse(struct tally *t, const struct js *top, struct err *e)
 {
     struct js all, one;
@@ -87,6 +89,7 @@ json_t *left_out_json(const struct tally *t)
         json_object_set_new(all, "", source_json(t, NULL));
     for (int64_t i = 0; i < t->n; i++) {
         json_t *o = source_json(t, &t->v[i]);
+        /* Sources of which nothing was left out are not listed. */
         if (json_object_size(o) > 0)
             json_object_set_new(all, t->v[i].name, o);
         else

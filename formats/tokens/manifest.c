@@ -53,6 +53,7 @@ const struct manifest_split *manifest_find(const struct manifest *m, const char 
     return NULL;
 }
 
+/* The split of that name, made if need be; NULL when there are too many. */
 struct manifest_split *manifest_add_split(struct manifest *m, const char *name)
 {
     struct manifest_split *s;
@@ -104,6 +105,7 @@ int manifest_verify_shard(const struct manifest_shard *h, const char *path, stru
     return rc;
 }
 
+/* The list doubles its room, so that adding stays cheap for many shards. */
 int manifest_add_shard(struct manifest_split *s, const struct manifest_shard *shard,
                        struct err *e)
 {
@@ -148,6 +150,7 @@ static int parse_shard(struct manifest_split *s, const struct js *o, struct err 
                        o->path);
     if (!is_hex(footer, 16))
         return err_set(e, E_DATA, "'%s': field '%sfooter' is not 16 hex digits", o->file, o->path);
+    /* All three were checked above to fit. */
     snprintf(sh.file, sizeof sh.file, "%s", file);
     snprintf(sh.hash, sizeof sh.hash, "%s", hash);
     sh.footer_hash = strtoull(footer, NULL, 16);
@@ -192,6 +195,7 @@ static bool sums_ok(const struct manifest_split *s)
         over |= __builtin_add_overflow(docs, s->shards[i].docs, &docs);
         over |= __builtin_add_overflow(tokens, s->shards[i].tokens, &tokens);
     }
+    /* A file can name any counts, so even the sums may overflow. */
     for (int64_t i = 0; i < s->sources.n; i++) {
         over |= __builtin_add_overflow(sdocs, s->sources.v[i].docs, &sdocs);
         over |= __builtin_add_overflow(stokens, s->sources.v[i].tokens, &stokens);
@@ -244,6 +248,7 @@ static int parse_command(struct manifest *m, const struct js *top, struct err *e
 
     if (rc < 0)
         return rc;
+    /* No command line is that long; this only bounds the memory. */
     if ((n = json_array_size(a)) > 65536)
         return err_set(e, E_DATA, "'%s': field 'command' has %zu words", top->file, n);
     if (!(m->command = calloc(n + 1, sizeof *m->command)))
@@ -274,6 +279,7 @@ static int check_files(const struct manifest *m, const char *name, struct err *e
 
     for (int i = 0; i < m->n_splits; i++)
         n += (size_t)m->splits[i].n_shards;
+    /* One more than needed, as a data set may have no shards and malloc(0) may give NULL. */
     if (!(file = malloc((n + 1) * sizeof *file)))
         return err_set(e, E_SYS, "out of memory");
     for (int i = 0; i < m->n_splits; i++)
@@ -332,6 +338,7 @@ static int parse_top(struct manifest *m, const struct js *top, struct err *e)
     return check_files(m, top->file, e);
 }
 
+/* On failure *out is NULL and all memory is freed. */
 int manifest_parse(struct manifest **out, const char *json, size_t nbytes, const char *name,
                    struct err *e)
 {
@@ -354,6 +361,7 @@ int manifest_parse(struct manifest **out, const char *json, size_t nbytes, const
     return 0;
 }
 
+/* Reads folder/manifest; what is missing decides the hint. */
 int manifest_read(struct manifest **m, const char *folder, struct err *e)
 {
     char *path = path_join(folder, MANIFEST_FILE), *text = NULL;
@@ -405,6 +413,7 @@ static json_t *split_json(const struct manifest_split *s)
                      (json_int_t)s->text_words, "sources", sources, "shards", shards);
 }
 
+/* The sums over the splits are made here, so that they cannot differ from them. */
 char *manifest_text(const struct manifest *m)
 {
     json_t *splits = json_object(), *command = json_array(), *top;

@@ -16,6 +16,7 @@ enum {
     KEY_BYTES = 16
 };
 
+/* The low half stands first in the file, as in the struct. */
 XXH128_hash_t mark_key(const struct stream_mark *m, int64_t i)
 {
     const unsigned char *p = m->keys + i * KEY_BYTES;
@@ -32,6 +33,7 @@ static int add_le(struct buf *b, uint64_t v, int n, struct err *e)
     return buf_add(b, p, (size_t)n, e);
 }
 
+/* The recipe is the rest of the payload, so it needs no length. */
 int run_encode(struct buf *b, const struct stream_run *r, struct err *e)
 {
     int rc;
@@ -80,6 +82,7 @@ static int encode_input(struct buf *b, const struct stream_input *in, struct err
     return buf_add(b, in->path, n, e);
 }
 
+/* Seven counts first, then the sources, the inputs and the keys that they count. */
 int mark_encode(struct buf *b, const struct stream_mark *m, struct err *e)
 {
     size_t before = b->len;
@@ -99,6 +102,7 @@ int mark_encode(struct buf *b, const struct stream_mark *m, struct err *e)
         rc = encode_input(b, &m->inputs[i], e);
     if (rc == 0 && m->n_keys)
         rc = buf_add(b, m->keys, (size_t)m->n_keys * KEY_BYTES, e);
+    /* A reader would refuse a larger mark, so it is an error to write one. */
     if (rc == 0 && b->len - before > MARK_BYTES_MAX)
         rc = err_set(e, E_DATA, "a mark of %zu bytes is too long", b->len - before);
     return rc;
@@ -122,6 +126,7 @@ static const unsigned char *take(struct rest *r, size_t n)
     return p;
 }
 
+/* The error for a payload that ends too early. */
 static int cut(struct err *e, const char *what)
 {
     return err_set(e, E_DATA, "its sizes do not add up: no room for %s", what);
@@ -202,6 +207,7 @@ static int decode_inputs(struct mark_space *s, struct rest *r, struct stream_mar
             rc = buf_add(&s->text, "", 1, e);
     }
     v = m->inputs = (struct stream_input *)(void *)s->inputs.p;
+    /* The paths lie one after another in text, each with its NUL. */
     for (int64_t i = 0; i < m->n_inputs && rc == 0; i++) {
         v[i].path = s->text.p + at;
         at += strlen(v[i].path) + 1;

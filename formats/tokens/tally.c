@@ -72,6 +72,7 @@ int tally_of(struct tally *t, const char *name, struct tally_source **s, struct 
 
     if (!found && t->n == TALLY_MAX_SOURCES)
         return err_set(e, E_DATA, "more than %d different sources", TALLY_MAX_SOURCES);
+    /* The list doubles its room. Pointers into it from earlier calls no longer hold. */
     if (!found && t->n == t->cap) {
         int64_t cap = t->cap ? 2 * t->cap : 8;
         struct tally_source *v = realloc(t->v, (size_t)cap * sizeof *v);
@@ -91,6 +92,7 @@ int tally_of(struct tally *t, const char *name, struct tally_source **s, struct 
     return 0;
 }
 
+/* All fields are added even when one overflows: after a failure the sums are of no use. */
 int tally_source_add(struct tally_source *to, const struct tally_source *from, struct err *e)
 {
     bool over = __builtin_add_overflow(to->docs, from->docs, &to->docs);
@@ -133,6 +135,7 @@ static int add_bad(struct tally *to, const struct tally *from, struct err *e)
     return 0;
 }
 
+/* Adds source by source. A failure in the middle leaves 'to' half added. */
 int tally_add(struct tally *to, const struct tally *from, struct err *e)
 {
     struct tally_source *s;
@@ -170,6 +173,7 @@ int tally_sum(const struct tally *t, struct tally_source *all, struct err *e)
     *all = (struct tally_source){ 0 };
     for (int64_t i = 0; i < t->n && rc == 0; i++)
         rc = tally_source_add(all, &t->v[i], e);
+    /* Bad documents are counted beside the sources, so their sum is set and not added. */
     all->dropped[DROP_BAD] = t->bad_docs;
     return rc;
 }

@@ -14,6 +14,7 @@
 
 #define FORMAT "longlora-tokens"
 
+/* The first line of a file, as compact JSON. */
 int tokenline_head(struct buf *out, const struct token_info *info, struct err *e)
 {
     json_t *o = json_pack("{sssiso}", "format", FORMAT, "version", 1, "tokenizer",
@@ -64,6 +65,7 @@ int tokenline_ids(struct buf *out, const int32_t *ids, int64_t n, bool first, st
         p = digits + sizeof digits;
         do
             *--p = (char)('0' + v % 10);
+        /* At least one digit, so that 0 is written as "0". */
         while (v /= 10);
         if (i > 0 || !first)
             *--p = ',';
@@ -151,6 +153,7 @@ static int read_ids(struct tokenline_read *r, const struct json_value *v, struct
     /* An id, then "," and on, or "]" and out. "[]" is a document without ids. */
     for (bool more = !take(&c, ']'); more; n++) {
         bool ok = take_number(&c, &id) && id <= UINT32_MAX;
+        /* A comma goes on to the next id; without one only ']' may follow. */
         more = ok && take(&c, ',');
         if (!ok || (!more && !take(&c, ']')))
             return err_set(e, E_DATA,
@@ -280,6 +283,7 @@ static int read_head(struct tokenline_read *r, const char *line, size_t n, const
     int64_t version;
     int rc;
 
+    /* The limit keeps a line of another kind from being parsed into a large tree. */
     if (n > 65536)
         return err_set(e, E_DATA, "'%s': a head of %zu bytes", name, n);
     if ((rc = js_parse(&o, line, n, name, e)) < 0)
@@ -324,6 +328,7 @@ static int read_member(struct tokenline_read *r, const struct json_value *key,
     return read_hash(v, &r->doc.text_hash, e);
 }
 
+/* One line: kind says whether it is a document, the head or the end. */
 int tokenline_read(struct tokenline_read *r, const char *line, size_t n, const char *name,
                    struct err *e)
 {
@@ -344,6 +349,7 @@ int tokenline_read(struct tokenline_read *r, const char *line, size_t n, const c
         return err_set(e, E_DATA, "'%s': no key 'tokens'", name);
     if (kind == TOKENLINE_HEAD)
         return (rc = read_head(r, line, n, name, e)) < 0 ? rc : TOKENLINE_HEAD;
+    /* The strings end with a NUL, so their length is at least 1 if the line had them. */
     if (r->source.len)
         r->doc.source = r->source.p;
     if (r->name.len)

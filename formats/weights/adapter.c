@@ -68,6 +68,7 @@ void adapter_tensor(const struct adapter_config *a, const struct llama_config *c
                                   .part = a->targets & ROLE_BIT(d->role) ? which + 1 : 0 };
     part_name(t->name, sizeof t->name, &s, t->part);
     t->dims = s.dims;
+    /* A row of A for each rank, a column of B for each rank; whole tensors keep their shape. */
     t->shape[0] = t->part == 1 ? a->rank : s.shape[0];
     t->shape[1] = t->part == 2 ? a->rank : s.shape[1];
     t->count = t->shape[0] * (t->dims == 2 ? t->shape[1] : 1);
@@ -137,6 +138,8 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
         err_hint(e, "adapter_config.json lists it, for a base of %lld layers",
                  (long long)c->layers);
     }
+    /* Only a complete file is searched for tensors too many, so that the first message is the
+     * one that helps. */
     if (rc == 0) {
         qsort(names, (size_t)n, sizeof *names, by_name);
         if ((odd = unexpected(a->file, names, n))) {
@@ -185,6 +188,7 @@ static int open_tensors(struct adapter *a, const char *folder, const struct llam
          *old = path_join(folder, "adapter_model.bin");
     int rc = st_open(&a->file, path, e);
 
+    /* The older format can run code when it is loaded, so it is not read. */
     if (rc == E_NOINPUT && path_exists(old))
         err_hint(e, "the adapter is in adapter_model.bin: save it as safetensors");
     if (rc == 0)
@@ -264,6 +268,7 @@ const struct adapter_config *adapter_config(const struct adapter *a) { return &a
 bool adapter_has_model(const struct adapter *a) { return a->has_model; }
 const struct llama_config *adapter_model_config(const struct adapter *a) { return &a->model; }
 
+/* Looks up all three names; what the file does not have becomes NULL. */
 void adapter_find(const struct adapter *a, const struct tensor_spec *s,
                   const struct tensor **whole, const struct tensor **lora_a,
                   const struct tensor **lora_b)

@@ -195,6 +195,7 @@ static int hash_all(const char *folder, struct checkpoint *c, struct err *e)
     c->n_files = 0;
     while (rc == 0 && (f = readdir(d))) {
         struct checkpoint_file *to = &c->file[c->n_files];
+        /* "." and "..", and hidden files, which are none of the checkpoint's. */
         if (f->d_name[0] == '.')
             continue;
         if (c->n_files == CHECKPOINT_MAX_FILES || strlen(f->d_name) >= sizeof to->name) {
@@ -270,6 +271,8 @@ int checkpoint_sweep(const char *root, struct err *e)
 
     if (!d)
         return errno == ENOENT ? 0 : err_sys(e, E_IO, "cannot list '%s'", root);
+    /* Removed: step-N.tmp, and step-N without a manifest. Anything else in root is left
+     * alone. */
     while (rc == 0 && (f = readdir(d))) {
         char *path = path_join(root, f->d_name), name[64];
         size_t n = strlen(f->d_name);
@@ -302,6 +305,7 @@ int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e)
         struct checkpoint_file found = { 0 }, *want = &c->file[i];
         if ((rc = hash_file(folder, want->name, &found, e)) < 0)
             break;
+        /* The size first, so that a cut file is named as such. */
         if (found.nbytes != want->nbytes)
             rc = err_set(e, E_DATA, "'%s/%s' has %" PRId64 " bytes, its manifest says %" PRId64,
                          folder, want->name, found.nbytes, want->nbytes);
@@ -346,6 +350,7 @@ int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
             free(path);
             continue;
         }
+        /* Only folders with a manifest count as checkpoints that failed. */
         tried++;
         rc = checkpoint_verify(path, c, &why);
         if (rc == 0 && c->step != steps[i]) {

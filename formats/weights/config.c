@@ -1,7 +1,7 @@
 /* formats/weights/config.c - reading config.json; see config.h.
  *
- * A field that would change what the model computes, and that is not known here, must be refused:
- * a model that is computed in another way than it was trained gives no error, just bad text.
+ * A field that asks for something that is not computed here is refused: a model that is computed
+ * in another way than it was trained gives no error, just bad text.
  * Fields that are left out mean what they mean to transformers. */
 #include "formats/weights/config.h"
 

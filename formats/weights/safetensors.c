@@ -89,6 +89,7 @@ static int dtype_field(struct reader *r, struct entry *t)
         return rc;
     if ((t->t.type = st_type(word)))
         return 0;
+    /* A type that is not in the tables has no known size, so its span cannot be checked. */
     return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' has the unknown type '%.40s'",
                    r->s.file, t->t.name, word);
 }
@@ -246,6 +247,7 @@ static int header(struct reader *r)
                 return rc;
             if (!scan_take(&r->s, ':'))
                 return scan_bad(&r->s, "no ':'");
+            /* All keys but this one are names of tensors. */
             rc = strcmp(key, "__metadata__") == 0 ? metadata(r) : tensor(r, key);
             if (rc < 0)
                 return rc;
@@ -303,6 +305,7 @@ static int check_places(struct reader *r, const unsigned char *data, uint64_t da
         t->t.data = data + t->begin;
         at = t->end;
     }
+    /* Bytes that belong to no tensor could hide anything, and a strict reader takes none. */
     if (at != data_bytes)
         return err_set(r->s.e, E_DATA, "'%s': %llu bytes after the last tensor", r->s.file,
                        (unsigned long long)(data_bytes - at));
@@ -410,6 +413,7 @@ const struct tensor *st_at(const struct st_file *f, int64_t i) { return &f->t[i]
 
 const struct tensor *st_find(const struct st_file *f, const char *name)
 {
+    /* Only the name is compared, so the rest of the key may stay empty. */
     struct entry key = { .t.name = name };
     const struct entry *t = f->n ? bsearch(&key, f->t, (size_t)f->n, sizeof *f->t, by_name)
                                  : NULL;

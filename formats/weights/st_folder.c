@@ -63,6 +63,7 @@ static int gather(const struct st_folder *w, struct weights_files *f, struct err
 {
     int64_t n = 0;
 
+    /* First the number of all tensors, then one array for them, sorted by name. */
     for (int i = 0; i < w->n_files; i++)
         n += st_count(w->files[i]);
     if (!(f->all = malloc(((size_t)n + 1) * sizeof *f->all)))
@@ -114,6 +115,7 @@ static const char *file_name(const char *path) { return strrchr(path, '/') + 1; 
 /* The file that has a tensor: the one of this name, if that does. */
 static const char *file_of(const struct st_folder *w, const char *tensor, const char *name)
 {
+    /* The first file that has it, unless the file of that name does too. */
     const char *found = NULL;
 
     for (int i = 0; i < w->n_files; i++)
@@ -200,6 +202,7 @@ static int st_folder_open(struct weights_files *f, const char *folder, struct er
     int rc = config_read(&f->config, path, e);
 
     free(path);
+    /* Only a missing config.json needs the hint: a bad one has a message of its own. */
     if (rc == E_NOINPUT)
         err_hint(e, "a model folder has config.json and the weights as *.safetensors");
     if (rc == 0 && !(f->state = w = calloc(1, sizeof *w)))

@@ -91,12 +91,14 @@ static int escape_u(struct scan *s)
 
 int scan_string(struct scan *s, const char **v)
 {
+    /* The letter behind a backslash, and at the same place the byte that it stands for. */
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     const char *at;
     int rc;
 
     if (!scan_take(s, '"'))
         return scan_bad(s, "no string");
+    /* The decoded string grows at s->out, behind the strings before it. */
     *v = s->out;
     while (s->p < s->end && *s->p != '"') {
         if ((unsigned char)*s->p < 0x20)
@@ -145,6 +147,7 @@ int scan_number(struct scan *s, uint64_t *v)
     return 0;
 }
 
+/* max bounds what is written to v, whatever the file says. */
 int scan_numbers(struct scan *s, uint64_t *v, int max)
 {
     int n = 0, rc;

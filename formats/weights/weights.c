@@ -30,6 +30,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct tensor *)a)->name, ((const struct tensor *)b)->name);
 }
 
+/* NULL where the weights have no tensor of that name. */
 const struct tensor *weights_find(const struct weights *w, const char *name)
 {
     struct tensor key = { .name = name };
@@ -97,6 +98,7 @@ static int check_tied(const struct weights *w, const char *folder, struct err *e
     tensor_spec_of(&w->f.config, ROLE_EMBED, -1, &spec);
     embed = weights_find(w, spec.name);
     same = head->count == embed->count && type_real(head->type);
+    /* Identical bytes of one type need no conversion. */
     if (same && head->type == embed->type && memcmp(head->data, embed->data, embed->nbytes) == 0)
         return 0;
     /* Types may differ, so the values are compared as float32, piece by piece. */
@@ -140,6 +142,8 @@ int weights_open_by(struct weights **out, const struct weights_reader *r, const 
     return rc;
 }
 
+/* The first reader that finds its files, or the first of all, which then says what is
+ * missing. */
 int weights_open(struct weights **w, const char *folder, struct err *e)
 {
     size_t i = 0;
@@ -165,6 +169,7 @@ static const char *shape_text(int dims, const int64_t *shape, char *buf, size_t 
     return buf;
 }
 
+/* The tensor of that name, which must have the shape that the caller needs. */
 int weights_get(const struct weights *w, const char *name, int dims, const int64_t *shape,
                 const struct tensor **t, struct err *e)
 {
