@@ -1,4 +1,4 @@
-/* formats/tokens/dataset.c - shards, a single shard, or raw u16 ids as one array; see dataset.h.
+/* formats/tokens/dataset.c - shards, one shard, or raw u16 ids as one array; see dataset.h.
  *
  * A data set is a list of parts, one for each mapped file. Tokens and documents are numbered
  * through all parts; each part knows the number of its first. Reading finds the part by binary

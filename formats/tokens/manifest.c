@@ -1,8 +1,8 @@
 /* formats/tokens/manifest.c - see manifest.h; keys and rules stand in manifest.md.
  *
- * The manifest names every shard of a data set by split, with its size, counts and hashes. It is
- * written last, so that a folder with a manifest is complete. Counts stand there more than once
- * (by shard, by source, by split, in all), and a reader checks that they agree. */
+ * The manifest names every shard of a data set by split, with its size, counts and hashes. It
+ * is written last, so that a folder with a manifest is complete. Counts stand there more than
+ * once (by shard, by source, by split, in all), and a reader checks that they agree. */
 #include "formats/tokens/manifest.h"
 #include "base/file.h"
 #include "formats/tokens/document.h"
@@ -386,7 +386,7 @@ int manifest_read(struct manifest **m, const char *folder, struct err *e)
     return rc;
 }
 
-/* The opposite of parse_split. A NULL anywhere makes the whole text NULL in manifest_text. */
+/* The opposite of parse_split: the JSON of one split, as manifest.md has it. */
 static json_t *split_json(const struct manifest_split *s)
 {
     json_t *sources = json_object(), *shards = json_array();

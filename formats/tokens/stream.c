@@ -2,8 +2,9 @@
  * stream.md.
  *
  * A stream goes through a pipe, front to back: a header, frames, END. Every frame has a prefix
- * (kind, length, checksum of both), a payload and the payload's checksum. Frames are gathered in
- * memory and written about a MiB at a time. A hash goes over all bytes, and END carries it. */
+ * (kind, length, checksum of both), a payload and the payload's checksum. Frames are gathered
+ * in memory and written about a MiB at a time. A hash goes over all bytes before END, which
+ * carries it. */
 #include "formats/tokens/stream.h"
 #include "base/file.h"
 #include "formats/tokens/document.h"

@@ -1,9 +1,9 @@
 /* formats/tokens/stream_read.c - reading a token stream; see stream.h. The layout stands in
  * stream.md.
  *
- * Bytes come through io, a buffer that one read fills at a time; take copies out of it. A frame's
- * payload is gathered in one piece, checked, and then taken apart. Nothing is handed out before
- * its checksum matched, and only a good END tells that all of the stream has come. */
+ * Bytes come through io, a buffer that one read fills at a time; take copies out of it. The
+ * payload of a frame is gathered in one piece, checked, and then taken apart. Nothing is handed
+ * out before its checksum matched, and only a good END tells that all of the stream came. */
 #include "base/log.h"
 #include "base/magic.h"
 #include "formats/tokens/document.h"

@@ -1,8 +1,8 @@
 /* formats/weights/config.c - reading config.json; see config.h.
  *
- * A field that asks for something that is not computed here is refused: a model that is computed
- * in another way than it was trained gives no error, just bad text.
- * Fields that are left out mean what they mean to transformers. */
+ * A field that asks for something that is not computed here is refused: a model that is
+ * computed in another way than it was trained gives no error, just bad text. Fields that are
+ * left out mean what they mean to transformers. */
 #include "formats/weights/config.h"
 
 #include "base/file.h"

@@ -1,8 +1,8 @@
-/* formats/weights/safetensors.c - the reader; the header's JSON has a fixed shape, scanned here.
+/* formats/weights/safetensors.c - the reader; its JSON has a fixed shape and is scanned.
  *
- * The file is mapped and the tensors are views into it. The header is not trusted: each tensor's
- * span must be what its shape and type need, and all spans together must cover the data without
- * holes and overlaps. Afterwards the tensors are sorted by name, for st_find. */
+ * The file is mapped and the tensors are views into it. The header is not trusted: the span of
+ * each tensor must be what its shape and type need, and all spans together must cover the data
+ * without holes and overlaps. Afterwards the tensors are sorted by name, for st_find. */
 #include "formats/weights/safetensors.h"
 
 #include "base/bytes.h"

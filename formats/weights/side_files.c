@@ -43,7 +43,7 @@ static bool find_number(const char *text, size_t n, const char *key, struct json
     struct err e = { 0 };
     int rc;
 
-    /* A key that comes twice: the last one counts, as in other readers. */
+    /* A key that comes twice: the last one counts. */
     while ((rc = json_next(&o, &k, &each, &e)) > 0)
         if (json_is(&k, key) && each.type == JK_NUMBER) {
             *v = each;
@@ -81,8 +81,8 @@ static int copy_tokenizer_config(const char *from, const char *to, int64_t conte
     return rc;
 }
 
-/* Copies what is in the list above from one model folder to another. context is what the new
- * model can do. */
+/* Copies what is in the list above from one model folder to another. context: the new model's, in
+ * tokens. */
 int weights_copy_side_files(const char *from, const char *to, int64_t context, struct err *e)
 {
     DIR *d = opendir(from);

@@ -114,8 +114,7 @@ int scan_string(struct scan *s, const char **v)
             s->p++;
             if ((rc = escape_u(s)) < 0)
                 return rc;
-        /* strchr would find the NUL at the end of from, so a NUL byte is kept away from it. */
-        } else if (*s->p && (at = strchr(from, *s->p))) {
+        } else if (*s->p && (at = strchr(from, *s->p))) { /* strchr would find the NUL too */
             *s->out++ = to[at - from];
             s->p++;
         } else {
