@@ -72,7 +72,8 @@ int tally_of(struct tally *t, const char *name, struct tally_source **s, struct 
 
     if (!found && t->n == TALLY_MAX_SOURCES)
         return err_set(e, E_DATA, "more than %d different sources", TALLY_MAX_SOURCES);
-    /* The list doubles its room. Pointers into it from earlier calls no longer hold. */
+    /* The list doubles its room. A new source moves others, so that pointers from earlier calls
+     * no longer hold. */
     if (!found && t->n == t->cap) {
         int64_t cap = t->cap ? 2 * t->cap : 8;
         struct tally_source *v = realloc(t->v, (size_t)cap * sizeof *v);
@@ -82,8 +83,7 @@ int tally_of(struct tally *t, const char *name, struct tally_source **s, struct 
         t->cap = cap;
     }
     if (!found) {
-        /* Makes room at the sorted place. This moves the sources after it, so pointers from
-         * earlier calls no longer hold. */
+        /* Makes room at the sorted place, which moves the sources after it. */
         memmove(t->v + at + 1, t->v + at, (size_t)(t->n++ - at) * sizeof *t->v);
         t->v[at] = (struct tally_source){ 0 };
         snprintf(t->v[at].name, sizeof t->v[at].name, "%s", name);

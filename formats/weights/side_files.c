@@ -81,8 +81,8 @@ static int copy_tokenizer_config(const char *from, const char *to, int64_t conte
     return rc;
 }
 
-/* Copies what is in the list above from one model folder to another. context: the new model's, in
- * tokens. */
+/* Copies what is in the list above from one model folder to another. context: the new model's,
+ * in tokens. */
 int weights_copy_side_files(const char *from, const char *to, int64_t context, struct err *e)
 {
     DIR *d = opendir(from);
