@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Tokens that are read from the data set at once; bytes that are gathered before they are
+ * written. */
 enum { STEP = 1 << 16, FLUSH = 1 << 20 };
 
 struct export {
@@ -27,6 +29,7 @@ struct export {
     char name[4096];
 };
 
+/* What is gathered goes to the open file. It is dropped also where writing fails. */
 static int flush(struct export *x, struct err *e)
 {
     size_t n = x->b.len;
@@ -35,6 +38,7 @@ static int flush(struct export *x, struct err *e)
     return file_write_all(x->fd, x->b.p, n, x->name, e);
 }
 
+/* Gathers n bytes, and writes them once there are FLUSH. */
 static int put(struct export *x, const void *p, size_t n, struct err *e)
 {
     int rc = buf_add(&x->b, p, n, e);
@@ -42,6 +46,7 @@ static int put(struct export *x, const void *p, size_t n, struct err *e)
     return rc == 0 && x->b.len >= FLUSH ? flush(x, e) : rc;
 }
 
+/* Counts what was written since the last call, and shows the progress. */
 static void tell(struct export *x, int64_t docs, int64_t tokens)
 {
     x->sums.docs += docs;
@@ -79,6 +84,7 @@ static int add_runs(struct buf *runs, const uint8_t *mask, int64_t at, int64_t n
         struct mask_run r = { at + i, 1 };
         if (!mask[i])
             continue;
+        /* A run may go on from the piece of the document before this one. */
         last = runs->len ? (struct mask_run *)(runs->p + runs->len) - 1 : NULL;
         if (last && last->start + last->count == at + i)
             last->count++;
@@ -102,6 +108,8 @@ static int decode(struct export *x, const struct buf *all, char **text, size_t *
     return tokenizer_decode(x->tok, ids, k, text, n, e);
 }
 
+/* One document as a line of JSON, STEP tokens at a time. The ids are written as they come;
+ * the mask's runs, and the text with -t, are known only at the end and stand behind them. */
 static int put_line(struct export *x, const struct dataset_doc *d, struct buf *runs,
                     struct buf *all, struct err *e)
 {
@@ -133,6 +141,8 @@ static int put_line(struct export *x, const struct dataset_doc *d, struct buf *r
     return rc == 0 && x->b.len >= FLUSH ? flush(x, e) : rc;
 }
 
+/* JSON lines of documents [first, last): a head that names the tokenizer, a line each, and
+ * an end that counts them, without which a reader refuses the file. */
 static int put_lines(struct export *x, int64_t first, int64_t last, struct err *e)
 {
     struct buf runs = { 0 }, all = { 0 };
@@ -149,6 +159,7 @@ static int put_lines(struct export *x, int64_t first, int64_t last, struct err *
     return rc;
 }
 
+/* A file of llm.c's: its header with the number of tokens, then tokens [first, first + n). */
 static int put_llmc(struct export *x, int64_t first, int64_t n, struct err *e)
 {
     unsigned char h[LLMC_HEADER_BYTES];
@@ -176,6 +187,8 @@ static int put_sequences(struct export *x, bool pointers, uint32_t width, struct
         rc = dataset_doc(x->d, i, &d, e);
         for (int64_t k = 0, n; rc == 0 && k < d.n_ids; k += n) {
             n = d.n_ids - k < MEGATRON_MAX_SEQUENCE ? d.n_ids - k : MEGATRON_MAX_SEQUENCE;
+            /* Pointers are 8 bytes: where in the .bin it begins. Lengths are the low 4 bytes
+             * of n. */
             put_le(b, (uint64_t)(pointers ? (d.start + k) * width : n), 8);
             rc = put(x, b, pointers ? 8 : 4, e);
         }
@@ -203,6 +216,8 @@ static int put_bounds(struct export *x, bool write, int64_t *seqs, struct err *e
     return rc;
 }
 
+/* Megatron's .idx: header, lengths, pointers, bounds. The header needs the number of
+ * sequences, so documents are walked once before anything is written. */
 static int put_index(struct export *x, struct err *e)
 {
     unsigned char h[MEGATRON_HEADER_BYTES];
@@ -233,6 +248,7 @@ static int put_part(struct export *x, int64_t first_doc, int64_t last_doc, int64
         rc = put_llmc(x, first, n, e);
         tell(x, last_doc - first_doc, 0);
         break;
+    /* u16 and Megatron's .bin are ids and nothing else. */
     default:
         rc = put_tokens(x, first, n,
                         x->o->format == FORMAT_U16 ? 2 : megatron_width(x->info->vocab), e);
@@ -278,7 +294,7 @@ static int prepare(struct outputs *out, struct err *e)
     const struct file_out *last = &out->v[out->n - 1];
 
     for (int i = 0; i < out->n; i++)
-        if (!out->v[i].into && fsync(out->v[i].fd) < 0)
+        if (!out->v[i].into && fsync(out->v[i].fd) < 0) /* into: a device or a pipe */
             return err_sys(e, E_IO, "cannot sync '%s'", out->v[i].path);
     return path_is_file(last->path) && unlink(last->path) < 0
                ? err_sys(e, E_CREATE, "cannot remove '%s'", last->path)
@@ -295,6 +311,8 @@ static int publish(struct export *x, struct outputs *out, int rc, struct err *e)
         rc = prepare(out, e);
     for (; done < out->n && rc == 0; done++)
         rc = file_out_publish(&out->v[done], e);
+    /* After a failure files that have their names already are removed again, if there are
+     * others. */
     for (int i = 0; i < out->n && rc < 0; i++) {
         if (i >= done)
             file_out_abandon(&out->v[i]);
@@ -312,7 +330,7 @@ static int export_megatron(struct export *x, struct err *e)
     struct outputs out = { 0 };
     int rc = 0;
 
-    if (strlen(x->o->out) > sizeof path - 5)
+    if (strlen(x->o->out) > sizeof path - 5) /* ".bin" and a zero byte */
         return err_set(e, E_CREATE, "path too long: '%.200s...'", x->o->out);
     for (int index = 0; index < 2 && rc == 0; index++) {
         snprintf(path, sizeof path, "%s.%s", x->o->out, index ? "idx" : "bin");
@@ -333,6 +351,7 @@ static int next_part(struct export *x, int64_t *doc, int64_t first, int64_t *n, 
     struct dataset_doc d;
     int rc = 0;
 
+    /* What is left fits into one file. */
     if (dataset_tokens(x->d) <= end) {
         *doc = docs;
         *n = dataset_tokens(x->d) - first;
@@ -344,6 +363,7 @@ static int next_part(struct export *x, int64_t *doc, int64_t first, int64_t *n, 
             break;
         *n = d.start + d.n_ids - first;
     }
+    /* Not one document ends within this file: it is cut, and *doc stays for the next file. */
     if (rc == 0 && *n == 0)
         *n = x->o->file_tokens;
     return rc;
@@ -353,6 +373,7 @@ static int next_part(struct export *x, int64_t *doc, int64_t first, int64_t *n, 
 static int name_file(const struct export *x, bool many, int k, char path[4096], struct err *e)
 {
     const char *out = x->o->out, *dot = strrchr(out, '.');
+    /* A dot before the last slash belongs to a folder's name: a.b/OUT has no extension. */
     int stem = (int)(dot && !strchr(dot, '/') ? (size_t)(dot - out) : strlen(out)), n;
 
     n = many ? snprintf(path, 4096, "%.*s_%06d%s", stem, out, k, out + stem)
@@ -360,6 +381,8 @@ static int name_file(const struct export *x, bool many, int k, char path[4096], 
     return n < 4096 ? 0 : err_set(e, E_CREATE, "path too long: '%.200s...'", out);
 }
 
+/* Writes all tokens to one file, or with many to as many as they need. The files have no
+ * names yet: publish gives them. */
 static int write_files(struct export *x, bool many, struct outputs *out, struct err *e)
 {
     int64_t doc = 0, before = 0, first = 0, all = dataset_tokens(x->d), n = all;
@@ -399,6 +422,8 @@ static int clear_behind(struct export *x, int k, bool remove, struct err *e)
     return rc;
 }
 
+/* Leftovers are looked for twice: before publishing, to refuse without -f while nothing has
+ * changed, and after it, to remove them once the new files are in place. */
 static int export_files(struct export *x, struct err *e)
 {
     struct outputs out = { 0 };
@@ -411,6 +436,7 @@ static int export_files(struct export *x, struct err *e)
     return rc == 0 && many ? clear_behind(x, (int)x->sums.files, true, e) : rc;
 }
 
+/* To standard output, in one piece: llm.c's format cannot be split over several files there. */
 static int export_stdout(struct export *x, struct err *e)
 {
     x->fd = x->o->fd;
@@ -438,11 +464,14 @@ static int count_losses(struct export *x, struct err *e)
         rc = dataset_doc(x->d, i, &d, e);
         x->sums.lost_labels += rc == 0 && (*d.source || *d.name);
     }
+    /* Megatron's index keeps the bounds of documents. Of n documents n - 1 run into the
+     * next. */
     if (f != FORMAT_MEGATRON && dataset_docs(x->d) > 1)
         x->sums.lost_bounds = dataset_docs(x->d) - 1;
     return rc;
 }
 
+/* What the options and the data do not allow together; opens the tokenizer of -t. */
 static int check_options(struct export *x, struct err *e)
 {
     const struct export_options *o = x->o;
@@ -464,6 +493,7 @@ static int check_options(struct export *x, struct err *e)
     if ((rc = tokenizer_open(&x->tok, o->tokenizer, e)) < 0)
         return rc;
     made_by = tokenizer_fingerprint(x->tok);
+    /* Data whose tokenizer is not known (raw ids) is taken at the user's word. */
     if (*x->info->fingerprint &&
         !tokenizer_made(x->tok, x->info->fingerprint, x->info->tokenizer))
         return err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint "

@@ -30,6 +30,8 @@ struct progress {
     bool text;
 };
 
+/* Called after every batch. The time left follows from the share that was read since the
+ * first line was shown, because a resumed run begins with a part that cost no time. */
 static void tick(void *ctx, const struct prep_counts *c, const struct prep_load *load)
 {
     struct progress *p = ctx;
@@ -69,6 +71,7 @@ static void note(void *ctx, bool warning, const char *text)
         log_info("%s", text);
 }
 
+/* One warning with the number of documents for each reason to leave them out. */
 static void tell_dropped(const struct prep_counts *c)
 {
     char text[400] = "";
@@ -111,6 +114,8 @@ static void tell_passed_over(const struct prep_counts *c)
 /* Of --dedup: how likely documents that are no copies were taken for copies. */
 static void tell_false_copies(const struct prep_opts *o, const struct prep_counts *c)
 {
+    /* Chances are summed as whole numbers of 1e-12, so that the sum does not depend on the
+     * order. */
     double expected = (double)c->by.false_copies / TALLY_CHANCE;
     int keys = o->near ? 1 + o->near->bands : 1;
     char size[16], lost[32];
@@ -119,6 +124,7 @@ static void tell_false_copies(const struct prep_opts *o, const struct prep_count
         grouped((int64_t)(expected + 0.5), lost);
     else
         snprintf(lost, sizeof lost, "%.2g", expected);
+    /* A full table is the likelier cause; else bands of few rows agree by chance. */
     if (c->by.false_copies >= TALLY_MANY_FALSE && dedup_over(o->seen) > 0)
         log_warn("about %s documents were left out as copies by mistake: --dedup-memory "
                  "%s would be exact", lost,
@@ -132,6 +138,7 @@ static void tell_false_copies(const struct prep_opts *o, const struct prep_count
                  keys, keys == 1 ? "" : "s", lost);
 }
 
+/* The last lines of a run: what was left out, and how much was made in what time. */
 static void sum_up(const struct prep_counts *c, const struct progress *p)
 {
     char docs[32], tokens[32], masked[32], size[16], rate[16], took[16];
@@ -152,6 +159,7 @@ static void sum_up(const struct prep_counts *c, const struct progress *p)
                  rate);
 }
 
+/* The counts of one source as members of a JSON object, without its braces. */
 static int add_source(struct buf *b, const struct tally_source *s, struct err *e)
 {
     return buf_printf(b, e,
@@ -170,6 +178,7 @@ static int add_dropped(struct buf *b, const int64_t *dropped, bool all, int64_t 
 
     for (int k = 1; k < DROPS && rc == 0; k++)
         if (all || dropped[k]) {
+            /* sep is "" only before the first reason, which opens the object. */
             rc = buf_printf(b, e, "%s\"%s\": %lld", *sep ? sep : ", \"left_out\": {",
                             drop_name((enum drop)k), (long long)dropped[k]);
             sep = ", ";
@@ -234,6 +243,7 @@ static int print_json(const struct args *a, const struct prep_counts *c, struct 
     return rc;
 }
 
+/* Options that cannot go together. All of this is found before any input is opened. */
 static int check(const struct args *a, struct err *e)
 {
     if (!a->tokenizer && !a->prep.text) {
@@ -255,6 +265,7 @@ static int check(const struct args *a, struct err *e)
     return 0;
 }
 
+/* The texts of --where, --where-not and --sample, parsed; a bad one ends the run at once. */
 static int add_filters(const struct args *a, struct filter *f, struct err *e)
 {
     int rc = 0;
@@ -283,9 +294,10 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
 
     if (a->removed && (rc = removed_open(&o->removed, a->removed, a->resume != NULL, e)) < 0)
         return rc;
+    /* Only the list of --removed needs to know which document brought a key. */
     if (a->dedup && (rc = dedup_open(&o->seen, (size_t)a->dedup_bytes, a->removed != NULL, e)) < 0)
         return rc;
-    if (a->dedup == 2) {
+    if (a->dedup == 2) { /* near */
         minhash_init(near, (int)a->bands, (int)a->rows, (int)a->words);
         o->near = near;
     }
@@ -301,6 +313,7 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
     return 0;
 }
 
+/* The file of --skipped. A resumed run adds to it; "e" closes it in child processes. */
 static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e)
 {
     if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, a->resume ? "ae" : "we")))
@@ -310,6 +323,7 @@ static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e
     return 0;
 }
 
+/* Returns rc, or E_IO where the run went well but the list could not be written. */
 static int close_skipped(const struct args *a, const struct prep_opts *o, int rc, struct err *e)
 {
     bool bad = o->feed.note_ctx && ferror((FILE *)o->feed.note_ctx);
@@ -374,7 +388,7 @@ static void fill_opts(struct args *a, struct progress *progress)
     o->feed.skip_errors = a->on_error == 1;
     o->feed.doc.replace = a->utf8 == 1;
     o->feed.note = note;
-    if (a->output && strcmp(a->output, "-") == 0)
+    if (a->output && strcmp(a->output, "-") == 0) /* NULL is standard output */
         a->output = NULL;
 }
 
@@ -405,6 +419,7 @@ static void report(const struct args *a, const struct prep_counts *c, const stru
         tell_false_copies(&a->prep, c);
 }
 
+/* One run over the operands: check, open what is needed, convert, report, close everything. */
 static int run(struct args *a, const char *const *operands, int n, struct err *e)
 {
     struct progress progress = { .start_s = now_s(), .text = a->prep.text };
@@ -429,6 +444,8 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
         report(a, &c, &progress);
     else
         log_progress_end();
+    /* Both lists are closed whatever happened; a failure of theirs counts only in a good
+     * run. */
     rc = removed_close(o->removed, close_skipped(a, o, rc, e), e);
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
@@ -442,6 +459,7 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
     return rc;
 }
 
+/* With --part or --mpi only this machine's files become the operands of run. */
 static int run_part(struct args *a, const char *const *operands, int n, struct err *e)
 {
     struct part_files f = { 0 };

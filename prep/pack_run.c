@@ -17,6 +17,7 @@ static int add_command(struct manifest *m, char **v, int n, struct err *e)
     if (!grown)
         return err_set(e, E_SYS, "out of memory");
     m->command = grown;
+    /* i is -1 first where a ";" is to stand before the words. */
     for (int i = -between; i < n; i++) {
         const char *word = i < 0 ? ";" : v[i];
         size_t k = strlen(word);
@@ -37,6 +38,7 @@ static int take_manifest(struct pack *p, struct err *e)
         return rc;
     manifest_free(p->m);
     p->m = m;
+    /* Another seed would draw other splits: what was trained on could be validated on. */
     if (p->o->seed >= 0 && p->o->seed != m->seed) {
         err_set(e, E_CONFIG, "'%s' was made with seed %lld, not %lld", p->o->folder,
                 (long long)m->seed, (long long)p->o->seed);
@@ -44,11 +46,14 @@ static int take_manifest(struct pack *p, struct err *e)
     }
     p->seed = m->seed;
     if (!p->o->merge)
+        /* One part that is not shuffled makes the whole not shuffled. */
         m->shuffled &= p->o->shuffle;
     p->first = strdup(p->o->folder);
     return p->first ? 0 : err_set(e, E_SYS, "out of memory");
 }
 
+/* The manifest gets train, split 0, and a split for each rule, in the order given. With
+ * --merge the splits are those of the data sets, which come later. */
 static int name_splits(struct pack *p, struct err *e)
 {
     const struct split_rules *rules = &p->o->rules;
@@ -73,6 +78,7 @@ int pack_open(struct pack **out, const struct pack_options *o, struct err *e)
     p->o = o;
     p->seed = p->m->seed = o->seed < 0 ? 0 : o->seed;
     p->m->shuffled = o->shuffle;
+    /* Before folder_open, which would make the folder. */
     if (o->append && !path_is_dir(o->folder))
         rc = err_sys(e, E_NOINPUT, "cannot append to '%s'", o->folder);
     if (rc == 0 && o->folder)
@@ -89,6 +95,7 @@ int pack_open(struct pack **out, const struct pack_options *o, struct err *e)
     return 0;
 }
 
+/* The next shard of split k: a temporary in the folder, or standard output. */
 static int open_shard(struct pack *p, int k, struct err *e)
 {
     int rc;
@@ -103,6 +110,8 @@ static int open_shard(struct pack *p, int k, struct err *e)
     return rc;
 }
 
+/* A name is SPLIT-NUMBER-HASH.shard, where HASH is the first 16 digits of the shard's hash:
+ * shards of two runs never get the same name. */
 int pack_list_shard(struct pack *p, struct manifest_split *s, struct manifest_shard *h,
                     int64_t temp, const char *from, struct err *e)
 {
@@ -144,6 +153,8 @@ static int close_shard(struct pack *p, int k, struct err *e)
                      : manifest_add_shard(s, &h, e);
 }
 
+/* Writes a document to the open shard of its split. A shard ends before the document that
+ * would make it too long; a document that is longer than a shard gets one of its own. */
 static int place(struct pack *p, const struct token_doc *d, struct err *e)
 {
     int rc, k = split_of(&p->o->rules, p->seed, d);
@@ -179,6 +190,7 @@ static int agree(struct pack *p, const struct token_info *info, const char *name
     p->m->info = *info;
     if (!(p->first = strdup(name)))
         return err_set(e, E_SYS, "out of memory");
+    /* Standard output is one shard, and it has a header even if no document follows. */
     return p->folder ? 0 : open_shard(p, 0, e);
 }
 
@@ -188,6 +200,7 @@ static int refuse_journal(const struct pack *p, struct err *e)
     return err_hint(e, "run the same command again to continue it, or lpack -f to start over");
 }
 
+/* What a mark of the earlier run counted counts in this one too. */
 static int add_mark(void *ctx, const struct stream_mark *m, struct err *e)
 {
     struct pack *p = ctx;
@@ -203,6 +216,7 @@ static int go_on(struct pack *p, const struct stream_run *run, struct err *e)
     struct journal_state s;
     int rc = journal_look(&s, p->o->folder, run->marks, e);
 
+    /* lprep read the journal before: what it found must still be there, of the same run. */
     if (rc == 0 && (!s.there || s.marks != run->marks || s.docs != run->docs ||
                     strcmp(s.recipe, run->recipe) != 0 || s.manifest != run->manifest)) {
         rc = err_set(e, E_DATA, "'%s' has no journal of the run that this stream continues",
@@ -220,6 +234,8 @@ static int go_on(struct pack *p, const struct stream_run *run, struct err *e)
     return rc;
 }
 
+/* Once, before the first document. It is either set aside with a journal (a stream that can
+ * be continued), set aside without one (a shuffle alone), or placed at once. */
 int pack_settle(struct pack *p, const struct stream_run *run, struct err *e)
 {
     bool keeps = p->folder && p->o->journal && run;
@@ -232,6 +248,7 @@ int pack_settle(struct pack *p, const struct stream_run *run, struct err *e)
                                    "lpack -o");
     if (keeps && run->marks > 0)
         return go_on(p, run, e);
+    /* A new run would write over the documents of one that could still be continued. */
     if (p->folder && (rc = journal_look(&s, p->o->folder, -1, e)) == 0 && s.there && !p->o->force)
         rc = refuse_journal(p, e);
     journal_state_free(&s);
@@ -264,6 +281,8 @@ int pack_doc(struct pack *p, const struct token_doc *d, struct err *e)
     return rc;
 }
 
+/* A mark says that inputs are done, and how many documents they had: as many as must have
+ * come. Without a journal it is only counted, by the stream's reader. */
 static int pack_mark(struct pack *p, const struct stream_mark *m, struct err *e)
 {
     if (!p->journal)
@@ -281,7 +300,7 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
     struct stream_reader *r;
     struct stream_item it;
     int rc = stream_open(&r, fd, name, e);
-    double before = p->waited_s;
+    double before = p->waited_s; /* of earlier streams */
 
     if (rc < 0)
         return rc;
@@ -292,6 +311,8 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
             rc = pack_doc(p, &it.doc, e);
         else if (rc == STREAM_MARK)
             rc = pack_mark(p, &it.mark, e);
+        /* What is left is RUN: it comes first in a stream, and only the first stream may
+         * continue. */
         else if (!p->settled)
             rc = pack_settle(p, &it.run, e);
         else if (it.run.marks > 0)
@@ -330,6 +351,7 @@ int pack_write(struct pack *p, struct err *e)
 
     if (rc == 0 && !p->settled)
         rc = pack_settle(p, NULL, e);
+    /* All is read, but writing shards may still be killed: the journal has everything first. */
     if (rc == 0 && p->journal)
         rc = journal_sync(p->journal, p->aside, e);
     if (rc == 0)
@@ -345,6 +367,7 @@ int pack_finish(struct pack *p, struct manifest **m, struct err *e)
 {
     int rc = p->written ? 0 : pack_write(p, e);
 
+    /* From publishing on the journal counts for nothing, so it goes only after that. */
     if (rc == 0 && p->folder && (rc = folder_publish(p->folder, p->m, e)) == 0) {
         journal_close(p->journal, NULL);
         p->journal = NULL;

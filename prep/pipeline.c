@@ -99,6 +99,7 @@ static void recycle(struct pipeline *p, struct buf *b)
     }
 }
 
+/* Under the lock. An empty buffer gets the memory of a spare one, if there is one. */
 static void take_spare(struct pipeline *p, struct buf *b)
 {
     if (b->cap > 0 || p->n_spare == 0)
@@ -118,6 +119,8 @@ static void *read_batches(void *arg)
         struct job *j;
 
         pthread_mutex_lock(&p->lock);
+        /* A batch longer than waiting_max is still let in when no other is under way, or the
+         * reader would wait for ever. */
         while (!p->stop && (p->filled == p->written + RING ||
                             (p->waiting_bytes >= p->waiting_max && p->filled > p->written)))
             pthread_cond_wait(&p->space, &p->lock);
@@ -129,6 +132,7 @@ static void *read_batches(void *arg)
             j->rc = rc = feed_read(p->feed, &j->in);
         pthread_mutex_lock(&p->lock);
         p->load.read_s = thread_s();
+        /* 0 is the end and fills no slot; an error fills one. */
         if (rc != 0) {
             p->filled++;
             p->waiting_bytes += j->bytes = j->in.raw.len;
@@ -158,6 +162,7 @@ static int put_doc(struct pipeline *p, const struct doc *d, struct result *r, st
         return doc_to_json(d, out, e);
     }
     if ((rc = prep_encode(p->t, d, p->o, &tokens, &r->masked, e)) == 0) {
+        /* Masked tokens are the prompt, which is always at the front: one run is enough. */
         run.count = r->masked;
         tokens.runs = &run;
         tokens.n_runs = r->masked > 0;
@@ -187,6 +192,8 @@ static enum drop examine(const struct prep_opts *o, const struct doc *d, struct 
     return KEPT;
 }
 
+/* Parses and encodes row i. Its errors are kept for the writer, who meets them in the order
+ * of the input, whatever thread was faster. */
 static void work_row(struct pipeline *p, struct job *j, int i, struct doc *d)
 {
     struct result *r = &j->result[i];
@@ -229,6 +236,8 @@ static void *work_batches(void *arg)
         pthread_mutex_lock(&p->lock);
         p->load.encode_s += s - told_s;
         told_s = s;
+        /* This thread's last batch is handed over here, so that one locking serves both
+         * batches. */
         if (j) {
             recycle(p, &j->in.raw);
             recycle(p, &d.text);
@@ -242,7 +251,7 @@ static void *work_batches(void *arg)
         if (p->stop || p->taken == p->filled)
             break;
         j = &p->job[p->taken++ % RING];
-        if (j->bytes > KEEP_BYTES)
+        if (j->bytes > KEEP_BYTES) /* a long batch of records makes a long output */
             take_spare(p, &j->out);
         pthread_mutex_unlock(&p->lock);
         j->out.len = j->names.len = 0;
@@ -275,6 +284,7 @@ static int put_renamed(struct output *out, const struct pipeline *p, const struc
 {
     struct doc_space space = { 0 };
     struct token_doc doc;
+    /* A frame is a prefix, the document, and 4 bytes of checksum. */
     int rc = doc_decode(&space, j->out.p + r->at + STREAM_PREFIX_BYTES,
                         r->n - STREAM_PREFIX_BYTES - 4, &p->info, &doc, e);
 
@@ -286,6 +296,8 @@ static int put_renamed(struct output *out, const struct pipeline *p, const struc
     return rc;
 }
 
+/* Adds a row to three counts: of all documents, of its source, and of what the next mark
+ * tells. */
 static int count(struct prep_counts *c, struct tally_source *own, struct output *out,
                  const struct result *r, struct err *e)
 {
@@ -329,6 +341,7 @@ static int drop_copy(const struct prep_opts *o, struct result *r, const char *na
     double chance = dedup_error(o->seen, n);
     uint32_t of;
 
+    /* Bands differ in high64, so that equal hashes in different bands do not meet. */
     for (int i = 1; i < n; i++)
         key[i] = (XXH128_hash_t){ r->near[i - 1], (uint64_t)i };
     r->drop = dedup_doc(o->seen, key, n, o->removed ? removed_next(o->removed) : 0, &of);
@@ -366,6 +379,7 @@ static int write_row(struct pipeline *p, struct job *j, int i, int *from, struct
             return rc;
         *from = i + 1;
     }
+    /* A document that is left out counts in no sum but its reason's. */
     if (r->drop != KEPT)
         r->tokens = r->masked = r->bytes = r->words = 0;
     if (r->drop == DROP_BAD) {
@@ -378,6 +392,7 @@ static int write_row(struct pipeline *p, struct job *j, int i, int *from, struct
         (rc = count(c, s, out, r, e)) < 0 || r->drop != KEPT)
         return rc;
     feed_kept(p->feed, r->schema, r->source, r->lost);
+    /* One source too many: it was counted as "other", and the stream must say the same. */
     if (out->stream && strcmp(s->name, r->source) != 0) {
         if ((rc = flush_rows(out, j, from, i, e)) == 0)
             rc = put_renamed(out, p, j, r, s->name, e);
@@ -404,7 +419,7 @@ static int write_batch(struct pipeline *p, struct job *j, struct output *out, st
         rc = flush_rows(out, j, &from, i, e);
     if (rc == 0 && j->in.rc < 0 && !full) {
         *e = j->in.err;
-        if (j->rc < 0)
+        if (j->rc < 0) /* everything ends, not the file alone */
             return j->rc;
         c->by.bad_files++;
         out->since.bad_files++;
@@ -435,6 +450,7 @@ static int write_batches(struct pipeline *p, struct output *out, struct prep_cou
     while (rc == 0) {
         pthread_mutex_lock(&p->lock);
         j = &p->job[p->written % RING];
+        /* With nothing filled it waits for a batch or the end, else for its batch's workers. */
         while (p->written == p->filled ? !p->ended : !j->done)
             pthread_cond_wait(&p->done, &p->lock);
         more = p->written < p->filled;
@@ -471,9 +487,11 @@ static int run_pipeline(struct pipeline *p, int threads, struct output *out, str
     if (!team)
         return err_set(e, E_SYS, "out of memory for %d threads", threads);
     for (; n <= threads && rc == 0; n += rc == 0)
-        rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, p);
+        rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, p); /* 0 reads */
     rc = rc ? err_set(e, E_SYS, "cannot start %d threads: %s", threads, strerror(rc))
             : write_batches(p, out, c, e);
+    /* After an error, or with enough documents, threads still wait or work: they are to
+     * return now. */
     pthread_mutex_lock(&p->lock);
     p->stop = true;
     pthread_cond_broadcast(&p->space);
