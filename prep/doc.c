@@ -37,6 +37,7 @@ void doc_free(struct doc *d)
 static void set_name(struct doc *d, const struct doc_place *at)
 {
     char name[DOC_NAME_MAX + 64];
+    /* 24 bytes are left for ":" and the line's number. */
     size_t n = strlen(at->name), keep = DOC_NAME_MAX - 24;
 
     /* Of a name too long the end says more. */
@@ -48,6 +49,7 @@ static void set_name(struct doc *d, const struct doc_place *at)
     label_clean(d->name, DOC_NAME_MAX, name);
 }
 
+/* --source comes before whatever was recognised. */
 static void set_source(struct doc *d, const struct doc_opts *o, const char *source)
 {
     label_clean(d->source, DOC_SOURCE_MAX, o->source ? o->source : source);
@@ -59,6 +61,7 @@ static bool is_pg19(const char *name)
     static const char *const split[] = { "train/", "validation/", "test/" };
     const char *end = name + strlen(name), *p;
 
+    /* p: the file's name alone. It must be digits and then ".txt". */
     for (p = end; p > name && p[-1] != '/' && p[-1] != ':'; p--)
         ;
     if (end - p < 5 || strncmp(p + strspn(p, "0123456789"), ".txt", 4) != 0 || *p == '.')
@@ -71,6 +74,8 @@ static bool is_pg19(const char *name)
     return false;
 }
 
+/* Copies the valid stretches of the text. Each invalid byte between them becomes U+FFFD, or
+ * is the error that ends it. */
 int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size_t n,
                   const struct doc_opts *o, struct err *e)
 {
@@ -84,6 +89,7 @@ int doc_from_text(struct doc *d, const struct doc_place *at, const char *p, size
     if (n >= 3 && memcmp(p, BYTE_ORDER_MARK, 3) == 0)
         done = 3;
     while (rc == 0 && !utf8_valid(p + done, n - done, &bad)) {
+        /* Only a text that is not UTF-8 is looked at again: is it text at all? */
         if (magic_binary(p, n)) {
             err_set(e, E_DATA, "'%s' is binary data, not text", at->name);
             return err_hint(e, "leave it out, or use --on-error skip");
@@ -107,6 +113,7 @@ int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
 
     if (!utf8_valid(b->p, b->len, NULL))
         return doc_from_text(d, at, b->p, b->len, o, e);
+    /* Sets schema, name and source; an empty text cannot fail. */
     doc_from_text(d, at, "", 0, o, e);
     if (text.len >= 3 && memcmp(text.p, BYTE_ORDER_MARK, 3) == 0)
         memmove(text.p, text.p + 3, text.len -= 3);
@@ -122,6 +129,7 @@ static const char *const key_name[KEYS] = { "text",   "raw_content",       "inst
                                             "input",  "output",            "meta",
                                             "source", "red_pajama_subset", "pred_label",
                                             "system", "history" };
+/* The same for the keys inside "meta". */
 enum meta_key { M_SOURCE, M_NAME, M_SUBSET_NAME, M_SET_NAME, M_CONFIG, M_FILE, M_ARXIV_ID,
                 M_BOOK_TITLE, M_SCORE, M_TITLE, M_URL, M_TIMESTAMP, M_CONTENT_HASH, META_KEYS };
 static const char *const meta_name[META_KEYS] = {
@@ -129,6 +137,7 @@ static const char *const meta_name[META_KEYS] = {
     "short_book_title", "question_score", "title", "url", "timestamp", "content_hash"
 };
 
+/* What a row was found to hold. Values point into its JSON and are decoded only when taken. */
 struct row {
     bool has[KEYS], meta_has[META_KEYS]; /* and not null */
     bool input;                          /* the key is there, if only as null */
@@ -141,6 +150,7 @@ struct row {
     bool ours;          /* a manifest of these tools */
 };
 
+/* Adds a key to r->found, as long as there is space for it. */
 static void note_found(struct row *r, const struct json_value *key)
 {
     size_t used = strlen(r->found);
@@ -174,6 +184,7 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
     while ((rc = json_next(&o, &key, &v, e)) == 1) {
         note_found(r, &key);
         r->has_string |= v.type == JK_STRING;
+        /* Cheap test before the comparisons: "chosen" and "rejected" begin so. */
         if (v.type == JK_ARRAY || (key.n && (*key.p == 'c' || *key.p == 'r')))
             note_kind(r, &key, &v);
         r->ours |= json_is(&key, "format") && v.type == JK_STRING && v.n > 9 &&
@@ -181,6 +192,8 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
         for (int k = 0; k < KEYS; k++)
             if (k == K_FIELD ? field && json_is(&key, field) : json_is(&key, key_name[k])) {
                 r->input |= k == K_INPUT;
+                /* A "text" that is null counts as there, so that the row is an error and not
+                 * of another schema. Of a key given twice the last value counts. */
                 r->has[k] = v.type != JK_NULL || k == K_TEXT;
                 r->key[k] = v;
             }
@@ -188,6 +201,7 @@ static int walk_row(struct row *r, const char *p, size_t n, const char *field, s
     return rc;
 }
 
+/* The same for the n bytes of the object "meta". */
 static int walk_meta(struct row *r, const char *p, size_t n, struct err *e)
 {
     struct json_object o = json_scan(p, n);
@@ -211,12 +225,14 @@ static void label_of(char *out, size_t max, const struct json_value *v)
     struct buf b = { 0 };
 
     out[0] = '\0';
+    /* A byte is at most six bytes of JSON, as \u0041 is for "A". */
     if (v->type == JK_STRING && v->n <= 6 * max && json_text(v, true, &b, NULL) == 0 &&
         buf_add(&b, "", 1, NULL) == 0)
         label_clean(out, max, b.p);
     buf_free(&b);
 }
 
+/* Letters, digits, '.', '_' and '-', at most 64: what makes a good name of a source. */
 static bool is_word(const char *s)
 {
     size_t n = 0;
@@ -296,6 +312,8 @@ static void classify_text(struct doc *d, const struct row *r, const struct doc_p
 
     label_of(inner, DOC_SOURCE_MAX, &r->meta[M_SOURCE]);
     label_of(top, DOC_SOURCE_MAX, &r->key[r->has[K_SUBSET] ? K_SUBSET : K_SOURCE]);
+    /* From the most certain sign to the least: what lprep --text wrote, then proof-pile's
+     * keys, then RedPajama's; a row of none of them is plain text. */
     if (r->n_meta == 2 && r->meta_has[M_SOURCE] && r->meta_has[M_NAME] && *inner) {
         d->schema = SCHEMA_LPREP;
         set_source(d, o, inner);
@@ -316,6 +334,8 @@ static void classify_text(struct doc *d, const struct row *r, const struct doc_p
     }
 }
 
+/* LongAlpaca's rows have no "input", which Alpaca's always have; the file's name decides
+ * first. */
 static void classify_instruction(struct doc *d, const struct row *r, const struct doc_place *at,
                                  const struct doc_opts *o)
 {
@@ -332,6 +352,7 @@ static void classify_instruction(struct doc *d, const struct row *r, const struc
     set_source(d, o, is_long ? "longalpaca" : "alpaca");
 }
 
+/* The error for a row without the keys wanted, with advice that fits what the row does have. */
 static int no_key(const struct row *r, const char *wanted, struct err *e)
 {
     if (r->ours) {
@@ -368,6 +389,7 @@ static int take(const struct row *r, enum key k, const char *name, const struct 
     return rc;
 }
 
+/* Reads "meta", an object or a string that holds one. */
 static int take_meta(struct row *r, struct err *e)
 {
     struct buf text = { 0 };
@@ -380,6 +402,8 @@ static int take_meta(struct row *r, struct err *e)
     /* The Sample's loader types meta as a string; where that is JSON its keys count too. */
     if (v->type == JK_STRING && v->n > 1 && *v->p == '{' &&
         json_text(v, true, &text, NULL) == 0) {
+        /* Of the string only the subset is kept: values of trial point into text, which is
+         * freed. */
         struct row trial = *r;
         if (walk_meta(&trial, text.p, text.len, NULL) == 0)
             r->subset = subset_by_meta(&trial);
@@ -391,11 +415,14 @@ static int take_meta(struct row *r, struct err *e)
 /* More than "", [] and {}. */
 static bool says(const struct json_value *v, bool there)
 {
+    /* A string's length is without its quotes; an array's or object's is with its brackets. */
     size_t n = there && v->type != JK_STRING ? 2 : 0;
 
     return there && v->n > n;
 }
 
+/* Fills d's texts from the row: by --field if given, else as instruction and output, else
+ * from "text", else from "raw_content". */
 static int from_row(struct doc *d, const struct row *r, const struct doc_opts *o, struct err *e)
 {
     bool instruct = !o->field && r->has[K_INSTRUCTION] && r->has[K_OUTPUT];

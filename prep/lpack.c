@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What the options say. -1 is "not given" where 0 is a value. */
 static struct {
     const char *folder;
     struct opt_list splits;
@@ -84,6 +85,7 @@ static const struct cmd cmd = {
 
 static struct pack *volatile current; /* for the signal handler */
 
+/* Only what is async-signal-safe: the temporaries go, then the signal ends the process. */
 static void on_signal(int sig)
 {
     if (current)
@@ -98,6 +100,7 @@ static void on_no_memory(void)
         pack_remove_temporaries(current);
 }
 
+/* A signal that was ignored when the program started, as nohup does, stays ignored. */
 static void catch_signals(void)
 {
     static const int sig[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
@@ -109,6 +112,8 @@ static void catch_signals(void)
             sigaction(sig[i], &s, NULL);
 }
 
+/* The speed is that of lpack alone: time spent waiting for lprep is taken out of it, and
+ * shown as a share of all time. */
 static void progress(void *ctx, bool writing, int64_t docs, int64_t tokens, double waited_s)
 {
     const double *start_s = ctx;
@@ -131,6 +136,7 @@ static int take_folder(int n, char **v, struct err *e)
 
     for (int i = 0; i < n; i++) {
         size_t k = strlen(v[i]);
+        /* A slash at the end names a folder that need not exist yet. */
         if ((k > 0 && v[i][k - 1] == '/') || path_is_dir(v[i])) {
             if (a.folder)
                 return err_set(e, E_USAGE, "two output folders, '%s' and '%s'", a.folder, v[i]);
@@ -167,6 +173,8 @@ static int check_formats(int n, struct err *e)
         return err_set(e, E_USAGE, "--form is for --import u16");
     if (a.import_from < 0 && (a.vocab || a.bos >= 0 || a.eos >= 0))
         return err_set(e, E_USAGE, "--vocab, --bos and --eos are for --import");
+    /* Exactly one of the two is the case in a good command, as both together are refused
+     * above. */
     if (a.tokenizer && (a.import_from < 0) == (a.export_to != FORMAT_NDJSON))
         return err_set(e, E_USAGE, "-t is for --import and --export ndjson");
     if (a.tokenizer && a.vocab)
@@ -215,6 +223,7 @@ static int check_usage(int n, char **v, struct err *e)
     return 0;
 }
 
+/* Other programs' files take the place of streams: each operand is one input of the pack. */
 static int import_all(struct pack *p, int n, char **v, struct err *e)
 {
     struct import_options o = { .format = (enum token_format)a.import_from, .vocab = a.vocab,
@@ -229,6 +238,8 @@ static int import_all(struct pack *p, int n, char **v, struct err *e)
     return rc;
 }
 
+/* All operands in order: files to import, data sets to merge, or token streams. Without any
+ * it is the stream on standard input. */
 static int pack_all(struct pack *p, int n, char **v, struct err *e)
 {
     if (a.import_from >= 0)
@@ -252,6 +263,7 @@ static int pack_all(struct pack *p, int n, char **v, struct err *e)
     return rc;
 }
 
+/* The summary of a split. An empty one is a warning: most likely its rule took nothing. */
 static void say_split(const struct manifest_split *s, bool alone)
 {
     char size[16];
@@ -262,6 +274,7 @@ static void say_split(const struct manifest_split *s, bool alone)
     log_info("%s: %" PRId64 " document%s, %" PRId64 " tokens in %" PRId64 " shard%s, %s", s->name,
              s->docs, s->docs == 1 ? "" : "s", s->tokens, s->n_shards, s->n_shards == 1 ? "" : "s",
              fmt_bytes((double)bytes, size, sizeof size));
+    /* The shard on standard output has no name. */
     for (int64_t i = 0; i < s->n_shards && s->shards[i].file[0]; i++)
         log_debug("%s: %" PRId64 " documents, %" PRId64 " tokens", s->shards[i].file,
                   s->shards[i].docs, s->shards[i].tokens);
@@ -272,6 +285,7 @@ static void say_split(const struct manifest_split *s, bool alone)
                  "pattern that matches", s->name);
 }
 
+/* The summary as JSON, for programs. */
 static int print_json(const struct manifest *m, struct err *e)
 {
     json_t *splits = json_object(), *top;
@@ -302,6 +316,7 @@ static int print_json(const struct manifest *m, struct err *e)
 
 static const char *plural(int64_t n) { return n == 1 ? "" : "s"; }
 
+/* --export: writes the files, then warns of what their format could not hold. */
 static int run_export(const char *data, double *start_s, struct err *e)
 {
     static const char *const name[] = { "u16", "llm.c", "Megatron", "NDJSON" };
@@ -336,6 +351,8 @@ static int run_export(const char *data, double *start_s, struct err *e)
     return 0;
 }
 
+/* Reads everything and publishes. Signals are blocked where the pack is opened, so that
+ * "current" is never behind the folder, and again where results get their names. */
 static int run(struct pack_options *o, int n, char **v, struct err *e)
 {
     struct manifest *m = NULL;
@@ -388,12 +405,15 @@ static int run_pack(int n_operands, char **v, int n_given, char **given, double 
         .progress_ctx = start_s,
         .shard_tokens = a.shard_tokens ? a.shard_tokens : (int64_t)256 << 20
     };
+    /* With --merge folders are inputs, and the output is only what -o names. */
     int rc, n = a.merge ? n_operands : take_folder(n_operands, v, e);
 
     if (n < 0 || (rc = check_usage(n, v, e)) < 0)
         return n < 0 ? n : rc;
     given[0] = name;
     o.folder = a.folder;
+    /* A run can be continued only where one stream is all there is; a folder is shuffled
+     * unless it is said otherwise. */
     o.journal = a.folder && !a.merge && n <= 1;
     o.shuffle = a.folder && !a.merge ? !a.no_shuffle : a.shuffle;
     catch_signals();

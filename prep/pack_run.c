@@ -190,7 +190,7 @@ static int agree(struct pack *p, const struct token_info *info, const char *name
     p->m->info = *info;
     if (!(p->first = strdup(name)))
         return err_set(e, E_SYS, "out of memory");
-    /* Standard output is one shard, and it has a header even if no document follows. */
+    /* Standard output is one shard, which is there even if no document follows. */
     return p->folder ? 0 : open_shard(p, 0, e);
 }
 
