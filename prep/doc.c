@@ -334,8 +334,7 @@ static void classify_text(struct doc *d, const struct row *r, const struct doc_p
     }
 }
 
-/* LongAlpaca's rows have no "input", which Alpaca's always have; the file's name decides
- * first. */
+/* The file's name says which; where it says neither, a row without "input" is LongAlpaca's. */
 static void classify_instruction(struct doc *d, const struct row *r, const struct doc_place *at,
                                  const struct doc_opts *o)
 {

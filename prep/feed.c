@@ -97,6 +97,7 @@ static void note_schemas(struct feed *f)
     else
         n = snprintf(text, sizeof text, "'%.400s': %lld document%s,", f->file ? f->file : "",
                      (long long)docs, docs == 1 ? "" : "s");
+    /* snprintf returns the length the text would have: from sizeof text on it was cut. */
     for (int s = 0, first = 1; s < SCHEMAS && n < (int)sizeof text; s++)
         if (f->seen[s]) {
             n += snprintf(text + n, sizeof text - (size_t)n, "%s %s", first ? "" : " and",
@@ -118,6 +119,8 @@ static void note_schemas(struct feed *f)
     f->sources[0] = '\0';
 }
 
+/* Counts a document that is kept, and adds its source to the list unless it is there. A list
+ * that is full ends with "...". */
 void feed_kept(struct feed *f, enum schema schema, const char *source, bool lost)
 {
     size_t used = strlen(f->sources), n = strlen(source);
@@ -125,6 +128,7 @@ void feed_kept(struct feed *f, enum schema schema, const char *source, bool lost
 
     f->seen[schema]++;
     f->lost += lost;
+    /* A whole entry of the list, not a part of another: "c4" also stands in "c4-en". */
     if (at && (at == f->sources || at[-1] == ' ') && (at[n] == '\0' || at[n] == ','))
         return;
     if (used + n + 8 < sizeof f->sources)
@@ -147,6 +151,7 @@ int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e)
     if (b->n == 0)
         return 0;
 
+    /* The notes on a file come when the next one begins. */
     if (f->file && !same && !(b->plain && f->plain))
         note_schemas(f);
     if (!same) {
@@ -166,6 +171,7 @@ static int check_form(const struct feed *f, const void *p, size_t n, struct err 
 {
     const struct magic_form *m = magic_of(p, n, false);
 
+    /* Forms that are text all the same, and may be meant as such. */
     if (m && (m->form == MAGIC_TIKTOKEN || m->form == MAGIC_TOKENIZER_JSON ||
               (m->form == MAGIC_MARKUP && f->o.mode == RECORDS_TEXT)))
         m = NULL;
@@ -175,6 +181,8 @@ static int check_form(const struct feed *f, const void *p, size_t n, struct err 
     return err_hint(e, "%s", m ? m->remedy : "leave it out, or use --on-error skip");
 }
 
+/* What records_next reads through. The first bytes of a member tell whether it is text at
+ * all. */
 static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
 {
     struct feed *f = ctx;
@@ -187,6 +195,8 @@ static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
     return n;
 }
 
+/* Opens the next file, or member of an archive: 1, or 0 at the end. How records are found in
+ * it follows from --format, else from its name. */
 static int next_member(struct feed *f, struct err *e)
 {
     static const enum record_mode by_kind[] = { [SOURCE_UNKNOWN] = RECORDS_AUTO,
@@ -221,6 +231,8 @@ void feed_batch_free(struct feed_batch *b)
     free(b->name);
 }
 
+/* Says where the batch's rows come from. Names are kept from batch to batch while they are
+ * the same. */
 static int name_batch(struct feed_batch *b, const struct source_member *m, struct err *e)
 {
     b->plain = !m->archived && m->kind == SOURCE_TEXT;
@@ -239,6 +251,7 @@ static int fill_batch(struct feed *f, struct feed_batch *b, struct err *e)
     struct record r;
     int rc = 1;
 
+    /* A batch may become longer than BATCH_BYTES by its last row. */
     while (b->n < FEED_ROWS && b->raw.len < BATCH_BYTES) {
         if ((rc = records_next(&f->records, &r, e)) != 1)
             break;
@@ -269,6 +282,7 @@ int feed_read(struct feed *f, struct feed_batch *b)
     b->raw.len = 0;
     b->rc = 0;
     b->err = (struct err){ 0 };
+    /* An empty member makes no batch. */
     while (rc >= 0 && b->n == 0) {
         if (!f->in_member && (rc = next_member(f, &b->err)) <= 0)
             break;
@@ -278,6 +292,7 @@ int feed_read(struct feed *f, struct feed_batch *b)
     b->at = f->at;
     b->rc = rc < 0 ? rc : 0;
     source_notes(f->source, &b->notes);
+    /* An error that may be skipped is a batch (1) that says so in b->rc. */
     return rc < 0 && (!f->o.skip_errors || rc == E_SYS) ? rc
                                                         : rc < 0 || b->n > 0 || b->notes.len;
 }
@@ -306,8 +321,9 @@ int feed_each(const char *const *operands, int n, const struct feed_opts *o, fee
         for (int i = 0; i < b->n && failed == 0; i++)
             if ((failed = feed_parse(o, b, i, &d, e)) == KEPT)
                 failed = fn(ctx, &d, e);
-            else if (failed > 0)
+            else if (failed > 0) /* left out by a filter: no failure */
                 failed = 0;
+        /* The rows before the error have been handed out; now it ends all. */
         if (failed == 0 && b->rc < 0) {
             failed = b->rc;
             *e = b->err;

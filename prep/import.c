@@ -13,7 +13,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { STEP = 1 << 16 };
+enum { STEP = 1 << 16 }; /* ids that are read at once */
 #define DOC_IDS_MAX ((int64_t)(DOC_BYTES_MAX / 4)) /* what a document may have, about */
 
 struct import {
@@ -44,6 +44,7 @@ int import_open(struct import **out, const struct import_options *o, struct err 
         memcpy(x->info.fingerprint, tokenizer_fingerprint(x->tok), FINGERPRINT_HEX + 1);
         label_clean(x->info.tokenizer, sizeof x->info.tokenizer - 1, tokenizer_path(x->tok));
     }
+    /* Documents are cut at these ids, so that they have them: as if lprep had added them. */
     x->info.adds_bos = o->bos >= 0;
     x->info.adds_eos = o->eos >= 0;
     if (rc < 0) {
@@ -74,10 +75,12 @@ static int start(struct import *x, struct pack *p, const char *path, uint32_t wi
         err_set(e, E_USAGE, "'%s' does not say how large the vocabulary is", path);
         return err_hint(e, "give the tokenizer with -t, or the size with --vocab");
     }
+    /* Ids of 16 bits or less: a vocabulary that holds all of them. */
     if (info.vocab == 0)
         info.vocab = 65536;
     info.width = token_width(info.vocab);
     if ((rc = info_check(&info, e)) < 0)
+        /* The options are at fault, not a file. */
         return e ? (e->code = E_CONFIG) : E_CONFIG;
     x->info.vocab = info.vocab;
     x->docs = 0;
@@ -93,11 +96,13 @@ static int add_doc(struct import *x, struct pack *p, const char *path, struct er
                            .source = format_name[x->o->format] };
 
     snprintf(name, sizeof name, "%.900s:%" PRId64, path, x->docs++);
+    /* There is no text: the ids' hash takes its place where splits are drawn. */
     d.text_hash = XXH3_64bits(x->ids.p ? x->ids.p : "", x->ids.len);
     x->ids.len = 0;
     return pack_doc(p, &d, e);
 }
 
+/* More ids of the document that is being gathered. E_DATA where it becomes too long. */
 static int add_ids(struct import *x, const uint32_t *ids, int64_t n, const char *path,
                    struct err *e)
 {
@@ -117,11 +122,15 @@ static int cut(struct import *x, struct pack *p, const struct interop *f, const 
     int rc = ids ? 0 : err_set(e, E_SYS, "out of memory");
 
     for (int64_t at = 0, k; at < f->n_ids && rc == 0; at += k) {
+        /* The ids [from, i) of this piece, and those in x->ids before it, are the open
+         * document. */
         int64_t from = 0;
         k = f->n_ids - at < STEP ? f->n_ids - at : STEP;
         if ((rc = interop_load(f, at, k, x->info.vocab, ids, e)) < 0)
             err_within(e, "'%s'", path);
         for (int64_t i = 0; i < k && rc == 0 && (bos >= 0 || eos >= 0); i++) {
+            /* A bos at the beginning of a document ends none, or there would be an empty one
+             * before it. */
             bool before = ids[i] == bos && (i > from || x->ids.len > 0), after = ids[i] == eos;
             if (before && (rc = add_ids(x, ids + from, i - from, path, e)) == 0)
                 rc = add_doc(x, p, path, e);
@@ -170,6 +179,7 @@ static int import_interop(struct import *x, struct pack *p, const char *path, st
     struct interop_file in;
     int rc = interop_open(&in, kind[x->o->format], path, e);
 
+    /* Raw ids have no mark of their own, so other forms are to be refused by their looks. */
     if (rc == 0 && x->o->format == FORMAT_U16 && llmc_is(in.map[0], in.nbytes[0])) {
         rc = err_set(e, E_DATA, "'%s' begins with llm.c's header, not with ids", path);
         err_hint(e, "--import llmc reads it");
@@ -192,6 +202,7 @@ struct lines {
     struct tokenline_read r;
 };
 
+/* The head names the tokenizer; it is compared with that of -t, where there is one. */
 static int take_head(struct lines *l, struct err *e)
 {
     const struct import *x = l->x;
@@ -209,6 +220,8 @@ static int take_head(struct lines *l, struct err *e)
     return 0;
 }
 
+/* A line is a head (only the first), a document, or the end (only the last), which must
+ * count what there was. */
 static int take_line(struct lines *l, const struct record *rec, struct err *e)
 {
     int rc, kind = tokenline_read(&l->r, rec->p, rec->n, l->name, e);
@@ -227,6 +240,8 @@ static int take_line(struct lines *l, const struct record *rec, struct err *e)
                        " tokens, there were %" PRId64 " and %" PRId64, l->name, l->r.docs,
                        l->r.tokens, l->docs, l->tokens);
     }
+    /* No head: the vocabulary must come from -t or --vocab. Ids here have no width; 4 asks
+     * for that. */
     if (!l->begun && (rc = start(l->x, l->p, l->name, 4, e)) < 0)
         return rc;
     l->begun = true;
@@ -241,6 +256,7 @@ static int64_t read_source(void *ctx, void *buf, size_t cap, struct err *e)
     return source_read(ctx, buf, cap, e);
 }
 
+/* All lines of one file or member. With a head there must be an end, else it was cut. */
 static int import_member(struct lines *l, struct records *rec, struct source *s, struct err *e)
 {
     struct record line;
@@ -261,6 +277,8 @@ static int import_member(struct lines *l, struct records *rec, struct source *s,
     return rc;
 }
 
+/* JSON lines may be compressed or in archives, as lprep's inputs may: each member is an
+ * input. */
 static int import_lines(struct import *x, struct pack *p, const char *path, struct err *e)
 {
     struct lines l = { .x = x, .p = p };

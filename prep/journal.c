@@ -31,6 +31,8 @@
 #define SELDOM 20.0                     /* times as long as a sync takes, between two */
 #define SOON_S 0.02
 
+/* The hash of the folder's manifest, 0 where there is none. A journal that was begun with
+ * another manifest is of a run that has been published since. */
 static int manifest_hash(const char *folder, uint64_t *hash, struct err *e)
 {
     char *path = path_join(folder, MANIFEST_FILE), *text = NULL;
@@ -50,6 +52,7 @@ static int open_marks(const char *folder, int *fd, struct err *e)
     char *path = path_join(folder, MARKS);
     int rc = 0;
 
+    /* O_NONBLOCK: a pipe of that name would otherwise wait for a writer. */
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0 && errno != ENOENT && errno != ENOTDIR)
         rc = err_sys(e, E_NOINPUT, "cannot open '%s'", path);
@@ -77,6 +80,7 @@ static int look(struct journal_state *s, struct stream_reader *r, int64_t max_ma
         files += it.mark.n_inputs;
         for (int64_t i = 0; i < it.mark.tally.n; i++)
             docs += it.mark.tally.v[i].docs; /* stream_tally has checked that it fits */
+        /* A mark without inputs stands inside an input, where no run can begin again. */
         if (it.mark.n_inputs == 0)
             continue;
         s->marks = marks;
@@ -186,10 +190,12 @@ static int begin(struct journal *j, const char *path, const struct token_info *i
         return rc;
     if ((rc = stream_run(w, run, e)) == 0)
         rc = stream_flush(w, e);
+    /* No END: marks are added behind what is there. */
     stream_abandon(w);
     return rc;
 }
 
+/* Opens the journal of an earlier run and cuts off what stands behind the marks that count. */
 static int go_on(struct journal *j, const char *path, const struct journal_state *s,
                  struct err *e)
 {
@@ -244,6 +250,7 @@ int journal_open(struct journal **out, const char *folder, const struct journal_
     return rc;
 }
 
+/* The documents first, then the marks that speak of them: a mark on disk is always true. */
 int journal_sync(struct journal *j, struct shuffle *aside, struct err *e)
 {
     double start_s = now_s();
@@ -264,6 +271,8 @@ int journal_sync(struct journal *j, struct shuffle *aside, struct err *e)
     return rc;
 }
 
+/* Marks wait for a sync until 20 times as long has passed as the last sync took, but at
+ * least 20 ms, or until there are 4 MiB of them. */
 int journal_mark(struct journal *j, const struct stream_mark *m, struct shuffle *aside,
                  struct err *e)
 {
@@ -291,6 +300,7 @@ int64_t journal_close(struct journal *j, struct shuffle *aside)
     safe = j->safe_files;
     if (j->fd >= 0)
         close(j->fd);
+    /* Without a mark that names inputs nothing could be continued. */
     if (!j->begun)
         journal_remove(j->folder);
     buf_free(&j->waiting);

@@ -173,8 +173,7 @@ static int check_formats(int n, struct err *e)
         return err_set(e, E_USAGE, "--form is for --import u16");
     if (a.import_from < 0 && (a.vocab || a.bos >= 0 || a.eos >= 0))
         return err_set(e, E_USAGE, "--vocab, --bos and --eos are for --import");
-    /* Exactly one of the two is the case in a good command, as both together are refused
-     * above. */
+    /* -t needs exactly one of --import and --export ndjson; both were refused above. */
     if (a.tokenizer && (a.import_from < 0) == (a.export_to != FORMAT_NDJSON))
         return err_set(e, E_USAGE, "-t is for --import and --export ndjson");
     if (a.tokenizer && a.vocab)
@@ -351,8 +350,8 @@ static int run_export(const char *data, double *start_s, struct err *e)
     return 0;
 }
 
-/* Reads everything and publishes. Signals are blocked where the pack is opened, so that
- * "current" is never behind the folder, and again where results get their names. */
+/* Reads everything and publishes. Signals are blocked while the pack is opened, so that none
+ * finds a folder that "current" does not name, and again while results get their names. */
 static int run(struct pack_options *o, int n, char **v, struct err *e)
 {
     struct manifest *m = NULL;

@@ -31,6 +31,7 @@ static void spare_name(char *buf, int64_t n)
     int k = 0, at = 7;
 
     memcpy(buf, ".lpack-", 7);
+    /* Digits come out last first: 120 is "0", "2", "1". */
     do
         digits[k++] = (char)('0' + n % 10);
     while (n /= 10);
@@ -63,12 +64,14 @@ static bool is_shard_name(const char *s)
     const char *hex, *num;
     char split[64];
 
+    /* 22: 16 hexadecimal digits and ".shard"; 8: at least "x-00000-". */
     if (n < 22 + 8 || n > 128)
         return false;
     hex = s + n - 22;
     if (strcmp(hex + 16, ".shard") != 0 || hex[-1] != '-' ||
         strspn(hex, "0123456789abcdef") != 16)
         return false;
+    /* Back from the last '-' over the number, whose begin num becomes. */
     for (num = hex - 1; num > s && isdigit((unsigned char)num[-1]); num--)
         continue;
     if (hex - 1 - num < 5 || num - s < 2 || num - s > 64 || num[-1] != '-')
@@ -120,6 +123,8 @@ int folder_open(struct folder **out, const char *path, bool force, struct err *e
     f->dir = -1;
     if ((rc = dir_make(path, e)) == 0) {
         f->made = !was;
+        /* The lock goes with the descriptor, so that a killed run leaves none. File systems
+         * without locks (any errno but EWOULDBLOCK) do without. */
         f->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (f->dir < 0)
             rc = err_sys(e, E_CREATE, "cannot open the folder '%s'", path);
@@ -132,6 +137,7 @@ int folder_open(struct folder **out, const char *path, bool force, struct err *e
         folder_close(f);
         return rc;
     }
+    /* Only now, with the lock: leftovers are no running lpack's. */
     clean(f, NULL);
     *out = f;
     return 0;
@@ -217,6 +223,8 @@ static int rename_all(struct folder *f, int64_t *done, struct err *e)
     return fsync(f->dir) < 0 ? err_sys(e, E_IO, "cannot sync the folder '%s'", f->path) : 0;
 }
 
+/* The new shards get their names beside the old ones, then the manifest is replaced, then
+ * the shards that it does not list are removed: at every moment one whole data set is there. */
 int folder_publish(struct folder *f, const struct manifest *m, struct err *e)
 {
     struct manifest *there = NULL;
