@@ -26,6 +26,8 @@ int dedup_open(struct dedup **out, size_t memory_bytes, bool remember, struct er
     struct dedup *d = calloc(1, sizeof *d);
     uint64_t half = 32768;
 
+    /* half becomes the largest power of two that is at most memory_bytes / 2, from 32 KiB
+     * on. */
     while (half <= memory_bytes / 4)
         half *= 2;
     *out = NULL;
@@ -55,6 +57,7 @@ void dedup_close(struct dedup *d)
     free(d);
 }
 
+/* The key {0, 0} means an empty slot, so that it is stored as {0, 1} (low64, high64). */
 static XXH128_hash_t stored(XXH128_hash_t key)
 {
     key.high64 |= (key.low64 | key.high64) == 0;
@@ -96,7 +99,7 @@ static void bits_of(const struct dedup *d, XXH128_hash_t key, uint64_t bit[BLOOM
 static bool find(const struct dedup *d, XXH128_hash_t key, uint32_t *who)
 {
     uint64_t bit[BLOOM_BITS], i;
-    bool all = d->over > 0;
+    bool all = d->over > 0; /* an empty filter has no key */
 
     *who = 0;
     key = stored(key);
@@ -149,6 +152,7 @@ enum drop dedup_doc(struct dedup *d, const XXH128_hash_t *key, int n, uint32_t i
     uint32_t who;
 
     *of = 0;
+    /* Goes on past a key that only the filter has, as a later one may name the document. */
     for (int i = 0; i < n && drop != DROP_COPY && *of == 0; i++)
         if (find(d, key[i], &who)) {
             drop = i == 0 ? DROP_COPY : DROP_NEAR;
@@ -170,6 +174,7 @@ int64_t dedup_exact_bytes(const struct dedup *d)
     return 2 * half;
 }
 
+/* 1 - (1 - q)^n with q = (ones / bits)^8. log1p and expm1 keep the digits of a tiny q. */
 double dedup_error(const struct dedup *d, int n)
 {
     return -expm1(n * log1p(-pow((double)d->ones / (double)d->bits, BLOOM_BITS)));

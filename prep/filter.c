@@ -87,6 +87,7 @@ static int step(const char *p, size_t n, const char *path, struct json_value *v,
     memcpy(first, path, k);
     first[k] = '\0';
     while (json_next(&o, &key, &value, NULL) == 1) {
+        /* A key that has dots itself, "a.b", comes before the key "b" inside of "a". */
         if (json_is(&key, path)) {
             *v = value;
             found = 1;
@@ -99,6 +100,8 @@ static int step(const char *p, size_t n, const char *path, struct json_value *v,
     return found;
 }
 
+/* Walks down the path an object at a time. An object inside a string is decoded to one
+ * buffer while its own text may still be in the other: they take turns. */
 int filter_find(const char *row, size_t n, const char *path, struct buf *out, struct err *e)
 {
     struct buf inner[2] = { { 0 }, { 0 } }; /* an object in a string in an object ... */
@@ -123,6 +126,7 @@ int filter_find(const char *row, size_t n, const char *path, struct buf *out, st
     return rc < 0 ? rc : found == 1;
 }
 
+/* True when word is one of the words of list, which commas part: "de" is in "en,de". */
 static bool in_list(const char *list, const char *word, size_t n)
 {
     for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',')
@@ -138,6 +142,7 @@ static int language_ok(const struct filter *f, const char *row, size_t n, struct
     struct buf b = { 0 };
     int rc = 0;
 
+    /* The first key that is there decides. */
     for (size_t i = 0; row && rc == 0 && i < sizeof path / sizeof *path; i++)
         rc = filter_find(row, n, path[i], &b, e);
     if (rc == 1)
@@ -146,6 +151,8 @@ static int language_ok(const struct filter *f, const char *row, size_t n, struct
     return rc;
 }
 
+/* 1 when all conditions hold, 0 when one does not. A key that is not there matches no
+ * pattern, so that --where leaves the row out and --where-not keeps it. */
 static int where_ok(const struct filter *f, const char *row, size_t n, struct err *e)
 {
     struct buf b = { 0 };
@@ -156,7 +163,7 @@ static int where_ok(const struct filter *f, const char *row, size_t n, struct er
         b.len = 0;
         if ((rc = row ? filter_find(row, n, w->path, &b, e) : 0) == 1) {
             b.len = b.len < VALUE_BYTES ? b.len : VALUE_BYTES;
-            if ((rc = buf_add(&b, "", 1, e)) == 0)
+            if ((rc = buf_add(&b, "", 1, e)) == 0) /* regexec takes a string */
                 rc = regexec(&w->regex, b.p, 0, NULL, 0) == 0;
         }
         if (rc >= 0)
@@ -166,6 +173,8 @@ static int where_ok(const struct filter *f, const char *row, size_t n, struct er
     return rc;
 }
 
+/* Whether --sample keeps the document: the hash of its text, as a number in [0, 1), must be
+ * below the rate. So the choice depends on nothing else in the input, and copies share it. */
 static bool sampled(const struct filter *f, const struct doc *d)
 {
     const struct buf *part[] = { &d->text, &d->input, &d->output };
@@ -175,6 +184,8 @@ static bool sampled(const struct filter *f, const struct doc *d)
         if (fnmatch(f->rate[i].glob, d->source, 0) == 0) {
             for (int k = 0; k < (d->instruct ? 3 : 1); k++)
                 h = XXH3_64bits_withSeed(part[k]->len ? part[k]->p : "", part[k]->len, h);
+            /* 53 bits are what a double holds exactly; a rate of 1 keeps all, a rate of 0
+             * none. */
             return (double)(h >> 11) * 0x1p-53 < f->rate[i].rate;
         }
     return true;
@@ -186,6 +197,7 @@ int filter_doc(const struct filter *f, const struct doc *d, const char *row, siz
     int64_t chars = 0;
     int rc;
 
+    /* Cheap questions come before those that walk the row's JSON again. */
     if (d->text.len == 0 && (!d->instruct || d->output.len == 0))
         return DROP_EMPTY;
     if (f->min_chars > 0 || f->max_chars > 0)

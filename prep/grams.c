@@ -15,6 +15,7 @@ static inline unsigned char is_letter(unsigned char c)
     return ((unsigned char)((c | 0x20) - 'a') < 26) | ((unsigned char)(c - '0') < 10) | (c >> 7);
 }
 
+/* 'A' to 'Z' get bit 5 set, which is what tells 'a' from 'A'. No branch. */
 static inline unsigned char lower(unsigned char c)
 {
     return (unsigned char)(c | ((unsigned char)(c - 'A') < 26) << 5);
@@ -50,6 +51,9 @@ struct block {
     bool goes_on;
 };
 
+/* A word begins where a bit is set and the one before is not, and ends where it is the other
+ * way round. Of "ab c" the bits are 1, 1, 0, 1, so that words go from 0 to 2 and from 3 to 4.
+ * e &= e - 1 clears the lowest bit that is set. */
 static void cut_words(struct block *b, const unsigned char *p, size_t n)
 {
     uint64_t before = 0; /* the last byte before these 64 was a word's */
@@ -70,6 +74,7 @@ static void cut_words(struct block *b, const unsigned char *p, size_t n)
     b->words = begun;
 }
 
+/* A one-to-one mixing of 64 bits: different words keep different hashes. */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 32;
@@ -119,6 +124,7 @@ static uint64_t hash_long(const unsigned char **p, const unsigned char *end)
 /* One more word: 1 if it ends an n-gram, which goes to out. */
 static inline int add_word(struct grams *g, uint64_t h, int *at, uint64_t *out)
 {
+    /* The word that leaves the window is the one whose place in the ring h takes. */
     g->sum = g->sum * BASE + h - g->ring[*at] * g->power;
     g->ring[*at] = h;
     *at = *at + 1 == g->n ? 0 : *at + 1;
@@ -132,6 +138,7 @@ int64_t grams_next(struct grams *g, uint64_t *out, int64_t cap)
     int64_t k = 0;
     int at = (int)(g->words % g->n);
 
+    /* hash_word may read 8 bytes past the last word. */
     memset(b.text + BLOCK, 0, sizeof b.text - BLOCK);
     while (k < cap && g->p < g->end) {
         size_t left = (size_t)(g->end - g->p), n = left < BLOCK ? left : BLOCK, done = n;
@@ -139,6 +146,7 @@ int64_t grams_next(struct grams *g, uint64_t *out, int64_t cap)
         cut_words(&b, g->p, n);
         if (b.goes_on && n < left) { /* what is cut belongs to the next block */
             done = b.from[--b.words];
+            /* The word fills the whole block: it is hashed byte by byte to its end. */
             if (done == 0) {
                 k += add_word(g, hash_long(&g->p, g->end), &at, &out[k]);
                 continue;
@@ -157,6 +165,7 @@ int64_t grams_next(struct grams *g, uint64_t *out, int64_t cap)
     return k;
 }
 
+/* The number of words is mixed in, so that this is no hash of a longer text's n-gram. */
 uint64_t grams_rest(const struct grams *g)
 {
     return g->words > 0 && g->words < g->n ? mix(g->sum ^ (uint64_t)g->words) : 0;

@@ -18,17 +18,18 @@
 #include <immintrin.h>
 #endif
 
-enum { BLOCK = 512 };
+enum { BLOCK = 512 }; /* n-grams at once */
 
 void minhash_init(struct minhash *m, int bands, int rows, int words)
 {
     uint64_t x = 1;
 
     *m = (struct minhash){ .bands = bands, .rows = rows, .words = words };
+    /* Sixteen at a time, so that no loop has a rest; the last ones are in no band. */
     m->hashes = (bands * rows + 15) / 16 * 16;
     for (int i = 0; i < m->hashes; i++) {
         uint64_t h = XXH3_64bits_withSeed(&x, sizeof x, (uint64_t)i);
-        m->a[i] = (uint32_t)h | 1;
+        m->a[i] = (uint32_t)h | 1; /* odd, so that x -> a x + b takes every value once */
         m->b[i] = (uint32_t)(h >> 32);
     }
 }
@@ -106,6 +107,7 @@ struct seen {
     uint64_t first, other; /* the first n-gram; bits in which a later one was another */
 };
 
+/* Takes n > 0 n-grams into the signature, of which the low 32 bits count. */
 static void add_grams(const struct minhash *m, const uint64_t *gram, int64_t n, struct seen *s,
                       uint32_t *smallest)
 {
@@ -121,6 +123,7 @@ static void add_grams(const struct minhash *m, const uint64_t *gram, int64_t n, 
     minhash_update(m, x, n, smallest, simd_level());
 }
 
+/* All n-grams of one text; a text of fewer words than an n-gram is one n-gram. */
 static void add_text(const struct minhash *m, const struct buf *text, struct seen *s,
                      uint32_t *smallest)
 {
@@ -144,7 +147,7 @@ int64_t minhash_keys(const struct minhash *m, const struct doc *d, uint64_t *out
     uint32_t smallest[MINHASH_MAX];
     struct seen s = { 0, 0, 0 };
 
-    memset(smallest, 255, sizeof smallest);
+    memset(smallest, 255, sizeof smallest); /* 2^32 - 1: nothing yet */
     add_text(m, &d->text, &s, smallest);
     if (d->instruct) {
         add_text(m, &d->input, &s, smallest);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A line "name value" for an option: its value now, whether it was given or is the default. */
 static int add_option(struct buf *b, const struct opt *o, struct err *e)
 {
     const struct opt_list *list = o->dst;
@@ -25,6 +26,7 @@ static int add_option(struct buf *b, const struct opt *o, struct err *e)
         return rc;
     case OPT_F64:
         return buf_printf(b, e, "%s %.17g\n", o->name, *(const double *)o->dst);
+    /* The value is a number; its word is found in the row's "a|b|c". */
     case OPT_ENUM:
         for (int i = 0; i < *(const int *)o->dst && word; i++)
             word = strchr(word, '|') ? strchr(word, '|') + 1 : NULL;
@@ -35,6 +37,8 @@ static int add_option(struct buf *b, const struct opt *o, struct err *e)
     }
 }
 
+/* A line for each file of --decontaminate, with size and time: other contents are another
+ * recipe. */
 static int add_eval_files(struct buf *b, const struct opt_list *eval, struct err *e)
 {
     struct source_list l = { .n = 0 };
@@ -48,6 +52,8 @@ static int add_eval_files(struct buf *b, const struct opt_list *eval, struct err
     return rc;
 }
 
+/* Makes the text that two runs must share for the second to continue the first: program
+ * version, options and files that documents depend on. */
 static int recipe_make(struct buf *b, const struct opt *opts, const char *without,
                        const struct opt_list *eval, struct err *e)
 {
@@ -56,6 +62,7 @@ static int recipe_make(struct buf *b, const struct opt *opts, const char *withou
     int rc = buf_printf(b, e, "lprep " LONGLORA_VERSION "\n");
 
     for (; (opts->name || opts->help) && rc == 0; opts++) {
+        /* Spaces on both sides, so that "part" is not found inside of another name. */
         snprintf(word, sizeof word, " %s ", opts->name ? opts->name : "");
         if (opts->name && !strstr(without, word))
             rc = add_option(b, opts, e);
@@ -105,6 +112,7 @@ void resume_close(struct resume *r)
     journal_state_free(&r->state);
 }
 
+/* What enter_mark needs while the journal is read. */
 struct entered {
     const struct resume *r;
     const struct source *s;
@@ -113,6 +121,7 @@ struct entered {
     int64_t files;
 };
 
+/* The next input of the journal must be the next file of this run: same name, size and time. */
 static int check_input(const struct entered *x, const struct stream_input *in, struct err *e)
 {
     const struct source_item *f = x->files < source_files(x->s) ? source_file(x->s, x->files)
@@ -131,6 +140,7 @@ static int check_input(const struct entered *x, const struct stream_input *in, s
                     x->r->folder);
 }
 
+/* One mark of the journal: its inputs are checked, its keys and counts taken over. */
 static int enter_mark(void *ctx, const struct stream_mark *m, struct err *e)
 {
     struct entered *x = ctx;
@@ -139,7 +149,7 @@ static int enter_mark(void *ctx, const struct stream_mark *m, struct err *e)
     for (int64_t i = 0; i < m->n_inputs && rc == 0; i++, x->files++)
         rc = check_input(x, &m->inputs[i], e);
     for (int64_t i = 0; i < m->n_keys && rc == 0 && x->seen; i++)
-        dedup_add(x->seen, mark_key(m, i), 0);
+        dedup_add(x->seen, mark_key(m, i), 0); /* 0: its name is not known */
     return rc < 0 ? rc : tally_add(&x->c->by, &m->tally, e);
 }
 
@@ -151,6 +161,7 @@ int resume_enter(struct resume *r, const struct source *s, const struct token_in
     int rc;
 
     for (int64_t i = 0; i < source_files(s); i++)
+        /* A pipe cannot be read again, nor does it say whether it has changed. */
         if (!source_file(s, i)->regular)
             return err_set(e, E_USAGE, "--resume needs files, and '%s' is not one",
                            source_file(s, i)->path ? source_file(s, i)->path : "standard input");

@@ -11,6 +11,8 @@ enum { ENTRY_BYTES = 24, SCAN = 4096 }; /* offset 8, bytes 4, CRC32C 4, hash 8; 
 #define RANGE_DOCS ((int64_t)2 << 20)
 #define SALT 0x6c7061636bu /* "lpack": another draw than split.c's of the same seed */
 
+/* An entry as it is sorted. The hash on disk is of the document alone; key is made of that
+ * hash and the seed. */
 struct entry {
     uint64_t key, at;
     uint32_t nbytes, crc;
@@ -55,6 +57,7 @@ int shuffle_open(struct shuffle **out, const char *folder, struct err *e)
     return 0;
 }
 
+/* An entry of the index to memory; key is the document's hash until fill mixes the seed in. */
 static void load(struct entry *to, const unsigned char *p)
 {
     *to = (struct entry){ get_le(p + 16, 8), get_le(p, 8), (uint32_t)get_le(p + 8, 4),
@@ -147,7 +150,7 @@ int shuffle_add(struct shuffle *s, const struct token_doc *doc, const struct tok
     s->record.len = 0;
     if ((rc = doc_encode(&s->record, doc, info, e)) < 0)
         return rc;
-    put_le(entry, (uint64_t)spool_bytes(s->docs), 8);
+    put_le(entry, (uint64_t)spool_bytes(s->docs), 8); /* where it will begin */
     put_le(entry + 8, s->record.len, 4);
     put_le(entry + 12, crc32c(0, s->record.p, s->record.len), 4);
     put_le(entry + 16, XXH3_64bits(s->record.p, s->record.len), 8);
@@ -160,11 +163,15 @@ void shuffle_order(struct shuffle *s, bool shuffled, int64_t seed, int64_t range
 {
     s->shuffled = shuffled;
     s->seed = mix64((uint64_t)seed ^ SALT);
+    /* Keys are spread evenly, so a range has about range_docs of them, whatever the
+     * documents are. */
     s->ranges = shuffle_docs(s) / (range_docs > 0 ? range_docs : RANGE_DOCS) + 1;
     s->range = s->scanned = s->place = 0;
     s->found.len = 0;
 }
 
+/* By key; where keys agree by what else follows from the document, never by its place, so
+ * that the order does not depend on how documents came in. */
 static int by_key(const void *a, const void *b)
 {
     const struct entry *x = a, *y = b;
@@ -191,6 +198,8 @@ static int fill(struct shuffle *s, struct err *e)
         for (int64_t k = 0; k < n; k++) {
             load(&one, s->scan + k * ENTRY_BYTES);
             one.key = mix64(one.key ^ s->seed);
+            /* The range of a key is floor(key / 2^64 * ranges), computed without rounding.
+             * With 4 ranges a key of 0x80... is in range 2. */
             if (s->shuffled && (int64_t)((unsigned __int128)one.key * (uint64_t)s->ranges >> 64)
                                != s->range)
                 continue;
@@ -213,6 +222,7 @@ int shuffle_next(struct shuffle *s, const struct token_info *info, struct token_
     const struct entry *x;
     int rc;
 
+    /* A range may be empty: then the next is tried. */
     while (s->place == (int64_t)(s->found.len / sizeof *x)) {
         if (s->shuffled ? s->range == s->ranges : s->scanned == shuffle_docs(s))
             return 0;
