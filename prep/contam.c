@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { BLOCK = 256 };
+enum { BLOCK = 256 }; /* n-grams at once */
 
 struct contam {
     int words;
@@ -38,6 +38,8 @@ void contam_close(struct contam *c)
 
 int64_t contam_grams(const struct contam *c) { return (int64_t)c->used; }
 
+/* The slot of an n-gram, or the empty one where it would stand: at its low bits, or the
+ * first free slot after that. The table is never full, so this ends. */
 static uint64_t place(const uint64_t *slot, uint64_t size, uint64_t gram)
 {
     uint64_t i = gram & (size - 1);
@@ -47,6 +49,7 @@ static uint64_t place(const uint64_t *slot, uint64_t size, uint64_t gram)
     return i;
 }
 
+/* Twice as many slots; every n-gram finds its new place. */
 static int grow(struct contam *c, struct err *e)
 {
     uint64_t *slot = calloc(c->size * 2, sizeof *slot);
@@ -75,6 +78,7 @@ int contam_add(struct contam *c, const struct doc *d, struct err *e)
         grams_start(&g, part[k]->p, part[k]->len, c->words);
         while ((n = grams_next(&g, gram, BLOCK)) > 0)
             for (int64_t i = 0; i < n; i++) {
+                /* 0 means an empty slot, so that a hash of 0 is stored as 1. */
                 uint64_t v = gram[i] + !gram[i], at = place(c->slot, c->size, v);
                 c->used += !c->slot[at];
                 c->slot[at] = v;
@@ -96,6 +100,7 @@ bool contam_shares(const struct contam *c, const struct doc *d)
         grams_start(&g, part[k]->p, part[k]->len, c->words);
         while ((n = grams_next(&g, gram, BLOCK)) > 0)
             for (int64_t i = 0; i < n; i++)
+                /* One n-gram in common is enough. */
                 if (c->slot[place(c->slot, c->size, gram[i] + !gram[i])])
                     return true;
     }

@@ -11,7 +11,7 @@
 static int frame(const struct tokenizer *t, int32_t **ids, int64_t n, bool bos, bool eos,
                  struct token_doc *out, struct err *e)
 {
-    int32_t *v = realloc(*ids, ((size_t)n + 2) * sizeof *v);
+    int32_t *v = realloc(*ids, ((size_t)n + 2) * sizeof *v); /* two more: BOS and EOS */
     int64_t first = bos && tokenizer_bos(t) >= 0;
 
     if (!v)
@@ -29,6 +29,7 @@ static int frame(const struct tokenizer *t, int32_t **ids, int64_t n, bool bos, 
     return 0;
 }
 
+/* What is said of the text that the tokens were made of: bytes, words, hash. */
 static void describe(struct token_doc *out, const char *p, size_t n)
 {
     out->text_bytes = (int64_t)n;
@@ -68,6 +69,7 @@ static int encode_instruction(const struct tokenizer *t, const struct doc *d,
     return rc;
 }
 
+/* Instructions get BOS whatever --add-bos says, as the reference has it. */
 int prep_encode(const struct tokenizer *t, const struct doc *d, const struct prep_opts *o,
                 struct token_doc *out, int64_t *masked, struct err *e)
 {
@@ -97,6 +99,7 @@ int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token
                                  .adds_eos = !o->no_eos };
     info->width = token_width(info->vocab);
     memcpy(info->fingerprint, tokenizer_fingerprint(t), FINGERPRINT_HEX + 1);
+    /* A path that is too long is cut to the file's name. */
     label_clean(info->tokenizer, sizeof info->tokenizer - 1,
                 strlen(path) < sizeof info->tokenizer || !slash ? path : slash + 1);
     if (info->eos < 0 && !o->no_eos) {

@@ -74,7 +74,7 @@ static void cut_words(struct block *b, const unsigned char *p, size_t n)
     b->words = begun;
 }
 
-/* A one-to-one mixing of 64 bits: different words keep different hashes. */
+/* A one-to-one mixing of 64 bits: what was different before it stays different. */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 32;

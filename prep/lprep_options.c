@@ -4,6 +4,8 @@
 #include "base/opt_rows.h"
 #include "prep/minhash.h"
 
+/* A row: letter (0: none), name, argument, type, where the value goes, least and largest
+ * value (0 and 0 where the type has none), help. What stands in [] is the default. */
 static void main_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
@@ -20,6 +22,7 @@ static void main_rows(struct opt_table *t, struct args *a)
     opt_add(t, rows);
 }
 
+/* Which documents are read at all, and which of them are kept. */
 static void document_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
@@ -70,6 +73,8 @@ static void document_rows(struct opt_table *t, struct args *a)
     opt_add(t, rows);
 }
 
+/* Copies of other documents, and text that evaluations use. Bands and rows at their most are
+ * 32 x 16 = MINHASH_MAX hashes. */
 static void copy_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
@@ -93,6 +98,7 @@ static void copy_rows(struct opt_table *t, struct args *a)
     opt_add(t, rows);
 }
 
+/* How a document becomes tokens. */
 static void token_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
@@ -109,6 +115,7 @@ static void token_rows(struct opt_table *t, struct args *a)
     opt_add(t, rows);
 }
 
+/* What does not change the documents: threads, continuing a run, messages. */
 static void run_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
@@ -126,6 +133,7 @@ static void run_rows(struct opt_table *t, struct args *a)
     opt_add(t, rows);
 }
 
+/* The order is that of --help. */
 void lprep_rows(struct opt_table *t, struct args *a)
 {
     main_rows(t, a);

@@ -26,6 +26,7 @@ int output_open(struct output *out, const struct token_info *info, const struct 
     return rc;
 }
 
+/* JSON lines wait in memory and are written many at a time. */
 static int flush_lines(struct output *out, struct err *e)
 {
     int rc = file_write_all(out->fd, out->lines.p, out->lines.len, out->name, e);
@@ -56,6 +57,7 @@ static int put_mark(struct output *out, bool inputs, struct err *e)
     int rc = 0;
 
     out->inputs.len = 0;
+    /* The inputs that have ended since the last mark that named some. */
     for (int64_t i = out->marked; i < out->done && inputs && rc == 0; i++) {
         const struct source_item *f = source_file(out->source, i);
         struct stream_input in = { f->path, f->bytes, f->mtime_ns };
@@ -80,6 +82,8 @@ int output_done(struct output *out, int64_t at, struct err *e)
     if (!out->resumable || at == out->done)
         return 0;
     out->done = at;
+    /* A mark also comes where there is much for it to say, not only after much text: many
+     * small or empty inputs, many keys. */
     bytes = stream_written(out->stream) - out->marked_at + (int64_t)out->keys.len +
             INPUT_BYTES * (out->done - out->marked);
     return bytes >= MARK_BYTES ? put_mark(out, true, e) : 0;
@@ -99,6 +103,7 @@ int output_key(struct output *out, XXH128_hash_t key, struct err *e)
     return out->keys.len >= KEYS_BYTES ? put_mark(out, false, e) : 0;
 }
 
+/* After the last file no batch follows that would say it has ended: "all" says it. */
 int output_close(struct output *out, bool all, int rc, struct err *e)
 {
     if (rc == 0 && out->stream && out->resumable && all)

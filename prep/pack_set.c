@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A shard of another data set, to be linked once all sets have been read. */
 struct taken {
     char *path;
     int split; /* of p->m */
@@ -20,6 +21,7 @@ void pack_free_taken(struct pack *p)
     free(p->taken);
 }
 
+/* Remembers a shard for pack_link_taken. Nothing is linked or copied yet. */
 static int take_shard(struct pack *p, int split, const char *folder,
                       const struct manifest_shard *h, struct err *e)
 {
@@ -35,6 +37,7 @@ static int take_shard(struct pack *p, int split, const char *folder,
     return 0;
 }
 
+/* All shards of one split go to ours of that name, and so do its counts and sources. */
 static int take_split(struct pack *p, const struct manifest_split *from, const char *folder,
                       struct err *e)
 {
@@ -68,6 +71,8 @@ int pack_set(struct pack *p, const char *folder, struct err *e)
 
     if (rc < 0)
         return rc;
+    /* The smallest seed of all sets is kept, which does not depend on their order; with
+     * --append it is that of the set that is appended to. */
     if (!p->first)
         p->m->seed = m->seed, p->m->shuffled = m->shuffled;
     if (!p->o->append && m->seed < p->m->seed)
@@ -87,6 +92,8 @@ int pack_set(struct pack *p, const char *folder, struct err *e)
     return rc;
 }
 
+/* Brings a shard into our folder and reads all of it: damage is found before it is
+ * published. */
 static int link_shard(struct pack *p, const struct taken *t, struct err *e)
 {
     char *temp = NULL, name[300];
@@ -110,6 +117,7 @@ static int link_shard(struct pack *p, const struct taken *t, struct err *e)
     return rc;
 }
 
+/* Hashes differ in any two shards that are taken: pack_list_shard refuses the second. */
 static int by_hash(const void *a, const void *b)
 {
     return strcmp(((const struct taken *)a)->h.hash, ((const struct taken *)b)->h.hash);
@@ -130,6 +138,8 @@ static int by_split(const void *a, const void *b)
     return train ? train : strcmp(x, y);
 }
 
+/* Where all sets were shuffled the order means nothing, so that everything is sorted: the
+ * result is then the same whatever order the sets were named in. */
 int pack_link_taken(struct pack *p, struct err *e)
 {
     bool any_order = p->m->shuffled && p->n_taken;

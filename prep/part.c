@@ -23,6 +23,7 @@ static bool array_task(struct part *task, int *rc, struct err *e)
         *rc = has;
         return false;
     }
+    /* For --array=10-16:2 ids are 10, 12, 14, 16: tasks 0 to 3 of 4. */
     task->k = (id - min) / (step > 0 ? step : 1);
     if (id < min || task->k >= task->n)
         *rc = err_set(e, E_USAGE, "SLURM_ARRAY_TASK_ID is %lld, of %lld tasks from %lld",
@@ -30,6 +31,8 @@ static bool array_task(struct part *task, int *rc, struct err *e)
     return true;
 }
 
+/* The part that the starter's environment gives. Array tasks of r ranks each: rank j of task
+ * k is part k r + j. */
 static int part_auto(struct part *p, struct err *e)
 {
     struct ranks r;
@@ -59,6 +62,7 @@ int part_parse(struct part *p, const char *text, struct err *e)
     if (slash && (size_t)(slash - text) < sizeof k) {
         memcpy(k, text, (size_t)(slash - text));
         k[slash - text] = '\0';
+        /* People count from 1, the program from 0. */
         if (num_i64(k, &p->k) && num_i64(slash + 1, &p->n) && p->k >= 1 && p->k <= p->n &&
             p->n <= RANKS_MOST) {
             p->k--;
@@ -69,6 +73,7 @@ int part_parse(struct part *p, const char *text, struct err *e)
     return err_hint(e, "--part 3/8 is the third of eight, --part auto the scheduler's rank");
 }
 
+/* Moves the names of this part's files, every n-th from the k-th on, from l to f. */
 static int take(struct part_files *f, const struct part *p, struct source_list *l,
                 struct err *e)
 {
@@ -80,6 +85,7 @@ static int take(struct part_files *f, const struct part *p, struct source_list *
                 l->n == 1 ? "" : "s", (long long)p->n);
         return err_hint(e, "ask for at most %lld, or split the files", (long long)l->n);
     }
+    /* The count of operands is an int further on. */
     if (l->n / p->n >= INT32_MAX)
         return err_set(e, E_USAGE, "%lld files are too many for one part", (long long)l->n);
     if (!(f->path = calloc((size_t)(l->n / p->n) + 1, sizeof *f->path)))
@@ -87,7 +93,7 @@ static int take(struct part_files *f, const struct part *p, struct source_list *
     f->of = l->n;
     for (int64_t i = p->k; i < l->n; i += p->n) {
         f->path[f->n++] = l->v[i].path;
-        l->v[i].path = NULL;
+        l->v[i].path = NULL; /* f's now, and freed with it */
     }
     return 0;
 }

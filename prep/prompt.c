@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+/* The templates are byte for byte those of LongLoRA's code (doc.h), with its odd blanks and
+ * line ends. */
 static const char alpaca_input[] =
     "Below is an instruction that describes a task, paired with an input that provides further "
     "context. Write a response that appropriately completes the request.\n\n"
@@ -26,6 +28,7 @@ static int add_text(struct buf *out, const char *s, struct err *e)
     return buf_add(out, s, strlen(s), e);
 }
 
+/* Only a row with an input gets llama2's system text. */
 int doc_prompt(const struct doc *d, enum prompt prompt, struct buf *out, struct err *e)
 {
     bool input = d->input.len > 0, llama2 = prompt == PROMPT_LLAMA2;
@@ -43,6 +46,7 @@ int doc_prompt(const struct doc *d, enum prompt prompt, struct buf *out, struct 
     return rc;
 }
 
+/* key stands for all JSON up to the value, such as ",\"name\":"; the value is quoted here. */
 static int add_key(struct buf *out, const char *key, const char *p, size_t n, struct err *e)
 {
     int rc = add_text(out, key, e);
@@ -71,6 +75,7 @@ int64_t text_chars(const char *p, size_t n)
     int64_t chars = 0;
 
     for (size_t i = 0; i < n; i++)
+        /* All bytes of a character but its first are 10xxxxxx in binary. */
         chars += ((unsigned char)p[i] & 0xC0) != 0x80;
     return chars;
 }

@@ -63,6 +63,8 @@ uint32_t removed_next(const struct removed *r)
 int removed_kept(struct removed *r, const char *name, struct err *e)
 {
     unsigned char end[8];
+    /* Names stand one behind the other without an end mark; r->ends says where each one
+     * ends. */
     int rc = spool_add(r->names, name, strlen(name), e);
 
     put_le(end, (uint64_t)spool_bytes(r->names), 8);
@@ -76,6 +78,7 @@ static int name_of(const struct removed *r, uint32_t of, char name[DOC_NAME_MAX 
                    struct err *e)
 {
     unsigned char at[16] = { 0 };
+    /* The first name begins at 0: at[0..8) stays 0, and only its end is read. */
     size_t n = of > 1 ? 16 : 8, len;
     int rc = spool_read(r->ends, 8 * ((int64_t)of - (of > 1 ? 2 : 1)), at + 16 - n, n, e);
 
@@ -94,6 +97,7 @@ static int add(struct removed *r, const char *key, const char *value, struct err
     return rc < 0 ? rc : json_quote(&r->line, value, strlen(value), e);
 }
 
+/* Begins a line with what all of them have: name, source (unless NULL) and reason. */
 static int begin(struct removed *r, const char *name, const char *source, enum drop why,
                  struct err *e)
 {
@@ -105,6 +109,7 @@ static int begin(struct removed *r, const char *name, const char *source, enum d
     return add(r, "reason", drop_name(why), e);
 }
 
+/* Closes the line and writes it. The file is line buffered: it goes out at once. */
 static int end(struct removed *r, struct err *e)
 {
     int rc = buf_printf(&r->line, e, "}\n");

@@ -36,9 +36,11 @@ int split_add(struct split_rules *r, const char *text, struct err *e)
     for (int i = 0; i < r->n; i++)
         if (strcmp(r->rule[i].name, rule->name) == 0)
             return err_set(e, E_USAGE, "--split '%s' given twice", rule->name);
+    /* What is no number is a pattern. */
     if (!num_f64(eq + 1, &f)) {
         rule->glob = eq + 1;
     } else {
+        /* Fractions lie end to end: 0.05 and 0.1 become [0, 0.05) and [0.05, 0.15). */
         rule->from = r->taken;
         rule->to = r->taken += f;
         if (f <= 0 || f >= 1 || r->taken >= 1)
@@ -49,6 +51,8 @@ int split_add(struct split_rules *r, const char *text, struct err *e)
     return 0;
 }
 
+/* The name is tried whole, then from behind each '/' and ':' on: "val/*" takes
+ * "a/val/1.txt". */
 static bool glob_takes(const char *glob, const struct token_doc *doc)
 {
     if (fnmatch(glob, doc->source, 0) == 0 || fnmatch(glob, doc->name, 0) == 0)
@@ -62,6 +66,7 @@ static bool glob_takes(const char *glob, const struct token_doc *doc)
 int split_of(const struct split_rules *r, int64_t seed, const struct token_doc *doc)
 {
     uint64_t h = mix64(mix64((uint64_t)seed) ^ doc->text_hash);
+    /* In [0, 1): the upper 53 bits of h are what a double holds exactly. */
     double u = (double)(h >> 11) * 0x1p-53;
 
     for (int i = 0; i < r->n; i++)
