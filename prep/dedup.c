@@ -26,8 +26,8 @@ int dedup_open(struct dedup **out, size_t memory_bytes, bool remember, struct er
     struct dedup *d = calloc(1, sizeof *d);
     uint64_t half = 32768;
 
-    /* half becomes the largest power of two that is at most memory_bytes / 2, from 32 KiB
-     * on. */
+    /* half becomes the largest power of two that
+     * is at most memory_bytes / 2, from 32 KiB on. */
     while (half <= memory_bytes / 4)
         half *= 2;
     *out = NULL;

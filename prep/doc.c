@@ -401,8 +401,8 @@ static int take_meta(struct row *r, struct err *e)
     /* The Sample's loader types meta as a string; where that is JSON its keys count too. */
     if (v->type == JK_STRING && v->n > 1 && *v->p == '{' &&
         json_text(v, true, &text, NULL) == 0) {
-        /* Of the string only the subset is kept: values of trial point into text, which is
-         * freed. */
+        /* Of the string only the subset is kept: values
+         * of trial point into text, which is freed. */
         struct row trial = *r;
         if (walk_meta(&trial, text.p, text.len, NULL) == 0)
             r->subset = subset_by_meta(&trial);

@@ -49,6 +49,8 @@ static int encode_instruction(const struct tokenizer *t, const struct doc *d,
     size_t prompt_bytes = 0;
     int rc;
 
+    /* whole is the prompt, then the output. It is encoded
+     * twice: up to the prompt's end, and all of it. */
     if ((rc = doc_prompt(d, o->prompt, &whole, e)) == 0) {
         prompt_bytes = whole.len;
         rc = buf_add(&whole, d->output.p, d->output.len, e);

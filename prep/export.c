@@ -1,4 +1,9 @@
-/* prep/export.c - see export.h. */
+/* prep/export.c - see export.h.
+ *
+ * Documents of a data set lie end to end. For u16, llm.c and Megatron's .bin their tokens are
+ * copied by position, whatever documents they are of; JSON lines and Megatron's index are made
+ * document by document.
+ */
 #include "prep/export.h"
 #include "base/file.h"
 #include "formats/tokens/dataset.h"
@@ -12,8 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Tokens that are read from the data set at once; bytes that are gathered before they are
- * written. */
+/* Tokens that are read from the data set at once;
+ * bytes that are gathered before they are written. */
 enum { STEP = 1 << 16, FLUSH = 1 << 20 };
 
 struct export {
@@ -187,8 +192,8 @@ static int put_sequences(struct export *x, bool pointers, uint32_t width, struct
         rc = dataset_doc(x->d, i, &d, e);
         for (int64_t k = 0, n; rc == 0 && k < d.n_ids; k += n) {
             n = d.n_ids - k < MEGATRON_MAX_SEQUENCE ? d.n_ids - k : MEGATRON_MAX_SEQUENCE;
-            /* Pointers are 8 bytes: where in the .bin it begins. Lengths are the low 4 bytes
-             * of n. */
+            /* Pointers are 8 bytes: where in the .bin it
+             * begins. Lengths are the low 4 bytes of n. */
             put_le(b, (uint64_t)(pointers ? (d.start + k) * width : n), 8);
             rc = put(x, b, pointers ? 8 : 4, e);
         }
@@ -311,8 +316,8 @@ static int publish(struct export *x, struct outputs *out, int rc, struct err *e)
         rc = prepare(out, e);
     for (; done < out->n && rc == 0; done++)
         rc = file_out_publish(&out->v[done], e);
-    /* After a failure files that have their names already are removed again, if there are
-     * others. */
+    /* After a failure files that have their names
+     * already are removed again, if there are others. */
     for (int i = 0; i < out->n && rc < 0; i++) {
         if (i >= done)
             file_out_abandon(&out->v[i]);
@@ -464,8 +469,8 @@ static int count_losses(struct export *x, struct err *e)
         rc = dataset_doc(x->d, i, &d, e);
         x->sums.lost_labels += rc == 0 && (*d.source || *d.name);
     }
-    /* Megatron's index keeps the bounds of documents. Of n documents n - 1 run into the
-     * next. */
+    /* Megatron's index keeps the bounds of documents.
+     * Of n documents n - 1 run into the next. */
     if (f != FORMAT_MEGATRON && dataset_docs(x->d) > 1)
         x->sums.lost_bounds = dataset_docs(x->d) - 1;
     return rc;

@@ -1,4 +1,8 @@
-/* prep/feed.c - see feed.h. */
+/* prep/feed.c - see feed.h.
+ *
+ * An operand has files, a file has members (one, or those of an archive), a member has records:
+ * the whole text, or rows of JSON. feed_read gathers the records of one member to batches.
+ */
 #include "prep/feed.h"
 
 #include "base/magic.h"
@@ -181,8 +185,8 @@ static int check_form(const struct feed *f, const void *p, size_t n, struct err 
     return err_hint(e, "%s", m ? m->remedy : "leave it out, or use --on-error skip");
 }
 
-/* What records_next reads through. The first bytes of a member tell whether it is text at
- * all. */
+/* What records_next reads through. The first bytes
+ * of a member tell whether it is text at all. */
 static int64_t read_member(void *ctx, void *buf, size_t cap, struct err *e)
 {
     struct feed *f = ctx;
@@ -231,8 +235,8 @@ void feed_batch_free(struct feed_batch *b)
     free(b->name);
 }
 
-/* Says where the batch's rows come from. Names are kept from batch to batch while they are
- * the same. */
+/* Says where the batch's rows come from. Names are
+ * kept from batch to batch while they are the same. */
 static int name_batch(struct feed_batch *b, const struct source_member *m, struct err *e)
 {
     b->plain = !m->archived && m->kind == SOURCE_TEXT;

@@ -173,8 +173,8 @@ static int where_ok(const struct filter *f, const char *row, size_t n, struct er
     return rc;
 }
 
-/* Whether --sample keeps the document: the hash of its text, as a number in [0, 1), must be
- * below the rate. So the choice depends on nothing else in the input, and copies share it. */
+/* Whether --sample keeps the document: a hash of the seed and its text, as a number in [0, 1),
+ * must be below the rate. The choice depends on nothing else, and copies share it. */
 static bool sampled(const struct filter *f, const struct doc *d)
 {
     const struct buf *part[] = { &d->text, &d->input, &d->output };
@@ -184,8 +184,8 @@ static bool sampled(const struct filter *f, const struct doc *d)
         if (fnmatch(f->rate[i].glob, d->source, 0) == 0) {
             for (int k = 0; k < (d->instruct ? 3 : 1); k++)
                 h = XXH3_64bits_withSeed(part[k]->len ? part[k]->p : "", part[k]->len, h);
-            /* 53 bits are what a double holds exactly; a rate of 1 keeps all, a rate of 0
-             * none. */
+            /* 53 bits are what a double holds exactly;
+             * a rate of 1 keeps all, a rate of 0 none. */
             return (double)(h >> 11) * 0x1p-53 < f->rate[i].rate;
         }
     return true;

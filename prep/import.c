@@ -122,15 +122,15 @@ static int cut(struct import *x, struct pack *p, const struct interop *f, const 
     int rc = ids ? 0 : err_set(e, E_SYS, "out of memory");
 
     for (int64_t at = 0, k; at < f->n_ids && rc == 0; at += k) {
-        /* The ids [from, i) of this piece, and those in x->ids before it, are the open
-         * document. */
+        /* The ids [from, i) of this piece, and those
+         * in x->ids before it, are the open document. */
         int64_t from = 0;
         k = f->n_ids - at < STEP ? f->n_ids - at : STEP;
         if ((rc = interop_load(f, at, k, x->info.vocab, ids, e)) < 0)
             err_within(e, "'%s'", path);
         for (int64_t i = 0; i < k && rc == 0 && (bos >= 0 || eos >= 0); i++) {
-            /* A bos at the beginning of a document ends none, or there would be an empty one
-             * before it. */
+            /* A bos at the beginning of a document ends none,
+             * or there would be an empty one before it. */
             bool before = ids[i] == bos && (i > from || x->ids.len > 0), after = ids[i] == eos;
             if (before && (rc = add_ids(x, ids + from, i - from, path, e)) == 0)
                 rc = add_doc(x, p, path, e);
@@ -240,8 +240,8 @@ static int take_line(struct lines *l, const struct record *rec, struct err *e)
                        " tokens, there were %" PRId64 " and %" PRId64, l->name, l->r.docs,
                        l->r.tokens, l->docs, l->tokens);
     }
-    /* No head: the vocabulary must come from -t or --vocab. Ids here have no width; 4 asks
-     * for that. */
+    /* No head: the vocabulary must come from -t or
+     * --vocab. Ids here have no width; 4 asks for that. */
     if (!l->begun && (rc = start(l->x, l->p, l->name, 4, e)) < 0)
         return rc;
     l->begun = true;
@@ -277,8 +277,8 @@ static int import_member(struct lines *l, struct records *rec, struct source *s,
     return rc;
 }
 
-/* JSON lines may be compressed or in archives, as lprep's inputs may: each member is an
- * input. */
+/* JSON lines may be compressed or in archives, as
+ * lprep's inputs may: each member is an input. */
 static int import_lines(struct import *x, struct pack *p, const char *path, struct err *e)
 {
     struct lines l = { .x = x, .p = p };

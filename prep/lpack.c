@@ -323,6 +323,8 @@ static int run_export(const char *data, double *start_s, struct err *e)
         .format = (enum token_format)a.export_to, .data = data, .fd = STDOUT_FILENO,
         .split = a.splits.n ? a.splits.v[0] : NULL, .tokenizer = a.tokenizer, .force = a.force,
         .out = a.folder && strcmp(a.folder, "-") != 0 ? a.folder : NULL,
+        /* llm.c's reader takes offsets for 32-bit numbers, so that its files are kept
+         * shorter than their format allows. */
         .file_tokens = a.shard_tokens ? a.shard_tokens : (int64_t)512 << 20,
         .progress = progress, .progress_ctx = start_s
     };

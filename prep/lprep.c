@@ -25,6 +25,7 @@ static const char *grouped(int64_t v, char out[32])
     return out;
 }
 
+/* When the run began, and where reading stood when it was first shown. */
 struct progress {
     double start_s, from_s, from; /* from: the share that was done at from_s */
     bool text;
@@ -114,8 +115,8 @@ static void tell_passed_over(const struct prep_counts *c)
 /* Of --dedup: how likely documents that are no copies were taken for copies. */
 static void tell_false_copies(const struct prep_opts *o, const struct prep_counts *c)
 {
-    /* Chances are summed as whole numbers of 1e-12, so that the sum does not depend on the
-     * order. */
+    /* Chances are summed as whole numbers of 1e-12,
+     * so that the sum does not depend on the order. */
     double expected = (double)c->by.false_copies / TALLY_CHANCE;
     int keys = o->near ? 1 + o->near->bands : 1;
     char size[16], lost[32];
@@ -124,7 +125,7 @@ static void tell_false_copies(const struct prep_opts *o, const struct prep_count
         grouped((int64_t)(expected + 0.5), lost);
     else
         snprintf(lost, sizeof lost, "%.2g", expected);
-    /* A full table is the likelier cause; else bands of few rows agree by chance. */
+    /* Where the table is full, memory is what helps; else bands of few rows agree by chance. */
     if (c->by.false_copies >= TALLY_MANY_FALSE && dedup_over(o->seen) > 0)
         log_warn("about %s documents were left out as copies by mistake: --dedup-memory "
                  "%s would be exact", lost,
@@ -200,6 +201,7 @@ static int add_counts(struct buf *b, const struct prep_counts *c, bool one_line,
         rc = buf_printf(b, e, ",%s\"files\": %lld", nl, (long long)c->read.files);
     if (rc == 0)
         rc = add_dropped(b, c->all.dropped, true, c->by.bad_files, e);
+    /* These are counts of --dedup: without it there is nothing to say. */
     if (rc == 0 && c->by.false_copies + c->by.false_copy_chance > 0)
         rc = buf_printf(b, e, ",%s\"false_duplicates\": {\"probability\": %.3g, \"expected\": "
                         "%.3g}", nl, (double)c->by.false_copy_chance / TALLY_CHANCE,
@@ -218,6 +220,7 @@ static int add_counts(struct buf *b, const struct prep_counts *c, bool one_line,
     return rc == 0 ? buf_printf(b, e, "%s}}\n", one_line ? "" : nl) : rc;
 }
 
+/* --stats: the file is replaced whole, and only after a good run. */
 static int write_stats(const char *path, const struct prep_counts *c, struct err *e)
 {
     struct buf b = { 0 };
@@ -313,7 +316,7 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
     return 0;
 }
 
-/* The file of --skipped. A resumed run adds to it; "e" closes it in child processes. */
+/* The file of --skipped. A resumed run adds to it. "e" is close-on-exec. */
 static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e)
 {
     if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, a->resume ? "ae" : "we")))
@@ -444,9 +447,10 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
         report(a, &c, &progress);
     else
         log_progress_end();
-    /* Both lists are closed whatever happened; a failure of theirs counts only in a good
-     * run. */
+    /* Both lists are closed whatever happened; a
+     * failure of theirs counts only in a good run. */
     rc = removed_close(o->removed, close_skipped(a, o, rc, e), e);
+    /* The stream is complete by now; a failure here still makes the run fail. */
     if (rc == 0 && a->stats)
         rc = write_stats(a->stats, &c, e);
     if (rc == 0 && a->json)

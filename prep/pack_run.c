@@ -1,4 +1,9 @@
-/* prep/pack_run.c - token streams to shards; see pack.h. Publishing is in publish.c. */
+/* prep/pack_run.c - token streams to shards; see pack.h. Publishing is in publish.c.
+ *
+ * A document has two ways. Placed, it goes to the open shard of its split at once. Set aside,
+ * it waits in a file until all input was read, and is placed then: that is how documents are
+ * shuffled, and how a run that is killed can be continued (the journal says what the file holds).
+ */
 #include "prep/pack_impl.h"
 #include "base/file.h"
 #include "formats/tokens/document.h"
@@ -111,7 +116,7 @@ static int open_shard(struct pack *p, int k, struct err *e)
 }
 
 /* A name is SPLIT-NUMBER-HASH.shard, where HASH is the first 16 digits of the shard's hash:
- * shards of two runs never get the same name. */
+ * different shards do not get the same name. */
 int pack_list_shard(struct pack *p, struct manifest_split *s, struct manifest_shard *h,
                     int64_t temp, const char *from, struct err *e)
 {
@@ -137,7 +142,7 @@ static int close_shard(struct pack *p, int k, struct err *e)
     struct shard_sums sums;
     int rc = shard_finish(p->w[k], &sums, e);
 
-    p->w[k] = NULL;
+    p->w[k] = NULL; /* shard_finish has freed it */
     if (p->folder && rc == 0)
         rc = folder_sync_temp(p->folder, p->fd[k], e);
     if (p->folder)
@@ -171,6 +176,7 @@ static int place(struct pack *p, const struct token_doc *d, struct err *e)
         return rc;
     if ((id = source_add(&s->sources, d->source, 1, d->n_ids, d->text_bytes, e)) < 0)
         return (int)id;
+    /* text_bytes is what a stream says, so that a hostile one may make the sum overflow. */
     if (__builtin_add_overflow(s->text_bytes, d->text_bytes, &s->text_bytes))
         return err_set(e, E_DATA, "the sum of text bytes overflows");
     s->text_words += d->text_words; /* at most the bytes */
@@ -311,8 +317,8 @@ int pack_stream(struct pack *p, int fd, const char *name, struct err *e)
             rc = pack_doc(p, &it.doc, e);
         else if (rc == STREAM_MARK)
             rc = pack_mark(p, &it.mark, e);
-        /* What is left is RUN: it comes first in a stream, and only the first stream may
-         * continue. */
+        /* What is left is RUN: it comes first in a
+         * stream, and only the first stream may continue. */
         else if (!p->settled)
             rc = pack_settle(p, &it.run, e);
         else if (it.run.marks > 0)
@@ -393,6 +399,7 @@ int64_t pack_abandon(struct pack *p)
             if (p->folder)
                 close(p->fd[k]);
         }
+    /* Before the documents are closed: the journal may still sync them, for the next run. */
     inputs = journal_close(p->journal, p->aside);
     shuffle_close(p->aside);
     folder_close(p->folder);

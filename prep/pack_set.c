@@ -92,8 +92,8 @@ int pack_set(struct pack *p, const char *folder, struct err *e)
     return rc;
 }
 
-/* Brings a shard into our folder and reads all of it: damage is found before it is
- * published. */
+/* Brings a shard into our folder and reads all
+ * of it: damage is found before it is published. */
 static int link_shard(struct pack *p, const struct taken *t, struct err *e)
 {
     char *temp = NULL, name[300];

@@ -42,6 +42,7 @@ static int part_auto(struct part *p, struct err *e)
 
     if (rc < 0)
         return rc;
+    /* Without an answer every machine would take part 1 of 1 and do all of the work. */
     if (!array && !r.by) {
         err_set(e, E_USAGE, "--part auto: nothing in the environment says which part this is");
         return err_hint(e, "it works under mpirun, srun, torchrun and Slurm's array jobs; "

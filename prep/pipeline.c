@@ -99,7 +99,7 @@ static void recycle(struct pipeline *p, struct buf *b)
     }
 }
 
-/* Under the lock. An empty buffer gets the memory of a spare one, if there is one. */
+/* Under the lock. A buffer without memory gets that of a spare one, if there is one. */
 static void take_spare(struct pipeline *p, struct buf *b)
 {
     if (b->cap > 0 || p->n_spare == 0)
@@ -236,8 +236,8 @@ static void *work_batches(void *arg)
         pthread_mutex_lock(&p->lock);
         p->load.encode_s += s - told_s;
         told_s = s;
-        /* This thread's last batch is handed over here, so that one locking serves both
-         * batches. */
+        /* This thread's last batch is handed over here,
+         * so that one locking serves both batches. */
         if (j) {
             recycle(p, &j->in.raw);
             recycle(p, &d.text);
@@ -296,8 +296,8 @@ static int put_renamed(struct output *out, const struct pipeline *p, const struc
     return rc;
 }
 
-/* Adds a row to three counts: of all documents, of its source, and of what the next mark
- * tells. */
+/* Adds a row to three counts: of all documents,
+ * of its source, and of what the next mark tells. */
 static int count(struct prep_counts *c, struct tally_source *own, struct output *out,
                  const struct result *r, struct err *e)
 {
@@ -490,8 +490,8 @@ static int run_pipeline(struct pipeline *p, int threads, struct output *out, str
         rc = pthread_create(&team[n], NULL, n ? work_batches : read_batches, p); /* 0 reads */
     rc = rc ? err_set(e, E_SYS, "cannot start %d threads: %s", threads, strerror(rc))
             : write_batches(p, out, c, e);
-    /* After an error, or with enough documents, threads still wait or work: they are to
-     * return now. */
+    /* After an error, or with enough documents, threads
+     * still wait or work: they are to return now. */
     pthread_mutex_lock(&p->lock);
     p->stop = true;
     pthread_cond_broadcast(&p->space);

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* The templates are byte for byte those of LongLoRA's code (doc.h), with its odd blanks and
- * line ends. */
+/* The templates are byte for byte those of LongLoRA's
+ * code (doc.h), with its odd blanks and line ends. */
 static const char alpaca_input[] =
     "Below is an instruction that describes a task, paired with an input that provides further "
     "context. Write a response that appropriately completes the request.\n\n"

@@ -1,4 +1,8 @@
-/* prep/publish.c - see publish.h. */
+/* prep/publish.c - see publish.h.
+ *
+ * Everything is written under temporary names, .lpack-0.tmp, .lpack-1.tmp and so on, so that a
+ * signal handler can remove it by counting alone. What each will be called is kept in memory.
+ */
 #include "prep/publish.h"
 #include "base/file.h"
 #include "base/temp.h"
@@ -71,7 +75,7 @@ static bool is_shard_name(const char *s)
     if (strcmp(hex + 16, ".shard") != 0 || hex[-1] != '-' ||
         strspn(hex, "0123456789abcdef") != 16)
         return false;
-    /* Back from the last '-' over the number, whose begin num becomes. */
+    /* Back from the last '-' over the digits; num is then the first of them. */
     for (num = hex - 1; num > s && isdigit((unsigned char)num[-1]); num--)
         continue;
     if (hex - 1 - num < 5 || num - s < 2 || num - s > 64 || num[-1] != '-')
@@ -187,6 +191,8 @@ int folder_take(struct folder *f, const char *path, int64_t *number, struct err 
     if (rc < 0)
         return rc;
     temp = folder_temp_path(f, *number);
+    /* A link costs no space and no time; shards are
+     * never changed once they have their names. */
     if (linkat(AT_FDCWD, path, f->dir, name, AT_SYMLINK_FOLLOW) == 0)
         rc = file_sync(temp, e); /* who wrote it may not have */
     else
@@ -252,6 +258,7 @@ void folder_remove_temporaries(const struct folder *f)
 {
     char name[40];
 
+    /* One that has its name already, or was never made, is not there to be removed: no harm. */
     for (int64_t i = 0; i < f->n_temps && !f->published; i++) {
         spare_name(name, i);
         unlinkat(f->dir, name, 0);

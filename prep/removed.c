@@ -63,8 +63,8 @@ uint32_t removed_next(const struct removed *r)
 int removed_kept(struct removed *r, const char *name, struct err *e)
 {
     unsigned char end[8];
-    /* Names stand one behind the other without an end mark; r->ends says where each one
-     * ends. */
+    /* Names stand one behind the other without an
+     * end mark; r->ends says where each one ends. */
     int rc = spool_add(r->names, name, strlen(name), e);
 
     put_le(end, (uint64_t)spool_bytes(r->names), 8);
@@ -125,6 +125,8 @@ int removed_copy(struct removed *r, const char *name, const char *source, enum d
     char first[DOC_NAME_MAX + 1];
     int rc = begin(r, name, source, why, e);
 
+    /* of is 0 where only the filter of --dedup has the key, or where an earlier run kept the
+     * document: no name is known then. */
     if (rc == 0 && of > 0 && (rc = name_of(r, of, first, e)) == 0)
         rc = add(r, "of", first, e);
     else if (rc == 0 && of == 0)

@@ -1,4 +1,9 @@
-/* prep/resume.c - see resume.h. */
+/* prep/resume.c - see resume.h.
+ *
+ * A run may continue another only if it would have made the same documents. So the journal
+ * holds the other's inputs and its recipe: the options and files that documents depend on, as
+ * text. Both are compared with this run's before anything is skipped.
+ */
 #include "prep/resume.h"
 
 #include "formats/tokens/document.h"
@@ -37,8 +42,8 @@ static int add_option(struct buf *b, const struct opt *o, struct err *e)
     }
 }
 
-/* A line for each file of --decontaminate, with size and time: other contents are another
- * recipe. */
+/* A line for each file of --decontaminate, with
+ * size and time: other contents are another recipe. */
 static int add_eval_files(struct buf *b, const struct opt_list *eval, struct err *e)
 {
     struct source_list l = { .n = 0 };

@@ -1,4 +1,10 @@
-/* prep/shuffle.c - see shuffle.h. */
+/* prep/shuffle.c - see shuffle.h.
+ *
+ * Documents go to one file as they come, and an entry of 24 bytes for each to another, the
+ * index. Reading back in shuffled order needs entries sorted by key, but there may be too many
+ * for the memory. So the space of keys is cut into equal ranges: the index is scanned once for
+ * each range, and only the entries whose key is in it are kept and sorted.
+ */
 #include "prep/shuffle.h"
 #include "base/perm.h"
 #include "base/spool.h"
@@ -163,8 +169,8 @@ void shuffle_order(struct shuffle *s, bool shuffled, int64_t seed, int64_t range
 {
     s->shuffled = shuffled;
     s->seed = mix64((uint64_t)seed ^ SALT);
-    /* Keys are spread evenly, so a range has about range_docs of them, whatever the
-     * documents are. */
+    /* Keys are spread evenly, so a range has about
+     * range_docs of them, whatever the documents are. */
     s->ranges = shuffle_docs(s) / (range_docs > 0 ? range_docs : RANGE_DOCS) + 1;
     s->range = s->scanned = s->place = 0;
     s->found.len = 0;

@@ -51,7 +51,7 @@ int split_add(struct split_rules *r, const char *text, struct err *e)
     return 0;
 }
 
-/* The name is tried whole, then from behind each '/' and ':' on: "val/*" takes
+/* The name is tried whole, then from behind each '/' and ':' on: "val/?.txt" takes
  * "a/val/1.txt". */
 static bool glob_takes(const char *glob, const struct token_doc *doc)
 {
@@ -69,6 +69,7 @@ int split_of(const struct split_rules *r, int64_t seed, const struct token_doc *
     /* In [0, 1): the upper 53 bits of h are what a double holds exactly. */
     double u = (double)(h >> 11) * 0x1p-53;
 
+    /* Patterns first: a document that one takes is in no split by fraction. */
     for (int i = 0; i < r->n; i++)
         if (r->rule[i].glob && glob_takes(r->rule[i].glob, doc))
             return i + 1;
