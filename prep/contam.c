@@ -82,6 +82,7 @@ int contam_add(struct contam *c, const struct doc *d, struct err *e)
                 uint64_t v = gram[i] + !gram[i], at = place(c->slot, c->size, v);
                 c->used += !c->slot[at];
                 c->slot[at] = v;
+                /* At most half full, so that a search is a few steps. */
                 if (2 * c->used > c->size && (rc = grow(c, e)) < 0)
                     return rc;
             }

@@ -180,6 +180,7 @@ static int check_formats(int n, struct err *e)
         return err_set(e, E_USAGE, "-t and --vocab exclude each other");
     if (a.import_from >= 0 && a.merge)
         return err_set(e, E_USAGE, "--merge joins data sets, --import makes one");
+    /* From here on it is --export alone. */
     if (a.export_to < 0)
         return 0;
     if (n != 1)
@@ -301,6 +302,7 @@ static int print_json(const struct manifest *m, struct err *e)
         docs += s->docs;
         tokens += s->tokens;
     }
+    /* JSON is UTF-8, and a path need not be. */
     label_clean(folder, sizeof folder - 1, a.folder);
     top = json_pack("{sssIsIso}", "folder", folder, "documents", (json_int_t)docs, "tokens",
                     (json_int_t)tokens, "splits", splits);
@@ -331,6 +333,7 @@ static int run_export(const char *data, double *start_s, struct err *e)
     struct export_sums s;
     int rc;
 
+    /* Megatron without a name is refused by export_data, with a better reason. */
     if (!o.out && o.format != FORMAT_MEGATRON && isatty(STDOUT_FILENO))
         return err_set(e, E_USAGE, "will not write tokens to the terminal: name a file with -o");
     rc = export_data(&o, &s, e);
@@ -411,6 +414,7 @@ static int run_pack(int n_operands, char **v, int n_given, char **given, double 
 
     if (n < 0 || (rc = check_usage(n, v, e)) < 0)
         return n < 0 ? n : rc;
+    /* Not the path it was started by: the manifest does not depend on it. */
     given[0] = name;
     o.folder = a.folder;
     /* A run can be continued only where one stream is all there is; a folder is shuffled

@@ -106,6 +106,7 @@ static void tell_passed_over(const struct prep_counts *c)
         return;
     for (int k = 1; k < DROPS; k++)
         left_out += c->all.dropped[k];
+    /* Three causes: filters, names of files, or an empty input. */
     log_warn("no documents: %s", left_out ? "all were left out"
                                  : c->read.passed_over + c->read.in_folders
                                      ? "no file name is of text; --include GLOB takes others"
@@ -291,6 +292,7 @@ static int add_eval(void *ctx, const struct doc *d, struct err *e)
 static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *near,
                      struct contam **contam, struct err *e)
 {
+    /* Evaluation texts pass no filter, and bad UTF-8 in them is no error. */
     struct feed_opts plain = { .max_record_bytes = (size_t)a->max_record,
                                .doc = { .replace = true } };
     int rc = 0;
@@ -476,7 +478,7 @@ static int run_part(struct args *a, const char *const *operands, int n, struct e
         a->part = "auto";
     if (a->part)
         rc = part_parse(&p, a->part, e);
-    if (rc < 0 || !a->part)
+    if (rc < 0 || !a->part) /* no part: all operands are ours */
         return rc < 0 ? rc : run(a, operands, n, e);
     rc = part_take(&f, &p, operands, n, a->include.v, a->include.n, e);
     if (rc == 0)

@@ -1,8 +1,8 @@
 /* prep/pack_run.c - token streams to shards; see pack.h. Publishing is in publish.c.
  *
  * A document has two ways. Placed, it goes to the open shard of its split at once. Set aside,
- * it waits in a file until all input was read, and is placed then: that is how documents are
- * shuffled, and how a run that is killed can be continued (the journal says what the file holds).
+ * it waits in a file until all input was read, and is placed then. That is how documents are
+ * shuffled, and how a killed run can be continued: the journal says what the file holds.
  */
 #include "prep/pack_impl.h"
 #include "base/file.h"

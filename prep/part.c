@@ -78,6 +78,7 @@ int part_parse(struct part *p, const char *text, struct err *e)
 static int take(struct part_files *f, const struct part *p, struct source_list *l,
                 struct err *e)
 {
+    /* A list entry without a path is standard input: only one machine could read it. */
     for (int64_t i = 0; i < l->n; i++)
         if (!l->v[i].path)
             return err_set(e, E_USAGE, "standard input cannot be split into parts");

@@ -42,6 +42,7 @@ int removed_close(struct removed *r, int rc, struct err *e)
 {
     if (!r)
         return rc;
+    /* ferror tells of earlier lines that could not be written. */
     if (r->f) {
         bool bad = ferror(r->f);
         if ((fclose(r->f) != 0 || bad) && rc == 0)
