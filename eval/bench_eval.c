@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+/* Passes before measuring: the first also makes what is made once per shape. */
 enum { WARM_UP = 2 };
 
 struct eval_bench {
@@ -17,6 +18,7 @@ struct eval_bench {
     double seconds[BENCH_WINDOWS], loss;
 };
 
+/* Scores the same random windows again and again, and sorts the times. */
 static int measure(struct eval_bench *t, struct err *e)
 {
     int rc = 0;
@@ -34,6 +36,7 @@ static int measure(struct eval_bench *t, struct err *e)
     return rc;
 }
 
+/* Prints the median, and the fastest and slowest pass. taken: bytes of device memory, or 0. */
 static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
 {
     const struct batch *b = &t->batch;
@@ -66,6 +69,7 @@ static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
     fputc('\n', f);
 }
 
+/* A task's run function: eval_run loads the model for context i before calling it. */
 static int bench_context(struct eval *v, int64_t i, int64_t unused, struct err *e)
 {
     struct eval_bench t = { .v = v };

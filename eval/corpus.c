@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+/* How much of a file is looked at to tell its form. */
 enum { HEAD_BYTES = 64 << 10 };
 #define TEXT_MAX_BYTES ((size_t)256 << 20)
 
@@ -41,7 +42,8 @@ static bool has_suffix(const char *name, const char *suffix)
     return n > k && strcasecmp(name + n - k, suffix) == 0;
 }
 
-/* True when bytes could be the start of a text: UTF-8, but for a character cut at the end. */
+/* True when the bytes could be the start of a text: UTF-8 without NUL. Where only the head
+ * of a file was read, a character of up to 4 bytes may be cut at its end. */
 static bool looks_text(const char *p, size_t n)
 {
     size_t at;
@@ -51,7 +53,9 @@ static bool looks_text(const char *p, size_t n)
     return utf8_valid(p, n, &at) || (n >= HEAD_BYTES && n - at < 4);
 }
 
-/* What is refused by name: forms that are not read here, and JSON, whose syntax would be scored. */
+/* The name of a form that is refused, or NULL. JSON is text, but its syntax would be scored
+ * with it. Other tools' token files and UTF-16 without a mark are let pass: raw ids can look
+ * the same. */
 static const char *other_form(const char *name, const char *p, size_t n,
                               const struct magic_form **m)
 {
@@ -66,6 +70,8 @@ static const char *other_form(const char *name, const char *p, size_t n,
                ? "JSON" : NULL;
 }
 
+/* Tells the form from the first bytes and the name: an error, or a corpus_form. Signs in the
+ * bytes come first, then the name's ending, then whether it looks like text. */
 int corpus_sniff(const char *name, const void *head, size_t nbytes, struct err *e)
 {
     const struct magic_form *m;
@@ -105,6 +111,7 @@ static int read_head(const char *path, char *head, size_t *n, struct err *e)
     *n = 0;
     if (fd < 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    /* A read may return less than was asked for. */
     while (*n < HEAD_BYTES && ((k = read(fd, head + *n, HEAD_BYTES - *n)) > 0 ||
                                (k < 0 && errno == EINTR)))
         *n += k > 0 ? (size_t)k : 0;
@@ -114,6 +121,8 @@ static int read_head(const char *path, char *head, size_t *n, struct err *e)
     return k < 0 ? E_IO : 0;
 }
 
+/* The form that is asked for, or the one that the path shows. A pipe or device is refused,
+ * because reading its head would use it up. */
 static int form_of(const struct corpus_options *o, enum corpus_form *form, struct err *e)
 {
     struct stat st;
@@ -149,6 +158,7 @@ static int read_stdin(struct buf *b, struct err *e)
     ssize_t k;
     int rc;
 
+    /* A negative result that is EINTR is tried again. */
     do {
         if ((rc = buf_reserve(b, 1 << 20, e)) < 0)
             return rc;
@@ -162,6 +172,7 @@ static int read_stdin(struct buf *b, struct err *e)
     return 0;
 }
 
+/* Turns text into ids, after a BOS if one was asked for. The corpus is then one document. */
 static int encode(struct corpus *c, const struct corpus_options *o, const char *text, size_t n,
                   struct err *e)
 {
@@ -182,6 +193,7 @@ static int encode(struct corpus *c, const struct corpus_options *o, const char *
         c->text = (struct corpus_doc){ 0, count + bos, count + bos, (int64_t)n,
                                        text_words(text, n) };
         c->text_hash = XXH3_64bits(text, n);
+        /* One more than needed, so that malloc is never asked for 0 bytes. */
         if (!(c->ids = malloc((size_t)(count + bos + 1) * sizeof *ids))) {
             rc = err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", count);
         } else {
@@ -216,6 +228,8 @@ static int no_tokenizer(const struct corpus_options *o, struct err *e)
     return err_hint(e, "give one with --tokenizer");
 }
 
+/* Reads and encodes a text. Standard input and files share all checks but those of their
+ * size. */
 static int open_text(struct corpus *c, const struct corpus_options *o, struct err *e)
 {
     bool from_stdin = strcmp(o->path, "-") == 0;
@@ -242,6 +256,7 @@ static int open_text(struct corpus *c, const struct corpus_options *o, struct er
         err_hint(e, "convert it (iconv -t utf-8), or name another form with --form");
     }
     if (rc == 0) {
+        /* A byte order mark is no part of the text. */
         mark = n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
         rc = encode(c, o, text + mark, n - mark, e);
     }
@@ -263,6 +278,7 @@ static int check_tokenizer(struct corpus *c, const struct corpus_options *o, str
     }
     if (!o->tokenizer && !o->model)
         return 0;
+    /* With -f the mismatch becomes a warning, and the error is cleared. */
     if ((rc = model_tokenizer_check(&t, info, o->path, e)) == E_CONFIG && o->force) {
         snprintf(c->warning, sizeof c->warning, "%s", e->msg);
         *e = (struct err){ 0 };
@@ -274,6 +290,9 @@ static int check_tokenizer(struct corpus *c, const struct corpus_options *o, str
     return rc;
 }
 
+/* Opens a shard, a folder of them or raw ids. raw: the form found or asked for is raw ids.
+ * For a folder without --split, the split 'validation' is used where it exists, else
+ * 'train'. */
 static int open_data(struct corpus *c, const struct corpus_options *o, bool raw, struct err *e)
 {
     const char *split = o->split;
@@ -320,6 +339,7 @@ int corpus_open(struct corpus **out, const struct corpus_options *o, struct err 
     }
     c->use = c->data ? dataset_tokens(c->data) : c->text.n;
     c->docs = c->data ? dataset_docs(c->data) : 1;
+    /* --max-tokens cuts the data; the last document in use may then be a part of one. */
     if (o->max_tokens > 0 && o->max_tokens < c->use) {
         c->use = o->max_tokens;
         c->docs = c->data ? dataset_doc_at(c->data, c->use - 1) + 1 : 1;
@@ -362,6 +382,7 @@ int corpus_doc(struct corpus *c, int64_t i, struct corpus_doc *d, struct err *e)
         if ((rc = dataset_doc(c->data, i, &in, e)) < 0)
             return rc;
         *d = (struct corpus_doc){ in.start, in.n_ids, in.n_ids, in.text_bytes, in.text_words };
+    /* The last document ends where the tokens in use end. */
     }
     if (d->start + d->n > c->use)
         d->n = c->use > d->start ? c->use - d->start : 0;
@@ -384,6 +405,8 @@ int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, struct
     return 0;
 }
 
+/* Adds up the text of tokens from .. to - 1. A document's bytes and words are shared out
+ * evenly over its tokens: half of the tokens count half of the bytes. */
 int corpus_text(struct corpus *c, int64_t from, int64_t to, struct text_share *t, struct err *e)
 {
     struct corpus_doc d;
@@ -401,6 +424,7 @@ int corpus_text(struct corpus *c, int64_t from, int64_t to, struct text_share *t
         part = (double)n / (double)d.whole;
         t->bytes += part * (double)d.bytes;
         t->words += part * (double)d.words;
+        /* One document of unknown size makes the whole sum unknown. */
         t->unknown |= d.bytes <= 0;
         t->tokens += n;
         from += n;

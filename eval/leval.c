@@ -47,6 +47,7 @@ static const struct cmd cmd = {
     "  leval --bench --shape llama-2-7b --ctx 4k,32k\n", rows.row
 };
 
+/* Options in the order of --help: the model, each task under its heading, results. */
 static void put_rows_together(void)
 {
     opt_add(&rows, shared_rows);
@@ -69,12 +70,14 @@ static int check(const struct task *t, struct err *e)
         return err_set(e, E_USAGE, "--shape gives sizes but no weights: use it with --bench");
     if (f > 0 && (f < 1 || f > 65536))
         return err_set(e, E_USAGE, "--rope-factor %g: must be 0, auto or 1 to 65536", f);
+    /* "-" is standard output, which is also the default. */
     if (o.out && strcmp(o.out, "-") == 0)
         o.out = NULL;
     rc = t->check(&o, e);
     return rc < 0 ? rc : eval_check_output(o.out, o.force, e);
 }
 
+/* Perplexity is the task unless another one is asked for. */
 static int run(struct err *e)
 {
     const struct task *t = tasks[0];

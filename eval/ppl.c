@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a perplexity task keeps from prepare to close: the data, and the windows per context. */
 struct ppl_job {
     const struct ppl_options *o;
     struct result r;
@@ -47,6 +48,7 @@ static void describe_rope(const struct eval *v, char *out, size_t cap)
     }
 }
 
+/* Opens the data with the tokenizer that was given, or else the model folder's own. */
 static int open_data(struct ppl_job *j, const struct eval *v, struct err *e)
 {
     struct corpus_options d = j->o->data;
@@ -70,6 +72,8 @@ static int open_data(struct ppl_job *j, const struct eval *v, struct err *e)
     return rc;
 }
 
+/* Chooses the windows of every context before the model is loaded: wrong options or short
+ * data are told at once, and the longest window decides the memory to plan. */
 static int list_windows(struct ppl_job *j, struct eval *v, struct err *e)
 {
     for (int64_t i = 0; i < v->n; i++) {
@@ -102,6 +106,7 @@ int ppl_prepare(struct eval *v, struct err *e)
     return rc < 0 ? rc : list_windows(j, v, e);
 }
 
+/* What 'tell' needs: it is called after every batch. */
 struct told {
     struct eval *v;
     const struct window_list *l;
@@ -111,6 +116,8 @@ struct told {
 /* "  mfu 61%  14.9 GiB": share of the device's matrix rate, memory the model took. */
 static void tell_device(struct eval *v, int64_t ctx, double rate, char *out, size_t cap)
 {
+    /* A single window of ctx tokens as one segment: its work per token times the speed is
+     * the rate. */
     int64_t cu[2] = { 0, ctx };
     struct segments window = { .half = { { 1, cu }, { 1, cu } } };
     double flop = model_flops(&v->s.config, TRAIN_NONE, &window) / (double)ctx;
@@ -139,6 +146,7 @@ static void tell(void *arg, const struct score *s)
                  fmt_duration(left, eta, sizeof eta));
 }
 
+/* Scores the contexts first .. first + n - 1, which share one loaded model. */
 int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
 {
     struct ppl_job *j = v->state;
@@ -149,6 +157,8 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
     for (int64_t i = first; i < first + n && rc == 0; i++) {
         const struct window_list *l = &j->list[i];
         struct told t = { v, l, now_s() };
+        /* A window must fit whole; beyond that, the model was planned for 'most' tokens at
+         * once. */
         int64_t rows = l->longest > v->o->batch_tokens ? l->longest : v->o->batch_tokens;
 
         log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64,
@@ -157,6 +167,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
                        tell, &t, e);
         if ((notes = device_notes(&v->s.device)))
             log_warn("%s", notes);
+        /* Shows the last state of the line, which may have been skipped as too soon. */
         if (rc == 0 && log_progress_due())
             tell(&t, &j->r.row[i]);
         log_progress_end();
@@ -166,6 +177,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
     return rc;
 }
 
+/* Fills in the description around the scores. The longest context of any row is the model's. */
 const struct result *ppl_result(struct eval *v)
 {
     const struct eval_options *eo = v->o;

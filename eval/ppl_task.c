@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+/* ppl.c has one row for each context of --ctx. */
 _Static_assert((int)RESULT_ROWS >= (int)OPT_MOST_COUNTS, "a row for every context");
 
 static struct ppl_options asked;
@@ -52,6 +53,7 @@ static const struct opt table_rows[] = {
 
 const struct ppl_options *ppl_asked(void) { return &asked; }
 
+/* The options stand in 'asked'; what all tasks share is not needed here. */
 static bool ppl_is_asked(const struct eval_options *o)
 {
     (void)o;
@@ -64,6 +66,8 @@ static bool table_is_asked(const struct eval_options *o)
     return asked.table;
 }
 
+/* Said before hours of measuring, not after: the ending, the folder, and that gnuplot is
+ * there. */
 static int check_plot(const struct eval_options *o, struct err *e)
 {
     const char *end = asked.plot ? strrchr(asked.plot, '.') : NULL;
@@ -99,6 +103,7 @@ static int table_check(const struct eval_options *o, struct err *e)
     return check_plot(o, e);
 }
 
+/* Width of the terminal, at most 100; 80 where the output is no terminal. */
 static int columns(void)
 {
     struct winsize w;
@@ -146,6 +151,7 @@ static int ppl_show(struct eval *v, struct err *e)
     return rc;
 }
 
+/* Reads result files, and warns of each that was not measured as the first was. */
 static int read_results(struct result *r, char **file, int n, struct err *e)
 {
     int rc = 0;
@@ -164,6 +170,7 @@ static int read_results(struct result *r, char **file, int n, struct err *e)
     return rc;
 }
 
+/* --table needs no model: eval_run calls it once and does nothing else. */
 static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
 {
     const struct eval_options *o = v->o;

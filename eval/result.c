@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of a cell with its final 0; columns of the table; contexts in a table of results. */
 enum { CELL = 32, COLUMNS = 10, MAX_CONTEXTS = 64 };
 
+/* About five or six digits, whatever the size: 7.1234, 1234.5, 1.235e+06. */
 static const char *fmt_ppl(double v, char *buf)
 {
     if (!isfinite(v))
@@ -53,6 +55,7 @@ static int put_columns(struct buf *b, char (*cell)[CELL], int64_t rows, int colu
     return rc;
 }
 
+/* The protocol in words, so that a table explains itself. */
 static const char *how(const struct result *r, const struct score *s, char *buf, size_t cap)
 {
     if (strcmp(r->protocol, "longlora") == 0)
@@ -79,6 +82,7 @@ static int put_head(struct buf *b, const struct result *r, struct err *e)
 {
     char text[1400];
     int rc;
+/* Paths of model, adapter and data may be long; what does not fit is cut. */
 
     snprintf(text, sizeof text, "%s%s%s (context %" PRId64 ", rope %s)", r->model,
              r->adapter[0] ? " + " : "", r->adapter, r->context, r->rope);
@@ -92,6 +96,7 @@ static int put_head(struct buf *b, const struct result *r, struct err *e)
     return rc < 0 ? rc : put_line(b, "protocol", how(r, &r->row[0], text, sizeof text), e);
 }
 
+/* One row per context. The cells are laid out row after row, the head first. */
 static int put_scores(struct buf *b, const struct result *r, struct err *e)
 {
     static const char *const head[COLUMNS] = {
@@ -120,6 +125,7 @@ static int put_scores(struct buf *b, const struct result *r, struct err *e)
         fmt_share(score_byte_ppl(s), s->text_exact, c[7]);
         fmt_share(score_bits_per_byte(s), s->text_exact, c[8]);
         snprintf(c[9], CELL, "%.0f", s->seconds > 0 ? (double)s->read / s->seconds : 0);
+        /* Words or bytes were shared out: the footnote explains the "~". */
         about |= s->bytes > 0 && !s->text_exact;
     }
     rc = put_columns(b, cell, r->n + 1, COLUMNS, e);
@@ -130,6 +136,9 @@ static int put_scores(struct buf *b, const struct result *r, struct err *e)
     return rc;
 }
 
+/* Perplexity by the number of tokens before the predicted one: rows are powers of two,
+ * columns are contexts, as many as there are columns for. Rows without a prediction are left
+ * out. */
 static int put_positions(struct buf *b, const struct result *r, struct err *e)
 {
     int columns = r->n < COLUMNS - 1 ? (int)r->n + 1 : COLUMNS, rows = 1, rc;
@@ -147,6 +156,7 @@ static int put_positions(struct buf *b, const struct result *r, struct err *e)
             any |= r->row[k - 1].bucket[i].n > 0;
         if (!any)
             continue;
+        /* Bucket i holds 2^i to 2^(i+1) - 1 tokens. */
         snprintf(cell[rows * columns], CELL, "%" PRId64 "-%" PRId64, (int64_t)1 << i,
                  ((int64_t)2 << i) - 1);
         for (int k = 1; k < columns; k++) {
@@ -175,7 +185,8 @@ int result_table(struct buf *out, const struct result *r, bool by_position, stru
     return rc == 0 && by_position ? put_positions(out, r, e) : rc;
 }
 
-/* The contexts of all results, ascending, each once; at most MAX_CONTEXTS. */
+/* Collects the contexts of all results, ascending, each once; at most MAX_CONTEXTS. Sorting
+ * by insertion does: there are few. */
 static int contexts(const struct result *r, int64_t n, int64_t *ctx)
 {
     int count = 0;
@@ -213,6 +224,7 @@ static int label_width(const char *s)
     return n;
 }
 
+/* A label padded to 'width' columns; printf would count bytes. */
 static int put_label(struct buf *b, const char *label, int width, struct err *e)
 {
     int rc = buf_add_clean(b, label, e);
@@ -220,6 +232,7 @@ static int put_label(struct buf *b, const char *label, int width, struct err *e)
     return rc < 0 ? rc : buf_printf(b, e, "%*s", width - label_width(label), "");
 }
 
+/* One row per result, one column per context; "-" where a result lacks the context. */
 int results_table(struct buf *out, const struct result *r, int64_t n, struct err *e)
 {
     int64_t ctx[MAX_CONTEXTS + 1];
@@ -243,6 +256,8 @@ int results_table(struct buf *out, const struct result *r, int64_t n, struct err
     return rc < 0 ? rc : buf_add(out, "\n", 1, e);
 }
 
+/* Why results k and 0 should not be compared, or NULL. Step and number of windows are looked
+ * at only for contexts that both have. */
 const char *results_differ(const struct result *r, int64_t k)
 {
     if (strcmp(r[k].protocol, r[0].protocol) != 0)
@@ -260,7 +275,8 @@ const char *results_differ(const struct result *r, int64_t k)
     return NULL;
 }
 
-/* Points of one series: contexts and their perplexities, or positions and theirs. */
+/* Fills the points of one line of a chart and returns how many. s NULL: perplexity by
+ * context; else by position in the windows of s. */
 static int64_t points(const struct result *r, const struct score *s, double *x, double *y)
 {
     int64_t n = 0;
@@ -283,6 +299,7 @@ static int64_t points(const struct result *r, const struct score *s, double *x, 
 int results_chart(struct buf *out, const char *path, const struct result_chart *h,
                   const struct result *r, int64_t n, struct err *e)
 {
+    /* One block of x and y for all lines, each with room for the longest possible. */
     int64_t lines = h->by_position ? r->n : n, each = SCORE_BUCKETS;
     struct plot_series *s = calloc((size_t)lines, sizeof *s);
     double *xy = calloc((size_t)(lines * each * 2), sizeof *xy);

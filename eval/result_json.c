@@ -15,7 +15,7 @@
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 static json_t *known(double v) { return v > 0 ? number(v) : json_null(); }
 
-/* File names are bytes; JSON strings are UTF-8. */
+/* A string for JSON. File names are any bytes but JSON is UTF-8: wrong bytes become '?'. */
 static json_t *text(const char *s)
 {
     char clean[1024];
@@ -29,6 +29,7 @@ static json_t *text(const char *s)
     return json_stringn(clean, n);
 }
 
+/* Losses by position; positions without predictions are left out. */
 static json_t *bucket_json(const struct score *s)
 {
     json_t *all = json_array();
@@ -46,6 +47,7 @@ static json_t *score_json(const struct score *s)
     json_t *o = json_object();
     char hex[64];
 
+    /* "%a" is the exact double in hexadecimal, for comparing results bit by bit. */
     snprintf(hex, sizeof hex, "%a", s->loss);
     json_object_set_new(o, "ctx", json_integer(s->ctx));
     json_object_set_new(o, "ppl", number(score_ppl(s)));
@@ -70,6 +72,7 @@ static json_t *score_json(const struct score *s)
     return o;
 }
 
+/* Adds the object's text to out, and frees the object either way. */
 static int dump(struct buf *out, json_t *o, struct err *e)
 {
     char *s = o ? js_text(o) : NULL;
@@ -108,6 +111,7 @@ int result_json(struct buf *out, const struct result *r, struct err *e)
     return dump(out, o, e);
 }
 
+/* The table of several results: only what the table shows. */
 int results_json(struct buf *out, const struct result *r, int64_t n, struct err *e)
 {
     json_t *o = json_object(), *rows = json_array();
@@ -127,6 +131,7 @@ int results_json(struct buf *out, const struct result *r, int64_t n, struct err 
     return dump(out, o, e);
 }
 
+/* An optional string. A missing one leaves out empty. */
 static int get_text(const struct js *o, const char *key, char *out, size_t cap, struct err *e)
 {
     const char *s = "";
@@ -143,6 +148,8 @@ static int get_text(const struct js *o, const char *key, char *out, size_t cap, 
     return rc;
 }
 
+/* Only what tables and comparisons need is read back. Limits keep a damaged file from
+ * causing overflow later: 2^52 is exact in a double. */
 static int get_row(const struct js *o, struct score *s, struct err *e)
 {
     int64_t big = (int64_t)1 << 52;
@@ -172,6 +179,7 @@ static int get_data(struct result *r, const struct js *o, struct err *e)
     return rc;
 }
 
+/* Files of other programs are told by the keys that every result has. */
 static int read_fields(struct result *r, const struct js *o, struct err *e)
 {
     json_t *rows;

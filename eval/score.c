@@ -21,6 +21,7 @@ static int stretches(struct corpus *c, bool one, struct stretch **out, int64_t *
 
     *n = one ? 1 : corpus_docs(c);
     *longest = 0;
+    /* One element more, so that s[0] exists where there is no document. */
     if (!mul_ok((size_t)*n + 1, sizeof *s, &bytes) || !(s = malloc(bytes)))
         return err_set(e, E_SYS, "out of memory for %" PRId64 " documents", *n);
     s[0] = (struct stretch){ 0, corpus_tokens(c) };
@@ -44,6 +45,7 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
 {
     struct stretch *s = NULL;
     int64_t n;
+    /* The LongLoRA protocol always treats the data as one stream, as its reference does. */
     int rc = stretches(c, join || spec->protocol == PROTO_LONGLORA, &s, &n, longest, e);
 
     memset(l, 0, sizeof *l);
@@ -52,6 +54,7 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
     rc = windows_build(l, spec, s, n, e);
     free(s);
     if (rc < 0 || l->n > 0)
+        /* No window at all: says why. */
         return rc;
     if (corpus_tokens(c) < 2) {
         err_set(e, E_DATA, "%" PRId64 " tokens: nothing to predict", corpus_tokens(c));
@@ -78,7 +81,8 @@ struct scoring {
     int64_t whole;           /* tokens of the documents counted */
 };
 
-/* Puts windows w[0 .. n) into the batch, len rows each. */
+/* Puts windows w[0 .. n) into the batch, each padded to len. Position i predicts token i +
+ * 1; it counts only if that token is one that the window scores. */
 static int fill_batch(struct scoring *r, const struct window *w, int64_t n, int64_t len,
                       struct err *e)
 {
@@ -109,6 +113,7 @@ static int count_docs(struct scoring *r, int64_t from, int64_t to, struct err *e
             break;
         if (d.start + d.n <= from)
             continue;
+        /* The same document may go on through many windows: it is counted once. */
         if (i > r->last_doc || r->s->docs == 0) {
             r->s->docs++;
             r->whole += d.whole;
@@ -142,6 +147,8 @@ static int add_window(struct scoring *r, const struct window *w, const float *nl
     double sum = 0;
     int rc;
 
+    /* nll[i - 1] is the loss of token i, which has i tokens before it. Its bucket is the
+     * number of the highest bit: 5 tokens before are in bucket 2, for 4 to 7. */
     for (int64_t i = w->from; i < w->len; i++) {
         struct score_bucket *b = &s->bucket[63 - __builtin_clzll((uint64_t)i)];
 
@@ -160,6 +167,8 @@ static int add_window(struct scoring *r, const struct window *w, const float *nl
     s->tokens += w->len - w->from;
     s->read += w->len;
     s->windows++;
+    /* The LongLoRA protocol takes the mean of the windows' means, the others the mean over
+     * tokens. */
     s->loss = r->spec->protocol == PROTO_LONGLORA ? r->mean_sum / (double)s->windows
                                                   : s->nll / (double)s->tokens;
     if ((rc = count_docs(r, w->start + w->from, w->start + w->len, e)) < 0)
@@ -167,6 +176,8 @@ static int add_window(struct scoring *r, const struct window *w, const float *nl
     return add_text(r, w, e);
 }
 
+/* Rounds len up so that few shapes occur: the step is between 1/16 and 1/8 of len, at least
+ * 64. 1000 becomes 1024, and 5000 becomes 5120. */
 int64_t score_length(int64_t len, int64_t longest)
 {
     int64_t step = 64;
@@ -189,6 +200,8 @@ static int64_t together(const struct scoring *r, const struct window *w, int64_t
         int64_t its = r->m->device.own_memory ? score_length(w[k].len, longest) : w[k].len;
         int64_t most = its > *len ? its : *len;
 
+        /* The product (k + 1) * most would have to be within rows; divided, it cannot
+         * overflow. */
         if (k > 0 && most > rows / (k + 1))
             break;
         *len = most;
@@ -233,6 +246,8 @@ static int score_round(struct scoring *r, const struct window_list *l, int64_t r
     int64_t next = *at;
     int rc = 0;
 
+    /* Every rank goes through the pieces before its own, as that is how it finds where they
+     * end. */
     for (int k = 0; k <= g->rank && next < l->n && rc == 0; k++) {
         struct piece p = next_piece(r, l, rows, &next);
         if (k == g->rank)
@@ -240,6 +255,8 @@ static int score_round(struct scoring *r, const struct window_list *l, int64_t r
     }
     if ((rc = group_meet(g, rc, NULL, e)) == 0)
         rc = g->gather(g, r->nll, r->all, (size_t)rows * sizeof *r->nll, e);
+    /* Now all go through the same pieces once more, with the losses of all ranks. *at moves
+     * on. */
     for (int k = 0; k < g->size && *at < l->n && rc == 0; k++) {
         struct piece p = next_piece(r, l, rows, at);
         for (int64_t q = 0; q < p.n && rc == 0; q++)
@@ -248,6 +265,7 @@ static int score_round(struct scoring *r, const struct window_list *l, int64_t r
     return rc;
 }
 
+/* With one rank, 'all' is the same buffer as 'nll', and is freed only once. */
 static int open_run(struct scoring *r, int64_t rows, struct err *e)
 {
     int ranks = r->m->device.group->size;
@@ -268,6 +286,7 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
     double start = now_s();
     int rc;
 
+    /* Sizes are known; the figures fill in window by window. */
     *s = (struct score){ .ctx = spec->ctx, .windows_all = l->all,
                          .step = spec->step ? spec->step
                                             : windows_default_step(spec->protocol, spec->ctx) };
@@ -283,6 +302,7 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
             progress(arg, s);
     }
     if (rc == 0 && !r.text.unknown) {
+        /* Exact only where every token of every document counted was scored, once. */
         s->text_exact = spec->protocol != PROTO_LONGLORA && r.text.tokens == r.whole;
         /* Whole documents have whole words: the shares' rounding goes. */
         s->bytes = s->text_exact ? round(r.text.bytes) : r.text.bytes;

@@ -33,6 +33,7 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
 }
 
 /* The RoPE that context i is measured with. */
+/* rope_extend takes 0 for "auto". always: random weights need positions for any context. */
 static int extend(struct eval *v, int64_t i, bool always, struct err *e)
 {
     const struct eval_options *o = v->o;
@@ -44,6 +45,7 @@ static int extend(struct eval *v, int64_t i, bool always, struct err *e)
     return rope_extend(c, v->ctx[i], o->rope_factor > 0 ? o->rope_factor : 0, e);
 }
 
+/* Tells where the RoPE that is used differs from what one might expect. */
 static void say_rope(const struct eval *v)
 {
     int64_t had = v->s.config.context;
@@ -95,6 +97,7 @@ static int load(struct eval *v, const struct session_options *so, int64_t i, int
     char size[24];
     int rc;
 
+    /* The plan must hold the longest window of all contexts that share the model. */
     for (int64_t k = i; k < i + n; k++)
         longest = v->longest[k] > longest ? v->longest[k] : longest;
     model_defaults(&mo);
@@ -103,9 +106,11 @@ static int load(struct eval *v, const struct session_options *so, int64_t i, int
     mo.seqs = v->o->batch_tokens / longest > 1 ? v->o->batch_tokens / longest : 1;
     machine_plan(&so->machine, &mo);
     s->config = v->config[i];
+    /* Free memory before the model: eval_taken measures from here. */
     v->had = s->device.free_bytes(&s->device);
     if ((rc = session_plan(s, &mo, e)) < 0)
         return rc;
+    /* A bench of a model that does not fit would measure swapping, so it is refused. */
     if ((rc = model_fits(&s->device, &s->plan, &why)) < 0 && so->noise) {
         *e = why;
         return rc;
@@ -130,6 +135,9 @@ static int open_device(struct eval *v, const struct session_options *so, struct 
     return rc;
 }
 
+/* Runs a task: files, contexts, its own preparation, the device, then the model. Contexts
+ * with the same RoPE that follow each other share one model; a bench loads one for each, as
+ * memory is a part of what it measures. */
 int eval_run(const struct task *t, struct eval *v, struct err *e)
 {
     const struct eval_options *o = v->o;
@@ -168,6 +176,7 @@ void eval_close(const struct task *t, struct eval *v)
     session_close(&v->s);
 }
 
+/* Bytes of the device's own memory that the model took; 0 where it has none. */
 size_t eval_taken(struct eval *v)
 {
     struct device *d = &v->s.device;
@@ -196,6 +205,7 @@ int eval_check_output(const char *path, bool force, struct err *e)
     return err_hint(e, "-f replaces it");
 }
 
+/* To --output by a rename, so that it is whole or not there; else to standard output. */
 int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e)
 {
     if (o->out)

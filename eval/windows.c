@@ -13,6 +13,7 @@ const char *protocol_name(enum protocol p)
     return name[p];
 }
 
+/* With stride, the step must be below ctx: small contexts take half of it. */
 int64_t windows_default_step(enum protocol p, int64_t ctx)
 {
     if (p == PROTO_NONOVERLAP)
@@ -33,9 +34,12 @@ static int64_t stretch_count(const struct window_spec *s, int64_t step, int64_t 
     case PROTO_LONGLORA:
         if (n < s->ctx)
             return 0;
+        /* The reference's range(0, n - ctx, step) has so many starts; it then drops the last
+         * one. */
         starts = ceil_div(n - s->ctx, step);
         return starts > 1 ? starts - 1 : 1;
     case PROTO_STRIDE:
+        /* The first window takes ctx tokens, each further one brings up to 'step' new ones. */
         return n <= s->ctx ? 1 : 1 + ceil_div(n - s->ctx, step);
     default:
         /* A last window of one token predicts nothing. */
@@ -52,6 +56,9 @@ static struct window stretch_window(const struct window_spec *s, int64_t step, s
 
     if (s->protocol == PROTO_STRIDE) {
         if (i > 0) {
+            /* With ctx 8 and step 3, window 1 reaches from token 8 to 11: it is tokens 3 ..
+             * 10 and scores the last 3 of them. 'before' is what earlier windows have
+             * reached; the last window ends with the stretch and scores what is left. */
             before = s->ctx + (i - 1) * step;
             end = step < p.n - before ? before + step : p.n;
             w.start = p.start + end - s->ctx;
@@ -65,12 +72,14 @@ static struct window stretch_window(const struct window_spec *s, int64_t step, s
     return w;
 }
 
-/* The k-th window that max_windows keeps is number floor(k * all / keep). */
+/* The k-th window that max_windows keeps is number floor(k * all / keep): of 10, 4 are 0, 2,
+ * 5 and 7. 128 bits, as the product may be larger than 64. */
 static int64_t kept(int64_t k, int64_t all, int64_t keep)
 {
     return (int64_t)((unsigned __int128)k * (uint64_t)all / (uint64_t)keep);
 }
 
+/* Goes through the stretches and the kept numbers at the same time; both ascend. */
 static void fill_list(struct window_list *l, const struct window_spec *s, int64_t step,
                       const struct stretch *in, int64_t n_stretches)
 {
@@ -107,6 +116,7 @@ int windows_build(struct window_list *l, const struct window_spec *s, const stru
                 s->ctx);
         return err_hint(e, "with --protocol stride, --step must be below the smallest --ctx");
     }
+    /* A first pass counts, so that the list is allocated once at its final size. */
     for (int64_t i = 0; i < n_stretches; i++)
         l->all += stretch_count(s, step, in[i].n);
     l->n = s->max_windows > 0 && s->max_windows < l->all ? s->max_windows : l->all;

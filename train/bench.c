@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Steps before measuring; seconds from which a step is long; limits on steps and kinds of
+ * ops. */
 enum { WARM_UP = 2, LONG_STEP_S = 30, MOST_STEPS = 1000, MOST_KINDS = 32 };
 
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e)
@@ -45,6 +47,7 @@ struct bench {
     double flop;        /* of matrix products in one of them, recomputation included */
 };
 
+/* Random ids and one set of attention segments: speed does not depend on the text. */
 static int random_rows(struct bench *b, struct err *e)
 {
     int rc = preset_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
@@ -53,6 +56,7 @@ static int random_rows(struct bench *b, struct err *e)
                                         b->s.ctx, b->s.group, NULL, 0, e);
 }
 
+/* One training step as in update.c, but always of the same rows. */
 static int one_step(struct bench *b, struct err *e)
 {
     const struct trained *w = model_trained(b->t.m);
@@ -60,6 +64,7 @@ static int one_step(struct bench *b, struct err *e)
     double nll = 0;
     int rc = d->zero(d, w->grad, (size_t)w->n * sizeof(float));
 
+    /* The last token of a sequence has no next one to predict. */
     b->last = (struct step_result){ .lr = b->s.lr, .scored = b->s.micro * (b->s.ctx - 1) };
     if (rc < 0)
         return err_set(e, rc, "cannot clear the gradients on '%s'", d->name);
@@ -67,7 +72,9 @@ static int one_step(struct bench *b, struct err *e)
     return rc < 0 ? rc : update_apply(&b->t, &b->p, nll, &b->last, e);
 }
 
-/* In a step of minutes what is made once weighs nothing: then the first is measured already. */
+/* Times the steps. Two warm-up steps come first (i below 0), as the first one also makes
+ * what is made once per shape. If that first step is longer than 30 s, this weighs nothing,
+ * and it is taken as the first measured step: i becomes 0. */
 static int measure(struct bench *b, struct err *e)
 {
     struct device *d = b->t.d;
@@ -91,6 +98,8 @@ static int measure(struct bench *b, struct err *e)
     return rc;
 }
 
+/* Prints the figures of one context. 'seconds' is sorted: its middle is the median, its ends
+ * are the fastest and the slowest step. taken: bytes of memory in use. */
 static void say(const struct bench *b, FILE *f, size_t taken)
 {
     double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
@@ -126,7 +135,9 @@ static void say(const struct bench *b, FILE *f, size_t taken)
                 fmt_bytes((double)p->host, host, sizeof host));
 }
 
-/* One step more, every op timed. */
+/* Runs one step more with every op timed, and prints each kind's share. Ops on a queue of
+ * their own run beside the others, so they are left out of the sum. Prints nothing where the
+ * device cannot profile. */
 static int profile(struct bench *b, FILE *f, struct err *e)
 {
     struct op_time was[MOST_KINDS], now[MOST_KINDS];
@@ -157,6 +168,8 @@ static int profile(struct bench *b, FILE *f, struct err *e)
     return rc;
 }
 
+/* Loads a model of random weights for one context, measures it and unloads it again, so that
+ * the next context starts with the same free memory. */
 static int one_context(struct bench *b, const struct session_options *so, FILE *f,
                        struct err *e)
 {
@@ -165,6 +178,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
     char note[256];
     int rc;
 
+    /* Every context starts from the sizes as read: resolving the settings changes them. */
     open->config = *so->sizes;
     rc = settings_resolve(&b->s, &open->config, 0, &o, note, sizeof note, e);
     if (b->s.mode == 2)
@@ -184,6 +198,8 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
     if (rc == 0) {
         size_t left = b->t.d->free_bytes(b->t.d);
         preset_sort(b->seconds, b->s.steps);
+        /* Host memory is what the process holds; device memory is what is missing since the
+         * plan. */
         say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
                   : b->budget.free > left ? b->budget.free - left : 0);
         rc = b->s.json ? 0 : profile(b, f, e);

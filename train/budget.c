@@ -11,6 +11,7 @@
 
 #define PIECE_BYTES ((size_t)1 << 20) /* of a checkpoint, moved or hashed at once */
 
+/* A field of /proc/self/status, in bytes (the file has KiB); 0 where it cannot be read. */
 static int64_t status_field(const char *key)
 {
     char line[256];
@@ -29,7 +30,8 @@ static int64_t status_field(const char *key)
 int64_t budget_rss(void) { return status_field("VmRSS:"); }
 int64_t budget_peak_rss(void) { return status_field("VmHWM:"); }
 
-/* A matrix product of the shapes to come makes the library touch the buffers it packs into. */
+/* Runs one matrix product, at most 1024 in each dimension, so that the library touches the
+ * buffers it packs into: then budget_rss counts them as part of the program. */
 static int warm_up(struct device *d, const struct llama_config *c, int64_t rows, struct err *e)
 {
     int64_t dim = c->dim < 1024 ? c->dim : 1024, n = rows < 1024 ? rows : 1024;
@@ -56,6 +58,10 @@ static int warm_up(struct device *d, const struct llama_config *c, int64_t rows,
     return rc;
 }
 
+/* Loading holds the frozen and trained weights and the mapped base at once; training holds
+ * the whole plan and the host's buffers. They do not overlap, so the peak is the larger of
+ * both. With a device that has its own memory, 'peak' is of the device and 'host_peak' of
+ * the host. */
 int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *e)
 {
     struct device *d = &s->device;
@@ -91,6 +97,7 @@ size_t budget_need(const struct budget *b)
     return b->own_memory ? b->model.total : b->model.total + b->host;
 }
 
+/* Host memory without a limit (capacity 0) is never too small; a device's always counts. */
 bool budget_too_large(const struct budget *b)
 {
     return (b->own_memory || b->capacity) && budget_need(b) > b->capacity;
@@ -115,6 +122,8 @@ static size_t add_text(char *text, size_t at, size_t cap, const char *fmt, ...)
     return strlen(text + at);
 }
 
+/* Describes what layers save, as "all in 3 layers; input in 29 layers (offloaded)". For
+ * level k, 'offloaded' counts the parts in host memory: 0 none, k + 1 all of them. */
 void budget_saved(const struct memory_plan *p, char *text, size_t cap)
 {
     static const char *const name[SAVE_LEVELS] = { "input", "attention", "q, k, v", "all" };
@@ -140,6 +149,7 @@ void budget_saved(const struct memory_plan *p, char *text, size_t cap)
                  p->placement.streamed, p->placement.streamed == 1 ? "" : "s");
 }
 
+/* The table of --plan: one line per kind of memory. */
 void budget_print(const struct budget *b, FILE *f)
 {
     const struct memory_plan *p = &b->model;
@@ -172,6 +182,7 @@ void budget_print(const struct budget *b, FILE *f)
     line(f, "free", b->free, "memory available now");
 }
 
+/* The same figures for --json, all in bytes unless the key says otherwise. */
 json_t *budget_json(const struct budget *b)
 {
     const struct memory_plan *p = &b->model;

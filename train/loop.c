@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A line for the terminal several times a second at most, or every --log-every steps for a
+ * log file. The first and the last step are always shown. */
 static void report(struct run *r, const struct metrics_line *l, double eta_s)
 {
     char eta[16], mem[16];
@@ -48,6 +50,8 @@ static void say_started(const struct run *r, double first_s)
 /* Speed of the model's arithmetic; attention as in the step's last sequences. */
 static void count_flops(const struct run *r, int64_t tokens, struct metrics_line *l)
 {
+    /* Half 0 of the segments covers all tokens of the last micro-batch; cu ends with their
+     * number. What those took is scaled to all tokens of the step. */
     const struct op_segments *h = &r->t.seg.half[0];
     double seen = h->n ? (double)h->cu[h->n] : 0;
 
@@ -66,6 +70,8 @@ static bool validates(const struct run *r, int64_t step)
 static double time_left(const struct run *r, int64_t step)
 {
     int64_t last = r->s->steps, every = r->s->val_every;
+    /* Multiples of val_every that are still ahead, and the last step if it is not one of
+     * them. */
     int64_t vals = r->val ? last / every - step / every + (last % every != 0 && step < last) : 0;
 
     return (double)(last - step) * r->step_s + (double)vals * r->val_s;
@@ -82,6 +88,8 @@ static int validate(struct run *r, struct metrics_line *l, struct err *e)
     return rc;
 }
 
+/* One training step, then its validation, figures and line of metrics. Time for validation
+ * is not part of the step's time. */
 static int one_step(struct run *r, struct err *e)
 {
     struct metrics_line l = { 0 };
@@ -96,6 +104,7 @@ static int one_step(struct run *r, struct err *e)
     if (rc < 0)
         return rc;
     l.step_s = now_s() - start;
+    /* A moving average, for the time left: a new step weighs a tenth. */
     r->step_s = r->step_s > 0 ? 0.9 * r->step_s + 0.1 * l.step_s : l.step_s;
     if (r->trained_tokens == 0)
         say_started(r, l.step_s);
@@ -135,6 +144,7 @@ static int stop_any(struct run *r, int *sig, struct err *e)
 /* Publishes the last step, so that nothing of it is lost, and says why the run ends here. */
 static int leave(struct run *r, int why, struct err *e)
 {
+    /* Where saving fails, that error is the one to tell. */
     int rc = writer_save(r, e);
 
     if (rc < 0)
@@ -153,6 +163,8 @@ static int leave(struct run *r, int why, struct err *e)
                        "its line of metrics is lost", r->p.step);
 }
 
+/* After this many bad steps in a row more would not help. Nothing is saved: the last
+ * checkpoint holds the weights from before them, or the same ones. */
 static int not_finite(const struct run *r, struct err *e)
 {
     err_set(e, E_NO,
@@ -163,6 +175,8 @@ static int not_finite(const struct run *r, struct err *e)
                        "last checkpoint is step %" PRId64, r->saved);
 }
 
+/* Ranks agree on stopping before each step, and on its failure after it, so that all leave
+ * the loop at the same step. The last step is always saved. */
 int run_loop(struct run *r, struct err *e)
 {
     int rc = 0, why = 0;
@@ -177,6 +191,7 @@ int run_loop(struct run *r, struct err *e)
             rc = writer_save(r, e);
     }
     log_progress_end();
+    /* A signal during the last step is ignored: the run is finished, and its results follow. */
     if (rc == 0 && why && (why == STOP_UNLOGGED || r->p.step < r->s->steps))
         rc = leave(r, why, e);
     return rc;

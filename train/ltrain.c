@@ -30,7 +30,8 @@ static const struct cmd cmd = {
     .opts = rows.row,
 };
 
-/* Nothing in an adapter's folder tells peft of the RoPE scaling, nor of the context. */
+/* An adapter's folder has no field that tells PEFT of the RoPE scaling or the context. So
+ * this shows how to make a model that has both. Said only when one of them has changed. */
 static void say_merge(const struct run *r)
 {
     const struct settings *now = r->s;
@@ -62,6 +63,7 @@ static int finish(const struct run *r, bool done)
     return 0;
 }
 
+/* Opens, looks for a checkpoint, and trains unless all is done. run_close takes any state. */
 static int train(int argc, char **argv, struct err *e)
 {
     struct run r = { 0 };
@@ -92,6 +94,7 @@ int main(int argc, char **argv)
 {
     struct err e = { 0 };
     bool stop = false;
+    /* A copy of the command line for options.json: opt_parse reorders its arguments. */
     char **args = malloc(((size_t)argc + 1) * sizeof *args); /* opt_parse moves them */
     int rc;
 
@@ -101,6 +104,7 @@ int main(int argc, char **argv)
     memcpy(args, argv, ((size_t)argc + 1) * sizeof *args);
     settings_defaults(&s);
     settings_rows(&rows, &s);
+    /* opt_parse returns the number of operands; they start at argv[1]. */
     rc = opt_parse(&cmd, argc, argv, &stop, &e);
     if (rc >= 0 && !stop) {
         log_init("ltrain", s.quiet ? -1 : s.verbose);

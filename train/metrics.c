@@ -14,10 +14,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Every line of the log starts with this; it tells our log from another file. */
 #define HEAD "{\"step\":"
 
-/* Bytes of the lines that stay: steps up to step, whole and in order; one that could not be
- * written is missing. -1: not ours. */
+/* Counts the bytes of the lines that stay: whole ones, ascending, up to 'step'. Later ones
+ * belong to steps that will be made again. A line that could not be written may be missing
+ * in between. Returns -1 if the first line is not ours, so that no other file is cut off. */
 static int64_t keep_bytes(FILE *f, int64_t step, int64_t *kept)
 {
     char *line = NULL;
@@ -32,6 +34,7 @@ static int64_t keep_bytes(FILE *f, int64_t step, int64_t *kept)
             keep = *kept ? keep : -1;
             break;
         }
+        /* A line that ends inside the head has no number: 0 ends the loop below. */
         int64_t at = head < sizeof HEAD - 1 ? 0 : strtoll(line + head, NULL, 10);
         if (line[n - 1] != '\n' || at <= last || at > step)
             break;
@@ -56,6 +59,7 @@ int metrics_open(struct metrics *m, const char *path, int64_t step, int64_t *kep
         m->fd = STDOUT_FILENO;
         return 0;
     }
+    /* O_APPEND: after the truncation below, writes go to the new end. */
     if ((m->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666)) < 0)
         return err_sys(e, E_CREATE, "cannot open '%s'", path);
     if (fstat(m->fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -111,6 +115,7 @@ int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e
                         "\"model_flop_s\":%.4g,\"mfu\":%.4f,\"mem\":%" PRId64 "}\n",
                         l->tok_s, l->step_s * 1e3, l->gemm_fraction, l->model_flop_s, l->mfu,
                         l->mem_bytes);
+    /* One write for the whole line, so that a reader of the log does not see half of it. */
     if (rc == 0)
         rc = file_write_all(m->fd, b.p, b.len, m->path, e);
     buf_free(&b);
@@ -119,6 +124,7 @@ int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e
 
 int metrics_sync(struct metrics *m, struct err *e)
 {
+    /* Pipes, terminals and /dev/full cannot be synced; that is no error. */
     if (fsync(m->fd) < 0 && errno != EINVAL && errno != EROFS && errno != ENOTSUP)
         return err_sys(e, E_IO, "cannot sync '%s'", m->path);
     return 0;

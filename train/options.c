@@ -7,6 +7,8 @@
 #include "kernels/cards.h"
 #include "model/model_rows.h"
 
+/* In all rows: short name (0: none), long name, its argument, type, where the value goes,
+ * smallest and largest value, help. The help ends with the default in brackets. */
 static void model_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {
@@ -49,6 +51,7 @@ static void step_rows(struct opt_table *t, struct settings *s)
         OPT_HEADING("steps"),
         { 'b', "batch", "N", OPT_I64 | OPT_RESULT, &s->batch, 1, 1 << 20,
           "sequences per step [64]" },
+        /* micro does not change what is trained, but the order of sums and so the last bits. */
         { 0, "micro", "N", OPT_I64 | OPT_RESULT, &s->micro, 1, 1 << 20, /* the order of sums */
           "sequences computed at once [about 8k tokens]" },
         { 'n', "steps", "N", OPT_I64 | OPT_RESULT, &s->steps, 1, 1e12, "optimizer steps [1000]" },

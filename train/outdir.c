@@ -20,7 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What a run keeps of itself, then its results; the tokenizer, last, may be anyone's. */
+/* The files of a run, in three parts: its record (options, metrics, summary), then its
+ * results, then the tokenizer, which may have been there before ltrain. */
 static const char *const ours[] = {
     "options.json", "metrics.jsonl", "summary.json", "adapter_config.json",
     "adapter_model.safetensors", "config.json", "model.safetensors", "tokenizer.model",
@@ -47,7 +48,7 @@ static int remove_file(const char *folder, const char *name, struct err *e)
     return rc;
 }
 
-/* What a writer of one of our files leaves when killed. */
+/* True for a temporary file that a killed writer of one of our files has left. */
 static bool is_left_over(const char *name)
 {
     for (int i = 0; i < N_OURS; i++)
@@ -56,6 +57,7 @@ static bool is_left_over(const char *name)
     return false;
 }
 
+/* Removes what killed writers have left. The lock is held, so no other writer is alive. */
 static int sweep(const char *out, struct err *e)
 {
     DIR *d = opendir(out);
@@ -71,6 +73,7 @@ static int sweep(const char *out, struct err *e)
     return rc;
 }
 
+/* Compares device and inode, so that links and other spellings of a path are seen through. */
 static bool same_place(const char *p, const char *q)
 {
     struct stat a, b;
@@ -79,6 +82,9 @@ static bool same_place(const char *p, const char *q)
            a.st_ino == b.st_ino;
 }
 
+/* Refuses a folder that is not ours to write to. options.json is the sign that ltrain made
+ * it: it is the first file of a run and the last that wipe removes. -f allows replacing a
+ * foreign model, but never the base, the data, or checkpoints that are not ours. */
 static int refuse_foreign(const struct settings *s, struct err *e)
 {
     if (same_place(s->model, s->out))
@@ -103,6 +109,9 @@ static int refuse_foreign(const struct settings *s, struct err *e)
     return 0;
 }
 
+/* Removes an earlier run: checkpoints first, then the files from last to first. So
+ * options.json goes last, and a wipe that was killed can be repeated. Without options.json
+ * the results are someone else's: they stay until ours replace them. */
 static int wipe(const char *out, struct err *e)
 {
     char *root = path_join(out, "checkpoints");
@@ -125,6 +134,8 @@ int outdir_open(const struct settings *s, int *lock, struct err *e)
         return rc;
     if ((*lock = open(s->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
         return err_sys(e, E_CREATE, "cannot open the folder '%s'", s->out);
+    /* Other errors are let pass: some file systems cannot lock, and a run there is still
+     * possible. */
     if (flock(*lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         return err_set(e, E_CREATE, "another ltrain is writing to '%s'", s->out);
     if (access(s->out, W_OK) < 0)
@@ -143,6 +154,8 @@ struct values {
     bool failed;
 };
 
+/* Hands one tensor to adapter_write, in host memory. The callback cannot return an error, so
+ * a failed copy is kept in 'failed' and looked at when the adapter is written. */
 static const float *value_at(void *ctx, int64_t i)
 {
     struct values *v = ctx;
@@ -167,6 +180,7 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
     snprintf(a.base, sizeof a.base, "%s", s->model);
     for (int64_t i = 0; i < v.t->n_params; i++)
         largest = v.t->params[i].count > largest ? v.t->params[i].count : largest;
+    /* One buffer for all tensors, as large as the largest of them. */
     if (d->own_memory && !(v.copy = malloc((size_t)largest * sizeof(float))))
         return err_set(e, E_SYS, "out of memory");
     rc = adapter_write(s->out, &a, model_config(m), like, value_at, &v, e);
@@ -176,9 +190,12 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
     return rc;
 }
 
+/* By the number of --dtype, as options.c lists its words. */
 static const struct tensor_type *const dtypes[] = { &type_f32, &type_bf16, &type_f16 };
 static const char *const dtype_names[] = { "float32", "bfloat16", "float16" };
 
+/* Writes the whole model as OUT/model.safetensors, a piece at a time, in the type of
+ * --dtype. The file appears under its name only in st_finish; a failure leaves none. */
 static int write_weights(const struct settings *s, struct device *d, struct model *m,
                          struct err *e)
 {
@@ -190,6 +207,8 @@ static int write_weights(const struct settings *s, struct device *d, struct mode
     struct st_writer *w = NULL;
     int rc = spec && decl ? 0 : err_set(e, E_SYS, "out of memory");
 
+    /* The names come from the configuration and the values from the trained set, by the same
+     * index: so there must be as many of the one as of the other. */
     if (rc == 0 && t->n_params != config_tensors(c))
         rc = err_set(e, E_BUG, "not every tensor was trained");
     for (int64_t i = 0; rc == 0 && i < t->n_params; i++) {
@@ -205,6 +224,7 @@ static int write_weights(const struct settings *s, struct device *d, struct mode
             rc = st_finish(w, e);
         else
             st_abandon(w);
+        /* A value that does not fit the type, such as one above float16's largest. */
         if (rc == E_DATA)
             err_hint(e, "nothing trained is lost: the same command with --dtype bfloat16 or "
                         "float32 writes the model");
@@ -221,6 +241,7 @@ int outdir_tokenizer(const struct settings *s, const struct token_info *info, co
     struct tokenizer *t = NULL;
     int rc = tokenizer_open(&t, from, e);
 
+    /* The check needs a fingerprint in the data; older or raw data has none. */
     if (rc == 0 && info && *info->fingerprint && !s->any_tokenizer &&
         !tokenizer_made(t, info->fingerprint, info->tokenizer))
         rc = err_set(e, E_CONFIG, "'%s' is not the tokenizer that the data was made with", from);
@@ -232,6 +253,8 @@ int outdir_tokenizer(const struct settings *s, const struct token_info *info, co
 static int copy_tokenizer(const struct settings *s, const struct token_info *info,
                           struct err *e)
 {
+    /* Without --tokenizer a missing or wrong file is no error: the model is complete without
+     * it. */
     const char *from = s->tokenizer ? s->tokenizer : info ? info->tokenizer : "";
     struct err why = { 0 };
     char *to;
@@ -248,6 +271,7 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
     return rc;
 }
 
+/* The configuration is written last: where config.json is, the model is whole (outdir_done). */
 static int write_model(const struct settings *s, struct device *d, struct model *m,
                        const struct token_info *info, const char *like, struct err *e)
 {
@@ -267,6 +291,7 @@ static int write_model(const struct settings *s, struct device *d, struct model 
 int outdir_results(const struct settings *s, struct device *d, struct model *m,
                    const struct token_info *info, struct err *e)
 {
+    /* The file that config.json or adapter_config.json takes its other fields from. */
     char *like = s->init ? strdup(s->init) : path_join(s->model, "config.json");
     int rc;
 

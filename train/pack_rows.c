@@ -26,6 +26,9 @@ enum { EVERY = 64, LEVELS = 6 }; /* 64^6 is more than any ctx */
 
 /* ---- a set of numbers below ctx: the smallest one that is not below n ---- */
 
+/* Adds n. Each level gets the bit of its word below: for n = 700 that is bit 60 of word 10
+ * in level 0, then bit 10 of word 0 in level 1. If the word had bits already, the levels
+ * above are set. */
 static void set_add(uint64_t **bits, int64_t n)
 {
     for (int k = 0; k < LEVELS && bits[k]; k++, n >>= 6) {
@@ -36,6 +39,7 @@ static void set_add(uint64_t **bits, int64_t n)
     }
 }
 
+/* Takes n out. A level is changed only when the word below has become empty. */
 static void set_remove(uint64_t **bits, int64_t n)
 {
     for (int k = 0; k < LEVELS && bits[k]; k++, n >>= 6)
@@ -43,7 +47,10 @@ static void set_remove(uint64_t **bits, int64_t n)
             return;
 }
 
-/* -1 where there is none. size: numbers that the lowest level has words for. */
+/* The smallest number in the set that is at least n, or -1 where there is none. It goes up
+ * until a word has a bit at or after n, then down by the lowest bit of each word. Going up,
+ * the word just looked at is done with, so the next level starts at the word after it. size:
+ * numbers that the lowest level has words for. */
 static int64_t set_find(uint64_t **bits, int64_t n, int64_t size)
 {
     uint64_t w = 0;
@@ -72,13 +79,16 @@ int pack_rows_dataset(void *from, int64_t i, int64_t *start, int64_t *n_ids, str
     return rc;
 }
 
-/* Counts what rows there will be; begin[n] becomes the number of items of n tokens. */
+/* Counts the rows and the items (documents, or what remains of a cut one). In the end
+ * begin[n] is the place in 'sorted' of the first item of n tokens. */
 static int count(struct pack_rows *p, struct err *e)
 {
     int64_t start, n;
     int rc;
 
     for (int64_t i = 0; i < p->n_docs; i++) {
+        /* full_row starts its search here, and so need not read all documents from the
+         * first. */
         if (i % EVERY == 0)
             p->full_before[i / EVERY] = p->full;
         if ((rc = p->doc(p->from, i, &start, &n, e)) < 0)
@@ -92,6 +102,8 @@ static int count(struct pack_rows *p, struct err *e)
         p->begin[n]++;
         p->n_items += n > 0;
     }
+    /* Nothing remains of these: they are in no packed row. Then sums turn counts into
+     * places. */
     p->begin[0] = 0;
     for (int64_t i = 1, sum = 0, k; i <= p->ctx; i++) {
         k = p->begin[i];
@@ -101,7 +113,8 @@ static int count(struct pack_rows *p, struct err *e)
     return 0;
 }
 
-/* Items by length, those of one length in the order of their documents. */
+/* Sorts items by length, those of one length in the order of their documents. Lengths are
+ * read again, as the plan stores none of them. */
 static int sort(struct pack_rows *p, struct err *e)
 {
     int64_t start, n;
@@ -115,12 +128,15 @@ static int sort(struct pack_rows *p, struct err *e)
         if (n > 0)
             p->sorted[p->begin[n]++] = (uint32_t)i;
     }
-    memmove(p->begin + 1, p->begin, (size_t)p->ctx * sizeof *p->begin); /* as it was */
+    /* Every begin[n] has moved to the start of n + 1: a shift by one puts them back. */
+    memmove(p->begin + 1, p->begin, (size_t)p->ctx * sizeof *p->begin);
     p->begin[0] = 0;
     return 0;
 }
 
-/* Shuffles the items of one length (Fisher and Yates), by numbers of seed, epoch and place. */
+/* Shuffles items from .. to - 1, all of one length (Fisher and Yates). The numbers depend
+ * only on seed, epoch and place. 'to > from' is for an empty range at 0, where to - 1 wraps
+ * around. */
 static void shuffle(struct pack_rows *p, uint32_t from, uint32_t to, uint64_t key)
 {
     for (uint32_t i = to - 1; i > from && to > from; i--) {
@@ -131,7 +147,9 @@ static void shuffle(struct pack_rows *p, uint32_t from, uint32_t to, uint64_t ke
     }
 }
 
-/* Puts item k, of n tokens, into the row with the least room for it. */
+/* Puts item k, of n tokens, into the row with the least space that holds it, or a new row.
+ * The row leaves the list of its old space and joins that of its new one. Numbers in the
+ * lists are 1 + index, so that 0 ends a list. */
 static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
 {
     int64_t left = set_find(p->bits, n, p->ctx), row;
@@ -145,6 +163,8 @@ static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
         if ((p->room[left] = p->spare[row]) == 0)
             set_remove(p->bits, left);
     }
+    /* The newest item comes first. As items arrive longest first, a row lists the shortest
+     * first. */
     p->next[k] = p->head[row];
     p->head[row] = k + 1;
     if ((left -= n) == 0)
@@ -154,6 +174,8 @@ static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
     set_add(p->bits, left);
 }
 
+/* Makes the plan of one epoch. It always starts from the order of 'sort', so that epoch 5
+ * comes out the same whether or not epochs 0 to 4 were planned before. */
 static int plan(struct pack_rows *p, int64_t epoch, struct err *e)
 {
     uint64_t key = mix64(mix64(p->seed) + (uint64_t)epoch);
@@ -167,6 +189,7 @@ static int plan(struct pack_rows *p, int64_t epoch, struct err *e)
         words = (words + 63) / 64;
         memset(p->bits[k], 0, (size_t)words * sizeof **p->bits);
     }
+    /* The longest items first; items of ctx tokens are full rows and are not placed. */
     for (int64_t n = p->ctx - 1; n > 0; n--) {
         shuffle(p, p->begin[n], p->begin[n + 1], key);
         for (uint32_t k = p->begin[n]; k < p->begin[n + 1]; k++)
@@ -184,6 +207,7 @@ static int out_of_memory(struct err *e)
     return err_set(e, E_SYS, "out of memory for the packing");
 }
 
+/* Each level of bits is 64 times smaller than the one below; the last has one word. */
 static int allocate(struct pack_rows *p, struct err *e)
 {
     const size_t n = (size_t)p->n_items + 1, ctx = (size_t)p->ctx; /* below 2^32 each */
@@ -223,6 +247,7 @@ int pack_rows_open(struct pack_rows *p, int64_t n_docs, pack_doc_fn *doc, void *
         return rc;
     if (p->tokens == 0)
         return err_set(e, E_CONFIG, "'%s' has no tokens", name);
+    /* Only now are the number of items and so the sizes of the arrays known. */
     rc = allocate(p, e);
     return rc < 0 ? rc : plan(p, 0, e);
 }
@@ -246,7 +271,8 @@ int pack_rows_plan(struct pack_rows *p, int64_t epoch, struct err *e)
     return epoch == p->epoch ? 0 : plan(p, epoch, e);
 }
 
-/* The piece of ctx tokens that is full row 'row'. */
+/* Finds where full row 'row' starts in the data. A binary search finds the group of 64
+ * documents that it lies in, then the documents of that group are read one by one. */
 static int full_row(struct pack_rows *p, int64_t row, int64_t *start, struct err *e)
 {
     int64_t lo = 0, hi = (p->n_docs + EVERY - 1) / EVERY, n;
@@ -277,6 +303,8 @@ int pack_rows_next(struct pack_rows *p, int64_t row, int64_t *at, int64_t *start
     uint32_t k;
     int rc;
 
+    /* *at: 0 before the first piece, then 1 + the item to return next, -1 when the row is
+     * done. */
     if (*at < 0)
         return 0;
     if (row < p->full) {
@@ -287,6 +315,8 @@ int pack_rows_next(struct pack_rows *p, int64_t row, int64_t *at, int64_t *start
     k = (*at ? (uint32_t)*at : p->head[row - p->full]) - 1;
     if ((rc = p->doc(p->from, p->sorted[k], start, n_ids, e)) < 0)
         return rc;
+    /* Of a cut document only the end is packed: the full pieces before it are rows of their
+     * own. */
     whole = *n_ids / p->ctx * p->ctx;
     *start += whole;
     *n_ids -= whole;

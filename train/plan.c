@@ -11,6 +11,9 @@
 #define STEP ((int64_t)4096) /* tokens */
 #define MOST ((int64_t)1 << 30)
 
+/* Opens the device that the plan is for. --gpu names a card, present or not. Without it this
+ * machine's device is taken, but --plan --gpu-memory on a machine without a GPU plans for
+ * the first card of the list, with that much memory. */
 int plan_device(struct session *open, const struct settings *s, struct group *g, struct err *e)
 {
     struct machine m = s->machine;
@@ -46,6 +49,7 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
     struct memory_plan p;
     int rc;
 
+    /* The group keeps its share of the context. */
     o.attention_span = (int64_t)((double)ctx * (double)r->s->group / (double)r->s->ctx);
     o.ctx = ctx, o.seqs = 1, o.host_bytes = host;
     o.placement = NULL, o.mlp_tile = o.loss_chunk = 0; /* what was planned for another context */
@@ -56,6 +60,8 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
 
 /* The largest multiple of 4096 tokens, up to 2^30, that one sequence of r's model may have in
  * the memory there is; 0: none. *host: the host's memory is what stands in the way of more. */
+/* The largest context that fits lies in [low, high): a binary search over steps of 4096. 0
+ * tokens count as fitting, and high is one step beyond the limit. */
 static int find_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
 {
     int64_t low = 0, high = MOST / STEP + 1, own = r->session.options.host_bytes;
@@ -70,9 +76,11 @@ static int find_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
     }
     *ctx = low * STEP;
     *host = false;
+    /* Asks once more, one step longer and with as good as endless host memory (2^60 bytes). */
     return rc < 0 ? rc : fits(r, (low + 1) * STEP, MOST * MOST, host, e);
 }
 
+/* Predicted speed; 0 where the device has no prediction. */
 static double tokens_per_s(const struct run *r)
 {
     double s = r->budget.model.step_s;
@@ -125,7 +133,7 @@ static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, 
     return text ? 0 : err_set(e, E_SYS, "out of memory");
 }
 
-/* What would make it fit. */
+/* The error of a plan that is too large, with a context that would fit as a hint. */
 static int does_not_fit(struct run *r, struct err *e)
 {
     const struct budget *b = &r->budget;
@@ -146,6 +154,8 @@ static int does_not_fit(struct run *r, struct err *e)
                     host ? " or --host-memory" : "");
 }
 
+/* Prints the plan in any case, so that the reader sees what is too large. Only a device with
+ * its own memory makes it an error. */
 static int print(struct run *r, FILE *f, struct err *e)
 {
     int64_t longest = 0;

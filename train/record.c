@@ -21,7 +21,8 @@ static void put_text(json_t *o, const char *key, const char *text)
         put(o, key, json_string(text));
 }
 
-/* Rows of s with what its model made of them. flags: as opt_record. */
+/* The options as JSON, with the context that the run has, which may be the model's default.
+ * flags: as in opt_record. */
 static json_t *rows_record(const struct settings *s, int flags)
 {
     struct settings copy = *s;
@@ -48,6 +49,8 @@ static bool in_use(const struct settings *s, const char *key)
     return true;
 }
 
+/* What decides the numbers of a run: the base, the options marked OPT_RESULT that are in
+ * use, and the RoPE. "auto" is replaced by what was found, so that it compares. */
 json_t *settings_run(const struct settings *s, const struct llama_config *c,
                      const char *model_id, const char *device)
 {
@@ -67,7 +70,7 @@ json_t *settings_run(const struct settings *s, const struct llama_config *c,
     return o;
 }
 
-/* Once a number stood for the kind of RoPE. */
+/* Records of older versions have the kind of RoPE as a number: turns it into the word. */
 static void read_old_form(json_t *run)
 {
     const json_t *v = json_object_get(run, "rope_type");
@@ -82,6 +85,7 @@ static char *shown(const json_t *v)
     return v ? json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6)) : strdup("absent");
 }
 
+/* 2 and 2.0 are the same value, though JSON keeps integers and reals apart. */
 static bool same(const json_t *a, const json_t *b)
 {
     if (json_is_number(a) && json_is_number(b))
@@ -102,6 +106,8 @@ static int differ(const char *folder, const char *key, const json_t *was, const 
                        "folder (-o)");
 }
 
+/* Looks at the keys of both records, so that an option in only one of them is found too. A
+ * key that an old record lacks has the default, as the option did not exist then. */
 int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e)
 {
     struct settings none;
@@ -127,6 +133,8 @@ int settings_compare(const json_t *was, const json_t *now, const char *folder, s
     return rc;
 }
 
+/* Writes OUT/options.json for people and tools: the command line, where it was given, and
+ * all options with their resolved values. */
 int settings_save(const struct settings *s, const struct llama_config *c, const json_t *run,
                   int argc, char **argv, const char *path, struct err *e)
 {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Ids and targets of all rows, and the mask of one. */
 size_t rows_bytes(int64_t ctx, int64_t cap)
 {
     return (size_t)ctx * (size_t)cap * 2 * sizeof(int32_t) + (size_t)ctx;
@@ -44,6 +45,7 @@ void rows_close(struct rows *r)
     memset(r, 0, sizeof *r);
 }
 
+/* Notes that a document begins at token 'row' of the batch, so attention is cut before it. */
 static int add_start(struct rows *r, int64_t row, struct err *e)
 {
     if (r->n_starts == r->cap_starts) {
@@ -58,7 +60,8 @@ static int add_start(struct rows *r, int64_t row, struct err *e)
     return 0;
 }
 
-/* Documents that begin inside the row, except its first token; empty ones do not count. */
+/* Notes the documents that begin inside the row, but not one at its first token, where the
+ * row begins anyway. Empty documents share their start with the next one and count once. */
 static int find_starts(struct rows *r, int64_t at, struct dataset *d, int64_t first,
                        struct err *e)
 {
@@ -94,14 +97,20 @@ fill(int32_t *restrict targets, const int32_t *restrict ids, const uint8_t *rest
     uint32_t signs = 0, masked = 0;
 
     for (int64_t i = 0; i < n; i++) {
+        /* A mask byte is 0 or 1, so hide is 0 or all ones, and id | hide is the id or -1. */
         uint32_t id = (uint32_t)ids[i + 1], hide = mask ? -(uint32_t)mask[i + 1] : 0;
+        /* The sign bit is set by id itself if it is negative, and by the subtraction if id
+         * is not below vocab. One test after the loop then does for all ids. */
         signs |= id | (vocab - 1 - id);
+        /* Subtracting all ones, which is -1, adds 1. */
         masked -= hide;
         targets[i] = (int32_t)(id | hide);
     }
     return (struct seen){ signs, masked };
 }
 
+/* The same loop compiled for AVX2, without asking for it in the rest of the file. The two
+ * calls let the compiler drop the test for a mask from the loop. */
 #ifdef __x86_64__
 __attribute__((target("avx2"))) static struct seen
 fill_avx2(int32_t *targets, const int32_t *ids, const uint8_t *mask, int64_t n, uint32_t vocab)
@@ -136,6 +145,8 @@ static int load_tokens(struct rows *r, int64_t to, struct dataset *d, int64_t fi
     s = fill_targets(r->targets + to, ids, mask, n - 1, (uint32_t)r->vocab);
     r->targets[to + n - 1] = -1;
     *scored += n - 1 - s.masked;
+    /* fill has looked at ids 1 to n - 1; the first is left. Only a failure searches for the
+     * place. */
     if ((s.signs | (uint32_t)ids[0]) >> 31 == 0 && ids[0] < r->vocab)
         return 0;
     bad = ids_bad((const uint32_t *)ids, n, (uint32_t)r->vocab);
@@ -159,11 +170,14 @@ int rows_load(struct rows *r, int64_t at, struct dataset *d, int64_t row, int64_
 
     if (rc < 0)
         return rc;
+    /* The first row of a new batch. */
     if (at == 0)
         r->n_starts = 0;
     before = r->n_starts;
     if (r->mask_documents && (rc = find_starts(r, at, d, first, e)) < 0)
         return rc;
+    /* The token before a document's start would have to predict the first one of another
+     * text. */
     for (int64_t i = before; i < r->n_starts; i++)
         hide(r, r->starts[i] - 1, scored);
     return 0;
@@ -177,6 +191,7 @@ int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_
 
     if (at == 0)
         r->n_starts = 0;
+    /* Each piece is loaded by itself, so its last token predicts nothing. */
     while ((rc = pack_rows_next(p, row, &cursor, &start, &n, e)) > 0) {
         if (n < 1 || n > end - to)
             return err_set(e, E_BUG, "row %" PRId64 " of the packing is too long", row);
@@ -186,6 +201,7 @@ int rows_load_packed(struct rows *r, int64_t at, struct dataset *d, struct pack_
             return rc;
         to += n;
     }
+    /* The padding is a segment of its own: no document sees it. */
     if (rc == 0 && r->mask_documents && to < end)
         rc = add_start(r, to, e);
     for (; to < end; to++)

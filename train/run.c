@@ -22,6 +22,8 @@ static void on_bad(void *ctx, const char *folder, const struct err *why)
     log_warn("checkpoint skipped: %s", why->msg);
 }
 
+/* The device's name and details without the number of threads, as in "NAME, 8 threads, avx2":
+ * a run continued with more threads is still on the same hardware. */
 void run_hardware(char *out, size_t cap, const char *name, const char *detail)
 {
     const char *end = strstr(detail, " thread"), *from = end;
@@ -33,10 +35,13 @@ void run_hardware(char *out, size_t cap, const char *name, const char *detail)
         return;
     }
     end += strcspn(end, ",");
+    /* Past the comma that follows "threads". */
     end += strspn(end, ", ");
     snprintf(out, cap, "%s%s%.*s%s", name, *name ? " " : "", (int)(from - detail), detail, end);
 }
 
+/* Compares a checkpoint with this run: settings and data must be the same, other hardware is
+ * only warned of. Then takes over its progress. */
 static int check_resume(struct run *r, const struct checkpoint *c, const char *folder,
                         struct err *e)
 {
@@ -65,7 +70,8 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
     return 0;
 }
 
-/* The newest checkpoint, to r->resumed, and whether nothing is left to do. */
+/* Finds the newest checkpoint that is whole and sets r->resumed to its step (0: none).
+ * *done: all steps were made and the final files are there, so nothing is left to do. */
 static int find_checkpoint(struct run *r, bool *done, struct err *e)
 {
     struct checkpoint c = { 0 };
@@ -84,6 +90,8 @@ static int find_checkpoint(struct run *r, bool *done, struct err *e)
     r->resumed = r->saved = r->p.step;
     checkpoint_free(&c);
     free(folder);
+    /* A run killed between its last checkpoint and its results has none of them: it is not
+     * done. */
     if (rc == 0 && r->resumed == r->s->steps) {
         summary = run_summary(r);
         *done = summary && outdir_done(r->s);
@@ -107,6 +115,8 @@ static int same_checkpoint(struct run *r, bool *done, struct err *e)
     return group_meet(g, rc, NULL, e);
 }
 
+/* The folder is opened first, by the rank that writes: it removes what -f asks to remove,
+ * and only then do all ranks look for a checkpoint. */
 int run_begin(struct run *r, bool *done, struct err *e)
 {
     int rc;
@@ -118,6 +128,8 @@ int run_begin(struct run *r, bool *done, struct err *e)
     return rc < 0 ? rc : same_checkpoint(r, done, e);
 }
 
+/* Loads the base, then replaces the trained values by the checkpoint's. The last call renews
+ * what the device computes with, such as copies of the weights. */
 static int load_model(struct run *r, struct err *e)
 {
     char path[64];
@@ -140,6 +152,7 @@ static int load_model(struct run *r, struct err *e)
     return rc;
 }
 
+/* Logs the resolved settings before the long work begins. */
 /* What was resolved, in five lines. */
 static void echo(const struct run *r)
 {
@@ -177,6 +190,8 @@ static void echo(const struct run *r)
         log_info("continuing after step %" PRId64, r->resumed);
 }
 
+/* Steps from begin to results. A failed rank meets the others before the loop, where they
+ * would otherwise wait for it. */
 int run_train(struct run *r, int argc, char **argv, struct err *e)
 {
     int rc;

@@ -31,6 +31,8 @@ static int check_tokenizer(const struct run *r, struct err *e)
     return 0;
 }
 
+/* Opens data and refuses ids that the model has no embedding for. Raw files carry no
+ * vocabulary, so theirs are checked when they are read. */
 static int open_data(struct run *r, struct dataset **d, const char *path, const char *split,
                      struct err *e)
 {
@@ -57,6 +59,7 @@ static int open_validation(struct run *r, struct err *e)
 
     if (rc < 0 || !r->data || r->s->any_tokenizer)
         return rc;
+    /* Data without a fingerprint cannot be compared and is let pass. */
     a = dataset_info(r->data)->fingerprint, b = dataset_info(r->val)->fingerprint;
     if (!*a || !*b || tokenizer_alike(a, dataset_info(r->data)->tokenizer, b,
                                       dataset_info(r->val)->tokenizer))
@@ -67,8 +70,8 @@ static int open_validation(struct run *r, struct err *e)
                        "--any-tokenizer");
 }
 
-/* Names the base by its tensors and samples of their bytes: reading all would take as long as
- * loading. */
+/* A hash that names the base: names, shapes, and the first and last 256 bytes of each
+ * tensor. Reading all bytes would take as long as loading. */
 static uint64_t weights_id(const struct weights *w)
 {
     XXH3_state_t *h = XXH3_createState();
@@ -115,6 +118,8 @@ static size_t base_bytes(const struct run *r)
     return sum;
 }
 
+/* Only a warning: on the host, free memory is a guess and swap may help. With --plan on a
+ * GPU it becomes an error later (plan.c), so nothing is said here. */
 static void warn_too_large(const struct run *r)
 {
     size_t need = budget_need(&r->budget);
@@ -139,6 +144,9 @@ static void model_id(const struct run *r, uint64_t hash, char *id, int cap)
              c->vocab, c->dim, c->layers, c->heads, c->kv_heads, hash);
 }
 
+/* The description of the run that its checkpoints keep and that a continued run must match.
+ * Without weights the base is named by the sizes that model_id does not show; the seed keeps
+ * the two hashes apart. */
 static int name_run(struct run *r, struct err *e)
 {
     const struct llama_config *c = &r->session.config;
@@ -158,6 +166,8 @@ static int name_run(struct run *r, struct err *e)
 }
 
 /* The folder of the base, or sizes alone. */
+/* A run with --model reads the sizes from its folder; --init and --shape give sizes alone.
+ * 'sizes' points into this frame, so it is cleared before returning. */
 static int open_model_files(struct run *r, struct err *e)
 {
     const struct settings *s = r->s;
@@ -177,6 +187,8 @@ static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
 {
     const struct settings *s = r->s;
     int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
+                            /* settings_resolve has not run yet, so the default of --ctx is
+                             * applied here. */
                             s->ctx < 0 ? r->session.config.context : s->ctx, (uint64_t)s->seed, s->data,
                             e);
 
@@ -197,6 +209,8 @@ static int check_validation(const struct run *r, struct err *e)
     return err_hint(e, "pack more for validation: lpack --split validation=0.1");
 }
 
+/* Opens model, data and validation data, in this order: the data is checked against the
+ * model. */
 static int open_files(struct run *r, int64_t *n_tokens, struct err *e)
 {
     struct settings *s = r->s;
@@ -232,6 +246,8 @@ static void warn_odd(const struct run *r)
                  "at its end, --min-lr 0");
 }
 
+/* Turns defaults that depend on the model and the data into numbers, then makes the order of
+ * the rows. n_tokens: of the data, or of all rows when packed. */
 static int resolve(struct run *r, int64_t n_tokens, struct err *e)
 {
     struct settings *s = r->s;
@@ -240,6 +256,8 @@ static int resolve(struct run *r, int64_t n_tokens, struct err *e)
 
     if (rc == 0 && *note)
         log_warn("%s", note);
+    /* lora+ trains the embedding. A tied lm_head would change with it, so the two are
+     * separated. */
     if (rc == 0 && s->mode == 2 && r->session.config.tied) {
         log_info("the base uses one matrix as embedding and lm_head: the embedding is trained, "
                  "lm_head stays as it was");
@@ -260,6 +278,8 @@ void run_phase(struct run *r, enum run_phase p)
     r->mark_s = now;
 }
 
+/* Cheap checks come first, so that a wrong option is told before minutes of work. Ranks meet
+ * at the end: a failure of one is a failure of all. */
 int run_open(struct run *r, struct settings *s, struct err *e)
 {
     int64_t n_tokens = 0;

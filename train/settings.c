@@ -14,6 +14,8 @@
 
 #define MICRO_TOKENS 8192 /* computed at once unless --micro says otherwise */
 
+/* Negative values stand for "not given"; settings_resolve replaces them by what fits the
+ * model. */
 void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
@@ -42,6 +44,7 @@ struct schedule settings_schedule(const struct settings *s)
                               .min_lr = s->min_lr, .warmup = s->warmup, .steps = s->steps };
 }
 
+/* "q,k,v" to a set of bits, one per role. */
 int settings_targets(const char *list, uint64_t *targets, struct err *e)
 {
     *targets = 0;
@@ -61,6 +64,8 @@ int settings_targets(const char *list, uint64_t *targets, struct err *e)
     }
 }
 
+/* "1/4" or "0.25" of ctx, in tokens. A fraction of two numbers is computed in integers, so
+ * that 1/3 of 3072 is exactly 1024. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e)
 {
     char top[32];
@@ -83,6 +88,8 @@ int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e
                    ratio);
 }
 
+/* --plan and --bench go through a list of contexts one by one; the first stands in until
+ * then. */
 int settings_contexts(struct settings *s, struct err *e)
 {
     if (s->contexts.n > 1 && !s->bench && !s->plan)
@@ -137,6 +144,8 @@ static int check_base(const struct settings *s, struct err *e)
     return err_hint(e, "give --model a link to it of another name");
 }
 
+/* Checks what can be checked without opening a file. What depends on the model's sizes waits
+ * for settings_resolve. */
 int settings_check(const struct settings *s, struct err *e)
 {
     uint64_t targets;
@@ -151,6 +160,7 @@ int settings_check(const struct settings *s, struct err *e)
     if (s->shape >= 0 && !s->plan)
         return err_set(e, E_USAGE, "--shape gives sizes but no weights: use it with --plan or "
                                    "--bench");
+    /* Exactly one of the three. */
     if (!!s->model + !!s->init + (s->shape >= 0) != 1)
         return err_set(e, E_USAGE, "give either --model FOLDER or --init config.json");
     if (!s->out && !s->plan)
@@ -172,11 +182,14 @@ int settings_check(const struct settings *s, struct err *e)
                        s->lr);
     if (check_base(s, e) < 0)
         return E_USAGE;
+    /* 4096 only stands in for the context: what is checked is the form of the text. */
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
     return settings_targets(s->targets, &targets, e);
 }
 
+/* Sets the number of tokens in a group of S2 attention. Dense attention is one group as long
+ * as the context. note: a remark for the user, where the last group is shorter or longer. */
 static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
 {
     int rc = 0;
@@ -203,6 +216,8 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
     return 0;
 }
 
+/* The order matters: the group is a part of the context, and micro and the steps come from
+ * it. */
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e)
 {
@@ -221,6 +236,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     if (s->micro < 0)
         s->micro = MICRO_TOKENS / s->ctx;
     s->micro = s->micro < 1 ? 1 : s->micro > s->batch ? s->batch : s->micro;
+    /* Steps for so many passes over the data, rounded up; below one row order_make refuses. */
     if (s->epochs > 0 && data_tokens >= s->ctx) {
         double n = ceil(s->epochs * (double)(data_tokens / s->ctx) / (double)s->batch);
         if (n > 1e12)

@@ -12,8 +12,10 @@
 #include <unistd.h>
 
 #define STATE_FILE "state.safetensors"
+/* 1 MiB. */
 #define PIECE ((int64_t)1 << 18) /* floats moved at once */
 
+/* The three values kept of each parameter: the weight and AdamW's two moments. */
 static const char part_letter[] = { 'w', 'm', 'v' };
 
 static float *part_of(const struct trained *t, int part)
@@ -21,6 +23,7 @@ static float *part_of(const struct trained *t, int part)
     return part == 0 ? t->w : part == 1 ? t->m : t->v;
 }
 
+/* Writes n floats of the device's memory as the next values of w, a piece at a time. */
 int state_write(struct device *d, struct st_writer *w, const float *from, int64_t n,
                 struct err *e)
 {
@@ -39,6 +42,7 @@ int state_write(struct device *d, struct st_writer *w, const float *from, int64_
 }
 
 /* w.NAME of every parameter, then m.NAME, then v.NAME. *names is one block. */
+/* Room for a letter and a dot; the size of name includes its final 0. */
 static int declare(const struct trained *t, struct st_decl **decl, char **names, struct err *e)
 {
     const size_t len = sizeof t->params->name + 2;
@@ -84,6 +88,8 @@ static int write_state(struct device *d, const struct trained *t, const char *fo
     return rc;
 }
 
+/* Writes a checkpoint under a temporary name, publishes it, then removes old ones: at any
+ * moment there is a whole one. Where writing fails, the half-written folder is removed. */
 int state_save(struct device *d, const struct trained *t, const char *root,
                struct checkpoint *c, int64_t keep, struct err *e)
 {
@@ -104,6 +110,8 @@ int state_save(struct device *d, const struct trained *t, const char *root,
 static void forget_pages(const void *p, size_t nbytes)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    /* Rounds inward to whole pages: a page at the edge may hold bytes that are still to be
+     * read. */
     uintptr_t first = ((uintptr_t)p + page - 1) / page * page;
     uintptr_t last = ((uintptr_t)p + nbytes) / page * page;
 
@@ -124,6 +132,8 @@ static int load_tensor(struct device *d, const struct tensor *t, float *to, stru
     return rc < 0 ? err_set(e, rc, "cannot write trained values to '%s'", d->name) : 0;
 }
 
+/* Loads all values from a checkpoint. Every tensor must be there, in float32 and of the
+ * model's size; nothing else may be in the file. */
 int state_load(struct device *d, const struct trained *t, const char *folder, struct err *e)
 {
     char *path = path_join(folder, STATE_FILE), name[sizeof t->params->name + 2];

@@ -7,11 +7,14 @@
 #include <stdbool.h>
 #include <string.h>
 
+/* 'steps' becomes 1 when the loop begins. Until then nothing was trained that could be lost. */
 static volatile sig_atomic_t asked, steps;
 static const int asks[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGXCPU };
 enum { ASKS = sizeof asks / sizeof *asks };
 
-/* After the first of them the next ends the process; but SIGXCPU comes again every second. */
+/* Ends the process at once before the first step. Later it notes the signal, and gives all
+ * signals their default effect, so that a second one ends the process. SIGXCPU is left out,
+ * as it comes again every second once the CPU time is used up. */
 static void on_signal(int sig)
 {
     if (!steps)
@@ -37,6 +40,7 @@ void stop_install(void)
 
     memset(&a, 0, sizeof a);
     a.sa_handler = on_signal;
+    /* A read or write that was interrupted goes on. */
     a.sa_flags = SA_RESTART;
     sigemptyset(&a.sa_mask);
     for (int i = 0; i < ASKS; i++)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* Memory in use now: of the process, or what the run has taken of the device's own memory. */
 size_t run_memory(const struct run *r)
 {
     struct device *d = (struct device *)(uintptr_t)&r->session.device;
@@ -63,6 +64,8 @@ int run_summarise(const struct run *r, double seconds, struct err *e)
     return rc;
 }
 
+/* The text of the summary, or NULL where there is none: it is written last, so none means
+ * that the run is not finished. */
 char *run_summary(const struct run *r)
 {
     char *path = path_join(r->s->out, "summary.json"), *text = NULL;
@@ -74,6 +77,7 @@ char *run_summary(const struct run *r)
     return text;
 }
 
+/* Removes the summary before steps are made, since it says that the run is finished. */
 int run_unsummarise(const struct run *r, struct err *e)
 {
     char *path = path_join(r->s->out, "summary.json");

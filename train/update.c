@@ -6,7 +6,8 @@
 #include <inttypes.h>
 #include <math.h>
 
-/* Sequence k of the run as sequence 'at' of the rows. */
+/* Loads sequence k of the run (counted over all epochs) into place 'at' of the buffer. A
+ * packed epoch has a plan of its own, made when its first row is asked for. */
 static int load_row(struct trainer *t, int64_t at, int64_t k, int64_t *scored, struct err *e)
 {
     int64_t row = order_row(&t->order, k);
@@ -18,7 +19,9 @@ static int load_row(struct trainer *t, int64_t at, int64_t k, int64_t *scored, s
     return rc < 0 ? rc : rows_load_packed(&t->rows, at, t->data, &t->pack, row, scored, e);
 }
 
-/* Targets that count in the whole batch, over all ranks: the loss is their mean. */
+/* Counts the targets of the whole batch, over all ranks: the loss is their mean. This comes
+ * before the first gradient, because each part of the batch is divided by the total. Rows
+ * are loaded one by one into place 0 and not kept. */
 static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struct err *e)
 {
     struct group_note note = { 0 };
@@ -35,6 +38,7 @@ static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struc
     return rc;
 }
 
+/* Loads sequences first .. first + n - 1 and builds their attention segments. */
 static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch *b,
                       struct err *e)
 {
@@ -51,7 +55,8 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     return rc;
 }
 
-/* Sum of the batch's losses; trained.grad becomes the gradient of their mean. */
+/* Adds up the losses of the batch in *nll, and leaves in trained.grad the gradient of their
+ * mean. A rank takes its part of the batch, at most rows.cap sequences at a time. */
 static int gradients(struct trainer *t, int64_t first, int64_t scored, double *nll,
                      struct err *e)
 {
@@ -78,6 +83,8 @@ static int gradients(struct trainer *t, int64_t first, int64_t scored, double *n
     return rc < 0 ? rc : group_sum(t->d, w->grad, w->n, e);
 }
 
+/* One AdamW update. Without decay all parameters go in one call; with it, each is called for
+ * alone, because only matrices decay. step: updates so far, for AdamW's bias correction. */
 static int apply(struct trainer *t, int64_t step, double lr, double scale)
 {
     const struct trained *w = model_trained(t->m);
@@ -118,6 +125,7 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
     return rc < 0 ? rc : update_apply(t, p, nll, r, e);
 }
 
+/* The sum of squares is on the device: it may be read only after sync. */
 int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
                  struct err *e)
 {
@@ -131,6 +139,7 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
         return rc;
     r->loss = nll / (double)r->scored;
     r->grad_norm = sqrt(squares);
+    /* A skipped step counts as a step, so the data moves on, but not as an update of AdamW. */
     p->step++;
     if (!isfinite(r->loss) || !isfinite(r->grad_norm)) {
         p->skipped++, p->streak++;
@@ -144,6 +153,8 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     return t->d->sync(t->d, e);
 }
 
+/* The mean loss of the first rows of d. Attention is dense, whatever the training uses: this
+ * is how the model will be used. */
 int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, double *loss,
                     struct err *e)
 {
@@ -174,6 +185,8 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
     return rc;
 }
 
+/* A NaN or infinity anywhere makes the sum of squares not finite. Called before saving, so
+ * that no checkpoint holds such values. */
 int update_finite(struct trainer *t, struct err *e)
 {
     const struct trained *w = model_trained(t->m);

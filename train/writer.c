@@ -23,6 +23,7 @@ static int write_once(struct run *r, int rc, int (*f)(struct run *r, struct err 
     return group_meet(r->group, rc, NULL, e);
 }
 
+/* Order: first lock the folder, then remove what is left of unfinished checkpoints. */
 static int open_folder(struct run *r, struct err *e)
 {
     int rc = outdir_open(r->s, &r->lock, e);
@@ -35,6 +36,7 @@ int writer_open(struct run *r, int rc, struct err *e)
     return write_once(r, rc, open_folder, e);
 }
 
+/* Opens the log and drops the lines of steps after the checkpoint: they will be made again. */
 static int open_metrics(struct run *r, struct err *e)
 {
     int64_t kept;
@@ -51,6 +53,7 @@ static int open_metrics(struct run *r, struct err *e)
     return rc;
 }
 
+/* The record comes first: options.json marks the folder as ltrain's. */
 static int begin(struct run *r, struct err *e)
 {
     char *options = path_join(r->s->out, "options.json");
@@ -68,12 +71,14 @@ int writer_begin(struct run *r, int argc, char **argv, struct err *e)
     return write_once(r, 0, begin, e);
 }
 
+/* A failure is kept, not returned: the loop then saves the step before it stops. */
 void writer_line(struct run *r, const struct metrics_line *l)
 {
     if (group_writes(r->group) && r->unlogged.code == 0)
         metrics_write(&r->metrics, l, &r->unlogged);
 }
 
+/* Metrics reach the disk before the checkpoint, so that a log is never behind it. */
 static int save(struct run *r, struct err *e)
 {
     struct checkpoint c = { .step = r->p.step, .updates = r->p.updates, .skipped = r->p.skipped,
@@ -85,6 +90,7 @@ static int save(struct run *r, struct err *e)
     if (rc < 0)
         return rc;
     run_hardware(c.device, sizeof c.device, d->name, d->detail);
+    /* 17 digits bring every double back as it was, so a continued run compares equal. */
     if (!(c.run = json_dumps(r->run, JSON_REAL_PRECISION(17))))
         return err_set(e, E_SYS, "out of memory");
     rc = state_save(d, model_trained(r->t.m), r->root, &c, r->s->keep, e);
@@ -92,6 +98,7 @@ static int save(struct run *r, struct err *e)
     return rc;
 }
 
+/* Does nothing when this step is saved already. Every rank checks its values, one writes. */
 int writer_save(struct run *r, struct err *e)
 {
     int rc;
@@ -103,6 +110,7 @@ int writer_save(struct run *r, struct err *e)
     return rc;
 }
 
+/* The summary comes last: it says that the results are whole. */
 static int finish(struct run *r, struct err *e)
 {
     int rc = outdir_results(r->s, &r->session.device, r->t.m, dataset_info(r->data), e);
