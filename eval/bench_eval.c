@@ -40,6 +40,7 @@ static int measure(struct eval_bench *t, struct err *e)
 static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
 {
     const struct batch *b = &t->batch;
+    /* The median: one slow pass does not move it. */
     double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) / s;
     double flop = model_flops(&t->v->s.config, TRAIN_NONE, &t->v->s.seg) / s;
     const struct memory_plan *p = &t->v->s.plan;
@@ -78,12 +79,14 @@ static int bench_context(struct eval *v, int64_t i, int64_t unused, struct err *
     (void)unused;
     if (rc == 0 && (rc = measure(&t, e)) == 0) {
         say(&t, v->o->json, eval_taken(v), stdout);
+        /* Each context is shown as soon as it is measured. */
         fflush(stdout);
     }
     preset_batch_free(&t.batch);
     return rc;
 }
 
+/* Set by --bench. */
 static bool asked;
 static const struct opt rows[] = {
     { 0, "bench", NULL, OPT_FLAG, &asked, 0, 0,
@@ -97,7 +100,7 @@ static bool is_asked(const struct eval_options *o)
     return asked;
 }
 
-/* What would be passed over in silence is refused. */
+/* Refuses options that --bench would ignore. */
 static int check(const struct eval_options *o, struct err *e)
 {
     const struct ppl_options *p = ppl_asked();

@@ -54,8 +54,8 @@ static bool looks_text(const char *p, size_t n)
 }
 
 /* The name of a form that is refused, or NULL. JSON is text, but its syntax would be scored
- * with it. Other tools' token files and UTF-16 without a mark are let pass: raw ids can look
- * the same. */
+ * with it. Shards are read here, UTF-16 without a mark looks like raw ids, and a file of
+ * llm.c is looked at when the data set is opened: these three are let pass. */
 static const char *other_form(const char *name, const char *p, size_t n,
                               const struct magic_form **m)
 {
@@ -158,7 +158,7 @@ static int read_stdin(struct buf *b, struct err *e)
     ssize_t k;
     int rc;
 
-    /* A negative result that is EINTR is tried again. */
+    /* At most 1 MiB a time; a read that a signal interrupted is repeated. */
     do {
         if ((rc = buf_reserve(b, 1 << 20, e)) < 0)
             return rc;

@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-/* loss is a mean in nats. Times tokens it is that of the whole text, which is then shared
- * out over its words or bytes; ln 2 turns nats into bits. */
+/* loss is a mean per token, in nats. Times tokens it is the loss of the whole text, which is
+ * then divided by its words or bytes; M_LN2 turns nats into bits. */
 double score_ppl(const struct score *s) { return exp(s->loss); }
 double score_word_ppl(const struct score *s)
 {

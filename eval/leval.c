@@ -10,6 +10,7 @@
 static const struct task *const tasks[] = { &task_ppl, &task_table, &task_bench };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
+/* Values that mean "not given": shape -1, host_bytes -1. The options write into this. */
 static struct eval_options o = { .shape = -1, .batch_tokens = 8192,
                                  .machine = { .device = "auto", .host_bytes = -1 } };
 
@@ -36,6 +37,7 @@ static const struct opt result_rows[] = {
     OPT_END
 };
 
+/* Filled before the options are parsed, from the tables of all tasks. */
 static struct opt_table rows;
 static const struct cmd cmd = {
     "leval", "--ppl FILE --model FOLDER [--adapter FOLDER] [--ctx LIST] | --table FILE ... | --bench",
@@ -77,19 +79,21 @@ static int check(const struct task *t, struct err *e)
     return rc < 0 ? rc : eval_check_output(o.out, o.force, e);
 }
 
-/* Perplexity is the task unless another one is asked for. */
+/* Picks the task, checks the options, runs it and shows its result. */
 static int run(struct err *e)
 {
     const struct task *t = tasks[0];
     struct eval v = { .o = &o };
     int rc;
 
+    /* tasks[0], perplexity, stays where no other is asked for. */
     for (int i = 1; i < TASKS; i++)
         if (tasks[i]->is_asked(&o))
             t = tasks[i];
     v.asked = t->asked;
     if ((rc = check(t, e)) == 0 && (rc = eval_run(t, &v, e)) == 0 && t->show)
         rc = t->show(&v, e);
+    /* Closing is safe after a failure at any point. */
     eval_close(t, &v);
     return rc;
 }
@@ -104,6 +108,7 @@ int main(int argc, char **argv)
     rc = opt_parse(&cmd, argc, argv, &done, &e);
     log_init(cmd.name, o.quiet ? -1 : o.verbose);
     if (rc >= 0 && !done) {
+        /* opt_parse has moved the operands to the front and returned their number. */
         o.operand = argv + 1;
         o.n_operands = rc;
         rc = run(&e);

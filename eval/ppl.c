@@ -88,6 +88,7 @@ static int list_windows(struct ppl_job *j, struct eval *v, struct err *e)
             log_warn("ctx %" PRId64 ": the longest document has only %" PRId64 " tokens%s",
                      j->spec[i].ctx, longest,
                      corpus_docs(j->data) > 1 ? "; --join lets windows cross documents" : "");
+        /* For the memory plan: windows of short data are shorter than ctx. */
         v->longest[i] = j->list[i].longest;
     }
     return 0;
@@ -116,8 +117,8 @@ struct told {
 /* "  mfu 61%  14.9 GiB": share of the device's matrix rate, memory the model took. */
 static void tell_device(struct eval *v, int64_t ctx, double rate, char *out, size_t cap)
 {
-    /* A single window of ctx tokens as one segment: its work per token times the speed is
-     * the rate. */
+    /* One window of ctx tokens as one segment: its operations per token, times the tokens a
+     * second, are the operations a second. */
     int64_t cu[2] = { 0, ctx };
     struct segments window = { .half = { { 1, cu }, { 1, cu } } };
     double flop = model_flops(&v->s.config, TRAIN_NONE, &window) / (double)ctx;
@@ -129,6 +130,7 @@ static void tell_device(struct eval *v, int64_t ctx, double rate, char *out, siz
              fmt_bytes((double)(taken ? taken : v->s.plan.total), mem, sizeof mem));
 }
 
+/* The progress line: windows done, perplexity so far, speed, time left. */
 static void tell(void *arg, const struct score *s)
 {
     const struct told *t = arg;
@@ -156,6 +158,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
 
     for (int64_t i = first; i < first + n && rc == 0; i++) {
         const struct window_list *l = &j->list[i];
+        /* Time starts anew for every context, as the estimate is for its windows. */
         struct told t = { v, l, now_s() };
         /* A window must fit whole; beyond that, the model was planned for 'most' tokens at
          * once. */

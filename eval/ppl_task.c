@@ -13,6 +13,7 @@
 /* ppl.c has one row for each context of --ctx. */
 _Static_assert((int)RESULT_ROWS >= (int)OPT_MOST_COUNTS, "a row for every context");
 
+/* Both tasks write their options into this; there is one command line in a process. */
 static struct ppl_options asked;
 static int form; /* enum corpus_form */
 
@@ -82,6 +83,7 @@ static int check_plot(const struct eval_options *o, struct err *e)
     return rc < 0 ? rc : plot_check(e);
 }
 
+/* Runs before anything is opened. */
 static int ppl_check(const struct eval_options *o, struct err *e)
 {
     if (!asked.data.path || !o->model) {
@@ -90,10 +92,12 @@ static int ppl_check(const struct eval_options *o, struct err *e)
     }
     if (o->n_operands)
         return err_set(e, E_USAGE, "--ppl takes one file; only --table takes more");
+    /* Options write an int; the field is an enum. */
     asked.data.form = (enum corpus_form)form;
     return check_plot(o, e);
 }
 
+/* Refuses options that --table would ignore. */
 static int table_check(const struct eval_options *o, struct err *e)
 {
     if (asked.data.path || o->model || o->n_operands == 0)
@@ -138,6 +142,7 @@ static int put_results(const struct eval_options *o, struct buf *out, const stru
     return rc;
 }
 
+/* A chart is text, so it is left out where the output is JSON. */
 static int ppl_show(struct eval *v, struct err *e)
 {
     const struct result *r = ppl_result(v);
@@ -161,6 +166,7 @@ static int read_results(struct result *r, char **file, int n, struct err *e)
 
         if ((rc = result_read(&r[k], file[k], e)) < 0)
             break;
+        /* Without a label the file name tells the rows apart. */
         if (!r[k].label[0])
             snprintf(r[k].label, sizeof r[k].label, "%s", file[k]);
         if ((differs = results_differ(r, k)))

@@ -12,7 +12,7 @@
 /* Bytes of a cell with its final 0; columns of the table; contexts in a table of results. */
 enum { CELL = 32, COLUMNS = 10, MAX_CONTEXTS = 64 };
 
-/* About five or six digits, whatever the size: 7.1234, 1234.5, 1.235e+06. */
+/* Fewer decimals for larger values: 7.1234, 1234.5, 1.235e+06. buf has CELL bytes. */
 static const char *fmt_ppl(double v, char *buf)
 {
     if (!isfinite(v))
@@ -69,6 +69,7 @@ static const char *how(const struct result *r, const struct score *s, char *buf,
     return buf;
 }
 
+/* Names and paths may hold control characters: buf_add_clean makes them harmless. */
 static int put_line(struct buf *b, const char *name, const char *text, struct err *e)
 {
     int rc = buf_printf(b, e, "%-9s ", name);
@@ -78,6 +79,7 @@ static int put_line(struct buf *b, const char *name, const char *text, struct er
     return rc < 0 ? rc : buf_add(b, "\n", 1, e);
 }
 
+/* Three lines above the table: model, data, protocol. */
 static int put_head(struct buf *b, const struct result *r, struct err *e)
 {
     char text[1400];
@@ -206,6 +208,7 @@ static int contexts(const struct result *r, int64_t n, int64_t *ctx)
     return count;
 }
 
+/* The scores at a context, or NULL where it was not measured. */
 static const struct score *at_ctx(const struct result *r, int64_t ctx)
 {
     for (int64_t i = 0; i < r->n; i++)
@@ -303,6 +306,7 @@ int results_chart(struct buf *out, const char *path, const struct result_chart *
     int64_t lines = h->by_position ? r->n : n, each = SCORE_BUCKETS;
     struct plot_series *s = calloc((size_t)lines, sizeof *s);
     double *xy = calloc((size_t)(lines * each * 2), sizeof *xy);
+    /* Labels of a chart by position; those of results have their own. */
     char (*name)[CELL] = calloc((size_t)lines, sizeof *name);
     struct plot p = { .title = h->title ? h->title : "perplexity",
                       .log2_x = true, .log_y = true,
@@ -310,6 +314,7 @@ int results_chart(struct buf *out, const char *path, const struct result_chart *
                       .y_label = "perplexity", .series = s, .n_series = lines };
     int rc = s && xy && name ? 0 : err_set(e, E_SYS, "out of memory");
 
+    /* points fills at most one value per context or per bucket. */
     _Static_assert((int)RESULT_ROWS <= (int)SCORE_BUCKETS, "room for every context");
     for (int64_t k = 0; k < lines && rc == 0; k++) {
         double *x = xy + k * each * 2, *y = x + each;

@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A result has some KiB: a file larger than this is something else. */
 #define FILE_MAX_BYTES ((size_t)4 << 20)
 
 /* A number, or null where JSON has none for it. */
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
+/* The same for figures where 0 stands for "unknown". */
 static json_t *known(double v) { return v > 0 ? number(v) : json_null(); }
 
 /* A string for JSON. File names are any bytes but JSON is UTF-8: wrong bytes become '?'. */
@@ -42,6 +44,7 @@ static json_t *bucket_json(const struct score *s)
     return all;
 }
 
+/* One row of "results": the scores at one context. Counts are tokens unless named otherwise. */
 static json_t *score_json(const struct score *s)
 {
     json_t *o = json_object();
@@ -88,6 +91,7 @@ int result_json(struct buf *out, const struct result *r, struct err *e)
     json_t *o = json_object(), *d = json_object(), *rows = json_array();
     char hash[24];
 
+    /* As text in hexadecimal: JSON numbers are signed in most readers, and this has 64 bits. */
     snprintf(hash, sizeof hash, "%016" PRIx64, r->data_hash);
     json_object_set_new(o, "leval", json_string(LONGLORA_VERSION));
     json_object_set_new(o, "label", text(r->label));
@@ -164,6 +168,7 @@ static int get_row(const struct js *o, struct score *s, struct err *e)
     return rc < 0 ? rc : js_i64(o, "step", JS_MAY, 0, big, &s->step, e);
 }
 
+/* Data that is missing, as in a result that was edited, leaves its fields 0. */
 static int get_data(struct result *r, const struct js *o, struct err *e)
 {
     struct js d;
@@ -194,6 +199,7 @@ static int read_fields(struct result *r, const struct js *o, struct err *e)
         (rc = js_bool(o, "joined", JS_MAY, &r->joined, e)) < 0 ||
         (rc = get_data(r, o, e)) < 0 || (rc = js_array(o, "results", JS_MUST, &rows, e)) < 0)
         return rc;
+    /* r->row has RESULT_ROWS places. */
     if (json_array_size(rows) < 1 || json_array_size(rows) > RESULT_ROWS)
         return err_set(e, E_DATA, "'%s': %zu results, must be 1 to %d", o->file,
                        json_array_size(rows), RESULT_ROWS);
@@ -206,6 +212,7 @@ static int read_fields(struct result *r, const struct js *o, struct err *e)
     return rc;
 }
 
+/* Reads one result from memory; name is for messages. */
 int result_parse(struct result *r, const char *json, size_t nbytes, const char *name,
                  struct err *e)
 {

@@ -54,8 +54,8 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
     rc = windows_build(l, spec, s, n, e);
     free(s);
     if (rc < 0 || l->n > 0)
-        /* No window at all: says why. */
         return rc;
+    /* No window at all: the rest says why. */
     if (corpus_tokens(c) < 2) {
         err_set(e, E_DATA, "%" PRId64 " tokens: nothing to predict", corpus_tokens(c));
         return err_hint(e, "give more text, or another --split");
@@ -81,8 +81,8 @@ struct scoring {
     int64_t whole;           /* tokens of the documents counted */
 };
 
-/* Puts windows w[0 .. n) into the batch, each padded to len. Position i predicts token i +
- * 1; it counts only if that token is one that the window scores. */
+/* Puts windows w[0 .. n) into the batch, each padded to len. Position i predicts token
+ * i + 1; it counts only if that token is one that the window scores. */
 static int fill_batch(struct scoring *r, const struct window *w, int64_t n, int64_t len,
                       struct err *e)
 {
@@ -176,8 +176,8 @@ static int add_window(struct scoring *r, const struct window *w, const float *nl
     return add_text(r, w, e);
 }
 
-/* Rounds len up so that few shapes occur: the step is between 1/16 and 1/8 of len, at least
- * 64. 1000 becomes 1024, and 5000 becomes 5120. */
+/* Rounds len up so that few shapes occur. The step is between 1/16 and 1/8 of len, and at
+ * least 64: 1000 becomes 1024, and 5000 becomes 5120. */
 int64_t score_length(int64_t len, int64_t longest)
 {
     int64_t step = 64;
@@ -200,8 +200,7 @@ static int64_t together(const struct scoring *r, const struct window *w, int64_t
         int64_t its = r->m->device.own_memory ? score_length(w[k].len, longest) : w[k].len;
         int64_t most = its > *len ? its : *len;
 
-        /* The product (k + 1) * most would have to be within rows; divided, it cannot
-         * overflow. */
+        /* (k + 1) windows of this length must fit into rows. A division cannot overflow. */
         if (k > 0 && most > rows / (k + 1))
             break;
         *len = most;
@@ -286,7 +285,7 @@ int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c
     double start = now_s();
     int rc;
 
-    /* Sizes are known; the figures fill in window by window. */
+    /* The sums start at 0 and grow window by window. */
     *s = (struct score){ .ctx = spec->ctx, .windows_all = l->all,
                          .step = spec->step ? spec->step
                                             : windows_default_step(spec->protocol, spec->ctx) };

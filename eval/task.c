@@ -33,7 +33,8 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
 }
 
 /* The RoPE that context i is measured with. */
-/* rope_extend takes 0 for "auto". always: random weights need positions for any context. */
+/* --rope-factor 0 leaves RoPE as it is, but a bench (always) must have positions for every
+ * context. rope_extend takes 0 for "auto". */
 static int extend(struct eval *v, int64_t i, bool always, struct err *e)
 {
     const struct eval_options *o = v->o;
@@ -148,6 +149,7 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
     bool random = t->needs == NEEDS_SIZES;
     int rc = random ? sizes(&c, o, e) : 0;
 
+    /* Results on disk are compared without a model or a device. */
     if (t->needs == NEEDS_NOTHING)
         return t->run(v, 0, 0, e);
     if (random)
@@ -156,6 +158,7 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
         (rc = settle_contexts(v, random, e)) == 0 &&
         (!t->prepare || (rc = t->prepare(v, e)) == 0))
         rc = open_device(v, &so, e);
+    /* From here on ranks work together: none goes on if one has failed. */
     if ((rc = group_meet(g, rc, NULL, e)) < 0)
         return rc;
     for (int64_t i = 0, n; i < v->n && rc == 0; i += n) {

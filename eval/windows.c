@@ -56,9 +56,9 @@ static struct window stretch_window(const struct window_spec *s, int64_t step, s
 
     if (s->protocol == PROTO_STRIDE) {
         if (i > 0) {
-            /* With ctx 8 and step 3, window 1 reaches from token 8 to 11: it is tokens 3 ..
-             * 10 and scores the last 3 of them. 'before' is what earlier windows have
-             * reached; the last window ends with the stretch and scores what is left. */
+            /* With ctx 8 and step 3, window 1 has tokens 3 to 10: windows before it have
+             * reached token 7 (before = 8), so it scores its last three, from = 5. The last
+             * window ends with the stretch and scores what is left. */
             before = s->ctx + (i - 1) * step;
             end = step < p.n - before ? before + step : p.n;
             w.start = p.start + end - s->ctx;
@@ -72,8 +72,8 @@ static struct window stretch_window(const struct window_spec *s, int64_t step, s
     return w;
 }
 
-/* The k-th window that max_windows keeps is number floor(k * all / keep): of 10, 4 are 0, 2,
- * 5 and 7. 128 bits, as the product may be larger than 64. */
+/* The k-th window that max_windows keeps is number floor(k * all / keep): of 10 windows, 4
+ * would be 0, 2, 5 and 7. The product may need more than 64 bits. */
 static int64_t kept(int64_t k, int64_t all, int64_t keep)
 {
     return (int64_t)((unsigned __int128)k * (uint64_t)all / (uint64_t)keep);

@@ -84,6 +84,8 @@ int budget_make(struct budget *b, struct session *s, size_t mapped, struct err *
     run = b->model.total + b->host;
     b->peak = b->process + (load > run ? load : run);
     b->own_memory = d->own_memory;
+    /* The peak is the device's here. On the host, mapped base weights and the buffers of the
+     * run do not overlap: loading ends before training begins. */
     if (b->own_memory) {
         b->peak = b->model.total;
         b->held = d->held_bytes;
@@ -97,12 +99,13 @@ size_t budget_need(const struct budget *b)
     return b->own_memory ? b->model.total : b->model.total + b->host;
 }
 
-/* Host memory without a limit (capacity 0) is never too small; a device's always counts. */
+/* On the host a capacity of 0 means that it is not known how much is free. */
 bool budget_too_large(const struct budget *b)
 {
     return (b->own_memory || b->capacity) && budget_need(b) > b->capacity;
 }
 
+/* One line of the table, the size in units that people read. */
 static void line(FILE *f, const char *name, size_t nbytes, const char *what)
 {
     char text[32];

@@ -14,8 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A line for the terminal several times a second at most, or every --log-every steps for a
- * log file. The first and the last step are always shown. */
+/* A line for the terminal at most ten times a second, or one every --log-every steps where
+ * stderr is a file. The first and the last step have one too, unless --log-every is 0. */
 static void report(struct run *r, const struct metrics_line *l, double eta_s)
 {
     char eta[16], mem[16];
@@ -163,8 +163,7 @@ static int leave(struct run *r, int why, struct err *e)
                        "its line of metrics is lost", r->p.step);
 }
 
-/* After this many bad steps in a row more would not help. Nothing is saved: the last
- * checkpoint holds the weights from before them, or the same ones. */
+/* The error after RUN_MAX_STREAK such steps. Nothing is saved: the last checkpoint stands. */
 static int not_finite(const struct run *r, struct err *e)
 {
     err_set(e, E_NO,

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The options write into this; all else gets it as an argument. */
 static struct settings s;
 
 static struct opt_table rows;
@@ -40,6 +41,7 @@ static void say_merge(const struct run *r)
 
     if (now->mode == 0 || (!scaled && r->session.config.context == r->session.base_context))
         return;
+    /* "out/" becomes "out-merged", not "out/-merged". */
     while (n > 1 && now->out[n - 1] == '/')
         n--;
     log_info("PEFT would load this adapter without its RoPE scaling; to make a model with it: "
@@ -47,6 +49,7 @@ static void say_merge(const struct run *r)
              now->out);
 }
 
+/* Tells where the results are. With --json, summary.json goes to stdout as well. */
 static int finish(const struct run *r, bool done)
 {
     char *text = run_summary(r);
@@ -104,7 +107,7 @@ int main(int argc, char **argv)
     memcpy(args, argv, ((size_t)argc + 1) * sizeof *args);
     settings_defaults(&s);
     settings_rows(&rows, &s);
-    /* opt_parse returns the number of operands; they start at argv[1]. */
+    /* rc is the number of operands, which opt_parse has moved to argv[1] and after. */
     rc = opt_parse(&cmd, argc, argv, &stop, &e);
     if (rc >= 0 && !stop) {
         log_init("ltrain", s.quiet ? -1 : s.verbose);

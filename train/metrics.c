@@ -68,6 +68,7 @@ int metrics_open(struct metrics *m, const char *path, int64_t step, int64_t *kep
         metrics_close(m);
         return err_sys(e, E_CREATE, "cannot read '%s'", path);
     }
+    /* Read through a second descriptor: m->fd is for appending. */
     keep = keep_bytes(f, step, kept);
     fclose(f);
     if (keep < 0) {

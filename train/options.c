@@ -45,13 +45,13 @@ static void model_rows(struct opt_table *t, struct settings *s)
     opt_add(t, rows);
 }
 
+/* Sequences per step and their optimizer. Limits are inclusive. */
 static void step_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {
         OPT_HEADING("steps"),
         { 'b', "batch", "N", OPT_I64 | OPT_RESULT, &s->batch, 1, 1 << 20,
           "sequences per step [64]" },
-        /* micro does not change what is trained, but the order of sums and so the last bits. */
         { 0, "micro", "N", OPT_I64 | OPT_RESULT, &s->micro, 1, 1 << 20, /* the order of sums */
           "sequences computed at once [about 8k tokens]" },
         { 'n', "steps", "N", OPT_I64 | OPT_RESULT, &s->steps, 1, 1e12, "optimizer steps [1000]" },
@@ -77,6 +77,8 @@ static void step_rows(struct opt_table *t, struct settings *s)
     opt_add(t, rows);
 }
 
+/* Where data and results are. None of it changes the numbers of a run, except the data
+ * itself, which the checkpoint names by its hash. */
 static void data_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {
@@ -113,6 +115,8 @@ static void data_rows(struct opt_table *t, struct settings *s)
     opt_add(t, rows);
 }
 
+/* Where and how the run computes. Losses may differ in the last bits between devices, so a
+ * run records its device apart from these rows. */
 static void machine_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {

@@ -102,7 +102,7 @@ fill(int32_t *restrict targets, const int32_t *restrict ids, const uint8_t *rest
         /* The sign bit is set by id itself if it is negative, and by the subtraction if id
          * is not below vocab. One test after the loop then does for all ids. */
         signs |= id | (vocab - 1 - id);
-        /* Subtracting all ones, which is -1, adds 1. */
+        /* hide is 0 or, as a number, -1: this counts the masked ids. */
         masked -= hide;
         targets[i] = (int32_t)(id | hide);
     }

@@ -90,8 +90,7 @@ static int find_checkpoint(struct run *r, bool *done, struct err *e)
     r->resumed = r->saved = r->p.step;
     checkpoint_free(&c);
     free(folder);
-    /* A run killed between its last checkpoint and its results has none of them: it is not
-     * done. */
+    /* A run that was killed after its last checkpoint may lack its results: it is not done. */
     if (rc == 0 && r->resumed == r->s->steps) {
         summary = run_summary(r);
         *done = summary && outdir_done(r->s);

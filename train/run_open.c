@@ -118,8 +118,8 @@ static size_t base_bytes(const struct run *r)
     return sum;
 }
 
-/* Only a warning: on the host, free memory is a guess and swap may help. With --plan on a
- * GPU it becomes an error later (plan.c), so nothing is said here. */
+/* Only a warning: what is free is a guess, and on the host swap may help. A --plan for a
+ * device with its own memory makes it an error later (plan.c), so nothing is said here. */
 static void warn_too_large(const struct run *r)
 {
     size_t need = budget_need(&r->budget);
@@ -182,13 +182,12 @@ static int open_model_files(struct run *r, struct err *e)
     return rc;
 }
 
-/* n_tokens becomes that of the rows, padding and all. */
+/* *n_tokens becomes that of the rows, padding and all. settings_resolve has not run yet, so
+ * the default of --ctx, the context of the model, is applied here too. */
 static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
 {
     const struct settings *s = r->s;
     int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
-                            /* settings_resolve has not run yet, so the default of --ctx is
-                             * applied here. */
                             s->ctx < 0 ? r->session.config.context : s->ctx, (uint64_t)s->seed, s->data,
                             e);
 

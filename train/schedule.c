@@ -7,7 +7,8 @@ double schedule_lr(const struct schedule *s, int64_t step)
 {
     double done;
 
-    /* Step 1 already has lr / warmup. A warm-up of 0 is never reached, as steps start at 1. */
+    /* Step 1 already has lr / warmup. With a warm-up of 0 this is never reached, as steps
+     * start at 1. */
     if (step <= s->warmup)
         return s->lr * (double)step / (double)s->warmup;
     if (s->kind == SCHEDULE_CONSTANT)

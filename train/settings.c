@@ -99,6 +99,7 @@ int settings_contexts(struct settings *s, struct err *e)
     return 0;
 }
 
+/* --bench makes its own weights and ids, so it needs sizes and nothing else. */
 static int check_bench(const struct settings *s, struct err *e)
 {
     uint64_t targets;
@@ -128,6 +129,7 @@ static int check_gpu(const struct settings *s, struct err *e)
 /* adapter_config.json names the base: said before the training, not after it. */
 static int check_base(const struct settings *s, struct err *e)
 {
+    /* The longest name that fits beside its final 0. */
     enum { MOST = sizeof ((struct adapter_config *)0)->base - 1 };
     size_t n = s->model ? strlen(s->model) : 0;
 

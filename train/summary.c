@@ -12,6 +12,7 @@
 /* Memory in use now: of the process, or what the run has taken of the device's own memory. */
 size_t run_memory(const struct run *r)
 {
+    /* The device is not changed, but its functions take it without const. */
     struct device *d = (struct device *)(uintptr_t)&r->session.device;
     size_t left;
 
@@ -21,6 +22,8 @@ size_t run_memory(const struct run *r)
     return r->budget.free > left ? r->budget.free - left : 0;
 }
 
+/* seconds: from the command to here. Speed counts the steps of this process alone, while
+ * steps and tokens are those of the whole run. */
 static json_t *summary_object(const struct run *r, double seconds)
 {
     const struct memory_plan *p = &r->budget.model;
