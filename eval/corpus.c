@@ -158,7 +158,7 @@ static int read_stdin(struct buf *b, struct err *e)
     ssize_t k;
     int rc;
 
-    /* At most 1 MiB a time; a read that a signal interrupted is repeated. */
+    /* At most 1 MiB at a time; a read that a signal interrupted is repeated. */
     do {
         if ((rc = buf_reserve(b, 1 << 20, e)) < 0)
             return rc;

@@ -170,7 +170,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
                        tell, &t, e);
         if ((notes = device_notes(&v->s.device)))
             log_warn("%s", notes);
-        /* Shows the last state of the line, which may have been skipped as too soon. */
+        /* The state at the end, if it is time for another line. */
         if (rc == 0 && log_progress_due())
             tell(&t, &j->r.row[i]);
         log_progress_end();
@@ -180,7 +180,8 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
     return rc;
 }
 
-/* Fills in the description around the scores. The longest context of any row is the model's. */
+/* Fills in what was measured and how, around the scores. context: the largest of all rows,
+ * as RoPE may be scaled to another for each. */
 const struct result *ppl_result(struct eval *v)
 {
     const struct eval_options *eo = v->o;

@@ -67,8 +67,8 @@ static bool table_is_asked(const struct eval_options *o)
     return asked.table;
 }
 
-/* Said before hours of measuring, not after: the ending, the folder, and that gnuplot is
- * there. */
+/* Checked before the hours of measuring, not after: the file's ending, that it can be
+ * written, and that gnuplot is there. */
 static int check_plot(const struct eval_options *o, struct err *e)
 {
     const char *end = asked.plot ? strrchr(asked.plot, '.') : NULL;

@@ -44,7 +44,7 @@ static json_t *bucket_json(const struct score *s)
     return all;
 }
 
-/* One row of "results": the scores at one context. Counts are tokens unless named otherwise. */
+/* One row of "results": the scores at one context. */
 static json_t *score_json(const struct score *s)
 {
     json_t *o = json_object();

@@ -46,7 +46,7 @@ static int extend(struct eval *v, int64_t i, bool always, struct err *e)
     return rope_extend(c, v->ctx[i], o->rope_factor > 0 ? o->rope_factor : 0, e);
 }
 
-/* Tells where the RoPE that is used differs from what one might expect. */
+/* Tells where a context is beyond what RoPE reaches, and where RoPE was scaled for it. */
 static void say_rope(const struct eval *v)
 {
     int64_t had = v->s.config.context;

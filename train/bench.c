@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Steps before measuring; seconds from which a step is long; limits on steps and kinds of
- * ops. */
+/* WARM_UP: steps before measuring. LONG_STEP_S: seconds after which a step is a long one.
+ * MOST_STEPS, MOST_KINDS: limits on measured steps and on kinds of ops in a profile. */
 enum { WARM_UP = 2, LONG_STEP_S = 30, MOST_STEPS = 1000, MOST_KINDS = 32 };
 
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e)

@@ -116,7 +116,7 @@ int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e
                         "\"model_flop_s\":%.4g,\"mfu\":%.4f,\"mem\":%" PRId64 "}\n",
                         l->tok_s, l->step_s * 1e3, l->gemm_fraction, l->model_flop_s, l->mfu,
                         l->mem_bytes);
-    /* One write for the whole line, so that a reader of the log does not see half of it. */
+    /* One write for the whole line, so that a killed run rarely leaves half of one. */
     if (rc == 0)
         rc = file_write_all(m->fd, b.p, b.len, m->path, e);
     buf_free(&b);

@@ -8,7 +8,8 @@
 #include "model/model_rows.h"
 
 /* In all rows: short name (0: none), long name, its argument, type, where the value goes,
- * smallest and largest value, help. The help ends with the default in brackets. */
+ * smallest and largest value, help. The help ends with the default in brackets, if there is
+ * one. */
 static void model_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {
@@ -115,8 +116,8 @@ static void data_rows(struct opt_table *t, struct settings *s)
     opt_add(t, rows);
 }
 
-/* Where and how the run computes. Losses may differ in the last bits between devices, so a
- * run records its device apart from these rows. */
+/* Where and how the run computes. Of these only --device is marked OPT_RESULT: another kind
+ * of device adds up in another order. */
 static void machine_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {

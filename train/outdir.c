@@ -154,8 +154,8 @@ struct values {
     bool failed;
 };
 
-/* Hands one tensor to adapter_write, in host memory. The callback cannot return an error, so
- * a failed copy is kept in 'failed' and looked at when the adapter is written. */
+/* Gives one tensor to adapter_write, in host memory. The callback cannot return an error, so
+ * a failed copy is noted in "failed", which write_adapter looks at. */
 static const float *value_at(void *ctx, int64_t i)
 {
     struct values *v = ctx;
@@ -271,7 +271,7 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
     return rc;
 }
 
-/* The configuration is written last: where config.json is, the model is whole (outdir_done). */
+/* The configuration is written last: a folder without config.json is not taken for a model. */
 static int write_model(const struct settings *s, struct device *d, struct model *m,
                        const struct token_info *info, const char *like, struct err *e)
 {

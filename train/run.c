@@ -189,8 +189,8 @@ static void echo(const struct run *r)
         log_info("continuing after step %" PRId64, r->resumed);
 }
 
-/* Steps from begin to results. A failed rank meets the others before the loop, where they
- * would otherwise wait for it. */
+/* Loads the model, makes the steps and writes the results. Ranks meet before the loop: one
+ * that could not load must not leave the others waiting there. */
 int run_train(struct run *r, int argc, char **argv, struct err *e)
 {
     int rc;

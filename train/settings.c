@@ -14,8 +14,8 @@
 
 #define MICRO_TOKENS 8192 /* computed at once unless --micro says otherwise */
 
-/* Negative values stand for "not given"; settings_resolve replaces them by what fits the
- * model. */
+/* Negative values stand for "not given": most are replaced by settings_resolve, with what
+ * fits the model. */
 void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
@@ -191,7 +191,7 @@ int settings_check(const struct settings *s, struct err *e)
 }
 
 /* Sets the number of tokens in a group of S2 attention. Dense attention is one group as long
- * as the context. note: a remark for the user, where the last group is shorter or longer. */
+ * as the context. note: a remark for the user, where the groups do not divide the context. */
 static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
 {
     int rc = 0;

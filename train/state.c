@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define STATE_FILE "state.safetensors"
-/* 1 MiB. */
+/* 2^18 floats are 1 MiB. */
 #define PIECE ((int64_t)1 << 18) /* floats moved at once */
 
 /* The three values kept of each parameter: the weight and AdamW's two moments. */
@@ -88,8 +88,8 @@ static int write_state(struct device *d, const struct trained *t, const char *fo
     return rc;
 }
 
-/* Writes a checkpoint under a temporary name, publishes it, then removes old ones: at any
- * moment there is a whole one. Where writing fails, the half-written folder is removed. */
+/* Writes a checkpoint under a temporary name and publishes it when it is whole. Only then
+ * are old ones removed. A failure removes what was written, and the old ones stay. */
 int state_save(struct device *d, const struct trained *t, const char *root,
                struct checkpoint *c, int64_t keep, struct err *e)
 {

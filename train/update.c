@@ -125,7 +125,7 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
     return rc < 0 ? rc : update_apply(t, p, nll, r, e);
 }
 
-/* The sum of squares is on the device: it may be read only after sync. */
+/* squares has its value only after sync. */
 int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
                  struct err *e)
 {

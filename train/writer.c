@@ -120,7 +120,7 @@ static int finish(struct run *r, struct err *e)
 
 int writer_finish(struct run *r, int rc, struct err *e)
 {
-    /* The log is complete here, whether or not the run succeeded. */
+    /* Nothing more is logged, whether or not the steps succeeded. */
     metrics_close(&r->metrics);
     return rc < 0 ? rc : write_once(r, rc, finish, e);
 }
