@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-/* A task is a file that defines a struct task, and a row here. The last one asked for is run. */
+/* A task is a file that defines a struct task, and a row here. The last one asked for is
+ * run. */
 static const struct task *const tasks[] = { &task_ppl, &task_table, &task_bench };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 

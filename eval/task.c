@@ -32,9 +32,8 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
     return rc;
 }
 
-/* The RoPE that context i is measured with. */
-/* --rope-factor 0 leaves RoPE as it is, but a bench (always) must have positions for every
- * context. rope_extend takes 0 for "auto". */
+/* Sets the RoPE that context i is measured with. --rope-factor 0 leaves it as it is, but a
+ * bench (always) must have positions for every context. rope_extend takes 0 for "auto". */
 static int extend(struct eval *v, int64_t i, bool always, struct err *e)
 {
     const struct eval_options *o = v->o;

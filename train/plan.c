@@ -60,14 +60,13 @@ static int fits(struct run *r, int64_t ctx, int64_t host, bool *yes, struct err 
 
 /* The largest multiple of 4096 tokens, up to 2^30, that one sequence of r's model may have in
  * the memory there is; 0: none. *host: the host's memory is what stands in the way of more. */
-/* The largest context that fits lies in [low, high): a binary search over steps of 4096. 0
- * tokens count as fitting, and high is one step beyond the limit. */
 static int find_longest(struct run *r, int64_t *ctx, bool *host, struct err *e)
 {
     int64_t low = 0, high = MOST / STEP + 1, own = r->session.options.host_bytes;
     bool yes = false;
     int rc = 0;
 
+    /* low steps fit (none always does), high is more than fits or more than the limit. */
     while (high - low > 1 && rc == 0) {
         int64_t middle = low + (high - low) / 2;
 

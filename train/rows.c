@@ -89,7 +89,8 @@ struct seen {
 };
 
 /* targets[i] = ids[i + 1], or -1 where that is masked (mask NULL: nowhere), for i < n: reads
- * n + 1 ids. A plain loop over arrays that do not overlap, which compilers turn into vectors. */
+ * n + 1 ids. A plain loop over arrays that do not overlap, which compilers turn into
+ * vectors. */
 static inline __attribute__((always_inline)) struct seen
 fill(int32_t *restrict targets, const int32_t *restrict ids, const uint8_t *restrict mask,
      int64_t n, uint32_t vocab)

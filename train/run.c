@@ -151,8 +151,7 @@ static int load_model(struct run *r, struct err *e)
     return rc;
 }
 
-/* Logs the resolved settings before the long work begins. */
-/* What was resolved, in five lines. */
+/* Logs what was resolved, in five lines, before the long work begins. */
 static void echo(const struct run *r)
 {
     const struct settings *s = r->s;

@@ -165,9 +165,8 @@ static int name_run(struct run *r, struct err *e)
     return r->run ? 0 : err_set(e, E_SYS, "out of memory");
 }
 
-/* The folder of the base, or sizes alone. */
-/* A run with --model reads the sizes from its folder; --init and --shape give sizes alone.
- * 'sizes' points into this frame, so it is cleared before returning. */
+/* Opens the folder of the base, or takes sizes alone from --init or --shape. "sizes" points
+ * into this frame, so it is cleared before returning. */
 static int open_model_files(struct run *r, struct err *e)
 {
     const struct settings *s = r->s;

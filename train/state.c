@@ -41,8 +41,8 @@ int state_write(struct device *d, struct st_writer *w, const float *from, int64_
     return rc;
 }
 
-/* w.NAME of every parameter, then m.NAME, then v.NAME. *names is one block. */
-/* Room for a letter and a dot; the size of name includes its final 0. */
+/* Declares w.NAME of every parameter, then m.NAME, then v.NAME. *names is one block, of len
+ * bytes a name: letter, dot, and the name with its final 0. */
 static int declare(const struct trained *t, struct st_decl **decl, char **names, struct err *e)
 {
     const size_t len = sizeof t->params->name + 2;
