@@ -4,8 +4,11 @@
 #include <limits.h>
 #include <string.h>
 
+/* so large that no run meets it, so small that sums of rows and windows stay within int64 */
 #define MOST_ROWS ((int64_t)1 << 40)
 
+/* The segment of cu[0..n] that has the row, by halving. A row at which empty segments begin
+ * belongs to the last that begins there. */
 int64_t segment_at(const int64_t *cu, int64_t n, int64_t row)
 {
     int64_t lo = 0, hi = n; /* cu[lo] <= row < cu[hi] */
@@ -20,6 +23,8 @@ int64_t segment_at(const int64_t *cu, int64_t n, int64_t row)
     return lo;
 }
 
+/* A segment as rows of queries and of keys. The query in row t stands at t - offset among
+ * the segment's keys. No window is one that is wider than anything. */
 struct band band_of(const struct op_attention *a, const struct op_segments *s, int64_t segment)
 {
     const int64_t *kv = segments_keys(s);
@@ -30,6 +35,7 @@ struct band band_of(const struct op_attention *a, const struct op_segments *s, i
                           a->window ? a->window : 4 * MOST_ROWS };
 }
 
+/* Ends that begin with 0, never fall, and cover all rows. */
 static bool list_ok(const int64_t *cu, int64_t n, int64_t rows)
 {
     if (cu[0] != 0 || cu[n] != rows)
@@ -40,6 +46,8 @@ static bool list_ok(const int64_t *cu, int64_t n, int64_t rows)
     return true;
 }
 
+/* Without a list of their own, keys are cut as the queries are, so there are as many of
+ * them. */
 static bool segments_ok(const struct op_attention *a, const struct op_segments *s)
 {
     if (s->n < 1 || !list_ok(s->cu, s->n, a->q_rows) ||
@@ -80,6 +88,8 @@ static double band_pairs(const struct band *b)
            held_sum(p - w, keys);
 }
 
+/* The pairs of query and key, summed over the heads. Of an odd number of heads the second
+ * half has one more. */
 double attention_pairs(const struct op_attention *a)
 {
     double pairs[2] = { 0, 0 };
@@ -107,6 +117,7 @@ bool attention_blind(const struct op_attention *a)
     return false;
 }
 
+/* Whether every query is its own key: both lists are cut alike and begin at the same place. */
 bool attention_square(const struct op_attention *a)
 {
     for (int half = 0; half < 2; half++) {
@@ -120,6 +131,7 @@ bool attention_square(const struct op_attention *a)
     return true;
 }
 
+/* The window, or 0 where it cuts nothing off because all segments are shorter. */
 int64_t attention_window(const struct op_attention *a)
 {
     for (int half = 0; half < 2 && a->window; half++)
@@ -131,6 +143,8 @@ int64_t attention_window(const struct op_attention *a)
     return 0;
 }
 
+/* For each query the keys it sees, for each key the queries that see it, as the GPU reads
+ * them. */
 void attention_bounds_fill(const struct op_attention *a, int half,
                            const struct attention_bounds *to)
 {

@@ -22,6 +22,7 @@ static void cuda_path(char *buf, size_t cap)
         snprintf(buf, cap, "%s", env);
         return;
     }
+    /* the module is in lib/ beside the bin/ that the program lies in */
     n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (n <= 0)
         return;
@@ -45,6 +46,7 @@ static int check_abi(const char *path, void *lib, struct err *e)
     return err_hint(e, "build and install both together, or use the CPU (device cpu)");
 }
 
+/* Loads the module and finds the function that opens its device. */
 static int load_cuda(const char *path, device_opener **opener, bool *stale, struct err *e)
 {
     void *lib, *sym;

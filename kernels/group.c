@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The group of one: everybody's values are one's own. */
 static int alone_gather(struct group *g, const void *mine, void *all, size_t nbytes,
                         struct err *e)
 {
@@ -40,6 +41,7 @@ struct group *group_alone(void)
 
 bool group_writes(const struct group *g) { return g->rank == 0; }
 
+/* The rank's share of n: 7 among 3 are [0, 3), [3, 5), [5, 7). */
 void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to)
 {
     int64_t each = n / g->size, more = n % g->size;
@@ -68,6 +70,9 @@ static int spread(struct group *g, int first, int code, int own, struct err *e)
     return code;
 }
 
+/* Every rank brings its result and its note, and all leave with the same answer: the failure
+ * of the first rank that has one, or the sums. A failure is final (over), since nobody knows
+ * any more what the others do. */
 int group_meet(struct group *g, int rc, struct group_note *n, struct err *e)
 {
     struct group_note mine = { 0 }, all = { 0 };
@@ -77,11 +82,13 @@ int group_meet(struct group *g, int rc, struct group_note *n, struct err *e)
         return g->over ? g->over : rc;
     mine = n ? *n : mine;
     mine.code = rc;
+    /* a rank that failed keeps its own reason: e is not overwritten */
     if ((sent = g->gather(g, &mine, g->notes, sizeof mine, rc < 0 ? NULL : e)) < 0)
         return g->over = rc < 0 ? rc : sent; /* what this rank found is nearer to the cause */
     for (int r = 0; r < g->size; r++) {
         if (g->notes[r].code < 0)
             return g->over = spread(g, r, g->notes[r].code, rc, e);
+        /* the first flag that is set */
         all.flag = all.flag ? all.flag : g->notes[r].flag;
         for (size_t i = 0; i < sizeof all.sum / sizeof *all.sum; i++)
             all.sum[i] += g->notes[r].sum[i];
@@ -98,6 +105,8 @@ static int sum_pieces(struct device *d, float *x, int64_t n, int *local, struct 
     float piece[PIECE] = { 0 };
     int rc = 0;
 
+    /* A rank whose device fails goes on taking part, with whatever is in piece: the others
+     * would wait for it for ever. Its failure is told when they meet (group_sum). */
     for (int64_t i = 0, k; i < n && rc == 0; i += k) {
         k = n - i < PIECE ? n - i : PIECE;
         if (*local == 0)
@@ -116,6 +125,7 @@ int group_sum(struct device *d, float *x, int64_t n, struct err *e)
 
     if (d->group->size == 1)
         return 0;
+    /* where the device's memory is the host's, the array is summed in place */
     if ((local = d->sync(d, &why)) == 0 && !d->own_memory)
         rc = d->group->sum(d->group, x, n, e);
     else
@@ -125,5 +135,6 @@ int group_sum(struct device *d, float *x, int64_t n, struct err *e)
     if (local < 0)
         err_set(e, local, "cannot add the ranks' arrays on '%s'%s%s", d->name,
                 *why.msg ? ": " : "", why.msg);
+    /* here all ranks learn whether one of them could not */
     return group_meet(d->group, local, NULL, e);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A card that need not be here: what its memory and its kernels would take. */
 struct planned {
     size_t memory_bytes;
     int sm;
@@ -16,6 +17,7 @@ struct planned {
 
 static struct planned *planned_of(const struct device *d) { return d->state; }
 
+/* held_bytes counts what comes later, too; opening takes the rest of it. */
 static size_t planned_free(struct device *d)
 {
     size_t all = planned_of(d)->memory_bytes, opened = d->held_bytes - d->later_bytes;
@@ -23,6 +25,7 @@ static size_t planned_free(struct device *d)
     return all > opened ? all - opened : 0;
 }
 
+/* The CUDA device's own formulas, so that a plan made here is the one made on the card. */
 static size_t planned_attention(const struct device *d, int64_t rows, int64_t heads,
                                 int64_t kv_heads, int64_t dim)
 {
@@ -64,6 +67,7 @@ static int clocks_fetch(struct device *d, void *dst, const void *host, size_t nb
     return 0;
 }
 
+/* A fence is a time: when all that its queue had to do is done. */
 static int clocks_mark(struct device *d, enum queue q, int fence)
 {
     struct clocks *c = d->state;
@@ -80,6 +84,7 @@ static int clocks_await(struct device *d, enum queue q, int fence)
     return 0;
 }
 
+/* Only what offload.c calls; ops are added to the clock of their queue by cost.c. */
 void device_open_clocks(struct device *d, struct clocks *c)
 {
     *d = (struct device){ .name = "clocks", .state = c,

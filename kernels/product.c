@@ -13,12 +13,14 @@ int device_add_product(struct device *d, const struct mat_product *p)
 
 const struct mat_product *device_product(const struct device *d, const struct tensor_type *t)
 {
+    /* by name: types come from a table that a module may have a copy of */
     for (int i = 0; i < d->n_products; i++)
         if (strcmp(d->products[i]->type, t->name) == 0)
             return d->products[i];
     return NULL;
 }
 
+/* Notes why, once; the device's next sync tells it. */
 static int unknown(const struct device *d, const struct tensor_type *t, struct err *fault)
 {
     if (fault->code == 0)

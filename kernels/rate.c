@@ -8,6 +8,8 @@
 #define LONG_ENOUGH_S 0.02
 enum { SMALLEST = 128, REPEATS = 5 };
 
+/* The rate of the best of a few square products, n x n x n: the first ones are slower than
+ * those of a run, which find everything prepared. n is halved until three matrices fit. */
 int rate_matrix(struct device *d, size_t room, double *flop_s, struct err *e)
 {
     int64_t n = d->own_memory ? 8192 : 768;
@@ -23,6 +25,7 @@ int rate_matrix(struct device *d, size_t room, double *flop_s, struct err *e)
     if ((rc = d->alloc(d, 3 * bytes, (void **)&p, e)) < 0)
         return rc;
     rc = d->sync(d, e); /* the memory is cleared */
+    /* two at least, and more of them only while they are short */
     for (int i = 0; rc == 0 && i < REPEATS && (i < 2 || now_s() - begun < LONG_ENOUGH_S); i++) {
         struct op_gemm g = { .trans_b = true, .m = n, .n = n, .k = n, .alpha = 1, .a = p,
                              .b = mat_plain(d->act, p + bytes), .c = p + 2 * bytes, .lda = n, .ldb = n, .ldc = n,

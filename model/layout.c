@@ -32,11 +32,14 @@ static void *from(struct arena *a, int64_t n, size_t elem_bytes)
     return p;
 }
 
+/* n elements in the arena of one class of memory. */
 static void *take(struct model *m, int class, int64_t n, size_t elem_bytes)
 {
     return from(&m->mem[class], n, elem_bytes);
 }
 
+/* rows x cols activations, in the device's own type. A size that overflows marks the arena
+ * as failed; model_layout reports it at the end. */
 static void *act_from(const struct model *m, struct arena *a, int64_t rows, int64_t cols)
 {
     int64_t n;
@@ -53,8 +56,10 @@ static void *take_act(struct model *m, int class, int64_t rows, int64_t cols)
     return act_from(m, &m->mem[class], rows, cols);
 }
 
+/* While measuring there is no memory: nothing plus an offset stays nothing. */
 static unsigned char *offset(unsigned char *base, size_t n) { return base ? base + n : NULL; }
 
+/* Trained as a whole rather than through a pair of small matrices (LoRA). */
 static bool trained_whole(const struct model *m, enum role r)
 {
     return m->o.mode == TRAIN_FULL ||
@@ -66,6 +71,7 @@ static int64_t take_trained(struct model *m, int64_t count)
 {
     int64_t at = m->t.n;
 
+    /* 64 values of 4 bytes are 256 bytes */
     m->t.n += (count + 63) / 64 * 64;
     return at;
 }
@@ -88,11 +94,15 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l)
     int64_t item = l->item[RING_WEIGHTS];
     size_t at;
 
+    /* blob has no memory of its own: it only counts where the matrix lies in its layer's
+     * item */
     at = l->blob.used_bytes;
     from(&l->blob, (int64_t)weight_bytes(w), 1);
     m->mem[MEM_FROZEN].failed |= l->blob.failed;
+    /* every item is as large as the largest of them */
     if (l->blob.used_bytes > r->nbytes)
         r->nbytes = l->blob.used_bytes;
+    /* two slots take turns: even items use the first, odd ones the second */
     w->w = offset(r->slot[item & 1], at);
     w->host = offset(r->host, (size_t)item * r->nbytes + at);
 }
@@ -100,6 +110,8 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l)
 /* What a frozen matrix is kept in: its type in the files where the device can use it, else act. */
 static const struct tensor_type *frozen_type(const struct model *m, const struct tensor_spec *s)
 {
+    /* No product for the type means that the device cannot read it. The embedding is looked
+     * up by rows as well, which a device may not be able to do in a packed type. */
     const struct mat_product *p = NULL;
     const struct tensor *t = NULL;
     struct tensor_spec from;
@@ -113,6 +125,7 @@ static const struct tensor_type *frozen_type(const struct model *m, const struct
     return p && (s->role != ROLE_EMBED || p->embed) ? t->type : dtype_type(m->d->act);
 }
 
+/* The bias that is added to a matrix's product; NULL where it has none. */
 static const struct weight *bias_of(struct model *m, const struct tensor_spec *s)
 {
     enum role bias = role_bias(s->role);
@@ -128,6 +141,7 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
 
     w->host = NULL;
     w->out = norm ? 1 : s->shape[0];
+    /* a matrix is [out][in]; a norm counts as one row, a bias as a column */
     w->in = norm ? s->shape[0] : s->dims == 2 ? s->shape[1] : 1;
     w->bias = bias_of(m, s);
     w->trained = trained_whole(m, s->role);
@@ -141,6 +155,8 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
         w->w = take(m, MEM_FROZEN, (int64_t)weight_bytes(w), 1);
 }
 
+/* The matrices that share an input have neighbouring roles. With targets q and v, of q, k
+ * and v the bits are 101, and the result is 2. */
 /* How many of the matrices that read r's input have pairs. */
 static int64_t paired(const struct model_options *o, enum role r)
 {
@@ -158,6 +174,7 @@ static void lay_pairs(struct model *m, int64_t layer, enum role r)
     int64_t rank = m->o.rank, na = rank * weight_at(m, first, layer)->in;
     int64_t at = take_trained(m, paired(&m->o, r) * na);
 
+    /* w runs over the matrices that share the input; at is where the next A goes */
     for (int i = 0; i < n; i++) {
         struct weight *w = weight_at(m, first, layer) + i;
 
@@ -187,6 +204,7 @@ static void lay_weights(struct model *m)
     for (int64_t i = 0; i < config_tensors(&m->c); i++) {
         config_tensor(&m->c, i, &s);
         lay_weight(m, &s);
+        /* all matrices of the group are laid by now, and the pairs are laid once for it */
         if (lora(&m->o) && arch_last_reader(config_arch(&m->c), s.role))
             lay_pairs(m, s.layer, s.role);
     }
@@ -223,6 +241,7 @@ static void again(struct arena *a, size_t at, size_t *far)
     a->used_bytes = at;
 }
 
+/* The MLP's buffers, for mlp_tile rows at a time (layer.c). */
 static void lay_tiles(struct model *m)
 {
     struct work *k = &m->work;
@@ -235,6 +254,7 @@ static void lay_tiles(struct model *m)
         k->d_act = take_act(m, MEM_WORK, tile, ffn);
 }
 
+/* What the loss of one chunk of rows needs: above all its logits. */
 static void lay_loss(struct model *m)
 {
     m->work.loss = take(m, MEM_WORK,
@@ -266,11 +286,13 @@ static void lay_backward(struct model *m, int64_t rows)
     struct work *k = &m->work;
     size_t at = a->used_bytes, far = 0;
 
+    /* h and d_o share a place */
     k->h = take_act(m, MEM_WORK, rows, m->c.dim);
     again(a, at, &far);
     k->d_o = take_act(m, MEM_WORK, rows, q_dim(m));
     again(a, at, &far);
     at = a->used_bytes = far;
+    /* x and dh lie beside each other; attention's scratch lies over both of them */
     k->x = k->x2 = take_act(m, MEM_WORK, rows, m->c.dim);
     k->dh = take_act(m, MEM_WORK, rows, m->c.dim);
     again(a, at, &far);
@@ -278,6 +300,7 @@ static void lay_backward(struct model *m, int64_t rows)
                             m->d, rows, m->c.heads, m->c.kv_heads, m->c.head_dim), 1);
     again(a, at, &far);
     at = a->used_bytes = far;
+    /* dq, dk and dv together, the MLP's tiles, and the loss: three users of one place */
     k->dq = take_act(m, MEM_WORK, rows, q_dim(m));
     k->dk = take_act(m, MEM_WORK, rows, kv_dim(m));
     k->dv = take_act(m, MEM_WORK, rows, kv_dim(m));
@@ -287,12 +310,14 @@ static void lay_backward(struct model *m, int64_t rows)
     lay_loss(m);
     again(a, at, &far);
     a->used_bytes = far;
+    /* what follows is live beside all of the above */
     k->dx = take_act(m, MEM_WORK, rows, m->c.dim);
     lay_attended(m, rows);
     if (lora(&m->o))
         k->dxa = take_act(m, MEM_WORK, rows, most_ranks(m));
 }
 
+/* Without a backward: attention's buffers, the tiles and the loss take turns. */
 static void lay_scoring(struct model *m, int64_t rows)
 {
     struct arena *a = &m->mem[MEM_WORK];
@@ -318,6 +343,7 @@ static void lay_work(struct model *m, int64_t rows)
         lay_scoring(m, rows);
     else
         lay_backward(m, rows);
+    /* one value for each row, in every mode */
     k->rstd = take(m, MEM_WORK, rows, 4);
     k->ids = take(m, MEM_WORK, rows, 4);
     k->targets = take(m, MEM_WORK, rows, 4);
@@ -341,6 +367,8 @@ void model_spread(struct model *m)
     for (int k = 0; k < RINGS; k++)
         m->ring[k].source = &ring_host;
     offload_forget(m);
+    /* Of 3 layers of one kind and 1 of a later kind, the order becomes first, first, later,
+     * first. */
     for (int64_t i = 0; i < m->c.layers; i++) {
         struct layer *l = &m->layers[i];
         int64_t *most = &gained[0][0];
@@ -354,14 +382,19 @@ void model_spread(struct model *m)
                     l->s.level = (enum save_level)k;
                     l->offloaded = offloaded;
                 }
+        /* the kind that had its turn pays what all kinds gain together, so the sum stays the
+         * same */
         *most -= all;
         for (int k = 0; k < SAVE_LEVELS; k++)
             l->item[k] = k < l->offloaded ? m->ring[k].n++ : -1;
+        /* a layer is streamed where the running share steps up: of 4 layers, 2 are layers 1
+         * and 3 */
         l->item[RING_WEIGHTS] = (i + 1) * p->streamed / m->c.layers > i * p->streamed / m->c.layers
                                 ? m->ring[RING_WEIGHTS].n++ : -1;
     }
 }
 
+/* The buffers of one level of one layer. lse has one float32 for each row and head. */
 static void lay_level(struct model *m, struct arena *a, struct saved *s, int level, int64_t rows)
 {
     if (level == SAVE_INPUT) {
@@ -387,11 +420,13 @@ static void lay_ring(struct model *m, int level, int64_t rows)
     struct arena one = { 0 };
     struct saved s;
 
+    /* only counts: an arena without memory gives the bytes of one item */
     lay_level(m, &one, &s, level, rows);
     r->nbytes = one.used_bytes;
     m->mem[MEM_SAVED].failed |= one.failed;
     for (int i = 0; i < 2 && i < r->n; i++)
         r->slot[i] = take(m, MEM_SAVED, (int64_t)r->nbytes, 1);
+    /* the other two items are in the slots */
     r->host = take(m, MEM_HOST, r->n > 2 ? r->n - 2 : 0, r->nbytes);
 }
 
@@ -405,12 +440,14 @@ static void lay_saved(struct model *m, int64_t rows)
         struct layer *l = &m->layers[i];
         enum save_level level = l->s.level;
 
+        /* everything points at the shared buffers first; what the layer saves replaces that */
         l->s = (struct saved){ .x = w->x, .q = w->q, .k = w->k, .v = w->v, .o = w->o,
                                .x2 = w->x2, .lse = w->lse, .level = level };
         for (int k = 0; k < 2; k++)
             l->s.rstd[k] = m->o.mode == TRAIN_NONE ? w->rstd : take(m, MEM_SAVED, rows, 4);
         for (int k = SAVE_INPUT; k <= (int)level && m->o.mode != TRAIN_NONE; k++) {
             const struct ring *r = &m->ring[k];
+            /* item is -1 where the level is not offloaded, and then the slot is not used */
             struct arena slot = { .base = r->slot[l->item[k] & 1], .cap_bytes = r->nbytes };
 
             lay_level(m, k < l->offloaded ? &slot : &m->mem[MEM_SAVED], &l->s, k, rows);
@@ -418,6 +455,8 @@ static void lay_saved(struct model *m, int64_t rows)
     }
 }
 
+/* Bytes on the device: the host's memory, the last class, does not count. SIZE_MAX: too
+ * many. */
 size_t model_bytes(const struct model *m)
 {
     size_t sum = 0;

@@ -7,12 +7,14 @@
  * only writes; the wide one adds to it, where reading costs nothing, and rounds once.
  */
 
+/* Queues a product, unless something failed before. */
 static void gemm(struct model *m, const struct op_gemm *g)
 {
     if (m->rc == 0)
         m->rc = m->d->gemm(m->d, g);
 }
 
+/* LoRA's factor alpha / rank, by which every pair's product is multiplied. */
 static float pair_scale(const struct model *m)
 {
     return (float)(m->o.alpha / (double)m->o.rank);
@@ -59,7 +61,9 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
 
     if (ranks)
         down(m, first, ranks, rows, x);
+    /* at: the first column of this matrix's pair in xa; the next one begins rank columns on */
     for (int i = 0; i < n; at += w[i++].rank) {
+        /* what the next product adds to: nothing, the caller's addend, or y as it is by then */
         const void *to = add;
 
         if (w[i].bias) {
@@ -88,16 +92,19 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
     const struct weight *first;
     int64_t ranks = ranks_of(w, n, &first), at = 0;
 
+    /* dxa [rows][ranks] = scale dy B, the pairs beside each other */
     for (int i = 0; i < n; at += w[i++].rank)
         if (w[i].rank)
             gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].rank, .k = w[i].out,
                 .alpha = pair_scale(m), .a = dy[i], .lda = w[i].out,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
                 .c_type = m->d->act });
+    /* dx = dxa A for all pairs at once; it only writes */
     if (ranks)
         gemm(m, &(struct op_gemm){ .m = rows, .n = first->in, .k = ranks, .alpha = 1,
             .a = m->work.dxa, .lda = ranks, .b = act_mat(m, first->pair.a), .ldb = first->in, .c = dx,
             .ldc = first->in, .c_type = m->d->act });
+    /* dx += dy W, one matrix after the other; without pairs the first only writes */
     for (int i = 0; i < n; i++)
         gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out, .alpha = 1,
             .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = weight_mat(&w[i]),
@@ -113,6 +120,7 @@ static void weight_grad(struct model *m, int64_t rows, float scale, const void *
         .c_type = DT_F32 });
 }
 
+/* Whether any gradient of these matrices or of their pairs needs their input x. */
 bool linear_reads_input(const struct weight *w, int n)
 {
     bool any = false;
@@ -128,8 +136,10 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
     const struct weight *first;
     int64_t ranks = ranks_of(w, n, &first), at = 0;
 
+    /* xa was overwritten since the forward, so it is made again */
     if (ranks) {
         down(m, first, ranks, rows, x);
+        /* the gradients of all As lie together as the As do: one product makes them */
         weight_grad(m, rows, 1, m->work.dxa, ranks, x, first->in, first->in,
                     first->pair.grad_a);
     }
@@ -139,6 +149,7 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
                         w[i].rank, ranks, w[i].pair.grad_b);
         if (w[i].grad)
             weight_grad(m, rows, 1, dy[i], w[i].out, x, w[i].in, w[i].in, w[i].grad);
+        /* a bias's gradient is the sum of dy over the rows: a product with a column of ones */
         if (w[i].bias && w[i].bias->grad)
             weight_grad(m, rows, 1, dy[i], w[i].out, m->work.ones, 1, 1, w[i].bias->grad);
     }

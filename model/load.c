@@ -15,6 +15,8 @@ static const struct tensor_type *type_of(const struct weight *w)
     return w->trained ? &type_f32 : w->type;
 }
 
+/* n float32 values to dst as type to. half has room for them in a narrow type. A failure is
+ * told by the next sync, as everywhere here. */
 static int put_f32(struct model *m, const float *src, int64_t n, void *dst, enum dtype to,
                    uint16_t *half)
 {
@@ -28,6 +30,7 @@ static int put_f32(struct model *m, const float *src, int64_t n, void *dst, enum
 /* A source of float32 values: n of them from position at. */
 typedef int values_fn(void *ctx, int64_t at, int64_t n, float *out, struct err *e);
 
+/* Writes count values to dst, CHUNK at a time, as values makes them. */
 static int fill_values(struct model *m, void *dst, enum dtype to, int64_t count, values_fn *values,
                        void *ctx, struct err *e)
 {
@@ -41,6 +44,7 @@ static int fill_values(struct model *m, void *dst, enum dtype to, int64_t count,
 
         if ((rc = values(ctx, at, n, f, e)) < 0)
             break;
+        /* sync fetches the reason of the failure into e */
         if (put_f32(m, f, n, (char *)dst + (size_t)at * dtype_bytes(to), to, half) < 0)
             rc = m->d->sync(m->d, e);
     }
@@ -54,6 +58,7 @@ struct random {
     double scale;
 };
 
+/* Value i depends on the seed and on i alone, so the size of a chunk changes nothing. */
 static int normal_values(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
 {
     const struct random *r = ctx;
@@ -70,12 +75,14 @@ static int uniform_values(void *ctx, int64_t at, int64_t n, float *out, struct e
 
     (void)e;
     for (int64_t i = 0; i < n; i++) {
+        /* the upper 53 bits, as many as a double holds exactly, as a number from 0 up to 1 */
         double u = (double)(mix64(mix64(r->seed) ^ (uint64_t)(at + i)) >> 11) * 0x1p-53;
         out[i] = (float)(r->scale * (2.0 * u - 1.0));
     }
     return 0;
 }
 
+/* All values are the one that ctx points at. */
 static int same_values(void *ctx, int64_t at, int64_t n, float *out, struct err *e)
 {
     (void)at, (void)e;
@@ -87,6 +94,7 @@ static int same_values(void *ctx, int64_t at, int64_t n, float *out, struct err 
 /* The seed of one tensor: FNV-1a of its name, mixed with the run's. */
 static uint64_t seed_of(uint64_t seed, const char *name)
 {
+    /* FNV's start value and prime for 64 bits */
     uint64_t h = 0xCBF29CE484222325u;
 
     for (; *name; name++)
@@ -94,6 +102,7 @@ static uint64_t seed_of(uint64_t seed, const char *name)
     return mix64(seed ^ mix64(h));
 }
 
+/* A trained weight's values go to its float32 master, a streamed one's to the host's memory. */
 /* The destination of whole values for a weight. */
 static void *place_of(const struct weight *w)
 {
@@ -109,6 +118,7 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
     for (int64_t i = 0; i < m->t.n_params && rc == 0; i++) {
         const struct param *p = &m->params[i];
         const struct weight *w = weight_at(m, p->role, p->layer);
+        /* w->in: the input's width, which A's rows have */
         struct random r = { seed_of(seed, p->name), 1.0 / sqrt((double)w->in) };
 
         if (p->part == 1)
@@ -119,6 +129,8 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
     return rc;
 }
 
+/* Ops read a copy of the trained values in the device's type; where that type is float32
+ * they read the masters, and there is nothing to copy. */
 int model_sync_trained(struct model *m)
 {
     return m->compute ? m->d->cast(m->d, &(struct op_cast){ m->t.n, m->t.w, DT_F32, m->compute,
@@ -132,6 +144,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
     struct pool *p = pool_open(0, NULL); /* without it: slower */
     int rc = 0;
 
+    /* a ring may hold matrices that are about to change */
     offload_forget(m);
     upload_begin(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
@@ -140,6 +153,7 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
 
         config_tensor(&m->c, i, &s);
         to = weight_at(m, s.role, s.layer);
+        /* from: the tensor of the files that this one is made from */
         tensor_source(weights_config(w), &s, &from);
         if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0)
             rc = upload_tensor(m, p, place_of(to), type_of(to), t, e);
@@ -159,6 +173,7 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
     int rc = 0;
 
     offload_forget(m);
+    /* the same rule for every tensor: matrices are normal, norms 1, biases 0 */
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct weight *to;
         struct random r;
@@ -189,6 +204,7 @@ struct noise {
 
 static int make_noise(struct noise *z, const struct model *m, uint64_t seed, struct err *e)
 {
+    /* 1.7 is about the root of 3: uniform within 1.7 r, values have the standard deviation r */
     struct random r = { seed, 1.7 * m->c.init_range };
 
     z->f = malloc((size_t)NOISE * sizeof *z->f);
@@ -201,6 +217,7 @@ static int make_noise(struct noise *z, const struct model *m, uint64_t seed, str
     return 0;
 }
 
+/* Every tensor begins with the first value of the noise. */
 static int put_noise(struct model *m, const struct noise *z, void *dst, enum dtype to, int64_t n)
 {
     const void *src = to == DT_F32 ? (const void *)z->f : z->half;
@@ -231,6 +248,7 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
             rc = m->d->sync(m->d, e);
     }
     for (int64_t i = 0; i < m->t.n_params && rc == 0; i++)
+        /* part 0 is a whole tensor, done above; 1 and 2 are A and B of a pair */
         if (m->params[i].part && put_noise(m, &z, m->t.w + m->params[i].offset, DT_F32,
                                            m->params[i].count) < 0)
             rc = m->d->sync(m->d, e);
@@ -269,6 +287,7 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
             rc = m->d->copy(m->d, w->host, c, nbytes);
         if (rc < 0)
             err_set(e, rc, "cannot merge a LoRA pair");
+        /* waits even after a failure, because a, b and c are about to be released */
         rc = (done = m->d->sync(m->d, e)) < 0 ? done : rc;
     }
     if (a)
@@ -280,6 +299,8 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
     return rc;
 }
 
+/* Training goes on with an adapter only as it is: same rank, scale and matrices. Scoring
+ * merges it, so that any will do. */
 static int same_shape(const struct model *m, const struct adapter_config *a, struct err *e)
 {
     if (m->o.mode == TRAIN_NONE)
@@ -303,6 +324,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
     struct tensor_spec s;
 
     offload_forget(m);
+    /* a whole embedding or head would change the other use of the tied matrix, too */
     if (rc == 0 && m->c.tied && (ac->saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD))))
         rc = err_set(e, E_CONFIG, "the adapter holds a trained embedding or head, and the "
                                   "model uses one matrix for both: set tie_word_embeddings to "
@@ -316,6 +338,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         adapter_find(a, &s, &whole, &la, &lb);
         if (whole)
             rc = upload_tensor(m, NULL, place_of(to), type_of(to), whole, e);
+        /* scoring adds the pair to its matrix, training fills the pair's masters */
         if (rc == 0 && la && m->o.mode == TRAIN_NONE && to->type->plain != m->d->act)
             rc = err_set(e, E_CONFIG, "a LoRA pair cannot be merged into '%s', which is kept as %s",
                          s.name, to->type->name);

@@ -15,6 +15,7 @@ void model_defaults(struct model_options *o)
     o->targets = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_O);
 }
 
+/* n held between least and most, and in between cut to a multiple of 1024. */
 static int64_t within(int64_t least, int64_t n, int64_t most)
 {
     return n < least ? least : n > most ? most : n / 1024 * 1024;
@@ -27,6 +28,7 @@ void model_as_planned(struct model_options *o, const struct memory_plan *p)
     o->loss_chunk = p->loss_chunk;
 }
 
+/* Refuses options that do not fit the model, and fills in the sizes that are left to it. */
 static int check_options(struct model *m, struct err *e)
 {
     struct model_options *o = &m->o;
@@ -51,10 +53,13 @@ static int check_options(struct model *m, struct err *e)
         return err_set(e, E_CONFIG, "the model uses one matrix as embedding and head, so the "
                                     "head cannot stay frozen while the embedding is trained: "
                                     "set tie_word_embeddings to false");
+    /* On a GPU a tile has about 90 Mi values (tile x ffn_dim), and a chunk 8 Mi (chunk x
+     * dim): enough rows for fast products at any width. */
     o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile
                   : bf16 ? within(8192, ((int64_t)90 << 20) / m->c.ffn_dim, 1 << 20) : 2048;
     o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk
                     : bf16 ? within(2048, ((int64_t)8 << 20) / m->c.dim, 8192) : 1024;
+    /* no more rows than a batch has */
     if (o->mlp_tile > rows)
         o->mlp_tile = rows;
     if (o->loss_chunk > rows)
@@ -62,6 +67,7 @@ static int check_options(struct model *m, struct err *e)
     return 0;
 }
 
+/* What the layout has measured, under the names that a plan shows. */
 static void fill_plan(struct model *m)
 {
     struct memory_plan *p = &m->plan;
@@ -79,6 +85,7 @@ static void fill_plan(struct model *m)
     p->loss_chunk = m->o.loss_chunk;
 }
 
+/* Frees whatever there is, so that a model that failed to open can be closed as well. */
 void model_close(struct model *m)
 {
     if (!m)
@@ -167,7 +174,9 @@ static int list_params(struct model *m, struct err *e)
             snprintf(p->name, sizeof p->name, "%s", t.name);
         }
         w = weight_at(m, p->role, p->layer);
+        /* part: 0 a whole tensor, 1 and 2 the A and B of a pair */
         at = p->part == 0 ? w->master : p->part == 1 ? w->pair.master_a : w->pair.master_b;
+        /* in a plan there is no memory, both are NULL, and the offset means nothing */
         p->offset = at - m->t.w;
         m->plan.trained_params += p->count;
     }
@@ -186,6 +195,7 @@ int model_plan(const struct device *d, const struct llama_config *c,
         rc = list_params(m, e);
     else
         return rc;
+    /* the counts stay, the model goes */
     *plan = m->plan;
     model_close(m);
     return rc;
@@ -193,6 +203,8 @@ int model_plan(const struct device *d, const struct llama_config *c,
 
 int model_fits(struct device *d, const struct memory_plan *p, struct err *e)
 {
+    /* A GPU refuses at once what it does not have. The host's system may promise more than
+     * it has and end the process later, so its memory is counted before. */
     size_t has = d->own_memory ? 0 : d->free_bytes(d);
     char need[16], left[16];
 
@@ -226,6 +238,7 @@ static int check_capacity(const struct model *m, struct err *e)
     return too_much(m, e);
 }
 
+/* Takes what was measured, one piece for each class. The model is laid out again after it. */
 static int allocate(struct model *m, struct err *e)
 {
     struct arena *host = &m->mem[MEM_HOST];
@@ -281,7 +294,9 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         rc = check_capacity(m, e);
     if (rc == 0)
         rc = allocate(m, e);
+    /* now with memory: every buffer gets its address */
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
+        /* the losses of the rows, for callers that do not want them */
         !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
         rc = err_set(e, E_SYS, "out of memory");
     if (rc == 0 && m->work.ones)

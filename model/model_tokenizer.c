@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The error of data made with another tokenizer; m->remedy says what to do about it. */
 static int another(struct model_tokenizer *m, const struct token_info *info, const char *data,
                    const char *path, struct err *e)
 {
@@ -21,6 +22,8 @@ static int another(struct model_tokenizer *m, const struct token_info *info, con
                    data, *info->tokenizer ? info->tokenizer : info->fingerprint, path);
 }
 
+/* Compares with a tokenizer.model. One that was named has to be readable; one that only lies
+ * in the model's folder may be of a kind unknown here, which leaves a doubt. */
 static int compare_model(struct model_tokenizer *m, const struct token_info *info,
                          const char *data, const char *path, struct err *e)
 {
@@ -57,6 +60,7 @@ static int64_t count_same(json_t *vocab, const struct tokenizer *t, int64_t *n)
     size_t i;
 
     *n = (int64_t)(json_is_object(vocab) ? json_object_size(vocab) : json_array_size(vocab));
+    /* only one of the two loops runs: an object has no elements, an array no members */
     json_object_foreach(vocab, piece, v)
         same += json_is_integer(v) && json_integer_value(v) <= INT32_MAX &&
                 strcmp(piece, tokenizer_piece(t, (int32_t)json_integer_value(v))) == 0;
@@ -67,6 +71,8 @@ static int64_t count_same(json_t *vocab, const struct tokenizer *t, int64_t *n)
     return same;
 }
 
+/* Compares with a tokenizer.json, by its pieces. For that the tokenizer that made the data
+ * is wanted; where it is not found or is no longer the same, a doubt remains. */
 static int compare_json(struct model_tokenizer *m, const struct token_info *info,
                         const char *data, const char *path, struct err *e)
 {
@@ -79,6 +85,7 @@ static int compare_json(struct model_tokenizer *m, const struct token_info *info
     if (rc == 0 && tokenizer_open(&t, info->tokenizer, &why) == 0 &&
         strcmp(tokenizer_fingerprint(t), info->fingerprint) == 0) {
         int64_t same = count_same(pieces_of(&o), t, &n);
+        /* the same pieces under the same ids, and none more on either side */
         rc = same == n && n == tokenizer_vocab(t) ? 0 : another(m, info, data, path, e);
     } else if (rc == E_SYS) {
         rc = err_set(e, rc, "%s", why.msg);
@@ -94,6 +101,8 @@ static int compare_json(struct model_tokenizer *m, const struct token_info *info
     return rc;
 }
 
+/* The named tokenizer, else the folder's tokenizer.model, else its tokenizer.json. Data
+ * without a fingerprint cannot be compared. */
 int model_tokenizer_check(struct model_tokenizer *m, const struct token_info *info,
                           const char *data, struct err *e)
 {

@@ -74,6 +74,8 @@ static int measure(struct choice *c, struct model *m, struct err *e)
         if ((rc = model_layout(m, e)) < 0)
             return rc;
         all[k] = model_bytes(m);
+        /* level k costs what layers take that save up to k, less what they take with one
+         * level less */
         c->level[k] = k ? (all[k] - all[k - 1]) / (size_t)c->layers
                         : (size_t)(m->o.seqs * m->o.ctx * m->c.dim) * dtype_bytes(m->d->act);
     }
@@ -92,6 +94,7 @@ static int measure(struct choice *c, struct model *m, struct err *e)
     return 0;
 }
 
+/* a - b, or 0 where b is larger: sizes have no sign. */
 static size_t more_than(size_t a, size_t b) { return a > b ? a - b : 0; }
 
 /* The fewest layers to stream so that need bytes fit the device, counting the SLOTS that streaming
@@ -209,6 +212,7 @@ static void mix(struct choice *c, int i, int64_t left)
     *count = 0;
 }
 
+/* The candidate may have layers in these n states. */
 static void use(struct choice *c, int n, const int state[])
 {
     memcpy(c->used, state, (size_t)n * sizeof *state);
@@ -256,6 +260,7 @@ static void search(struct choice *c)
     if (c->best_host == 0) /* nothing waits for a copy */
         return;
     c->simulate = true;
+    /* the winner by the lower bound comes first: simulated, it is the time to beat */
     c->candidate = c->best;
     c->best_over = SIZE_MAX;
     use(c, STATES, all);

@@ -10,6 +10,7 @@ void preset_config(struct llama_config *c, int shape)
     static const struct {
         int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
         double theta;
+    /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70 */
     } all[] = {
         { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4 },
         { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4 },
@@ -27,6 +28,7 @@ void preset_config(struct llama_config *c, int shape)
     };
 }
 
+/* A batch of arbitrary tokens for measurements: each is the target of the one before it. */
 int preset_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,
                 const struct segments *seg, struct err *e)
 {
@@ -37,9 +39,11 @@ int preset_batch(struct batch *b, int64_t n_seqs, int64_t ctx, int64_t vocab,
                          .seg = seg };
     if (!ids || !targets)
         return err_set(e, E_SYS, "out of memory for %lld tokens", (long long)n);
+    /* mixed bits of the position: the same tokens in every run, in no visible order */
     for (int64_t i = 0; i < n; i++)
         ids[i] = (int32_t)(mix64((uint64_t)i) % (uint64_t)vocab);
     for (int64_t i = 0; i < n; i++)
+        /* the last token of a sequence has no next one: -1 is not scored */
         targets[i] = i % ctx == ctx - 1 ? -1 : ids[i + 1];
     return 0;
 }

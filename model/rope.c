@@ -6,6 +6,7 @@
 /* Long waves are slowed by factor, short ones kept, those between blended. */
 static double llama3(const struct rope_config *r, double freq)
 {
+    /* wave: tokens in one full turn; it is compared with the context before the extension */
     double wave = 2.0 * M_PI / freq, len = (double)r->original_context;
     double blend = (len / wave - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
 
@@ -16,6 +17,7 @@ static double llama3(const struct rope_config *r, double freq)
     return (1.0 - blend) * freq / r->factor + blend * freq;
 }
 
+/* Pair i of a head's channels turns by inv_freq[i] radians a token: theta^(-2i / head_dim). */
 void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_freq)
 {
     for (int64_t i = 0; i < head_dim / 2; i++) {
@@ -29,6 +31,8 @@ void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_fre
     }
 }
 
+/* Stretches the positions (linear scaling) so that ctx tokens fit. factor 0: the smallest
+ * whole one that does, and none where the context is long enough already. */
 int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *e)
 {
     bool given = factor != 0;
@@ -57,6 +61,7 @@ int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *
         factor = ceil((double)ctx / (double)c->context);
     if (!(factor >= 1) || factor > 65536)
         return err_set(e, E_CONFIG, "a RoPE factor of %g: must be 1 to 65536", factor);
+    /* factors multiply: 2 and then 4 is 8 */
     if (c->rope.type == ROPE_LINEAR)
         c->rope.factor *= factor;
     else

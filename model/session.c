@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* An adapter comes after the weights: it may change the configuration, such as the context. */
 int session_files(struct session *s, const struct session_options *o, struct err *e)
 {
     int rc = 0;
@@ -22,6 +23,7 @@ int session_files(struct session *s, const struct session_options *o, struct err
     return rc;
 }
 
+/* Remembers how much memory is free before any is taken. */
 static void opened(struct session *s)
 {
     s->has_device = true;
@@ -42,6 +44,7 @@ int session_device(struct session *s, const struct machine *m, struct err *e)
     return 0;
 }
 
+/* Replaces the device by one that can only plan, of a card that need not be here. */
 int session_card(struct session *s, const struct card *c, size_t memory_bytes, struct err *e)
 {
     int rc;
@@ -64,6 +67,7 @@ int session_plan(struct session *s, const struct model_options *o, struct err *e
     /* what is merged into a matrix can only be added where it is act */
     s->options.stored = s->adapter && o->mode == TRAIN_NONE ? NULL : s->weights;
     rc = model_plan(&s->device, &s->config, &s->options, &s->plan, e);
+    /* what was chosen for the plan becomes what the model is opened with */
     if (rc == 0)
         model_as_planned(&s->options, &s->plan);
     return rc;
@@ -85,9 +89,12 @@ static int open_without_host(struct session *s, int rc, struct err *e)
     struct memory_plan p;
     struct err why = { 0 };
 
+    /* only where the plan itself chose to use host memory: 0 leaves it to the plan, -1
+     * forbids it */
     if ((rc != E_SYS && rc != E_DEVICE) || s->plan.host == 0 || o.host_bytes != 0)
         return rc;
     o.placement = NULL, o.host_bytes = -1;
+    /* a plan without host memory has to fit the device; otherwise the first failure stands */
     if (model_plan(&s->device, &s->config, &o, &p, &why) < 0 ||
         p.total > model_capacity(&s->device, &o))
         return rc;
@@ -117,6 +124,7 @@ int session_load(struct session *s, const struct session_options *o, struct err 
     return rc;
 }
 
+/* On success the files are closed again, because everything is on the device by then. */
 int session_open(struct session *s, const struct session_options *o, struct err *e)
 {
     struct model_options plan = o->plan;
@@ -134,6 +142,7 @@ int session_open(struct session *s, const struct session_options *o, struct err 
     return rc;
 }
 
+/* Frees the model and its tokens; device and files stay open. */
 void session_unload(struct session *s)
 {
     model_close(s->model);
@@ -153,12 +162,15 @@ void session_close(struct session *s)
     s->has_device = false;
 }
 
+/* On the command line -1 means "not said" and 0 "none"; in a plan 0 means "not said" and -1
+ * "none". */
 void machine_plan(const struct machine *m, struct model_options *o)
 {
     o->device_bytes = m->device_bytes;
     o->host_bytes = m->host_bytes < 0 ? 0 : m->host_bytes == 0 ? -1 : m->host_bytes;
 }
 
+/* Every sequence is one segment, with all tokens before it in view. */
 int session_losses(struct session *s, int64_t n_seqs, int64_t len, const int32_t *ids,
                    const int32_t *targets, float *nll, double *sum, int64_t *n, struct err *e)
 {
@@ -169,6 +181,8 @@ int session_losses(struct session *s, int64_t n_seqs, int64_t len, const int32_t
     return rc < 0 ? rc : model_forward(s->model, &b, sum, n, e);
 }
 
+/* Keeps the tokens of a text that grows. The model has no memory of earlier tokens: for
+ * logits all of them go through it again. After a failure the text is as long as before. */
 int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logits,
                    struct err *e)
 {
@@ -178,6 +192,7 @@ int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logi
     if (n < 0 || n > s->options.ctx - s->n)
         return err_set(e, E_CONFIG, "cannot add %" PRId64 " tokens to %" PRId64 ": the session "
                                     "was opened for %" PRId64, n, s->n, s->options.ctx);
+    /* room for the whole context at once, so that ids never move */
     if (!s->ids && !(s->ids = malloc((size_t)s->options.ctx * sizeof *s->ids)))
         return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens", s->options.ctx);
     for (int64_t i = 0; i < n; i++) {
@@ -195,4 +210,5 @@ int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logi
     return rc;
 }
 
+/* Drops the tokens from n on; a text shorter than that stays as it is. */
 void session_rewind(struct session *s, int64_t n) { s->n = n < s->n ? n : s->n; }

@@ -1,6 +1,8 @@
 /* model/step.c - a batch through the model: score it, or add its gradient. */
 #include "model/inside.h"
 
+/* Refuses ids that no row of the embedding has, and targets that the head does not know.
+ * Counts the scored rows: a target of -1 is not scored. */
 static int check_batch(const struct model *m, const struct batch *b, int64_t *n_scored,
                        struct err *e)
 {
@@ -28,6 +30,7 @@ static void forward_layer(struct model *m, int64_t layer, void *ctx)
     const struct layer *l = &m->layers[layer];
     bool last = layer + 1 == m->c.layers;
 
+    /* in training a layer writes straight into what the next one saves as its input */
     layer_forward(m, l, &l->s, ctx, m->o.mode != TRAIN_NONE && !last ? l[1].s.x : m->work.x);
 }
 
@@ -43,6 +46,7 @@ static void forward(struct model *m, const struct batch *b, struct span *sp, boo
     struct device *d = m->d;
     void *x = m->o.mode != TRAIN_NONE ? m->layers[0].s.x : m->work.x;
 
+    /* ids and targets are small and come from ordinary memory: the calls wait for them */
     m->rc = d->to_device(d, m->work.ids, b->ids, (size_t)sp->rows * 4);
     if (m->rc == 0 && b->targets)
         m->rc = d->to_device(d, m->work.targets, b->targets, (size_t)sp->rows * 4);
@@ -78,6 +82,8 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
             .scratch = m->work.loss });
 }
 
+/* The way back: the final norm turns the loss's gradient dh into dx, each layer takes dx of
+ * its output to dx of its input, and the rest goes to the embedding. */
 static void backward(struct model *m, struct span *sp)
 {
     struct device *d = m->d;
@@ -93,6 +99,8 @@ static void backward(struct model *m, struct span *sp)
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });
 }
 
+/* The device's own failure comes first, for it has a reason. After any failure the rings'
+ * contents are unknown, because copies may not have run. */
 /* Waits for everything queued. */
 static int settled(struct model *m, struct err *e)
 {
@@ -116,11 +124,13 @@ static int finish(struct model *m, const struct batch *b, double *nll_sum, struc
         m->rc = m->d->to_host(m->d, nll, m->work.nll, (size_t)rows * 4);
     rc = settled(m, e);
     *nll_sum = 0;
+    /* in float64 and in one order, so that equal losses give equal bits */
     for (int64_t i = 0; i < rows && rc == 0; i++)
         *nll_sum += (double)nll[i];
     return rc;
 }
 
+/* Everything is queued first; finish() waits and looks for a failure. */
 static int run(struct model *m, const struct batch *b, bool back, double grad_scale,
                double *nll_sum, int64_t *n_scored, struct err *e)
 {
@@ -157,6 +167,7 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
 {
     struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
     int64_t vocab = m->c.vocab, left = sp.rows - from;
+    /* logits are large, vocab values a row: only a chunk of rows is on the device at a time */
     int64_t chunk = left < m->o.loss_chunk ? left : m->o.loss_chunk;
     float *out = NULL;
     int rc = m->d->alloc(m->d, (size_t)(chunk * vocab) * 4, (void **)&out, e);
@@ -171,6 +182,7 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
             .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim,
             .b = weight_mat(&m->top[ROLE_HEAD]), .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
 
+        /* to_host waits for the product and its copy, so out can be used again */
         if ((m->rc = m->d->gemm(m->d, &g)) == 0)
             m->rc = m->d->to_host(m->d, logits + (at - from) * vocab, out,
                                   (size_t)(n * vocab) * 4);
@@ -193,5 +205,6 @@ int model_last_logits(struct model *m, const struct batch *b, float *logits, str
     int64_t scored;
     int rc = check_batch(m, b, &scored, e);
 
+    /* the last row alone */
     return rc < 0 ? rc : logits_from(m, b, b->n_seqs * b->len - 1, logits, e);
 }

@@ -19,6 +19,7 @@ struct upload {
     bool bad;                    /* a value of the piece is not finite */
 };
 
+/* Value i in the file. Only for plain types, where a block is one value. */
 static const char *value_at(const struct tensor *t, int64_t i)
 {
     return (const char *)t->data + (size_t)i * t->type->block_bytes;
@@ -50,10 +51,12 @@ static bool any_special32(const char *p, int64_t n)
 
 static bool any_special(enum dtype t, const char *p, int64_t n)
 {
+    /* the exponent's bits: 8 of bfloat16, 5 of float16 */
     return t == DT_F32 ? any_special32(p, n)
                        : any_special16(p, n, t == DT_BF16 ? 0x7F80 : 0x7C00);
 }
 
+/* Values [at, at + n) of the piece in hand, converted into the same place of the stage. */
 static void convert(const struct upload *u, int64_t at, int64_t n)
 {
     size_t es = dtype_bytes(u->to);
@@ -68,6 +71,7 @@ static void convert(const struct upload *u, int64_t at, int64_t n)
         tensor_to_f32(u->t, u->at + at, n, (float *)u->stage + at, NULL);
         return;
     }
+    /* by way of float32, as much as fits on the stack */
     for (int64_t i = 0, k; i < n; i += k) {
         k = n - i < LEAST ? n - i : LEAST;
         tensor_to_f32(u->t, u->at + at + i, k, f, NULL);
@@ -75,6 +79,7 @@ static void convert(const struct upload *u, int64_t at, int64_t n)
     }
 }
 
+/* Converts TASK values and looks whether all are finite. */
 static void one_task(void *ctx, int64_t task, int thread)
 {
     struct upload *u = ctx;
@@ -84,12 +89,15 @@ static void one_task(void *ctx, int64_t task, int thread)
     (void)thread;
     if (u->stage)
         convert(u, at, n);
+    /* what is packed shows its values only when converted; else the file's own are looked at */
     bad = packed ? any_special(u->to, (char *)u->stage + (size_t)at * dtype_bytes(u->to), n)
                  : any_special(u->t->type->plain, value_at(u->t, u->at + at), n);
     if (bad)
+        /* all threads write the same value, in any order */
         __atomic_store_n(&u->bad, true, __ATOMIC_RELAXED);
 }
 
+/* Finds the first value of the piece that is not finite, and names it. */
 static int name_bad(const struct upload *u, struct err *e)
 {
     const int64_t block = u->t->type->block;
@@ -98,6 +106,7 @@ static int name_bad(const struct upload *u, struct err *e)
     for (int64_t i = u->at; i < u->at + u->n; i++) {
         int64_t k = (i - u->at) % block;
 
+        /* decodes a block at a time, for packed values cannot be read alone */
         if (k == 0)
             tensor_to_f32(u->t, i, block, v, NULL);
         if (isfinite(v[k]))
@@ -157,6 +166,8 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
     struct upload u = { .t = t, .to = to, .stage = m->stage };
     bool there = on_host(m, dst);
     size_t es = type->block_bytes;
+    /* the size of a piece: what the pinned stage holds; a lot where no stage is needed; else
+     * a little, for the stage is taken from ordinary memory */
     int64_t most = m->stage && !there ? (int64_t)(PINNED_BYTES / es)
                    : there || t->type->plain == to ? DIRECT : STAGED;
     void *own = NULL;
@@ -170,6 +181,7 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
     }
     if (most == STAGED) {
         int64_t n = t->count < STAGED ? t->count : STAGED;
+        /* + 1: malloc(0) may return NULL without a failure */
         if (!(u.stage = own = malloc((size_t)n * es + 1)))
             return err_set(e, E_SYS, "out of memory");
     }
@@ -177,6 +189,7 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
         char *place = (char *)dst + (size_t)u.at * es;
 
         u.n = t->count - u.at < most ? t->count - u.at : most;
+        /* in the host's memory the threads write to the final place, and nothing is copied */
         u.stage = there ? place : u.stage;
         pool_run(p, (u.n + TASK - 1) / TASK, one_task, &u);
         if (u.bad)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* the first that can be loaded is taken */
 static const char *const candidates[] = { "libopenblas.so.0", "libopenblas.so", "libcblas.so.3",
                                           "libblas.so.3" };
 
@@ -31,8 +32,11 @@ static const char *const thread_vars[] = { "OPENBLAS_NUM_THREADS", "MKL_NUM_THRE
                                            "BLIS_NUM_THREADS" };
 #define N_VARS (int)(sizeof thread_vars / sizeof *thread_vars)
 
+/* Loads a library with variables that keep it to one thread: the products are called by
+ * threads of our own. Afterwards the variables are what they were. */
 static void *load(const char *path)
 {
+    /* a person's own choice stands */
     const char *core = getenv("OPENBLAS_CORETYPE") ? NULL : coretype();
     char *old[N_VARS];
     void *lib;
@@ -76,6 +80,8 @@ static bool no_room(const char *path)
     return why && (strstr(why, "emory") || strstr(why, "map segment"));
 }
 
+/* LONGLORA_BLAS names a library, or 'builtin' for our own product; else the usual ones are
+ * tried. */
 int blas_open(struct blas *b, struct err *e)
 {
     const char *want = getenv("LONGLORA_BLAS"), *path = want;
@@ -112,10 +118,12 @@ int blas_open(struct blas *b, struct err *e)
         err_hint(e, "install libopenblas0, or set LONGLORA_BLAS=builtin (slower)");
         return E_SYS;
     }
+    /* in case the variables were not heeded */
     symbol(b->lib, "openblas_set_num_threads", &set_threads);
     if (set_threads)
         set_threads(1);
     symbol(b->lib, "openblas_get_corename", &corename);
+    /* only OpenBLAS has this function */
     b->openblas = corename != NULL;
     snprintf(b->name, sizeof b->name, "%s%s%.40s", path, corename ? ", kernels " : "",
              corename ? corename() : "");
@@ -124,6 +132,8 @@ int blas_open(struct blas *b, struct err *e)
 
 #define THREAD_BYTES (((size_t)128 << 20) + 65536) /* OpenBLAS's buffer, and malloc's share */
 
+/* Whether OpenBLAS's buffers for all threads fit: takes them all for a moment, gives them
+ * back. */
 int blas_room(const struct blas *b, int threads, struct err *e)
 {
     void **held = b->openblas ? calloc((size_t)threads, sizeof *held) : NULL;

@@ -28,6 +28,7 @@ static int cpu_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
                 (double)nbytes / (double)(1 << 30));
         return E_SYS;
     }
+    /* room below for calloc's address, then up to the next multiple of ALIGN_BYTES */
     at = raw + sizeof raw;
     at += (ALIGN_BYTES - (uintptr_t)at % ALIGN_BYTES) % ALIGN_BYTES;
     memcpy(at - sizeof raw, &raw, sizeof raw);
@@ -67,6 +68,7 @@ static int cpu_zero(struct device *d, void *dst, size_t nbytes)
     return 0;
 }
 
+/* Everything is done when its call returns; what is left to tell is a failure. */
 static int cpu_sync(struct device *d, struct err *e)
 {
     struct err fault = cpu_of(d)->fault;
@@ -84,12 +86,14 @@ static void cpu_host_release(struct device *d, void *p, size_t nbytes)
     cpu_release(d, p);
 }
 
+/* Nothing to mark or wait for: copies are done when their calls return. */
 static int cpu_fence(struct device *d, enum queue q, int fence)
 {
     (void)d;
     return q < QUEUES && fence >= 0 && fence < FENCES ? 0 : E_BUG;
 }
 
+/* A buffer of at least nbytes; what was in it is lost. */
 static int grow(unsigned char **p, size_t *cap, size_t nbytes)
 {
     if (nbytes <= *cap)
@@ -103,6 +107,8 @@ static int grow(unsigned char **p, size_t *cap, size_t nbytes)
     return 0;
 }
 
+/* The same number of bytes for each thread, in one block. The odd 64 bytes keep the threads'
+ * parts from all beginning at the same place of a page. */
 int cpu_scratch(struct cpu *c, size_t bytes_per_thread)
 {
     size_t each = (bytes_per_thread + 4095) / 4096 * 4096 + 64, total;
@@ -129,6 +135,7 @@ int cpu_shared(struct cpu *c, size_t nbytes)
     return grow(&c->shared, &c->shared_cap, nbytes);
 }
 
+/* n rows or values, grain of them a task. */
 struct ranges {
     cpu_range_fn *fn;
     const void *op;
@@ -167,6 +174,7 @@ static void cpu_close(struct device *d)
     d->state = NULL;
 }
 
+/* Found by the first processor's line. */
 /* "model name" of /proc/cpuinfo; empty where there is none. */
 static void processor(char *buf, size_t cap)
 {
@@ -229,6 +237,7 @@ int device_open_cpu(struct device *d, const struct device_options *o, struct err
     d->state = c;
     d->group = o->group ? o->group : group_alone();
     fill_table(d);
+    /* whatever fails, cpu_close frees what there is */
     if (rc == 0)
         rc = blas_open(&c->blas, e);
     if (rc == 0 && !(c->pool = pool_open(o->threads, e)))

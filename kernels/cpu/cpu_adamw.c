@@ -22,6 +22,8 @@ SIMD_FN(void, update, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
     const float gs = a->grad_scale, r1 = s->rest1, r2 = s->rest2, u1 = s->unbias1;
     const float u2 = s->unbias2;
 
+    /* m and v are running means of the gradient and of its square, made unbiased; the decay
+     * is apart from them, in proportion to w itself */
     SIMD_LOOP
     for (int64_t i = lo; i < hi; i++) {
         float g = grad[i] * gs, mi = b1 * m[i] + r1 * g, vi = b2 * v[i] + r2 * (g * g);

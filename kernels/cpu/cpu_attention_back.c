@@ -32,6 +32,7 @@ struct back_job {
     bool blind;       /* some query sees nothing */
 };
 
+/* The list of segments of the half that a head is in. */
 static const struct op_segments *segments_of(const struct back_job *job, int64_t head)
 {
     return &job->b->fwd.seg[attention_half(&job->b->fwd, head)];
@@ -177,6 +178,7 @@ static void task_one_pass(void *ctx, int64_t number, int thread)
     struct cuts runs;
     int64_t shared = 0;
 
+    /* number counts the runs of the first key/value head, then those of the next */
     for (; number >= (runs = runs_of(job, shared)).n; shared++)
         number -= runs.n;
     for (int64_t head = shared * job->group; head < (shared + 1) * job->group; head++)
@@ -188,6 +190,7 @@ static void task_dkv(void *ctx, int64_t number, int thread)
 {
     const struct back_job *job = ctx;
     const struct op_attention *a = &job->b->fwd;
+    /* neighbouring tasks are different heads of the same keys */
     int64_t shared = number % a->kv_heads, first = number / a->kv_heads * TILE;
     int64_t end = min_i64(first + TILE, a->kv_rows);
 
@@ -201,6 +204,7 @@ static void task_dq(void *ctx, int64_t number, int thread)
     const struct back_job *job = ctx;
     const struct op_attention *a = &job->b->fwd;
     int64_t head = number % a->heads;
+    /* the last queries see most keys, so their tasks start first */
     int64_t block = ceil_div(a->q_rows, TILE) - 1 - number / a->heads;
     int64_t end = min_i64((block + 1) * TILE, a->q_rows);
     struct rows q, k;

@@ -14,6 +14,7 @@ static bool ids_ok(const int32_t *ids, int64_t rows, int64_t vocab)
     return true;
 }
 
+/* Rows of the table, one for each id. */
 static void forward(const void *op, int64_t lo, int64_t hi)
 {
     const struct op_embed *a = op;
@@ -61,6 +62,7 @@ static void back_part(void *ctx, int64_t task, int thread)
 int cpu_embed_back(struct device *d, const struct op_embed_back *a)
 {
     struct cpu *c = cpu_of(d);
+    /* more parts than threads, so that frequent ids in one part hold nobody up for long */
     struct back_job job = { a, c->threads == 1 ? 1 : 4 * c->threads };
 
     if (!ids_ok(a->ids, a->rows, a->vocab))

@@ -58,6 +58,7 @@ void cpu_sgemm(struct cpu *c, int thread, bool trans_a, bool trans_b, int64_t m,
     c->t[thread].gemm_s += now_s() - start;
 }
 
+/* Adds the mean of the threads' seconds to the device's, and the operations done. */
 void cpu_account(struct device *d, double flop)
 {
     struct cpu *c = cpu_of(d);
@@ -82,6 +83,7 @@ static void gemm_block(void *ctx, int64_t task, int thread)
     float *c = (float *)g->c + i * g->ldc + j;
     int64_t rows = min_i64(job->rows, g->m - i), cols = min_i64(job->cols, g->n - j);
 
+    /* sgemm adds to what is in C, so the addend is copied there first */
     if (g->addend && g->beta != 0)
         for (int64_t r = 0; r < rows; r++)
             memcpy(c + r * g->ldc, (const float *)g->addend + (i + r) * g->ldc + j,

@@ -4,6 +4,9 @@
 
 #include <math.h>
 
+/* A row has as many logits as the vocabulary has words, so they exist for one chunk of rows at a
+ * time. A product writes them, score_rows turns them into their gradient in place, and two more
+ * products read that. */
 enum { ELEMENTS_A_TASK = 1 << 15 };
 
 struct rows_job {
@@ -12,6 +15,7 @@ struct rows_job {
     int64_t first;
 };
 
+/* The largest of n values; lanes of the loop become one vector instruction. */
 SIMD_FN(float, maximum, (const float *x, int64_t n), (x, n))
 {
     float lane[SIMD_LANES], max = x[0];
@@ -42,6 +46,7 @@ SIMD_FN(double, exp_sum, (float *x, int64_t n, float max), (x, n, max))
                 x[i + l] = simd_exp(x[i + l] - max);
                 lane[l] += x[i + l];
             }
+        /* the rest goes to the first lanes, one value each */
         for (int l = 0; i < end; i++, l++)
             lane[l] += x[i] = simd_exp(x[i] - max);
         sum += (double)simd_fold(lane);
@@ -62,6 +67,7 @@ static void score_rows(const void *op, int64_t lo, int64_t hi)
     const struct op_loss *a = job->a;
 
     for (int64_t r = lo; r < hi; r++) {
+        /* a row without a target counts nothing: its loss and its gradient are 0 */
         float *x = job->logits + r * a->vocab, max, logit;
         int32_t target = a->targets[job->first + r];
         double sum;
@@ -74,7 +80,9 @@ static void score_rows(const void *op, int64_t lo, int64_t hi)
         max = maximum(x, a->vocab);
         logit = x[target];
         sum = exp_sum(x, a->vocab, max);
+        /* -log softmax(x)[target] = log(sum of exp(x - max)) + max - x[target] */
         a->nll[job->first + r] = (float)(log(sum) + (double)max - (double)logit);
+        /* the gradient is grad_scale * (softmax(x) - 1 at the target); x holds exp(x - max) */
         if (a->dh) {
             scale(x, a->vocab, (float)((double)a->grad_scale / sum));
             x[target] -= a->grad_scale;
@@ -90,6 +98,7 @@ static bool none_scored(const int32_t *targets, int64_t n)
     return true;
 }
 
+/* Rows [first, first + n): their losses, dh, and what they add to the gradient of the head. */
 static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64_t n)
 {
     struct rows_job job = { a, a->scratch, first };
@@ -104,6 +113,7 @@ static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64
                               NULL };
     int rc;
 
+    /* nothing to learn here, as in a long prompt: three products are saved */
     if (none_scored(a->targets + first, n)) {
         memset(a->nll + first, 0, (size_t)n * sizeof *a->nll);
         if (dh)

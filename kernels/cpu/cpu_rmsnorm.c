@@ -16,6 +16,7 @@ SIMD_FN(void, forward, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
     for (int64_t r = lo; r < hi; r++) {
         const float *x = (const float *)a->x + r * a->dim;
         float *y = (float *)a->y + r * a->dim;
+        /* 1 / the root of the mean square; the backward reads it again */
         float rstd = 1.0f / sqrtf(simd_dot(x, x, a->dim) / (float)a->dim + a->eps);
         SIMD_LOOP
         for (int64_t i = 0; i < a->dim; i++)
@@ -72,6 +73,7 @@ struct back_job {
     int64_t group_rows;
 };
 
+/* Rows of one group; its part of dw begins at 0. */
 static void back_group(void *ctx, int64_t task, int thread)
 {
     const struct back_job *job = ctx;
@@ -87,6 +89,7 @@ static void back_group(void *ctx, int64_t task, int thread)
 int cpu_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a)
 {
     struct cpu *c = cpu_of(d);
+    /* at most GROUPS groups, of at least GROUP_ROWS rows */
     struct back_job job = { a, NULL, max_i64(ceil_div(a->rows, GROUPS), GROUP_ROWS) };
     int64_t groups = ceil_div(a->rows, job.group_rows);
 
@@ -96,6 +99,7 @@ int cpu_rmsnorm_back(struct device *d, const struct op_rmsnorm_back *a)
         job.partial = (float *)c->shared;
     }
     pool_run(c->pool, groups, back_group, &job);
+    /* adds the groups' parts in their order */
     for (int64_t i = 0; a->dw && i < a->dim; i++) {
         double sum = 0;
         for (int64_t g = 0; g < groups; g++)

@@ -39,6 +39,8 @@ static int table(struct cpu_rope_table *t, const struct op_rope *a)
     memcpy(t->inv_freq, a->inv_freq, freq_bytes);
     for (int64_t r = 0; r < n; r++)
         for (int64_t i = 0; i < half; i++) {
+            /* a fine row is a small position, a coarse row one of every STEP from the first
+             * on */
             double position = (double)(r < STEP ? r : a->first + (r - STEP) * STEP);
             double angle = position * (double)a->inv_freq[i];
             t->trig[r * 2 * half + i] = cos(angle);
@@ -66,6 +68,7 @@ SIMD_FN(void, angles,
     }
 }
 
+/* Channels i and half + i of a head are the two coordinates that turn together. */
 SIMD_FN(void, turn, (float *x, int64_t heads, int64_t stride, int64_t half, const float *cs),
         (x, heads, stride, half, cs))
 {
@@ -84,10 +87,12 @@ static void rows(const void *op, int64_t lo, int64_t hi)
     const struct rope_job *job = op;
     const struct op_rope *a = job->a;
     int64_t half = a->dim / 2, stride = a->stride ? a->stride : a->dim;
+    /* cosines and sines of the widest head that cpu_rope lets through */
     float cs[1024];
 
     for (int64_t r = lo; r < hi; r++) {
         int64_t p = r % a->period;
+        /* one row of the table is dim long: half cosines and half sines */
         const double *fine = job->t->trig + p % STEP * a->dim;
         const double *coarse = job->t->trig + (STEP + p / STEP) * a->dim;
         angles(fine, coarse, half, (double)a->scale, a->inverse ? -1.0 : 1.0, cs);

@@ -10,6 +10,7 @@ SIMD_FN(void, forward, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
     const float *gate = a->gate, *up = a->up;
     float *y = a->y;
 
+    /* y = g sigmoid(g) up */
     SIMD_LOOP
     for (int64_t i = lo; i < hi; i++)
         y[i] = gate[i] / (1.0f + simd_exp(-gate[i])) * up[i];

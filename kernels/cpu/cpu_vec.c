@@ -40,6 +40,9 @@ SIMD_INLINE float from_bf16(uint16_t h) { return as_float((uint32_t)h << 16); }
 /* To nearest, ties to even; a NaN keeps its sign and stays a NaN. */
 SIMD_INLINE uint16_t to_bf16(float f)
 {
+    /* Adding just under half of the last kept place rounds; the last kept bit is added, too,
+     * so that a tie goes to even. A NaN is cut instead, with one bit set, lest it become
+     * infinity. */
     uint32_t u = as_bits(f), round = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
 
     return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : round);
@@ -49,7 +52,9 @@ SIMD_INLINE uint16_t to_bf16(float f)
  * hardware normalise: a half's fraction under the exponent of 2^-14, less 2^-14. */
 SIMD_INLINE float from_f16(uint16_t h)
 {
+    /* float32 has 13 more bits of fraction, so everything moves up by 13 */
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = (uint32_t)(h & 0x7fffu) << 13;
+    /* 112 = 127 - 15, the difference of the biases; 113 is the exponent of 2^-14 */
     uint32_t normal = rest + (112u << 23);
     float tiny = as_float(rest + (113u << 23)) - as_float(113u << 23);
 
@@ -63,10 +68,13 @@ SIMD_INLINE float from_f16(uint16_t h)
 SIMD_INLINE uint16_t to_f16(float f)
 {
     uint32_t u = as_bits(f), sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
+    /* as in to_bf16, for the 13 bits that are lost */
     uint32_t normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1)) >> 13;
     uint32_t tiny = as_bits(as_float(rest) + 0.5f) - as_bits(0.5f);
+    /* 0x38800000 is 2^-14 */
     uint32_t h = rest < 0x38800000u ? tiny : normal;
 
+    /* 0x47800000 is 65536, 0x7f800000 infinity; above that is NaN */
     h = rest >= 0x47800000u ? 0x7c00u : h;
     h = rest > 0x7f800000u ? 0x7e00u : h;
     return (uint16_t)(sign | h);
@@ -110,6 +118,8 @@ int cpu_cast(struct device *d, const struct op_cast *a)
     return 0;
 }
 
+/* A task's values are summed on their own, and the sums in order: the number of threads does
+ * not change the result. */
 struct squares_job {
     const float *x;
     double *partial; /* one a task */
@@ -129,6 +139,7 @@ SIMD_FN(void, squares, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
         lane[l] += (double)x[i] * (double)x[i];
     for (int l = 1; l < SIMD_LANES; l++)
         lane[0] += lane[l];
+    /* lo / ELEMENTS_A_TASK is the task's number */
     job->partial[lo / ELEMENTS_A_TASK] = lane[0];
 }
 

@@ -38,6 +38,8 @@ SIMD_FN(void, tile,
     out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3, out[4] = c4, out[5] = c5;
 }
 
+/* C times beta. With beta 0 C is not read at all, because it may hold anything, NaN
+ * included. */
 static void scale(int m, int n, float beta, float *c, int64_t ldc)
 {
     for (int i = 0; i < m; i++)
@@ -53,6 +55,7 @@ static void block(int mc, int nc, int kc, float alpha, const float *pa, const fl
 
     for (int j = 0; j < nc; j += NR)
         for (int i = 0; i < mc; i += MR) {
+            /* strips at the edges are computed whole, and what lies outside C is dropped */
             int rows = mc - i < MR ? mc - i : MR, cols = nc - j < NR ? nc - j : NR;
             tile(kc, pa + (int64_t)i * kc, pb + (int64_t)j * kc, acc);
             for (int r = 0; r < rows; r++)
@@ -77,6 +80,7 @@ void sgemm_builtin(int order, int trans_a, int trans_b, int m, int n, int k, flo
     for (int j = 0; j < n; j += NC)
         for (int p = 0; p < k; p += KC) {
             int nc = n - j < NC ? n - j : NC, kc = k - p < KC ? k - p : KC;
+            /* a block of B is packed once, and every block of A meets it */
             pack(pb, b + p * b_row + j * b_col, b_col, b_row, nc, kc, NR);
             for (int i = 0; i < m; i += MC) {
                 int mc = m - i < MC ? m - i : MC;

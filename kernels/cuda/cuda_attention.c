@@ -104,6 +104,8 @@ void attention_close(struct cuda *c)
     c->attention = NULL;
 }
 
+/* Whether the list is the one looked through last: compared by value, since the caller may
+ * reuse its arrays. */
 static bool knows(const struct list *l, const struct op_segments *s)
 {
     size_t bytes = (size_t)(s->n + 1) * sizeof *s->cu;
@@ -204,6 +206,7 @@ static const char *not_cudnn(const struct cuda_attention *t, const struct op_att
     return NULL;
 }
 
+/* The address of one head's channels in a row; activations have 2 bytes each. */
 static void *act(const void *base, int64_t row, int64_t ld, int64_t head, int64_t dim)
 {
     return base ? (char *)(uintptr_t)base + 2 * (row * ld + head * dim) : NULL;
@@ -214,6 +217,7 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
                const struct call *k, struct needs *n)
 {
     struct cuda_attention *t = c->attention;
+    /* strides in values, by segment, head and row; lse is [heads][rows] */
     struct sdpa_shape s = { b != NULL, b && c->deterministic, k->b, k->hq, k->hkv, k->len, a->dim,
                             { k->step * a->q_ld, a->dim, a->q_ld },
                             { k->step * a->kv_ld, a->dim, a->kv_ld },
@@ -359,6 +363,8 @@ static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct o
     return why ? 1 : 0;
 }
 
+/* Four arrays for each half, one behind the other: two with a value for each query, two for
+ * each key. */
 static struct attention_bounds bounds_at(int32_t *p, const struct op_attention *a, int half)
 {
     p += 2 * half * (a->q_rows + a->kv_rows);

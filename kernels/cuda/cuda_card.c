@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
+/* Speeds of the card, from its name and the clocks that the driver tells. */
 struct rates cuda_rates(const struct cudaDeviceProp *p, int index)
 {
     struct card_facts f = { .name = p->name, .arch = 10 * p->major + p->minor,
@@ -19,6 +20,7 @@ struct rates cuda_rates(const struct cudaDeviceProp *p, int index)
     return card_rates_of(&f);
 }
 
+/* NVML comes with the driver; it is loaded by hand, as not every system has it. */
 static void *symbol(void *lib, const char *name) { return lib ? dlsym(lib, name) : NULL; }
 
 /* By the driver's management library, which wants no context: as nvidia-smi counts. */
@@ -51,6 +53,7 @@ size_t cuda_card_used(int index)
     return ok ? (size_t)mem.used : 0;
 }
 
+/* What this process holds of the card now: the difference to what was used before it began. */
 size_t cuda_held(size_t used_before, int index)
 {
     size_t now = used_before ? cuda_card_used(index) : 0, left = 0, all = 0;

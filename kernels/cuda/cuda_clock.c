@@ -40,6 +40,8 @@ void clock_close(struct cuda_clock *k)
     free(k);
 }
 
+/* Whether an op of this kind gets a pair of events: matrix ops always, others while
+ * profiling. */
 static bool timed(const struct cuda_clock *k, int kind)
 {
     return (k->all || is_matrix[kind]) && k->n < PAIRS;
@@ -53,6 +55,7 @@ void clock_rest(struct cuda_clock *k)
     k->open = false;
 }
 
+/* Begins a pair, unless the op goes on with a run of matrix ops whose pair is open. */
 void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
 {
     int i;
@@ -63,6 +66,7 @@ void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
     i = k->n;
     if (!timed(k, kind))
         return;
+    /* events are made when first wanted and used again from then on */
     if (!k->made[i]) {
         if (cudaEventCreate(&k->from[i]) != cudaSuccess)
             return;
@@ -75,6 +79,8 @@ void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
     cudaEventRecord(k->from[i], s);
 }
 
+/* Counts the op. Its pair stays open, because the next op may go on with it; clock_rest ends
+ * it. */
 void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s)
 {
     k->calls[kind]++;
@@ -84,10 +90,13 @@ void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s)
     k->kind[k->n] = kind;
     k->running = s;
     k->open = true;
+    /* each op by itself while profiling */
     if (k->all)
         clock_rest(k);
 }
 
+/* Reads all pairs, which must be complete (cuda_sync has waited), and frees them for new
+ * ones. Returns the seconds of the matrix ops. */
 double clock_collect(struct cuda_clock *k)
 {
     double matrix = 0;
@@ -103,11 +112,13 @@ double clock_collect(struct cuda_clock *k)
     return matrix;
 }
 
+/* Also switches the timing of all kinds on or off, for what comes next. */
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max)
 {
     clock_rest(k);
     k->all = all;
     for (int i = 0; i < CUDA_KINDS && i < max; i++)
+        /* the last kinds run beside the ops, so that their times do not add up with them */
         t[i] = (struct op_time){ names[i], k->calls[i], k->s[i], k->flop[i], i >= CUDA_SEND };
     return CUDA_KINDS;
 }

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Notes the first failure alone: those after it are usually its consequences. cuda_sync
+ * reports it and forgets it. */
 int cuda_fault(struct cuda *c, const char *fmt, ...)
 {
     char msg[512];
@@ -27,6 +29,7 @@ int cuda_check(struct cuda *c, cudaError_t r, const char *what)
                                              cudaGetErrorString(r));
 }
 
+/* A line for a person, each one once. Where the buffer is full, further lines are dropped. */
 void cuda_note(struct cuda *c, const char *fmt, ...)
 {
     size_t n = strlen(c->notes), len;
@@ -52,12 +55,14 @@ static const char *cuda_notes(struct device *d)
     if (c->told == n)
         return NULL;
     c->told = n;
+    /* without the newline at the end */
     snprintf(c->new_notes, sizeof c->new_notes, "%.*s", (int)strlen(from) - 1, from);
     return c->new_notes;
 }
 
 static double gib(size_t n) { return (double)n / 0x1p30; }
 
+/* Memory is handed out cleared. */
 static int cuda_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
 {
     size_t left = 0, all = 0;
@@ -71,6 +76,7 @@ static int cuda_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
         return 0;
     cudaFree(*p);
     *p = NULL;
+    /* a failure that CUDA still remembers would be reported by the next op */
     (void)cudaGetLastError();
     if (r != cudaErrorMemoryAllocation)
         return err_set(e, E_DEVICE, "cannot allocate GPU memory: %s", cudaGetErrorString(r));
@@ -141,6 +147,7 @@ static int cuda_zero(struct device *d, void *dst, size_t nbytes)
     return cuda_end(d, rc, CUDA_COPY, 0);
 }
 
+/* Waits for all queued work, then tells the first failure since the last call, if any. */
 static int cuda_sync(struct device *d, struct err *e)
 {
     struct cuda *c = cuda_of(d);
@@ -156,6 +163,8 @@ static int cuda_sync(struct device *d, struct err *e)
     return code;
 }
 
+/* Scratch that grows when it must and is never given back before the end. The work queued so
+ * far may still use the old one, so it is waited for. */
 void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 {
     void *p = NULL;
@@ -179,10 +188,13 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
     return p;
 }
 
+/* What every op does around its work: cuda_begin starts its time, cuda_end stops it, counts
+ * its operations and finds a launch that failed. kind: the op, or one of the copies. */
 void cuda_begin(struct cuda *c, int kind) { clock_start(c->clock, kind, c->stream); }
 
 int cuda_end(struct device *d, int rc, int kind, double flop)
 {
+/* the words for each op in a message, from the list of all ops */
 #define WORDS(name, matrix, words) words,
     static const char *const what[CUDA_KINDS] = {
         OPS(WORDS) "a copy", "waiting for a copy", "a copy to the host", "a copy from the host"
@@ -201,6 +213,7 @@ static int cuda_profile(struct device *d, bool all, struct op_time *t, int max)
     return clock_report(cuda_of(d)->clock, all, t, max);
 }
 
+/* Queued work comes first, since it may use anything that is freed after it. */
 static void cuda_close(struct device *d)
 {
     struct cuda *c = cuda_of(d);
@@ -221,6 +234,7 @@ static void cuda_close(struct device *d)
     d->state = NULL;
 }
 
+/* Said once in the device's description, however often it is asked for. */
 static void cuda_be_deterministic(struct device *d)
 {
     struct cuda *c = cuda_of(d);
@@ -260,6 +274,7 @@ static void fill_table(struct device *d)
     OPS(FILL)
 }
 
+/* Whether a variable of the environment is set to anything but nothing or 0. */
 static bool wish(const char *name)
 {
     const char *v = getenv(name);
@@ -291,6 +306,7 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
                 n);
         return err_hint(e, "CUDA_VISIBLE_DEVICES says which GPUs it sees");
     }
+    /* cudaFree(NULL) does nothing but start the GPU's context, which can fail */
     if ((r = cudaSetDevice(c->index)) != cudaSuccess ||
         (r = cudaGetDeviceProperties(p, c->index)) != cudaSuccess ||
         (r = cudaFree(NULL)) != cudaSuccess)
@@ -300,6 +316,7 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
                 p->name, p->major, p->minor);
         return err_hint(e, "use the CPU (device cpu)");
     }
+    /* sm: 90 for compute capability 9.0 */
     c->sm = 10 * p->major + p->minor;
     c->sms = p->multiProcessorCount;
     c->smem_bytes = (int64_t)p->sharedMemPerBlockOptin;
@@ -315,6 +332,7 @@ static int try_kernel(struct device *d, const struct cudaDeviceProp *p, struct e
     int rc = x ? cuda_check(c, cudaMemsetAsync(x, 0, 4, c->stream), "clearing memory") : E_DEVICE;
 
     if (rc == 0)
+        /* one value, from the scratch's start to 256 bytes on */
         rc = cuda_cast(d, &(struct op_cast){ 1, x, DT_F32, (char *)x + 256, DT_BF16 });
     if (cuda_sync(d, &why) == 0 && rc == 0)
         return 0;
@@ -332,6 +350,7 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
 {
     struct cuda *c = calloc(1, sizeof *c);
     struct cudaDeviceProp p;
+    /* read before this process takes memory of its own on the GPU */
     size_t used = cuda_card_used(o->index);
     char with[96] = "";
     int rc = c ? 0 : err_set(e, E_SYS, "out of memory");
@@ -357,6 +376,7 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
     if (rc == 0)
         rc = attention_open(c, with, sizeof with, e);
     if (rc < 0) {
+        /* without a clock nothing else was opened yet, and cuda_close needs one */
         if (c && !c->clock)
             free(c), d->state = NULL;
         else

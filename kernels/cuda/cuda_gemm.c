@@ -92,6 +92,8 @@ void gemms_close(struct cuda *c)
     c->gemms = NULL;
 }
 
+/* The largest power of two, at most 256, that divides both the address and the bytes of a
+ * row. bits & (~bits + 1) is the lowest bit that is set: of binary 10100, 100. */
 static int32_t alignment(const void *p, int64_t ld, int64_t elem_bytes)
 {
     uint64_t bits = (uint64_t)(uintptr_t)p | (uint64_t)(ld * elem_bytes) | 256;
@@ -103,6 +105,7 @@ static struct key key_of(const struct op_gemm *a)
 {
     struct key k;
 
+    /* keys are compared as bytes, so unused ones have to be 0 */
     memset(&k, 0, sizeof k);
     k.m = a->m, k.n = a->n, k.k = a->k;
     k.lda = a->lda, k.ldb = a->ldb, k.ldc = a->ldc;
@@ -123,6 +126,8 @@ static bool layout(cublasLtMatrixLayout_t *l, cudaDataType_t type, int64_t rows,
            CUBLAS_STATUS_SUCCESS;
 }
 
+/* Makes the descriptors of a plan for the swapped product. False: one could not be made, and
+ * the plan has no offers. */
 static bool describe(struct plan *p, const struct op_gemm *a)
 {
     cublasOperation_t first = a->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -139,6 +144,8 @@ static bool describe(struct plan *p, const struct op_gemm *a)
            layout(&p->c, a->c_type == DT_F32 ? CUDA_R_32F : CUDA_R_16BF, a->m, a->n, a->ldc);
 }
 
+/* What cuBLASLt's heuristics offer for p, best first, into r; returns how many. Without
+ * naming the real alignment it might offer what needs 16 bytes where there are 2. */
 static int offers(struct cuda *c, struct plan *p, cublasLtMatmulHeuristicResult_t *r)
 {
     cublasLtMatmulPreference_t want = NULL;
@@ -203,6 +210,8 @@ static float time_one(struct cuda *c, const struct plan *p, const struct op_gemm
     return first < second ? first : second;
 }
 
+/* The number of the fastest of n offers. Where there is no memory to time them in, the
+ * first. */
 static int fastest(struct cuda *c, const struct op_gemm *whole,
                    const cublasLtMatmulHeuristicResult_t *r, int n)
 {
@@ -214,6 +223,8 @@ static int fastest(struct cuda *c, const struct op_gemm *whole,
     float best = -1;
     int choice = 0;
 
+    /* as many rows as fit the side buffer; a row's time does not depend much on how many
+     * there are */
     a.m = lesser(a.m, (int64_t)(SIDE_BYTES / row));
     memset(&part, 0, sizeof part);
     if (a.m < 1 || cudaMalloc(&side, (size_t)a.m * row) != cudaSuccess) {
@@ -246,6 +257,8 @@ static bool worth_timing(const struct op_gemm *a)
 }
 
 static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
+/* Layers ask for the same products in the same order, so the search begins after the last
+ * hit. */
 {
     struct cuda_gemms *g = c->gemms;
     cublasLtMatmulHeuristicResult_t r[OFFERS];
@@ -307,6 +320,7 @@ int gemm_run(struct device *d, const struct op_gemm *a)
         return mat_gemm(d, a, &c->fault);
     if (a->k == 0)
         return gemm_naive(c, a);
+    /* what fails is dropped for good: the next one moves to the front of the plan */
     for (p = plan_of(c, a); p->offers > 0; p->offers--) {
         if (multiply(c, p, a, a->c, &p->offer[0]))
             return 0;

@@ -52,6 +52,7 @@ static void *touch(void *arg)
     return NULL;
 }
 
+/* The next multiple of PIECE after p, but not beyond to. */
 static unsigned char *next_cut(const unsigned char *p, unsigned char *to)
 {
     size_t left = PIECE - (uintptr_t)p % PIECE;
@@ -59,6 +60,8 @@ static unsigned char *next_cut(const unsigned char *p, unsigned char *to)
     return (size_t)(to - p) < left ? to : (unsigned char *)(uintptr_t)p + left;
 }
 
+/* Waits until every page below end is touched. Pieces are handed out in order, so that is
+ * when none below end is left to take and every thread's mark is past it. */
 static void wait_until_touched(struct touching *t, const unsigned char *end)
 {
     bool ready = false;
@@ -74,6 +77,7 @@ static void wait_until_touched(struct touching *t, const unsigned char *end)
     pthread_mutex_unlock(&t->lock);
 }
 
+/* Has to end pieces at the same addresses as pin. */
 static void unpin(unsigned char *p, unsigned char *to)
 {
     for (unsigned char *end; p < to; p = end) {
@@ -104,6 +108,7 @@ static cudaError_t touch_and_pin(unsigned char *p, size_t nbytes)
     struct toucher who[TOUCHERS];
     pthread_t thread[TOUCHERS];
     cudaError_t r;
+    /* processors that this process may use */
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 
@@ -126,6 +131,7 @@ static cudaError_t touch_and_pin(unsigned char *p, size_t nbytes)
     return r;
 }
 
+/* Memory for fast copies: in huge pages, touched, and registered with CUDA. */
 int cuda_host_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
 {
     double gib = (double)nbytes / 0x1p30;
@@ -158,10 +164,12 @@ void cuda_host_release(struct device *d, void *p, size_t nbytes)
     munmap(p, nbytes);
 }
 
+/* A copy in parts that each stay within one registered piece, on both sides. */
 cudaError_t cuda_copy_async(void *dst, const void *src, size_t nbytes, cudaStream_t s)
 {
     cudaError_t r = cudaSuccess;
 
+    /* to, from: bytes up to the next boundary of either side */
     for (size_t at = 0, n; at < nbytes && r == cudaSuccess; at += n) {
         size_t to = PIECE - ((uintptr_t)dst + at) % PIECE;
         size_t from = PIECE - ((uintptr_t)src + at) % PIECE;
@@ -192,6 +200,7 @@ static cudaStream_t stream_of(struct cuda *c, enum queue q)
     return c->queue[q];
 }
 
+/* A copy on a queue of its own beside the ops, timed as kind. */
 static int copy_on(struct device *d, enum queue q, int kind, void *dst,
                    const void *src, size_t nbytes)
 {
@@ -217,6 +226,8 @@ int cuda_fetch(struct device *d, void *dst, const void *host, size_t nbytes)
     return copy_on(d, QUEUE_IN, CUDA_FETCH, dst, host, nbytes);
 }
 
+/* Sets a fence behind what is queued on q so far; cuda_await makes another queue wait for
+ * it. */
 int cuda_mark(struct device *d, enum queue q, int fence)
 {
     struct cuda *c = cuda_of(d);
@@ -246,6 +257,7 @@ int cuda_await(struct device *d, enum queue q, int fence)
     return q == QUEUE_OPS ? cuda_end(d, rc, CUDA_WAIT, 0) : rc;
 }
 
+/* Nothing may be queued any more: cuda_close has waited. */
 void queues_close(struct cuda *c)
 {
     for (int i = 0; i < FENCES; i++)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* lists of more segments are not searched; NEAR bounds the work for each segment */
 enum { MOST = 4096, NEAR = 16 }; /* seconds tried for each first */
 
 struct seg {
@@ -26,6 +27,7 @@ static int64_t find(const struct seg *s, int64_t n, int64_t lo, int64_t first, i
     return lo < n && s[lo].first == first && s[lo].len == len && !s[lo].used ? lo : -1;
 }
 
+/* How many segments as long as i's follow each other from i on, in steps from i to j. */
 static int64_t length_of(const struct seg *s, int64_t n, int64_t i, int64_t j)
 {
     int64_t step = s[j].first - s[i].first, count = 1;
@@ -41,6 +43,7 @@ static struct run take(struct seg *s, int64_t n, int64_t i)
     struct run r = { s[i].first, 1, s[i].len, s[i].len };
     int64_t at = i;
 
+    /* tries the next few of the same length as the second of the run */
     for (int64_t j = i + 1, tried = 0; j < n && tried < NEAR; j++) {
         int64_t count;
         if (s[j].used || s[j].len != s[i].len)
@@ -51,6 +54,7 @@ static struct run take(struct seg *s, int64_t n, int64_t i)
             r.step = s[j].first - s[i].first;
         }
     }
+    /* goes along the best run again, now for good */
     for (int64_t k = 0; k < r.n; k++) {
         at = find(s, n, at, r.first + k * r.step, r.len);
         s[at].used = true;
@@ -58,6 +62,7 @@ static struct run take(struct seg *s, int64_t n, int64_t i)
     return r;
 }
 
+/* Splits a list into runs, greedily from its beginning. -1: more than cap are needed. */
 int runs_find(const struct op_segments *list, struct run *runs, int cap)
 {
     struct seg *s;
@@ -67,6 +72,7 @@ int runs_find(const struct op_segments *list, struct run *runs, int cap)
     if (list->n > MOST || !(s = malloc((size_t)(list->n > 0 ? list->n : 1) * sizeof *s)))
         return -1;
     for (int64_t i = 0; i < list->n; i++)
+        /* empty segments have no rows and no part in this */
         if (list->cu[i + 1] > list->cu[i])
             s[n++] = (struct seg){ list->cu[i], list->cu[i + 1] - list->cu[i], false };
     for (int64_t i = 0; i < n && count >= 0; i++)
@@ -104,6 +110,9 @@ static bool equal(const struct op_segments *a, const struct op_segments *b)
     return a->n == b->n && memcmp(a->cu, b->cu, (size_t)(a->n + 1) * sizeof *a->cu) == 0;
 }
 
+/* Whether lists come from a fixed group size alone. Dense ones are equal, of one length;
+ * those of shifted groups have whole groups in the first half and begin with half a group in
+ * the second. Documents make other lengths. */
 bool runs_steady(const struct op_segments half[2])
 {
     int64_t one[2], two[3]; /* groups and what is left; half a group, groups and what is left */

@@ -31,6 +31,7 @@ struct builder {
     bool failed;
 };
 
+/* Keeps the first failure with cuDNN's own words. */
 static void fail(struct builder *b, const char *what, int status)
 {
     char msg[200] = "";
@@ -42,6 +43,8 @@ static void fail(struct builder *b, const char *what, int status)
     snprintf(b->p->why, sizeof b->p->why, "%s: %s %s", what, b->l->error_string(status), msg);
 }
 
+/* A new descriptor. The plan owns it and destroys it in the end, whatever became of the
+ * graph. */
 static dnn_desc make(struct builder *b, int type)
 {
     dnn_desc d = NULL;
@@ -56,6 +59,7 @@ static dnn_desc make(struct builder *b, int type)
     return b->p->made[b->p->n_made++] = d;
 }
 
+/* One attribute of a descriptor: n values of a type at v. */
 static void set(struct builder *b, dnn_desc d, int name, int type, int64_t n, const void *v)
 {
     int status = b->failed ? 0 : b->l->desc_set(d, name, type, n, v);
@@ -85,10 +89,13 @@ static void finalize(struct builder *b, dnn_desc d, const char *what)
         fail(b, what, status);
 }
 
+/* A tensor of four dimensions. One in memory gets a slot, by which sdpa_run finds its
+ * address; a virtual one lies nowhere; a scalar's value is given with each run. */
 static dnn_desc tensor(struct builder *b, int type, const int64_t *dims, const int64_t *strides,
                        enum sdpa_slot slot)
 {
     dnn_desc t = make(b, DNN_TENSOR);
+    /* 4 bytes for single float32 values, whose rows may begin anywhere; 16 for the others */
     int64_t uid = ++b->next_uid, align = slot == SLOT_LSE || slot == SLOT_SUM ? 4 : 16;
     bool yes = true;
 
@@ -109,6 +116,7 @@ static dnn_desc tensor(struct builder *b, int type, const int64_t *dims, const i
     return t;
 }
 
+/* A number that the graph reads, such as the scale. */
 static dnn_desc scalar(struct builder *b, float v)
 {
     const int64_t one[4] = { 1, 1, 1, 1 };
@@ -142,11 +150,13 @@ static void pointwise(struct builder *b, int mode, int prec, int64_t axis, dnn_d
     b->ops[b->n_ops++] = op;
 }
 
+/* y = mode(x, with), in float32. */
 static void two(struct builder *b, int mode, dnn_desc x, dnn_desc with, dnn_desc y)
 {
     pointwise(b, mode, DNN_F32, -1, x, with, NULL, y);
 }
 
+/* z = x y for each batch and head, summed in float32. */
 static void matmul(struct builder *b, dnn_desc x, dnn_desc y, dnn_desc z)
 {
     dnn_desc m = make(b, DNN_MATMUL), op;
@@ -162,6 +172,7 @@ static void matmul(struct builder *b, dnn_desc x, dnn_desc y, dnn_desc z)
     b->ops[b->n_ops++] = op;
 }
 
+/* y = x summed, or its maximum, over the dimensions that are 1 in y. */
 static void reduce(struct builder *b, int how, dnn_desc x, dnn_desc y)
 {
     dnn_desc r = make(b, DNN_REDUCTION), op;
@@ -177,6 +188,7 @@ static void reduce(struct builder *b, int how, dnn_desc x, dnn_desc y)
     b->ops[b->n_ops++] = op;
 }
 
+/* The same values with other strides: how the graph transposes. */
 static void reshape(struct builder *b, dnn_desc x, dnn_desc y)
 {
     dnn_desc op = make(b, DNN_OP_RESHAPE);
@@ -196,6 +208,7 @@ struct forms {
     int64_t full[4], fulls[4];          /* [b][hq][s][d] packed */
 };
 
+/* kt is k with its last two strides exchanged: transposed without a copy. */
 static struct forms forms_of(const struct sdpa_shape *c)
 {
     int64_t b = c->b, h = c->hq, g = c->hkv, s = c->s, d = c->d;
@@ -211,6 +224,7 @@ static struct forms forms_of(const struct sdpa_shape *c)
     return f;
 }
 
+/* A virtual matrix of scores, and below it a virtual value for each row. */
 static dnn_desc virt(struct builder *b, const struct forms *f, int type)
 {
     return tensor(b, type, f->sc, f->scs, SLOT_VIRTUAL);
@@ -227,6 +241,7 @@ static dnn_desc causal(struct builder *b, const struct forms *f, dnn_desc s)
     dnn_desc row = virt(b, f, DNN_I32), col = virt(b, f, DNN_I32), seen = virt(b, f, DNN_BOOL);
     dnn_desc y = virt(b, f, DNN_F32), none = scalar(b, -INFINITY);
 
+    /* dimension 2 of the scores counts queries, 3 counts keys */
     pointwise(b, DNN_GEN_INDEX, DNN_F32, 2, s, NULL, NULL, row);
     pointwise(b, DNN_GEN_INDEX, DNN_F32, 3, s, NULL, NULL, col);
     pointwise(b, DNN_CMP_GE, DNN_BOOL, -1, row, col, NULL, seen);
@@ -246,6 +261,7 @@ static void forward(struct builder *b, const struct forms *f)
 
     matmul(b, q, kt, raw);
     two(b, DNN_MUL, raw, scale, s);
+    /* the softmax: the maximum is subtracted before exp, so that nothing overflows */
     s = causal(b, f, s);
     max = virt_row(b, f), less = virt(b, f, DNN_F32), e = virt(b, f, DNN_F32);
     sum = virt_row(b, f), log_sum = virt_row(b, f), p = virt(b, f, DNN_BF16);
@@ -291,33 +307,40 @@ static void backward(struct builder *b, const struct forms *f)
     dnn_desc raw = virt(b, f, DNN_F32), s = virt(b, f, DNN_F32), less = virt(b, f, DNN_F32);
     dnn_desc e, pt, dp, dpr, w, ds, dst, k, acc;
 
+    /* sum = the row sums of d_o * o; times one, because the result has to be in memory */
     two(b, DNN_MUL, d_o, o, t);
     reduce(b, DNN_REDUCE_ADD, t, r);
     two(b, DNN_MUL, r, one, sum);
+    /* the forward's weights again: e = exp(scale q k^T - lse), 0 after the query */
     matmul(b, q, kt, raw);
     two(b, DNN_MUL, raw, scale, s);
     two(b, DNN_SUB, s, lse, less);
     s = causal(b, f, less);
     e = virt(b, f, DNN_F32);
     two(b, DNN_EXP, s, NULL, e);
+    /* dv = e^T d_o */
     pt = tensor(b, DNN_BF16, f->sc, f->turned, SLOT_VIRTUAL);
     reshape(b, e, pt);
     shared_product(b, f, pt, d_o, dv);
+    /* ds = (d_o v^T - sum) * e * scale */
     dp = virt(b, f, DNN_F32), dpr = virt(b, f, DNN_F32), w = virt(b, f, DNN_F32);
     ds = virt(b, f, DNN_F32);
     matmul(b, d_o, vt, dp);
     two(b, DNN_SUB, dp, sum, dpr);
     two(b, DNN_MUL, dpr, e, w);
     two(b, DNN_MUL, w, scale, ds);
+    /* dk = ds^T q */
     dst = tensor(b, DNN_BF16, f->sc, f->turned, SLOT_VIRTUAL);
     reshape(b, ds, dst);
     shared_product(b, f, dst, q, dk);
+    /* dq = ds k */
     k = tensor(b, DNN_BF16, f->v, f->vs, SLOT_VIRTUAL);
     reshape(b, kt, k);
     if (b->p->shape.det) {
         matmul(b, ds, k, dq);
         return;
     }
+    /* blocks of keys add to a float32 buffer in any order, which is rounded in the end */
     acc = tensor(b, DNN_F32, f->full, f->fulls, SLOT_ACC);
     matmul(b, ds, k, acc);
     two(b, DNN_IDENTITY, acc, NULL, dq);
@@ -334,12 +357,14 @@ static void try_config(struct builder *b, dnn_desc config)
 
     if (b->failed)
         return;
+    /* -1: not known */
     p->engine = p->workspace = -1;
     if (b->l->desc_get(config, DNN_CFG_ENGINE, DNN_T_DESC, 1, &n, &engine) == 0)
         (void)b->l->desc_get(engine, DNN_ENGINE_INDEX, DNN_T_INT64, 1, &n, &p->engine);
     if (b->handle)
         set(b, plan, DNN_PLAN_HANDLE, DNN_T_HANDLE, 1, &b->handle);
     set_desc(b, plan, DNN_PLAN_CFG, config);
+    /* for a GPU that is not here, the configuration tells what the plan would */
     if (b->device) {
         set_desc(b, plan, DNN_PLAN_DEVICEPROP, b->device);
         (void)b->l->desc_get(config, DNN_CFG_WORKSPACE, DNN_T_INT64, 1, &n, &p->workspace);
@@ -359,6 +384,8 @@ static void try_config(struct builder *b, dnn_desc config)
         p->ok = true;
 }
 
+/* Asks the heuristics first, then the list of fallbacks; the first offer that makes a plan
+ * wins. */
 static void choose(struct builder *b)
 {
     static const int modes[2] = { DNN_HEUR_A, DNN_HEUR_FALLBACK };
@@ -378,6 +405,7 @@ static void choose(struct builder *b)
         if (b->failed || b->l->desc_finalize(heur) != 0 ||
             b->l->desc_get(heur, DNN_HEUR_RESULTS, DNN_T_DESC, 0, &n, NULL) != 0)
             continue;
+        /* 8 offers at most, best first */
         n = n < 8 ? n : 8;
         for (int64_t i = 0; i < n; i++)
             config[i] = make(b, DNN_ENGINECFG);
@@ -394,6 +422,7 @@ void sdpa_build(const struct dnn *l, void *handle, dnn_desc device, struct sdpa_
     struct builder b = { .l = l, .p = p, .handle = handle, .device = device };
     struct forms f = forms_of(&p->shape);
 
+    /* stays if there are no offers at all */
     snprintf(p->why, sizeof p->why, "no engine takes it");
     if (p->shape.back)
         backward(&b, &f);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* cuDNN, loaded when the program runs: nothing is linked against it. */
 struct sdpa {
     void *lib, *handle;
     struct dnn l;
@@ -25,6 +26,7 @@ static bool load(struct sdpa *s, const char *name, void *to, size_t nbytes)
     return sym != NULL;
 }
 
+/* False: a function is missing, so the library is another one. */
 static bool load_all(struct sdpa *s)
 {
     return LOAD(s, version, "cudnnGetVersion") && LOAD(s, create, "cudnnCreate") &&
@@ -42,6 +44,7 @@ static bool load_all(struct sdpa *s)
 static int check_version(struct sdpa *s, struct err *e)
 {
     s->version = (int64_t)s->l.version();
+    /* a version is 10000 major + 100 minor + patch: 91100 is 9.11.0 */
     if (s->version < 91100)
         return err_set(e, E_DEVICE, "cuDNN %lld.%lld.%lld is too old: 9.11 is needed",
                        (long long)(s->version / 10000), (long long)(s->version / 100 % 100),
@@ -80,6 +83,7 @@ int sdpa_open(struct sdpa **out, const char *path, void *stream, const char *dev
 
     if (!s)
         return err_set(e, E_SYS, "out of memory");
+    /* NODELETE: the library stays in memory even after dlclose */
     if (!(s->lib = dlopen(path ? path : "libcudnn.so.9", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)))
         rc = err_set(e, E_DEVICE, "no cuDNN: %s", dlerror());
     else if (!load_all(s))
@@ -93,6 +97,7 @@ int sdpa_open(struct sdpa **out, const char *path, void *stream, const char *dev
     return rc;
 }
 
+/* In the reverse order of their making: later descriptors refer to earlier ones. */
 static void plan_free(struct sdpa *s, struct sdpa_plan *p)
 {
     for (int i = p->n_made; i-- > 0;)
@@ -119,6 +124,8 @@ void sdpa_close(struct sdpa *s)
 int64_t sdpa_version(const struct sdpa *s) { return s->version; }
 size_t sdpa_workspace(const struct sdpa_plan *p) { return (size_t)p->workspace; }
 
+/* Whether a plan made for one shape computes the other: all sizes and strides are part of
+ * it. */
 static bool same(const struct sdpa_shape *a, const struct sdpa_shape *b)
 {
     return a->back == b->back && a->det == b->det && a->b == b->b && a->hq == b->hq &&
@@ -127,6 +134,7 @@ static bool same(const struct sdpa_shape *a, const struct sdpa_shape *b)
            memcmp(a->lse, b->lse, sizeof a->lse) == 0;
 }
 
+/* A new plan, all zero, at the end of the list. NULL: no memory. */
 static struct sdpa_plan *add(struct sdpa *s, struct err *e)
 {
     struct sdpa_plan **p = s->plans;
@@ -161,6 +169,8 @@ static void forget_one(struct sdpa *s)
     s->plans[oldest] = s->plans[--s->n];
 }
 
+/* The plan for a shape, made when it is first asked for. A shape that cuDNN refuses has a
+ * plan too, which says why, so that it is not asked again. */
 int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_plan **out,
               struct err *e)
 {
@@ -188,6 +198,7 @@ int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_
     return 0;
 }
 
+/* Where the caller has the tensor of a slot. cuDNN wants pointers that are not const. */
 static void *address(const struct sdpa_args *a, enum sdpa_slot slot)
 {
     switch (slot) {
@@ -208,6 +219,7 @@ static void *address(const struct sdpa_args *a, enum sdpa_slot slot)
 
 int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *a, struct err *e)
 {
+    /* room for all tensors and scalars of the larger graph, the backward */
     int64_t uid[24];
     void *at[24], *workspace = a->workspace;
     float scalar[8];
@@ -219,6 +231,7 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
         uid[n] = p->uid[i];
         at[n++] = address(a, p->slot[i]);
     }
+    /* cuDNN reads scalars through pointers as well */
     for (int i = 0; i < p->n_scalars; i++) {
         scalar[i] = p->scalar[i];
         uid[n] = p->scalar_uid[i];
@@ -231,6 +244,7 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
         (status = s->l.desc_finalize(pack)) == 0)
         status = s->l.execute(s->handle, p->plan, pack);
     if (status)
+        /* read before the next call to cuDNN, which may replace it */
         s->l.last_error(msg, sizeof msg);
     if (pack)
         s->l.desc_destroy(pack);
