@@ -13,7 +13,6 @@ int device_add_product(struct device *d, const struct mat_product *p)
 
 const struct mat_product *device_product(const struct device *d, const struct tensor_type *t)
 {
-    /* by name: types come from a table that a module may have a copy of */
     for (int i = 0; i < d->n_products; i++)
         if (strcmp(d->products[i]->type, t->name) == 0)
             return d->products[i];

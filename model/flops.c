@@ -16,9 +16,9 @@ double model_flops(const struct llama_config *c, enum train_mode mode,
             pairs += (n * (n + 1) - far * (far + 1)) / 4; /* half of the heads */
             tokens += n / 2;
         }
-    /* A product costs 2 operations a weight and token. The backward costs as much again for
-     * the gradient of the input, and again for that of the weight, which frozen ones do not
-     * have. */
+    /* A product costs 2 operations for each weight and token. The backward costs as much again
+     * for the gradient of the input, and again for that of the weight, which frozen ones do
+     * not have. */
     return 2 * all * tokens * (mode == TRAIN_NONE ? 1 : mode == TRAIN_FULL ? 3 : 2) +
            (mode == TRAIN_NONE ? 1 : 3) * 4 * q * pairs * (double)c->layers;
 }

@@ -94,8 +94,7 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l)
     int64_t item = l->item[RING_WEIGHTS];
     size_t at;
 
-    /* blob has no memory of its own: it only counts where the matrix lies in its layer's
-     * item */
+    /* blob has no memory of its own: it counts where the matrix lies in its layer's item */
     at = l->blob.used_bytes;
     from(&l->blob, (int64_t)weight_bytes(w), 1);
     m->mem[MEM_FROZEN].failed |= l->blob.failed;
@@ -110,8 +109,6 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l)
 /* What a frozen matrix is kept in: its type in the files where the device can use it, else act. */
 static const struct tensor_type *frozen_type(const struct model *m, const struct tensor_spec *s)
 {
-    /* No product for the type means that the device cannot read it. The embedding is looked
-     * up by rows as well, which a device may not be able to do in a packed type. */
     const struct mat_product *p = NULL;
     const struct tensor *t = NULL;
     struct tensor_spec from;
@@ -122,6 +119,8 @@ static const struct tensor_type *frozen_type(const struct model *m, const struct
     }
     if (t)
         p = device_product(m->d, t->type);
+    /* No product for the type means that the device cannot read it. The embedding is looked
+     * up by rows as well, which a device may not be able to do in a packed type. */
     return p && (s->role != ROLE_EMBED || p->embed) ? t->type : dtype_type(m->d->act);
 }
 
@@ -155,9 +154,8 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
         w->w = take(m, MEM_FROZEN, (int64_t)weight_bytes(w), 1);
 }
 
-/* The matrices that share an input have neighbouring roles. With targets q and v, of q, k
- * and v the bits are 101, and the result is 2. */
-/* How many of the matrices that read r's input have pairs. */
+/* How many of the matrices that read r's input have pairs. Such matrices have neighbouring
+ * roles: with targets q and v, the bits of q, k and v are 101, and the result is 2. */
 static int64_t paired(const struct model_options *o, enum role r)
 {
     enum role first;

@@ -102,8 +102,8 @@ static uint64_t seed_of(uint64_t seed, const char *name)
     return mix64(seed ^ mix64(h));
 }
 
-/* A trained weight's values go to its float32 master, a streamed one's to the host's memory. */
-/* The destination of whole values for a weight. */
+/* The destination of whole values for a weight: the float32 master of a trained one, the
+ * host's memory of a streamed one. */
 static void *place_of(const struct weight *w)
 {
     return w->trained ? (void *)w->master : w->host ? w->host : w->w;

@@ -296,7 +296,6 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         rc = allocate(m, e);
     /* now with memory: every buffer gets its address */
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
-        /* the losses of the rows, for callers that do not want them */
         !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
         rc = err_set(e, E_SYS, "out of memory");
     if (rc == 0 && m->work.ones)

@@ -10,8 +10,8 @@ void preset_config(struct llama_config *c, int shape)
     static const struct {
         int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
         double theta;
-    /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70 */
     } all[] = {
+        /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70 */
         { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4 },
         { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4 },
         { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4 },

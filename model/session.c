@@ -162,8 +162,8 @@ void session_close(struct session *s)
     s->has_device = false;
 }
 
-/* On the command line -1 means "not said" and 0 "none"; in a plan 0 means "not said" and -1
- * "none". */
+/* A machine's host_bytes of -1 leave the amount to the plan, and 0 means none; in a plan's
+ * options it is the other way round. */
 void machine_plan(const struct machine *m, struct model_options *o)
 {
     o->device_bytes = m->device_bytes;

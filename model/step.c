@@ -99,9 +99,8 @@ static void backward(struct model *m, struct span *sp)
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });
 }
 
-/* The device's own failure comes first, for it has a reason. After any failure the rings'
- * contents are unknown, because copies may not have run. */
-/* Waits for everything queued. */
+/* Waits for everything queued. The device's own failure comes first, for it has a reason.
+ * After any failure the rings' contents are unknown, because copies may not have run. */
 static int settled(struct model *m, struct err *e)
 {
     int rc = m->d->sync(m->d, e);

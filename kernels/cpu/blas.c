@@ -118,7 +118,7 @@ int blas_open(struct blas *b, struct err *e)
         err_hint(e, "install libopenblas0, or set LONGLORA_BLAS=builtin (slower)");
         return E_SYS;
     }
-    /* in case the variables were not heeded */
+    /* once more by the library's own function, where it has one */
     symbol(b->lib, "openblas_set_num_threads", &set_threads);
     if (set_threads)
         set_threads(1);

@@ -174,7 +174,6 @@ static void cpu_close(struct device *d)
     d->state = NULL;
 }
 
-/* Found by the first processor's line. */
 /* "model name" of /proc/cpuinfo; empty where there is none. */
 static void processor(char *buf, size_t cap)
 {

@@ -4,9 +4,9 @@
 
 #include <math.h>
 
-/* A row has as many logits as the vocabulary has words, so they exist for one chunk of rows at a
- * time. A product writes them, score_rows turns them into their gradient in place, and two more
- * products read that. */
+/* A row has as many logits as the vocabulary has tokens, so they exist for one chunk of rows
+ * at a time. A product writes them, score_rows turns them into their gradient in place, and two
+ * more products read that. */
 enum { ELEMENTS_A_TASK = 1 << 15 };
 
 struct rows_job {
@@ -67,10 +67,10 @@ static void score_rows(const void *op, int64_t lo, int64_t hi)
     const struct op_loss *a = job->a;
 
     for (int64_t r = lo; r < hi; r++) {
-        /* a row without a target counts nothing: its loss and its gradient are 0 */
         float *x = job->logits + r * a->vocab, max, logit;
         int32_t target = a->targets[job->first + r];
         double sum;
+        /* a row without a target counts nothing: its loss and its gradient are 0 */
         if (target < 0) {
             a->nll[job->first + r] = 0.0f;
             if (a->dh)

@@ -20,7 +20,7 @@ struct rates cuda_rates(const struct cudaDeviceProp *p, int index)
     return card_rates_of(&f);
 }
 
-/* NVML comes with the driver; it is loaded by hand, as not every system has it. */
+/* NULL where there is no library, or no function of that name in it. */
 static void *symbol(void *lib, const char *name) { return lib ? dlsym(lib, name) : NULL; }
 
 /* By the driver's management library, which wants no context: as nvidia-smi counts. */

@@ -223,8 +223,7 @@ static int fastest(struct cuda *c, const struct op_gemm *whole,
     float best = -1;
     int choice = 0;
 
-    /* as many rows as fit the side buffer; a row's time does not depend much on how many
-     * there are */
+    /* as many rows as the side buffer may hold */
     a.m = lesser(a.m, (int64_t)(SIDE_BYTES / row));
     memset(&part, 0, sizeof part);
     if (a.m < 1 || cudaMalloc(&side, (size_t)a.m * row) != cudaSuccess) {
@@ -256,9 +255,9 @@ static bool worth_timing(const struct op_gemm *a)
     return 2 * m * n * k >= TIMED_FLOP || m * k + k * n + m * n >= TIMED_VALUES;
 }
 
+/* The plan for a product, made when its shape is first asked for. Layers ask for the same
+ * products in the same order, so the search begins after the last hit. */
 static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
-/* Layers ask for the same products in the same order, so the search begins after the last
- * hit. */
 {
     struct cuda_gemms *g = c->gemms;
     cublasLtMatmulHeuristicResult_t r[OFFERS];
