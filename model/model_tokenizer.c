@@ -14,7 +14,8 @@
 static int another(struct model_tokenizer *m, const struct token_info *info, const char *data,
                    const char *path, struct err *e)
 {
-    bool json = strcmp(path + strlen(path) - 5, ".json") == 0;
+    size_t n = strlen(path);
+    bool json = n >= 5 && strcmp(path + n - 5, ".json") == 0;
 
     snprintf(m->remedy, sizeof m->remedy, json ? "prepare it with that model's tokenizer.model"
                                                : "prepare it with 'lprep -t %.300s'", path);

@@ -41,6 +41,8 @@ static int room(struct segments *s, int h, int64_t n, struct err *e)
 int segments_build(struct segments *s, enum attention_kind kind, int64_t n_seqs, int64_t ctx,
                    int64_t group, const int64_t *doc_starts, int64_t n_docs, struct err *e)
 {
+    if (ctx < 1)
+        return err_set(e, E_CONFIG, "no tokens to attend to");
     if (kind == ATTN_S2 && (group < 2 || group > ctx))
         return err_set(e, E_CONFIG, "a group of %lld tokens: must be between 2 and the context "
                                     "of %lld", (long long)group, (long long)ctx);

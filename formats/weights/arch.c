@@ -228,8 +228,8 @@ int arch_check(const struct arch *a, struct err *e)
         return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",
                        a->model_type);
     if (a->block.norm != NORM_RMS || a->block.activation != ACT_SILU || a->block.parallel)
-        return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate and a "
-                       "in two steps are computed", a->model_type);
+        return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate, and "
+                       "attention before the MLP are computed", a->model_type);
     return 0;
 }
 
