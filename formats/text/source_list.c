@@ -107,8 +107,8 @@ bool source_wanted(const struct source_list *l, const char *name)
     if (base[0] == '.' || base[0] == '\0')
         return false;
     for (int i = 0; i < l->n_include; i++)
-        /* Unlike in a shell, '*' also matches a '/' here (flags 0), so "data/*.txt" reaches
-         * into subfolders. */
+        /* Unlike in a shell, '*' also matches a '/' here (flags 0), so a pattern
+         * with a folder in it reaches its subfolders too. */
         if (fnmatch(l->include[i], strchr(l->include[i], '/') ? name : base, 0) == 0)
             return true;
     return l->n_include == 0 && source_kind(name) != SOURCE_UNKNOWN;
