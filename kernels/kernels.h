@@ -36,7 +36,8 @@ struct group;
  * holds, NaN included. a is act, b act or any type that the device has a product for (else
  * E_DEVICE, and sync names the type); then ldb is the length of its rows. c is c_type: act (DT of
  * the device), or DT_F32 for the gradients of weights. Transposed means stored as [k][m] (A),
- * [n][k] (B). */
+ * [n][k] (B). varies: m is one of many (windows of any length): what a device finds out about a
+ * product it may find out once for all m from a power of two to the next. */
 struct op_gemm {
     bool trans_a, trans_b;
     int64_t m, n, k;
@@ -47,6 +48,7 @@ struct op_gemm {
     int64_t lda, ldb, ldc;
     enum dtype c_type;
     const void *addend; /* NULL: C itself */
+    bool varies;
 };
 
 /* y = w * x * rstd, rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich 2019,
@@ -170,7 +172,8 @@ struct op_embed_back {
  * -1 = not scored. nll[r] = -log softmax(h w^T)[target] in float32, 0 where not scored.
  * With dh set: gradients of grad_scale * sum(nll): dh act is overwritten; dw, unless NULL,
  * float32 [vocab][dim] +=.
- * scratch: act or float32 as the device likes, loss_scratch_bytes(dev, chunk, vocab). */
+ * scratch: act or float32 as the device likes, loss_scratch_bytes(dev, chunk, vocab).
+ * varies: as op_gemm's, of rows. */
 struct op_loss {
     int64_t rows, dim, vocab, chunk;
     const void *h;
@@ -181,6 +184,7 @@ struct op_loss {
     void *dh;
     float *dw;
     void *scratch;
+    bool varies;
 };
 
 /* One AdamW step (Loshchilov and Hutter, arXiv:1711.05101) over flat float32 arrays:

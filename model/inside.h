@@ -114,6 +114,7 @@ struct model {
     float *inv_freq; /* host [rotary/2], of the channels that RoPE turns */
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
+    bool varies;     /* this call's rows are others than those it was planned for */
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 

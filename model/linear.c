@@ -7,9 +7,11 @@
  * only writes; the wide one adds to it, where reading costs nothing, and rounds once.
  */
 
-/* Queues a product, unless something failed before. */
-static void gemm(struct model *m, const struct op_gemm *g)
+/* Queues a product, unless something failed before. The m of weights' gradients, which turn A
+ * round, is no number of rows. */
+static void gemm(struct model *m, struct op_gemm *g)
 {
+    g->varies = m->varies && !g->trans_a;
     if (m->rc == 0)
         m->rc = m->d->gemm(m->d, g);
 }

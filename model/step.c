@@ -25,6 +25,12 @@ static int check_batch(const struct model *m, const struct batch *b, int64_t *n_
     return 0;
 }
 
+/* Training has the same rows step after step, or a few; windows to score may have any number. */
+static void note_rows(struct model *m, int64_t rows)
+{
+    m->varies = m->o.mode == TRAIN_NONE && rows != m->o.seqs * m->o.ctx;
+}
+
 static void forward_layer(struct model *m, int64_t layer, void *ctx)
 {
     const struct layer *l = &m->layers[layer];
@@ -79,7 +85,7 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
             .vocab = m->c.vocab, .chunk = m->o.loss_chunk, .h = m->work.h, .w = weight_mat(head),
             .targets = m->work.targets, .nll = m->work.nll, .grad_scale = (float)grad_scale,
             .dh = back ? m->work.dh : NULL, .dw = back ? head->grad : NULL,
-            .scratch = m->work.loss });
+            .scratch = m->work.loss, .varies = m->varies });
 }
 
 /* The way back: the final norm turns the loss's gradient dh into dx, each layer takes dx of
@@ -138,6 +144,7 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
 
     if (rc < 0)
         return rc;
+    note_rows(m, sp.rows);
     forward(m, b, &sp, back);
     final_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
@@ -173,13 +180,15 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
 
     if (rc < 0)
         return rc;
+    note_rows(m, sp.rows);
     forward(m, b, &sp, false);
     final_norm(m, sp.rows);
     for (int64_t at = from; at < sp.rows && m->rc == 0; at += chunk) {
         int64_t n = sp.rows - at < chunk ? sp.rows - at : chunk;
         struct op_gemm g = { .trans_b = true, .m = n, .n = vocab, .k = m->c.dim, .alpha = 1,
             .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim,
-            .b = weight_mat(&m->top[ROLE_HEAD]), .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32 };
+            .b = weight_mat(&m->top[ROLE_HEAD]), .ldb = m->c.dim, .c = out, .ldc = vocab, .c_type = DT_F32,
+            .varies = m->varies };
 
         /* to_host waits for the product and its copy, so out can be used again */
         if ((m->rc = m->d->gemm(m->d, &g)) == 0)

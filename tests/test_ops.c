@@ -16,7 +16,8 @@ static void run_gemm(struct device *d, const void *ctx, float *out)
 {
     const struct gemm_case *g = ctx;
     struct op_gemm op = { g->ta, g->tb, g->m, g->n, g->k, g->alpha, g->beta, g->a,
-                          mat_plain(DT_F32, g->b), out, g->lda, g->ldb, g->ldc, DT_F32, g->apart ? g->c : NULL };
+                          mat_plain(DT_F32, g->b), out, g->lda, g->ldb, g->ldc, DT_F32, g->apart ? g->c : NULL,
+                          false };
 
     memcpy(out, g->c, (size_t)(g->m * g->ldc) * sizeof *out);
     for (int64_t i = 0; (g->beta == 0 || g->apart) && i < g->m; i++)
@@ -64,7 +65,7 @@ static void test_gemm_refuses(void **state)
 {
     float x[4] = { 0 };
     struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, mat_plain(DT_F32, x), x, 2, 2, 2,
-                         DT_F32, NULL }, bad = g;
+                         DT_F32, NULL, false }, bad = g;
 
     (void)state;
     bad.c_type = DT_BF16;
@@ -84,7 +85,7 @@ static void test_gemm_empty_sum(void **state)
     for (int i = 0; i < DEVICES; i++) {
         float c[4] = { 1, 2, 3, 4 }, x[4] = { 0 };
         struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, mat_plain(DT_F32, x), c, 2, 2, 2,
-                             DT_F32, NULL };
+                             DT_F32, NULL, false };
         assert_int_equal(dev[i].gemm(&dev[i], &g), 0);
         assert_true(c[0] == 0.5f && c[3] == 2.0f);
     }
@@ -397,7 +398,7 @@ static void run_loss(struct device *d, const void *ctx, float *out)
     size_t bytes = d->loss_scratch_bytes(d, c->chunk, c->vocab);
     float *dh = out + c->rows, *dw = dh + c->rows * c->dim, *nll = normal(c->rows, 9);
     struct op_loss op = { c->rows, c->dim, c->vocab, c->chunk, c->h, mat_plain(DT_F32, c->w),
-                          c->targets, out, c->scale, dh, dw, malloc(bytes) };
+                          c->targets, out, c->scale, dh, dw, malloc(bytes), false };
 
     memset(op.scratch, 0xff, bytes);
     memcpy(dw, c->dw, (size_t)(c->vocab * c->dim) * sizeof *dw);

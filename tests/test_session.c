@@ -149,6 +149,59 @@ static void test_the_host_memory_that_was_asked_for(void **state)
     }
 }
 
+static int (*real_gemm)(struct device *d, const struct op_gemm *a);
+static int (*real_loss)(struct device *d, const struct op_loss *a);
+static int products, varied;
+static int noted_gemm(struct device *d, const struct op_gemm *a)
+{
+    products++;
+    varied += a->varies;
+    return real_gemm(d, a);
+}
+static int noted_loss(struct device *d, const struct op_loss *a)
+{
+    products++;
+    varied += a->varies;
+    return real_loss(d, a);
+}
+
+/* Windows of other lengths than the session's do not each make a device look for the best way;
+ * rows as they were planned do, and the few that training has. */
+static void rows_that_vary(enum train_mode mode)
+{
+    struct session_options o = of(GQA, N);
+    struct session s = { 0 };
+    int32_t ids[N], targets[N];
+    float nll[N], logits[MOST_VOCAB];
+    double sum;
+    int64_t n;
+
+    o.plan.mode = mode;
+    OK(session_open(&s, &o, &err));
+    real_gemm = s.device.gemm, s.device.gemm = noted_gemm;
+    real_loss = s.device.loss, s.device.loss = noted_loss;
+    some_ids(&s, ids);
+    memcpy(targets, ids, sizeof targets);
+    for (int64_t len = N; len >= N - 2; len--) {
+        products = varied = 0;
+        OK(session_losses(&s, 1, len, ids, targets, nll, &sum, &n, &err));
+        assert_true(products > 10);
+        assert_int_equal(varied, len == N || mode != TRAIN_NONE ? 0 : products);
+    }
+    products = varied = 0;
+    OK(session_extend(&s, ids, 5, logits, &err));
+    assert_true(products > 10);
+    assert_int_equal(varied, mode == TRAIN_NONE ? products : 0);
+    session_close(&s);
+}
+
+static void test_rows_that_vary_are_called_so(void **state)
+{
+    (void)state;
+    rows_that_vary(TRAIN_NONE);
+    rows_that_vary(TRAIN_LORA);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +209,7 @@ int main(void)
         cmocka_unit_test(test_what_does_not_fit_a_session_is_refused),
         cmocka_unit_test(test_a_session_is_loaded_again),
         cmocka_unit_test(test_the_host_memory_that_was_asked_for),
+        cmocka_unit_test(test_rows_that_vary_are_called_so),
     };
 
     log_init("test_session", -1);

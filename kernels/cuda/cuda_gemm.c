@@ -14,6 +14,16 @@
  * run is slower than the others. Timed results go to a side buffer, because a product that adds
  * to C must not add twice. A deterministic device times nothing and takes the first offer.
  *
+ * Windows that are scored have any number of rows, and a search for each would take longer than
+ * the windows. So where the caller says that m varies, one m of an octave is timed for all of
+ * it, with its first rows:
+ *
+ *     m       64 .. 127    128 .. 255    ...    4096 .. 8191
+ *     timed   64           128                  4096
+ *
+ * whichever m comes first: what runs depends on shapes alone. Where the algorithm does not take
+ * an m, the heuristics' own offers for it follow.
+ *
  * cuBLASLt stores matrices by columns, we by rows. A matrix [2][3] by rows is a matrix [3][2]
  * by columns in the same memory, so instead of C = A B it is asked for C^T = B^T A^T: the
  * operands change places and nothing is transposed.
@@ -22,7 +32,7 @@
  * left, a small product goes to a plain kernel of our own; a large one, which that would
  * compute for minutes, is an error.
  */
-enum { OFFERS = 16, PLANS = 1024 };
+enum { OFFERS = 16, PLANS = 1024, CHOICES = 512 };
 #define PLAIN_FLOP 1e11
 #define WORKSPACE_BYTES ((size_t)64 << 20)
 #define SIDE_BYTES ((size_t)256 << 20) /* of a timed result; a taller one is timed in part */
@@ -30,7 +40,7 @@ enum { OFFERS = 16, PLANS = 1024 };
 #define TIMED_VALUES 4e6               /* are not worth timing */
 
 struct key {
-    int64_t m, n, k, lda, ldb, ldc;
+    int64_t m, n, k, lda, ldb, ldc, timed; /* timed: another m, or its own */
     int32_t ta, tb, c_type, add, align_a, align_b, align_c, pad;
 };
 
@@ -38,15 +48,23 @@ struct plan {
     struct key key;
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulAlgo_t offer[OFFERS]; /* the one to take first */
+    cublasLtMatmulAlgo_t offer[OFFERS + 1]; /* the one to take first */
     int offers;
+};
+
+/* What was the fastest for a shape: kept when plans begin anew. */
+struct choice {
+    struct key key;
+    cublasLtMatmulAlgo_t algo;
+    bool any; /* else cuBLASLt offered nothing */
 };
 
 struct cuda_gemms {
     cublasLtHandle_t lt;
     void *workspace;
-    int n, last;
+    int n, last, choices;
     struct plan plan[PLANS];
+    struct choice choice[CHOICES];
 };
 
 int gemms_open(struct cuda *c, struct err *e)
@@ -101,6 +119,12 @@ static int32_t alignment(const void *p, int64_t ld, int64_t elem_bytes)
     return (int32_t)(bits & (~bits + 1));
 }
 
+/* The m that is timed for a: its own, or where it varies the power of two below it. */
+static int64_t timed_m(const struct op_gemm *a)
+{
+    return a->varies ? (int64_t)1 << (63 - __builtin_clzll((uint64_t)a->m)) : a->m;
+}
+
 static struct key key_of(const struct op_gemm *a)
 {
     struct key k;
@@ -108,7 +132,7 @@ static struct key key_of(const struct op_gemm *a)
     /* keys are compared as bytes, so unused ones have to be 0 */
     memset(&k, 0, sizeof k);
     k.m = a->m, k.n = a->n, k.k = a->k;
-    k.lda = a->lda, k.ldb = a->ldb, k.ldc = a->ldc;
+    k.lda = a->lda, k.ldb = a->ldb, k.ldc = a->ldc, k.timed = timed_m(a);
     k.ta = a->trans_a, k.tb = a->trans_b, k.c_type = (int32_t)a->c_type, k.add = a->beta != 0;
     k.align_a = alignment(a->a, a->lda, 2);
     k.align_b = alignment(a->b.data, a->ldb, 2);
@@ -255,15 +279,67 @@ static bool worth_timing(const struct op_gemm *a)
     return 2 * m * n * k >= TIMED_FLOP || m * k + k * n + m * n >= TIMED_VALUES;
 }
 
+/* The algorithm that was the fastest for the product that is timed for a, looked for when it is
+ * first asked for. NULL: none is better than the first offer. */
+static const cublasLtMatmulAlgo_t *timed(struct cuda *c, const struct op_gemm *whole)
+{
+    struct cuda_gemms *g = c->gemms;
+    cublasLtMatmulHeuristicResult_t r[OFFERS];
+    struct op_gemm a = *whole;
+    struct plan probe = { .offers = 0 };
+    struct choice *t;
+    int n;
+
+    a.m = timed_m(whole);
+    if (c->deterministic || !worth_timing(&a))
+        return NULL;
+    probe.key = key_of(&a);
+    for (int i = 0; i < g->choices; i++)
+        if (memcmp(&g->choice[i].key, &probe.key, sizeof probe.key) == 0)
+            return g->choice[i].any ? &g->choice[i].algo : NULL;
+    if (g->choices == CHOICES)
+        g->choices = 0;
+    t = &g->choice[g->choices++];
+    t->key = probe.key;
+    n = describe(&probe, &a) ? offers(c, &probe, r) : 0;
+    plan_free(&probe);
+    t->any = n > 0;
+    if (n > 0)
+        t->algo = r[n > 1 ? fastest(c, &a, r, n) : 0].algo;
+    return t->any ? &t->algo : NULL;
+}
+
+/* Whether an algorithm that was found for another m computes p too. */
+static bool takes(struct cuda *c, const struct plan *p, const cublasLtMatmulAlgo_t *algo)
+{
+    cublasLtMatmulHeuristicResult_t r;
+
+    return cublasLtMatmulAlgoCheck(c->gemms->lt, p->op, p->b, p->a, p->c, p->c, algo, &r) ==
+               CUBLAS_STATUS_SUCCESS &&
+           r.state == CUBLAS_STATUS_SUCCESS && r.workspaceSize <= WORKSPACE_BYTES;
+}
+
+/* The algorithms for p in the order in which to try them. */
+static void fill_offers(struct cuda *c, struct plan *p, const struct op_gemm *a)
+{
+    cublasLtMatmulHeuristicResult_t r[OFFERS];
+    const cublasLtMatmulAlgo_t *best = timed(c, a);
+    int n = offers(c, p, r);
+
+    if (best && takes(c, p, best))
+        p->offer[p->offers++] = *best;
+    for (int i = 0; i < n; i++)
+        if (p->offers == 0 || memcmp(&r[i].algo, &p->offer[0], sizeof r[i].algo) != 0)
+            p->offer[p->offers++] = r[i].algo;
+}
+
 /* The plan for a product, made when its shape is first asked for. Layers ask for the same
  * products in the same order, so the search begins after the last hit. */
 static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
 {
     struct cuda_gemms *g = c->gemms;
-    cublasLtMatmulHeuristicResult_t r[OFFERS];
     struct key key = key_of(a);
     struct plan *p;
-    int n;
 
     for (int i = 0; i < g->n; i++) { /* mostly the one after the last */
         int at = (g->last + 1 + i) % g->n;
@@ -280,14 +356,8 @@ static struct plan *plan_of(struct cuda *c, const struct op_gemm *a)
     g->last = g->n;
     p = &g->plan[g->n++];
     p->key = key;
-    n = describe(p, a) ? offers(c, p, r) : 0;
-    if (n > 0) {
-        int first = n > 1 && !c->deterministic && worth_timing(a) ? fastest(c, a, r, n) : 0;
-        p->offer[p->offers++] = r[first].algo;
-        for (int i = 0; i < n; i++)
-            if (i != first)
-                p->offer[p->offers++] = r[i].algo;
-    }
+    if (describe(p, a))
+        fill_offers(c, p, a);
     return p;
 }
 

@@ -150,10 +150,10 @@ extern "C" size_t cuda_loss_scratch_bytes(const struct device *d, int64_t chunk,
 
 static int product(struct device *d, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta,
                    const void *a, int64_t lda, struct mat b, int64_t ldb, void *out, int64_t ldc,
-                   enum dtype type)
+                   enum dtype type, bool varies)
 {
     struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, ldc, type,
-                         NULL };
+                         NULL, varies };
 
     return gemm_run(d, &g);
 }
@@ -190,13 +190,15 @@ static int products(struct device *d, const struct op_loss *a, int64_t n, const 
             continue;
         if (!grad)
             rc = product(d, false, true, n, p.n, a->dim, 0, h, a->dim,
-                         p.at ? rows_of(a, p) : a->w, a->dim, logits + p.at, ld, DT_F32);
+                         p.at ? rows_of(a, p) : a->w, a->dim, logits + p.at, ld, DT_F32,
+                         a->varies);
         else
             rc = product(d, false, false, n, a->dim, p.n, more, grad + p.at, ld,
-                         p.at ? rows_of(a, p) : a->w, a->dim, dh, a->dim, DT_BF16);
+                         p.at ? rows_of(a, p) : a->w, a->dim, dh, a->dim, DT_BF16, a->varies);
         if (rc == 0 && grad && a->dw)
             rc = product(d, true, false, p.n, a->dim, n, 1, grad + p.at, ld,
-                         mat_plain(DT_BF16, h), a->dim, a->dw + p.at * a->dim, a->dim, DT_F32);
+                         mat_plain(DT_BF16, h), a->dim, a->dw + p.at * a->dim, a->dim, DT_F32,
+                         false); /* here the rows are k */
     }
     return rc;
 }

@@ -1,4 +1,5 @@
-/* tests/emulate/cuda_host.h - what kernels/cuda/cuda_attention.c needs of CUDA, without a GPU. */
+/* tests/emulate/cuda_host.h - what kernels/cuda/cuda_attention.c and cuda_gemm.c need of CUDA,
+ * without a GPU; what has no body here the test gives one. */
 #ifndef TESTS_EMULATE_CUDA_HOST_H
 #define TESTS_EMULATE_CUDA_HOST_H
 #include <stddef.h>
@@ -7,7 +8,7 @@
 typedef int cudaError_t;
 typedef void *cudaStream_t, *cudaEvent_t;
 struct cudaDeviceProp { char name[256]; };
-enum { cudaMemcpyHostToDevice = 1 };
+enum { cudaSuccess = 0, cudaMemcpyHostToDevice = 1 };
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, int kind,
                                           cudaStream_t s)
 {
@@ -17,4 +18,11 @@ static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, 
 }
 static inline cudaError_t cudaGetLastError(void) { return 0; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s ? 1 : 0; }
+cudaError_t cudaMalloc(void **p, size_t nbytes);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaEventCreate(cudaEvent_t *e);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 #endif

@@ -16,7 +16,7 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
     int64_t na = (ta ? k : m) * lda, nb = (tb ? n : k) * ldb, nc = m * ldc;
     float *a = normal(na, 1, 1), *b = normal(nb, 2, 1), *c = normal(nc, 3, 1), *got;
     struct op_gemm g = { ta, tb, m, n, k, form & 4 ? -0.5f : 1, form & 8 ? 0.25f : 0, a,
-                         mat_plain(DT_F32, b), c, lda, ldb, ldc, DT_F32, NULL }, h = g;
+                         mat_plain(DT_F32, b), c, lda, ldb, ldc, DT_F32, NULL, form & 4 }, h = g;
     bool apart = form & 32;
 
     h.a = up(d, a, na, DT_BF16), h.b = mat_plain(DT_BF16, up(d, b, nb, DT_BF16));
@@ -62,7 +62,8 @@ static void test_gemm_edges(void **state)
 {
     struct device *d = &gpu[0];
     float x[4] = { 1, 2, 3, 4 }, *got;
-    struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, { 0 }, NULL, 2, 2, 2, DT_F32, NULL };
+    struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, { 0 }, NULL, 2, 2, 2, DT_F32, NULL,
+                         false };
 
     NEED_GPU();
     g.a = up(d, x, 4, DT_BF16), g.b = mat_plain(DT_BF16, g.a);
@@ -246,7 +247,7 @@ static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab,
                          ? -1 : (int32_t)(mix64((uint64_t)r) % (uint64_t)vocab);
     memcpy(dw, zero, (size_t)m * 4);
     struct op_loss a = { rows, dim, vocab, chunk, h, mat_plain(DT_F32, w), targets, nll, 0.37f, dh, dw,
-                         scratch }, b = a;
+                         scratch, false }, b = a;
     b.h = up(d, h, n, DT_BF16), b.w = mat_plain(DT_BF16, up(d, w, m, DT_BF16)), b.targets = up_ids(d, targets, rows);
     b.nll = up(d, NULL, rows, DT_F32), b.dh = up(d, NULL, n, DT_BF16), b.dw = up(d, zero, m, DT_F32);
     b.scratch = up(d, NULL, (int64_t)d->loss_scratch_bytes(d, chunk, vocab) / 4 + 1, DT_F32);
