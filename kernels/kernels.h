@@ -276,6 +276,7 @@ struct device {
     size_t held_bytes; /* of its own memory, that this process took by opening it, and what ops
                           come to need beside the memory they are given */
     size_t later_bytes; /* the latter part of them: not taken yet */
+    int64_t most_head_dim; /* channels of a head that its attention takes; 0: any number */
     struct rates rates;
     struct group *group; /* of processes, that it was opened in (group.h) */
     const struct mat_product *products[MAT_PRODUCTS]; /* of types besides act (product.h) */

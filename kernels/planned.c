@@ -107,6 +107,7 @@ int device_open_planned(struct device *d, const struct card *c, size_t memory_by
              (double)p->memory_bytes / 0x1p30);
     d->act = DT_BF16;
     d->own_memory = true;
+    d->most_head_dim = CUDA_MOST_HEAD_DIM;
     d->host_bytes = PLANNED_HOST_BYTES;
     d->later_bytes = CUDA_LATER_BYTES;
     d->held_bytes = CUDA_OPEN_BYTES + d->later_bytes;

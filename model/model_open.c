@@ -39,6 +39,11 @@ static int check_options(struct model *m, struct err *e)
 
     if (m->c.arch && arch_check(m->c.arch, e) < 0)
         return E_CONFIG;
+    if (m->d->most_head_dim && m->c.head_dim > m->d->most_head_dim) {
+        err_set(e, E_CONFIG, "the model's heads have %lld channels, the GPU's attention takes at "
+                "most %lld", (long long)m->c.head_dim, (long long)m->d->most_head_dim);
+        return err_hint(e, "use the CPU (--device cpu)");
+    }
     if (o->ctx < 1 || o->ctx > (int64_t)1 << 31 || o->seqs < 1 || o->seqs > 1 << 20)
         return err_set(e, E_CONFIG, "cannot compute %lld sequences of %lld tokens at once",
                        (long long)o->seqs,

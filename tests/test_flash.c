@@ -176,7 +176,7 @@ static void poison(const struct list_case *c, const struct op_attention *a)
         }
 }
 
-static void check_by(const struct list_case *c, bool any, bool backwards)
+static void check_by(const struct list_case *c, int64_t any, bool backwards)
 {
     int64_t q_ld = c->heads * c->dim + PAD, kv_ld = c->kv_heads * c->dim + 2 * PAD;
     int64_t kv_rows = c->n[0] ? c->kv_rows : c->rows;
@@ -229,8 +229,8 @@ static void check_by(const struct list_case *c, bool any, bool backwards)
 /* By the kernels for queries that are their own keys, and by those that take all. */
 static void check(const struct list_case *c, bool backwards)
 {
-    check_by(c, false, backwards);
-    check_by(c, true, backwards);
+    check_by(c, 0, backwards);
+    check_by(c, CUDA_LEAST_SHARED, backwards);
 }
 
 static void test_one_segment(void **state)
@@ -298,19 +298,37 @@ static void test_rows_apart(void **state)
     check_by(&(struct list_case){ .rows = 3, .heads = 4, .kv_heads = 2, .dim = 64, .n = { 3, 3 },
                  .cu = { { 0, 1, 2, 3 }, { 0, 1, 2, 3 } }, .kv_rows = 150,
                  .kv = { { 0, 50, 100, 150 }, { 0, 50, 100, 150 } },
-                 .first = { { 0, 37, 49 }, { 0, 37, 49 } } }, true, false);
+                 .first = { { 0, 37, 49 }, { 0, 37, 49 } } }, CUDA_LEAST_SHARED, false);
     check_by(&(struct list_case){ .rows = 128, .heads = 4, .kv_heads = 4, .dim = 32,
                  .n = { 3, 3 }, .cu = { { 0, 0, 64, 128 }, { 0, 32, 96, 128 } }, .kv_rows = 160,
                  .kv = { { 0, 32, 96, 160 }, { 0, 64, 128, 160 } },
-                 .first = { { 0, 0, 0 }, { 32, 0, 0 } } }, true, true);
+                 .first = { { 0, 0, 0 }, { 32, 0, 0 } } }, CUDA_LEAST_SHARED, true);
     check_by(&(struct list_case){ .rows = 90, .heads = 2, .kv_heads = 1, .dim = 80, .window = 25,
                  .n = { 4, 2 }, .cu = { { 0, 40, 40, 75, 90 }, { 0, 33, 90 } }, .kv_rows = 77,
                  .kv = { { 0, 30, 41, 41, 77 }, { 0, 40, 77 } },
-                 .first = { { -6, 0, 0, 20 }, { 12, -1 } } }, true, false);
+                 .first = { { -6, 0, 0, 20 }, { 12, -1 } } }, CUDA_LEAST_SHARED, false);
     check_by(&(struct list_case){ .rows = 0, .heads = 2, .kv_heads = 1, .dim = 64, .n = { 1, 1 },
-                 .kv_rows = 40, .kv = { { 0, 40 }, { 0, 40 } } }, true, false);
+                 .kv_rows = 40, .kv = { { 0, 40 }, { 0, 40 } } }, CUDA_LEAST_SHARED, false);
     check_by(&(struct list_case){ .rows = 40, .heads = 2, .kv_heads = 1, .dim = 64,
-                 .n = { 1, 1 }, .cu = { { 0, 40 }, { 0, 40 } } }, true, true);
+                 .n = { 1, 1 }, .cu = { { 0, 40 }, { 0, 40 } } }, CUDA_LEAST_SHARED, true);
+}
+
+/* Wide heads: in tiles of 32 rows where a block may have the memory, of 16 on the other cards, and
+ * the forward too where it may have still less. */
+static void test_wide_heads(void **state)
+{
+    static const int64_t dims[] = { 192, 256, 160, 250 };
+    static const int64_t memory[] = { 227 << 10, CUDA_LEAST_SHARED, 84 << 10 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        for (size_t k = 0; k < sizeof memory / sizeof *memory; k++)
+            check_by(&(struct list_case){ .rows = 75, .heads = 2, .kv_heads = 1, .dim = dims[i],
+                         .cu = { { 0, 17, 75 }, { 0, 75 } } }, memory[k], i % 2);
+    check_by(&(struct list_case){ .rows = 60, .heads = 2, .kv_heads = 2, .dim = 256, .window = 21,
+                 .n = { 3, 2 }, .cu = { { 0, 30, 30, 60 }, { 0, 33, 60 } }, .kv_rows = 50,
+                 .kv = { { 0, 20, 31, 50 }, { 0, 30, 50 } },
+                 .first = { { -6, 0, 3 }, { 9, -1 } } }, CUDA_LEAST_SHARED, true);
 }
 
 int main(void)
@@ -319,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_one_segment), cmocka_unit_test(test_s2),
         cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_sharp_scores),
         cmocka_unit_test(test_window), cmocka_unit_test(test_rows_apart),
+        cmocka_unit_test(test_wide_heads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

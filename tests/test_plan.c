@@ -394,6 +394,31 @@ static void test_processes_share_the_host(void **state)
     d.close(&d);
 }
 
+/* Wide heads fit every card, as tests/test_flash.c shows of the kernels; wider ones are refused
+ * before anything is loaded. */
+static void test_wide_heads(void **state)
+{
+    struct llama_config c = llama_7b;
+    struct model_options o = options(TRAIN_LORA_PLUS, 4096, 0, 0);
+    struct memory_plan p;
+    struct err e = { 0 };
+    struct device d;
+
+    (void)state;
+    c.heads = c.kv_heads = 8;
+    for (int i = 0; card_at(i); i++) {
+        assert_int_equal(device_open_planned(&d, card_at(i), 0, &e), 0);
+        c.head_dim = 192;
+        assert_int_equal(model_plan(&d, &c, &o, &p, &e), 0);
+        c.head_dim = 256;
+        assert_int_equal(model_plan(&d, &c, &o, &p, &e), 0);
+        c.head_dim = 320;
+        assert_int_equal(model_plan(&d, &c, &o, &p, &e), E_CONFIG);
+        assert_non_null(strstr(e.msg, "320 channels"));
+        d.close(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_rates_of_cards),
         cmocka_unit_test(test_memory_that_cannot_be_pinned),
         cmocka_unit_test(test_processes_share_the_host),
+        cmocka_unit_test(test_wide_heads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,7 +13,8 @@ C_BEGIN
  *
  * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
  * then adds in a fixed order, products take the first algorithm offered, untimed);
- * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it.
+ * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_SMALL_TILES=1 takes
+ * the tiles of cards with little shared memory, to test them on another.
  */
 
 /* What is timed apart: the ops, by their numbers, and these. */

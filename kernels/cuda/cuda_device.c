@@ -250,6 +250,7 @@ static void fill_table(struct device *d)
     d->name = "cuda";
     d->act = DT_BF16;
     d->own_memory = true;
+    d->most_head_dim = CUDA_MOST_HEAD_DIM;
     d->alloc = cuda_alloc;
     d->release = cuda_release;
     d->free_bytes = cuda_free_bytes;
@@ -319,7 +320,8 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
     /* sm: 90 for compute capability 9.0 */
     c->sm = 10 * p->major + p->minor;
     c->sms = p->multiProcessorCount;
-    c->smem_bytes = (int64_t)p->sharedMemPerBlockOptin;
+    c->smem_bytes = wish("LONGLORA_SMALL_TILES") ? CUDA_LEAST_SHARED
+                                                : (int64_t)p->sharedMemPerBlockOptin;
     return 0;
 }
 

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CUDA_LEAST_SHARED ((int64_t)99 << 10) /* memory of a block: sm_86, 89 and 120 have no more */
+#define CUDA_MOST_HEAD_DIM 256 /* of our own attention, on every card; cuDNN's takes 128 */
 #define CUDA_DET_BYTES ((int64_t)4 << 30) /* most of it for scores, of one deterministic call */
 /* What opening takes of the card (context, libraries, their workspace: 0.6 GiB on an H200), for
  * a card that is not here; and what ops, libraries and kernels that are loaded late take for

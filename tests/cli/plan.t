@@ -47,6 +47,14 @@ ok 'the host does' says 0 'longest .* host memory' '' \
     --ctx 8k --gpu h200 --host-memory 4g --longest
 ok 'a card that has less' says 0 '' '--gpu-memory is more than the' --ctx 8k --gpu a100-40 --gpu-memory 80g
 ok 'other shapes' says 0 '^step ' '' --gpu a100-80 --ctx 32k --shape llama-3-8b
+heads() { # heads CHANNELS: a model of 8 such heads
+    sed -E "s/\"hidden_size\": *[0-9]+/\"hidden_size\": 1024, \"head_dim\": $1/;
+        s/(\"num_(attention|key_value)_heads\": *)[0-9]+/\18/" tests/data/tiny-config.json > "$tmp/c.json"
+    ltrain --plan --init "$tmp/c.json" --ctx 4k --gpu rtx-4090
+}
+ok 'heads of 256 channels fit a card with little shared memory' heads 256
+ok 'wider ones are refused' ends 78 'at most 256' heads 320
+ok "and said what takes them" grep -q -- "--device cpu" "$tmp/err"
 if ltrain -v --bench --init tests/data/tiny-config.json --ctx 64 --steps 1 --micro 1 2>&1 |
     grep -q 'device=cuda'; then
     skip 'not here' 'there is a GPU'

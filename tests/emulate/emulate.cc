@@ -32,6 +32,7 @@ static fiber fibers[MOST_THREADS];
 static unsigned char stacks[MOST_THREADS][STACK_BYTES];
 static ucontext_t engine;
 static unsigned now, room_bytes;
+static size_t most_bytes; /* that a block may have */
 static void (*kernel_of)(struct flash);
 static struct flash arg;
 static char fault[200];
@@ -244,7 +245,7 @@ cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void
     gridDim = blocks;
     blockDim = threads;
     room_bytes = (unsigned)bytes;
-    if (bytes > 99 << 10) /* what a block of sm_86 may have */
+    if (bytes > most_bytes)
         wrong("a block wants %zu bytes of shared memory", bytes);
     for (blockIdx.y = 0; blockIdx.y < blocks.y && !fault[0]; blockIdx.y++)
         for (blockIdx.x = 0; blockIdx.x < blocks.x && !fault[0]; blockIdx.x++)
@@ -261,7 +262,7 @@ extern "C" int cuda_fault(struct cuda *, const char *fmt, ...)
 }
 
 extern "C" const char *emulate_attention(const struct op_attention_back *b,
-                                         const struct attention_bounds bounds[2], bool any,
+                                         const struct attention_bounds bounds[2], int64_t any,
                                          bool from_last)
 {
     struct flash f = flash_of(b, bounds);
@@ -269,7 +270,8 @@ extern "C" const char *emulate_attention(const struct op_attention_back *b,
 
     f.together = 2;
     c.sms = 2;
-    c.smem_bytes = ROOM_BYTES;
+    c.smem_bytes = any ? any : CUDA_LEAST_SHARED;
+    most_bytes = (size_t)c.smem_bytes;
     fault[0] = '\0';
     backwards = from_last;
     any ? flash_forward_any(&c, &f) : flash_forward_tiles(&c, &f);

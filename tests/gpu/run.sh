@@ -13,6 +13,8 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,n
 if wanted tests; then
     step 120 ops "$BIN/test_cuda_ops"
     step 180 attention "$BIN/test_cuda_attention"
+    step 90 attention_small_tiles env LONGLORA_SMALL_TILES=1 LONGLORA_CUDNN=none \
+        "$BIN/test_cuda_attention"
     step 120 model "$BIN/test_cuda_model"
 fi
 wanted tools && step 200 tools bash "$here/tools.t"
