@@ -12,7 +12,7 @@ static const struct task *const tasks[] = { &task_ppl, &task_table, &task_bench 
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
 /* Values that mean "not given": shape -1, host_bytes -1. The options write into this. */
-static struct eval_options o = { .shape = -1, .batch_tokens = 8192,
+static struct eval_options o = { .shape = -1, .rope = { .kind = -1 }, .batch_tokens = 8192,
                                  .machine = { .device = "auto", .host_bytes = -1 } };
 
 static const struct opt shared_rows[] = {
@@ -20,7 +20,9 @@ static const struct opt shared_rows[] = {
     ROW_MODEL(&o.model),
     ROW_ADAPTER(&o.adapter),
     ROW_CTX(&o.ctx, "contexts, 8k,16k [the model's own]"),
-    ROW_ROPE(&o.rope_factor, "scale RoPE linearly: a number, auto, or 0: leave it [0]"),
+    ROWS_ROPE(&o.rope, OPT_AUTO | OPT_RESULT,
+              "stretch RoPE; as in ltrain [not, or the kind that the model has]",
+              "by how much; auto: by what each context asks for [not at all]"),
     OPT_END
 };
 static const struct opt result_rows[] = {
@@ -66,13 +68,12 @@ static void put_rows_together(void)
 /* What all tasks share; then what only this one has. */
 static int check(const struct task *t, struct err *e)
 {
-    double f = o.rope_factor;
     int rc;
 
     if (o.shape >= 0 && t->needs != NEEDS_SIZES)
         return err_set(e, E_USAGE, "--shape gives sizes but no weights: use it with --bench");
-    if (f > 0 && (f < 1 || f > 65536))
-        return err_set(e, E_USAGE, "--rope-factor %g: must be 0, auto or 1 to 65536", f);
+    if ((rc = rope_check(&o.rope, e)) < 0)
+        return rc;
     /* "-" is standard output, which is also the default. */
     if (o.out && strcmp(o.out, "-") == 0)
         o.out = NULL;

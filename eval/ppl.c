@@ -39,12 +39,12 @@ static void describe_rope(const struct eval *v, char *out, size_t cap)
     *out = '\0';
     for (int64_t i = 0; i < v->n && n < cap; i++) {
         const struct rope_config *p = &v->config[i].rope, *was = &v->config[i ? i - 1 : 0].rope;
+        char words[48];
 
-        if (i && p->type == was->type && p->factor == was->factor)
+        if (i && config_rope_same(p, was))
             continue;
-        n += (size_t)snprintf(out + n, cap - n, "%s%s", i ? ", " : "", config_rope_name(p->type));
-        if (p->type != ROPE_DEFAULT && n < cap)
-            n += (size_t)snprintf(out + n, cap - n, " %g", p->factor);
+        rope_words(p, v->s.config.rope.theta, words, sizeof words);
+        n += (size_t)snprintf(out + n, cap - n, "%s%s", i ? ", " : "", words);
     }
 }
 
@@ -202,7 +202,8 @@ const struct result *ppl_result(struct eval *v)
     snprintf(r->device, sizeof r->device, "%s, %s", v->s.device.name, v->s.device.detail);
     describe_rope(v, r->rope, sizeof r->rope);
     for (int64_t i = 0; i < v->n; i++)
-        r->context = v->config[i].context > r->context ? v->config[i].context : r->context;
+        if (config_reach(&v->config[i]) > r->context)
+            r->context = config_reach(&v->config[i]);
     r->data_tokens = corpus_tokens(j->data);
     r->data_docs = corpus_docs(j->data);
     r->data_hash = corpus_hash(j->data);

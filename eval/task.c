@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "kernels/group.h"
 #include "kernels/rate.h"
-#include "model/rope.h"
 #include "model/preset.h"
 
 #include <inttypes.h>
@@ -32,33 +31,37 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
     return rc;
 }
 
-/* Sets the RoPE that context i is measured with. --rope-factor 0 leaves it as it is, but a
- * bench (always) must have positions for every context. rope_extend takes 0 for "auto". */
+static bool asked(const struct eval_options *o) { return o->rope.kind >= 0 || o->rope.factor != 0; }
+
+/* Sets the RoPE that context i is measured with. Unless asked for it stays as it is, but a
+ * bench (always) must have positions for every context. */
 static int extend(struct eval *v, int64_t i, bool always, struct err *e)
 {
     const struct eval_options *o = v->o;
     struct llama_config *c = &v->config[i];
 
     *c = v->s.config;
-    if (o->rope_factor == 0 && !always)
+    if (!asked(o) && !always)
         return 0;
-    return rope_extend(c, v->ctx[i], o->rope_factor > 0 ? o->rope_factor : 0, e);
+    return rope_extend(c, v->ctx[i], &o->rope, e);
 }
 
 /* Tells where a context is beyond what RoPE reaches, and where RoPE was scaled for it. */
 static void say_rope(const struct eval *v)
 {
-    int64_t had = v->s.config.context;
+    int64_t had = v->s.base_context;
 
     for (int64_t i = 0; i < v->n; i++) {
         const struct llama_config *c = &v->config[i];
 
-        if (v->ctx[i] > c->context)
+        int64_t reach = config_reach(c);
+
+        if (v->ctx[i] > reach)
             log_info("ctx %" PRId64 " is longer than the model's %" PRId64 "; RoPE is not "
-                     "scaled further", v->ctx[i], c->context);
-        else if (c->context != had)
+                     "scaled further", v->ctx[i], reach);
+        else if (reach != had)
             log_info("ctx %" PRId64 ": RoPE scaled from a context of %" PRId64 " to %" PRId64,
-                     v->ctx[i], had, c->context);
+                     v->ctx[i], had, reach);
     }
 }
 
@@ -69,21 +72,16 @@ static int settle_contexts(struct eval *v, bool always, struct err *e)
     int rc = 0;
 
     v->n = o->ctx.n ? o->ctx.n : 1;
-    if (o->rope_factor > 0 && v->s.adapter && v->s.config.rope.type != ROPE_DEFAULT)
+    if (o->rope.factor > 0 && v->s.adapter && v->s.config.rope.type != ROPE_DEFAULT)
         log_warn("the adapter's own RoPE scaling is multiplied by --rope-factor %g",
-                 o->rope_factor);
+                 o->rope.factor);
     for (int64_t i = 0; i < v->n && rc == 0; i++) {
-        v->ctx[i] = v->longest[i] = o->ctx.n ? o->ctx.v[i] : v->s.config.context;
+        v->ctx[i] = v->longest[i] = o->ctx.n ? o->ctx.v[i] : v->s.base_context;
         rc = extend(v, i, always, e);
     }
     if (rc == 0 && !always)
         say_rope(v);
     return rc;
-}
-
-static bool same_rope(const struct llama_config *a, const struct llama_config *b)
-{
-    return a->rope.type == b->rope.type && a->rope.factor == b->rope.factor;
 }
 
 /* A model for contexts [i, i + n). */
@@ -161,7 +159,7 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
     if ((rc = group_meet(g, rc, NULL, e)) < 0)
         return rc;
     for (int64_t i = 0, n; i < v->n && rc == 0; i += n) {
-        for (n = 1; !random && i + n < v->n && same_rope(&v->config[i], &v->config[i + n]);)
+        for (n = 1; !random && i + n < v->n && config_rope_same(&v->config[i].rope, &v->config[i + n].rope);)
             n++;
         if ((rc = group_meet(g, load(v, &so, i, n, e), NULL, e)) == 0)
             rc = t->run(v, i, n, e);

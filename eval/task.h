@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/opt.h"
+#include "model/rope.h"
 #include "model/session.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,8 +15,7 @@ struct eval_options {
     const char *model, *adapter; /* folders; adapter may be NULL */
     int shape;                   /* of SHAPES; -1: none */
     struct opt_counts ctx;       /* none: the model's own */
-    double rope_factor;          /* 0 the model's RoPE as it is, > 0 linear scaling by it, < 0 by
-                                    what each context asks for */
+    struct rope_ask rope;        /* no kind and a factor of 0: the model's RoPE as it is */
     int64_t batch_tokens;        /* tokens computed at once, where a sequence is not longer */
     struct machine machine;
     const char *out;             /* file of the result; NULL: standard output */

@@ -111,7 +111,8 @@ struct model {
     struct trained t;
     void *compute;   /* act [t.n]: t.w as ops read it; NULL where act is float32 */
     struct param *params;
-    float *inv_freq; /* host [rotary/2], of the channels that RoPE turns */
+    float *inv_freq; /* host [rotary/2], of the channels that RoPE turns; of this batch's length */
+    float rope_scale;
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
     bool varies;     /* this call's rows are others than those it was planned for */

@@ -42,8 +42,8 @@ static void norm_back(struct model *m, const struct weight *w, int64_t rows, con
 static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
 {
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
-       .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse, .scale = 1,
-       .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+       .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
+       .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
 }
 
 /* A norm of q or k [rows][width], of each head or of all at once: as wide as its weight. */

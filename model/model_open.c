@@ -2,7 +2,6 @@
 #include "model/inside.h"
 
 #include "base/log.h"
-#include "model/rope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,7 +133,6 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
         return rc;
     }
     fill_plan(m);
-    rope_inv_freq(&c->rope, config_rotary(c), m->inv_freq);
     *out = m;
     return 0;
 }

@@ -1,7 +1,8 @@
-/* model/rope.c - see rope.h. */
+/* model/rope.c - the frequencies of each kind of RoPE; see rope.h. */
 #include "model/rope.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* Long waves are slowed by factor, short ones kept, those between blended. */
 static double llama3(const struct rope_config *r, double freq)
@@ -17,59 +18,65 @@ static double llama3(const struct rope_config *r, double freq)
     return (1.0 - blend) * freq / r->factor + blend * freq;
 }
 
-/* Pair i of a head's channels turns by inv_freq[i] radians a token: theta^(-2i / head_dim). */
-void rope_inv_freq(const struct rope_config *r, int64_t head_dim, float *inv_freq)
+/* The pair, as a real number, whose wave turns so many times in the original context. */
+static double pair_of(const struct rope_config *r, int64_t dim, double turns)
 {
-    for (int64_t i = 0; i < head_dim / 2; i++) {
-        double f = pow(r->theta, -2.0 * (double)i / (double)head_dim);
+    return (double)dim * log((double)r->original_context / (turns * 2 * M_PI)) /
+           (2 * log(r->theta));
+}
+
+/* Where yarn's ramp begins and ends. */
+static void ramp(const struct rope_config *r, int64_t dim, double *from, double *to)
+{
+    *from = pair_of(r, dim, r->beta_fast);
+    *to = pair_of(r, dim, r->beta_slow);
+    if (!r->smooth) {
+        *from = floor(*from);
+        *to = ceil(*to);
+    }
+    *from = fmax(*from, 0);
+    *to = fmin(*to, (double)dim - 1);
+    if (*from == *to)
+        *to += 0.001;
+}
+
+/* Pairs before the ramp keep their frequency, those after it are slowed by factor. */
+static double yarn(const struct rope_config *r, int64_t dim, int64_t i, double freq)
+{
+    double from, to, slowed;
+
+    ramp(r, dim, &from, &to);
+    slowed = fmin(fmax(((double)i - from) / (to - from), 0), 1);
+    return freq / r->factor * slowed + freq * (1 - slowed);
+}
+
+/* The base of the frequencies, for sequences of len tokens. */
+static double base(const struct rope_config *r, int64_t dim, int64_t len)
+{
+    double longer = (double)len / (double)r->original_context;
+
+    if (r->type != ROPE_DYNAMIC || len <= r->original_context)
+        return r->theta;
+    return r->theta * pow(r->factor * longer - (r->factor - 1), (double)dim / (double)(dim - 2));
+}
+
+float rope_inv_freq(const struct rope_config *r, int64_t dim, int64_t len, float *inv_freq)
+{
+    double theta = base(r, dim, len);
+    const double *list = len > r->original_context ? r->long_factor : r->short_factor;
+
+    for (int64_t i = 0; i < dim / 2; i++) {
+        double f = pow(theta, -2.0 * (double)i / (double)dim);
 
         if (r->type == ROPE_LINEAR)
             f /= r->factor;
         else if (r->type == ROPE_LLAMA3)
             f = llama3(r, f);
+        else if (r->type == ROPE_YARN)
+            f = yarn(r, dim, i, f);
+        else if (r->type == ROPE_LONGROPE)
+            f /= list[i];
         inv_freq[i] = (float)f;
     }
-}
-
-/* Stretches the positions (linear scaling) so that ctx tokens fit. factor 0: the smallest
- * whole one that does, and none where the context is long enough already. */
-int rope_extend(struct llama_config *c, int64_t ctx, double factor, struct err *e)
-{
-    bool given = factor != 0;
-
-    if (!given && ctx <= c->context)
-        return 0;
-    if (c->rope.type == ROPE_LLAMA3) {
-        if (given)
-            return err_set(e, E_CONFIG, "llama3 RoPE scaling cannot be extended by "
-                           "--rope-factor");
-        err_set(e, E_CONFIG, "--ctx %lld is beyond the model's %lld, and llama3 RoPE scaling "
-                             "cannot be extended", (long long)ctx, (long long)c->context);
-        return err_hint(e, "choose --ctx %lld or less", (long long)c->context);
-    }
-    if (factor == 0 && c->rope.type == ROPE_LINEAR && c->rope.factor != 1) {
-        err_set(e, E_CONFIG, "--ctx %lld is beyond the model's %lld, whose RoPE is already "
-                             "scaled by %g; config.json does not say whether %lld is the "
-                             "context before or after that scaling", (long long)ctx,
-                             (long long)c->context,
-                c->rope.factor, (long long)c->context);
-        return err_hint(e, "give the further scaling with --rope-factor F: the total becomes "
-                           "%g x F",
-                        c->rope.factor);
-    }
-    if (factor == 0)
-        factor = ceil((double)ctx / (double)c->context);
-    if (!(factor >= 1) || factor > 65536)
-        return err_set(e, E_CONFIG, "a RoPE factor of %g: must be 1 to 65536", factor);
-    /* factors multiply: 2 and then 4 is 8 */
-    if (c->rope.type == ROPE_LINEAR)
-        c->rope.factor *= factor;
-    else
-        c->rope = (struct rope_config){ .type = ROPE_LINEAR, .theta = c->rope.theta,
-                                        .factor = factor };
-    if (!given || ctx == 0)
-        c->context = (int64_t)ceil((double)c->context * factor);
-    else if (ctx > c->context)
-        c->context = ctx;
-    return 0;
+    return (float)config_rope_scale(r);
 }

@@ -19,7 +19,7 @@ int session_files(struct session *s, const struct session_options *o, struct err
     if (rc == 0 && o->adapter &&
         (rc = adapter_open(&s->adapter, o->adapter, &s->config, e)) == 0)
         s->config = *adapter_model_config(s->adapter);
-    s->base_context = s->config.context;
+    s->base_context = config_reach(&s->config);
     return rc;
 }
 
@@ -63,7 +63,7 @@ int session_plan(struct session *s, const struct model_options *o, struct err *e
 
     s->options = *o;
     if (s->options.ctx == 0)
-        s->options.ctx = s->config.context;
+        s->options.ctx = config_reach(&s->config);
     /* what is merged into a matrix can only be added where it is act */
     s->options.stored = s->adapter && o->mode == TRAIN_NONE ? NULL : s->weights;
     rc = model_plan(&s->device, &s->config, &s->options, &s->plan, e);

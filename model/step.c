@@ -1,5 +1,6 @@
 /* model/step.c - a batch through the model: score it, or add its gradient. */
 #include "model/inside.h"
+#include "model/rope.h"
 
 /* Refuses ids that no row of the embedding has, and targets that the head does not know.
  * Counts the scored rows: a target of -1 is not scored. */
@@ -53,6 +54,7 @@ static void forward(struct model *m, const struct batch *b, struct span *sp, boo
     void *x = m->o.mode != TRAIN_NONE ? m->layers[0].s.x : m->work.x;
 
     /* ids and targets are small and come from ordinary memory: the calls wait for them */
+    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), sp->len, m->inv_freq);
     m->rc = d->to_device(d, m->work.ids, b->ids, (size_t)sp->rows * 4);
     if (m->rc == 0 && b->targets)
         m->rc = d->to_device(d, m->work.targets, b->targets, (size_t)sp->rows * 4);

@@ -304,7 +304,7 @@ static const float *values(void *ctx, int64_t i)
 
 static struct llama_config small = { .vocab = 20, .dim = 8, .ffn_dim = 12, .layers = 2,
     .heads = 2, .kv_heads = 1, .head_dim = 4, .context = 256, .norm_eps = 1e-6, .bos = 1,
-    .eos = 2, .init_range = 0.02, .rope = { ROPE_LINEAR, 10000, 4, 0, 0, 0 } };
+    .eos = 2, .init_range = 0.02, .rope = { .type = ROPE_LINEAR, .theta = 10000, .factor = 4 } };
 
 static void write_small(struct adapter_config *a)
 {
@@ -330,7 +330,7 @@ static void test_ours_reads_back(void **state)
 
     (void)state;
     base.context = 64;
-    base.rope = (struct rope_config){ ROPE_DEFAULT, 10000, 1, 0, 0, 0 };
+    base.rope = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 10000, .factor = 1 };
     write_small(&a);
     OK(adapter_open(&r, scratch(""), &base, &e));
     assert_true(adapter_config(r)->targets == a.targets && adapter_config(r)->saved == a.saved);

@@ -317,7 +317,7 @@ static void test_each_context_has_its_own_rope(void **state)
     clear_err();
     snprintf(path, sizeof path, "%s/lcg.bin", tmp);
     lcg_file(path, 300, 48);
-    p.o.rope_factor = -1;
+    p.o.rope.factor = -1;
     p.p.step = 50;
     p.o.ctx.n = 5;
     memcpy(p.o.ctx.v, ctx, sizeof ctx);

@@ -9,7 +9,6 @@
 #include "base/file.h"
 #include "formats/weights/safetensors.h"
 #include "model/flops.h"
-#include "model/rope.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -596,40 +595,10 @@ static void test_segments(void **state)
     segments_free(&s);
 }
 
-static void test_rope_follows_the_reference_rule(void **state)
-{
-    struct llama_config c = { .context = 4096, .rope = { .type = ROPE_DEFAULT, .theta = 1e4 } };
-    struct err e = {0};
-
-    (void)state;
-    assert_int_equal(rope_extend(&c, 4096, 0, &e), 0);
-    assert_int_equal(c.rope.type, ROPE_DEFAULT);
-    assert_int_equal(rope_extend(&c, 10000, 0, &e), 0);
-    assert_int_equal(c.rope.type, ROPE_LINEAR);
-    assert_true(c.rope.factor == 3 && c.context == 3 * 4096);
-    assert_int_equal(rope_extend(&c, 2 * c.context, 0, &e), E_CONFIG);
-    assert_non_null(strstr(e.msg, "--rope-factor"));
-    assert_int_equal(rope_extend(&c, 2 * c.context, 2, &e), 0);
-    assert_true(c.rope.factor == 6 && c.context == 6 * 4096);
-    /* an explicit factor: the context that is trained, or where nobody says it, all of it */
-    c = (struct llama_config){ .context = 4096, .rope = { .type = ROPE_DEFAULT, .theta = 1e4 } };
-    assert_int_equal(rope_extend(&c, 6000, 8, &e), 0);
-    assert_true(c.rope.factor == 8 && c.context == 6000);
-    assert_int_equal(rope_extend(&c, 100, 2, &e), 0);
-    assert_true(c.rope.factor == 16 && c.context == 6000);
-    assert_int_equal(rope_extend(&c, 0, 2, &e), 0);
-    assert_true(c.rope.factor == 32 && c.context == 12000);
-    c.rope.type = ROPE_LLAMA3;
-    assert_int_equal(rope_extend(&c, 1, 2, &e), E_CONFIG);
-    assert_null(strstr(e.msg, "beyond"));
-    assert_int_equal(rope_extend(&c, 2 * c.context, 0, &e), E_CONFIG);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_segments),
-        cmocka_unit_test(test_rope_follows_the_reference_rule),
         cmocka_unit_test(test_logits_equal_transformers),
         cmocka_unit_test(test_gradients_equal_transformers),
         cmocka_unit_test(test_lora_plus_gradients_equal_peft),

@@ -125,14 +125,15 @@ static int tensors_info(const char *path, const struct info_options *o, json_t *
 
 static void show_config(const struct llama_config *c, json_t *out)
 {
-    /* In the order of the ROPE_ values. */
-    static const char *const ropes[] = { "default", "linear", "llama3" };
-
     set_int(out, "parameters", config_params(c));
-    set_int(out, "context", c->context);
-    set_text(out, "rope", ropes[c->rope.type]);
+    set_int(out, "context", config_reach(c));
+    set_text(out, "rope", config_rope_name(c->rope.type));
     if (c->rope.type != ROPE_DEFAULT)
         set(out, "rope_factor", json_real(c->rope.factor));
+    if (c->rope.original_context > 0)
+        set_int(out, "rope_original_context", c->rope.original_context);
+    if (config_rope_scale(&c->rope) != 1)
+        set(out, "rope_scale", json_real(config_rope_scale(&c->rope)));
     set(out, "rope_theta", json_real(c->rope.theta));
     set_int(out, "layers", c->layers);
     set_int(out, "width", c->dim);

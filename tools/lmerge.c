@@ -57,9 +57,23 @@ static void print_text(const struct merge_options *o, const struct merge_report 
     /* The base's head was its embedding; in the result they are two tensors. */
     if (r->untied)
         printf("untied: lm_head keeps the base's embedding, as in training\n");
+    if (*r->advice)
+        printf("note: %s\n", r->advice);
     if (r->delta_entries)
         printf("change: max |dW| %.3g; %.2f%% of the merged entries unchanged by rounding\n",
                r->max_delta, 100.0 * (double)r->unchanged / (double)r->delta_entries);
+}
+
+/* There is no context that would tell the factor. */
+static int check_rope(const struct rope_ask *a, struct err *e)
+{
+    int rc = rope_check(a, e);
+
+    if (rc == 0 && a->kind >= 0 && a->factor == 0 && a->theta == 0) {
+        err_set(e, E_USAGE, "--rope needs --rope-factor here");
+        rc = err_hint(e, "the context that the adapter was trained at by that of its base");
+    }
+    return rc;
 }
 
 /* All three paths must be there; the first that is missing is named. */
@@ -70,7 +84,7 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
     if (n > 0)
         return err_set(e, E_USAGE, "unexpected operand '%.200s'", argv[1]);
     if (o->base && o->adapter && o->out)
-        return 0;
+        return check_rope(&o->rope, e);
     err_set(e, E_USAGE, "no %s given", missing);
     return err_hint(e, "lmerge --model BASE --adapter ADAPTER -o OUT");
 }
@@ -83,7 +97,8 @@ int main(int argc, char **argv)
                                                        &type_bf16 };
     static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
     bool quiet = false, verbose = false, json = false, done;
-    struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
+    struct merge_options o = { .rope = { .kind = -1 }, .shard_bytes = (int64_t)4 << 30,
+                               .stop = &stop };
     struct merge_report r;
     int64_t threads = 0;
     int dtype = 0, rc;
@@ -94,8 +109,8 @@ int main(int argc, char **argv)
         ROW_FORCE(&o.force, "replace a model folder at -o"),
         { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
-        { 0, "rope-factor", "F", OPT_F64, &o.rope_factor, 1, 65536,
-          "linear RoPE scaling of an adapter without config.json" },
+        ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [pi]",
+                  "by how much the context grew"),
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
           "largest file of weights [4g]" },
         ROW_THREADS(&threads),

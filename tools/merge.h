@@ -3,6 +3,7 @@
 #define TOOLS_MERGE_H
 #include "base/err.h"
 #include "formats/weights/safetensors.h"
+#include "model/rope.h"
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,8 +14,8 @@ struct merge_options {
     bool keep_dtype;                  /* each tensor in its own type; else in dtype */
     const struct tensor_type *type;
     int64_t shard_bytes;              /* tensor bytes a file, more only for one larger tensor */
-    double rope_factor;               /* linear, of an adapter that has no config.json to say it;
-                                         0: the base's RoPE */
+    struct rope_ask rope;             /* of an adapter that has no config.json to say it; no kind
+                                         and a factor of 0: the base's RoPE */
     bool force;                       /* replace an out that is there */
     int threads;                      /* 0: all */
     volatile sig_atomic_t *stop;      /* set by a signal: give up cleanly; may be NULL */
@@ -29,6 +30,7 @@ struct merge_report {
     int64_t unchanged;     /* ... that rounding to the output type leaves as they were */
     bool untied;           /* a tied base came apart: see formats/weights/adapter.h */
     int64_t context;
+    char advice[256];      /* rope_advice */
     const char *dtype;     /* what config.json says: the type most bytes have */
 };
 

@@ -168,7 +168,7 @@ static void count(const struct merge_plan *p, struct merge_report *r)
     r->dtype = most == DT_F32 ? "float32" : most == DT_F16 ? "float16" : "bfloat16";
     r->files = p->files;
     r->params = config_params(&p->config);
-    r->context = p->config.context;
+    r->context = config_reach(&p->config);
 }
 
 int merge_plan_make(struct merge_plan *p, const struct merge_options *o,

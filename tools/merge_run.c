@@ -330,7 +330,7 @@ static int write_all(struct run *r, const char *folder, struct err *e)
     if (rc == 0 && r->plan.files > 1)
         rc = write_index(r, folder, e);
     if (rc == 0)
-        rc = weights_copy_side_files(r->o->base, folder, r->plan.config.context, e);
+        rc = weights_copy_side_files(r->o->base, folder, config_reach(&r->plan.config), e);
     if (rc == 0) /* last: a folder without it is not a model */
         rc = config_write(&r->plan.config, like, r->r->dtype, config, e);
     free(like);
@@ -422,8 +422,7 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     struct llama_config *c = &r->plan.config;
     int rc;
 
-    /* 0: no factor was given. */
-    if (o->rope_factor == 0) {
+    if (o->rope.factor == 0 && o->rope.theta == 0) {
         if (!adapter_has_model(a))
             log_info("'%s' has no config.json: RoPE stays the base's; if it was trained for a "
                      "longer context, give --rope-factor", o->adapter);
@@ -431,12 +430,12 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     }
     /* Such an adapter brings its own RoPE, and a second factor would scale it twice. */
     if (adapter_has_model(a)) {
-        err_set(e, E_USAGE, "--rope-factor is only for an adapter without config.json, and "
-                            "'%s' has one", o->adapter);
-        return err_hint(e, "leave --rope-factor out");
+        err_set(e, E_USAGE, "--rope and its options are only for an adapter without config.json, "
+                            "and '%s' has one", o->adapter);
+        return err_hint(e, "leave --rope and --rope-factor out");
     }
-    if ((rc = rope_extend(c, 0, o->rope_factor, e)) == 0)
-        r->r->context = c->context;
+    if ((rc = rope_extend(c, 0, &o->rope, e)) == 0)
+        r->r->context = config_reach(c);
     return rc;
 }
 
@@ -462,6 +461,7 @@ int merge_run(const struct merge_options *o, struct merge_report *report, struct
         rc = E_SYS;
     if (rc == 0) {
         r.scale = adapter_scale(adapter_config(a));
+        rope_advice(&r.plan.config, report->advice, sizeof report->advice);
         rc = build(&r, out, e);
     }
     pool_close(r.pool);

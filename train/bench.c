@@ -231,7 +231,7 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
     for (int i = 0; i < (s->contexts.n ? s->contexts.n : 1) && rc == 0; i++) {
         struct bench b = { .s = *s, .open = &open, .matrix_rate = rate };
 
-        b.s.ctx = s->contexts.n ? s->contexts.v[i] : c.context;
+        b.s.ctx = s->contexts.n ? s->contexts.v[i] : config_reach(&c);
         b.s.steps = s->steps < 0 ? BENCH_STEPS : s->steps < MOST_STEPS ? s->steps : MOST_STEPS;
         b.s.warmup = 0;
         b.t.s = &b.s, b.t.d = d;

@@ -36,10 +36,17 @@ static const struct cmd cmd = {
 static void say_merge(const struct run *r)
 {
     const struct settings *now = r->s;
+    const struct llama_config *c = &r->session.config;
     int n = (int)strlen(now->out);
-    bool scaled = now->rope_factor > 0 && now->rope_factor != 1;
+    bool scaled = now->rope_new || (now->rope.factor > 0 && now->rope.factor != 1);
+    char advice[256];
 
-    if (now->mode == 0 || (!scaled && r->session.config.context == r->session.base_context))
+    if (!scaled && config_reach(c) == r->session.base_context)
+        return;
+    rope_advice(c, advice, sizeof advice);
+    if (*advice)
+        log_info("%s", advice);
+    if (now->mode == 0)
         return;
     /* "out/" becomes "out-merged", not "out/-merged". */
     while (n > 1 && now->out[n - 1] == '/')

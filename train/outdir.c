@@ -279,7 +279,7 @@ static int write_model(const struct settings *s, struct device *d, struct model 
     int rc = write_weights(s, d, m, e);
 
     if (rc == 0 && s->model)
-        rc = weights_copy_side_files(s->model, s->out, model_config(m)->context, e);
+        rc = weights_copy_side_files(s->model, s->out, config_reach(model_config(m)), e);
     if (rc == 0 && (s->init || s->tokenizer))
         rc = copy_tokenizer(s, info, e);
     if (rc == 0)

@@ -59,13 +59,16 @@ json_t *settings_run(const struct settings *s, const struct llama_config *c,
     const char *key;
 
     now.machine.device = device;
-    now.rope_factor = c->rope.factor;
+    now.rope.factor = c->rope.factor;
     rows = rows_record(&now, OPT_RESULT);
     put(o, s->init ? "fresh" : "base", json_string(model_id));
     json_object_foreach(rows, key, value)
         if (in_use(s, key))
             json_object_set(o, key, value);
     put(o, "rope_type", json_string(config_rope_name(c->rope.type)));
+    /* else the type and the factor say it all, as they did in older records */
+    if (s->rope_new || c->rope.type > ROPE_LLAMA3)
+        put(o, "rope", config_rope_json(&c->rope));
     json_decref(rows);
     return o;
 }

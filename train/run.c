@@ -158,9 +158,12 @@ static void echo(const struct run *r)
     const struct memory_plan *p = &r->budget.model;
     double padding = 100 - 100.0 * (double)r->t.pack.tokens /
                                fmax(1, (double)(r->t.order.rows * s->ctx));
-    char mem[16], saved[SAVED_CHARS];
+    const struct rope_config *rope = &r->session.config.rope;
+    char mem[16], saved[SAVED_CHARS], theta[32] = "";
 
     budget_saved(p, saved, sizeof saved);
+    if (s->rope_new && rope->type == ROPE_DEFAULT)
+        snprintf(theta, sizeof theta, " theta=%g", rope->theta);
     log_info("data '%s': %s, tokens=%" PRId64 " documents=%" PRId64 " rows=%" PRId64, s->data,
              dataset_form(r->data), dataset_tokens(r->data), dataset_docs(r->data),
              r->t.order.rows);
@@ -170,10 +173,9 @@ static void echo(const struct run *r)
              s->model ? s->model : s->init, p->params, settings_mode(s->mode),
              p->trained_params, 100.0 * (double)p->trained_params / (double)(p->params ? p->params : 1));
     log_info("ctx=%" PRId64 " (model %" PRId64
-             ") rope=%s factor=%g attention=%s group=%" PRId64,
+             ") rope=%s factor=%g%s attention=%s group=%" PRId64,
              s->ctx, r->session.base_context,
-             config_rope_name(r->session.config.rope.type),
-             r->session.config.rope.type == ROPE_DEFAULT ? 1.0 : r->session.config.rope.factor,
+             config_rope_name(rope->type), rope->type == ROPE_DEFAULT ? 1.0 : rope->factor, theta,
              s->attention == ATTN_DENSE ? "dense" : "s2", s->group);
     log_info("batch=%" PRId64 " micro=%" PRId64 " tokens_per_step=%" PRId64 " steps=%" PRId64
              " epochs=%.2f lr=%g", s->batch, s->micro, s->batch * s->ctx, s->steps,

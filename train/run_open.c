@@ -187,7 +187,7 @@ static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
 {
     const struct settings *s = r->s;
     int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
-                            s->ctx < 0 ? r->session.config.context : s->ctx, (uint64_t)s->seed, s->data,
+                            s->ctx < 0 ? r->session.base_context : s->ctx, (uint64_t)s->seed, s->data,
                             e);
 
     *n_tokens = r->t.pack.rows * r->t.pack.ctx; /* at most one row is not half full */

@@ -3,7 +3,6 @@
 
 #include "base/utf8.h"
 #include "formats/weights/adapter_config.h"
-#include "model/rope.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -20,7 +19,7 @@ void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
         .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
-        .attention = -1, .ctx = -1, .shape = -1,
+        .attention = -1, .rope = { .kind = -1, .factor = -1 }, .ctx = -1, .shape = -1,
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
@@ -153,7 +152,7 @@ int settings_check(const struct settings *s, struct err *e)
     uint64_t targets;
     int64_t group;
 
-    if (check_gpu(s, e) < 0)
+    if (check_gpu(s, e) < 0 || rope_check(&s->rope, e) < 0)
         return E_USAGE;
     if (s->bench)
         return check_bench(s, e);
@@ -223,18 +222,20 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e)
 {
+    struct rope_config was = c->rope;
     int rc;
 
     *note = '\0';
     if (s->mode < 0)
         s->mode = s->init ? 0 : 2;
     if (s->ctx < 0)
-        s->ctx = c->context;
+        s->ctx = config_reach(c);
     if (s->attention < 0) /* the cheap pattern is for extending a model that can attend */
         s->attention = s->init && s->mode == 0 && s->group < 0 && !s->group_ratio ? ATTN_DENSE : ATTN_S2;
     if ((rc = resolve_group(s, note, cap, e)) < 0 ||
-        (rc = rope_extend(c, s->ctx, s->rope_factor > 0 ? s->rope_factor : 0, e)) < 0)
+        (rc = rope_extend(c, s->ctx, &s->rope, e)) < 0)
         return rc;
+    s->rope_new = c->rope.type != ROPE_LINEAR && !config_rope_same(&was, &c->rope);
     if (s->micro < 0)
         s->micro = MICRO_TOKENS / s->ctx;
     s->micro = s->micro < 1 ? 1 : s->micro > s->batch ? s->batch : s->micro;

@@ -5,6 +5,7 @@
 #include "base/opt.h"
 #include "formats/weights/config.h"
 #include "formats/weights/weights.h"
+#include "model/rope.h"
 #include "model/session.h"
 #include "train/schedule.h"
 #include <jansson.h>
@@ -29,7 +30,8 @@ struct settings {
     int64_t ctx;         /* by: the model's context */
     int64_t group;       /* tokens; by: group_ratio of ctx */
     const char *group_ratio; /* "1/4", "0.25" */
-    double rope_factor;  /* at most 0: the reference's rule */
+    struct rope_ask rope;
+    bool rope_new;       /* by: a kind but pi extends the model */
     bool mask_documents; /* attention does not cross documents */
     int packing;         /* enum packing */
     int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */

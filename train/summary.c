@@ -38,7 +38,7 @@ static json_t *summary_object(const struct run *r, double seconds)
         { "resumed_from", r->resumed },
         { "params", p->params },
         { "trained_params", p->trained_params },
-        { "context", r->session.config.context },
+        { "context", config_reach(&r->session.config) },
         { "peak_rss_bytes", budget_peak_rss() },
         { "predicted_bytes", (int64_t)r->budget.peak },
     };

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/weights/arch.h"
+#include "formats/weights/config_rope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +18,11 @@
  * 63 bits; all are far above any model there is. */
 enum { MAX_VOCAB = 1 << 24, MAX_DIM = 1 << 17, MAX_FFN = 1 << 20, MAX_LAYERS = 4096,
        MAX_HEADS = 4096, MAX_HEAD_DIM = 1024 };
-#define MAX_CONTEXT ((int64_t)1 << 31)
 #define MAX_BYTES ((size_t)4 << 20)
 
 static int refuse(const struct js *o, const char *what, struct err *e)
 {
-    return err_set(e, E_CONFIG, "'%s': %s%s is not supported", o->file, o->path, what);
+    return err_set(e, E_CONFIG, "'%s': %s is not supported", o->file, what);
 }
 
 /* The family has a tensor of this role. */
@@ -70,7 +70,7 @@ static int read_window(struct llama_config *c, const struct js *o, struct err *e
         return 0;
     /* A field with null is there and means no window; js_i64 then leaves the 0 as it is. */
     c->window = json_object_get(o->obj, "sliding_window") ? 0 : b->window_missing;
-    return js_i64(o, "sliding_window", JS_MAY, 1, MAX_CONTEXT, &c->window, e);
+    return js_i64(o, "sliding_window", JS_MAY, 1, CONFIG_MAX_CONTEXT, &c->window, e);
 }
 
 /* Fields that would change what the model computes must say what the family's description does. */
@@ -115,7 +115,7 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
     c->context = 2048; /* the defaults of transformers' LlamaConfig, here and below */
     if ((rc = js_i64(o, "num_key_value_heads", JS_MAY, 1, MAX_HEADS, &c->kv_heads, e)) < 0 ||
         (rc = js_i64(o, "head_dim", JS_MAY, 1, MAX_HEAD_DIM, &c->head_dim, e)) < 0 ||
-        (rc = js_i64(o, "max_position_embeddings", JS_MAY, 1, MAX_CONTEXT, &c->context, e)) < 0)
+        (rc = js_i64(o, "max_position_embeddings", JS_MAY, 1, CONFIG_MAX_CONTEXT, &c->context, e)) < 0)
         return rc;
     if (c->head_dim == 0)
         return err_set(e, E_CONFIG, "'%s': hidden_size %lld is not a multiple of "
@@ -155,108 +155,8 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
     return 0;
 }
 
-/* As transformers 5 reads a llama: the original context inside, else the context. */
-static int read_llama3(struct rope_config *r, const struct js *o, const struct js *s,
-                       int64_t context, struct err *e)
-{
-    static const char first[] = "original_max_position_embeddings";
-    /* top: at the top of config.json; inside: in the object that s is. 0 is not given. */
-    int64_t top = 0, inside = 0;
-    int rc;
-
-    if ((rc = js_f64(s, "low_freq_factor", JS_MUST, 1e-6, 1e6, &r->low_freq_factor, e)) < 0 ||
-        (rc = js_f64(s, "high_freq_factor", JS_MUST, 1e-6, 1e6, &r->high_freq_factor, e)) < 0 ||
-        (rc = js_i64(s, first, JS_MAY, 1, MAX_CONTEXT, &inside, e)) < 0 ||
-        (rc = js_i64(o, first, JS_MAY, 1, MAX_CONTEXT, &top, e)) < 0)
-        return rc;
-    if (!inside && top && top != context) { /* llama.cpp takes it, transformers the context */
-        err_set(e, E_CONFIG, "'%s': %s%s is missing: max_position_embeddings, %lld, would "
-                "count, not the %lld beside it", o->file, s->path, first, (long long)context,
-                (long long)top);
-        return err_hint(e, "write the right one into the object that has rope_type llama3");
-    }
-    r->original_context = inside ? inside : context;
-    if (r->high_freq_factor <= r->low_freq_factor)
-        return err_set(e, E_CONFIG, "'%s': %shigh_freq_factor %g must be above low_freq_factor "
-                       "%g", o->file, s->path, r->high_freq_factor, r->low_freq_factor);
-    return 0;
-}
-
-/* The share of each head that RoPE turns, where the family's can be a part. */
-static int set_rotary(struct llama_config *c, const struct js *o, double share, struct err *e)
-{
-    int64_t n = (int64_t)((double)c->head_dim * share);
-
-    /* All of the head is turned: rotary_dim stays 0, which means head_dim. */
-    if (share == 1)
-        return 0;
-    if (c->arch->block.rotary == 0)
-        return refuse(o, "partial_rotary_factor below 1", e);
-    if (n < 2 || n % 2 != 0)
-        return err_set(e, E_CONFIG, "'%s': %spartial_rotary_factor %g of head_dim %lld is not an "
-                       "even number of channels", o->file, o->path, share,
-                       (long long)c->head_dim);
-    c->rotary_dim = n;
-    return 0;
-}
-
-/* The object that says how RoPE is scaled, as transformers 5 finds it: rope_scaling (4.x) wins over
- * rope_parameters (5.x), an empty one is none. */
-static int rope_object(const struct js *o, struct js *s, struct err *e)
-{
-    int rc = js_object(o, "rope_scaling", JS_MAY, s, e);
-
-    if (rc == 0 && json_object_size(s->obj) == 0)
-        rc = js_object(o, "rope_parameters", JS_MAY, s, e);
-    return rc;
-}
-
-/* rope_theta stands at the top or inside. */
-static int read_rope(struct llama_config *c, const struct js *o, struct err *e)
-{
-    struct rope_config *r = &c->rope;
-    /* Values inside the object win over those at the top, as they are read later. */
-    const char *type = "default", *key;
-    double share = c->arch->block.rotary > 0 ? c->arch->block.rotary : 1;
-    struct js s;
-    json_t *v;
-    int rc;
-
-    *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 10000, .factor = 1 };
-    if ((rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
-        (rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
-        (rc = rope_object(o, &s, e)) < 0)
-        return rc;
-    if (!s.obj)
-        return set_rotary(c, o, share, e);
-    /* Objects inside the object: other values for other layers. */
-    json_object_foreach(s.obj, key, v)
-        if (json_is_object(v))
-            return err_set(e, E_CONFIG, "'%s': %s differs by layer ('%.60s'), which is not "
-                           "supported", o->file, s.path, key);
-    /* "type" is the older name; "rope_type" wins where both are there. */
-    if ((rc = js_str(&s, "type", JS_MAY, &type, e)) < 0 ||
-        (rc = js_str(&s, "rope_type", JS_MAY, &type, e)) < 0 ||
-        (rc = js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
-        (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
-        (rc = set_rotary(c, &s, share, e)) < 0)
-        return rc;
-    if (strcmp(type, "default") == 0)
-        return 0;
-    if (strcmp(type, "linear") != 0 && strcmp(type, "llama3") != 0) {
-        err_set(e, E_CONFIG, "'%s': %srope_type '%.60s' is not supported", o->file, s.path,
-                type);
-        return err_hint(e, "default, linear and llama3 are");
-    }
-    /* Only "linear" and "llama3" are left here; their second letter tells them apart. */
-    r->type = type[1] == 'i' ? ROPE_LINEAR : ROPE_LLAMA3;
-    if ((rc = js_f64(&s, "factor", JS_MUST, 1e-6, 1e6, &r->factor, e)) < 0)
-        return rc;
-    return r->type == ROPE_LLAMA3 ? read_llama3(r, o, &s, c->context, e) : 0;
-}
-
 /* The family first, since it decides what the other fields mean; the context before RoPE, whose
- * llama3 form falls back on it. */
+ * forms fall back on it. */
 static int read_all(struct llama_config *c, const struct js *o, struct err *e)
 {
     int rc;
@@ -269,7 +169,7 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
         (rc = read_id(o, "bos_token_id", c->vocab, 1, &c->bos, e)) < 0 ||
         (rc = read_id(o, "eos_token_id", c->vocab, 2, &c->eos, e)) < 0)
         return rc;
-    return read_rope(c, o, e);
+    return config_read_rope(c, o, e);
 }
 
 int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,

@@ -11,34 +11,65 @@ static void set(json_t *o, const char *key, json_t *v, bool *ok)
         *ok = false;
 }
 
-/* As config.json writes it. */
-const char *config_rope_name(enum rope_type t)
-{
-    static const char *const names[] = { "default", "linear", "llama3" };
-
-    return names[t];
-}
-
 /* A linear factor of 1 is no scaling. */
 static enum rope_type written_type(const struct rope_config *r)
 {
     return r->type == ROPE_LINEAR && r->factor == 1 ? ROPE_DEFAULT : r->type;
 }
 
-/* The fields of the scaling that both forms have in common. */
+static bool has_original(enum rope_type t)
+{
+    return t == ROPE_LLAMA3 || t == ROPE_YARN || t == ROPE_LONGROPE;
+}
+
+/* A number that is not the default one. */
+static void set_unless(json_t *o, const char *key, double v, double missing, bool *ok)
+{
+    if (v != missing)
+        set(o, key, json_real(v), ok);
+}
+
+static void set_list(json_t *o, const char *key, const double *v, int64_t n, bool *ok)
+{
+    json_t *list = json_array();
+
+    for (int64_t i = 0; i < n; i++)
+        if (json_array_append_new(list, json_real(v[i])) < 0)
+            *ok = false;
+    set(o, key, list, ok);
+}
+
+/* The fields of the scaling that both forms have in common. What transformers would find out by
+ * itself is written for longrope alone, whose versions find out different things. */
 static void set_scale(json_t *o, const struct rope_config *r, bool *ok)
 {
-    if (written_type(r) != ROPE_DEFAULT)
+    enum rope_type t = written_type(r);
+
+    if (t != ROPE_DEFAULT)
         set(o, "factor", json_real(r->factor), ok);
-    if (r->type == ROPE_LLAMA3) {
+    if (has_original(t))
+        set(o, "original_max_position_embeddings", json_integer(r->original_context), ok);
+    if (t == ROPE_LLAMA3) {
         set(o, "low_freq_factor", json_real(r->low_freq_factor), ok);
         set(o, "high_freq_factor", json_real(r->high_freq_factor), ok);
-        set(o, "original_max_position_embeddings", json_integer(r->original_context), ok);
+    } else if (t == ROPE_YARN) {
+        set_unless(o, "attention_factor", r->attention_factor, 0, ok);
+        set_unless(o, "beta_fast", r->beta_fast, 32, ok);
+        set_unless(o, "beta_slow", r->beta_slow, 1, ok);
+        set_unless(o, "mscale", r->mscale, 0, ok);
+        set_unless(o, "mscale_all_dim", r->mscale_all_dim, 0, ok);
+        if (r->smooth)
+            set(o, "truncate", json_false(), ok);
+    } else if (t == ROPE_LONGROPE) {
+        set(o, "attention_factor", json_real(config_rope_scale(r)), ok);
+        set_list(o, "short_factor", r->short_factor, r->pairs, ok);
+        set_list(o, "long_factor", r->long_factor, r->pairs, ok);
     }
 }
 
 /* The 4.x form. transformers before 4.43 refuse a scaling that has other than two fields, "type"
- * and "factor", and later ones read these two; llama3 came with 4.43 and is "rope_type" there. */
+ * and "factor", and know linear and dynamic; later versions read these two. The other kinds came
+ * with 4.43 and are "rope_type" there; vLLM's older versions ask for the "type" of yarn. */
 static json_t *rope_scaling(const struct rope_config *r, bool *ok)
 {
     enum rope_type t = written_type(r);
@@ -47,7 +78,10 @@ static json_t *rope_scaling(const struct rope_config *r, bool *ok)
     if (t == ROPE_DEFAULT)
         return json_null();
     o = json_object();
-    set(o, t == ROPE_LINEAR ? "type" : "rope_type", json_string(config_rope_name(t)), ok);
+    if (t != ROPE_LLAMA3)
+        set(o, "type", json_string(config_rope_name(t)), ok);
+    if (has_original(t))
+        set(o, "rope_type", json_string(config_rope_name(t)), ok);
     set_scale(o, r, ok);
     return o;
 }
@@ -65,6 +99,17 @@ static json_t *rope_parameters(const struct rope_config *r, bool *ok)
     return o;
 }
 
+json_t *config_rope_json(const struct rope_config *r)
+{
+    bool ok = true;
+    json_t *o = rope_parameters(r, &ok);
+
+    if (ok)
+        return o;
+    json_decref(o);
+    return NULL;
+}
+
 /* Both forms are written, so that old and new versions of transformers read the same. */
 static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
 {
@@ -74,6 +119,11 @@ static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
     set(o, "rope_theta", json_real(c->rope.theta), ok);
     set(o, "rope_scaling", rope_scaling(&c->rope, ok), ok);
     set(o, "rope_parameters", rope_parameters(&c->rope, ok), ok);
+    /* At the top as well: llama.cpp looks for llama3's there alone, transformers 4 for longrope's. */
+    if (has_original(c->rope.type))
+        set(o, "original_max_position_embeddings", json_integer(c->rope.original_context), ok);
+    else
+        json_object_del(o, "original_max_position_embeddings");
 }
 
 /* A list of ids whose first is still right stays as it is. */
