@@ -29,6 +29,8 @@ struct model_options {
                                    fastest in the memory there is */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
+    double dense_share;         /* training: of the batches, so many span ctx instead, [0, 1]. What
+                                   is planned fits and is fast for both kinds. Changes no result */
     int64_t memory_bytes;       /* budget that -1 fills; 0: four fifths of what is free,
                                    of a device's own memory 15/16, less of a small one */
     int64_t device_bytes;       /* most that the process may hold of a device's own memory, all
@@ -84,7 +86,10 @@ struct memory_plan {
     size_t host;        /* pinned host memory: offloaded activations and streamed weights */
     struct placement placement; /* no layers without training */
     int64_t mlp_tile, loss_chunk;
-    double step_s;      /* predicted time of one micro-batch; 0: not known */
+    double step_s;      /* predicted time of one micro-batch, of both kinds on the average; 0: not
+                           known */
+    double dense_ratio; /* time of a dense one over that of one of attention_span; 0 where
+                           dense_share is */
     int64_t layers;
     int64_t params, trained_params;
 };

@@ -30,7 +30,8 @@ enum { GRID = 40, STATES = SAVE_LEVELS * (SAVE_LEVELS + 3) / 2, TRIES = 4, SLOTS
 
 struct choice {
     struct model *m;
-    struct cost cost;
+    struct cost cost[2];        /* of a batch as attention_span says, and of a dense one */
+    double share[2];            /* of all batches: what their times weigh in a candidate's */
     struct { int level, offloaded; } state[STATES];
     int used[STATES], n_used;   /* the states that the candidate may have layers in */
     size_t level[SAVE_LEVELS];  /* bytes of a level in one layer */
@@ -57,6 +58,20 @@ static void all_at(struct placement *p, enum save_level k, int64_t n, int64_t la
     memset(p, 0, sizeof *p);
     p->n[k][0] += n;
     p->n[SAVE_INPUT][0] += layers - n;
+}
+
+/* What layers cost in both kinds of batches. Their bytes are the same: buffers are for any
+ * segments (attention_scratch_bytes). */
+static void cost_kinds(struct choice *c, struct model *m)
+{
+    int64_t span = m->o.attention_span;
+
+    c->share[1] = m->o.mode == TRAIN_NONE ? 0 : m->o.dense_share;
+    c->share[0] = 1 - c->share[1];
+    cost_of(m, &c->cost[0]);
+    m->o.attention_span = m->o.ctx;
+    cost_of(m, &c->cost[1]);
+    m->o.attention_span = span;
 }
 
 /* Bytes of the levels, of the rest, of a layer's frozen matrices. */
@@ -90,7 +105,7 @@ static int measure(struct choice *c, struct model *m, struct err *e)
         if (w->type && role_form((enum role)r) == FORM_MATRIX && !w->trained)
             c->matrices += weight_bytes(w);
     }
-    cost_of(m, &c->cost);
+    cost_kinds(c, m);
     return 0;
 }
 
@@ -150,40 +165,60 @@ static void count_bytes(struct choice *c, struct demand *d)
     d->host += (size_t)*streamed * c->matrices;
 }
 
-/* Time of c->candidate, with the layers in their order. */
-static double simulate(struct choice *c, const struct demand *d, bool back)
+/* How a candidate's time is told, from cheap and low to dear and true (cost.h). */
+enum telling { TELL_OPS, TELL_BOUND, TELL_SIMULATED };
+
+/* Time of c->candidate in one kind of batch. To simulate, the layers must have been spread. */
+static double kind_time(struct choice *c, int kind, const struct demand *d, enum telling how)
 {
+    const struct cost *cost = &c->cost[kind];
+    bool back = c->m->o.mode != TRAIN_NONE;
     size_t nbytes[RINGS];
 
+    if (how == TELL_OPS)
+        return cost_of_ops(cost, d->saved, c->layers, back);
+    if (how == TELL_BOUND)
+        return cost_lower_bound(cost, &d->traffic, d->saved, c->layers, back);
     memcpy(nbytes, c->level, sizeof c->level);
     nbytes[RING_WEIGHTS] = c->matrices;
-    c->m->plan.placement = c->candidate;
-    model_spread(c->m);
-    return cost_simulated(c->m, &c->cost, &d->traffic, nbytes, d->saved, back);
+    return cost_simulated(c->m, cost, &d->traffic, nbytes, d->saved, back);
+}
+
+/* And of both kinds on the average. */
+static double mean_time(struct choice *c, const struct demand *d, enum telling how)
+{
+    double s = 0;
+
+    if (how == TELL_SIMULATED) {
+        c->m->plan.placement = c->candidate;
+        model_spread(c->m);
+    }
+    for (int kind = 0; kind < 2; kind++)
+        if (c->share[kind] > 0)
+            s += c->share[kind] * kind_time(c, kind, d, how);
+    return s;
 }
 
 /* Takes c->candidate where it is better than the best so far: exceeds the device by less, or as
  * little and is faster. */
 static void weigh(struct choice *c)
 {
-    bool back = c->m->o.mode != TRAIN_NONE;
     struct demand d;
     size_t over;
     double s;
 
     count_levels(c, &d);
-    if (c->best_over == 0 &&
-        cost_of_ops(&c->cost, d.saved, c->layers, back) >= c->best_s * (1 - SAME))
+    if (c->best_over == 0 && mean_time(c, &d, TELL_OPS) >= c->best_s * (1 - SAME))
         return;
     count_bytes(c, &d);
     over = more_than(d.device, c->device);
     if (d.host > c->host || over > c->best_over)
         return;
-    s = cost_lower_bound(&c->cost, &d.traffic, d.saved, c->layers, back);
+    s = mean_time(c, &d, TELL_BOUND);
     if (c->simulate && d.host > 0 && over == 0) {
         if (c->best_over == 0 && s >= c->best_s * (1 - WORTH))
             return;
-        s = simulate(c, &d, back);
+        s = mean_time(c, &d, TELL_SIMULATED);
     }
     if (over < c->best_over || s < c->best_s * (1 - SAME)) {
         c->best = c->candidate;
@@ -257,15 +292,16 @@ static void search(struct choice *c)
     c->simulate = false;
     c->best_over = SIZE_MAX;
     weigh_all(c);
-    if (c->best_host == 0) /* nothing waits for a copy */
-        return;
-    c->simulate = true;
-    /* the winner by the lower bound comes first: simulated, it is the time to beat */
-    c->candidate = c->best;
-    c->best_over = SIZE_MAX;
+    if (c->best_host != 0) { /* else nothing waits for a copy */
+        c->simulate = true;
+        /* the winner by the lower bound comes first: simulated, it is the time to beat */
+        c->candidate = c->best;
+        c->best_over = SIZE_MAX;
+        use(c, STATES, all);
+        weigh(c);
+        weigh_all(c);
+    }
     use(c, STATES, all);
-    weigh(c);
-    weigh_all(c);
 }
 
 size_t model_capacity(const struct device *d, const struct model_options *o)
@@ -307,6 +343,23 @@ static size_t host_budget(const struct model *m)
            (ranks_find(&r, NULL) == 0 && r.local_size > 1 ? (size_t)r.local_size : 1);
 }
 
+/* How much longer a dense batch takes with the best placement; 0 where there are none. All states
+ * are in use. */
+static double dense_ratio(struct choice *c)
+{
+    enum telling how = c->simulate && c->best_over == 0 ? TELL_SIMULATED : TELL_BOUND;
+    struct demand d;
+
+    if (c->share[1] <= 0)
+        return 0;
+    c->candidate = c->best;
+    count_levels(c, &d);
+    count_bytes(c, &d);
+    c->m->plan.placement = c->best;
+    model_spread(c->m);
+    return kind_time(c, 1, &d, how) / kind_time(c, 0, &d, how);
+}
+
 /* Searches until what is laid out fits: in small models rounding makes bytes differ from the sums. */
 static int choose(struct model *m, struct choice *c, struct err *e)
 {
@@ -318,6 +371,7 @@ static int choose(struct model *m, struct choice *c, struct err *e)
         size_t over;
 
         search(c);
+        m->plan.dense_ratio = dense_ratio(c);
         m->plan.placement = c->best;
         if ((rc = model_layout(m, e)) < 0 || c->best_over)
             break;
@@ -325,7 +379,7 @@ static int choose(struct model *m, struct choice *c, struct err *e)
             break;
         c->device = more_than(c->device, over);
     }
-    m->plan.step_s = c->cost.known ? c->best_s : 0;
+    m->plan.step_s = c->cost[0].known ? c->best_s : 0;
     return rc;
 }
 

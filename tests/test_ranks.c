@@ -26,6 +26,7 @@ struct fault {
     const char *data;              /* instead of the common one */
     const char *metrics;
     bool leave;                    /* after opening, without a word */
+    bool mix;                      /* of dense and sparse steps */
     bool own_memory;               /* the device's memory is taken not to be the host's */
 };
 struct one {
@@ -116,6 +117,8 @@ static struct one *train(int size, const char *out, bool shared, int64_t batch,
             one[k].fault = fault[k];
         s->data = s->val = one[k].fault.data ? one[k].fault.data : raw;
         s->metrics = one[k].fault.metrics;
+        if (one[k].fault.mix) /* steps 2, 4, 6 are dense, and 5 */
+            s->attention = ATTN_S2, s->dense_every = 2, s->dense_last = 0.3;
     }
     if (size == 1)
         run_rank(group_alone(), one);
@@ -209,6 +212,42 @@ static void test_ranks_train_as_one_does_and_one_writes(void **state)
         }
         forget(one, tried[i].size);
     }
+}
+
+/* A step is dense by its number: whoever computes it, and after a stop the same. */
+static void test_ranks_mix_dense_steps_as_one_does(void **state)
+{
+    const struct fault mix[3] = { { .mix = true }, { .mix = true }, { .mix = true } };
+    const struct fault stop[2] = { { .mix = true }, { .mix = true, .stop = 4 } };
+    struct one *one = train(1, "mixed", true, 8, mix);
+    char path[128], line[4096];
+    int dense = 0;
+    FILE *f;
+
+    (void)state;
+    assert_all(one, 1, 0);
+    forget(one, 1);
+    one = train(3, "mixed3", false, 8, mix);
+    assert_all(one, 3, 0);
+    assert_same_numbers("mixed", "mixed3");
+    forget(one, 3);
+    one = train(2, "mixed2", true, 8, stop);
+    assert_all(one, 2, E_AGAIN);
+    forget(one, 2);
+    one = train(1, "mixed2", true, 8, mix);
+    assert_all(one, 1, 0);
+    assert_same_numbers("mixed", "mixed2");
+    forget(one, 1);
+    snprintf(path, sizeof path, "%s/mixed2/metrics.jsonl", dir);
+    assert_non_null(f = fopen(path, "r"));
+    for (int k = 1; fgets(line, sizeof line, f); k++) {
+        bool is = strstr(line, "\"attention\":\"dense\"");
+
+        assert_int_equal(is, k % 2 == 0 || k == 5);
+        dense += is;
+    }
+    fclose(f);
+    assert_int_equal(dense, 4);
 }
 
 /* Where the gradients are on a GPU they come by way of the host's memory, a piece at a time. */
@@ -493,6 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranks_of_the_environment),
         cmocka_unit_test(test_ranks_train_as_one_does_and_one_writes),
+        cmocka_unit_test(test_ranks_mix_dense_steps_as_one_does),
         cmocka_unit_test(test_memory_of_a_device_is_summed_too),
         cmocka_unit_test(test_a_failure_on_one_rank_ends_all),
         cmocka_unit_test(test_a_rank_that_leaves_is_noticed),

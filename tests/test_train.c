@@ -314,7 +314,8 @@ static void write_lines(const char *path, int64_t from, int64_t to, double loss)
     assert_int_equal(metrics_open(&m, path, from - 1, &kept, &e), 0);
     assert_int_equal(kept, from - 1);
     for (int64_t i = from; i <= to; i++) {
-        struct metrics_line l = { .step = i, .tokens = i * 10, .loss = loss, .grad_norm = 1 };
+        struct metrics_line l = { .step = i, .tokens = i * 10, .loss = loss, .grad_norm = 1,
+                                  .attention = "s2" };
         assert_int_equal(metrics_write(&m, &l, &e), 0);
     }
     assert_int_equal(metrics_sync(&m, &e), 0);

@@ -43,17 +43,16 @@ struct bench {
     struct batch batch;
     double matrix_rate; /* operations a second of one large product */
     double *seconds;    /* of the measured steps */
+    enum attention_kind kind; /* of these steps: of a mix each in its turn */
     double first_s;     /* of the first, with what is made once for a shape */
     double flop;        /* of matrix products in one of them, recomputation included */
+    double median_s[2]; /* of each kind that was measured */
 };
 
-/* Random ids and one set of attention segments: speed does not depend on the text. */
+/* Random ids: speed does not depend on the text. */
 static int random_rows(struct bench *b, struct err *e)
 {
-    int rc = preset_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
-
-    return rc < 0 ? rc : segments_build(&b->t.seg, (enum attention_kind)b->s.attention, b->s.micro,
-                                        b->s.ctx, b->s.group, NULL, 0, e);
+    return preset_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
 }
 
 /* One training step as in update.c, but always of the same rows. */
@@ -98,12 +97,23 @@ static int measure(struct bench *b, struct err *e)
     return rc;
 }
 
-/* Prints the figures of one context. 'seconds' is sorted: its middle is the median, its ends
- * are the fastest and the slowest step. taken: bytes of memory in use. */
+/* What was planned for a step of the kind that is measured; 0: not known. */
+static double predicted(const struct bench *b)
+{
+    const struct memory_plan *p = &b->budget.model;
+    double sparse, dense;
+
+    mix_times(p, b->open->options.dense_share, &sparse, &dense);
+    return p->dense_ratio <= 0 ? p->step_s : b->kind == ATTN_DENSE ? dense : sparse;
+}
+
+/* Prints the figures of one context and kind of step. 'seconds' is sorted: its middle is the
+ * median, its ends are the fastest and the slowest step. taken: bytes of memory in use. */
 static void say(const struct bench *b, FILE *f, size_t taken)
 {
-    double s = b->seconds[b->s.steps / 2], tokens = (double)(b->s.micro * b->s.ctx);
+    double s = b->median_s[b->kind], tokens = (double)(b->s.micro * b->s.ctx);
     double model = model_flops(&b->open->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
+    double foretold = predicted(b);
     const struct memory_plan *p = &b->budget.model;
     char saved[SAVED_CHARS], mem[16], plan[16], host[16];
 
@@ -113,15 +123,15 @@ static void say(const struct bench *b, FILE *f, size_t taken)
                 "\"first_s\":%.3f,\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
                 "\"predicted_bytes\":%zu,\"predicted_s\":%.6f,\"pinned_bytes\":%zu,"
                 "\"loss\":%.4f}\n", b->s.ctx, b->s.micro,
-                settings_mode(b->s.mode), b->s.attention == ATTN_DENSE ? "dense" : "s2",
+                settings_mode(b->s.mode), settings_attention_name(b->kind),
                 tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], b->first_s, model,
-                b->matrix_rate, taken, b->budget.peak, p->step_s, p->host, b->last.loss);
+                b->matrix_rate, taken, b->budget.peak, foretold, p->host, b->last.loss);
         return;
     }
     budget_saved(&b->budget.model, saved, sizeof saved);
     fprintf(f, "ctx=%" PRId64 " micro=%" PRId64 " mode=%s attention=%s group=%" PRId64 "\n",
             b->s.ctx, b->s.micro, settings_mode(b->s.mode),
-            b->s.attention == ATTN_DENSE ? "dense" : "s2", b->s.group);
+            settings_attention_name(b->kind), b->kind == ATTN_DENSE ? b->s.ctx : b->s.group);
     fprintf(f, "  %.0f tokens/s  %.4g s a step (%.4g to %.4g; the first %.4g)  loss %.4f\n",
             tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], b->first_s, b->last.loss);
     fprintf(f, "  %.4g TFLOP/s of the model, %.4g with what is computed twice; "
@@ -130,8 +140,8 @@ static void say(const struct bench *b, FILE *f, size_t taken)
             1e-12 * b->matrix_rate);
     fprintf(f, "  memory %s, predicted %s; saved: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
             fmt_bytes((double)b->budget.peak, plan, sizeof plan), saved);
-    if (p->step_s > 0)
-        fprintf(f, "  predicted %.4g s a step; offload: %s of host memory pinned\n", p->step_s,
+    if (foretold > 0)
+        fprintf(f, "  predicted %.4g s a step; offload: %s of host memory pinned\n", foretold,
                 fmt_bytes((double)p->host, host, sizeof host));
 }
 
@@ -168,6 +178,55 @@ static int profile(struct bench *b, FILE *f, struct err *e)
     return rc;
 }
 
+/* Measures the steps of one kind and prints what they took. */
+static int one_kind(struct bench *b, enum attention_kind kind, FILE *f, struct err *e)
+{
+    int rc = segments_build(&b->t.seg, kind, b->s.micro, b->s.ctx, b->s.group, NULL, 0, e);
+    size_t left;
+
+    b->kind = kind;
+    if (rc < 0 || (rc = measure(b, e)) < 0)
+        return rc;
+    left = b->t.d->free_bytes(b->t.d);
+    preset_sort(b->seconds, b->s.steps);
+    b->median_s[kind] = b->seconds[b->s.steps / 2];
+    /* Host memory is what the process holds; device memory is what is missing since the
+     * plan. */
+    say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
+              : b->budget.free > left ? b->budget.free - left : 0);
+    return b->s.json ? 0 : profile(b, f, e);
+}
+
+/* The rate of the mix, of both kinds as often as they come in a long run. */
+static void say_mix(const struct bench *b, FILE *f)
+{
+    double share = b->open->options.dense_share, tokens = (double)(b->s.micro * b->s.ctx);
+    double s = (1 - share) * b->median_s[ATTN_S2] + share * b->median_s[ATTN_DENSE];
+
+    if (b->s.json)
+        fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
+                "\"mix\",\"group\":%" PRId64 ",\"dense_share\":%.6g,\"tok_s\":%.1f,\"step_s\":%.6f,"
+                "\"predicted_s\":%.6f}\n", b->s.ctx, b->s.micro, settings_mode(b->s.mode),
+                b->s.group, share, tokens / s, s, b->budget.model.step_s);
+    else
+        fprintf(f, "mix: dense-every=%" PRId64 " dense-last=%g, %.3g%% of the steps dense\n"
+                "  %.0f tokens/s  %.4g s a step on the average\n", b->s.dense_every,
+                b->s.dense_last, 100 * share, tokens / s, s);
+}
+
+/* The kinds of steps that the options ask for, the sparse one first. */
+static int all_kinds(struct bench *b, FILE *f, struct err *e)
+{
+    struct mix m = settings_mix(&b->s);
+    int rc = one_kind(b, (enum attention_kind)b->s.attention, f, e);
+
+    if (rc < 0 || !mix_any(&m))
+        return rc;
+    if ((rc = one_kind(b, ATTN_DENSE, f, e)) == 0)
+        say_mix(b, f);
+    return rc;
+}
+
 /* Loads a model of random weights for one context, measures it and unloads it again, so that
  * the next context starts with the same free memory. */
 static int one_context(struct bench *b, const struct session_options *so, FILE *f,
@@ -193,16 +252,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
         (rc = session_load(open, so, e)) == 0) {
         b->t.m = open->model;
         if ((rc = random_rows(b, e)) == 0)
-            rc = measure(b, e);
-    }
-    if (rc == 0) {
-        size_t left = b->t.d->free_bytes(b->t.d);
-        preset_sort(b->seconds, b->s.steps);
-        /* Host memory is what the process holds; device memory is what is missing since the
-         * plan. */
-        say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
-                  : b->budget.free > left ? b->budget.free - left : 0);
-        rc = b->s.json ? 0 : profile(b, f, e);
+            rc = all_kinds(b, f, e);
         fflush(f);
     }
     segments_free(&b->t.seg);

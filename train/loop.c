@@ -29,9 +29,9 @@ static void report(struct run *r, const struct metrics_line *l, double eta_s)
                      fmt_duration(eta_s, eta, sizeof eta),
                      fmt_bytes((double)l->mem_bytes, mem, sizeof mem));
     if (plain && !isatty(STDERR_FILENO))
-        log_info("step=%" PRId64 " loss=%.4f grad_norm=%.4g lr=%.4g tok_s=%.0f step_ms=%.0f "
-                 "gemm=%.2f mfu=%.3f mem=%" PRId64 " eta_s=%.0f",
-                 l->step, l->loss, l->grad_norm, l->lr, l->tok_s, l->step_s * 1e3,
+        log_info("step=%" PRId64 " loss=%.4f grad_norm=%.4g lr=%.4g attention=%s tok_s=%.0f "
+                 "step_ms=%.0f gemm=%.2f mfu=%.3f mem=%" PRId64 " eta_s=%.0f",
+                 l->step, l->loss, l->grad_norm, l->lr, l->attention, l->tok_s, l->step_s * 1e3,
                  l->gemm_fraction, l->mfu, l->mem_bytes, eta_s);
     if (l->has_val)
         log_info("step=%" PRId64 " val_loss=%.4f", l->step, l->val_loss);
@@ -66,15 +66,36 @@ static bool validates(const struct run *r, int64_t step)
     return r->val && (step % r->s->val_every == 0 || step == r->s->steps);
 }
 
+/* A moving average for each kind of step, for the time left: a new step weighs a tenth. */
+static void note_time(struct run *r, enum attention_kind kind, double took)
+{
+    double *s = &r->step_s[kind];
+
+    *s = *s > 0 ? 0.9 * *s + 0.1 * took : took;
+}
+
+/* Of a kind that has not come yet what the plan says of it, beside the other. */
+static double kind_s(const struct run *r, enum attention_kind kind)
+{
+    double ratio = r->budget.model.dense_ratio, other = r->step_s[!kind];
+
+    if (r->step_s[kind] > 0 || ratio <= 0)
+        return r->step_s[kind];
+    return kind == ATTN_DENSE ? other * ratio : other / ratio;
+}
+
 /* Steps and validations still to come. */
 static double time_left(const struct run *r, int64_t step)
 {
+    struct mix mix = settings_mix(r->s);
     int64_t last = r->s->steps, every = r->s->val_every;
+    int64_t dense = r->s->attention == ATTN_DENSE ? last - step : mix_count(&mix, step, last);
     /* Multiples of val_every that are still ahead, and the last step if it is not one of
      * them. */
     int64_t vals = r->val ? last / every - step / every + (last % every != 0 && step < last) : 0;
 
-    return (double)(last - step) * r->step_s + (double)vals * r->val_s;
+    return (double)dense * kind_s(r, ATTN_DENSE) + (double)(last - step - dense) * kind_s(r, ATTN_S2) +
+           (double)vals * r->val_s;
 }
 
 static int validate(struct run *r, struct metrics_line *l, struct err *e)
@@ -95,6 +116,7 @@ static int one_step(struct run *r, struct err *e)
     struct metrics_line l = { 0 };
     const char *notes;
     struct step_result s;
+    enum attention_kind kind;
     double start = now_s(), gemm = r->session.device.gemm_s;
     int64_t tokens = r->t.order.batch * r->t.order.ctx;
     int rc = update_step(&r->t, &r->p, &s, e);
@@ -104,8 +126,9 @@ static int one_step(struct run *r, struct err *e)
     if (rc < 0)
         return rc;
     l.step_s = now_s() - start;
-    /* A moving average, for the time left: a new step weighs a tenth. */
-    r->step_s = r->step_s > 0 ? 0.9 * r->step_s + 0.1 * l.step_s : l.step_s;
+    kind = settings_attention(r->s, r->p.step);
+    l.attention = settings_attention_name(kind);
+    note_time(r, kind, l.step_s);
     if (r->trained_tokens == 0)
         say_started(r, l.step_s);
     r->trained_s += l.step_s;

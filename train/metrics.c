@@ -107,7 +107,8 @@ int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e
     if (rc == 0)
         rc = add_number(&b, "lr", l->lr, e);
     if (rc == 0)
-        rc = buf_printf(&b, e, ",\"skipped\":%" PRId64, l->skipped);
+        rc = buf_printf(&b, e, ",\"attention\":\"%s\",\"skipped\":%" PRId64, l->attention,
+                        l->skipped);
     if (rc == 0 && l->has_val && (rc = add_number(&b, "val_loss", l->val_loss, e)) == 0)
         rc = buf_printf(&b, e, ",\"val_hex\":\"%a\"", l->val_loss);
     if (rc == 0)

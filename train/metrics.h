@@ -10,6 +10,7 @@ struct metrics_line {
     int64_t step, tokens, scored, skipped;
     double epoch, loss, grad_norm, lr, val_loss;
     bool has_val;
+    const char *attention; /* "dense", "s2" */
     double step_s, tok_s, gemm_fraction; /* time fields */
     double model_flop_s, mfu; /* of the model's arithmetic (flops.h); over the matrix rate */
     int64_t mem_bytes;

@@ -37,6 +37,10 @@ static void model_rows(struct opt_table *t, struct settings *s)
           "tokens in a group of s2 [a quarter of --ctx]" },
         { 0, "group-ratio", "R", OPT_STR, &s->group_ratio, 0, 0, "the same, as a fraction of "
                                                                  "--ctx [1/4]" },
+        { 0, "dense-every", "N", OPT_I64 | OPT_RESULT, &s->dense_every, 0, 1e12,
+          "with s2: every N-th step is dense, 0: none [0]" },
+        { 0, "dense-last", "SHARE", OPT_F64 | OPT_RESULT, &s->dense_last, 0, 0.999999,
+          "with s2: this share of the steps, at the end, is dense [0]" },
         { 0, "mask-documents", NULL, OPT_FLAG | OPT_RESULT, &s->mask_documents, 0, 0,
           "attention does not cross from one document to the next" },
         { 0, "packing", "concat|bestfit", OPT_ENUM | OPT_RESULT, &s->packing, 0, 0,

@@ -87,6 +87,19 @@ static double tokens_per_s(const struct run *r)
     return s > 0 ? (double)(r->s->micro * r->s->ctx) / s : 0;
 }
 
+/* The same in the words of a mix: what each kind takes. */
+static void print_kinds(const struct run *r, FILE *f)
+{
+    double tokens = (double)(r->s->micro * r->s->ctx), share = r->session.options.dense_share;
+    double sparse, dense;
+
+    mix_times(&r->budget.model, share, &sparse, &dense);
+    fprintf(f, "%-10s %10.4g s  of a step in groups of %" PRId64 ", %.0f tokens/s\n", "  s2",
+            sparse, r->s->group, tokens / sparse);
+    fprintf(f, "%-10s %10.4g s  of a dense one, %.0f tokens/s; %.3g%% of the steps\n", "  dense",
+            dense, tokens / dense, 100 * share);
+}
+
 static void print_table(const struct run *r, int64_t longest, bool host, FILE *f)
 {
     const struct settings *s = r->s;
@@ -100,9 +113,21 @@ static void print_table(const struct run *r, int64_t longest, bool host, FILE *f
         fprintf(f, "%-10s %10.4g s  predicted for %" PRId64 " tokens, %.0f tokens/s, on %s\n",
                 "step", r->budget.model.step_s, s->micro * s->ctx, tokens_per_s(r),
                 r->session.device.detail);
+    if (tokens_per_s(r) > 0 && r->budget.model.dense_ratio > 0)
+        print_kinds(r, f);
     if (s->longest)
         fprintf(f, "%-10s %12" PRId64 "  tokens fit, in steps of 4096; limited by %s memory\n",
                 "longest", longest, host ? "host" : "device");
+}
+
+static void add_kinds(const struct run *r, json_t *j)
+{
+    double share = r->session.options.dense_share, sparse, dense;
+
+    mix_times(&r->budget.model, share, &sparse, &dense);
+    json_object_set_new(j, "dense_share", json_real(share));
+    json_object_set_new(j, "s2_step_s", json_real(sparse));
+    json_object_set_new(j, "dense_step_s", json_real(dense));
 }
 
 static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, struct err *e)
@@ -118,6 +143,8 @@ static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, 
         if (tokens_per_s(r) > 0) {
             json_object_set_new(j, "step_s", json_real(r->budget.model.step_s));
             json_object_set_new(j, "tok_s", json_real(tokens_per_s(r)));
+            if (r->budget.model.dense_ratio > 0)
+                add_kinds(r, j);
         }
         if (s->longest) {
             json_object_set_new(j, "longest_ctx", json_integer(longest));

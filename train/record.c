@@ -38,15 +38,15 @@ static json_t *rows_record(const struct settings *s, int flags)
 static bool in_use(const struct settings *s, const char *key)
 {
     static const char *const lora[] = { "rank", "alpha", "targets" };
-    static const char *const cosine[] = { "steps", "min_lr" }; /* a constant rate has no end */
+    bool cosine = s->schedule == SCHEDULE_COSINE;
 
     for (size_t i = 0; i < sizeof lora / sizeof *lora; i++)
         if (strcmp(key, lora[i]) == 0)
             return s->mode > 0;
-    for (size_t i = 0; i < sizeof cosine / sizeof *cosine; i++)
-        if (strcmp(key, cosine[i]) == 0)
-            return s->schedule == SCHEDULE_COSINE;
-    return true;
+    if (strcmp(key, "min_lr") == 0)
+        return cosine;
+    /* With a constant rate and no dense steps at the end, a run has no end that counts. */
+    return strcmp(key, "steps") != 0 || cosine || s->dense_last > 0;
 }
 
 /* What decides the numbers of a run: the base, the options marked OPT_RESULT that are in

@@ -151,7 +151,22 @@ static int load_model(struct run *r, struct err *e)
     return rc;
 }
 
-/* Logs what was resolved, in five lines, before the long work begins. */
+/* How many steps are dense, and what they cost, where the device foretells it. */
+static void echo_mix(const struct run *r, const struct mix *m)
+{
+    const struct memory_plan *p = &r->budget.model;
+    double sparse, dense;
+    double micros = (double)r->s->batch / (double)(r->s->micro * r->group->size);
+
+    mix_times(p, mix_share(m), &sparse, &dense);
+    log_info("dense_every=%" PRId64 " dense_last=%g: %" PRId64 " of %" PRId64 " steps are dense",
+             m->every, m->last, mix_count(m, 0, m->steps), m->steps);
+    if (p->step_s > 0)
+        log_info("predicted %.4g s a step, dense %.4g s, on the average %.4g s",
+                 micros * sparse, micros * dense, micros * p->step_s);
+}
+
+/* Logs what was resolved, in five lines or six, before the long work begins. */
 static void echo(const struct run *r)
 {
     const struct settings *s = r->s;
@@ -160,6 +175,7 @@ static void echo(const struct run *r)
                                fmax(1, (double)(r->t.order.rows * s->ctx));
     const struct rope_config *rope = &r->session.config.rope;
     char mem[16], saved[SAVED_CHARS], theta[32] = "";
+    struct mix mix = settings_mix(s);
 
     budget_saved(p, saved, sizeof saved);
     if (s->rope_new && rope->type == ROPE_DEFAULT)
@@ -177,6 +193,8 @@ static void echo(const struct run *r)
              s->ctx, r->session.base_context,
              config_rope_name(rope->type), rope->type == ROPE_DEFAULT ? 1.0 : rope->factor, theta,
              s->attention == ATTN_DENSE ? "dense" : "s2", s->group);
+    if (mix_any(&mix))
+        echo_mix(r, &mix);
     log_info("batch=%" PRId64 " micro=%" PRId64 " tokens_per_step=%" PRId64 " steps=%" PRId64
              " epochs=%.2f lr=%g", s->batch, s->micro, s->batch * s->ctx, s->steps,
              order_epoch(&r->t.order, s->steps), s->lr);

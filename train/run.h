@@ -37,7 +37,9 @@ struct run {
     int lock;
     int64_t resumed, saved;     /* step it went on from, last step published */
     double last_loss, started_s, trained_s;
-    double step_s, val_s;       /* of a step, averaged over those before; of the last validation */
+    double step_s[2];           /* of a step of each kind (enum attention_kind), averaged over
+                                   those before; 0: none yet */
+    double val_s;               /* of the last validation */
     int64_t trained_tokens;     /* in this process */
     double matrix_rate;         /* of the device, operations a second (rate.h) */
     double phase_s[RUN_PHASES], mark_s;

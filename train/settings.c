@@ -43,6 +43,25 @@ struct schedule settings_schedule(const struct settings *s)
                               .min_lr = s->min_lr, .warmup = s->warmup, .steps = s->steps };
 }
 
+struct mix settings_mix(const struct settings *s)
+{
+    if (s->attention == ATTN_DENSE)
+        return (struct mix){ .steps = s->steps };
+    return (struct mix){ .every = s->dense_every, .last = s->dense_last, .steps = s->steps };
+}
+
+enum attention_kind settings_attention(const struct settings *s, int64_t step)
+{
+    struct mix m = settings_mix(s);
+
+    return mix_dense(&m, step) ? ATTN_DENSE : (enum attention_kind)s->attention;
+}
+
+const char *settings_attention_name(enum attention_kind kind)
+{
+    return kind == ATTN_DENSE ? "dense" : "s2";
+}
+
 /* "q,k,v" to a set of bits, one per role. */
 int settings_targets(const char *list, uint64_t *targets, struct err *e)
 {
@@ -125,6 +144,22 @@ static int check_gpu(const struct settings *s, struct err *e)
     return 0;
 }
 
+/* Which steps are dense only means something where the others are not. */
+static int check_mix(const struct settings *s, struct err *e)
+{
+    const char *name = s->dense_every ? "--dense-every" : "--dense-last";
+
+    if (s->attention == ATTN_DENSE && (s->dense_every || s->dense_last > 0)) {
+        err_set(e, E_USAGE, "--attention dense makes every step dense, so %s says nothing", name);
+        return err_hint(e, "leave one of them out");
+    }
+    if (s->dense_every == 1) {
+        err_set(e, E_USAGE, "--dense-every 1 makes every step dense");
+        return err_hint(e, "--attention dense does that");
+    }
+    return 0;
+}
+
 /* adapter_config.json names the base: said before the training, not after it. */
 static int check_base(const struct settings *s, struct err *e)
 {
@@ -152,7 +187,7 @@ int settings_check(const struct settings *s, struct err *e)
     uint64_t targets;
     int64_t group;
 
-    if (check_gpu(s, e) < 0 || rope_check(&s->rope, e) < 0)
+    if (check_gpu(s, e) < 0 || rope_check(&s->rope, e) < 0 || check_mix(s, e) < 0)
         return E_USAGE;
     if (s->bench)
         return check_bench(s, e);
@@ -217,12 +252,20 @@ static int resolve_group(struct settings *s, char *note, int cap, struct err *e)
     return 0;
 }
 
+/* The cheap pattern is for extending a model that can attend, or where an option asks for it. */
+static bool wants_s2(const struct settings *s)
+{
+    return !s->init || s->mode != 0 || s->group >= 0 || s->group_ratio || s->dense_every ||
+           s->dense_last > 0;
+}
+
 /* The order matters: the group is a part of the context, and micro and the steps come from
  * it. */
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e)
 {
     struct rope_config was = c->rope;
+    struct mix mix;
     int rc;
 
     *note = '\0';
@@ -230,8 +273,8 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
         s->mode = s->init ? 0 : 2;
     if (s->ctx < 0)
         s->ctx = config_reach(c);
-    if (s->attention < 0) /* the cheap pattern is for extending a model that can attend */
-        s->attention = s->init && s->mode == 0 && s->group < 0 && !s->group_ratio ? ATTN_DENSE : ATTN_S2;
+    if (s->attention < 0)
+        s->attention = wants_s2(s) ? ATTN_S2 : ATTN_DENSE;
     if ((rc = resolve_group(s, note, cap, e)) < 0 ||
         (rc = rope_extend(c, s->ctx, &s->rope, e)) < 0)
         return rc;
@@ -253,6 +296,10 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->rank = s->rank, o->alpha = s->alpha;
     o->ctx = s->ctx, o->seqs = s->micro;
     o->attention_span = s->group;
+    mix = settings_mix(s);
+    if (s->bench) /* its steps are those that are measured */
+        mix.steps = 0;
+    o->dense_share = mix_share(&mix);
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
     machine_plan(&s->machine, o);
     return settings_targets(s->targets, &o->targets, e);

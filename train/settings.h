@@ -7,6 +7,7 @@
 #include "formats/weights/weights.h"
 #include "model/rope.h"
 #include "model/session.h"
+#include "train/mix.h"
 #include "train/schedule.h"
 #include <jansson.h>
 #include <stdbool.h>
@@ -32,6 +33,8 @@ struct settings {
     const char *group_ratio; /* "1/4", "0.25" */
     struct rope_ask rope;
     bool rope_new;       /* by: a kind but pi extends the model */
+    int64_t dense_every; /* with S2: every so many-th step is dense; 0: none (mix.h) */
+    double dense_last;   /* and so is this share of the steps, at the end */
     bool mask_documents; /* attention does not cross documents */
     int packing;         /* enum packing */
     int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */
@@ -71,6 +74,11 @@ int settings_targets(const char *list, uint64_t *targets, struct err *e);
 /* "1/4" or "0.25" of ctx, in (0, 1], rounded down. E_USAGE. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e);
 struct schedule settings_schedule(const struct settings *s);
+/* Which steps are dense, by the options; none where all are. */
+struct mix settings_mix(const struct settings *s);
+/* Attention of a step, counted from 1. */
+enum attention_kind settings_attention(const struct settings *s, int64_t step);
+const char *settings_attention_name(enum attention_kind kind); /* "dense", "s2" */
 const char *settings_mode(int mode);           /* "full", "lora", "lora+" */
 enum train_mode settings_train_mode(int mode);
 

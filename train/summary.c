@@ -27,6 +27,7 @@ size_t run_memory(const struct run *r)
 static json_t *summary_object(const struct run *r, double seconds)
 {
     const struct memory_plan *p = &r->budget.model;
+    struct mix mix = settings_mix(r->s);
     double tok_s = r->trained_s > 0 ? (double)r->trained_tokens / r->trained_s : 0;
     const struct {
         const char *key;
@@ -34,6 +35,7 @@ static json_t *summary_object(const struct run *r, double seconds)
     } field[] = {
         { "steps", r->p.step },
         { "tokens", r->p.step * r->t.order.batch * r->t.order.ctx },
+        { "dense_steps", r->s->attention == ATTN_DENSE ? r->p.step : mix_count(&mix, 0, r->p.step) },
         { "skipped", r->p.skipped },
         { "resumed_from", r->resumed },
         { "params", p->params },

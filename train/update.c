@@ -48,8 +48,8 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     for (int64_t j = 0; rc == 0 && j < n; j++)
         rc = load_row(t, j, first + j, &unused, e);
     if (rc == 0)
-        rc = segments_build(&t->seg, (enum attention_kind)t->s->attention, n, t->order.ctx,
-                            t->s->group, t->rows.starts, t->rows.n_starts, e);
+        rc = segments_build(&t->seg, settings_attention(t->s, first / t->order.batch + 1), n,
+                            t->order.ctx, t->s->group, t->rows.starts, t->rows.n_starts, e);
     *b = (struct batch){ .n_seqs = n, .len = t->order.ctx, .ids = t->rows.ids,
                          .targets = t->rows.targets, .seg = &t->seg };
     return rc;

@@ -20,6 +20,16 @@ finite() { # the loss of random ids is about the log of the vocabulary, 512, and
     sed -E 's/.*"loss":([0-9.]+).*/\1/' "$tmp/out" | awk '{ exit !($1 > 1 && $1 < 6.2) }' &&
         grep -qE '^\{"ctx":64,"micro":2,.*"tok_s":[1-9].*"model_flop_s":[1-9].*\}$' "$tmp/out"
 }
+mixes() { # both kinds, and the average of a long run: the average of three parts and one
+    bench --ctx 256 --mode lora+ --dense-every 4 > "$tmp/out" && bench --ctx 256 --mode lora+ \
+        --dense-every 4 --json > "$tmp/json" || return 1
+    cat "$tmp/out" "$tmp/json"
+    grep -q '^ctx=256 .*attention=s2 group=64$' "$tmp/out" && grep -q '^ctx=256 .*attention=dense group=256$' "$tmp/out" &&
+        grep -q '^mix: dense-every=4 dense-last=0, 25% of the steps dense$' "$tmp/out" &&
+        [ "$(wc -l < "$tmp/json")" -eq 3 ] && grep -oE '"step_s":[0-9.]+' "$tmp/json" | cut -d: -f2 | tr '\n' ' ' |
+        awk '{ m = 0.75 * $1 + 0.25 * $2; exit !($3 > 0.999 * m && $3 < 1.001 * m) }'
+}
+ok 'a mix: a paragraph for each kind of step, and its rate' mixes
 ok 'as JSON; what is measured does train' finite
 levels() {
     bench --ctx 256 --memory 1k > "$tmp/out" && grep -q 'saved: input in 2 layers' "$tmp/out" &&

@@ -55,6 +55,39 @@ more_steps() { # 8 and 4 more are the 12 of another run
             <(grep -o '"loss_hex":"[^"]*"' "$tmp/ad12/metrics.jsonl")
 }
 ok 'more steps go on; threads and checkpoints do not change a bit' more_steps
+kinds() { grep -o '"attention":"[a-z0-9]*"' "$1/metrics.jsonl" | cut -d'"' -f4 | tr '\n' ' '; }
+mixed() { # in one go, and stopped after an S2 step and after a dense one
+    local mix=(--group 32 --dense-every 3 --dense-last 0.2 --steps 10) k
+    tune -o "$tmp/mix" "${mix[@]}" --json > "$tmp/sum" 2> "$tmp/err" || return 1
+    [ "$(kinds "$tmp/mix")" = 's2 s2 dense s2 s2 dense s2 s2 dense dense ' ] &&
+        grep -q 'dense_every=3 dense_last=0.2: 4 of 10 steps are dense' "$tmp/err" &&
+        grep -q '^  "dense_steps": 4' "$tmp/sum" && grep -q '"dense_last": 0.2' "$tmp/mix/options.json" || return 1
+    for k in 4 6; do
+        rm -rf "$tmp/cut" && cp -r "$tmp/mix" "$tmp/cut" && rm "$tmp/cut/summary.json" || return 1
+        tune -q -f -o "$tmp/cut" "${mix[@]}" --save-every $k --keep 9 &&
+            rm -r "$tmp/cut/summary.json" "$tmp/cut/checkpoints/step-00000010" "$tmp"/cut/checkpoints/step-00000008 2> "$tmp/why"
+        is 0 "continuing after step $k" tune -o "$tmp/cut" "${mix[@]}" &&
+            cmp "$tmp/cut/adapter_model.safetensors" "$tmp/mix/adapter_model.safetensors" &&
+            cmp <(grep -o '"loss_hex":"[^"]*"' "$tmp/cut/metrics.jsonl") \
+                <(grep -o '"loss_hex":"[^"]*"' "$tmp/mix/metrics.jsonl") || return 1
+    done
+}
+ok 'dense steps among S2: by their number, also after a restart' mixed
+ok 'an end that is dense depends on --steps: others are refused' is 78 "'steps' 10, this run has 12" \
+    tune -o "$tmp/mix" --group 32 --dense-every 3 --dense-last 0.2 --steps 12
+ok 'and so are others that are dense' is 78 "'dense_every' 3, this run has 4" \
+    tune -o "$tmp/mix" --group 32 --dense-every 4 --dense-last 0.2 --steps 10
+only_by_number() { tune -q -o "$tmp/mix3" --group 32 --dense-every 3 --steps 4 &&
+        tune -q -o "$tmp/mix3" --group 32 --dense-every 3 --steps 6 &&
+        [ "$(kinds "$tmp/mix3")" = 's2 s2 dense s2 s2 dense ' ]; }
+ok 'without such an end a run can be made longer' only_by_number
+ok 'a mix in which all is dense' is 64 'attention dense makes every step dense, so --dense-every' \
+    tune -o "$tmp/none" --attention dense --dense-every 10
+ok 'or its end' is 64 'so --dense-last says nothing' tune -o "$tmp/none" --attention dense --dense-last 0.1
+ok 'or every first step' is 64 'dense-every 1 makes every step dense' tune -o "$tmp/none" --dense-every 1
+ok 'or all the end' is 64 'dense-last' tune -o "$tmp/none" --dense-last 1
+fresh_mix() { fresh -o "$tmp/fmix" --steps 2 --dense-every 2 && [ "$(kinds "$tmp/fmix")" = 's2 dense ' ]; }
+ok 'a fresh model has a mix where it is asked for' fresh_mix
 plain() { tune -q -o "$tmp/lora" --mode lora --targets q,v,down --rank 4 --steps 2 --mask-documents \
         --attention dense && ! grep -q embed_tokens "$tmp/lora/adapter_config.json"; }
 ok 'plain LoRA of chosen targets, dense, documents apart' plain

@@ -11,8 +11,9 @@ awk 'BEGIN { srand(3); for (i = 0; i < 20000; i++)
     while read -r line; do printf '%b' "$line"; done > "$tmp/d.bin"
 ltrain -q "$tmp/d.bin" --init tests/data/tiny-config.json --batch 4 --steps 3 -o "$tmp/base" || exit 70
 
-# A step is some 20 ms, of which the 3rd, 6th ... publish.
-train=(ltrain -q "$tmp/d.bin" --model "$tmp/base" --ctx 256 --batch 8 --lr 1e-3 --save-every 3)
+# A step is some 20 ms, of which the 3rd, 6th ... publish; the 4th, 8th ... and the last are dense.
+train=(ltrain -q "$tmp/d.bin" --model "$tmp/base" --ctx 256 --batch 8 --lr 1e-3 --save-every 3
+    --group-ratio 1/4 --dense-every 4 --dense-last 0.1)
 losses() { grep -oE '"step":[0-9]+|"loss_hex":"[^"]*"|"grad_norm":[^,]*' "$1/metrics.jsonl"; }
 same() { # same FOLDER REFERENCE
     cmp "$1/adapter_model.safetensors" "$2/adapter_model.safetensors" &&

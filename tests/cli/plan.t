@@ -25,6 +25,25 @@ fits_24() { # 7B at 100k tokens: two thirds of 24 GiB at least are used, and no 
             'BEGIN { exit !(p + h <= 24 * 2^30) }'
 }
 ok '7B at 100k tokens in 24 GiB' fits_24
+mixed() { # both kinds of step, and their average, as by_hand; the memory is one plan's
+    local kind by_hand
+    for kind in '--group-ratio 1/16' '--attention dense' '--group-ratio 1/16 --dense-every 10 --dense-last 0.05'; do
+        plan --ctx 100k --gpu h200 --steps 1000 $kind --json || return 1
+        by_hand+="$(num "$tmp/out" tok_s) $(num "$tmp/out" work_bytes) "
+    done
+    cat "$tmp/out"
+    between dense_share 0.145 0.145 && between s2_step_s 6.0 6.7 && between dense_step_s 21 24 &&
+        between tok_s 11300 13000 && between step_s 7.9 9.1 && echo "$by_hand" |
+        awk '{ m = 1 / (0.855 / $1 + 0.145 / $3); exit !($5 > 0.98 * m && $5 < 1.01 * m && $6 == $2 && $6 == $4) }'
+}
+ok '7B at 100k tokens with every 10th step dense, and the last 5%' mixed
+table_of_mix() {
+    plan --ctx 100k --gpu h200 --group-ratio 1/32 --dense-every 10 || return 1
+    cat "$tmp/out"
+    grep -qE '^  s2 +[0-9.]+ s  of a step in groups of 3200, 1[78][0-9]{3} tokens/s' "$tmp/out" &&
+        grep -qE '^  dense +2[0-9.]+ s  of a dense one, 4[0-9]{3} tokens/s; 10% of the steps' "$tmp/out"
+}
+ok 'the table of a mix' table_of_mix
 ok 'the table of it' says 0 '^available .*it fits' '' --ctx 100k --gpu h200 --gpu-memory 24g
 ok 'and its last line' eval "grep -qE '^step .* s  predicted for 102400 tokens, [0-9]+ tokens/s' $tmp/out"
 long() {
