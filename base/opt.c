@@ -282,6 +282,16 @@ static int store(const struct opt *o, const char *s, struct err *e)
     }
 }
 
+const struct opt *opt_find(const struct opt *rows, const char *name)
+{
+    for (const struct opt *o = rows; is_row(o); o++)
+        if (o->name && strcmp(o->name, name) == 0)
+            return o;
+    return NULL;
+}
+
+int opt_set(const struct opt *o, const char *value, struct err *e) { return store(o, value, e); }
+
 /* Handles one argument that begins with '-'. *i moves past a value taken from argv. */
 static int parse_one(const struct cmd *c, int argc, char **argv, int *i, bool *done,
                      struct err *e)
@@ -317,6 +327,8 @@ static int parse_one(const struct cmd *c, int argc, char **argv, int *i, bool *d
             *done = true;
             return 0;
         }
+        if (c->given)
+            c->given[o - c->opts] = true;
         if (!o->arg) {
             if (is_long && eq)
                 return err_set(e, E_USAGE, "--%s takes no value", o->name);

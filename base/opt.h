@@ -65,7 +65,13 @@ struct cmd {
     const char *summary;  /* one sentence */
     const char *examples; /* lines, each indented by two spaces and ended by \n */
     const struct opt *opts;
+    bool *given;          /* one for each of opts: set where argv has it; NULL: nobody asks */
 };
+
+/* The row of a long name; NULL where there is none. */
+const struct opt *opt_find(const struct opt *rows, const char *name);
+/* Stores a value as if it stood in argv. E_USAGE, naming the option. */
+int opt_set(const struct opt *o, const char *value, struct err *e);
 
 /* Parses argv by the table and moves the operands to the front: argv[1 .. n].
  * Accepts -k V, -kV, --name V, --name=V, clustered flags, options after operands, '--' to

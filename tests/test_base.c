@@ -46,7 +46,7 @@ static const struct opt opts[] = {
     { 0, "word", "one|two|three", OPT_ENUM, &v.word, 0, 0, "a word" },
     OPT_END
 };
-static const struct cmd cmd = { "prog", "[option ...]", "Does.", NULL, opts };
+static const struct cmd cmd = { "prog", "[option ...]", "Does.", NULL, opts, NULL };
 
 /* Parses words (at most 15, NULL at the end) and leaves the operands in rest. */
 static int parse(const char *const *words, char rest[16][32], struct err *e)

@@ -52,7 +52,7 @@ END
 head -c 1000000 "$tmp/text.txt" | lprep -q --utf8 replace -t tests/data/tiny.model |
     lpack -q -o "$tmp/shards"
 ltrain -q "$tmp/shards" --init "$tmp/config.json" --ctx 256 --batch 8 --steps 1 -o "$tmp/base"
-ltrain -q "$tmp/shards" --model "$tmp/base" --ctx 1k --batch 8 --steps 6 -o "$tmp/adapter" \
+ltrain -q "$tmp/shards" --model "$tmp/base" --ctx 1k --batch 8 --steps 6 --recipe longlora-2023 -o "$tmp/adapter" \
     --json > "$tmp/summary.json"
 field() { sed -n "s/.*\"$1\": *\([0-9.e+]*\).*/\1/p" "$2" | tail -n 1; }
 awk -v peak="$(field peak_rss_bytes "$tmp/summary.json")" \

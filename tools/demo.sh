@@ -36,7 +36,7 @@ run ltrain "$out/shards" --model "$base" -o "$out/base" --mode full --attention 
 
 # extend NAME MODE ATTENTION LR STEPS
 extend() {
-    run ltrain "$out/shards" --model "$out/base" -o "$out/$1" --mode "$2" --attention "$3" \
+    run ltrain "$out/shards" --model "$out/base" -o "$out/$1" --recipe longlora-2023 --mode "$2" --attention "$3" \
         --ctx $long --batch $batch --steps "$5" --lr "$4" --schedule cosine --warmup 4 --save-every 1000 --log-every 20
 }
 say "4. From $ctx to $long tokens, three ways"

@@ -130,7 +130,7 @@ int main(int argc, char **argv)
         "  linfo --sample 5 --ctx 2k shards/ | less -R\n"
         "  linfo --doc 3 -t tokenizer.model shards/\n"
         "  lprep book.txt -t tokenizer.model | linfo --ids - | head -c 200\n",
-        t.row
+        t.row, NULL
     };
     struct err e = {0};
     bool done;

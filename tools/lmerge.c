@@ -124,7 +124,7 @@ int main(int argc, char **argv)
         "Merges an adapter into its base model and writes a Hugging Face model folder.",
         "  lmerge --model Llama-2-7b-hf --adapter adapter/ -o Llama-2-7b-100k/\n"
         "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n",
-        opts
+        opts, NULL
     };
     struct err e = {0};
     struct sigaction was, act = { .sa_handler = on_signal, .sa_flags = SA_RESTART };

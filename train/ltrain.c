@@ -4,6 +4,7 @@
 #include "base/opt.h"
 #include "train/bench.h"
 #include "train/plan.h"
+#include "train/recipes.h"
 #include "train/run.h"
 #include "train/stop.h"
 
@@ -17,6 +18,7 @@
 static struct settings s;
 
 static struct opt_table rows;
+static bool given[sizeof rows.row / sizeof *rows.row];
 
 static const struct cmd cmd = {
     .name = "ltrain",
@@ -29,6 +31,7 @@ static const struct cmd cmd = {
                 "  ltrain --shape llama-2-7b --ctx 8k,100k --plan --gpu rtx-4090\n"
                 "  ltrain --bench --shape llama-2-7b --ctx 8k,32k\n",
     .opts = rows.row,
+    .given = given,
 };
 
 /* An adapter's folder has no field that tells PEFT of the RoPE scaling or the context. So
@@ -62,8 +65,8 @@ static int finish(const struct run *r, bool done)
     char *text = run_summary(r);
 
     if (done)
-        log_info("'%s' is already complete: %" PRId64 " steps (more --steps continues it, -f "
-                 "starts over)", r->s->out, r->resumed);
+        log_info("'%s' is already complete: %" PRId64 " steps (%s-f starts over)", r->s->out,
+                 r->resumed, settings_has_end(r->s) ? "" : "more --steps continues it, ");
     else
         log_info("%s in '%s'", r->s->mode > 0 ? "adapter" : "model", r->s->out);
     say_merge(r);
@@ -89,11 +92,28 @@ static int train(int argc, char **argv, struct err *e)
     return rc;
 }
 
+/* What the command leaves open comes from a recipe; a command that is wrong is told before. */
+static int take_recipe(struct err *e)
+{
+    char said[512];
+    int rc = settings_check(&s, e);
+
+    if (rc == 0)
+        rc = recipe_apply(&s, rows.row, given, said, sizeof said, e);
+    if (rc == 0 && *said)
+        log_info("%s", said);
+    return rc;
+}
+
 static int start(int argc, char **argv, struct err *e)
 {
     int rc = settings_contexts(&s, e);
 
-    if (rc < 0)
+    if (s.recipe && strcmp(s.recipe, "list") == 0) {
+        recipes_print(stdout);
+        return 0;
+    }
+    if (rc < 0 || (rc = take_recipe(e)) < 0)
         return rc;
     signal(SIGPIPE, SIG_IGN); /* a write then fails */
     return s.bench ? bench_run(&s, stdout, e) : s.plan ? plan_run(&s, stdout, e)

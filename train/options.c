@@ -13,6 +13,8 @@
 static void model_rows(struct opt_table *t, struct settings *s)
 {
     const struct opt rows[] = {
+        { 0, "recipe", "NAME", OPT_STR, &s->recipe, 0, 0,
+          "options by one name; list shows them [mix-2026; none with --init]" },
         OPT_HEADING("the model"),
         ROW_MODEL(&s->model),
         { 0, "init", "config.json", OPT_STR, &s->init, 0, 0,
@@ -34,13 +36,13 @@ static void model_rows(struct opt_table *t, struct settings *s)
         { 0, "attention", "dense|s2", OPT_ENUM | OPT_RESULT, &s->attention, 0, 0,
           "attention while training [s2; dense with --init]" },
         { 0, "group", "TOKENS", OPT_TOKENS | OPT_RESULT, &s->group, 2, 1 << 30,
-          "tokens in a group of s2 [a quarter of --ctx]" },
+          "tokens in a group of s2 [--group-ratio of --ctx]" },
         { 0, "group-ratio", "R", OPT_STR, &s->group_ratio, 0, 0, "the same, as a fraction of "
-                                                                 "--ctx [1/4]" },
+          "--ctx [1/16 by mix-2026, else 1/4]" },
         { 0, "dense-every", "N", OPT_I64 | OPT_RESULT, &s->dense_every, 0, 1e12,
-          "with s2: every N-th step is dense, 0: none [0]" },
+          "with s2: every N-th step is dense, 0: none [10 by mix-2026, else 0]" },
         { 0, "dense-last", "SHARE", OPT_F64 | OPT_RESULT, &s->dense_last, 0, 0.999999,
-          "with s2: this share of the steps, at the end, is dense [0]" },
+          "with s2: so is this share, at the end [0.05 by mix-2026, else 0]" },
         { 0, "mask-documents", NULL, OPT_FLAG | OPT_RESULT, &s->mask_documents, 0, 0,
           "attention does not cross from one document to the next" },
         { 0, "packing", "concat|bestfit", OPT_ENUM | OPT_RESULT, &s->packing, 0, 0,

@@ -38,15 +38,13 @@ static json_t *rows_record(const struct settings *s, int flags)
 static bool in_use(const struct settings *s, const char *key)
 {
     static const char *const lora[] = { "rank", "alpha", "targets" };
-    bool cosine = s->schedule == SCHEDULE_COSINE;
 
     for (size_t i = 0; i < sizeof lora / sizeof *lora; i++)
         if (strcmp(key, lora[i]) == 0)
             return s->mode > 0;
     if (strcmp(key, "min_lr") == 0)
-        return cosine;
-    /* With a constant rate and no dense steps at the end, a run has no end that counts. */
-    return strcmp(key, "steps") != 0 || cosine || s->dense_last > 0;
+        return s->schedule == SCHEDULE_COSINE;
+    return strcmp(key, "steps") != 0 || settings_has_end(s);
 }
 
 /* What decides the numbers of a run: the base, the options marked OPT_RESULT that are in

@@ -57,6 +57,13 @@ enum attention_kind settings_attention(const struct settings *s, int64_t step)
     return mix_dense(&m, step) ? ATTN_DENSE : (enum attention_kind)s->attention;
 }
 
+bool settings_has_end(const struct settings *s)
+{
+    struct mix m = settings_mix(s);
+
+    return s->schedule == SCHEDULE_COSINE || m.last > 0;
+}
+
 const char *settings_attention_name(enum attention_kind kind)
 {
     return kind == ATTN_DENSE ? "dense" : "s2";

@@ -20,6 +20,7 @@ enum packing { PACKING_CONCAT, PACKING_BESTFIT }; /* order.h, pack_rows.h */
  * it in. Strings point into argv. */
 struct settings {
     const char *data, *model, *init, *out;
+    const char *recipe;  /* recipes.h; NULL: none */
     int shape;           /* of preset.h's SHAPES; -1: none. For plans and benchmarks */
     struct opt_counts contexts; /* --ctx: one, or of a benchmark or a plan several */
     const char *split, *val, *tokenizer, *metrics;
@@ -78,6 +79,8 @@ struct schedule settings_schedule(const struct settings *s);
 struct mix settings_mix(const struct settings *s);
 /* Attention of a step, counted from 1. */
 enum attention_kind settings_attention(const struct settings *s, int64_t step);
+/* The number of steps counts in steps before the last: such a run cannot be made longer. */
+bool settings_has_end(const struct settings *s);
 const char *settings_attention_name(enum attention_kind kind); /* "dense", "s2" */
 const char *settings_mode(int mode);           /* "full", "lora", "lora+" */
 enum train_mode settings_train_mode(int mode);

@@ -6,7 +6,7 @@ c=tests/data/tiny-config.json
 bench() { ltrain -q --bench --device cpu --init $c --steps 2 "$@"; }
 
 measures() {
-    bench --ctx 64,256 --mode lora+ > "$tmp/out" || return 1
+    bench --ctx 64,256 --mode lora+ --recipe longlora-2023 > "$tmp/out" || return 1
     cat "$tmp/out"
     grep -q '^ctx=64 micro=64 mode=lora+ attention=s2 group=16$' "$tmp/out" &&
         grep -q '^ctx=256 micro=32 mode=lora+ attention=s2 group=64$' "$tmp/out" &&
@@ -21,7 +21,8 @@ finite() { # the loss of random ids is about the log of the vocabulary, 512, and
         grep -qE '^\{"ctx":64,"micro":2,.*"tok_s":[1-9].*"model_flop_s":[1-9].*\}$' "$tmp/out"
 }
 mixes() { # both kinds, and the average of a long run: the average of three parts and one
-    bench --ctx 256 --mode lora+ --dense-every 4 > "$tmp/out" && bench --ctx 256 --mode lora+ \
+    local paper=(--recipe longlora-2023)
+    bench --ctx 256 "${paper[@]}" --dense-every 4 > "$tmp/out" && bench --ctx 256 "${paper[@]}" \
         --dense-every 4 --json > "$tmp/json" || return 1
     cat "$tmp/out" "$tmp/json"
     grep -q '^ctx=256 .*attention=s2 group=64$' "$tmp/out" && grep -q '^ctx=256 .*attention=dense group=256$' "$tmp/out" &&
@@ -39,7 +40,7 @@ levels() {
 ok 'with nothing kept, with one layer kept' levels
 ok 'a shape is planned for' eval "ltrain --plan --device cpu --shape llama-2-7b --ctx 32k \
     > $tmp/out 2> $tmp/err; grep -q 'mode=lora+ params=6738415616 ' $tmp/out"
-big='--bench --shape llama-3-70b --ctx 1m --device cpu'
+big='-q --bench --shape llama-3-70b --ctx 1m --device cpu'
 ok 'what this machine cannot hold is refused at once' ends 71 'is free' timeout 20 ltrain $big
 ok 'and by leval' ends 71 'is free' timeout 20 leval $big
 ok 'neither shape nor config' ends 64 'either --shape or --init' ltrain --bench --ctx 64

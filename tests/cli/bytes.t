@@ -38,12 +38,13 @@ make_floats() {
     ids 20000 1 > d.bin
     ids 6000 2 > v.bin
     ltrain_ d.bin --init "$config" --batch 4 --lr 3e-3 --steps 8 -o base
-    ltrain_ d.bin --model base --ctx 128 --batch 4 --micro 2 --lr 1e-3 --steps 5 -o plus
-    ltrain_ d.bin --model base --ctx 96 --batch 2 --lr 1e-3 --steps 3 -o lora --mode lora \
+    paper() { ltrain_ --recipe longlora-2023 "$@"; }
+    paper d.bin --model base --ctx 128 --batch 4 --micro 2 --lr 1e-3 --steps 5 -o plus
+    paper d.bin --model base --ctx 96 --batch 2 --lr 1e-3 --steps 3 -o lora --mode lora \
         --targets q,v,down --rank 4 --attention dense --seed 5
-    ltrain_ d.bin --model base --ctx 64 --batch 2 --lr 1e-3 --steps 3 -o full --mode full \
+    paper d.bin --model base --ctx 64 --batch 2 --lr 1e-3 --steps 3 -o full --mode full \
         --schedule cosine --warmup 2 --val v.bin --val-every 2
-    ltrain_ one.shard --model wide --ctx 256 --batch 2 --lr 1e-3 --steps 4 -o docs \
+    paper one.shard --model wide --ctx 256 --batch 2 --lr 1e-3 --steps 4 -o docs \
         --packing bestfit --mask-documents
     lmerge -q --model base --adapter plus -o merged
     lmerge -q --model base --adapter lora -o merged16 --dtype bfloat16

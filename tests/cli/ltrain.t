@@ -18,7 +18,7 @@ ids 20000 1 > "$tmp/d.bin"
 ids 4000 2 > "$tmp/v.bin"
 c=tests/data/tiny-config.json
 fresh() { ltrain -q "$tmp/d.bin" --init $c --batch 4 --lr 3e-3 "$@"; }
-tune=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3)
+tune=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3 --recipe longlora-2023)
 tune() { "${tune[@]}" "$@"; }
 less() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a < b) }'; }
 
@@ -88,6 +88,29 @@ ok 'or every first step' is 64 'dense-every 1 makes every step dense' tune -o "$
 ok 'or all the end' is 64 'dense-last' tune -o "$tmp/none" --dense-last 1
 fresh_mix() { fresh -o "$tmp/fmix" --steps 2 --dense-every 2 && [ "$(kinds "$tmp/fmix")" = 's2 dense ' ]; }
 ok 'a fresh model has a mix where it is asked for' fresh_mix
+by_recipe() { # what it set is said, recorded, and repeated
+    local by=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 256 --batch 2 --lr 1e-3)
+    is 0 'recipe mix-2026: --attention s2 --group-ratio 1/16 --dense-last 0.05$' \
+        "${by[@]}" --dense-every 2 --steps 4 -o "$tmp/by" &&
+        grep -q 'attention=s2 group=16$' "$tmp/err" && [ "$(kinds "$tmp/by")" = 's2 dense s2 dense ' ] &&
+        grep -q '"recipe": "mix-2026"' "$tmp/by/options.json" && grep -q '"dense_last": 0.05' "$tmp/by/options.json" &&
+        is 0 'already complete: 4 steps (-f starts over)' "${by[@]}" --dense-every 2 --steps 4 -o "$tmp/by" &&
+        is 78 "'dense_every' 2, this run has 10" "${by[@]}" --steps 4 -o "$tmp/by"
+}
+ok 'a recipe by default, with what the command says beside it' by_recipe
+kept_recipe() { # begun with another, or without any: so it goes on, though the command does not say so
+    local by=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3 --recipe longlora-2023)
+    "${by[@]}" -q --steps 2 -o "$tmp/kept" || return 1
+    is 0 'recipe longlora-2023: ' "${by[@]::10}" --steps 3 -o "$tmp/kept" && grep -q 'continuing after step 2' "$tmp/err" &&
+        sed -i '/"recipe"/d' "$tmp/kept/options.json" &&
+        is 0 'continuing after step 3' "${by[@]::10}" --steps 4 -o "$tmp/kept" && ! grep -q recipe "$tmp/err" &&
+        tune -q -o "$tmp/kept4" --steps 4 && cmp "$tmp/kept/adapter_model.safetensors" "$tmp/kept4/adapter_model.safetensors"
+}
+ok 'a run goes on with its own recipe, an older one with none' kept_recipe
+lists() { ltrain --recipe list > "$tmp/list" && cat "$tmp/list" && [ "$(grep -cE '^(mix-2026|longlora-2023)' "$tmp/list")" -eq 2 ] &&
+        [ "$(grep -cE '^  (source|result|sets): ' "$tmp/list")" -eq 6 ] && is 74 'standard output' sh -c 'ltrain --recipe list > /dev/full'; }
+ok 'the list of recipes' lists
+ok 'no such recipe' is 64 "'best' is not one of mix-2026, longlora-2023" tune -o "$tmp/none" --recipe best
 plain() { tune -q -o "$tmp/lora" --mode lora --targets q,v,down --rank 4 --steps 2 --mask-documents \
         --attention dense && ! grep -q embed_tokens "$tmp/lora/adapter_config.json"; }
 ok 'plain LoRA of chosen targets, dense, documents apart' plain
@@ -184,6 +207,7 @@ old_form() {
         grep -q '"rope_type": "linear"' "$tmp/old/options.json"
 }
 ok 'a checkpoint of an older form is continued, with other threads, and rewritten by names' old_form
+ok 'and with the paper'"'"'s recipe, which it was' old_run 0 'continuing after step 2' --recipe longlora-2023
 ok 'and what differs is named' old_run 78 "'rope_factor' 2.0, this run has 3.0" --rope-factor 3
 
 damaged() { # the newest checkpoint has a flipped byte: the one before, and the same end

@@ -2,7 +2,7 @@
 # ltrain --plan for GPUs that are not here: what fits, what is said where it does not.
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
-plan() { ltrain --plan --shape llama-2-7b "$@" > "$tmp/out" 2> "$tmp/err"; }
+plan() { ltrain --plan --shape llama-2-7b --recipe longlora-2023 "$@" > "$tmp/out" 2> "$tmp/err"; }
 says() { # says STATUS OUT-WORDS ERR-WORDS ARGUMENT...
     local want=$1 out=$2 err=$3 rc
     shift 3

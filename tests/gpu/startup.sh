@@ -30,7 +30,7 @@ echo "13.5 GB of weights written in $(($(spent) - begun)) s to $work"
 timeout 60 cat "$work"/model/*.safetensors > /dev/null # into the page cache
 for run in 1 2; do
     a=$(date +%s.%N)
-    timeout -k 5 120 ltrain "$work/tokens.bin" --model "$work/model" --ctx "${1:-8k}" --batch 1 \
+    timeout -k 5 120 ltrain "$work/tokens.bin" --model "$work/model" --ctx "${1:-8k}" --batch 1 --recipe longlora-2023 \
         --steps 2 --save-every 1000 --log-every 1 --device cuda -o "$work/out$run" > "$out/log" 2>&1
     rc=$?
     echo "run $run: exit $rc, $(echo "$a $(date +%s.%N)" | awk '{ printf "%.1f", $2 - $1 }') s" \

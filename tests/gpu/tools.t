@@ -19,7 +19,7 @@ cat > "$tmp/c.json" << 'JSON'
 JSON
 train() { timeout 100 ltrain -q "$tmp/d.bin" --batch 4 --device "$d" "$@"; }
 fresh() { train --init "$tmp/c.json" --lr 1e-3 --warmup 2 "$@"; }
-tune() { train --model "$tmp/base" --ctx 512 --lr 1e-3 --warmup 2 "$@"; }
+tune() { train --model "$tmp/base" --ctx 512 --recipe longlora-2023 --lr 1e-3 --warmup 2 "$@"; }
 hexes() { grep -o '"loss_hex":"[^"]*"' "$1/metrics.jsonl"; }
 # near A B SHARE: two numbers that differ by no more than so much of the first
 near() { awk -v a="$1" -v b="$2" -v s="$3" 'BEGIN { d = a - b; print a, b
@@ -48,6 +48,7 @@ resumes() { # resumes FILE COMMAND...: 10 steps are 5, an end, and 5 more
 }
 ok 'an adapter (lora+, s2) resumed: equal bytes' resumes adapter_model.safetensors tune
 ok 'the same with nothing kept' resumes adapter_model.safetensors tune --keep-layers 0
+ok 'with dense steps among them' resumes adapter_model.safetensors tune --dense-every 3
 ok 'full training resumed: equal bytes' resumes model.safetensors fresh
 ok 'documents kept apart, resumed: equal bytes' resumes adapter_model.safetensors tune --mask-documents
 as_cpu() { # losses of 8 steps, those of the CPU within what bf16 leaves
