@@ -319,13 +319,14 @@ static int same_shape(const struct model *m, const struct adapter_config *a, str
 
 int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
 {
+    const uint64_t both = ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD);
     const struct adapter_config *ac = adapter_config(a);
     int rc = same_shape(m, ac, e);
     struct tensor_spec s;
 
     offload_forget(m);
-    /* a whole embedding or head would change the other use of the tied matrix, too */
-    if (rc == 0 && m->c.tied && (ac->saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD))))
+    /* a whole embedding or head alone would change the other use of the tied matrix, too */
+    if (rc == 0 && m->c.tied && (ac->saved & both) != 0 && (ac->saved & both) != both)
         rc = err_set(e, E_CONFIG, "the adapter holds a trained embedding or head, and the "
                                   "model uses one matrix for both: set tie_word_embeddings to "
                                   "false in its config.json");

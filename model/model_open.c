@@ -53,10 +53,6 @@ static int check_options(struct model *m, struct err *e)
         return err_set(e, E_CONFIG, "LoRA needs a rank, an alpha and target matrices: got rank "
                                     "%lld, alpha %g, %d targets",
                        (long long)o->rank, o->alpha, __builtin_popcountll(o->targets));
-    if (lora && o->mode == TRAIN_LORA_PLUS && m->c.tied)
-        return err_set(e, E_CONFIG, "the model uses one matrix as embedding and head, so the "
-                                    "head cannot stay frozen while the embedding is trained: "
-                                    "set tie_word_embeddings to false");
     /* On a GPU a tile has about 90 Mi values (tile x ffn_dim), and a chunk 8 Mi (chunk x
      * dim): enough rows for fast products at any width. */
     o->mlp_tile = o->mlp_tile > 0 ? o->mlp_tile

@@ -80,7 +80,7 @@ int main(int argc, char **argv)
         struct pack_rows p = { 0 };
         double t = cpu_s(), opened, planned, padding;
 
-        if (pack_rows_open(&p, n, doc, NULL, ctx, 42, "bench", &e) < 0)
+        if (pack_rows_open(&p, n, doc, NULL, ctx, 42, PACK_NEW, "bench", &e) < 0)
             break;
         opened = cpu_s() - t;
         if ((planned = plan(&p, &e)) < 0)

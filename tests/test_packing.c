@@ -40,7 +40,7 @@ static struct pack_rows packed(int64_t ctx, uint64_t seed)
     struct pack_rows p;
     struct err e = { 0 };
 
-    if (pack_rows_open(&p, docs, doc, NULL, ctx, seed, "d", &e) < 0)
+    if (pack_rows_open(&p, docs, doc, NULL, ctx, seed, PACK_NEW, "d", &e) < 0)
         fail_msg("%s", e.msg);
     return p;
 }
@@ -286,15 +286,15 @@ static void test_extremes(void **state)
     check(&p);
     pack_rows_close(&p);
     docs = 0; /* nothing at all */
-    assert_int_equal(pack_rows_open(&p, 0, doc, NULL, 64, 1, "d", &e), E_CONFIG);
+    assert_int_equal(pack_rows_open(&p, 0, doc, NULL, 64, 1, PACK_NEW, "d", &e), E_CONFIG);
     pack_rows_close(&p);
     add(0);
-    assert_int_equal(pack_rows_open(&p, 1, doc, NULL, 64, 1, "d", &e), E_CONFIG);
+    assert_int_equal(pack_rows_open(&p, 1, doc, NULL, 64, 1, PACK_NEW, "d", &e), E_CONFIG);
     assert_non_null(strstr(e.msg, "'d' has no tokens"));
     pack_rows_close(&p);
-    assert_int_equal(pack_rows_open(&p, 1, doc, NULL, 1, 1, "d", &e), E_CONFIG);
+    assert_int_equal(pack_rows_open(&p, 1, doc, NULL, 1, 1, PACK_NEW, "d", &e), E_CONFIG);
     pack_rows_close(&p);
-    assert_int_equal(pack_rows_open(&p, 1ll << 32, doc, NULL, 64, 1, "d", &e), E_CONFIG);
+    assert_int_equal(pack_rows_open(&p, 1ll << 32, doc, NULL, 64, 1, PACK_NEW, "d", &e), E_CONFIG);
     pack_rows_close(&p);
 }
 
@@ -340,7 +340,7 @@ static void test_rows_mask_padding_and_boundaries(void **state)
     int64_t scored = 0;
 
     (void)state;
-    assert_int_equal(pack_rows_open(&p, 4, pack_rows_dataset, d, 32, 42, "d", &e), 0);
+    assert_int_equal(pack_rows_open(&p, 4, pack_rows_dataset, d, 32, 42, PACK_NEW, "d", &e), 0);
     assert_int_equal(p.rows, 2); /* 32 of the last; then 5 + 5 + 10 and 12 of padding */
     for (int apart = 0; apart < 2; apart++) {
         assert_int_equal(rows_open(&r, 32, 2, 512, apart, &e), 0);

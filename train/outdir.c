@@ -150,16 +150,32 @@ int outdir_open(const struct settings *s, int *lock, struct err *e)
 struct values {
     struct device *d;
     const struct trained *t;
+    const struct adapter_config *a;
+    const struct llama_config *c;
     float *copy; /* of one tensor, where the device's memory is not the host's */
     bool failed;
 };
+
+/* Tensor i of the adapter's file among what is trained. A tied head is the embedding again. */
+static const struct param *param_at(const struct values *v, int64_t i)
+{
+    struct adapter_tensor t;
+    const struct param *p = v->t->params;
+
+    adapter_tensor(v->a, v->c, i, &t);
+    if (t.role == ROLE_HEAD && v->c->tied)
+        t.role = ROLE_EMBED;
+    while (p->role != t.role || p->layer != t.layer || p->part != t.part)
+        p++;
+    return p;
+}
 
 /* Gives one tensor to adapter_write, in host memory. The callback cannot return an error, so
  * a failed copy is noted in "failed", which write_adapter looks at. */
 static const float *value_at(void *ctx, int64_t i)
 {
     struct values *v = ctx;
-    const struct param *p = &v->t->params[i];
+    const struct param *p = param_at(v, i);
 
     if (!v->copy)
         return v->t->w + p->offset;
@@ -172,18 +188,22 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
                          const char *like, struct err *e)
 {
     struct adapter_config a;
-    struct values v = { .d = d, .t = model_trained(m) };
+    struct values v = { .d = d, .t = model_trained(m), .a = &a, .c = model_config(m) };
     int64_t largest = 0;
     int rc;
 
     model_adapter_config(m, &a);
+    /* One matrix that was trained through both uses stands there twice: peft makes two of it, and
+     * would leave a head that is not there as the base has it. */
+    if (v.c->tied && a.saved & ROLE_BIT(ROLE_EMBED))
+        a.saved |= ROLE_BIT(ROLE_HEAD);
     snprintf(a.base, sizeof a.base, "%s", s->model);
     for (int64_t i = 0; i < v.t->n_params; i++)
         largest = v.t->params[i].count > largest ? v.t->params[i].count : largest;
     /* One buffer for all tensors, as large as the largest of them. */
     if (d->own_memory && !(v.copy = malloc((size_t)largest * sizeof(float))))
         return err_set(e, E_SYS, "out of memory");
-    rc = adapter_write(s->out, &a, model_config(m), like, value_at, &v, e);
+    rc = adapter_write(s->out, &a, v.c, like, value_at, &v, e);
     if (rc == 0 && v.failed)
         rc = err_set(e, E_DEVICE, "cannot read the adapter from '%s'", d->name);
     free(v.copy);

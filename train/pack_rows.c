@@ -16,13 +16,22 @@
  *     7 -> new row [7]        6 -> new row [6]        4 -> [6 4], full
  *     3 -> [7 3], full        3 -> new row [3]        2 -> [3 2], 5 of padding
  *
- * Documents come sorted by length (a counting sort: sort), those of one length shuffled by seed
- * and epoch, so epochs differ in content and have the same number of rows. Rows with the same
- * number of tokens left are a linked list (room[left], then spare[row]). To find the smallest
- * 'left' that is enough, a set of numbers is kept as bits: 64 of them have a bit one level up,
- * which says whether any of them is set, so that a search looks at a few words.
+ * Documents come sorted by length (a counting sort: sort), those of one group of lengths shuffled
+ * by seed and epoch, so epochs differ in content. All have the same number of rows (wanted): if a
+ * shuffle needs more, it is made again in finer groups, at last of one length, which need the
+ * fewest; if it needs less, rows are split. Rows with the same number of tokens left are a linked
+ * list (room[left], then spare[row]). To find the smallest 'left' that is enough, a set of numbers
+ * is kept as bits: 64 of them have a bit one level up, which says whether any of them is set, so
+ * that a search looks at a few words.
  */
 enum { EVERY = 64, LEVELS = 6 }; /* 64^6 is more than any ctx */
+/* How many groups of lengths there are between a power of two and the next: tried in turn. Of the
+ * last, each length is a group. */
+static const int64_t groups[] = { 2, 8, 32, (int64_t)1 << 32 };
+/* Items of a group: where so many have one length, others of other lengths would add little to the
+ * shuffle, and rows would be filled less well. */
+enum { ENOUGH = 64 };
+enum { GROUPS = sizeof groups / sizeof *groups };
 
 /* ---- a set of numbers below ctx: the smallest one that is not below n ---- */
 
@@ -79,8 +88,20 @@ int pack_rows_dataset(void *from, int64_t i, int64_t *start, int64_t *n_ids, str
     return rc;
 }
 
+/* No row has any room yet. */
+static void clear(struct pack_rows *p)
+{
+    int64_t words = p->ctx;
+
+    memset(p->room, 0, (size_t)p->ctx * sizeof *p->room);
+    for (int k = 0; k < LEVELS && p->bits[k]; k++) {
+        words = (words + 63) / 64;
+        memset(p->bits[k], 0, (size_t)words * sizeof **p->bits);
+    }
+}
+
 /* Counts the rows and the items (documents, or what remains of a cut one). In the end
- * begin[n] is the place in 'sorted' of the first item of n tokens. */
+ * begin[n] is the place of the first item of n tokens. */
 static int count(struct pack_rows *p, struct err *e)
 {
     int64_t start, n;
@@ -113,8 +134,37 @@ static int count(struct pack_rows *p, struct err *e)
     return 0;
 }
 
-/* Sorts items by length, those of one length in the order of their documents. Lengths are
- * read again, as the plan stores none of them. */
+/* The fewest rows for the items, those that best-fit decreasing makes: as many counts of rooms as
+ * there are lengths do, as items of one length are alike. */
+static int64_t fewest(struct pack_rows *p)
+{
+    int64_t rows = 0;
+
+    clear(p);
+    for (int64_t n = p->ctx - 1; n > 0; n--)
+        for (int64_t items = p->begin[n + 1] - (int64_t)p->begin[n], fill, k; items > 0;) {
+            int64_t left = set_find(p->bits, n, p->ctx), have = left < 0 ? items : p->room[left];
+
+            /* A row takes as many as it holds, because after each it is the one with the least
+             * room. */
+            left = left < 0 ? p->ctx : left;
+            fill = left / n < items ? left / n : items;
+            k = items / fill < have ? items / fill : have;
+            items -= k * fill;
+            if (left == p->ctx)
+                rows += k;
+            else if ((p->room[left] -= (uint32_t)k) == 0)
+                set_remove(p->bits, left);
+            if ((left -= fill * n) == 0)
+                continue;
+            p->room[left] += (uint32_t)k;
+            set_add(p->bits, left);
+        }
+    return rows;
+}
+
+/* Sorts items by length, those of one length in the order of their documents, and notes the
+ * lengths: they are read again, as the plan stores none of them. */
 static int sort(struct pack_rows *p, struct err *e)
 {
     int64_t start, n;
@@ -126,7 +176,7 @@ static int sort(struct pack_rows *p, struct err *e)
         if (n >= p->ctx)
             n %= p->ctx;
         if (n > 0)
-            p->sorted[p->begin[n]++] = (uint32_t)i;
+            p->item[p->begin[n]++] = (struct pack_item){ (uint32_t)i, (uint32_t)n };
     }
     /* Every begin[n] has moved to the start of n + 1: a shift by one puts them back. */
     memmove(p->begin + 1, p->begin, (size_t)p->ctx * sizeof *p->begin);
@@ -134,25 +184,30 @@ static int sort(struct pack_rows *p, struct err *e)
     return 0;
 }
 
-/* Shuffles items from .. to - 1, all of one length (Fisher and Yates). The numbers depend
- * only on seed, epoch and place. 'to > from' is for an empty range at 0, where to - 1 wraps
- * around. */
+/* Below 'most', drawn by key and i. Both are below 2^32, so nothing overflows. */
+static uint32_t draw(uint64_t key, uint32_t i, uint64_t most)
+{
+    return (uint32_t)((mix64(key + i) >> 32) * most >> 32);
+}
+
+/* Shuffles items from .. to - 1, all of one group (Fisher and Yates). The numbers depend only on
+ * seed, epoch and place. 'to > from' is for an empty range at 0, where to - 1 wraps around. */
 static void shuffle(struct pack_rows *p, uint32_t from, uint32_t to, uint64_t key)
 {
     for (uint32_t i = to - 1; i > from && to > from; i--) {
-        uint64_t r = mix64(key + i) >> 32; /* below 2^32, as i is: no overflow below */
-        uint32_t j = from + (uint32_t)(r * (i - from + 1ull) >> 32), t = p->sorted[i];
-        p->sorted[i] = p->sorted[j];
-        p->sorted[j] = t;
+        uint32_t j = from + draw(key, i, i - from + 1ull);
+        struct pack_item t = p->item[i];
+        p->item[i] = p->item[j];
+        p->item[j] = t;
     }
 }
 
-/* Puts item k, of n tokens, into the row with the least space that holds it, or a new row.
- * The row leaves the list of its old space and joins that of its new one. Numbers in the
- * lists are 1 + index, so that 0 ends a list. */
-static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
+/* Puts item k into the row with the least space that holds it, or a new row. The row leaves the
+ * list of its old space and joins that of its new one. Numbers in the lists are 1 + index, so
+ * that 0 ends a list. */
+static void place(struct pack_rows *p, uint32_t k, int64_t *rows)
 {
-    int64_t left = set_find(p->bits, n, p->ctx), row;
+    int64_t n = p->item[k].next, left = set_find(p->bits, n, p->ctx), row;
 
     if (left < 0) {
         row = (*rows)++;
@@ -163,9 +218,8 @@ static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
         if ((p->room[left] = p->spare[row]) == 0)
             set_remove(p->bits, left);
     }
-    /* The newest item comes first. As items arrive longest first, a row lists the shortest
-     * first. */
-    p->next[k] = p->head[row];
+    /* The newest item comes first. */
+    p->item[k].next = p->head[row];
     p->head[row] = k + 1;
     if ((left -= n) == 0)
         return;
@@ -174,28 +228,66 @@ static void place(struct pack_rows *p, uint32_t k, int64_t n, int64_t *rows)
     set_add(p->bits, left);
 }
 
+/* The shortest length of the group that n is in, of so many an octave, or one of each length. */
+static int64_t group_of(int64_t n, int64_t an_octave)
+{
+    int64_t width = ((int64_t)1 << (63 - __builtin_clzll((uint64_t)n))) / an_octave;
+
+    return width > 1 ? n - n % width : n;
+}
+
+/* Shuffles group by group and places the longest first; items of ctx tokens are full rows and are
+ * not placed. The number of rows, or < 0. */
+static int64_t place_all(struct pack_rows *p, int64_t an_octave, uint64_t key, struct err *e)
+{
+    int64_t rows = 0, from;
+    int rc = sort(p, e);
+
+    if (rc < 0)
+        return rc;
+    clear(p);
+    for (int64_t n = p->ctx - 1; n > 0; n = from - 1) {
+        int64_t shortest = group_of(n, an_octave);
+
+        for (from = n; from > shortest && p->begin[n + 1] - p->begin[from] < ENOUGH;)
+            from--;
+        shuffle(p, p->begin[from], p->begin[n + 1], key);
+        for (uint32_t k = p->begin[from]; k < p->begin[n + 1]; k++)
+            place(p, k, &rows);
+    }
+    return rows;
+}
+
+/* Gives an item of each row that has several to a row of its own, until there are as many rows as
+ * in every epoch. */
+static void split(struct pack_rows *p, int64_t rows)
+{
+    for (int64_t row = 0; rows < p->rows - p->full; row = row + 1 < rows ? row + 1 : 0) {
+        struct pack_item *first = &p->item[p->head[row] - 1];
+        uint32_t second = first->next;
+
+        if (second == 0)
+            continue;
+        first->next = p->item[second - 1].next;
+        p->item[second - 1].next = 0;
+        p->head[rows++] = second;
+    }
+}
+
 /* Makes the plan of one epoch. It always starts from the order of 'sort', so that epoch 5
  * comes out the same whether or not epochs 0 to 4 were planned before. */
 static int plan(struct pack_rows *p, int64_t epoch, struct err *e)
 {
     uint64_t key = mix64(mix64(p->seed) + (uint64_t)epoch);
-    int64_t rows = 0, words = p->ctx;
-    int rc = sort(p, e);
+    int64_t want = p->rows - p->full, rows = want + 1;
 
-    if (rc < 0)
-        return rc;
-    memset(p->room, 0, (size_t)p->ctx * sizeof *p->room);
-    for (int k = 0; p->bits[k]; k++) {
-        words = (words + 63) / 64;
-        memset(p->bits[k], 0, (size_t)words * sizeof **p->bits);
-    }
-    /* The longest items first; items of ctx tokens are full rows and are not placed. */
-    for (int64_t n = p->ctx - 1; n > 0; n--) {
-        shuffle(p, p->begin[n], p->begin[n + 1], key);
-        for (uint32_t k = p->begin[n]; k < p->begin[n + 1]; k++)
-            place(p, k, n, &rows);
-    }
-    p->rows = p->full + rows;
+    p->epoch = p->shown = -1; /* of none, where it fails */
+    for (size_t i = p->order == PACK_OLD ? GROUPS - 1 : 0; rows > want && i < GROUPS; i++)
+        if ((rows = place_all(p, groups[i], key, e)) < 0)
+            return (int)rows;
+    if (rows > want)
+        return err_set(e, E_BUG, "%" PRId64 " packed rows, not %" PRId64, rows, want);
+    split(p, rows);
     p->epoch = epoch;
     return 0;
 }
@@ -212,8 +304,7 @@ static int allocate(struct pack_rows *p, struct err *e)
 {
     const size_t n = (size_t)p->n_items + 1, ctx = (size_t)p->ctx; /* below 2^32 each */
 
-    p->sorted = malloc(n * sizeof *p->sorted);
-    p->next = malloc(n * sizeof *p->next);
+    p->item = malloc(n * sizeof *p->item);
     p->head = malloc(n * sizeof *p->head); /* as many rows at most; untouched pages are free */
     p->spare = malloc(n * sizeof *p->spare);
     p->room = malloc(ctx * sizeof *p->room);
@@ -222,16 +313,17 @@ static int allocate(struct pack_rows *p, struct err *e)
         if (!(p->bits[k] = malloc(words * sizeof **p->bits)))
             return out_of_memory(e);
     }
-    return p->sorted && p->next && p->head && p->spare && p->room ? 0 : out_of_memory(e);
+    return p->item && p->head && p->spare && p->room ? 0 : out_of_memory(e);
 }
 
 int pack_rows_open(struct pack_rows *p, int64_t n_docs, pack_doc_fn *doc, void *from,
-                   int64_t ctx, uint64_t seed, const char *name, struct err *e)
+                   int64_t ctx, uint64_t seed, enum pack_order order, const char *name,
+                   struct err *e)
 {
     int rc;
 
-    *p = (struct pack_rows){ .ctx = ctx, .seed = seed, .n_docs = n_docs, .doc = doc,
-                             .from = from };
+    *p = (struct pack_rows){ .ctx = ctx, .seed = seed, .order = order, .n_docs = n_docs,
+                             .doc = doc, .from = from };
     if (ctx < 2 || ctx > 1 << 30)
         return err_set(e, E_CONFIG, "a context of %" PRId64 " tokens cannot be packed", ctx);
     if (n_docs >= UINT32_MAX) {
@@ -248,8 +340,10 @@ int pack_rows_open(struct pack_rows *p, int64_t n_docs, pack_doc_fn *doc, void *
     if (p->tokens == 0)
         return err_set(e, E_CONFIG, "'%s' has no tokens", name);
     /* Only now are the number of items and so the sizes of the arrays known. */
-    rc = allocate(p, e);
-    return rc < 0 ? rc : plan(p, 0, e);
+    if ((rc = allocate(p, e)) < 0)
+        return rc;
+    p->rows = p->full + fewest(p);
+    return plan(p, 0, e);
 }
 
 void pack_rows_close(struct pack_rows *p)
@@ -258,8 +352,7 @@ void pack_rows_close(struct pack_rows *p)
         free(p->bits[k]);
     free(p->full_before);
     free(p->begin);
-    free(p->sorted);
-    free(p->next);
+    free(p->item);
     free(p->head);
     free(p->spare);
     free(p->room);
@@ -296,15 +389,31 @@ static int full_row(struct pack_rows *p, int64_t row, int64_t *start, struct err
     return 1;
 }
 
+/* The items of a packed row to room, which is not needed once all are placed, in an order drawn
+ * for it. A row is read more than once, and each time alike. */
+static void show(struct pack_rows *p, int64_t row)
+{
+    uint64_t key = mix64(mix64(mix64(p->seed) + (uint64_t)p->epoch) + (uint64_t)row);
+    uint32_t n = 0;
+
+    for (uint32_t k = p->head[row]; k; k = p->item[k - 1].next)
+        p->room[n++] = k - 1;
+    for (uint32_t i = n - 1; i > 0 && p->order != PACK_OLD; i--) {
+        uint32_t j = draw(key, i, i + 1ull), t = p->room[i];
+        p->room[i] = p->room[j];
+        p->room[j] = t;
+    }
+    p->shown = row;
+    p->n_shown = n;
+}
+
 int pack_rows_next(struct pack_rows *p, int64_t row, int64_t *at, int64_t *start,
                    int64_t *n_ids, struct err *e)
 {
     int64_t whole;
-    uint32_t k;
     int rc;
 
-    /* *at: 0 before the first piece, then 1 + the item to return next, -1 when the row is
-     * done. */
+    /* *at: the pieces that were returned, -1 when the row is done. */
     if (*at < 0)
         return 0;
     if (row < p->full) {
@@ -312,14 +421,60 @@ int pack_rows_next(struct pack_rows *p, int64_t row, int64_t *at, int64_t *start
         *n_ids = p->ctx;
         return full_row(p, row, start, e);
     }
-    k = (*at ? (uint32_t)*at : p->head[row - p->full]) - 1;
-    if ((rc = p->doc(p->from, p->sorted[k], start, n_ids, e)) < 0)
+    if (p->shown != row - p->full)
+        show(p, row - p->full);
+    if ((rc = p->doc(p->from, p->item[p->room[*at]].doc, start, n_ids, e)) < 0)
         return rc;
     /* Of a cut document only the end is packed: the full pieces before it are rows of their
      * own. */
     whole = *n_ids / p->ctx * p->ctx;
     *start += whole;
     *n_ids -= whole;
-    *at = p->next[k] ? (int64_t)p->next[k] : -1;
+    *at = *at + 1 < p->n_shown ? *at + 1 : -1;
     return 1;
+}
+
+/* ---- rows that come again ---- */
+
+/* Names the items of a packed row, in whatever order; 0: it has only one. */
+static uint64_t row_name(const struct pack_rows *p, int64_t row)
+{
+    uint64_t sum = 0;
+    uint32_t k = p->head[row] - 1;
+
+    if (p->item[k].next == 0)
+        return 0;
+    for (k++; k; k = p->item[k - 1].next)
+        sum += mix64(p->item[k - 1].doc);
+    return sum ? sum : 1;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+int pack_rows_recur(struct pack_rows *p, int64_t a, int64_t b, int64_t *same, int64_t *shared,
+                    struct err *e)
+{
+    int64_t rows = p->rows - p->full;
+    uint64_t *name = malloc(((size_t)rows + 1) * sizeof *name), one;
+    int rc = name ? pack_rows_plan(p, a, e) : out_of_memory(e);
+
+    *same = *shared = 0;
+    for (int64_t i = 0; rc == 0 && i < rows; i++)
+        name[i] = row_name(p, i);
+    if (rc == 0) {
+        qsort(name, (size_t)rows, sizeof *name, ascending);
+        rc = pack_rows_plan(p, b, e);
+    }
+    for (int64_t i = 0; rc == 0 && i < rows; i++)
+        if ((one = row_name(p, i)) != 0) {
+            ++*shared;
+            *same += bsearch(&one, name, (size_t)rows, sizeof *name, ascending) != NULL;
+        }
+    free(name);
+    return rc;
 }

@@ -2,8 +2,11 @@
  * settings.h. */
 #include "train/settings.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/opt_json.h"
+#include "formats/weights/checkpoint.h"
+#include "train/pack_rows.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -67,6 +70,8 @@ json_t *settings_run(const struct settings *s, const struct llama_config *c,
     /* else the type and the factor say it all, as they did in older records */
     if (s->rope_new || c->rope.type > ROPE_LLAMA3)
         put(o, "rope", config_rope_json(&c->rope));
+    if (s->packing == PACKING_BESTFIT)
+        put(o, "pack_order", json_integer(s->pack_order));
     json_decref(rows);
     return o;
 }
@@ -79,6 +84,48 @@ static void read_old_form(json_t *run)
 
     if (json_is_integer(v) && n >= ROPE_DEFAULT && n <= ROPE_LLAMA3)
         put(run, "rope_type", json_string(config_rope_name((enum rope_type)n)));
+}
+
+int settings_before(const struct settings *s, json_t **run, struct err *e)
+{
+    char *root = s->out && !s->force ? path_join(s->out, "checkpoints") : NULL;
+    struct checkpoint c = { 0 };
+    int rc = root ? checkpoint_newest(root, &c, e) : 0;
+
+    *run = rc > 0 ? json_loads(c.run, 0, NULL) : NULL;
+    checkpoint_free(&c);
+    free(root);
+    return rc < 0 ? rc : 0;
+}
+
+static bool was(const json_t *before, const char *key, const char *word)
+{
+    const char *had = json_string_value(json_object_get(before, key));
+
+    return had && strcmp(had, word) == 0;
+}
+
+void settings_packing(struct settings *s, bool masked, const json_t *before)
+{
+    if (s->packing < 0 && masked) {
+        bool whole = !before || was(before, "packing", "bestfit");
+
+        s->packing = whole ? PACKING_BESTFIT : PACKING_CONCAT;
+        s->mask_documents |= whole &&
+                             !json_is_false(json_object_get(before, "mask_documents"));
+    }
+    if (s->packing < 0)
+        s->packing = PACKING_CONCAT;
+    if (before && s->packing == PACKING_BESTFIT && !json_object_get(before, "pack_order"))
+        s->pack_order = PACK_OLD;
+}
+
+void settings_tied(struct settings *s, bool tied, const json_t *before)
+{
+    if (!tied || s->mode != 2)
+        s->tied = -1;
+    else if (s->tied < 0)
+        s->tied = before && !was(before, "tied", "keep") ? TIED_SPLIT : TIED_SPLIT;
 }
 
 static char *shown(const json_t *v)
@@ -107,18 +154,29 @@ static int differ(const char *folder, const char *key, const json_t *was, const 
                        "folder (-o)");
 }
 
-/* Looks at the keys of both records, so that an option in only one of them is found too. A
- * key that an old record lacks has the default, as the option did not exist then. */
-int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e)
+/* What a key that an old record lacks was: the default, as the option did not exist then. */
+static json_t *missing_keys(void)
 {
     struct settings none;
-    json_t *then = json_deep_copy(was), *defaults, *both[2] = { (json_t *)(uintptr_t)now, then };
+    json_t *o;
+
+    settings_defaults(&none);
+    none.packing = PACKING_CONCAT;
+    none.tied = TIED_SPLIT;
+    if ((o = rows_record(&none, OPT_RESULT)))
+        put(o, "pack_order", json_integer(PACK_OLD));
+    return o;
+}
+
+/* Looks at the keys of both records, so that an option in only one of them is found too. */
+int settings_compare(const json_t *was, const json_t *now, const char *folder, struct err *e)
+{
+    json_t *then = json_deep_copy(was), *both[2] = { (json_t *)(uintptr_t)now, then };
+    json_t *defaults = missing_keys();
     json_t *unused;
     const char *key;
     int rc = 0;
 
-    settings_defaults(&none);
-    defaults = rows_record(&none, OPT_RESULT);
     read_old_form(then);
     for (int i = 0; i < 2 && rc == 0; i++)
         json_object_foreach(both[i], key, unused) {

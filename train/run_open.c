@@ -187,8 +187,8 @@ static int open_packing(struct run *r, int64_t *n_tokens, struct err *e)
 {
     const struct settings *s = r->s;
     int rc = pack_rows_open(&r->t.pack, dataset_docs(r->data), pack_rows_dataset, r->data,
-                            s->ctx < 0 ? r->session.base_context : s->ctx, (uint64_t)s->seed, s->data,
-                            e);
+                            s->ctx < 0 ? r->session.base_context : s->ctx, (uint64_t)s->seed,
+                            (enum pack_order)s->pack_order, s->data, e);
 
     *n_tokens = r->t.pack.rows * r->t.pack.ctx; /* at most one row is not half full */
     return rc;
@@ -209,7 +209,7 @@ static int check_validation(const struct run *r, struct err *e)
 
 /* Opens model, data and validation data, in this order: the data is checked against the
  * model. */
-static int open_files(struct run *r, int64_t *n_tokens, struct err *e)
+static int open_files(struct run *r, const json_t *before, int64_t *n_tokens, struct err *e)
 {
     struct settings *s = r->s;
     int rc = open_model_files(r, e);
@@ -222,6 +222,7 @@ static int open_files(struct run *r, int64_t *n_tokens, struct err *e)
     }
     if (rc == 0 && s->val)
         rc = open_validation(r, e);
+    settings_packing(s, rc == 0 && r->data && dataset_masked(r->data), before);
     if (rc == 0 && r->data && s->packing == PACKING_BESTFIT)
         rc = open_packing(r, n_tokens, e);
     return rc;
@@ -246,7 +247,7 @@ static void warn_odd(const struct run *r)
 
 /* Turns defaults that depend on the model and the data into numbers, then makes the order of
  * the rows. n_tokens: of the data, or of all rows when packed. */
-static int resolve(struct run *r, int64_t n_tokens, struct err *e)
+static int resolve(struct run *r, const json_t *before, int64_t n_tokens, struct err *e)
 {
     struct settings *s = r->s;
     char note[256];
@@ -254,13 +255,13 @@ static int resolve(struct run *r, int64_t n_tokens, struct err *e)
 
     if (rc == 0 && *note)
         log_warn("%s", note);
-    /* lora+ trains the embedding. A tied lm_head would change with it, so the two are
-     * separated. */
-    if (rc == 0 && s->mode == 2 && r->session.config.tied) {
-        log_info("the base uses one matrix as embedding and lm_head: the embedding is trained, "
-                 "lm_head stays as it was");
-        r->session.config.tied = false;
-    }
+    settings_tied(s, r->session.config.tied, before);
+    if (rc == 0 && s->tied >= 0)
+        log_info("the base uses one matrix as embedding and lm_head: %s (--tied %s)",
+                 s->tied == TIED_SPLIT ? "the embedding is trained, lm_head stays as it was"
+                                       : "it is trained through both uses",
+                 s->tied == TIED_SPLIT ? "split" : "keep");
+    r->session.config.tied &= s->tied != TIED_SPLIT;
     if (rc == 0 && r->data)
         rc = order_make(&r->t.order, n_tokens, s->ctx, s->batch, (uint64_t)s->seed, s->data, e);
     if (rc == 0)
@@ -281,6 +282,7 @@ void run_phase(struct run *r, enum run_phase p)
 int run_open(struct run *r, struct settings *s, struct err *e)
 {
     int64_t n_tokens = 0;
+    json_t *before = NULL;
     int rc = settings_check(s, e);
 
     r->s = s;
@@ -288,8 +290,10 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     r->lock = -1;
     r->metrics.fd = -1;
     r->started_s = r->mark_s = now_s();
-    if (rc == 0 && (rc = open_files(r, &n_tokens, e)) == 0)
-        rc = resolve(r, n_tokens, e);
+    if (rc == 0 && (rc = settings_before(s, &before, e)) == 0 &&
+        (rc = open_files(r, before, &n_tokens, e)) == 0)
+        rc = resolve(r, before, n_tokens, e);
+    json_decref(before);
     run_phase(r, PHASE_FILES);
     if (rc == 0)
         rc = plan_device(&r->session, s, r->group, e);

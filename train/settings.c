@@ -3,6 +3,7 @@
 
 #include "base/utf8.h"
 #include "formats/weights/adapter_config.h"
+#include "train/pack_rows.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -22,6 +23,7 @@ void settings_defaults(struct settings *s)
         .attention = -1, .rope = { .kind = -1, .factor = -1 }, .ctx = -1, .shape = -1,
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
+        .packing = -1, .pack_order = PACK_NEW, .tied = -1,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
         .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1,
     };

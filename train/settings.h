@@ -15,6 +15,7 @@
 C_BEGIN
 
 enum packing { PACKING_CONCAT, PACKING_BESTFIT }; /* order.h, pack_rows.h */
+enum tied { TIED_KEEP, TIED_SPLIT };
 
 /* -1 (or NULL, or a NaN) in a field with "by": the user gave none, and settings_resolve fills
  * it in. Strings point into argv. */
@@ -37,7 +38,10 @@ struct settings {
     int64_t dense_every; /* with S2: every so many-th step is dense; 0: none (mix.h) */
     double dense_last;   /* and so is this share of the steps, at the end */
     bool mask_documents; /* attention does not cross documents */
-    int packing;         /* enum packing */
+    int packing;         /* enum packing; by: bestfit, documents masked, for data with masks */
+    int pack_order;      /* enum pack_order: no option, see settings_before */
+    int tied;            /* enum tied, of a base with one matrix for embedding and head that lora+
+                            trains; by: split. Elsewhere -1 */
     int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */
     int64_t steps;       /* by: 1000, or epochs */
     double epochs;       /* 0: not given */
@@ -58,6 +62,15 @@ void settings_defaults(struct settings *s); /* the paper's */
 
 /* The options of ltrain, over s: the one list of them. */
 void settings_rows(struct opt_table *t, struct settings *s);
+
+/* *run: what the newest checkpoint in s->out says of the run that made it (see settings_run), NULL
+ * where there is none, or where s starts over. Unlike what continues it, this is not verified: it
+ * is for options whose default has changed since, which an older run keeps as they were. E_SYS. */
+int settings_before(const struct settings *s, json_t **run, struct err *e);
+/* packing, mask_documents, pack_order for data that has masks or none, and tied for a base that is
+ * tied or not; before is NULL for a new run. */
+void settings_packing(struct settings *s, bool masked, const json_t *before);
+void settings_tied(struct settings *s, bool tied, const json_t *before);
 
 /* ctx from contexts, which is a list for --bench and --plan alone. E_USAGE. */
 int settings_contexts(struct settings *s, struct err *e);

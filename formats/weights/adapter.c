@@ -172,12 +172,27 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
         rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes or tensors than the base", path);
         err_hint(e, "the adapter was trained on another base model");
     }
-    /* An adapter that trains the embedding or the head makes them two tensors of their own, so
-     * the model is tied no longer. */
-    a->model.tied = c->tied &&
-                    !(a->config.saved & (ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD)));
+    /* Until come_apart has seen the tensors. */
+    a->model.tied = c->tied;
     free(path);
     return rc;
+}
+
+/* An adapter that holds the embedding or the head of a tied base makes them two tensors, so the
+ * model is tied no longer: unless it holds both, and they are the same. */
+static void come_apart(struct adapter *a)
+{
+    static const enum role role[] = { ROLE_EMBED, ROLE_HEAD };
+    const struct tensor *t[2], *unused;
+    struct tensor_spec s;
+
+    for (int i = 0; i < 2; i++) {
+        tensor_spec_of(&a->model, role[i], -1, &s);
+        adapter_find(a, &s, &t[i], &unused, &unused);
+    }
+    a->model.tied &= (!t[0] && !t[1]) ||
+                     (t[0] && t[1] && t[0]->type == t[1]->type && t[0]->nbytes == t[1]->nbytes &&
+                      memcmp(t[0]->data, t[1]->data, t[0]->nbytes) == 0);
 }
 
 /* Opens the adapter's tensors and checks them against the base c. */
@@ -248,8 +263,8 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
                         ? "training into this folder has not finished: run its command again"
                         : "an adapter has adapter_config.json and adapter_model.safetensors");
     if (rc == 0 && (rc = refuse_beside(folder, e)) == 0 &&
-        (rc = read_model(a, folder, c, e)) == 0)
-        rc = open_tensors(a, folder, c, e);
+        (rc = read_model(a, folder, c, e)) == 0 && (rc = open_tensors(a, folder, c, e)) == 0)
+        come_apart(a);
     if (rc < 0)
         adapter_close(a);
     else

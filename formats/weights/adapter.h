@@ -18,7 +18,7 @@ struct adapter;
  * unknown tensor, nothing unsupported (DoRA, bias, rank_pattern, embedding LoRA...: E_CONFIG
  * naming it), no other file with trained values that would be left out. c: the base model's configuration. A tied base whose embedding (or head) the
  * adapter saves comes apart, as in peft: the embedding changes, and lm_head stays what the
- * base had, frozen. */
+ * base had, frozen. If the adapter saves both and they are the same, the model stays tied. */
 int adapter_open(struct adapter **a, const char *folder, const struct llama_config *c,
                  struct err *e);
 void adapter_close(struct adapter *a);

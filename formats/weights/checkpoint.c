@@ -292,7 +292,7 @@ int checkpoint_sweep(const char *root, struct err *e)
 }
 
 /* On failure c is emptied, so the caller has nothing to free. */
-int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e)
+static int read_manifest(const char *folder, struct checkpoint *c, struct err *e)
 {
     char *path = path_join(folder, CHECKPOINT_MANIFEST), *text = NULL;
     size_t nbytes;
@@ -301,6 +301,34 @@ int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e)
     memset(c, 0, sizeof *c);
     if (rc == 0)
         rc = checkpoint_parse(c, text, nbytes, path, e);
+    free(text);
+    free(path);
+    return rc;
+}
+
+int checkpoint_newest(const char *root, struct checkpoint *c, struct err *e)
+{
+    struct err why = { 0 };
+    int64_t *steps = NULL, n = 0, i = 0;
+    int rc = list_steps(root, &steps, &n, &why), found = 0;
+
+    memset(c, 0, sizeof *c);
+    for (; i < n && !found && rc != E_SYS; i++) {
+        char *folder = step_path(root, steps[i], "");
+
+        found = (rc = read_manifest(folder, c, &why)) == 0;
+        free(folder);
+    }
+    free(steps);
+    if (rc == E_SYS)
+        *e = why;
+    return rc == E_SYS ? rc : found;
+}
+
+int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e)
+{
+    int rc = read_manifest(folder, c, e);
+
     for (int i = 0; rc == 0 && i < c->n_files; i++) {
         struct checkpoint_file found = { 0 }, *want = &c->file[i];
         if ((rc = hash_file(folder, want->name, &found, e)) < 0)
@@ -315,8 +343,6 @@ int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e)
     }
     if (rc < 0)
         checkpoint_free(c);
-    free(text);
-    free(path);
     return rc;
 }
 

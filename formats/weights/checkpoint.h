@@ -63,6 +63,9 @@ int checkpoint_sweep(const char *root, struct err *e);
 typedef void checkpoint_bad_fn(void *ctx, const char *folder, const struct err *why);
 int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
                     checkpoint_bad_fn *bad, void *ctx, struct err *e);
+/* The manifest alone of the newest checkpoint that has a good one, its other files unread: 1; 0 and
+ * an empty *c where there is none; E_SYS. */
+int checkpoint_newest(const char *root, struct checkpoint *c, struct err *e);
 /* Every file of a folder against its manifest. E_DATA. */
 int checkpoint_verify(const char *folder, struct checkpoint *c, struct err *e);
 
