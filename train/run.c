@@ -166,13 +166,37 @@ static void echo_mix(const struct run *r, const struct mix *m)
                  micros * sparse, micros * dense, micros * p->step_s);
 }
 
+/* How documents become rows: what rows are padded with, or what the rows leave out. Where there is
+ * more than one epoch, how many rows the second has from the first: drawing anew which documents
+ * share a row is no use where few fit together. */
+static int say_packing(struct run *r, struct err *e)
+{
+    struct pack_rows *p = &r->t.pack;
+    int64_t rows = r->t.order.rows, ctx = r->s->ctx, all = dataset_tokens(r->data), same, shared;
+    bool again = r->s->steps > rows / r->s->batch;
+    char recur[64] = "";
+    int rc = 0;
+
+    if (p->rows == 0) {
+        log_info("packing=concat left_out=%" PRId64 " (%.2g%%): the tokens at the end, which fill "
+                 "no row", all - rows * ctx,
+                 100 * (double)(all - rows * ctx) / (double)(all ? all : 1));
+        return 0;
+    }
+    if (again && (rc = pack_rows_recur(p, 0, 1, &same, &shared, e)) == 0)
+        snprintf(recur, sizeof recur, " recurring=%" PRId64 " of %" PRId64 " shared rows", same,
+                 shared);
+    if (rc == 0)
+        log_info("packing=bestfit padding=%.4f%% cut=%" PRId64 "%s",
+                 100 - 100.0 * (double)p->tokens / fmax(1, (double)(rows * ctx)), p->cut, recur);
+    return rc;
+}
+
 /* Logs what was resolved, in five lines or six, before the long work begins. */
 static void echo(const struct run *r)
 {
     const struct settings *s = r->s;
     const struct memory_plan *p = &r->budget.model;
-    double padding = 100 - 100.0 * (double)r->t.pack.tokens /
-                               fmax(1, (double)(r->t.order.rows * s->ctx));
     const struct rope_config *rope = &r->session.config.rope;
     char mem[16], saved[SAVED_CHARS], theta[32] = "";
     struct mix mix = settings_mix(s);
@@ -183,8 +207,6 @@ static void echo(const struct run *r)
     log_info("data '%s': %s, tokens=%" PRId64 " documents=%" PRId64 " rows=%" PRId64, s->data,
              dataset_form(r->data), dataset_tokens(r->data), dataset_docs(r->data),
              r->t.order.rows);
-    if (r->t.pack.rows)
-        log_info("packing=bestfit padding=%.4f%% cut=%" PRId64, padding, r->t.pack.cut);
     log_info("model '%s': params=%" PRId64 " mode=%s trained=%" PRId64 " (%.2f%%)",
              s->model ? s->model : s->init, p->params, settings_mode(s->mode),
              p->trained_params, 100.0 * (double)p->trained_params / (double)(p->params ? p->params : 1));
@@ -212,11 +234,12 @@ static void echo(const struct run *r)
  * that could not load must not leave the others waiting there. */
 int run_train(struct run *r, int argc, char **argv, struct err *e)
 {
-    int rc;
+    int rc = say_packing(r, e);
 
     r->t.s = r->s, r->t.d = &r->session.device, r->t.data = r->data;
     echo(r);
-    if ((rc = writer_begin(r, argc, argv, e)) < 0)
+    if ((rc = group_meet(r->group, rc, NULL, e)) < 0 ||
+        (rc = writer_begin(r, argc, argv, e)) < 0)
         return rc;
     if ((rc = load_model(r, e)) == 0)
         rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->session.config.vocab, r->s->mask_documents, e);

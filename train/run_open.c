@@ -207,6 +207,20 @@ static int check_validation(const struct run *r, struct err *e)
     return err_hint(e, "pack more for validation: lpack --split validation=0.1");
 }
 
+/* Examples of instructions are cut or seen by each other only where that is asked for. */
+static void choose_packing(struct run *r, const json_t *before)
+{
+    struct settings *s = r->s;
+    bool given = s->packing >= 0;
+
+    settings_packing(s, r->data && dataset_masked(r->data) > 0, before);
+    if (!given && s->packing == PACKING_BESTFIT)
+        log_info("the data has masks: its documents stay whole%s (--packing bestfit%s; --packing "
+                 "concat joins and cuts them)",
+                 s->mask_documents ? " and do not see each other" : "",
+                 s->mask_documents ? " --mask-documents" : "");
+}
+
 /* Opens model, data and validation data, in this order: the data is checked against the
  * model. */
 static int open_files(struct run *r, const json_t *before, int64_t *n_tokens, struct err *e)
@@ -222,7 +236,8 @@ static int open_files(struct run *r, const json_t *before, int64_t *n_tokens, st
     }
     if (rc == 0 && s->val)
         rc = open_validation(r, e);
-    settings_packing(s, rc == 0 && r->data && dataset_masked(r->data), before);
+    if (rc == 0)
+        choose_packing(r, before);
     if (rc == 0 && r->data && s->packing == PACKING_BESTFIT)
         rc = open_packing(r, n_tokens, e);
     return rc;

@@ -210,6 +210,43 @@ ok 'a checkpoint of an older form is continued, with other threads, and rewritte
 ok 'and with the paper'"'"'s recipe, which it was' old_run 0 'continuing after step 2' --recipe longlora-2023
 ok 'and what differs is named' old_run 78 "'rope_factor' 2.0, this run has 3.0" --rope-factor 3
 
+# Runs that were begun when documents of one length alone changed places, when masked data were joined
+# like others, and when a tied base came apart: they go on so, with the losses they had then.
+awk 'BEGIN { for (i = 0; i < 60; i++) {
+    n = 1 + i * 37 % 61; s = ""
+    for (k = 0; k < n; k++) s = s (k ? "," : "") (3 + (i * i + k * 7) % 90)
+    print "{\"tokens\":[" s "]" (n > 2 ? ",\"mask\":[[0," int(n / 3) "]]" : "") "}" } }' > "$tmp/docs.ndjson"
+lpack -q --import ndjson --vocab 96 "$tmp/docs.ndjson" > "$tmp/docs.shard"
+on_tied() { LONGLORA_BLAS=builtin ltrain "$tmp/docs.shard" --model tests/data/peft_tiny/tied/base --ctx 64 \
+        --batch 4 --lr 1e-2 --rank 1 --targets q --device cpu -j 1 --warmup 2 "$@"; }
+losses() { grep -o '"loss":[0-9.]*' "$1/metrics.jsonl" | cut -d: -f2; }
+goes_on() { # goes_on NAME STEPS LOSSES OPTION...
+    local name=$1 steps=$2 want=$3
+    shift 3
+    cp -r "tests/data/$name" "$tmp/$name" && echo '{}' > "$tmp/$name/options.json" &&
+        on_tied -o "$tmp/$name" --steps "$steps" "$@" 2> "$tmp/err" || { cat "$tmp/err"; return 1; }
+    losses "$tmp/$name" | paste -d ' ' - <(tr ' ' '\n' <<< "$want") |
+        awk '{ d = $1 - $2 } NF != 2 || d > 2e-5 || d < -2e-5 { print "loss " $0; bad = 1 }
+             END { exit bad || NR == 0 }'
+}
+ok 'rows of an older order are gone on with, into the next epochs' goes_on old_packed 17 '4.609658 4.490783 4.485791 4.437264 4.297105 4.156534 4.137751 4.211583 4.088517 3.927331 4.040386' --packing bestfit
+ok 'and joined rows of masked data' goes_on old_masked 5 '4.959528 4.818517 4.829475'
+ok 'what is not as it was is named' is 78 "'tied' \"split\", this run has \"keep\"" \
+    on_tied -o "$tmp/old_masked" --steps 6 --tied keep
+by_masks() { # whole examples, unless asked otherwise; asking so is the same
+    on_tied -o "$tmp/bm" --steps 9 2> "$tmp/err" &&
+        grep -q 'has masks: its documents stay whole and do not see each other' "$tmp/err" &&
+        grep -q 'packing=bestfit .* recurring=[0-9]* of [0-9]* shared rows' "$tmp/err" &&
+        grep -q '"packing": "bestfit"' "$tmp/bm/options.json" &&
+        grep -q '"mask_documents": true' "$tmp/bm/options.json" || return 1
+    on_tied -q -o "$tmp/bm2" --steps 5 && on_tied -q -o "$tmp/bm2" --steps 9 --packing bestfit --mask-documents &&
+        cmp "$tmp/bm/adapter_model.safetensors" "$tmp/bm2/adapter_model.safetensors" || return 1
+    on_tied -o "$tmp/bm3" --steps 1 --packing concat 2> "$tmp/err" && ! grep -q 'has masks' "$tmp/err" &&
+        grep -q 'packing=concat left_out=10 (0.54%)' "$tmp/err" &&
+        grep -q '"mask_documents": false' "$tmp/bm3/options.json"
+}
+ok 'data with masks: whole examples that do not see each other, by default' by_masks
+
 damaged() { # the newest checkpoint has a flipped byte: the one before, and the same end
     tune -q -o "$tmp/dam" --steps 9 --save-every 3 --keep 3 || return 1
     sha256sum < "$tmp/dam/adapter_model.safetensors" > "$tmp/sum1"
