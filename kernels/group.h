@@ -34,6 +34,8 @@ struct device;
 struct group_note {
     int32_t code;           /* group_meet's own */
     int32_t flag;           /* the first that is not 0, by rank, reaches all */
+    int32_t most_rank;      /* whose 'most' is the largest; the first of them */
+    double most;
     double sum[4];          /* each added over the ranks, in rank order */
 };
 
@@ -43,6 +45,7 @@ struct group {
     const char *host;       /* for messages: where this rank runs; "" not known */
     struct group_note *notes; /* [size] for group_meet; NULL where size is 1 */
     int over;               /* the failure that was met; 0: none */
+    int64_t sent, received; /* bytes, by this rank, so far */
     void *state;
     /* all[r] becomes rank r's mine, nbytes each (0: a barrier). */
     int (*gather)(struct group *g, const void *mine, void *all, size_t nbytes, struct err *e);
@@ -52,6 +55,17 @@ struct group {
     /* Root's nbytes at x reach all. */
     int (*broadcast)(struct group *g, int root, void *x, size_t nbytes, struct err *e);
     void (*close)(struct group *g);
+
+    /* What a transport may leave out (NULL). */
+
+    /* Of x, float32 in group_part's parts: its part becomes the sum over the ranks, the others
+     * anything; then every rank's part reaches all. Left out, they are made of sum and gather. */
+    int (*sum_parts)(struct group *g, float *x, int64_t n, struct err *e);
+    int (*share_parts)(struct group *g, float *x, int64_t n, struct err *e);
+    /* 0 while every rank is there; E_DEVICE, naming one, from when it is known to have left or
+     * died. Returns at once, sends nothing, and may be asked from any thread at any time: also
+     * while the ranks' devices move data among each other, where nothing else would tell. */
+    int (*check)(struct group *g, struct err *e);
 };
 
 /* The group of one process, where every call returns at once; not to be closed. */
@@ -67,9 +81,18 @@ void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to);
  * gets that one's message in e, with its rank and host; the notes are then not changed. */
 int group_meet(struct group *g, int rc, struct group_note *n, struct err *e);
 
-/* x, float32 in the device's memory, becomes its sum over the ranks of d's group. A copy that
- * fails on one rank fails on all. */
+/* Opens d's own links to the devices of the other ranks (device.link), where every rank has
+ * some. rc: of opening the devices; every rank brings it, and all leave with the same. */
+int group_link(struct device *d, int rc, struct err *e);
+
+/* x, float32 in the device's memory, becomes its sum over the ranks of d's group. What fails on
+ * one rank fails on all. Over d's links where it has some (then the order of adding is theirs,
+ * the same in every run where d is deterministic), else by way of the host's memory. */
 int group_sum(struct device *d, float *x, int64_t n, struct err *e);
+/* The same in two halves, with something in between that each rank does to its part alone: of
+ * every part a rank holds the sum; every part reaches all. n is a multiple of the group's size. */
+int group_sum_parts(struct device *d, float *x, int64_t n, struct err *e);
+int group_share_parts(struct device *d, float *x, int64_t n, struct err *e);
 
 C_END
 #endif

@@ -2,13 +2,12 @@
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
 #include "base/err.h"
+#include "kernels/group.h"
 #include "kernels/mat.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 C_BEGIN
-
-struct group;
 
 /*
  * A device is a table of functions. Every op takes one struct by const pointer, whose fields
@@ -253,8 +252,8 @@ struct op_time {
  * keeps its order; between queues nothing is ordered but by fences: what comes after
  * await(q, f) on queue q waits for all that stood before the last mark(p, f) on queue p. A fence
  * is a number below FENCES, used again as one likes. sync waits for every queue. */
-enum queue { QUEUE_OPS, QUEUE_OUT, QUEUE_IN, QUEUES };
-enum { FENCES = 32 };
+enum queue { QUEUE_OPS, QUEUE_OUT, QUEUE_IN, QUEUE_LINK, QUEUES };
+enum { FENCES = 32, FENCE_LINK = 30 }; /* two, for what is queued on QUEUE_LINK */
 
 /* What a device does in a second at long rows, to foretell a step's time; 0: not known. */
 struct rates {
@@ -266,6 +265,16 @@ struct rates {
 
 struct mat_product;
 enum { MAT_PRODUCTS = 32 };
+
+/* Links between the devices of a group, that need no host (NCCL). Each is queued on QUEUE_LINK,
+ * by every rank in the same order, and does what group.h says of its namesake; n of the parts is
+ * a multiple of the group's size. A wait for it (sync, a copy) ends with E_DEVICE when a rank is
+ * gone (group.check) or the links fail, and they are of no use from then on. */
+struct device_links {
+    int (*sum)(struct device *d, float *x, int64_t n);
+    int (*sum_parts)(struct device *d, float *x, int64_t n);
+    int (*share_parts)(struct device *d, float *x, int64_t n);
+};
 
 struct device {
     const char *name;  /* "cpu", "cuda" */
@@ -279,6 +288,7 @@ struct device {
     int64_t most_head_dim; /* channels of a head that its attention takes; 0: any number */
     struct rates rates;
     struct group *group; /* of processes, that it was opened in (group.h) */
+    const struct device_links *links; /* NULL: none are open */
     const struct mat_product *products[MAT_PRODUCTS]; /* of types besides act (product.h) */
     int n_products;
     void *state; /* the device's own */
@@ -302,6 +312,10 @@ struct device {
     int (*await)(struct device *d, enum queue q, int fence);
     int (*sync)(struct device *d, struct err *e); /* waits; the first error since the last */
     void (*close)(struct device *d);
+    /* Opens links: all ranks call it together, and all get the same. 0 too where there can be
+     * none: a note says why. Itself NULL: it has none. After be_deterministic, before free_bytes
+     * and held_bytes are read: links take memory. */
+    int (*link)(struct device *d, struct err *e);
     /* From now on equal inputs give equal bits, at what cost that takes. Before the first op
      * and before anything is sized by the device. */
     void (*be_deterministic)(struct device *d);

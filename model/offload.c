@@ -24,7 +24,7 @@
  */
 enum { OPS_DONE, COPY_DONE, SLOT_FENCES };
 
-_Static_assert(RINGS * 2 * SLOT_FENCES <= FENCES, "a fence for each use");
+_Static_assert(RINGS * 2 * SLOT_FENCES <= FENCE_LINK, "a fence for each use");
 
 static unsigned char *host_of(const struct ring *r, int64_t item)
 {
