@@ -2,6 +2,7 @@
 #include "model/session.h"
 
 #include "base/log.h"
+#include "kernels/group.h"
 #include "kernels/planned.h"
 
 #include <inttypes.h>
@@ -23,25 +24,22 @@ int session_files(struct session *s, const struct session_options *o, struct err
     return rc;
 }
 
-/* Remembers how much memory is free before any is taken. */
-static void opened(struct session *s)
-{
-    s->has_device = true;
-    s->free_bytes = s->device.free_bytes(&s->device);
-}
-
+/* Every rank of the group comes here together. How much memory is free is read before the model
+ * takes any, and after the links have taken theirs. */
 int session_device(struct session *s, const struct machine *m, struct err *e)
 {
     struct device_options o = { m->device ? m->device : "auto", m->index, (int)m->threads,
                                 m->group };
+    struct group *g = m->group ? m->group : group_alone();
     int rc = device_open(&s->device, &o, e);
 
-    if (rc < 0)
-        return rc;
-    opened(s);
-    if (m->deterministic)
+    s->has_device = rc == 0;
+    s->device.group = g;
+    if (rc == 0 && m->deterministic)
         s->device.be_deterministic(&s->device);
-    return 0;
+    if ((rc = group_link(&s->device, rc, e)) == 0)
+        s->free_bytes = s->device.free_bytes(&s->device);
+    return rc;
 }
 
 /* Replaces the device by one that can only plan, of a card that need not be here. */
@@ -52,8 +50,10 @@ int session_card(struct session *s, const struct card *c, size_t memory_bytes, s
     if (s->has_device)
         s->device.close(&s->device);
     s->has_device = false;
-    if ((rc = device_open_planned(&s->device, c, memory_bytes, e)) == 0)
-        opened(s);
+    if ((rc = device_open_planned(&s->device, c, memory_bytes, e)) == 0) {
+        s->has_device = true;
+        s->free_bytes = s->device.free_bytes(&s->device);
+    }
     return rc;
 }
 

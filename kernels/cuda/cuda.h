@@ -13,15 +13,15 @@ C_BEGIN
  *
  * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
  * then adds in a fixed order, products take the first algorithm offered, untimed);
- * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_SMALL_TILES=1 takes
- * the tiles of cards with little shared memory, to test them on another.
+ * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_NCCL=FILE NCCL's;
+ * LONGLORA_SMALL_TILES=1 takes the tiles of cards with little shared memory, to test them on another.
  */
 
 /* What is timed apart: the ops, by their numbers, and these. */
 enum cuda_kind {
     CUDA_COPY = OP_COUNT,
     CUDA_WAIT, /* the ops, for a copy */
-    CUDA_SEND, CUDA_FETCH, CUDA_KINDS /* beside the ops */
+    CUDA_SEND, CUDA_FETCH, CUDA_LINK, CUDA_KINDS /* beside the ops */
 };
 
 /* Blocks of device memory that an op grows and keeps. */
@@ -36,6 +36,7 @@ enum cuda_scratch_kind {
 struct cuda_attention; /* cuda_attention.c */
 struct cuda_gemms;     /* cuda_gemm.c */
 struct cuda_clock;     /* cuda_clock.c */
+struct cuda_links;     /* cuda_links.c */
 
 struct cuda {
     cudaStream_t stream;  /* QUEUE_OPS */
@@ -49,6 +50,9 @@ struct cuda {
     struct cuda_gemms *gemms;
     struct cuda_attention *attention;
     struct cuda_clock *clock;
+    struct cuda_links *links; /* NULL: of one rank */
+    struct group *group;  /* the device's */
+    size_t used_before;   /* of the card, before this process opened it */
     struct { void *p; size_t cap; } scratch[SCRATCH_KINDS];
     struct err fault;     /* the first failure since the last sync; code 0: none */
     char notes[4096], new_notes[4096]; /* all so far; those not told before */
@@ -102,8 +106,18 @@ int cuda_fetch(struct device *d, void *dst, const void *host, size_t nbytes);
 int cuda_mark(struct device *d, enum queue q, int fence);
 int cuda_await(struct device *d, enum queue q, int fence);
 cudaError_t cuda_copy_async(void *dst, const void *src, size_t nbytes, cudaStream_t s);
+cudaStream_t cuda_stream(struct cuda *c, enum queue q); /* NULL: with the fault noted */
 void cuda_wait_all(struct cuda *c);
 void queues_close(struct cuda *c);
+
+/* cuda_links.c. cuda_wait: whoever waits for a stream, as no wait may outlast the other ranks.
+ * links_waited: every stream has been waited for. links_stuck: a wait was given up, so that
+ * nothing can be freed that the GPU may still use. */
+int cuda_link(struct device *d, struct err *e);
+cudaError_t cuda_wait(struct cuda *c, cudaStream_t s);
+void links_waited(struct cuda *c);
+bool links_stuck(const struct cuda *c);
+void links_close(struct cuda *c);
 
 /* cuda_gemm.c */
 int gemms_open(struct cuda *c, struct err *e);

@@ -45,7 +45,7 @@ struct cuda_attention {
 };
 
 /* Heads [head, head + hq) of one group, and their key heads. */
-struct group {
+struct heads {
     int half;
     int64_t head, hq, kv, hkv;
 };
@@ -165,7 +165,7 @@ static int know_both(struct cuda_attention *t, const struct op_attention *a)
 
 /* The groups of heads that cuDNN can take one by one; 0: none, and why. */
 static int groups_of(const struct cuda_attention *t, const struct op_attention *a,
-                     struct group g[2], const char **why)
+                     struct heads g[2], const char **why)
 {
     int n = t->same ? 1 : 2;
 
@@ -174,7 +174,7 @@ static int groups_of(const struct cuda_attention *t, const struct op_attention *
         return 0;
     *why = "segments that are short, or no even groups";
     for (int i = 0; i < n; i++) {
-        g[i] = (struct group){ i, i * a->heads / n, a->heads / n, i * a->kv_heads / n,
+        g[i] = (struct heads){ i, i * a->heads / n, a->heads / n, i * a->kv_heads / n,
                                a->kv_heads / n };
         if (t->list[i].runs < 0)
             return 0;
@@ -278,7 +278,7 @@ static bool room_for(const struct cuda *c, const struct op_attention *a, int64_t
 /* A run for a group, in one call, or where a deterministic backward would want too much
  * workspace, in several: fewer key heads, then one segment at a time. */
 static int whole_run(struct cuda *c, const struct op_attention *a,
-                     const struct op_attention_back *b, const struct run *r, const struct group *g,
+                     const struct op_attention_back *b, const struct run *r, const struct heads *g,
                      struct needs *n)
 {
     int64_t share = g->hq / g->hkv, keys = g->hkv, segs = r->n;
@@ -308,7 +308,7 @@ static int all_runs(struct cuda *c, const struct op_attention *a,
                     const struct op_attention_back *b, struct needs *n)
 {
     struct cuda_attention *t = c->attention;
-    struct group g[2];
+    struct heads g[2];
     const char *why = NULL;
     int groups = groups_of(t, a, g, &why), rc = groups ? 0 : 1;
 

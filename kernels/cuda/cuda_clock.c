@@ -19,7 +19,7 @@ struct cuda_clock {
 #define NAME(name, matrix, words) #name,
 #define IS_MATRIX(name, matrix, words) matrix,
 static const char *const names[CUDA_KINDS] = {
-    OPS(NAME) "copy/zero", "wait for copies", "to the host", "from the host"
+    OPS(NAME) "copy/zero", "wait for copies", "to the host", "from the host", "between GPUs"
 };
 /* The matrix ops are timed always. */
 static const bool is_matrix[CUDA_KINDS] = { OPS(IS_MATRIX) false };

@@ -112,7 +112,7 @@ static int transfer(struct device *d, void *dst, const void *src, size_t nbytes)
         return 0;
     clock_rest(c->clock);
     rc = cuda_check(c, cuda_copy_async(dst, src, nbytes, c->stream), "a copy");
-    return rc ? rc : cuda_check(c, cudaStreamSynchronize(c->stream), "work queued before a copy");
+    return rc ? rc : cuda_check(c, cuda_wait(c, c->stream), "work queued before a copy");
 }
 
 static int cuda_to_device(struct device *d, void *dst, const void *src, size_t nbytes)
@@ -171,7 +171,7 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 
     if (nbytes <= c->scratch[kind].cap && c->scratch[kind].p)
         return c->scratch[kind].p;
-    if (cuda_check(c, cudaStreamSynchronize(c->stream), "queued work"))
+    if (cuda_check(c, cuda_wait(c, c->stream), "queued work"))
         return NULL;
     cudaFree(c->scratch[kind].p);
     c->scratch[kind].p = NULL;
@@ -197,7 +197,8 @@ int cuda_end(struct device *d, int rc, int kind, double flop)
 /* the words for each op in a message, from the list of all ops */
 #define WORDS(name, matrix, words) words,
     static const char *const what[CUDA_KINDS] = {
-        OPS(WORDS) "a copy", "waiting for a copy", "a copy to the host", "a copy from the host"
+        OPS(WORDS) "a copy", "waiting for a copy", "a copy to the host", "a copy from the host",
+        "an exchange between GPUs"
     };
     struct cuda *c = cuda_of(d);
 
@@ -222,6 +223,9 @@ static void cuda_close(struct device *d)
         return;
     if (c->stream)
         cuda_wait_all(c);
+    if (links_stuck(c)) /* freeing would wait for the GPU; the process is about to end */
+        return;
+    links_close(c);
     queues_close(c);
     attention_close(c);
     gemms_close(c);
@@ -268,6 +272,7 @@ static void fill_table(struct device *d)
     d->close = cuda_close;
     d->profile = cuda_profile;
     d->notes = cuda_notes;
+    d->link = cuda_link;
     d->be_deterministic = cuda_be_deterministic;
     d->attention_scratch_bytes = cuda_attention_scratch_bytes;
     d->loss_scratch_bytes = cuda_loss_scratch_bytes;
@@ -362,7 +367,9 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
     d->group = o->group; /* device_open put one there */
     fill_table(d);
     if (rc == 0) {
+        c->group = o->group;
         c->index = o->index;
+        c->used_before = used;
         rc = find_gpu(c, &p, e);
     }
     if (rc == 0) {

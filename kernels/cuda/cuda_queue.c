@@ -183,20 +183,26 @@ cudaError_t cuda_copy_async(void *dst, const void *src, size_t nbytes, cudaStrea
 
 void cuda_wait_all(struct cuda *c)
 {
-    cuda_check(c, cudaStreamSynchronize(c->stream), "queued work");
+    cuda_check(c, cuda_wait(c, c->stream), "queued work");
     for (int q = 0; q < QUEUES; q++)
         if (c->queue[q])
-            cuda_check(c, cudaStreamSynchronize(c->queue[q]), "queued copies");
+            cuda_check(c, cuda_wait(c, c->queue[q]), "queued copies");
+    links_waited(c);
 }
 
-/* A queue's stream, made when it is first wanted; NULL with the fault noted. */
-static cudaStream_t stream_of(struct cuda *c, enum queue q)
+/* Made when it is first wanted. What other ranks wait for goes before this one's own work. */
+cudaStream_t cuda_stream(struct cuda *c, enum queue q)
 {
+    int last = 0, first = 0;
+
     if (q == QUEUE_OPS)
         return c->stream;
-    if (!c->queue[q])
-        cuda_check(c, cudaStreamCreateWithFlags(&c->queue[q], cudaStreamNonBlocking),
+    if (!c->queue[q]) {
+        cudaDeviceGetStreamPriorityRange(&last, &first);
+        cuda_check(c, cudaStreamCreateWithPriority(&c->queue[q], cudaStreamNonBlocking,
+                                                   q == QUEUE_LINK ? first : last),
                    "opening a queue");
+    }
     return c->queue[q];
 }
 
@@ -205,7 +211,7 @@ static int copy_on(struct device *d, enum queue q, int kind, void *dst,
                    const void *src, size_t nbytes)
 {
     struct cuda *c = cuda_of(d);
-    cudaStream_t s = stream_of(c, q);
+    cudaStream_t s = cuda_stream(c, q);
     int rc;
 
     if (!s)
@@ -231,7 +237,7 @@ int cuda_fetch(struct device *d, void *dst, const void *host, size_t nbytes)
 int cuda_mark(struct device *d, enum queue q, int fence)
 {
     struct cuda *c = cuda_of(d);
-    cudaStream_t s = stream_of(c, q);
+    cudaStream_t s = cuda_stream(c, q);
     int rc = s ? 0 : E_DEVICE;
 
     if (rc == 0 && !c->fence[fence])
@@ -244,7 +250,7 @@ int cuda_mark(struct device *d, enum queue q, int fence)
 int cuda_await(struct device *d, enum queue q, int fence)
 {
     struct cuda *c = cuda_of(d);
-    cudaStream_t s = stream_of(c, q);
+    cudaStream_t s = cuda_stream(c, q);
     int rc;
 
     if (!s)
