@@ -2,6 +2,7 @@
 #include "model/inside.h"
 
 #include "base/bytes.h"
+#include "kernels/group.h"
 #include "kernels/product.h"
 
 #include <string.h>
@@ -191,6 +192,22 @@ static bool lora(const struct model_options *o)
     return o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
 }
 
+/* The flat arrays of what is trained. Shards are equal parts of them. */
+static void lay_trained(struct model *m)
+{
+    struct trained *t = &m->t;
+    int64_t shards = m->o.shards > 1 ? m->o.shards : 1, each = (t->n / 64 + shards - 1) / shards * 64;
+
+    t->n = shards * each;
+    t->from = shards > 1 ? m->d->group->rank * each : 0;
+    t->to = t->from + each;
+    m->compute = m->d->act == DT_F32 ? NULL : take_act(m, MEM_COMPUTE, t->n, 1);
+    t->w = take(m, MEM_MASTER, t->n, 4);
+    t->grad = take(m, MEM_GRAD, t->n, 4);
+    t->m = take(m, MEM_MOMENTS, each, 4);
+    t->v = take(m, MEM_MOMENTS, each, 4);
+}
+
 static void lay_weights(struct model *m)
 {
     struct ring *r = &m->ring[RING_WEIGHTS];
@@ -211,11 +228,7 @@ static void lay_weights(struct model *m)
     for (int i = 0; i < 2 && i < r->n; i++)
         r->slot[i] = take(m, MEM_FROZEN, (int64_t)r->nbytes, 1);
     r->host = take(m, MEM_HOST, r->n, r->nbytes);
-    m->compute = m->d->act == DT_F32 ? NULL : take_act(m, MEM_COMPUTE, m->t.n, 1);
-    m->t.w = take(m, MEM_MASTER, m->t.n, 4);
-    m->t.grad = take(m, MEM_GRAD, m->t.n, 4);
-    m->t.m = take(m, MEM_MOMENTS, m->t.n, 4);
-    m->t.v = take(m, MEM_MOMENTS, m->t.n, 4);
+    lay_trained(m);
 }
 
 /* Of the pairs of matrices with one input. */

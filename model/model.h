@@ -27,6 +27,8 @@ struct model_options {
     int64_t keep_layers;        /* training: layers that save all activations; the others save
                                    their input and recompute. -1: what is predicted to be
                                    fastest in the memory there is */
+    int64_t shards;             /* ranks that share AdamW's moments, as group_part has it; this
+                                   one's is the device's group's. 0, 1: all are here */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
     double dense_share;         /* training: of the batches, so many span ctx instead, [0, 1]. What
@@ -133,7 +135,8 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);
 
 /* The trained parameters: one flat float32 array, and its parts in the order of
  * config_tensor (whole tensors) or adapter_tensor (LoRA modes). Moments are the caller's to
- * keep zero at the start. All device memory. */
+ * keep zero at the start. All device memory. Of several shards each holds the moments of its
+ * own part of the array, which it updates: n is then a multiple of their number. */
 struct param {
     char name[160]; /* full: model tensor name; LoRA modes: adapter tensor name */
     enum role role;
@@ -142,7 +145,9 @@ struct param {
 };
 struct trained {
     int64_t n;          /* floats in all */
-    float *w, *grad, *m, *v;
+    int64_t from, to;   /* the part whose moments are here */
+    float *w, *grad;    /* [n] */
+    float *m, *v;       /* [to - from]: m[i - from] is w[i]'s */
     const struct param *params;
     int64_t n_params;
 };

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "formats/weights/safetensors.h"
+#include "kernels/group.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,9 +19,17 @@
 /* The three values kept of each parameter: the weight and AdamW's two moments. */
 static const char part_letter[] = { 'w', 'm', 'v' };
 
-static float *part_of(const struct trained *t, int part)
+/* One of the three arrays, of which [from, to) is here; x[i - from] is value i. */
+struct held {
+    float *x;
+    int64_t from, to;
+};
+
+static struct held part_of(const struct trained *t, int part)
 {
-    return part == 0 ? t->w : part == 1 ? t->m : t->v;
+    if (part == 0)
+        return (struct held){ t->w, 0, t->n };
+    return (struct held){ part == 1 ? t->m : t->v, t->from, t->to };
 }
 
 /* Writes n floats of the device's memory as the next values of w, a piece at a time. */
@@ -39,6 +48,60 @@ int state_write(struct device *d, struct st_writer *w, const float *from, int64_
     }
     free(piece);
     return rc;
+}
+
+/* Values [at, at + n) of an array whose equal parts the ranks hold, to w where the rank writes
+ * (else NULL): a piece at a time, from the one that has it. A rank that fails goes on with
+ * whatever is in the piece, as the others would wait for it; they meet it at the next tensor. */
+static int write_shared(struct device *d, struct st_writer *w, const struct held *h, int64_t at,
+                        int64_t n, struct err *e)
+{
+    struct group *g = d->group;
+    float *piece = malloc((size_t)PIECE * sizeof *piece);
+    int64_t part = h->to - h->from, end = at + n;
+    int local = group_meet(g, piece ? 0 : err_set(e, E_SYS, "out of memory"), NULL, e), rc = local;
+
+    for (int64_t k; rc == 0 && at < end; at += k) {
+        int owner = (int)(at / part);
+        int64_t left = (owner + 1) * part - at < end - at ? (owner + 1) * part - at : end - at;
+
+        k = left < PIECE ? left : PIECE;
+        if (owner == g->rank && local == 0 &&
+            (local = d->to_host(d, piece, h->x + (at - h->from), (size_t)k * sizeof *piece)) < 0)
+            err_set(e, local, "cannot read trained values from '%s'", d->name);
+        if (owner != 0) /* who writes */
+            rc = g->broadcast(g, owner, piece, (size_t)k * sizeof *piece, e);
+        if (w && rc == 0 && local == 0)
+            local = st_write_f32(w, piece, k, e);
+    }
+    free(piece);
+    return rc < 0 ? rc : local;
+}
+
+/* Value by value of the file: the weights, which every rank has, from the one that writes, the
+ * moments from whoever has them. */
+static int write_values(struct device *d, struct st_writer *w, const struct trained *t,
+                        struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = 0; rc >= 0 && i < 3 * t->n_params; i++) {
+        const struct param *p = &t->params[i % t->n_params];
+        struct held h = part_of(t, (int)(i / t->n_params));
+
+        if (h.to - h.from < t->n) {
+            if ((rc = group_meet(d->group, rc, NULL, e)) == 0)
+                rc = write_shared(d, w, &h, p->offset, p->count, e);
+        } else if (w) {
+            rc = state_write(d, w, h.x + p->offset, p->count, e);
+        }
+    }
+    return rc;
+}
+
+int state_send(struct device *d, const struct trained *t, struct err *e)
+{
+    return write_values(d, NULL, t, e);
 }
 
 /* Declares w.NAME of every parameter, then m.NAME, then v.NAME. *names is one block, of len
@@ -73,10 +136,7 @@ static int write_state(struct device *d, const struct trained *t, const char *fo
     if (rc == 0)
         rc = st_create(&w, path, decl, 3 * t->n_params, e);
     if (rc == 0) {
-        for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
-            const struct param *p = &t->params[i % t->n_params];
-            rc = state_write(d, w, part_of(t, (int)(i / t->n_params)) + p->offset, p->count, e);
-        }
+        rc = write_values(d, w, t, e);
         if (rc == 0)
             rc = st_finish(w, e);
         else
@@ -119,15 +179,19 @@ static void forget_pages(const void *p, size_t nbytes)
         madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
-static int load_tensor(struct device *d, const struct tensor *t, float *to, struct err *e)
+/* What of the tensor, whose values are at offset in the array, is held here. */
+static int load_tensor(struct device *d, const struct tensor *t, int64_t offset,
+                       const struct held *h, struct err *e)
 {
+    int64_t first = offset > h->from ? offset : h->from;
+    int64_t end = offset + t->count < h->to ? offset + t->count : h->to;
     int rc = 0;
 
-    for (int64_t i = 0, k; rc == 0 && i < t->count; i += k) {
-        const char *from = (const char *)t->data + (size_t)i * sizeof *to;
-        k = t->count - i < PIECE ? t->count - i : PIECE;
-        rc = d->to_device(d, to + i, from, (size_t)k * sizeof *to);
-        forget_pages(from, (size_t)k * sizeof *to);
+    for (int64_t i = first, k; rc == 0 && i < end; i += k) {
+        const char *from = (const char *)t->data + (size_t)(i - offset) * sizeof *h->x;
+        k = end - i < PIECE ? end - i : PIECE;
+        rc = d->to_device(d, h->x + (i - h->from), from, (size_t)k * sizeof *h->x);
+        forget_pages(from, (size_t)k * sizeof *h->x);
     }
     return rc < 0 ? err_set(e, rc, "cannot write trained values to '%s'", d->name) : 0;
 }
@@ -146,6 +210,7 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
     for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
         const struct param *p = &t->params[i % t->n_params];
         int part = (int)(i / t->n_params);
+        struct held h = part_of(t, part);
         const struct tensor *found;
 
         snprintf(name, sizeof name, "%c.%s", part_letter[part], p->name);
@@ -154,7 +219,7 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
             rc = err_set(e, E_DATA, "'%s' lacks the float32 tensor '%s' of %" PRId64 " values",
                          path, name, p->count);
         else
-            rc = load_tensor(d, found, part_of(t, part) + p->offset, e);
+            rc = load_tensor(d, found, p->offset, &h, e);
     }
     st_close(f);
     free(path);

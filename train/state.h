@@ -8,9 +8,12 @@
 C_BEGIN
 
 /* Publishes root/step-N from the device's memory, then removes all but the newest 'keep'. c
- * holds everything but the files. E_IO, E_CREATE: the older ones stand. */
+ * holds everything but the files. E_IO, E_CREATE: the older ones stand. Where the moments are
+ * sharded, rank 0 calls this and every other rank state_send; what fails on one rank is brought
+ * to the meeting that follows. The bytes are those of a single process. */
 int state_save(struct device *d, const struct trained *t, const char *root,
                struct checkpoint *c, int64_t keep, struct err *e);
+int state_send(struct device *d, const struct trained *t, struct err *e);
 /* folder/state.safetensors into the device's memory; the caller calls model_sync_trained.
  * E_DATA when it is not the state of such a model. */
 int state_load(struct device *d, const struct trained *t, const char *folder, struct err *e);

@@ -6,6 +6,14 @@
 #include <inttypes.h>
 #include <math.h>
 
+/* Each rank holds the moments of a part of what is trained, and updates that. */
+static bool sharded(const struct trainer *t)
+{
+    const struct trained *w = model_trained(t->m);
+
+    return w->to - w->from < w->n;
+}
+
 /* Loads sequence k of the run (counted over all epochs) into place 'at' of the buffer. A
  * packed epoch has a plan of its own, made when its first row is asked for. */
 static int load_row(struct trainer *t, int64_t at, int64_t k, int64_t *scored, struct err *e)
@@ -80,29 +88,35 @@ static int gradients(struct trainer *t, int64_t first, int64_t scored, double *n
     }
     rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
     *nll = note.sum[0];
-    return rc < 0 ? rc : group_sum(t->d, w->grad, w->n, e);
+    if (rc < 0)
+        return rc;
+    return (sharded(t) ? group_sum_parts : group_sum)(t->d, w->grad, w->n, e);
 }
 
-/* One AdamW update. Without decay all parameters go in one call; with it, each is called for
- * alone, because only matrices decay. step: updates so far, for AdamW's bias correction. */
+/* One AdamW update of this rank's part. Without decay all parameters go in one call; with it,
+ * each is called for alone, because only matrices decay. step: updates so far, for AdamW's bias
+ * correction. */
 static int apply(struct trainer *t, int64_t step, double lr, double scale)
 {
     const struct trained *w = model_trained(t->m);
     const struct settings *s = t->s;
-    struct op_adamw a = { .n = w->n, .step = step, .lr = (float)lr, .beta1 = (float)s->beta1,
+    struct op_adamw a = { .n = w->to - w->from, .step = step, .lr = (float)lr, .beta1 = (float)s->beta1,
                           .beta2 = (float)s->beta2, .eps = (float)s->eps,
-                          .grad_scale = (float)scale, .w = w->w, .m = w->m, .v = w->v,
-                          .grad = w->grad };
+                          .grad_scale = (float)scale, .w = w->w + w->from, .m = w->m,
+                          .v = w->v, .grad = w->grad + w->from };
     int rc = 0;
 
     if (s->decay == 0)
         return t->d->adamw(t->d, &a);
     for (int64_t i = 0; rc == 0 && i < w->n_params; i++) {
         const struct param *p = &w->params[i];
-        a.n = p->count, a.decay = role_form(p->role) == FORM_MATRIX ? (float)s->decay : 0;
-        a.w = w->w + p->offset, a.m = w->m + p->offset, a.v = w->v + p->offset;
-        a.grad = w->grad + p->offset;
-        rc = t->d->adamw(t->d, &a);
+        int64_t from = p->offset > w->from ? p->offset : w->from;
+        int64_t to = p->offset + p->count < w->to ? p->offset + p->count : w->to;
+
+        a.n = to - from, a.decay = role_form(p->role) == FORM_MATRIX ? (float)s->decay : 0;
+        a.w = w->w + from, a.m = w->m + (from - w->from), a.v = w->v + (from - w->from);
+        a.grad = w->grad + from;
+        rc = a.n > 0 ? t->d->adamw(t->d, &a) : 0;
     }
     return rc;
 }
@@ -125,17 +139,38 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
     return rc < 0 ? rc : update_apply(t, p, nll, r, e);
 }
 
-/* squares has its value only after sync. */
+/* The sum of the squares of x, n floats; it has its value only after sync. */
+static int squares_of(struct trainer *t, const float *x, int64_t n, double *sum, const char *what,
+                      struct err *e)
+{
+    int rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ n, x, sum });
+
+    if (rc < 0)
+        return err_set(e, rc, "cannot sum the %s on '%s'", what, t->d->name);
+    return t->d->sync(t->d, e);
+}
+
+/* Of the whole gradient: where each rank has the sums of a part only, over all of them. */
+static int gradient_squares(struct trainer *t, double *sum, struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    struct group_note note = { 0 };
+    int rc = squares_of(t, w->grad + w->from, w->to - w->from, &note.sum[0], "gradients", e);
+
+    if (sharded(t))
+        rc = group_meet(t->d->group, rc, &note, e);
+    *sum = note.sum[0];
+    return rc;
+}
+
 int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
                  struct err *e)
 {
     const struct trained *w = model_trained(t->m);
     double squares, scale = 1.0;
-    int rc;
+    int rc = gradient_squares(t, &squares, e);
 
-    if ((rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ w->n, w->grad, &squares })) < 0)
-        return err_set(e, rc, "cannot sum the gradients on '%s'", t->d->name);
-    if ((rc = t->d->sync(t->d, e)) < 0)
+    if (rc < 0)
         return rc;
     r->loss = nll / (double)r->scored;
     r->grad_norm = sqrt(squares);
@@ -148,9 +183,13 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     p->streak = 0;
     if (t->s->clip > 0 && r->grad_norm > t->s->clip)
         scale = t->s->clip / r->grad_norm;
-    if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0 || (rc = model_sync_trained(t->m)) < 0)
-        return err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
-    return t->d->sync(t->d, e);
+    if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0)
+        err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
+    if (sharded(t) && (rc = group_meet(t->d->group, rc, NULL, e)) == 0)
+        rc = group_share_parts(t->d, w->w, w->n, e);
+    if (rc == 0 && (rc = model_sync_trained(t->m)) < 0)
+        err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
+    return rc < 0 ? rc : t->d->sync(t->d, e);
 }
 
 /* The mean loss of the first rows of d. Attention is dense, whatever the training uses: this
@@ -190,18 +229,19 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
 int update_finite(struct trainer *t, struct err *e)
 {
     const struct trained *w = model_trained(t->m);
-    const float *part[] = { w->w, w->m, w->v };
-    static const char *const name[] = { "weights", "first moments", "second moments" };
+    const struct { const float *x; int64_t n; const char *name; } part[] = {
+        { w->w, w->n, "weights" }, { w->m, w->to - w->from, "first moments" },
+        { w->v, w->to - w->from, "second moments" },
+    };
 
     for (int i = 0; i < 3; i++) {
         double sum = 0;
-        int rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ w->n, part[i], &sum });
+        int rc = squares_of(t, part[i].x, part[i].n, &sum, part[i].name, e);
+
         if (rc < 0)
-            return err_set(e, rc, "cannot sum the %s on '%s'", name[i], t->d->name);
-        if ((rc = t->d->sync(t->d, e)) < 0)
             return rc;
         if (!isfinite(sum)) {
-            err_set(e, E_NO, "the %s are no longer finite: nothing was saved", name[i]);
+            err_set(e, E_NO, "the %s are no longer finite: nothing was saved", part[i].name);
             return err_hint(e, "try a lower --lr or --clip, or a longer --warmup; the last "
                                "checkpoint is good");
         }

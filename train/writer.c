@@ -13,14 +13,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* f on the rank that writes, unless some rank failed before; then all know how it went. */
-static int write_once(struct run *r, int rc, int (*f)(struct run *r, struct err *e),
-                      struct err *e)
+typedef int work_fn(struct run *r, struct err *e);
+
+/* write on the rank that writes and help (NULL: nothing) on the others, unless some rank failed
+ * before; then all know how it went. */
+static int write_with(struct run *r, int rc, work_fn *write, work_fn *help, struct err *e)
 {
+    work_fn *f = group_writes(r->group) ? write : help;
+
     rc = group_meet(r->group, rc, NULL, e);
-    if (rc == 0 && group_writes(r->group))
+    if (rc == 0 && f)
         rc = f(r, e);
     return group_meet(r->group, rc, NULL, e);
+}
+
+static int write_once(struct run *r, int rc, work_fn *write, struct err *e)
+{
+    return write_with(r, rc, write, NULL, e);
 }
 
 /* Order: first lock the folder, then remove what is left of unfinished checkpoints. */
@@ -98,6 +107,12 @@ static int save(struct run *r, struct err *e)
     return rc;
 }
 
+/* The other ranks' parts of what is saved. */
+static int send_state(struct run *r, struct err *e)
+{
+    return state_send(&r->session.device, model_trained(r->t.m), e);
+}
+
 /* Does nothing when this step is saved already. Every rank checks its values, one writes. */
 int writer_save(struct run *r, struct err *e)
 {
@@ -105,7 +120,7 @@ int writer_save(struct run *r, struct err *e)
 
     if (r->saved == r->p.step || r->p.step == 0)
         return 0;
-    if ((rc = write_once(r, update_finite(&r->t, e), save, e)) == 0)
+    if ((rc = write_with(r, update_finite(&r->t, e), save, send_state, e)) == 0)
         r->saved = r->p.step;
     return rc;
 }
