@@ -49,7 +49,7 @@ static const struct cmd cmd = {
     "  leval --ppl book.txt --model Llama-2-7b-hf --ctx 4k,8k --protocol stride --chart\n"
     "  leval --ppl shards/ --model base/ --ctx 512,1k,2k --json > base.json\n"
     "  leval --table base.json lora.json longlora.json --plot ppl.png\n"
-    "  leval --bench --shape llama-2-7b --ctx 4k,32k\n", rows.row
+    "  leval --bench --shape llama-2-7b --ctx 4k,32k\n", rows.row, NULL
 };
 
 /* Options in the order of --help: the model, each task under its heading, results. */

@@ -80,7 +80,7 @@ static const struct cmd cmd = {
     "  lpack --merge -o shards/ machine1/ machine2/\n"
     "  lpack --export megatron -o corpus_text_document shards/\n"
     "  lpack --import llmc --bos 50256 -o shards/ edu_fineweb_train_*.bin\n",
-    opts
+    opts, NULL
 };
 
 static struct pack *volatile current; /* for the signal handler */

@@ -500,7 +500,7 @@ int main(int argc, char **argv)
         "  lprep -t tokenizer.model pg19/validation | lpack > pg19.val\n"
         "  lprep -t tokenizer.model 'redpajama/*.jsonl.zst' | lpack -o shards/\n"
         "  lprep --text books.tar.gz | grep -i whale | lprep -t tokenizer.model | lpack -o w/\n",
-        t.row
+        t.row, NULL
     };
     struct err e = { 0 };
     bool done;
