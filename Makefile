@@ -24,7 +24,7 @@ BIN   := $(if $(SAN),build/bin-san,build/bin)
 TOOLS := lprep lpack ltrain leval lmerge linfo
 
 # The rooms, lowest first; every .c of a room is in its library, but for the tools' mains.
-ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights kernels kernels/cpu model prep train eval tools
+ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights kernels kernels/cpu ranks model prep train eval tools
 MAINS := $(foreach t,$(TOOLS),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c tools/$(t).c)))
 SRCS  := $(filter-out $(MAINS),$(foreach r,$(ROOMS),$(wildcard $(r)/*.c $(r)/*.cc)))
 OBJS  := $(SRCS:%=$(B)/%.o)

@@ -10,6 +10,7 @@
 #define C_END
 #endif
 
+#include <stdbool.h>
 C_BEGIN
 
 /* 0 is success. A failure is the negative of the exit status it ends in (sysexits.h). */
@@ -33,6 +34,7 @@ enum {
 struct err {
     int code;
     char msg[1024];
+    bool told; /* printed already, by another process: cmd_exit does not */
 };
 
 /* Fills *e (which may be NULL) and returns code, so that 'return err_set(...)' reads well. */

@@ -34,6 +34,18 @@ void log_init(const char *prog, int level)
     lg.tty = isatty(STDERR_FILENO) && !(term && strcmp(term, "dumb") == 0);
 }
 
+void log_rank(int rank)
+{
+    static char name[64];
+
+    if (lg.level < 1) {
+        lg.level = -2;
+        return;
+    }
+    snprintf(name, sizeof name, "%.40s[%d]", lg.prog, rank);
+    lg.prog = name;
+}
+
 double now_s(void)
 {
     struct timespec t;

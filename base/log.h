@@ -10,6 +10,9 @@ C_BEGIN
  * ends in "%s": that is a message with its remedy.
  * level: -1 quiet (warnings only), 0 normal, 1 verbose. Called once, by main. */
 void log_init(const char *prog, int level);
+/* This process is not the one of its run that speaks: nothing is printed, unless details are;
+ * then each line says whose it is, "ltrain[3]: ". */
+void log_rank(int rank);
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -14,6 +14,7 @@
 /* Known in advance: must_end itself allocates nothing, as there may be no memory left. */
 static const char *name = "longlora";
 static void (*_Atomic at_end)(void);
+static bool (*_Atomic tell)(int code, const char *a, const char *b, const char *c);
 
 static atomic_flag ending = ATOMIC_FLAG_INIT;
 static _Thread_local bool ends; /* this thread does: what it removes may fail too */
@@ -22,13 +23,18 @@ void must_end(int code, const char *a, const char *b, const char *c)
 {
     /* Taken out, so that it runs once even where two threads end at the same time. */
     void (*fn)(void) = atomic_exchange(&at_end, NULL);
+    bool (*first)(int, const char *, const char *, const char *);
     const char *const text[] = { name, ": ", a, b, c, "\n" };
+    bool say = a;
 
     if (atomic_flag_test_and_set(&ending) && !ends)
         for (;;)
             pause(); /* another thread is at it */
     ends = true;
-    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+    first = atomic_exchange(&tell, NULL);
+    if (first && !first(code, a, b, c))
+        say = false;
+    for (size_t i = 0; i < sizeof text / sizeof *text && say; i++)
         if (write(STDERR_FILENO, text[i], strlen(text[i])) < 0)
             break; /* nobody listens */
     if (fn)
@@ -97,3 +103,8 @@ void must_begin(const char *program)
 }
 
 void must_end_with(void (*fn)(void)) { atomic_store(&at_end, fn); }
+
+void must_tell_with(bool (*fn)(int code, const char *a, const char *b, const char *c))
+{
+    atomic_store(&tell, fn);
+}

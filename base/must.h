@@ -2,6 +2,7 @@
 #ifndef BASE_MUST_H
 #define BASE_MUST_H
 #include "base/err.h"
+#include <stdbool.h>
 #include <stddef.h>
 C_BEGIN
 
@@ -17,8 +18,8 @@ void *must_calloc(size_t n, size_t each);
 char *must_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* free it */
 /* The end that these come to; for libraries that take a function instead of an allocator. */
 void must_fail(void) __attribute__((noreturn));
-/* Prints "program: abc" and a line end, removes what is temporary, and ends with -code. Allocates
- * nothing itself: a signal handler may call it. */
+/* Prints "program: abc" and a line end (a NULL: nothing), removes what is temporary, and ends with
+ * -code. Allocates nothing itself: a signal handler may call it. */
 void must_end(int code, const char *a, const char *b, const char *c) __attribute__((noreturn));
 
 /* For a tool's beginning: its name, and jansson asks must_malloc from here on. opt_parse calls
@@ -28,6 +29,9 @@ void must_begin(const char *program);
 void must_leave(void);
 /* fn removes what is temporary before the end; may run in any thread. NULL: nothing to do. */
 void must_end_with(void (*fn)(void));
+/* fn is told first how the process ends (must_end's arguments), and says whether it is to be
+ * printed here. It must do with what a signal handler may do. NULL: nobody is told. */
+void must_tell_with(bool (*fn)(int code, const char *a, const char *b, const char *c));
 
 C_END
 #endif

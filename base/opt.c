@@ -381,7 +381,7 @@ int cmd_exit(const struct cmd *c, int rc, struct err *e)
     if ((fflush(stdout) != 0 || ferror(stdout)) && rc >= 0)
         rc = err_sys(e, E_IO, "cannot write standard output");
     text_clean(e->msg, true);
-    if (rc < 0)
+    if (rc < 0 && !e->told)
         fprintf(stderr, "%s: %s\n", c->name, e->msg[0] ? e->msg : "failed");
     /* Error codes are negative exit statuses. */
     return rc < 0 ? -rc : 0;

@@ -17,6 +17,8 @@ struct starter {
 
 /* Slurm's last variable is a list over the hosts: tasks_here. */
 static const struct starter starters[] = {
+    { RANKS_OWN, "LONGLORA_SIZE", "LONGLORA_RANK", "LONGLORA_LOCAL_RANK",
+      "LONGLORA_LOCAL_SIZE" },
     { "torchrun", "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE" },
     { "Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
       "OMPI_COMM_WORLD_LOCAL_SIZE" },

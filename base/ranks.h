@@ -12,6 +12,8 @@ C_BEGIN
  * by:
  *
  *     starter       size                    rank                  on this host
+ *     ours          LONGLORA_SIZE           LONGLORA_RANK         LONGLORA_LOCAL_RANK,
+ *                                                                 LONGLORA_LOCAL_SIZE
  *     torchrun      WORLD_SIZE              RANK                  LOCAL_RANK, LOCAL_WORLD_SIZE
  *     Open MPI      OMPI_COMM_WORLD_SIZE    OMPI_COMM_WORLD_RANK  OMPI_COMM_WORLD_LOCAL_RANK,
  *                                                                 OMPI_COMM_WORLD_LOCAL_SIZE
@@ -22,6 +24,7 @@ C_BEGIN
  *
  * A batch script of Slurm's is no step: one process, whatever SLURM_NTASKS says.
  */
+#define RANKS_OWN "--gpus or --processes" /* our own starter, ranks/launch.h */
 struct ranks {
     const char *by;  /* the starter; NULL: none, and this is the only process */
     int rank, size;  /* 0 <= rank < size */

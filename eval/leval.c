@@ -2,7 +2,10 @@
 #include "base/log.h"
 #include "eval/bench_eval.h"
 #include "eval/ppl.h"
+#include "kernels/group.h"
 #include "model/model_rows.h"
+#include "ranks/launch.h"
+#include "ranks/open.h"
 
 #include <string.h>
 
@@ -32,6 +35,7 @@ static const struct opt result_rows[] = {
     ROW_FORCE(&o.force, "replace output files; accept data of another tokenizer"),
     OPT_HEADING("the machine"),
     ROWS_MACHINE(&o.machine),
+    ROWS_RANKS(&o.ranks),
     { 0, "batch-tokens", "N", OPT_TOKENS, &o.batch_tokens, 1, 0x1p31,
       "tokens computed at once, or one window [8k]" },
     ROW_SHAPE(&o.shape, "for --bench: sizes by name"),
@@ -81,23 +85,50 @@ static int check(const struct task *t, struct err *e)
     return rc < 0 ? rc : eval_check_output(o.out, o.force, e);
 }
 
-/* Picks the task, checks the options, runs it and shows its result. */
-static int run(struct err *e)
+/* Tasks[0], perplexity, stays where no other is asked for. */
+static const struct task *asked_for(void)
 {
     const struct task *t = tasks[0];
-    struct eval v = { .o = &o };
-    int rc;
 
-    /* tasks[0], perplexity, stays where no other is asked for. */
     for (int i = 1; i < TASKS; i++)
         if (tasks[i]->is_asked(&o))
             t = tasks[i];
-    v.asked = t->asked;
-    if ((rc = check(t, e)) == 0 && (rc = eval_run(t, &v, e)) == 0 && t->show)
+    return t;
+}
+
+/* Runs it and shows its result, by one of the ranks. */
+static int run(const struct task *t, struct group *g, struct err *e)
+{
+    struct eval v = { .o = &o, .asked = t->asked };
+    int rc = eval_run(t, &v, e);
+
+    rc = group_meet(g, rc, NULL, e);
+    if (rc == 0 && t->show && group_writes(g))
         rc = t->show(&v, e);
     /* Closing is safe after a failure at any point. */
     eval_close(t, &v);
-    return rc;
+    return group_meet(g, rc, NULL, e);
+}
+
+/* What can be refused is, before there are other processes. A task without a model has one. */
+static int start(struct err *e)
+{
+    const struct task *t = asked_for();
+    struct ranks_share share;
+    struct group *g;
+    bool parent = false;
+    int rc = check(t, e);
+
+    if (rc == 0 && t->needs != NEEDS_MODEL)
+        return run(t, group_alone(), e);
+    o.machine.device = ranks_device(&o.ranks, o.machine.device);
+    if (rc < 0 || (rc = ranks_launch(&o.ranks, &parent, e)) < 0 || parent)
+        return rc;
+    if ((rc = ranks_open(&g, &o.ranks, &share, e)) == 0) {
+        machine_share(&o.machine, g, share.gpu, share.threads);
+        rc = run(t, g, e);
+    }
+    return ranks_close(g, rc, e);
 }
 
 int main(int argc, char **argv)
@@ -113,7 +144,7 @@ int main(int argc, char **argv)
         /* opt_parse has moved the operands to the front and returned their number. */
         o.operand = argv + 1;
         o.n_operands = rc;
-        rc = run(&e);
+        rc = start(&e);
     }
     return cmd_exit(&cmd, rc, &e);
 }

@@ -6,6 +6,7 @@
 #include "base/opt.h"
 #include "model/rope.h"
 #include "model/session.h"
+#include "ranks/open.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN
@@ -18,6 +19,7 @@ struct eval_options {
     struct rope_ask rope;        /* no kind and a factor of 0: the model's RoPE as it is */
     int64_t batch_tokens;        /* tokens computed at once, where a sequence is not longer */
     struct machine machine;
+    struct ranks_options ranks;
     const char *out;             /* file of the result; NULL: standard output */
     bool json, force, quiet, verbose;
     char **operand;

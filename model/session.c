@@ -162,6 +162,15 @@ void session_close(struct session *s)
     s->has_device = false;
 }
 
+void machine_share(struct machine *m, struct group *g, int gpu, int threads)
+{
+    m->group = g;
+    if (g->size == 1)
+        return;
+    m->index = gpu;
+    m->threads = m->threads ? m->threads : threads;
+}
+
 /* A machine's host_bytes of -1 leave the amount to the plan, and 0 means none; in a plan's
  * options it is the other way round. */
 void machine_plan(const struct machine *m, struct model_options *o)

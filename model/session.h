@@ -84,6 +84,9 @@ void session_close_files(struct session *s);
 void session_unload(struct session *s);
 void session_close(struct session *s);
 
+/* m becomes that of one rank of g: its GPU, and its threads where none are asked for. */
+void machine_share(struct machine *m, struct group *g, int gpu, int threads);
+
 /* m's sizes to those of o, which has another way to say none. */
 void machine_plan(const struct machine *m, struct model_options *o);
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "kernels/group.h"
 #include "model/flops.h"
+#include "ranks/watch.h"
 #include "train/stop.h"
 
 #include <inttypes.h>
@@ -119,8 +120,11 @@ static int one_step(struct run *r, struct err *e)
     enum attention_kind kind;
     double start = now_s(), gemm = r->session.device.gemm_s;
     int64_t tokens = r->t.order.batch * r->t.order.ctx;
-    int rc = update_step(&r->t, &r->p, &s, e);
+    int rc;
 
+    watch_step(r->step_s);
+    rc = update_step(&r->t, &r->p, &s, e);
+    watch_step(0);
     if ((notes = device_notes(&r->session.device)))
         log_warn("%s", notes);
     if (rc < 0)

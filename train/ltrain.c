@@ -2,6 +2,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/opt.h"
+#include "kernels/group.h"
+#include "ranks/launch.h"
+#include "ranks/open.h"
 #include "train/bench.h"
 #include "train/plan.h"
 #include "train/recipes.h"
@@ -70,21 +73,19 @@ static int finish(const struct run *r, bool done)
     else
         log_info("%s in '%s'", r->s->mode > 0 ? "adapter" : "model", r->s->out);
     say_merge(r);
-    if (r->s->json && text)
+    if (r->s->json && text && group_writes(r->group))
         fputs(text, stdout);
     free(text);
     return 0;
 }
 
 /* Opens, looks for a checkpoint, and trains unless all is done. run_close takes any state. */
-static int train(int argc, char **argv, struct err *e)
+static int train(struct group *g, int argc, char **argv, struct err *e)
 {
-    struct run r = { 0 };
+    struct run r = { .group = g };
     bool done = false;
-    int rc;
+    int rc = run_open(&r, &s, e);
 
-    stop_install();
-    rc = run_open(&r, &s, e);
     if (rc == 0 && (rc = run_begin(&r, &done, e)) == 0 &&
         (done || (rc = run_train(&r, argc, argv, e)) == 0))
         rc = finish(&r, done);
@@ -105,9 +106,25 @@ static int take_recipe(struct err *e)
     return rc;
 }
 
+/* One rank of the run, or the only one. */
+static int be_rank(int argc, char **argv, struct err *e)
+{
+    struct ranks_share share;
+    struct group *g;
+    int rc;
+
+    stop_install();
+    if ((rc = ranks_open(&g, &s.ranks, &share, e)) == 0) {
+        machine_share(&s.machine, g, share.gpu, share.threads);
+        rc = train(g, argc, argv, e);
+    }
+    return ranks_close(g, rc, e);
+}
+
 static int start(int argc, char **argv, struct err *e)
 {
     int rc = settings_contexts(&s, e);
+    bool parent;
 
     if (s.recipe && strcmp(s.recipe, "list") == 0) {
         recipes_print(stdout);
@@ -116,8 +133,11 @@ static int start(int argc, char **argv, struct err *e)
     if (rc < 0 || (rc = take_recipe(e)) < 0)
         return rc;
     signal(SIGPIPE, SIG_IGN); /* a write then fails */
-    return s.bench ? bench_run(&s, stdout, e) : s.plan ? plan_run(&s, stdout, e)
-                                                       : train(argc, argv, e);
+    if (s.bench || s.plan)
+        return s.bench ? bench_run(&s, stdout, e) : plan_run(&s, stdout, e);
+    s.machine.device = ranks_device(&s.ranks, s.machine.device);
+    rc = ranks_launch(&s.ranks, &parent, e);
+    return parent || rc < 0 ? rc : be_rank(argc, argv, e);
 }
 
 int main(int argc, char **argv)

@@ -134,6 +134,7 @@ static void machine_rows(struct opt_table *t, struct settings *s)
     const struct opt rows[] = {
         OPT_HEADING("the machine"),
         ROWS_MACHINE(&s->machine),
+        ROWS_RANKS(&s->ranks),
         { 0, "memory", "SIZE", OPT_BYTES, &s->memory_bytes, 0, 1LL << 50,
           "limit on saved activations, 24g [four fifths of what is free]" },
         { 0, "keep-layers", "N", OPT_I64, &s->keep_layers, -1, 1 << 20,

@@ -53,6 +53,9 @@ int run_begin(struct run *r, bool *done, struct err *e);
 /* Loads the model, goes on from the checkpoint that run_begin found, writes options.json,
  * trains to the last step and publishes. E_AGAIN after a signal, with a checkpoint. */
 int run_train(struct run *r, int argc, char **argv, struct err *e);
+/* agree.c. Version, options, base and data are the same on all ranks. E_CONFIG, naming what is
+ * not. */
+int run_agree(const struct run *r, struct err *e);
 /* summary.c. OUT/summary.json speaks of finished results: it goes before they change, and comes
  * back last. seconds: of the whole run. E_CREATE, E_IO. */
 int run_unsummarise(const struct run *r, struct err *e);

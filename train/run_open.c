@@ -322,5 +322,6 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     run_phase(r, PHASE_PLAN);
     if (rc == 0)
         rc = name_run(r, e);
-    return group_meet(r->group, rc, NULL, e);
+    rc = group_meet(r->group, rc, NULL, e);
+    return rc < 0 ? rc : run_agree(r, e);
 }

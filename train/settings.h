@@ -7,6 +7,7 @@
 #include "formats/weights/weights.h"
 #include "model/rope.h"
 #include "model/session.h"
+#include "ranks/open.h"
 #include "train/mix.h"
 #include "train/schedule.h"
 #include <jansson.h>
@@ -53,6 +54,7 @@ struct settings {
     int64_t save_every, keep, log_every, val_every, val_rows;
     int64_t memory_bytes, keep_layers;
     struct machine machine;
+    struct ranks_options ranks;
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
     int form; /* 1: files without a form of ours are raw ids, whatever they look like */

@@ -6,25 +6,38 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
+#include <time.h>
 
 /* 'steps' becomes 1 when the loop begins. Until then nothing was trained that could be lost. */
 static volatile sig_atomic_t asked, steps;
+static struct timespec when; /* the first came */
 static const int asks[] = { SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGXCPU };
 enum { ASKS = sizeof asks / sizeof *asks };
 
-/* Ends the process at once before the first step. Later it notes the signal, and gives all
- * signals their default effect, so that a second one ends the process. SIGXCPU is left out,
- * as it comes again every second once the CPU time is used up. */
+/* What was sent once may come twice: by the terminal or timeout(1) to a whole group of
+ * processes, and once more by mpirun or srun. */
+static bool comes_again(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec - when.tv_sec + 1e-9 * (double)(now.tv_nsec - when.tv_nsec) < STOP_AGAIN_S;
+}
+
+/* Ends the process at once before the first step. Later it notes the signal, and the next one has
+ * its default effect. SIGXCPU is left out, as it comes every second once the CPU time is used
+ * up. */
 static void on_signal(int sig)
 {
     if (!steps)
         must_end(E_AGAIN, "stopped before the first step", ": run the same command to start again", "");
-    if (sig == SIGXCPU && asked)
-        return;
-    asked = sig;
-    for (int i = 0; i < ASKS; i++)
-        if (asks[i] != SIGXCPU)
-            signal(asks[i], SIG_DFL);
+    if (!asked) {
+        clock_gettime(CLOCK_MONOTONIC, &when);
+        asked = sig;
+    } else if (sig != SIGXCPU && !comes_again()) {
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
 }
 
 static bool ignored(int sig)

@@ -17,12 +17,13 @@ may_include() {
     base) echo base ;;
     formats/*) echo base "$1" ;;
     kernels) echo base kernels ;;
+    ranks) echo base kernels ranks ;;
     model) echo base formats kernels model ;;
     prep) echo base formats prep ;;
-    train) echo base formats kernels model train ;;
-    eval) echo base formats kernels model eval ;;
+    train) echo base formats kernels ranks model train ;;
+    eval) echo base formats kernels ranks model eval ;;
     tools) echo base formats kernels model tools ;;
-    tests) echo base formats kernels model prep train eval tools tests ;;
+    tests) echo base formats kernels ranks model prep train eval tools tests ;;
     esac
 }
 

@@ -290,6 +290,8 @@ at_once() { # a step of minutes: the second signal does not wait for its end
     sleep 1
     kill -TERM $pid
     sleep 0.2
+    kill -TERM $pid # so soon it is the same one
+    sleep 1.2
     kill -0 $pid || return 1
     kill -TERM $pid
     wait $pid

@@ -1,0 +1,139 @@
+/* ranks/tcp.c - the ring of ranks over TCP; see carrier.h. */
+#include "base/log.h"
+#include "ranks/carrier.h"
+#include "ranks/hello.h"
+#include "ranks/watch.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct tcp {
+    int next, before; /* sockets: one to write, one to read */
+    int next_rank, before_rank;
+    double timeout_s;
+};
+
+/* What is there of one direction: bytes moved, 0 none now, -1 the link is lost and errno why. */
+static ssize_t send_some(int fd, const char *p, size_t n)
+{
+    ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
+
+    return k >= 0 ? k : errno == EAGAIN || errno == EINTR ? 0 : -1;
+}
+
+static ssize_t receive_some(int fd, char *p, size_t n)
+{
+    ssize_t k = recv(fd, p, n, 0);
+
+    if (k == 0)
+        errno = ECONNRESET;
+    return k > 0 ? k : k < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
+}
+
+static int exchange(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                    struct err *e)
+{
+    struct tcp *t = c->state;
+    const char *from = out;
+    char *to = in;
+    int rc = watch_check(e);
+
+    while (rc == 0 && (n_out > 0 || n_in > 0)) {
+        struct pollfd p[3] = { { .fd = n_out ? t->next : -1, .events = POLLOUT },
+                               { .fd = n_in ? t->before : -1, .events = POLLIN },
+                               { .fd = watch_fd(), .events = POLLIN } };
+        ssize_t k;
+
+        if (poll(p, 3, 1000) == 0 && n_out && net_is_cut(t->next, t->timeout_s))
+            return watch_lost(t->next_rank, "what was sent is not acknowledged", e);
+        if (p[0].revents) {
+            if ((k = send_some(t->next, from, n_out)) < 0)
+                return watch_lost(t->next_rank, strerror(errno), e);
+            from += k, n_out -= (size_t)k;
+        }
+        if (p[1].revents) {
+            if ((k = receive_some(t->before, to, n_in)) < 0)
+                return watch_lost(t->before_rank, strerror(errno), e);
+            to += k, n_in -= (size_t)k;
+        }
+        rc = watch_check(e);
+    }
+    return rc;
+}
+
+static void tcp_close(struct carrier *c, int code)
+{
+    struct tcp *t = c->state;
+
+    (void)code;
+    if (!t)
+        return;
+    if (t->next >= 0)
+        close(t->next);
+    if (t->before >= 0)
+        close(t->before);
+    free(t);
+    c->state = NULL;
+}
+
+/* The connection is there as soon as the other side's kernel has it: nobody waits for anybody's
+ * next step, and so not in a circle. */
+static int reach_next(struct tcp *t, const struct rendezvous *m, struct err *e)
+{
+    struct hello h = { .purpose = HELLO_LINK, .version = HELLO_VERSION, .size = m->size,
+                       .rank = m->rank };
+    const struct seat *s = &m->seats[t->next_rank];
+    unsigned char b[HELLO_BYTES];
+    int rc;
+
+    memcpy(h.token, m->token, TOKEN_BYTES);
+    memcpy(h.host, m->seats[m->rank].host, HOST_BYTES);
+    hello_write(&h, b);
+    if ((rc = net_connect(&t->next, &s->door, now_s() + t->timeout_s, e)) < 0 ||
+        (rc = net_send(t->next, b, sizeof b, now_s() + t->timeout_s, e)) < 0)
+        return err_within(e, "no data can go to rank %d on %s", t->next_rank, s->host);
+    net_keep(t->next, t->timeout_s);
+    return 0;
+}
+
+static int await_before(struct tcp *t, const struct rendezvous *m, struct err *e)
+{
+    struct door d = { .listener = m->listener };
+    double until = now_s() + t->timeout_s;
+    struct hello h = { .rank = -1 };
+    int fd, rc = 0;
+
+    memcpy(d.token, m->token, TOKEN_BYTES);
+    while (t->before < 0 && (rc = door_wait(&d, until, watch_fd(), &fd, &h, e)) == 1) {
+        if (h.purpose == HELLO_LINK && h.rank == t->before_rank)
+            t->before = fd;
+        else
+            close(fd);
+    }
+    door_close(&d);
+    if (t->before < 0)
+        return rc < 0 ? rc : watch_lost(t->before_rank, "it has not connected", e);
+    net_keep(t->before, t->timeout_s);
+    return 0;
+}
+
+int carrier_tcp(struct carrier *c, const struct rendezvous *m, double timeout_s, struct err *e)
+{
+    struct tcp *t = calloc(1, sizeof *t);
+    int rc;
+
+    if (!t)
+        return err_set(e, E_SYS, "out of memory");
+    *c = (struct carrier){ m->rank, m->size, t, exchange, tcp_close };
+    *t = (struct tcp){ -1, -1, (m->rank + 1) % m->size, (m->rank + m->size - 1) % m->size,
+                       timeout_s };
+    if ((rc = reach_next(t, m, e)) == 0)
+        rc = await_before(t, m, e);
+    if (rc < 0)
+        tcp_close(c, rc);
+    return rc;
+}
