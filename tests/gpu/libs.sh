@@ -5,7 +5,7 @@ site=$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null)
 [ -z "$LONGLORA_CUDNN" ] && [ -f "$site/cudnn/lib/libcudnn.so.9" ] &&
     export LONGLORA_CUDNN="$site/cudnn/lib/libcudnn.so.9"
 case $LONGLORA_CUDNN in */nvidia/cudnn/lib/*) site=${LONGLORA_CUDNN%/cudnn/lib/*} ;; esac
-for d in "$site/cudnn/lib" "$site/cu13/lib" "$site/cublas/lib" "$site/cuda_nvrtc/lib" \
+for d in "$site/cudnn/lib" "$site/cu13/lib" "$site/cublas/lib" "$site/cuda_nvrtc/lib" "$site/nccl/lib" \
     "${CUDA_HOME:-/usr/local/cuda}/lib64"; do
     [ -d "$d" ] && LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$d"
 done

@@ -2,11 +2,12 @@
 # Tests the CUDA device on this machine's GPU. Prints everything, whatever fails; the short table
 # comes last, and the exit status is 1 where something failed. Run from the project's root:
 # 'make check-gpu', or sh build/gpu/run.sh (after 'make gpu-bundle' here or elsewhere).
-# usage: run.sh [tests] [tools] [sanitize] [bench]   default: the first three
+# usage: run.sh [tests] [ranks] [tools] [sanitize] [bench]   default: all but bench
+# ranks: two processes, on two GPUs where there are two.
 # sanitize is racecheck initcheck memcheck synccheck, each a word of its own too.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
-what=${*:-tests tools sanitize}
+what=${*:-tests ranks tools sanitize}
 wanted() { case " $what " in *" $1 "*) return 0 ;; esac; return 1; }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader
@@ -17,6 +18,7 @@ if wanted tests; then
         "$BIN/test_cuda_attention"
     step 120 model "$BIN/test_cuda_model"
 fi
+wanted ranks && step 300 ranks "$BIN/test_cuda_ranks"
 wanted tools && step 200 tools bash "$here/tools.t"
 # Our own kernels, in small; the libraries' are not ours to look at.
 sanitize() { # sanitize TOOL [OPTION...]
