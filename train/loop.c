@@ -122,7 +122,7 @@ static int one_step(struct run *r, struct err *e)
     int64_t tokens = r->t.order.batch * r->t.order.ctx;
     int rc;
 
-    watch_step(r->step_s);
+    watch_step(kind_s(r, settings_attention(r->s, r->p.step + 1)));
     rc = update_step(&r->t, &r->p, &s, e);
     watch_step(0);
     if ((notes = device_notes(&r->session.device)))
