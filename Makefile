@@ -86,11 +86,13 @@ EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_b
 $(B)/tests/test_flash: $(EMULATED)
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
   -Wno-shadow
-# The CUDA device's choices, with a CUDA, a cuDNN and a cuBLASLt that are made up.
-CHOICE := $(patsubst %,$(B)/tests/choice/%.o,cuda_attention runs cuda_gemm)
-$(B)/tests/test_cuda_choice: $(filter-out %/cuda_gemm.o,$(CHOICE))
+# The CUDA device's choices, with a CUDA, a cuDNN, a cuBLASLt and an NVML that are made up.
+CHOICE := $(patsubst %,$(B)/tests/choice/%.o,cuda_attention runs cuda_gemm cuda_card)
+$(B)/tests/test_cuda_choice: $(filter %/cuda_attention.o %/runs.o,$(CHOICE))
+$(B)/tests/test_cuda_card: $(filter %/cuda_card.o,$(CHOICE))
+$(B)/tests/choice/cuda_card.o: CFLAGS += -Ddlopen=nvml_open -Ddlsym=nvml_symbol -Ddlclose=nvml_close
 $(B)/tests/test_cuda_gemm: $(filter %/cuda_gemm.o,$(CHOICE))
-$(B)/tests/test_cuda_choice.c.o $(B)/tests/test_cuda_gemm.c.o $(CHOICE): CFLAGS += -Itests/emulate
+$(patsubst %,$(B)/tests/test_cuda_%.c.o,choice gemm card) $(CHOICE): CFLAGS += -Itests/emulate
 $(CHOICE): $(B)/tests/choice/%.o: kernels/cuda/%.c
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<

@@ -94,6 +94,7 @@ int device_open(struct device *d, const struct device_options *options, struct e
     struct device_options o = *options;
     struct err why = { 0 };
     bool stale = false;
+    int rc;
 
     memset(d, 0, sizeof *d);
     if (!o.group)
@@ -107,8 +108,11 @@ int device_open(struct device *d, const struct device_options *options, struct e
         err_hint(e, "devices are cpu, cuda and auto");
         return E_DEVICE;
     }
-    if (open_cuda(d, &o, &stale, &why) == 0)
-        return 0;
+    rc = open_cuda(d, &o, &stale, &why);
+    if (rc == E_CONFIG) /* there are GPUs, so the CPU is not what was meant */
+        *e = why;
+    if (rc == 0 || rc == E_CONFIG)
+        return rc;
     if (stale) /* somebody meant to use a GPU */
         log_warn("using the CPU: %.*s", (int)strcspn(why.msg, "\n"), why.msg);
     else

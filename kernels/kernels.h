@@ -348,8 +348,9 @@ struct device_options {
     struct group *group; /* NULL: of one process */
 };
 
-/* E_DEVICE when there is none of that name and index, or the module that has it was built for
- * other tools (device_abi); E_SYS when the matrix library cannot be loaded (environment:
+/* E_DEVICE when there is none of that name, or the module that has it was built for other tools
+ * (device_abi); E_CONFIG where there are GPUs but none of that index, for auto too: of the processes
+ * of one run some would compute otherwise than the others; E_SYS when the matrix library cannot be loaded (environment:
  * LONGLORA_BLAS=builtin or a path to a CBLAS library). d is the caller's struct; close it with
  * d->close(d). */
 int device_open(struct device *d, const struct device_options *o, struct err *e);

@@ -25,8 +25,11 @@ int cuda_fault(struct cuda *c, const char *fmt, ...)
 
 int cuda_check(struct cuda *c, cudaError_t r, const char *what)
 {
-    return r == cudaSuccess ? 0 : cuda_fault(c, "%s failed on the GPU: %s", what,
-                                             cudaGetErrorString(r));
+    if (r == cudaSuccess)
+        return 0;
+    /* CUDA remembers a failed call, and the next op's cuda_end would take it for its own */
+    (void)cudaGetLastError();
+    return cuda_fault(c, "%s failed on the GPU: %s", what, cudaGetErrorString(r));
 }
 
 /* A line for a person, each one once. Where the buffer is full, further lines are dropped. */
@@ -308,7 +311,7 @@ static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
         return err_hint(e, "nvidia-smi shows what the driver sees; or use the CPU (device cpu)");
     }
     if (c->index < 0 || c->index >= n) {
-        err_set(e, E_DEVICE, "there is no GPU %d: this process sees %d, counted from 0", c->index,
+        err_set(e, E_CONFIG, "there is no GPU %d: this process sees %d, counted from 0", c->index,
                 n);
         return err_hint(e, "CUDA_VISIBLE_DEVICES says which GPUs it sees");
     }

@@ -1,5 +1,5 @@
-/* tests/emulate/cuda_host.h - what kernels/cuda/cuda_attention.c and cuda_gemm.c need of CUDA,
- * without a GPU; what has no body here the test gives one. */
+/* tests/emulate/cuda_host.h - what cuda_attention.c, cuda_card.c and cuda_gemm.c need of CUDA, without a
+ * GPU; what has no body here the test gives one. */
 #ifndef TESTS_EMULATE_CUDA_HOST_H
 #define TESTS_EMULATE_CUDA_HOST_H
 #include <stddef.h>
@@ -7,7 +7,9 @@
 
 typedef int cudaError_t;
 typedef void *cudaStream_t, *cudaEvent_t;
-struct cudaDeviceProp { char name[256]; };
+struct cudaDeviceProp { char name[256]; int major, minor, multiProcessorCount; };
+enum cudaDeviceAttr { cudaDevAttrClockRate, cudaDevAttrMemoryClockRate,
+                      cudaDevAttrGlobalMemoryBusWidth };
 enum { cudaSuccess = 0, cudaMemcpyHostToDevice = 1 };
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, int kind,
                                           cudaStream_t s)
@@ -18,6 +20,9 @@ static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, 
 }
 static inline cudaError_t cudaGetLastError(void) { return 0; }
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s ? 1 : 0; }
+cudaError_t cudaDeviceGetAttribute(int *v, enum cudaDeviceAttr a, int index);
+cudaError_t cudaDeviceGetPCIBusId(char *bus, int cap, int index);
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all);
 cudaError_t cudaMalloc(void **p, size_t nbytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaEventCreate(cudaEvent_t *e);

@@ -396,10 +396,24 @@ static void test_past_2_31(void **state)
     free(g), free(u), free(y);
 }
 
+/* An index past the GPUs there are is an error, not the CPU. */
+static void test_index(void **state)
+{
+    struct err e = { 0 };
+    struct device d;
+
+    NEED_GPU();
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(device_open(&d, &(struct device_options){ .name = i ? "auto" : GPU_NAME,
+                                                                   .index = 999 }, &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "no GPU 999"));
+}
+
 int main(void)
 {
     const char *skip = getenv("LONGLORA_GPU_SKIP");
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_index),
         cmocka_unit_test(test_gemm),   cmocka_unit_test(test_gemm_edges),
         cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_rope),
         cmocka_unit_test(test_swiglu), cmocka_unit_test(test_embed),
