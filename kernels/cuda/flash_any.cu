@@ -258,7 +258,8 @@ static __device__ __forceinline__ void soften(const struct flash &f, bool seen, 
     *ds = seen ? *p * (dp - dot) * f.b.fwd.scale : 0.0f;
 }
 
-template <int T> static __global__ void __launch_bounds__(THREADS) back_keys(const struct flash f)
+template <int T>
+static __global__ void __launch_bounds__(THREADS) back_keys(const struct flash f)
 {
     extern __shared__ __align__(128) unsigned char room[];
     const struct op_attention &a = f.b.fwd;
@@ -275,7 +276,8 @@ template <int T> static __global__ void __launch_bounds__(THREADS) back_keys(con
     for (int64_t h = shared * group; h < (shared + 1) * group; h++) {
         const int32_t *first = f.query_first[half_of(f, h)], *end = f.query_end[half_of(f, h)];
         struct reach who = reach_of<T>(first, end, at, a.kv_rows);
-        int64_t t = at + row, from = t < a.kv_rows ? first[t] : 0, stop = t < a.kv_rows ? end[t] : 0;
+        int64_t t = at + row, from = t < a.kv_rows ? first[t] : 0;
+        int64_t stop = t < a.kv_rows ? end[t] : 0;
 
         for (int64_t query = who.from / T * T; query < who.end; query += T) {
             __syncthreads();
@@ -305,7 +307,8 @@ template <int T> static __global__ void __launch_bounds__(THREADS) back_keys(con
     put<T>(f, f.b.dv, a.kv_ld, shared, at, a.kv_rows, dv, NULL);
 }
 
-template <int T> static __global__ void __launch_bounds__(THREADS) back_queries(const struct flash f)
+template <int T>
+static __global__ void __launch_bounds__(THREADS) back_queries(const struct flash f)
 {
     extern __shared__ __align__(128) unsigned char room[];
     const struct op_attention &a = f.b.fwd;

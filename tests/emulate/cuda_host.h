@@ -1,5 +1,5 @@
-/* tests/emulate/cuda_host.h - what cuda_attention.c, cuda_card.c and cuda_gemm.c need of CUDA, without a
- * GPU; what has no body here the test gives one. */
+/* tests/emulate/cuda_host.h - what cuda_attention.c, cuda_card.c and cuda_gemm.c need of CUDA,
+ * without a GPU; what has no body here the test gives one. */
 #ifndef TESTS_EMULATE_CUDA_HOST_H
 #define TESTS_EMULATE_CUDA_HOST_H
 #include <stddef.h>

@@ -2,8 +2,9 @@
 # Tests the CUDA device on this machine's GPU. Prints everything, whatever fails; the short table
 # comes last, and the exit status is 1 where something failed. Run from the project's root:
 # 'make check-gpu', or sh build/gpu/run.sh (after 'make gpu-bundle' here or elsewhere).
-# usage: run.sh [tests] [ranks] [tools] [sanitize] [bench]   default: all but bench
+# usage: run.sh [tests] [ranks] [tools] [sanitize] [bench] [windows]   default: the first four
 # ranks: two processes, on two GPUs where there are two.
+# windows: products of windows of 200 lengths, timed once an octave and for every one of them.
 # sanitize is racecheck initcheck memcheck synccheck, each a word of its own too.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
@@ -44,6 +45,7 @@ skip=
 sanitize initcheck
 sanitize memcheck
 sanitize synccheck
+wanted windows && step 300 windows "$BIN/bench_windows"
 wanted bench && step 100 bench_attention "$BIN/bench_attention"
 wanted bench && step 400 bench sh "$here/bench_gpu.sh" train:8192 train:32768
 [ -n "$OUT" ] && cat "$out"/*.log > "$OUT/gpu.log" # all of it
