@@ -30,6 +30,15 @@ static struct device dev;
 static struct sdpa_plan { struct sdpa_shape shape; size_t workspace; } plans[64];
 static int n_plans;
 
+/* What a call that failed leaves behind: the next op's cuda_end would take it for its own. */
+static cudaError_t remembered;
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t r = remembered;
+
+    remembered = 0;
+    return r;
+}
 void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 {
     if (nbytes > c->scratch[kind].cap) {
@@ -64,7 +73,7 @@ void cuda_begin(struct cuda *c, int kind) { (void)c, (void)kind; }
 int cuda_end(struct device *d, int rc, int kind, double flop)
 {
     (void)d, (void)kind, (void)flop;
-    return rc;
+    return rc ? rc : cudaGetLastError() ? E_DEVICE : 0;
 }
 int flash_forward(struct cuda *c, const struct op_attention *a, const struct attention_bounds b[2])
 {
@@ -93,8 +102,10 @@ int sdpa_plan(struct sdpa *s, const struct sdpa_shape *shape, const struct sdpa_
     struct sdpa_plan *x = &plans[n_plans++ % 64];
 
     (void)s;
-    if (seen.refuse)
+    if (seen.refuse) {
+        remembered = 1;
         return err_set(e, E_DEVICE, "cuDNN does not take it");
+    }
     x->shape = *shape;
     x->workspace = shape->back ? seen.more - CUDA_SDPA_SLACK / 2 +
                                      cuda_sdpa_bytes(cuda.sm, shape->det, shape->hq > shape->hkv,
@@ -110,8 +121,10 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
     size_t acc_bytes = (size_t)(h->b * h->hq * h->s * h->d) * 4;
 
     (void)s;
-    if (seen.fail)
+    if (seen.fail) {
+        remembered = 1;
         return err_set(e, E_DEVICE, "attention failed in cuDNN");
+    }
     seen.cudnn++;
     assert_non_null(work);
     if (!h->back)

@@ -144,6 +144,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t op, const
     return 0;
 }
 
+cudaError_t cudaGetLastError(void) { return 0; }
 cudaError_t cudaMalloc(void **p, size_t nbytes) { return (*p = malloc(nbytes ? 16 : 1)) == NULL; }
 cudaError_t cudaFree(void *p)
 {

@@ -83,6 +83,7 @@ int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e)
                  (int)(v % 100));
         return 0;
     }
+    (void)cudaGetLastError(); /* what kept cuDNN from starting is no op's failure */
     if (path && *path) {
         *e = why;
         return err_hint(e, "LONGLORA_CUDNN names cuDNN 9's library, or 'none'");
@@ -354,13 +355,13 @@ static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct o
     if (!n.workspace_at)
         return E_DEVICE;
     n.go = true;
-    if (!why && all_runs(c, a, b, &n) != 0) {
-        (void)cudaGetLastError(); /* one that sticks shows in what comes now */
+    if (!why && all_runs(c, a, b, &n) != 0)
         why = n.why;
-    }
-    if (why)
-        cuda_note(c, "attention runs on kernels of its own, not cuDNN's: %s", why);
-    return why ? 1 : 0;
+    if (!why)
+        return 0;
+    (void)cudaGetLastError(); /* cuDNN's; one that sticks shows in what comes now */
+    cuda_note(c, "attention runs on kernels of its own, not cuDNN's: %s", why);
+    return 1;
 }
 
 /* Four arrays for each half, one behind the other: two with a value for each query, two for

@@ -55,6 +55,18 @@ void clock_rest(struct cuda_clock *k)
     k->open = false;
 }
 
+/* Without events an op is not timed, and has not failed: CUDA forgets that they could not be. */
+static bool make_pair(struct cuda_clock *k, int i)
+{
+    if (cudaEventCreate(&k->from[i]) == cudaSuccess) {
+        if (cudaEventCreate(&k->to[i]) == cudaSuccess)
+            return true;
+        cudaEventDestroy(k->from[i]);
+    }
+    (void)cudaGetLastError();
+    return false;
+}
+
 /* Begins a pair, unless the op goes on with a run of matrix ops whose pair is open. */
 void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
 {
@@ -68,13 +80,9 @@ void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
         return;
     /* events are made when first wanted and used again from then on */
     if (!k->made[i]) {
-        if (cudaEventCreate(&k->from[i]) != cudaSuccess)
+        k->made[i] = make_pair(k, i);
+        if (!k->made[i])
             return;
-        if (cudaEventCreate(&k->to[i]) != cudaSuccess) {
-            cudaEventDestroy(k->from[i]);
-            return;
-        }
-        k->made[i] = true;
     }
     cudaEventRecord(k->from[i], s);
 }
@@ -103,8 +111,10 @@ double clock_collect(struct cuda_clock *k)
 
     for (int i = 0; i < k->n; i++) {
         float ms;
-        if (cudaEventElapsedTime(&ms, k->from[i], k->to[i]) != cudaSuccess)
+        if (cudaEventElapsedTime(&ms, k->from[i], k->to[i]) != cudaSuccess) {
+            (void)cudaGetLastError();
             continue;
+        }
         k->s[k->kind[i]] += 1e-3 * (double)ms;
         matrix += is_matrix[k->kind[i]] ? 1e-3 * (double)ms : 0;
     }
