@@ -3,11 +3,13 @@
 
 #include "base/log.h"
 #include "eval/ppl.h"
+#include "kernels/group.h"
 #include "model/flops.h"
 #include "model/preset.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* Passes before measuring: the first also makes what is made once per shape. */
 enum { WARM_UP = 2 };
@@ -18,20 +20,31 @@ struct eval_bench {
     double seconds[BENCH_WINDOWS], loss;
 };
 
-/* Scores the same random windows again and again, and sorts the times. */
+/* Scores the same random windows again and again, and sorts the times. Ranks score as many each,
+ * at the same time, and bring their losses together as a perplexity does. */
 static int measure(struct eval_bench *t, struct err *e)
 {
-    int rc = 0;
+    struct group *g = t->v->s.device.group;
+    size_t bytes = (size_t)(t->batch.n_seqs * t->batch.len) * sizeof(float);
+    float *mine = malloc(bytes), *all = malloc(bytes * (size_t)g->size);
+    int rc = mine && all ? 0 : err_set(e, E_SYS, "out of memory");
 
     for (int i = -WARM_UP; i < BENCH_WINDOWS && rc == 0; i++) {
-        double start = now_s(), nll;
+        double start, nll;
         int64_t n;
 
+        if ((rc = group_meet(g, rc, NULL, e)) < 0)
+            break;
+        start = now_s();
         rc = session_losses(&t->v->s, t->batch.n_seqs, t->batch.len, t->batch.ids,
-                            t->batch.targets, NULL, &nll, &n, e);
+                            t->batch.targets, mine, &nll, &n, e);
+        if ((rc = group_meet(g, rc, NULL, e)) == 0)
+            rc = g->gather(g, mine, all, bytes, e);
         if (rc == 0 && i >= 0)
             t->seconds[i] = now_s() - start, t->loss = nll / (double)n;
     }
+    free(mine);
+    free(all);
     preset_sort(t->seconds, BENCH_WINDOWS);
     return rc;
 }
@@ -41,7 +54,8 @@ static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
 {
     const struct batch *b = &t->batch;
     /* The median: one slow pass does not move it. */
-    double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) / s;
+    int ranks = t->v->s.device.group->size;
+    double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) * ranks / s;
     double flop = model_flops(&t->v->s.config, TRAIN_NONE, &t->v->s.seg) / s;
     const struct memory_plan *p = &t->v->s.plan;
     char mem[16], planned[16], host[16];
@@ -50,13 +64,16 @@ static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
         fprintf(f, "{\"ctx\":%" PRId64 ",\"windows\":%" PRId64 ",\"tok_s\":%.1f,\"step_s\":%.6f,"
                 "\"min_s\":%.6f,\"max_s\":%.6f,\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,"
                 "\"memory_bytes\":%zu,\"predicted_bytes\":%zu,\"predicted_s\":%.6f,"
-                "\"pinned_bytes\":%zu,\"loss\":%.4f}\n", b->len, b->n_seqs, rate, s,
+                "\"pinned_bytes\":%zu,\"loss\":%.4f,\"ranks\":%d}\n", b->len, b->n_seqs, rate, s,
                 t->seconds[0],
                 t->seconds[BENCH_WINDOWS - 1], flop, t->v->matrix_rate, taken, p->total, p->step_s,
-                p->host, t->loss);
+                p->host, t->loss, ranks);
         return;
     }
-    fprintf(f, "ctx=%" PRId64 " windows=%" PRId64 "\n", b->len, b->n_seqs);
+    fprintf(f, "ctx=%" PRId64 " windows=%" PRId64, b->len, b->n_seqs);
+    if (ranks > 1)
+        fprintf(f, " on each of %d ranks, operations and memory of one", ranks);
+    fputc('\n', f);
     fprintf(f, "  %.0f tokens/s  %.4g s (%.4g to %.4g)  loss %.4f\n", rate, s, t->seconds[0],
             t->seconds[BENCH_WINDOWS - 1], t->loss);
     fprintf(f, "  %.4g TFLOP/s of the model, %.0f%% of %.4g\n", 1e-12 * flop,
@@ -78,7 +95,8 @@ static int bench_context(struct eval *v, int64_t i, int64_t unused, struct err *
 
     (void)unused;
     if (rc == 0 && (rc = measure(&t, e)) == 0) {
-        say(&t, v->o->json, eval_taken(v), stdout);
+        if (group_writes(v->s.device.group))
+            say(&t, v->o->json, eval_taken(v), stdout);
         /* Each context is shown as soon as it is measured. */
         fflush(stdout);
     }

@@ -82,7 +82,7 @@ static int check(const struct task *t, struct err *e)
     if (o.out && strcmp(o.out, "-") == 0)
         o.out = NULL;
     rc = t->check(&o, e);
-    return rc < 0 ? rc : eval_check_output(o.out, o.force, e);
+    return rc < 0 || !eval_writes(&o) ? rc : eval_check_output(o.out, o.force, e);
 }
 
 /* Tasks[0], perplexity, stays where no other is asked for. */
@@ -102,9 +102,8 @@ static int run(const struct task *t, struct group *g, struct err *e)
     struct eval v = { .o = &o, .asked = t->asked };
     int rc = eval_run(t, &v, e);
 
-    rc = group_meet(g, rc, NULL, e);
-    if (rc == 0 && t->show && group_writes(g))
-        rc = t->show(&v, e);
+    if (rc == 0 && t->show)
+        rc = eval_meet(&o, t->show(&v, e), e);
     /* Closing is safe after a failure at any point. */
     eval_close(t, &v);
     return group_meet(g, rc, NULL, e);

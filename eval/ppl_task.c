@@ -74,7 +74,7 @@ static int check_plot(const struct eval_options *o, struct err *e)
     const char *end = asked.plot ? strrchr(asked.plot, '.') : NULL;
     int rc;
 
-    if (!asked.plot)
+    if (!asked.plot || !eval_writes(o))
         return 0;
     if (!end || (strcasecmp(end, ".png") != 0 && strcasecmp(end, ".svg") != 0 &&
                  strcasecmp(end, ".pdf") != 0))
@@ -136,7 +136,7 @@ static int put_results(const struct eval_options *o, struct buf *out, const stru
         *e = why;
         return rc;
     }
-    if ((rc = eval_deliver(o, out, e)) == 0 && asked.plot &&
+    if ((rc = eval_deliver(o, out, e)) == 0 && asked.plot && eval_writes(o) &&
         (rc = results_chart(NULL, asked.plot, &h, r, n, e)) == 0)
         log_info("plot written to '%s'", asked.plot);
     return rc;

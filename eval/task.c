@@ -162,7 +162,7 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
         for (n = 1; !random && i + n < v->n && config_rope_same(&v->config[i].rope, &v->config[i + n].rope);)
             n++;
         if ((rc = group_meet(g, load(v, &so, i, n, e), NULL, e)) == 0)
-            rc = t->run(v, i, n, e);
+            rc = group_meet(g, t->run(v, i, n, e), NULL, e);
         session_unload(&v->s);
     }
     return rc;
@@ -206,11 +206,26 @@ int eval_check_output(const char *path, bool force, struct err *e)
 }
 
 /* To --output by a rename, so that it is whole or not there; else to standard output. */
-int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e)
+static int deliver(const struct eval_options *o, const struct buf *out, struct err *e)
 {
     if (o->out)
         return file_replace(o->out, out->p, out->len, e);
     if (fwrite(out->p, 1, out->len, stdout) != out->len || fflush(stdout) != 0)
         return err_sys(e, E_IO, "cannot write standard output");
     return 0;
+}
+
+int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e)
+{
+    return eval_writes(o) ? deliver(o, out, e) : 0;
+}
+
+bool eval_writes(const struct eval_options *o)
+{
+    return group_writes(o->machine.group ? o->machine.group : group_alone());
+}
+
+int eval_meet(const struct eval_options *o, int rc, struct err *e)
+{
+    return group_meet(o->machine.group ? o->machine.group : group_alone(), rc, NULL, e);
 }

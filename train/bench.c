@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "kernels/group.h"
 #include "kernels/rate.h"
 #include "model/flops.h"
 #include "model/preset.h"
@@ -45,6 +46,7 @@ struct bench {
     double *seconds;    /* of the measured steps */
     enum attention_kind kind; /* of these steps: of a mix each in its turn */
     double first_s;     /* of the first, with what is made once for a shape */
+    double comm_s;      /* of the measured steps, in exchanges between ranks */
     double flop;        /* of matrix products in one of them, recomputation included */
     double median_s[2]; /* of each kind that was measured */
 };
@@ -55,19 +57,24 @@ static int random_rows(struct bench *b, struct err *e)
     return preset_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
 }
 
-/* One training step as in update.c, but always of the same rows. */
+/* One training step as in update.c, but always of the same rows: a micro-batch on every rank. */
 static int one_step(struct bench *b, struct err *e)
 {
     const struct trained *w = model_trained(b->t.m);
     struct device *d = b->t.d;
-    double nll = 0;
+    double nll = 0, start = now_s();
+    int64_t unused;
     int rc = d->zero(d, w->grad, (size_t)w->n * sizeof(float));
 
     /* The last token of a sequence has no next one to predict. */
-    b->last = (struct step_result){ .lr = b->s.lr, .scored = b->s.micro * (b->s.ctx - 1) };
+    b->last = (struct step_result){ .lr = b->s.lr,
+                                    .scored = b->s.micro * (b->s.ctx - 1) * d->group->size };
+    b->t.comm_s = 0;
     if (rc < 0)
-        return err_set(e, rc, "cannot clear the gradients on '%s'", d->name);
-    rc = model_step(b->t.m, &b->batch, 1.0 / (double)b->last.scored, &nll, &b->last.scored, e);
+        err_set(e, rc, "cannot clear the gradients on '%s'", d->name);
+    else
+        rc = model_step(b->t.m, &b->batch, 1.0 / (double)b->last.scored, &nll, &unused, e);
+    rc = update_sum(&b->t, rc, now_s() - start, &nll, &b->last, e);
     return rc < 0 ? rc : update_apply(&b->t, &b->p, nll, &b->last, e);
 }
 
@@ -84,14 +91,16 @@ static int measure(struct bench *b, struct err *e)
         double start = now_s(), took;
         if (i == 0)
             flop = d->gemm_flop;
-        rc = one_step(b, e);
+        if ((rc = group_meet(d->group, 0, NULL, e)) == 0)
+            start = now_s(), rc = one_step(b, e);
+        rc = group_meet(d->group, rc, NULL, e);
         took = now_s() - start;
         if (i == -WARM_UP)
             b->first_s = took;
         if (i == -WARM_UP && took > LONG_STEP_S)
             i = 0;
         if (i >= 0)
-            b->seconds[i] = took;
+            b->seconds[i] = took, b->comm_s += b->last.comm_s;
     }
     b->flop = (d->gemm_flop - flop) / (double)b->s.steps;
     return rc;
@@ -111,21 +120,24 @@ static double predicted(const struct bench *b)
  * median, its ends are the fastest and the slowest step. taken: bytes of memory in use. */
 static void say(const struct bench *b, FILE *f, size_t taken)
 {
-    double s = b->median_s[b->kind], tokens = (double)(b->s.micro * b->s.ctx);
+    double s = b->median_s[b->kind], tokens, comm = b->comm_s / (double)b->s.steps;
     double model = model_flops(&b->open->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
     double foretold = predicted(b);
+    int ranks = b->t.d->group->size;
     const struct memory_plan *p = &b->budget.model;
     char saved[SAVED_CHARS], mem[16], plan[16], host[16];
 
+    tokens = (double)(b->s.micro * b->s.ctx) * ranks;
     if (b->s.json) {
         fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
                 "\"%s\",\"tok_s\":%.1f,\"step_s\":%.6f,\"min_s\":%.6f,\"max_s\":%.6f,"
                 "\"first_s\":%.3f,\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
                 "\"predicted_bytes\":%zu,\"predicted_s\":%.6f,\"pinned_bytes\":%zu,"
-                "\"loss\":%.4f}\n", b->s.ctx, b->s.micro,
+                "\"loss\":%.4f,\"ranks\":%d,\"comm_s\":%.6f}\n", b->s.ctx, b->s.micro,
                 settings_mode(b->s.mode), settings_attention_name(b->kind),
                 tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], b->first_s, model,
-                b->matrix_rate, taken, b->budget.peak, foretold, p->host, b->last.loss);
+                b->matrix_rate, taken, b->budget.peak, foretold, p->host, b->last.loss,
+                ranks, comm);
         return;
     }
     budget_saved(&b->budget.model, saved, sizeof saved);
@@ -138,6 +150,9 @@ static void say(const struct bench *b, FILE *f, size_t taken)
             "%.0f%% and %.0f%% of %.4g\n", 1e-12 * model, 1e-12 * b->flop / s,
             100 * model / b->matrix_rate, 100 * b->flop / s / b->matrix_rate,
             1e-12 * b->matrix_rate);
+    if (ranks > 1)
+        fprintf(f, "  %d ranks, operations and memory of one; exchanges between them %.2f ms, "
+                "%.1f%% of a step\n", ranks, 1e3 * comm, 100 * comm / s);
     fprintf(f, "  memory %s, predicted %s; saved: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
             fmt_bytes((double)b->budget.peak, plan, sizeof plan), saved);
     if (foretold > 0)
@@ -157,9 +172,11 @@ static int profile(struct bench *b, FILE *f, struct err *e)
 
     if (n == 0)
         return 0;
-    rc = one_step(b, e);
+    rc = group_meet(d->group, one_step(b, e), NULL, e);
     wall = now_s() - start;
     d->profile(d, false, now, MOST_KINDS);
+    if (!group_writes(d->group))
+        return rc;
     for (int i = 0; i < n && rc == 0; i++) {
         double s = now[i].s - was[i].s, flop = now[i].flop - was[i].flop;
 
@@ -184,23 +201,25 @@ static int one_kind(struct bench *b, enum attention_kind kind, FILE *f, struct e
     int rc = segments_build(&b->t.seg, kind, b->s.micro, b->s.ctx, b->s.group, NULL, 0, e);
     size_t left;
 
-    b->kind = kind;
-    if (rc < 0 || (rc = measure(b, e)) < 0)
+    b->kind = kind, b->comm_s = 0;
+    if ((rc = group_meet(b->t.d->group, rc, NULL, e)) < 0 || (rc = measure(b, e)) < 0)
         return rc;
     left = b->t.d->free_bytes(b->t.d);
     preset_sort(b->seconds, b->s.steps);
     b->median_s[kind] = b->seconds[b->s.steps / 2];
     /* Host memory is what the process holds; device memory is what is missing since the
      * plan. */
-    say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
-              : b->budget.free > left ? b->budget.free - left : 0);
+    if (group_writes(b->t.d->group))
+        say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
+                  : b->budget.free > left ? b->budget.free - left : 0);
     return b->s.json ? 0 : profile(b, f, e);
 }
 
 /* The rate of the mix, of both kinds as often as they come in a long run. */
 static void say_mix(const struct bench *b, FILE *f)
 {
-    double share = b->open->options.dense_share, tokens = (double)(b->s.micro * b->s.ctx);
+    double share = b->open->options.dense_share;
+    double tokens = (double)(b->s.micro * b->s.ctx) * b->t.d->group->size;
     double s = (1 - share) * b->median_s[ATTN_S2] + share * b->median_s[ATTN_DENSE];
 
     if (b->s.json)
@@ -222,7 +241,7 @@ static int all_kinds(struct bench *b, FILE *f, struct err *e)
 
     if (rc < 0 || !mix_any(&m))
         return rc;
-    if ((rc = one_kind(b, ATTN_DENSE, f, e)) == 0)
+    if ((rc = one_kind(b, ATTN_DENSE, f, e)) == 0 && group_writes(b->t.d->group))
         say_mix(b, f);
     return rc;
 }
@@ -244,6 +263,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
         open->config.tied = false;
     if (rc == 0 && *note)
         log_warn("%s", note);
+    o.shards = b->t.d->group->size;
     if (rc == 0 && !(b->seconds = calloc((size_t)b->s.steps, sizeof *b->seconds)))
         rc = err_set(e, E_SYS, "out of memory");
     if (rc == 0 && (rc = session_plan(open, &o, e)) == 0 &&
@@ -251,8 +271,11 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
         (rc = model_fits(b->t.d, &open->plan, e)) == 0 &&
         (rc = session_load(open, so, e)) == 0) {
         b->t.m = open->model;
-        if ((rc = random_rows(b, e)) == 0)
-            rc = all_kinds(b, f, e);
+        rc = random_rows(b, e);
+    }
+    /* a rank that could not load must not leave the others waiting in the steps */
+    if ((rc = group_meet(b->t.d->group, rc, NULL, e)) == 0) {
+        rc = all_kinds(b, f, e);
         fflush(f);
     }
     segments_free(&b->t.seg);
@@ -269,15 +292,17 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
     struct session open = { 0 };
     struct device *d = &open.device;
     double rate = 0;
+    struct group *g = s->machine.group ? s->machine.group : group_alone();
     int rc = settings_check(s, e);
 
     if (rc == 0)
         rc = bench_config(s, &c, e);
     if (rc == 0 && (rc = session_files(&open, &so, e)) == 0 &&
-        (rc = plan_device(&open, s, NULL, e)) == 0 &&
+        (rc = plan_device(&open, s, s->machine.group, e)) == 0 &&
         (rc = rate_matrix(d, open.free_bytes / 8, &rate, e)) == 0)
         log_info("device=%s (%s), one large product %.4g TFLOP/s", d->name, d->detail,
                  1e-12 * rate);
+    rc = group_meet(g, rc, NULL, e);
     for (int i = 0; i < (s->contexts.n ? s->contexts.n : 1) && rc == 0; i++) {
         struct bench b = { .s = *s, .open = &open, .matrix_rate = rate };
 

@@ -16,7 +16,8 @@ int bench_config(const struct settings *s, struct llama_config *c, struct err *e
 /* For every context of s: opens the model of s->shape or s->init, trains --steps steps of one
  * micro-batch, and writes a paragraph (a line of JSON with --json) to f: tokens a second of the
  * median step, operations, memory, and what each kind of op took where the device says. Needs
- * no data, writes no file. E_CONFIG, E_DEVICE, E_SYS. */
+ * no data, writes no file. Of several ranks (s->machine.group) each takes such a micro-batch a
+ * step; the tokens are those of all, and one writes. E_CONFIG, E_DEVICE, E_SYS. */
 int bench_run(const struct settings *s, FILE *f, struct err *e);
 
 C_END

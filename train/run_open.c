@@ -301,7 +301,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     int rc = settings_check(s, e);
 
     r->s = s;
-    r->group = r->group ? r->group : group_alone();
+    r->group = r->group ? r->group : s->machine.group ? s->machine.group : group_alone();
     r->lock = -1;
     r->metrics.fd = -1;
     r->started_s = r->mark_s = now_s();

@@ -1,6 +1,7 @@
 /* train/update.c - see update.h. */
 #include "train/update.h"
 
+#include "base/log.h"
 #include "kernels/group.h"
 
 #include <inttypes.h>
@@ -63,16 +64,40 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     return rc;
 }
 
+/* An exchange, and the time it took. */
+static int exchange(struct trainer *t, int (*f)(struct device *d, float *x, int64_t n, struct err *e),
+                    float *x, struct err *e)
+{
+    double start = now_s();
+    int rc = f(t->d, x, model_trained(t->m)->n, e);
+
+    t->comm_s += now_s() - start;
+    return rc;
+}
+
+int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct step_result *r,
+               struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    struct group_note note = { .most = took_s, .sum = { *nll } };
+
+    rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
+    *nll = note.sum[0];
+    r->own_s = took_s, r->slowest_s = note.most, r->slowest = note.most_rank;
+    return rc < 0 ? rc : exchange(t, sharded(t) ? group_sum_parts : group_sum, w->grad, e);
+}
+
 /* Adds up the losses of the batch in *nll, and leaves in trained.grad the gradient of their
  * mean. A rank takes its part of the batch, at most rows.cap sequences at a time. */
-static int gradients(struct trainer *t, int64_t first, int64_t scored, double *nll,
+static int gradients(struct trainer *t, int64_t first, double *nll, struct step_result *r,
                      struct err *e)
 {
     const struct trained *w = model_trained(t->m);
-    struct group_note note = { 0 };
+    double start = now_s();
     int64_t from, to;
     int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
 
+    *nll = 0;
     group_part(t->d->group, t->order.batch, &from, &to);
     if (rc < 0)
         err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name);
@@ -83,14 +108,10 @@ static int gradients(struct trainer *t, int64_t first, int64_t scored, double *n
 
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
         if ((rc = load_micro(t, first + j, n, &b, e)) == 0)
-            rc = model_step(t->m, &b, 1.0 / (double)scored, &sum, &unused, e);
-        note.sum[0] += sum;
+            rc = model_step(t->m, &b, 1.0 / (double)r->scored, &sum, &unused, e);
+        *nll += sum;
     }
-    rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
-    *nll = note.sum[0];
-    if (rc < 0)
-        return rc;
-    return (sharded(t) ? group_sum_parts : group_sum)(t->d, w->grad, w->n, e);
+    return update_sum(t, rc, now_s() - start, nll, r, e);
 }
 
 /* One AdamW update of this rank's part. Without decay all parameters go in one call; with it,
@@ -128,6 +149,7 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
     double nll;
     int rc;
 
+    t->comm_s = 0;
     *r = (struct step_result){ .lr = schedule_lr(&schedule, p->step + 1) };
     if ((rc = count_scored(t, first, &r->scored, e)) < 0)
         return rc;
@@ -135,7 +157,7 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
         p->step++;
         return 0;
     }
-    rc = gradients(t, first, r->scored, &nll, e);
+    rc = gradients(t, first, &nll, r, e);
     return rc < 0 ? rc : update_apply(t, p, nll, r, e);
 }
 
@@ -170,6 +192,7 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     double squares, scale = 1.0;
     int rc = gradient_squares(t, &squares, e);
 
+    r->comm_s = t->comm_s;
     if (rc < 0)
         return rc;
     r->loss = nll / (double)r->scored;
@@ -186,7 +209,8 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0)
         err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
     if (sharded(t) && (rc = group_meet(t->d->group, rc, NULL, e)) == 0)
-        rc = group_share_parts(t->d, w->w, w->n, e);
+        rc = exchange(t, group_share_parts, w->w, e);
+    r->comm_s = t->comm_s;
     if (rc == 0 && (rc = model_sync_trained(t->m)) < 0)
         err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
     return rc < 0 ? rc : t->d->sync(t->d, e);

@@ -19,6 +19,7 @@ struct trainer {
     struct pack_rows pack; /* order's rows are its, where pack.rows is not 0 */
     struct rows rows;
     struct segments seg;
+    double comm_s; /* of this step, in exchanges that all ranks had come to */
 };
 
 /* Where a run stands; a checkpoint holds the same. */
@@ -31,6 +32,10 @@ struct step_result {
     double grad_norm; /* before clipping */
     double lr;
     int64_t scored;
+    /* Of several ranks: the seconds that the slowest took for its gradients, which it is, and
+     * what this rank took; then those of exchanges, for which all ranks were there. */
+    double slowest_s, own_s, comm_s;
+    int slowest;
 };
 
 /* Step p->step + 1: the mean loss of 'batch' sequences, their gradient (summed over the
@@ -40,7 +45,13 @@ struct step_result {
  * norms. E_DATA, E_DEVICE, E_SYS. */
 int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e);
 
-/* The second half of it: trained.grad and nll, the sum of the losses of r->scored targets, are
+/* The middle of it. Every rank brings rc of its gradient, took_s that it took for it and nll, the
+ * sum of its losses; where all are well nll becomes that of all ranks, and trained.grad the sum
+ * of theirs, or where the moments are sharded this rank's part of it. Of r it fills the times. */
+int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct step_result *r,
+               struct err *e);
+
+/* The last part of it: trained.grad and nll, the sum of the losses of r->scored targets, are
  * there. */
 int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
                  struct err *e);
