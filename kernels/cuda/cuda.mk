@@ -63,7 +63,8 @@ GPU_ENV = BIN=$(CURDIR)/$(B)/gpu SO=$(CURDIR)/$(CUDA_SO) TOOLS=$(CURDIR)/$(BIN)
 check-gpu bench-gpu startup-gpu: all $(CUDA_SO) $(GPU_BINS:%=$(B)/gpu/%)
 check-gpu:
 	@$(GPU_ENV) sh tests/gpu/run.sh $(GPU_RUN)
-# Ours beside PyTorch, a table: GPU_RUN="train:8192 eval" chooses rows. Then from command to step.
+# Ours beside PyTorch, a table: GPU_RUN="train:8192 eval" chooses rows, GPUS=2 takes two and says how
+# much faster they are than one. Then from command to step.
 bench-gpu:
 	@$(GPU_ENV) sh tests/gpu/bench_gpu.sh $(GPU_RUN)
 startup-gpu:

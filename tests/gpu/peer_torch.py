@@ -7,7 +7,8 @@ random weights from transformers, LoRA by peft on q k v o with embedding and nor
 bfloat16; cuDNN attention, S2 as batches of groups without a leak, head and loss in chunks,
 MLP, norms and RoPE through torch.compile, layers checkpointed. scratch: 134M parameters, float32
 under autocast, the whole model compiled, fused AdamW, 32 sequences a step.
-PEER_TINY=1 tries the script itself on a CPU.
+Under torchrun each process has a GPU and as much work, DistributedDataParallel adds the gradients
+while the backward runs, and the tokens are those of all. PEER_TINY=1 tries the script on a CPU.
 """
 import json, os, sys, time
 import torch
@@ -20,6 +21,12 @@ TINY = bool(os.environ.get("PEER_TINY"))
 DEV = "cpu" if TINY else "cuda"
 BACKENDS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION] + [SDPBackend.MATH] * TINY
 END = time.time() + float(sys.argv[1])
+RANK, RANKS = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+if RANKS > 1:
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    if not TINY:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("gloo" if TINY else "nccl")
 CHUNK, VOCAB = 4096, 32000
 sparse = False
 torch._dynamo.config.recompile_limit = 64
@@ -110,13 +117,31 @@ def seven(train):
         p.requires_grad_("lora_" in name or "embed" in name or "norm" in name)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     trained = [p for p in wrapped.parameters() if p.requires_grad]
-    return model.train(), torch.optim.AdamW(trained, lr=2e-5, betas=(0.9, 0.95), weight_decay=0, fused=not TINY)
+    return ranks(Whole(model.train())), torch.optim.AdamW(trained, lr=2e-5, betas=(0.9, 0.95), weight_decay=0, fused=not TINY)
+
+
+def ranks(module):
+    """The module as all processes train it together."""
+    if RANKS == 1:
+        return module
+    return torch.nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+
+class Whole(torch.nn.Module):
+    """From ids to the loss, for DistributedDataParallel wants one forward."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        h = self.model.model(input_ids=x[:, :-1]).last_hidden_state[0]
+        return Loss.apply(h, self.model.lm_head.weight, x[0, 1:])
 
 
 def train_step(model, opt, ctx):
     x = torch.randint(0, VOCAB, (1, ctx + 1), device=DEV)
-    h = model.model(input_ids=x[:, :ctx]).last_hidden_state[0]
-    Loss.apply(h, model.lm_head.weight, x[0, 1:]).backward()
+    model(x).backward()
     opt.step()
     opt.zero_grad(set_to_none=True)
 
@@ -140,7 +165,8 @@ def scratch_step(ctx):
     def loss(h, y):
         return F.cross_entropy((h @ model.lm_head.weight.t()).float(), y)
 
-    net, loss = (model.model, loss) if TINY else (torch.compile(model.model), torch.compile(loss))
+    # the head is not in the model's forward: it is added to the sums by itself
+    net, loss = (ranks(model.model), loss) if TINY else (ranks(torch.compile(model.model)), torch.compile(loss))
     x = torch.randint(0, VOCAB, (rows, ctx + 1), device=DEV)
 
     def step():
@@ -148,6 +174,8 @@ def scratch_step(ctx):
             h = net(input_ids=x[:, :ctx]).last_hidden_state
             value = loss(h.reshape(-1, h.shape[-1]), x[:, 1:].reshape(-1))
         value.backward()
+        if RANKS > 1:
+            torch.distributed.all_reduce(model.lm_head.weight.grad)
         opt.step()
         opt.zero_grad(set_to_none=True)
 
@@ -157,6 +185,21 @@ def scratch_step(ctx):
 def wait():
     if not TINY:
         torch.cuda.synchronize()
+    if RANKS > 1:
+        torch.distributed.barrier()
+
+
+def longest(s):
+    """Of all processes: they have to decide alike."""
+    t = torch.tensor([s], dtype=torch.float64, device=DEV)
+    if RANKS > 1:
+        torch.distributed.all_reduce(t, torch.distributed.ReduceOp.MAX)
+    return t.item()
+
+
+def say(**row):
+    if RANK == 0:
+        print(json.dumps(row), flush=True)
 
 
 def measure(row, step, tokens):
@@ -169,21 +212,21 @@ def measure(row, step, tokens):
     took = []
     if not TINY:
         torch.cuda.reset_peak_memory_stats()
-    while len(took) < 5 and (not took or time.time() + last < END):
+    while len(took) < 5 and (not took or longest(time.time() + last) < END):
         start = time.time()
         step()
         wait()
         took.append(time.time() - start)
     median = sorted(took)[len(took) // 2]
     gib = 0 if TINY else torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps(dict(row=row, tok_s=round(tokens / median, 1), steps=len(took), gib=round(gib, 1))), flush=True)
+    say(row=row, tok_s=round(RANKS * tokens / median, 1), steps=len(took), gib=round(gib, 1), ranks=RANKS)
 
 
 model = opt = kept = None
 for row in sys.argv[2:]:
     kind, ctx = row.split(":")[0], int(row.split(":")[1])
     try:
-        if time.time() > END:
+        if longest(time.time()) > END:
             raise TimeoutError("no time left")
         if kind == "scratch":
             model = opt = kept = None
@@ -197,6 +240,6 @@ for row in sys.argv[2:]:
         work = eval_step if kind == "eval" else train_step
         measure(row, lambda: work(model, opt, ctx), ctx)
     except Exception as e:
-        print(json.dumps(dict(row=row, error=f"{type(e).__name__}: {e}"[:200])), flush=True)
+        say(row=row, error=f"{type(e).__name__}: {e}"[:200])
     if not TINY:
         torch.cuda.empty_cache()
