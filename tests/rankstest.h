@@ -25,6 +25,8 @@ static struct {
     const void *in[RANKS_MAX];
     int64_t bytes;                  /* brought by all to gather, sum and broadcast */
     int64_t sums, failed;           /* calls of sum; calls that failed here */
+    bool parts;                     /* the groups have sum_parts and share_parts of their own */
+    int64_t parts_bytes;            /* what these carried, of all ranks */
 } made = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
 
 static inline void made_break(const char *why)
@@ -110,6 +112,49 @@ static inline int made_broadcast(struct group *g, int root, void *x, size_t nbyt
     return rc < 0 ? rc : made_meet("broadcast", e);
 }
 
+/* As much as a ring carries: all but its own part from each rank. */
+static inline void made_carried(const struct group *g, int64_t n)
+{
+    pthread_mutex_lock(&made.lock);
+    made.parts_bytes += n * 4 / g->size * (g->size - 1);
+    pthread_mutex_unlock(&made.lock);
+}
+
+/* What is no part of this rank's is spoilt: nobody may use it. */
+static inline int made_sum_parts(struct group *g, float *x, int64_t n, struct err *e)
+{
+    float *sum = calloc((size_t)n, sizeof *sum);
+    int rc = made_bring(g, "sum parts", x, (size_t)n * sizeof *x, e);
+    int64_t from, to;
+
+    group_part(g, n, &from, &to);
+    for (int r = 0; r < g->size && rc == 0; r++)
+        for (int64_t i = from; i < to; i++)
+            sum[i] += ((const float *)made.in[r])[i];
+    if (rc == 0 && (rc = made_meet("summed parts", e)) == 0)
+        for (int64_t i = 0; i < n; i++)
+            x[i] = i >= from && i < to ? sum[i] : 1e30f;
+    made_carried(g, n);
+    free(sum);
+    return rc;
+}
+
+static inline int made_share_parts(struct group *g, float *x, int64_t n, struct err *e)
+{
+    int rc = made_bring(g, "share parts", x, (size_t)n * sizeof *x, e);
+
+    for (int r = 0; r < g->size && rc == 0; r++) {
+        struct group who = { .rank = r, .size = g->size };
+        int64_t from, to;
+
+        group_part(&who, n, &from, &to);
+        if (r != g->rank)
+            memcpy(x + from, (const float *)made.in[r] + from, (size_t)(to - from) * sizeof *x);
+    }
+    made_carried(g, n);
+    return rc < 0 ? rc : made_meet("shared parts", e);
+}
+
 static inline void made_leave(struct group *g)
 {
     pthread_mutex_lock(&made.lock);
@@ -141,12 +186,15 @@ static inline void made_ranks(int size, void (*run)(struct group *g, void *arg),
     pthread_t thread[RANKS_MAX];
 
     made.size = size, made.here = 0, made.round = 0, made.bytes = made.sums = made.failed = 0;
+    made.parts_bytes = 0;
     made.broken[0] = '\0';
     for (int k = 0; k < size; k++) {
         rank[k] = (struct made_rank){ { .rank = k, .size = size, .host = k ? "b" : "a",
                                         .gather = made_gather, .sum = made_sum,
                                         .broadcast = made_broadcast, .close = made_leave },
                                       run, (char *)args + (size_t)k * each };
+        if (made.parts)
+            rank[k].g.sum_parts = made_sum_parts, rank[k].g.share_parts = made_share_parts;
         rank[k].g.notes = calloc((size_t)size, sizeof *rank[k].g.notes);
         pthread_create(&thread[k], NULL, made_thread, &rank[k]);
     }

@@ -148,6 +148,8 @@ static void machine_rows(struct opt_table *t, struct settings *s)
           "measure training steps of random weights, without data [5 steps]" },
         { 0, "deterministic", NULL, OPT_FLAG, &s->machine.deterministic, 0, 0,
           "the same bits in every run on a GPU too; slower" },
+        { 0, "same-on-any-ranks", NULL, OPT_FLAG | OPT_RESULT, &s->same_bits, 0, 0,
+          "the same bits on any number of ranks on the CPU; slower, takes memory" },
         ROW_QUIET(&s->quiet, "warnings only"),
         ROW_VERBOSE(&s->verbose, "say more"),
         ROW_JSON(&s->json, "the summary, or the plan, as JSON on stdout"),

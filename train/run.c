@@ -230,6 +230,16 @@ static void echo(const struct run *r)
         log_info("continuing after step %" PRId64, r->resumed);
 }
 
+/* Rows of a batch or of a validation, whichever are more. */
+static int open_sums(struct run *r, struct err *e)
+{
+    int64_t rows = r->val ? dataset_tokens(r->val) / r->s->ctx : 0;
+
+    rows = rows < r->s->val_rows ? rows : r->s->val_rows;
+    return row_sums_open(&r->t.sums, model_trained(r->t.m)->n,
+                         rows > r->s->batch ? rows : r->s->batch, e);
+}
+
 /* Loads the model, makes the steps and writes the results. Ranks meet before the loop: one
  * that could not load must not leave the others waiting there. */
 int run_train(struct run *r, int argc, char **argv, struct err *e)
@@ -241,7 +251,9 @@ int run_train(struct run *r, int argc, char **argv, struct err *e)
     if ((rc = group_meet(r->group, rc, NULL, e)) < 0 ||
         (rc = writer_begin(r, argc, argv, e)) < 0)
         return rc;
-    if ((rc = load_model(r, e)) == 0)
+    if ((rc = load_model(r, e)) == 0 && r->s->same_bits)
+        rc = open_sums(r, e);
+    if (rc == 0)
         rc = rows_open(&r->t.rows, r->s->ctx, r->s->micro, r->session.config.vocab, r->s->mask_documents, e);
     if ((rc = group_meet(r->group, rc, NULL, e)) == 0)
         rc = run_loop(r, e);
@@ -251,6 +263,7 @@ int run_train(struct run *r, int argc, char **argv, struct err *e)
 void run_close(struct run *r)
 {
     rows_close(&r->t.rows);
+    row_sums_close(&r->t.sums);
     pack_rows_close(&r->t.pack);
     segments_free(&r->t.seg);
     session_close(&r->session);

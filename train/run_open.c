@@ -309,7 +309,8 @@ int run_open(struct run *r, struct settings *s, struct err *e)
         (rc = open_files(r, before, &n_tokens, e)) == 0)
         rc = resolve(r, before, n_tokens, e);
     json_decref(before);
-    r->open.plan.shards = r->group->size;
+    /* with the whole gradient everywhere, its norm too is added in one order */
+    r->open.plan.shards = s->same_bits ? 1 : r->group->size;
     run_phase(r, PHASE_FILES);
     if (rc == 0)
         rc = plan_device(&r->session, s, r->group, e);

@@ -290,6 +290,8 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     s->rope_new = c->rope.type != ROPE_LINEAR && !config_rope_same(&was, &c->rope);
     if (s->micro < 0)
         s->micro = MICRO_TOKENS / s->ctx;
+    if (s->same_bits) /* rows are computed one by one */
+        s->micro = 1;
     s->micro = s->micro < 1 ? 1 : s->micro > s->batch ? s->batch : s->micro;
     /* Steps for so many passes over the data, rounded up; below one row order_make refuses. */
     if (s->epochs > 0 && data_tokens >= s->ctx) {

@@ -58,6 +58,7 @@ struct settings {
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
     int form; /* 1: files without a form of ours are raw ids, whatever they look like */
+    bool same_bits;      /* on any number of ranks */
     bool plan, longest, bench, force, any_tokenizer, json, quiet, verbose;
 };
 void settings_defaults(struct settings *s); /* the paper's */

@@ -75,6 +75,18 @@ static int exchange(struct trainer *t, int (*f)(struct device *d, float *x, int6
     return rc;
 }
 
+/* By the tree that knows no ranks: of every row the gradient and the loss. */
+static int sum_rows(struct trainer *t, double *nll, struct err *e)
+{
+    double start = now_s();
+    int rc = row_sums_numbers(&t->sums, t->d->group, t->order.batch, nll, e);
+
+    if (rc == 0)
+        rc = row_sums_finish(&t->sums, t->d, t->order.batch, model_trained(t->m)->grad, e);
+    t->comm_s += now_s() - start;
+    return rc;
+}
+
 int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct step_result *r,
                struct err *e)
 {
@@ -84,7 +96,28 @@ int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct ste
     rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
     *nll = note.sum[0];
     r->own_s = took_s, r->slowest_s = note.most, r->slowest = note.most_rank;
-    return rc < 0 ? rc : exchange(t, sharded(t) ? group_sum_parts : group_sum, w->grad, e);
+    if (rc == 0 && t->sums.number)
+        rc = sum_rows(t, nll, e);
+    else if (rc == 0)
+        rc = exchange(t, sharded(t) ? group_sum_parts : group_sum, w->grad, e);
+    return rc;
+}
+
+static int clear(struct trainer *t, struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
+
+    return rc < 0 ? err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name) : 0;
+}
+
+/* The gradient of row j of the batch, which was computed alone, joins those of the tree. */
+static int row_alone(struct trainer *t, int64_t j, int64_t from, double loss, struct err *e)
+{
+    int rc = row_sums_add(&t->sums, t->d, j, model_trained(t->m)->grad, e);
+
+    t->sums.number[j - from] = loss;
+    return rc < 0 ? rc : clear(t, e);
 }
 
 /* Adds up the losses of the batch in *nll, and leaves in trained.grad the gradient of their
@@ -92,15 +125,13 @@ int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct ste
 static int gradients(struct trainer *t, int64_t first, double *nll, struct step_result *r,
                      struct err *e)
 {
-    const struct trained *w = model_trained(t->m);
     double start = now_s();
     int64_t from, to;
-    int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
+    int rc = clear(t, e);
 
     *nll = 0;
+    row_sums_begin(&t->sums);
     group_part(t->d->group, t->order.batch, &from, &to);
-    if (rc < 0)
-        err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
         double sum = 0;
@@ -110,6 +141,8 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
         if ((rc = load_micro(t, first + j, n, &b, e)) == 0)
             rc = model_step(t->m, &b, 1.0 / (double)r->scored, &sum, &unused, e);
         *nll += sum;
+        if (rc == 0 && t->sums.number)
+            rc = row_alone(t, j, from, sum, e);
     }
     return update_sum(t, rc, now_s() - start, nll, r, e);
 }
@@ -225,7 +258,8 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
     struct group_note note = { 0 };
     int rc = 0;
 
-    group_part(t->d->group, rows < max_rows ? rows : max_rows, &from, &to);
+    rows = rows < max_rows ? rows : max_rows;
+    group_part(t->d->group, rows, &from, &to);
     for (int64_t i = from; rc == 0 && i < to; i += n) {
         struct batch b = { .len = ctx, .ids = t->rows.ids, .targets = t->rows.targets,
                            .seg = &t->seg };
@@ -242,8 +276,12 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
         if (rc == 0)
             rc = model_forward(t->m, &b, &nll, &unused, e);
         note.sum[0] += nll, note.sum[1] += (double)scored;
+        if (t->sums.number)
+            t->sums.number[i - from] = nll;
     }
     rc = group_meet(t->d->group, rc, &note, e);
+    if (rc == 0 && t->sums.number)
+        rc = row_sums_numbers(&t->sums, t->d->group, rows, &note.sum[0], e);
     *loss = note.sum[1] > 0 ? note.sum[0] / note.sum[1] : NAN;
     return rc;
 }

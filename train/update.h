@@ -5,6 +5,7 @@
 #include "formats/tokens/dataset.h"
 #include "model/model.h"
 #include "train/order.h"
+#include "train/row_sums.h"
 #include "train/rows.h"
 #include "train/settings.h"
 C_BEGIN
@@ -19,6 +20,7 @@ struct trainer {
     struct pack_rows pack; /* order's rows are its, where pack.rows is not 0 */
     struct rows rows;
     struct segments seg;
+    struct row_sums sums; /* open: the bits do not depend on the number of ranks */
     double comm_s; /* of this step, in exchanges that all ranks had come to */
 };
 

@@ -1,0 +1,359 @@
+/* tests/test_ranks_modes.c - whatever is trained: as many ranks, the same losses; the bytes that
+ * travel; the same bits by the tree of rows; a checkpoint that any number of ranks reads. */
+#include "base/log.h"
+#include "formats/tokens/shard.h"
+#include "kernels/group.h"
+#include "train/run.h"
+#include "train/state.h"
+#include "train/stop.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/rankstest.h"
+#include "tests/traintest.h"
+
+enum { STEPS = 4 };
+static char docs[64]; /* a shard of documents, ids of a vocabulary of 48 */
+
+struct mode {
+    const char *name;
+    int mode;            /* as settings have it */
+    bool bestfit, mask, same_bits;
+    int64_t batch, micro, steps;
+    double decay;
+};
+struct one {
+    const struct mode *mode;
+    const char *out;
+    int rc;
+    struct err e;
+    struct progress p;
+    float *w;
+    int64_t n;
+};
+
+/* In place of train/stop.c. */
+int stop_asked(void) { return 0; }
+void stop_after_step(void) {}
+
+static void run_rank(struct group *g, void *arg)
+{
+    struct one *o = arg;
+    const struct mode *m = o->mode;
+    struct run r = { .group = g };
+    struct settings s;
+    bool done = false;
+    char *argv[] = { "ltrain" };
+
+    settings_defaults(&s);
+    s.machine.device = "cpu", s.machine.threads = 1, s.data = s.val = docs, s.out = o->out;
+    s.model = m->mode ? "tests/data/model/gqa" : NULL;
+    s.init = m->mode ? NULL : "tests/data/tiny-config.json";
+    s.mode = m->mode, s.ctx = CTX, s.batch = m->batch, s.micro = m->micro ? m->micro : -1;
+    s.packing = m->bestfit ? PACKING_BESTFIT : PACKING_CONCAT, s.mask_documents = m->mask;
+    s.steps = m->steps ? m->steps : STEPS, s.lr = 1e-3, s.warmup = 1, s.val_every = 2;
+    s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
+    o->rc = run_open(&r, &s, &o->e);
+    if (o->rc == 0 && (o->rc = run_begin(&r, &done, &o->e)) == 0 && !done)
+        o->rc = run_train(&r, 1, argv, &o->e);
+    o->p = r.p;
+    if (r.t.m) {
+        const struct trained *t = model_trained(r.t.m);
+        o->n = t->n;
+        o->w = malloc((size_t)t->n * sizeof *o->w);
+        memcpy(o->w, t->w, (size_t)t->n * sizeof *o->w);
+    }
+    run_close(&r);
+}
+
+static const char *at(const char *name)
+{
+    static char path[8][128];
+    static int n;
+
+    n = (n + 1) % 8;
+    snprintf(path[n], sizeof path[n], "%s/%s", dir, name);
+    return path[n];
+}
+
+/* All ranks end well and with the same weights, which stay in one[0]. */
+static struct one *train(int size, const struct mode *m, const char *out)
+{
+    static struct one one[RANKS_MAX];
+
+    for (int k = 0; k < RANKS_MAX; k++) {
+        free(one[k].w);
+        one[k] = (struct one){ .mode = m, .out = out };
+    }
+    if (size == 1)
+        run_rank(group_alone(), one);
+    else
+        made_ranks(size, run_rank, one, sizeof *one);
+    for (int k = 0; k < size; k++) {
+        if (one[k].rc < 0)
+            fail_msg("%s, rank %d of %d: %s", m->name, k, size, one[k].e.msg);
+        assert_int_equal(one[k].n, one[0].n);
+        assert_memory_equal(one[k].w, one[0].w, (size_t)one[0].n * sizeof(float));
+    }
+    return one;
+}
+
+/* Losses, gradient norms and held-out losses of a run: the text of each number. */
+static int numbers(const char *out, char v[][32], int most)
+{
+    static const char *const keys[] = { "\"loss_hex\":\"", "\"grad_norm\":", "\"val_hex\":\"" };
+    char path[160], line[4096];
+    FILE *f;
+    int n = 0;
+
+    snprintf(path, sizeof path, "%s/metrics.jsonl", out);
+    assert_non_null(f = fopen(path, "r"));
+    while (fgets(line, sizeof line, f))
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+            const char *p = strstr(line, keys[k]);
+            if (p && n < most)
+                snprintf(v[n++], 32, "%.*s", (int)strcspn(p + strlen(keys[k]), "\","),
+                         p + strlen(keys[k]));
+        }
+    fclose(f);
+    return n;
+}
+
+static void assert_near(const char *a, const char *b, int want, double most)
+{
+    char va[64][32], vb[64][32];
+    int n = numbers(a, va, 64);
+
+    assert_int_equal(n, want);
+    assert_int_equal(numbers(b, vb, 64), n);
+    for (int i = 0; i < n; i++) {
+        double x = strtod(va[i], NULL), y = strtod(vb[i], NULL);
+        if (!(fabs(x - y) <= most * fabs(x)))
+            fail_msg("%s and %s differ: %s, %s", a, b, va[i], vb[i]);
+    }
+}
+
+static void assert_same_file(const char *a, const char *b, const char *name)
+{
+    char pa[200], pb[200], *ta, *tb;
+    size_t na, nb;
+    struct err e = { 0 };
+
+    snprintf(pa, sizeof pa, "%s/%s", a, name);
+    snprintf(pb, sizeof pb, "%s/%s", b, name);
+    if (file_read(pa, 1 << 26, &ta, &na, &e) < 0 || file_read(pb, 1 << 26, &tb, &nb, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(na, nb);
+    assert_memory_equal(ta, tb, na);
+    free(ta);
+    free(tb);
+}
+
+static const struct mode modes[] = {
+    { "full", .batch = 8, .micro = 2 },
+    { "decay", .batch = 5, .micro = 1, .decay = 0.1 },
+    { "lora", 1, .batch = 8 },
+    { "lora+", 2, .batch = 6, .micro = 1 },
+    { "packing", 2, .bestfit = true, .batch = 7, .micro = 3 },
+    { "documents", .bestfit = true, .mask = true, .batch = 7 },
+    { "few", 2, .mask = true, .batch = 2 },
+};
+
+/* A sum in parts and their sharing: as a ring carries them, 2 (N - 1) / N of the gradient. */
+static void test_whatever_is_trained_ranks_agree_with_one(void **state)
+{
+    char a[32], b[32];
+
+    (void)state;
+    made.parts = true;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        snprintf(a, sizeof a, "%s1", modes[i].name);
+        train(1, &modes[i], at(a));
+        for (int size = 2; size <= RANKS_MAX; size++) {
+            const struct one *one;
+
+            snprintf(b, sizeof b, "%s%d", modes[i].name, size);
+            one = train(size, &modes[i], at(b));
+            assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+            assert_int_equal(made.parts_bytes, STEPS * 2 * one->n * 4 * (size - 1));
+            assert_int_equal(made.sums, 0);
+        }
+    }
+    made.parts = false;
+}
+
+/* Also of a batch that no tree fills, on ranks whose rows end inside its nodes. */
+static void test_the_tree_of_rows_gives_the_same_bits(void **state)
+{
+    static const struct mode tried[] = {
+        { "tree", .same_bits = true, .batch = 8 }, { "odd", 2, .same_bits = true, .batch = 7 },
+        { "masked", .bestfit = true, .mask = true, .same_bits = true, .batch = 11 },
+    };
+    char a[32], b[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        float *w;
+        const struct one *one;
+
+        snprintf(a, sizeof a, "%s1", tried[i].name);
+        one = train(1, &tried[i], at(a));
+        w = malloc((size_t)one->n * sizeof *w);
+        memcpy(w, one->w, (size_t)one->n * sizeof *w);
+        for (int size = 2; size <= RANKS_MAX; size++) {
+            snprintf(b, sizeof b, "%s%d", tried[i].name, size);
+            one = train(size, &tried[i], at(b));
+            assert_memory_equal(one->w, w, (size_t)one->n * sizeof *w);
+            assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 0);
+            assert_same_file(at(a), at(b), "checkpoints/step-00000004/state.safetensors");
+        }
+        free(w);
+    }
+    /* without the tree the bits are others: or this would have shown nothing */
+    {
+        struct mode plain = tried[0];
+        char va[64][32], vb[64][32];
+        int n, other = 0;
+
+        plain.same_bits = false, plain.micro = 1;
+        train(3, &plain, at("plain3"));
+        n = numbers(at("tree3"), va, 64);
+        assert_int_equal(numbers(at("plain3"), vb, 64), n);
+        for (int i = 0; i < n; i++)
+            other += strcmp(va[i], vb[i]) != 0;
+        assert_true(other > 0);
+    }
+}
+
+static void test_any_number_of_ranks_goes_on(void **state)
+{
+    static const int sizes[] = { 1, 3, 2, 1 };
+    struct mode m = { "relay", 2, .batch = 7, .micro = 2 };
+
+    (void)state;
+    m.steps = 8;
+    train(1, &m, at("relay1"));
+    for (int i = 0; i < 4; i++) {
+        const struct one *one;
+
+        m.steps = 2 * (i + 1);
+        one = train(sizes[i], &m, at("relay"));
+        assert_int_equal(one->p.step, m.steps);
+        assert_int_equal(one->p.updates, m.steps);
+    }
+    assert_near(at("relay1"), at("relay"), 2 * 8 + 4, 1e-6);
+}
+
+/* What three ranks hold in parts is written as one process would. */
+struct saving {
+    const char *from, *root;
+    int rc;
+    struct err e;
+};
+
+static void save_again(struct group *g, void *arg)
+{
+    struct saving *s = arg;
+    struct checkpoint c = { .step = 8, .run = "{}" };
+    struct model_options o;
+    struct session open = { 0 };
+    struct session_options so = { .model = "tests/data/model/gqa" };
+    struct machine m = { .device = "cpu", .threads = 1, .group = g };
+
+    model_defaults(&o);
+    o.ctx = CTX, o.shards = g->size;
+    if ((s->rc = session_files(&open, &so, &s->e)) == 0 &&
+        (open.config.tied = false, s->rc = session_device(&open, &m, &s->e)) == 0 &&
+        (s->rc = session_plan(&open, &o, &s->e)) == 0 &&
+        (s->rc = session_load(&open, &so, &s->e)) == 0) {
+        const struct trained *t = model_trained(open.model);
+
+        assert_int_equal((t->to - t->from) * g->size, t->n);
+        s->rc = state_load(&open.device, t, s->from, &s->e);
+        if (s->rc == 0)
+            s->rc = group_writes(g) ? state_save(&open.device, t, s->root, &c, 1, &s->e)
+                                    : state_send(&open.device, t, &s->e);
+        s->rc = group_meet(g, s->rc, NULL, &s->e);
+    }
+    session_close(&open);
+}
+
+static void test_parts_are_saved_as_one_process_saves(void **state)
+{
+    struct saving s[RANKS_MAX];
+    char from[160];
+
+    (void)state;
+    snprintf(from, sizeof from, "%s/checkpoints/step-00000008", at("relay1"));
+    for (int size = 2; size <= RANKS_MAX; size++) {
+        char root[160];
+
+        snprintf(root, sizeof root, "%s/again%d", dir, size);
+        for (int k = 0; k < size; k++)
+            s[k] = (struct saving){ .from = from, .root = root };
+        made_ranks(size, save_again, s, sizeof *s);
+        for (int k = 0; k < size; k++)
+            if (s[k].rc < 0)
+                fail_msg("rank %d of %d: %s", k, size, s[k].e.msg);
+        strcat(root, "/step-00000008");
+        assert_same_file(from, root, "state.safetensors");
+    }
+    /* a disk that is full is told on all of them: root is a file */
+    for (int k = 0; k < 2; k++)
+        s[k] = (struct saving){ .from = from, .root = docs };
+    made_ranks(2, save_again, s, sizeof *s);
+    assert_true(s[0].rc < 0);
+    assert_int_equal(s[1].rc, s[0].rc);
+    assert_int_equal(made.failed, 0);
+}
+
+static int quiet(void **state)
+{
+    struct token_info info = { .width = 2, .vocab = 48, .bos = -1, .eos = 2 };
+    struct shard_writer *w;
+    struct err e = { 0 };
+    int fd, rc = 0;
+
+    log_init("test_ranks_modes", -2);
+    setenv("LONGLORA_BLAS", "builtin", 1);
+    if (setup(state) < 0)
+        return -1;
+    snprintf(docs, sizeof docs, "%s/docs.shard", dir);
+    if ((fd = open(docs, O_CREAT | O_WRONLY | O_TRUNC, 0666)) < 0 ||
+        shard_create(&w, fd, docs, &info, dir, &e) < 0)
+        return -1;
+    for (int i = 0; i < 60 && rc == 0; i++) { /* lengths from 1 to 41, a part of each masked */
+        uint32_t ids[64];
+        struct mask_run run = { 1, 2 };
+        struct token_doc t = { .ids = ids, .n_ids = 1 + (i * 17) % 41, .runs = &run,
+                               .n_runs = i % 3 == 0 && (i * 17) % 41 > 4, .source = "s", .name = "n" };
+
+        for (int k = 0; k < t.n_ids; k++)
+            ids[k] = (uint32_t)(mix64((uint64_t)(i * 100 + k / 2)) % 48);
+        rc = shard_write(w, &t, &e);
+    }
+    rc = rc < 0 ? rc : shard_finish(w, NULL, &e);
+    close(fd);
+    return rc;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whatever_is_trained_ranks_agree_with_one),
+        cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),
+        cmocka_unit_test(test_any_number_of_ranks_goes_on),
+        cmocka_unit_test(test_parts_are_saved_as_one_process_saves),
+    };
+
+    return cmocka_run_group_tests(tests, quiet, teardown);
+}
