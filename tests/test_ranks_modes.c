@@ -27,7 +27,7 @@ static char docs[64]; /* a shard of documents, ids of a vocabulary of 48 */
 struct mode {
     const char *name;
     int mode;            /* as settings have it */
-    bool bestfit, mask, same_bits;
+    bool bestfit, mask, same_bits, each;
     int64_t batch, micro, steps;
     double decay;
 };
@@ -62,6 +62,7 @@ static void run_rank(struct group *g, void *arg)
     s.packing = m->bestfit ? PACKING_BESTFIT : PACKING_CONCAT, s.mask_documents = m->mask;
     s.steps = m->steps ? m->steps : STEPS, s.lr = 1e-3, s.warmup = 1, s.val_every = 2;
     s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
+    s.metrics_ranks = m->each;
     o->rc = run_open(&r, &s, &o->e);
     if (o->rc == 0 && (o->rc = run_begin(&r, &done, &o->e)) == 0 && !done)
         o->rc = run_train(&r, 1, argv, &o->e);
@@ -316,6 +317,48 @@ static void test_parts_are_saved_as_one_process_saves(void **state)
     assert_int_equal(made.failed, 0);
 }
 
+static const char *text_of(const char *name)
+{
+    static char text[1 << 16];
+    FILE *f = fopen(at(name), "r");
+
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    fclose(f);
+    return text;
+}
+
+/* A line has the slowest rank and the exchanges; asked for, three numbers of each kind. */
+static void test_ranks_are_seen(void **state)
+{
+    struct mode m = { "seen", .batch = 7, .each = true };
+    const char *text, *p;
+    double a, b, c, ms;
+    int rank;
+
+    (void)state;
+    train(3, &m, at("seen"));
+    text = text_of("seen/metrics.jsonl");
+    assert_non_null(p = strstr(text, "\"ranks\":3,\"comm_ms\":"));
+    assert_int_equal(sscanf(p, "\"ranks\":3,\"comm_ms\":%lf,\"slowest_rank\":%d,\"slowest_ms\":%lf,"
+                               "\"rank_ms\":[%lf,%lf,%lf]", &ms, &rank, &c, &a, &b, &c), 6);
+    assert_true(ms >= 0 && a > 0 && b > 0 && c > 0 && rank >= 0 && rank < 3);
+    assert_non_null(p = strstr(text, "\"rank_mem\":["));
+    assert_int_equal(sscanf(p, "\"rank_mem\":[%lf,%lf,%lf],", &a, &b, &c), 3);
+    text = text_of("seen/summary.json");
+    assert_non_null(strstr(text, "\"ranks\": 3"));
+    assert_non_null(p = strstr(text, "\"scaling\": "));
+    ms = strtod(p + 11, NULL);
+    assert_true(ms > 0 && ms <= 3);
+    m.name = "alone", m.each = false;
+    train(1, &m, at("alone"));
+    assert_null(strstr(text_of("alone/metrics.jsonl"), "ranks"));
+    assert_null(strstr(text_of("alone/summary.json"), "ranks"));
+    train(2, &m, at("pair"));
+    assert_non_null(strstr(text_of("pair/metrics.jsonl"), "\"slowest_rank\":"));
+    assert_null(strstr(text_of("pair/metrics.jsonl"), "rank_ms"));
+}
+
 static int quiet(void **state)
 {
     struct token_info info = { .width = 2, .vocab = 48, .bos = -1, .eos = 2 };
@@ -353,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),
         cmocka_unit_test(test_any_number_of_ranks_goes_on),
         cmocka_unit_test(test_parts_are_saved_as_one_process_saves),
+        cmocka_unit_test(test_ranks_are_seen),
     };
 
     return cmocka_run_group_tests(tests, quiet, teardown);

@@ -15,25 +15,39 @@
 #include <string.h>
 #include <unistd.h>
 
+/* "  8 ranks: exchanges 3%, rank 5 slowest, 12% over the mean"; nothing of a single one. */
+static void say_ranks(const struct metrics_line *l, bool plain, char *text, size_t cap)
+{
+    double share = l->comm_s / fmax(l->step_s, 1e-9), lag = l->slowest_s / fmax(l->mean_s, 1e-9) - 1;
+
+    *text = '\0';
+    if (l->ranks > 1)
+        snprintf(text, cap, plain ? " ranks=%d comm=%.3f slowest=%d lag=%.3f"
+                                  : "  %d ranks: exchanges %.0f%%, rank %d slowest, %.0f%% over the mean",
+                 l->ranks, plain ? share : 100 * share, l->slowest, plain ? lag : 100 * lag);
+}
+
 /* A line for the terminal at most ten times a second, or one every --log-every steps where
  * stderr is a file. The first and the last step have one too, unless --log-every is 0. */
 static void report(struct run *r, const struct metrics_line *l, double eta_s)
 {
-    char eta[16], mem[16];
+    char eta[16], mem[16], ranks[96];
     bool plain = r->s->log_every > 0 && (l->step % r->s->log_every == 0 || l->step == 1 ||
                                          l->step == r->s->steps);
 
+    say_ranks(l, false, ranks, sizeof ranks);
     if (log_progress_due())
         log_progress("step %" PRId64 "/%" PRId64
-                     "  loss %.4f  lr %.3g  %.0f tokens/s  mfu %.0f%%  %s left  %s",
+                     "  loss %.4f  lr %.3g  %.0f tokens/s  mfu %.0f%%  %s left  %s%s",
                      l->step, r->s->steps, l->loss, l->lr, l->tok_s, 100 * l->mfu,
                      fmt_duration(eta_s, eta, sizeof eta),
-                     fmt_bytes((double)l->mem_bytes, mem, sizeof mem));
+                     fmt_bytes((double)l->mem_bytes, mem, sizeof mem), ranks);
+    say_ranks(l, true, ranks, sizeof ranks);
     if (plain && !isatty(STDERR_FILENO))
         log_info("step=%" PRId64 " loss=%.4f grad_norm=%.4g lr=%.4g attention=%s tok_s=%.0f "
-                 "step_ms=%.0f gemm=%.2f mfu=%.3f mem=%" PRId64 " eta_s=%.0f",
+                 "step_ms=%.0f gemm=%.2f mfu=%.3f mem=%" PRId64 " eta_s=%.0f%s",
                  l->step, l->loss, l->grad_norm, l->lr, l->attention, l->tok_s, l->step_s * 1e3,
-                 l->gemm_fraction, l->mfu, l->mem_bytes, eta_s);
+                 l->gemm_fraction, l->mfu, l->mem_bytes, eta_s, ranks);
     if (l->has_val)
         log_info("step=%" PRId64 " val_loss=%.4f", l->step, l->val_loss);
 }
@@ -59,7 +73,8 @@ static void count_flops(const struct run *r, int64_t tokens, struct metrics_line
     if (seen > 0)
         l->model_flop_s = model_flops(&r->session.config, r->session.options.mode, &r->t.seg) / seen *
                           (double)tokens / fmax(l->step_s, 1e-9);
-    l->mfu = r->matrix_rate > 0 ? l->model_flop_s / r->matrix_rate : 0;
+    if (r->matrix_rate > 0) /* of this rank's device: the others' are taken to be as fast */
+        l->mfu = l->model_flop_s / (r->matrix_rate * r->group->size);
 }
 
 static bool validates(const struct run *r, int64_t step)
@@ -110,6 +125,27 @@ static int validate(struct run *r, struct metrics_line *l, struct err *e)
     return rc;
 }
 
+/* Of several ranks: their times, and with --metrics-ranks what each has to say of itself. */
+static int tell_ranks(struct run *r, const struct step_result *s, struct metrics_line *l,
+                      struct err *e)
+{
+    struct group *g = r->group;
+    struct metrics_rank mine = { s->own_s, s->comm_s, (int64_t)run_memory(r), g->sent, g->received };
+    int rc;
+
+    l->ranks = g->size, l->slowest = s->slowest;
+    l->comm_s = s->comm_s, l->slowest_s = s->slowest_s, l->mean_s = s->all_s / g->size;
+    r->comm_s += s->comm_s, r->all_s += s->all_s;
+    if (g->size == 1 || !r->s->metrics_ranks)
+        return 0;
+    if (!r->each && !(r->each = calloc((size_t)g->size, sizeof *r->each)))
+        err_set(e, E_SYS, "out of memory for %d ranks", g->size);
+    if ((rc = group_meet(g, r->each ? 0 : E_SYS, NULL, e)) == 0)
+        rc = g->gather(g, &mine, r->each, sizeof mine, e);
+    l->rank = r->each;
+    return rc;
+}
+
 /* One training step, then its validation, figures and line of metrics. Time for validation
  * is not part of the step's time. */
 static int one_step(struct run *r, struct err *e)
@@ -145,6 +181,8 @@ static int one_step(struct run *r, struct err *e)
     l.gemm_fraction = (r->session.device.gemm_s - gemm) / fmax(l.step_s, 1e-9);
     count_flops(r, tokens, &l);
     l.mem_bytes = (int64_t)run_memory(r);
+    if ((rc = tell_ranks(r, &s, &l, e)) < 0)
+        return rc;
     if (validates(r, l.step) && (rc = validate(r, &l, e)) < 0)
         return rc;
     report(r, &l, time_left(r, l.step));

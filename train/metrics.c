@@ -90,6 +90,37 @@ static int add_number(struct buf *b, const char *key, double v, struct err *e)
                        : buf_printf(b, e, ",\"%s\":null", key);
 }
 
+/* ,"rank_ms":[1.5,1.6] and the like: what each rank took, and what it moved. */
+static int add_each(struct buf *b, const struct metrics_line *l, struct err *e)
+{
+    static const char *const keys[] = { "rank_ms", "rank_comm_ms", "rank_mem", "rank_sent",
+                                        "rank_received" };
+    int rc = 0;
+
+    for (size_t k = 0; k < sizeof keys / sizeof *keys && rc == 0; k++) {
+        rc = buf_printf(b, e, ",\"%s\":", keys[k]);
+        for (int i = 0; i < l->ranks && rc == 0; i++) {
+            const struct metrics_rank *r = &l->rank[i];
+            const double v[] = { 1e3 * r->own_s, 1e3 * r->comm_s, (double)r->mem_bytes,
+                                 (double)r->sent, (double)r->received };
+
+            rc = buf_printf(b, e, k < 2 ? "%c%.1f" : "%c%.0f", i ? ',' : '[', v[k]);
+        }
+        if (rc == 0)
+            rc = buf_add(b, "]", 1, e);
+    }
+    return rc;
+}
+
+static int add_ranks(struct buf *b, const struct metrics_line *l, struct err *e)
+{
+    int rc = buf_printf(b, e, ",\"ranks\":%d,\"comm_ms\":%.1f,\"slowest_rank\":%d,"
+                        "\"slowest_ms\":%.1f", l->ranks, l->comm_s * 1e3, l->slowest,
+                        l->slowest_s * 1e3);
+
+    return rc < 0 || !l->rank ? rc : add_each(b, l, e);
+}
+
 int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e)
 {
     struct buf b = { 0 };
@@ -114,9 +145,13 @@ int metrics_write(struct metrics *m, const struct metrics_line *l, struct err *e
     if (rc == 0)
         rc = buf_printf(&b, e,
                         ",\"tok_s\":%.1f,\"step_ms\":%.1f,\"gemm_fraction\":%.3f,"
-                        "\"model_flop_s\":%.4g,\"mfu\":%.4f,\"mem\":%" PRId64 "}\n",
+                        "\"model_flop_s\":%.4g,\"mfu\":%.4f,\"mem\":%" PRId64,
                         l->tok_s, l->step_s * 1e3, l->gemm_fraction, l->model_flop_s, l->mfu,
                         l->mem_bytes);
+    if (rc == 0 && l->ranks > 1)
+        rc = add_ranks(&b, l, e);
+    if (rc == 0)
+        rc = buf_add(&b, "}\n", 2, e);
     /* One write for the whole line, so that a killed run rarely leaves half of one. */
     if (rc == 0)
         rc = file_write_all(m->fd, b.p, b.len, m->path, e);

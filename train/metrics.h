@@ -6,6 +6,12 @@
 #include <stdint.h>
 C_BEGIN
 
+/* One rank's own, of a step; bytes since the run began. */
+struct metrics_rank {
+    double own_s, comm_s;
+    int64_t mem_bytes, sent, received;
+};
+
 struct metrics_line {
     int64_t step, tokens, scored, skipped;
     double epoch, loss, grad_norm, lr, val_loss;
@@ -14,6 +20,9 @@ struct metrics_line {
     double step_s, tok_s, gemm_fraction; /* time fields */
     double model_flop_s, mfu; /* of the model's arithmetic (flops.h); over the matrix rate */
     int64_t mem_bytes;
+    int ranks, slowest;       /* where they are several: the times of update.h's step_result */
+    double comm_s, slowest_s, mean_s;
+    const struct metrics_rank *rank; /* [ranks], or NULL */
 };
 
 struct metrics {

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/json.h"
 #include "kernels/planned.h"
+#include "kernels/wires.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -100,6 +101,76 @@ static void print_kinds(const struct run *r, FILE *f)
             dense, tokens / dense, 100 * share);
 }
 
+/* What many ranks take for a step of the whole batch. Sums in parts and their sharing are as much
+ * as one sum; a mode that trains little sends little. */
+struct many {
+    int64_t ranks, rows;   /* of a batch, the most that one rank has */
+    const char *link;
+    double rate, bytes, exchange_s, step_s, tok_s, speed; /* 0: not known; speed over one rank */
+};
+
+static struct many foretell(const struct run *r)
+{
+    const struct settings *s = r->s;
+    const struct card *card = card_at(s->gpu >= 0 ? s->gpu : 0);
+    struct many m = { .ranks = settings_ranks(s), .bytes = (double)r->budget.model.gradients };
+    double micro_s = r->budget.model.step_s, micros, alone;
+
+    m.link = s->link ? s->link : s->hosts > 1 ? "400g" : wire_of_card(card->name);
+    wire_rate(m.link, &m.rate);
+    m.exchange_s = wire_sum_s(m.bytes, m.ranks, m.rate);
+    m.rows = (s->batch + m.ranks - 1) / m.ranks;
+    micros = (double)((m.rows + s->micro - 1) / s->micro);
+    alone = (double)((s->batch + s->micro - 1) / s->micro) * micro_s;
+    if (micro_s <= 0)
+        return m;
+    m.step_s = micros * micro_s + m.exchange_s;
+    m.tok_s = (double)(s->batch * s->ctx) / m.step_s;
+    m.speed = alone / m.step_s;
+    return m;
+}
+
+static void print_many(const struct run *r, FILE *f)
+{
+    const struct settings *s = r->s;
+    const struct budget *b = &r->budget;
+    struct many m = foretell(r);
+    /* the base is mapped by all ranks, and there once */
+    double all = (double)(b->process + b->model.host + b->host) * (double)(m.ranks / s->hosts);
+    char bytes[16], rate[16], host[16];
+
+    if (m.ranks < 2)
+        return;
+    fprintf(f, "%-10s %12" PRId64 "  a GPU each, %s on each of %" PRId64 " host%s; the above is of one rank\n",
+            "ranks", m.ranks, s->gpus, s->hosts, s->hosts == 1 ? "" : "s");
+    fprintf(f, "%-10s %10.4g s  predicted, a step: a sum of %s by a ring over %s, %s/s\n",
+            "exchange", m.exchange_s, fmt_bytes(m.bytes, bytes, sizeof bytes), m.link,
+            fmt_bytes(m.rate, rate, sizeof rate));
+    if (m.step_s > 0)
+        fprintf(f, "%-10s %10.4g s  predicted for --batch %" PRId64 ", up to %" PRId64 " on a rank: "
+                "%.0f tokens/s, %.2f times one rank\n", "batch", m.step_s, s->batch, m.rows, m.tok_s,
+                m.speed);
+    if (b->own_memory)
+        fprintf(f, "%-10s %12s  predicted, memory of all ranks of a host\n", "host, all",
+                fmt_bytes(all + (double)b->mapped, host, sizeof host));
+}
+
+static void put_many(const struct run *r, json_t *j)
+{
+    struct many m = foretell(r);
+
+    json_object_set_new(j, "ranks", json_integer(m.ranks));
+    json_object_set_new(j, "hosts", json_integer(r->s->hosts));
+    json_object_set_new(j, "exchange_bytes", json_integer((json_int_t)m.bytes));
+    json_object_set_new(j, "link_bytes_s", json_real(m.rate));
+    json_object_set_new(j, "exchange_s", json_real(m.exchange_s));
+    if (m.step_s > 0) {
+        json_object_set_new(j, "batch_s", json_real(m.step_s));
+        json_object_set_new(j, "batch_tok_s", json_real(m.tok_s));
+        json_object_set_new(j, "scaling", json_real(m.speed));
+    }
+}
+
 static void print_table(const struct run *r, int64_t longest, bool host, FILE *f)
 {
     const struct settings *s = r->s;
@@ -115,6 +186,7 @@ static void print_table(const struct run *r, int64_t longest, bool host, FILE *f
                 r->session.device.detail);
     if (tokens_per_s(r) > 0 && r->budget.model.dense_ratio > 0)
         print_kinds(r, f);
+    print_many(r, f);
     if (s->longest)
         fprintf(f, "%-10s %12" PRId64 "  tokens fit, in steps of 4096; limited by %s memory\n",
                 "longest", longest, host ? "host" : "device");
@@ -146,6 +218,8 @@ static int print_json(const struct run *r, int64_t longest, bool host, FILE *f, 
             if (r->budget.model.dense_ratio > 0)
                 add_kinds(r, j);
         }
+        if (settings_ranks(s) > 1)
+            put_many(r, j);
         if (s->longest) {
             json_object_set_new(j, "longest_ctx", json_integer(longest));
             json_object_set_new(j, "limit", json_string(host ? "host" : "device"));

@@ -271,6 +271,7 @@ void run_close(struct run *r)
     dataset_close(r->val);
     metrics_close(&r->metrics);
     free(r->metrics_path);
+    free(r->each);
     json_decref(r->run);
     free(r->root);
     if (r->lock >= 0)

@@ -41,6 +41,8 @@ struct run {
                                    those before; 0: none yet */
     double val_s;               /* of the last validation */
     int64_t trained_tokens;     /* in this process */
+    double comm_s, all_s;       /* of its steps: in exchanges, of all ranks for their gradients */
+    struct metrics_rank *each;  /* [group->size]; NULL: not asked for yet */
     double matrix_rate;         /* of the device, operations a second (rate.h) */
     double phase_s[RUN_PHASES], mark_s;
 };

@@ -310,7 +310,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
         rc = resolve(r, before, n_tokens, e);
     json_decref(before);
     /* with the whole gradient everywhere, its norm too is added in one order */
-    r->open.plan.shards = s->same_bits ? 1 : r->group->size;
+    r->open.plan.shards = s->same_bits ? 1 : s->plan ? settings_ranks(s) : r->group->size;
     run_phase(r, PHASE_FILES);
     if (rc == 0)
         rc = plan_device(&r->session, s, r->group, e);

@@ -1,6 +1,8 @@
 /* train/settings.c - see settings.h. */
 #include "train/settings.h"
 
+#include "kernels/wires.h"
+
 #include "base/utf8.h"
 #include "formats/weights/adapter_config.h"
 #include "train/pack_rows.h"
@@ -25,7 +27,7 @@ void settings_defaults(struct settings *s)
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .packing = -1, .pack_order = PACK_NEW, .tied = -1,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
-        .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1,
+        .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1, .hosts = 1,
     };
 }
 
@@ -142,6 +144,34 @@ static int check_bench(const struct settings *s, struct err *e)
 }
 
 /* Options about a GPU and its plan. */
+/* How many ranks a plan is for, and by what they are linked. */
+static int check_ranks(const struct settings *s, struct err *e)
+{
+    double rate;
+
+    if ((s->hosts > 1 || s->link) && !s->plan)
+        return err_set(e, E_USAGE, "--%s: only with --plan", s->link ? "link" : "hosts");
+    if (s->plan && s->gpus && settings_ranks(s) == 0)
+        return err_set(e, E_USAGE, "--gpus '%.40s': a plan needs a number, from 1 to 1024", s->gpus);
+    if (s->plan && (s->hosts > 1 || s->link) && !s->gpus) {
+        err_set(e, E_USAGE, "--%s: of how many GPUs a host?", s->link ? "link" : "hosts");
+        return err_hint(e, "give --gpus N");
+    }
+    if (s->link && !wire_rate(s->link, &rate))
+        return err_set(e, E_USAGE, "--link '%.40s': must be one of %s, or bytes a second (25g)",
+                       s->link, WIRES);
+    return 0;
+}
+
+int64_t settings_ranks(const struct settings *s)
+{
+    int64_t n = 1;
+
+    if (s->gpus && (!num_i64(s->gpus, &n) || n < 1 || n > 1024))
+        return 0;
+    return n * s->hosts;
+}
+
 static int check_gpu(const struct settings *s, struct err *e)
 {
     if ((s->gpu >= 0 || s->longest) && !s->plan)
@@ -196,7 +226,8 @@ int settings_check(const struct settings *s, struct err *e)
     uint64_t targets;
     int64_t group;
 
-    if (check_gpu(s, e) < 0 || rope_check(&s->rope, e) < 0 || check_mix(s, e) < 0)
+    if (check_gpu(s, e) < 0 || check_ranks(s, e) < 0 || rope_check(&s->rope, e) < 0 ||
+        check_mix(s, e) < 0)
         return E_USAGE;
     if (s->bench)
         return check_bench(s, e);

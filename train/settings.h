@@ -56,6 +56,10 @@ struct settings {
     struct machine machine;
     struct ranks_options ranks;
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
+    const char *gpus;     /* ranks of each host */
+    int64_t hosts;        /* for a plan */
+    const char *link;     /* the same: of wires.h, or bytes a second */
+    bool metrics_ranks;
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
     int form; /* 1: files without a form of ours are raw ids, whatever they look like */
     bool same_bits;      /* on any number of ranks */
@@ -90,6 +94,8 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
 int settings_targets(const char *list, uint64_t *targets, struct err *e);
 /* "1/4" or "0.25" of ctx, in (0, 1], rounded down. E_USAGE. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e);
+/* That a plan is for: --gpus times --hosts. 0: --gpus is no number. */
+int64_t settings_ranks(const struct settings *s);
 struct schedule settings_schedule(const struct settings *s);
 /* Which steps are dense, by the options; none where all are. */
 struct mix settings_mix(const struct settings *s);

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/json.h"
+#include "kernels/group.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,6 +21,22 @@ size_t run_memory(const struct run *r)
         return (size_t)budget_rss();
     left = d->free_bytes(d);
     return r->budget.free > left ? r->budget.free - left : 0;
+}
+
+/* scaling: how many ranks' worth of gradients the run made a second, as against one that would
+ * have made them all one after the other; at most their number. */
+static void put_ranks(const struct run *r, json_t *o)
+{
+    double s = r->trained_s;
+
+    json_object_set_new(o, "ranks", json_integer(r->group->size));
+    json_object_set_new(o, "sent_bytes", json_integer(r->group->sent));
+    json_object_set_new(o, "received_bytes", json_integer(r->group->received));
+    json_object_set_new(o, "comm_s", json_real(round(r->comm_s * 1e3) / 1e3));
+    if (s > 0) {
+        json_object_set_new(o, "comm_share", json_real(round(r->comm_s / s * 1e4) / 1e4));
+        json_object_set_new(o, "scaling", json_real(round(r->all_s / s * 1e3) / 1e3));
+    }
 }
 
 /* seconds: from the command to here. Speed counts the steps of this process alone, while
@@ -53,6 +70,8 @@ static json_t *summary_object(const struct run *r, double seconds)
         json_object_set_new(o, "device_bytes", json_integer((int64_t)run_memory(r)));
     json_object_set_new(o, "seconds", json_real(round(seconds * 1e3) / 1e3));
     json_object_set_new(o, "tok_s", json_real(round(tok_s)));
+    if (r->group->size > 1)
+        put_ranks(r, o);
     if (r->trained_tokens) /* none where only publishing was left to do */
         json_object_set_new(o, "loss", json_real(r->last_loss));
     return o;

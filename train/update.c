@@ -91,11 +91,12 @@ int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct ste
                struct err *e)
 {
     const struct trained *w = model_trained(t->m);
-    struct group_note note = { .most = took_s, .sum = { *nll } };
+    struct group_note note = { .most = took_s, .sum = { *nll, took_s } };
 
     rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
     *nll = note.sum[0];
     r->own_s = took_s, r->slowest_s = note.most, r->slowest = note.most_rank;
+    r->all_s = note.sum[1];
     if (rc == 0 && t->sums.number)
         rc = sum_rows(t, nll, e);
     else if (rc == 0)

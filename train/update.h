@@ -34,9 +34,9 @@ struct step_result {
     double grad_norm; /* before clipping */
     double lr;
     int64_t scored;
-    /* Of several ranks: the seconds that the slowest took for its gradients, which it is, and
-     * what this rank took; then those of exchanges, for which all ranks were there. */
-    double slowest_s, own_s, comm_s;
+    /* Seconds: what the slowest rank took for its gradients, and which it is; what this rank
+     * took, and all of them together; then those of exchanges, for which all were there. */
+    double slowest_s, own_s, all_s, comm_s;
     int slowest;
 };
 

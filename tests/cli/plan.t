@@ -74,6 +74,27 @@ heads() { # heads CHANNELS: a model of 8 such heads
 ok 'heads of 256 channels fit a card with little shared memory' heads 256
 ok 'wider ones are refused' ends 78 'at most 256' heads 320
 ok "and said what takes them" grep -q -- "--device cpu" "$tmp/err"
+eight() { # 559 MB of float32, 7/4 of it over NVLink: 3 ms; 8 rows on each
+    plan --ctx 8k --gpu h200 --gpus 8 --json || return 1
+    cat "$tmp/out"
+    between ranks 8 8 && between exchange_bytes 558e6 560e6 && between exchange_s 2e-3 4e-3 &&
+        between scaling 7.9 8 && between batch_s 3 4 && between moment_bytes 139e6 141e6
+}
+ok 'eight GPUs: memory of one, time of all' eight
+hosts() { # the network is slower, and two thirds of a step
+    plan --ctx 8k --gpu h100 --mode full --gpus 8 --hosts 2 --link 100g --json || return 1
+    cat "$tmp/out"
+    between ranks 16 16 && between hosts 2 2 && between exchange_s 4 5 && between scaling 5 8
+}
+ok 'two hosts by a slow network' hosts
+ok 'the table of it' says 0 '^exchange .*over 100g, 10.8 GiB/s' '' --ctx 8k --gpu h200 --gpus 4 --hosts 2 --link 100g
+ok 'a rate in bytes' says 0 'over 1g, 1.00 GiB/s' '' --ctx 8k --gpu h200 --gpus 2 --link 1g
+ok 'full training of 7B fits sixteen cards of 80 GiB, and not one' says 0 'it fits' '' \
+    --ctx 8k --gpu h100 --mode full --gpus 16
+ok 'nor two' says 78 'does not fit' '' --ctx 8k --gpu h100 --mode full --gpus 2
+ok 'no such link' says 64 '' "--link 'ether'" --ctx 8k --gpus 8 --link ether
+ok 'hosts of how many' says 64 '' 'of how many GPUs a host' --ctx 8k --hosts 2
+ok 'all is no number' says 64 '' 'a plan needs a number' --ctx 8k --gpus all
 if ltrain -v --bench --init tests/data/tiny-config.json --ctx 64 --steps 1 --micro 1 2>&1 |
     grep -q 'device=cuda'; then
     skip 'not here' 'there is a GPU'
