@@ -7,8 +7,6 @@
 #include <stdint.h>
 C_BEGIN
 
-struct device;
-
 /*
  * A run is one process or several, each with a device of its own. Process number 'rank' of
  * 'size' computes a part of every batch; the gradients are summed; all take the same step. What
@@ -19,7 +17,7 @@ struct device;
  *     rc = load_rows(...);                  fails here, say, and not there
  *     rc = group_meet(g, rc, NULL, e);      fails on every rank, or on none
  *     if (rc == 0)
- *         rc = group_sum(d, grad, n, e);    all are here, or nobody is
+ *         rc = group_sum(d, grad, n, e);    all are here, or nobody is (exchange.h)
  *
  * A failure that was met ends the group: every later group_meet returns it at once, without a
  * word to the others, so a rank that failed may skip what the others still begin, as long as
@@ -80,19 +78,6 @@ void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to);
  * note. Where some bring a failure, it is the first of them by rank, and a rank that had none
  * gets that one's message in e, with its rank and host; the notes are then not changed. */
 int group_meet(struct group *g, int rc, struct group_note *n, struct err *e);
-
-/* Opens d's own links to the devices of the other ranks (device.link), where every rank has
- * some. rc: of opening the devices; every rank brings it, and all leave with the same. */
-int group_link(struct device *d, int rc, struct err *e);
-
-/* x, float32 in the device's memory, becomes its sum over the ranks of d's group. What fails on
- * one rank fails on all. Over d's links where it has some (then the order of adding is theirs,
- * the same in every run where d is deterministic), else by way of the host's memory. */
-int group_sum(struct device *d, float *x, int64_t n, struct err *e);
-/* The same in two halves, with something in between that each rank does to its part alone: of
- * every part a rank holds the sum; every part reaches all. n is a multiple of the group's size. */
-int group_sum_parts(struct device *d, float *x, int64_t n, struct err *e);
-int group_share_parts(struct device *d, float *x, int64_t n, struct err *e);
 
 C_END
 #endif

@@ -263,6 +263,7 @@ struct rates {
     double out, in;                   /* bytes to and from the host's memory, one way alone */
 };
 
+struct device;
 struct mat_product;
 enum { MAT_PRODUCTS = 32 };
 

@@ -2,7 +2,7 @@
 #include "model/session.h"
 
 #include "base/log.h"
-#include "kernels/group.h"
+#include "kernels/exchange.h"
 #include "kernels/planned.h"
 
 #include <inttypes.h>

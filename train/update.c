@@ -2,7 +2,7 @@
 #include "train/update.h"
 
 #include "base/log.h"
-#include "kernels/group.h"
+#include "kernels/exchange.h"
 
 #include <inttypes.h>
 #include <math.h>

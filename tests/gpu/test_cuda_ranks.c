@@ -4,7 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/perm.h"
-#include "kernels/kernels.h"
+#include "kernels/exchange.h"
 #include "train/run.h"
 #include "train/stop.h"
 
