@@ -109,7 +109,9 @@ struct model {
     struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;
     struct trained t;
-    void *compute;   /* act [t.n]: t.w as ops read it; NULL where act is float32 */
+    void *compute;   /* act [t.n]: t.w as ops read it; NULL: they read t.w, which is float32 */
+    float *norms;    /* trained ones as ops read them; NULL: in t.w */
+    int64_t n_norms;
     struct param *params;
     float *inv_freq; /* host [rotary/2], of the channels that RoPE turns; of this batch's length */
     float rope_scale;

@@ -78,14 +78,16 @@ static int64_t take_trained(struct model *m, int64_t count)
 }
 
 /* Points a trained tensor's master, gradient and compute copy at their places: all at the same
- * one in arrays of the same form. */
-static void place_trained(struct model *m, int64_t at, bool norm, void **w, float **master,
+ * one in arrays of the same form, but norms of masters that come and go. */
+static void place_trained(struct model *m, int64_t at, int64_t norm, void **w, float **master,
                           float **grad)
 {
     *master = m->t.w ? m->t.w + at : NULL;
     *grad = m->t.grad ? m->t.grad + at : NULL;
-    *w = norm || m->d->act == DT_F32 ? (void *)*master
-                                     : act_at(m, m->compute, at);
+    *w = norm || !m->compute ? (void *)*master : act_at(m, m->compute, at);
+    if (norm && m->norms)
+        *w = m->norms + m->n_norms;
+    m->n_norms += (norm + 63) / 64 * 64;
 }
 
 /* A frozen matrix in the host's memory: at the same place in the layer's item and in a slot. */
@@ -148,7 +150,7 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     w->type = norm ? &type_f32 : w->trained ? dtype_type(m->d->act) : frozen_type(m, s);
     m->plan.params += s->count;
     if (w->trained)
-        place_trained(m, take_trained(m, s->count), norm, &w->w, &w->master, &w->grad);
+        place_trained(m, take_trained(m, s->count), norm ? s->count : 0, &w->w, &w->master, &w->grad);
     else if (l && l->item[RING_WEIGHTS] >= 0 && role_form(s->role) == FORM_MATRIX)
         stream_weight(m, w, l);
     else
@@ -180,9 +182,9 @@ static void lay_pairs(struct model *m, int64_t layer, enum role r)
         if (!(m->o.targets & ROLE_BIT(first + i)))
             continue;
         w->rank = rank;
-        place_trained(m, at, false, &w->pair.a, &w->pair.master_a, &w->pair.grad_a);
+        place_trained(m, at, 0, &w->pair.a, &w->pair.master_a, &w->pair.grad_a);
         at += na;
-        place_trained(m, take_trained(m, rank * w->out), false, &w->pair.b, &w->pair.master_b,
+        place_trained(m, take_trained(m, rank * w->out), 0, &w->pair.b, &w->pair.master_b,
                       &w->pair.grad_b);
     }
 }
@@ -192,18 +194,23 @@ static bool lora(const struct model_options *o)
     return o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
 }
 
-/* The flat arrays of what is trained. Shards are equal parts of them. */
+/* The flat arrays of what is trained. Shards are equal parts of them. Ops of the CPU read the
+ * masters, so that all are on every rank; on a GPU they read copies, and a rank needs no more than
+ * the masters that it updates. */
 static void lay_trained(struct model *m)
 {
     struct trained *t = &m->t;
     int64_t shards = m->o.shards > 1 ? m->o.shards : 1, each = (t->n / 64 + shards - 1) / shards * 64;
+    bool apart = shards > 1 && m->d->own_memory;
 
     t->n = shards * each;
     t->from = shards > 1 ? m->d->group->rank * each : 0;
     t->to = t->from + each;
-    m->compute = m->d->act == DT_F32 ? NULL : take_act(m, MEM_COMPUTE, t->n, 1);
-    t->w = take(m, MEM_MASTER, t->n, 4);
+    m->compute = m->d->act == DT_F32 && !apart ? NULL : take_act(m, MEM_COMPUTE, t->n, 1);
+    m->norms = apart ? take(m, MEM_COMPUTE, m->n_norms, 4) : NULL;
     t->grad = take(m, MEM_GRAD, t->n, 4);
+    t->w = apart ? t->grad : take(m, MEM_MASTER, t->n, 4);
+    t->own = apart ? take(m, MEM_MASTER, each, 4) : t->w ? t->w + t->from : NULL;
     t->m = take(m, MEM_MOMENTS, each, 4);
     t->v = take(m, MEM_MOMENTS, each, 4);
 }
@@ -213,7 +220,7 @@ static void lay_weights(struct model *m)
     struct ring *r = &m->ring[RING_WEIGHTS];
     struct tensor_spec s;
 
-    m->t.n = m->plan.params = 0;
+    m->t.n = m->plan.params = m->n_norms = 0;
     for (int64_t l = 0; l < m->c.layers; l++)
         m->layers[l].blob.used_bytes = 0;
     for (int64_t i = 0; i < config_tensors(&m->c); i++) {

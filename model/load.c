@@ -2,6 +2,7 @@
 #include "model/inside.h"
 
 #include "base/perm.h"
+#include "kernels/exchange.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -129,12 +130,48 @@ static int init_pairs(struct model *m, uint64_t seed, struct err *e)
     return rc;
 }
 
+/* What is to stay of masters that lie in the gradient's place: this rank's own, and the norms,
+ * which ops read in float32. */
+static int keep_own(struct model *m)
+{
+    const struct trained *t = &m->t;
+    struct tensor_spec s;
+    int rc = m->d->copy(m->d, t->own, t->w + t->from, (size_t)(t->to - t->from) * sizeof *t->own);
+
+    for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
+        const struct weight *w;
+
+        config_tensor(&m->c, i, &s);
+        w = weight_at(m, s.role, s.layer);
+        if (w->trained && is_norm(s.role))
+            rc = m->d->copy(m->d, w->w, w->master, (size_t)w->in * sizeof *w->master);
+    }
+    return rc;
+}
+
 /* Ops read a copy of the trained values in the device's type; where that type is float32
  * they read the masters, and there is nothing to copy. */
 int model_sync_trained(struct model *m)
 {
-    return m->compute ? m->d->cast(m->d, &(struct op_cast){ m->t.n, m->t.w, DT_F32, m->compute,
-                                                            m->d->act }) : 0;
+    int rc = m->compute ? m->d->cast(m->d, &(struct op_cast){ m->t.n, m->t.w, DT_F32, m->compute,
+                                                              m->d->act }) : 0;
+
+    return rc == 0 && m->norms ? keep_own(m) : rc;
+}
+
+int model_gather(struct model *m, struct err *e)
+{
+    const struct trained *t = &m->t;
+    int rc = 0;
+
+    if (t->to - t->from == t->n)
+        return 0;
+    if (trained_apart(t))
+        rc = m->d->copy(m->d, t->w + t->from, t->own, (size_t)(t->to - t->from) * sizeof *t->own);
+    if (rc < 0)
+        err_set(e, rc, "cannot copy what was trained on '%s'", m->d->name);
+    rc = group_meet(m->d->group, rc, NULL, e);
+    return rc < 0 ? rc : group_share_parts(m->d, t->w, t->n, e);
 }
 
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)

@@ -27,8 +27,8 @@ struct model_options {
     int64_t keep_layers;        /* training: layers that save all activations; the others save
                                    their input and recompute. -1: what is predicted to be
                                    fastest in the memory there is */
-    int64_t shards;             /* ranks that share AdamW's moments, as group_part has it; this
-                                   one's is the device's group's. 0, 1: all are here */
+    int64_t shards;             /* ranks that share AdamW's state, as group_part has it; this one's
+                                   part is by the device's group. 0, 1: all is here */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
     double dense_share;         /* training: of the batches, so many span ctx instead, [0, 1]. What
@@ -135,8 +135,8 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);
 
 /* The trained parameters: one flat float32 array, and its parts in the order of
  * config_tensor (whole tensors) or adapter_tensor (LoRA modes). Moments are the caller's to
- * keep zero at the start. All device memory. Of several shards each holds the moments of its
- * own part of the array, which it updates: n is then a multiple of their number. */
+ * keep zero at the start. All device memory. Of several shards each holds the state of its own
+ * part of the array, which it updates: n is then a multiple of their number. */
 struct param {
     char name[160]; /* full: model tensor name; LoRA modes: adapter tensor name */
     enum role role;
@@ -145,15 +145,21 @@ struct param {
 };
 struct trained {
     int64_t n;          /* floats in all */
-    int64_t from, to;   /* the part whose moments are here */
-    float *w, *grad;    /* [n] */
-    float *m, *v;       /* [to - from]: m[i - from] is w[i]'s */
+    int64_t from, to;   /* the part that is this rank's */
+    float *w, *grad;    /* [n]; w may lie in grad's place (apart) */
+    float *own, *m, *v; /* [to - from]: m[i - from] is w[i]'s, own[i - from] w[i], updated here */
     const struct param *params;
     int64_t n_params;
 };
 const struct trained *model_trained(const struct model *m);
 /* What an adapter is that a LoRA mode trains, less its base: rank, alpha, what is in it. */
 void model_adapter_config(const struct model *m, struct adapter_config *a);
+/* A device with memory of its own keeps no more than this rank's part of w: the whole is there from
+ * model_gather, or from loading to model_sync_trained, until the next gradient. */
+static inline bool trained_apart(const struct trained *t) { return t->w == t->grad; }
+/* Every rank's own part of what is trained reaches all, into w. Every rank calls it, after a
+ * meeting; nothing is to be done where there is one. E_DEVICE. */
+int model_gather(struct model *m, struct err *e);
 /* After w changed (optimizer step, checkpoint): refreshes compute copies. */
 int model_sync_trained(struct model *m);
 

@@ -28,6 +28,7 @@ struct mode {
     const char *name;
     int mode;            /* as settings have it */
     bool bestfit, mask, same_bits, each;
+    bool apart;          /* the device's memory is taken not to be the host's */
     int64_t batch, micro, steps;
     double decay;
 };
@@ -64,11 +65,13 @@ static void run_rank(struct group *g, void *arg)
     s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
     s.metrics_ranks = m->each;
     o->rc = run_open(&r, &s, &o->e);
+    r.session.device.own_memory = m->apart;
     if (o->rc == 0 && (o->rc = run_begin(&r, &done, &o->e)) == 0 && !done)
         o->rc = run_train(&r, 1, argv, &o->e);
     o->p = r.p;
     if (r.t.m) {
         const struct trained *t = model_trained(r.t.m);
+        assert_int_equal(trained_apart(t), m->apart && g->size > 1);
         o->n = t->n;
         o->w = malloc((size_t)t->n * sizeof *o->w);
         memcpy(o->w, t->w, (size_t)t->n * sizeof *o->w);
@@ -190,6 +193,33 @@ static void test_whatever_is_trained_ranks_agree_with_one(void **state)
         }
     }
     made.parts = false;
+}
+
+/* As on GPUs: each rank keeps a part of the masters too, ops read copies, and what is written
+ * is brought together first. The run is stopped and goes on as it does there. */
+static void test_masters_may_be_in_parts_too(void **state)
+{
+    static const struct mode tried[] = {
+        { "apart", .batch = 7, .micro = 2, .apart = true },
+        { "apart+", 2, .batch = 6, .decay = 0.1, .apart = true },
+    };
+    char a[32], b[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        struct mode m = tried[i];
+
+        snprintf(a, sizeof a, "%s1", m.name);
+        train(1, &m, at(a));
+        for (int size = 2; size <= RANKS_MAX; size++) {
+            snprintf(b, sizeof b, "%s%d", m.name, size);
+            m.steps = 2;
+            train(size, &m, at(b));
+            m.steps = STEPS;
+            train(size == RANKS_MAX ? 2 : size, &m, at(b));
+            assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+        }
+    }
 }
 
 /* Also of a batch that no tree fills, on ranks whose rows end inside its nodes. */
@@ -393,6 +423,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whatever_is_trained_ranks_agree_with_one),
+        cmocka_unit_test(test_masters_may_be_in_parts_too),
         cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),
         cmocka_unit_test(test_any_number_of_ranks_goes_on),
         cmocka_unit_test(test_parts_are_saved_as_one_process_saves),

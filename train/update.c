@@ -64,12 +64,21 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     return rc;
 }
 
-/* An exchange, and the time it took. */
-static int exchange(struct trainer *t, int (*f)(struct device *d, float *x, int64_t n, struct err *e),
-                    float *x, struct err *e)
+/* The exchanges of a step, and the time they take. */
+static int sum_gradients(struct trainer *t, struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    double start = now_s();
+    int rc = (sharded(t) ? group_sum_parts : group_sum)(t->d, w->grad, w->n, e);
+
+    t->comm_s += now_s() - start;
+    return rc;
+}
+
+static int gather(struct trainer *t, struct err *e)
 {
     double start = now_s();
-    int rc = f(t->d, x, model_trained(t->m)->n, e);
+    int rc = model_gather(t->m, e);
 
     t->comm_s += now_s() - start;
     return rc;
@@ -90,7 +99,6 @@ static int sum_rows(struct trainer *t, double *nll, struct err *e)
 int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct step_result *r,
                struct err *e)
 {
-    const struct trained *w = model_trained(t->m);
     struct group_note note = { .most = took_s, .sum = { *nll, took_s } };
 
     rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
@@ -100,7 +108,7 @@ int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct ste
     if (rc == 0 && t->sums.number)
         rc = sum_rows(t, nll, e);
     else if (rc == 0)
-        rc = exchange(t, sharded(t) ? group_sum_parts : group_sum, w->grad, e);
+        rc = sum_gradients(t, e);
     return rc;
 }
 
@@ -157,7 +165,7 @@ static int apply(struct trainer *t, int64_t step, double lr, double scale)
     const struct settings *s = t->s;
     struct op_adamw a = { .n = w->to - w->from, .step = step, .lr = (float)lr, .beta1 = (float)s->beta1,
                           .beta2 = (float)s->beta2, .eps = (float)s->eps,
-                          .grad_scale = (float)scale, .w = w->w + w->from, .m = w->m,
+                          .grad_scale = (float)scale, .w = w->own, .m = w->m,
                           .v = w->v, .grad = w->grad + w->from };
     int rc = 0;
 
@@ -169,7 +177,8 @@ static int apply(struct trainer *t, int64_t step, double lr, double scale)
         int64_t to = p->offset + p->count < w->to ? p->offset + p->count : w->to;
 
         a.n = to - from, a.decay = role_form(p->role) == FORM_MATRIX ? (float)s->decay : 0;
-        a.w = w->w + from, a.m = w->m + (from - w->from), a.v = w->v + (from - w->from);
+        a.w = w->own + (from - w->from);
+        a.m = w->m + (from - w->from), a.v = w->v + (from - w->from);
         a.grad = w->grad + from;
         rc = a.n > 0 ? t->d->adamw(t->d, &a) : 0;
     }
@@ -222,7 +231,6 @@ static int gradient_squares(struct trainer *t, double *sum, struct err *e)
 int update_apply(struct trainer *t, struct progress *p, double nll, struct step_result *r,
                  struct err *e)
 {
-    const struct trained *w = model_trained(t->m);
     double squares, scale = 1.0;
     int rc = gradient_squares(t, &squares, e);
 
@@ -243,7 +251,7 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0)
         err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
     if (sharded(t) && (rc = group_meet(t->d->group, rc, NULL, e)) == 0)
-        rc = exchange(t, group_share_parts, w->w, e);
+        rc = gather(t, e);
     r->comm_s = t->comm_s;
     if (rc == 0 && (rc = model_sync_trained(t->m)) < 0)
         err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
@@ -293,7 +301,7 @@ int update_finite(struct trainer *t, struct err *e)
 {
     const struct trained *w = model_trained(t->m);
     const struct { const float *x; int64_t n; const char *name; } part[] = {
-        { w->w, w->n, "weights" }, { w->m, w->to - w->from, "first moments" },
+        { w->own, w->to - w->from, "weights" }, { w->m, w->to - w->from, "first moments" },
         { w->v, w->to - w->from, "second moments" },
     };
 

@@ -113,6 +113,13 @@ static int send_state(struct run *r, struct err *e)
     return state_send(&r->session.device, model_trained(r->t.m), e);
 }
 
+/* Masters that are kept in parts come together, on all ranks. */
+static int gather(struct run *r, int rc, struct err *e)
+{
+    rc = group_meet(r->group, rc, NULL, e);
+    return rc == 0 && trained_apart(model_trained(r->t.m)) ? model_gather(r->t.m, e) : rc;
+}
+
 /* Does nothing when this step is saved already. Every rank checks its values, one writes. */
 int writer_save(struct run *r, struct err *e)
 {
@@ -120,7 +127,8 @@ int writer_save(struct run *r, struct err *e)
 
     if (r->saved == r->p.step || r->p.step == 0)
         return 0;
-    if ((rc = write_with(r, update_finite(&r->t, e), save, send_state, e)) == 0)
+    rc = gather(r, update_finite(&r->t, e), e);
+    if ((rc = write_with(r, rc, save, send_state, e)) == 0)
         r->saved = r->p.step;
     return rc;
 }
@@ -137,5 +145,5 @@ int writer_finish(struct run *r, int rc, struct err *e)
 {
     /* Nothing more is logged, whether or not the steps succeeded. */
     metrics_close(&r->metrics);
-    return rc < 0 ? rc : write_once(r, rc, finish, e);
+    return rc < 0 ? rc : write_once(r, gather(r, rc, e), finish, e);
 }
