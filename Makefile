@@ -93,7 +93,12 @@ $(B)/tests/test_cuda_card: $(filter %/cuda_card.o,$(CHOICE))
 $(B)/tests/choice/cuda_card.o: CFLAGS += -Ddlopen=nvml_open -Ddlsym=nvml_symbol -Ddlclose=nvml_close
 $(B)/tests/test_cuda_gemm: $(filter %/cuda_gemm.o,$(CHOICE))
 $(patsubst %,$(B)/tests/test_cuda_%.c.o,choice gemm card) $(CHOICE): CFLAGS += -Itests/emulate
-$(CHOICE): $(B)/tests/choice/%.o: kernels/cuda/%.c
+# Its links, with a CUDA and an NCCL that are made up.
+LINKS := $(B)/tests/choice/cuda_links.o
+$(B)/tests/test_cuda_links: $(LINKS)
+$(B)/tests/test_cuda_links.c.o: CFLAGS += -Itests/emulate
+$(LINKS): CFLAGS += -Itests/emulate -Ddlopen=made_dlopen -Ddlsym=made_dlsym -Ddlclose=made_dlclose
+$(CHOICE) $(LINKS): $(B)/tests/choice/%.o: kernels/cuda/%.c
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 tests: $(TESTS:%=$(B)/tests/%)
@@ -186,5 +191,5 @@ clean:
 	rm -rf build
 .PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data man completion install uninstall
 .SECONDARY:
--include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d))
+-include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

@@ -1,5 +1,5 @@
-/* tests/emulate/cuda_host.h - what cuda_attention.c, cuda_card.c and cuda_gemm.c need of CUDA,
- * without a GPU; what has no body here the test gives one. */
+/* tests/emulate/cuda_host.h - what files of kernels/cuda that have no kernels need of CUDA, without a
+ * GPU; what has no body here the test gives one. */
 #ifndef TESTS_EMULATE_CUDA_HOST_H
 #define TESTS_EMULATE_CUDA_HOST_H
 #include <stddef.h>
@@ -7,10 +7,18 @@
 
 typedef int cudaError_t;
 typedef void *cudaStream_t, *cudaEvent_t;
-struct cudaDeviceProp { char name[256]; int major, minor, multiProcessorCount; };
+struct cudaDeviceProp { char name[256], uuid[16]; int major, minor, multiProcessorCount; };
 enum cudaDeviceAttr { cudaDevAttrClockRate, cudaDevAttrMemoryClockRate,
                       cudaDevAttrGlobalMemoryBusWidth };
-enum { cudaSuccess = 0, cudaMemcpyHostToDevice = 1 };
+enum { cudaMemcpyHostToDevice = 1 };
+enum { cudaSuccess = 0, cudaErrorNotReady = 600, cudaErrorLaunchTimeout = 702 };
+/* cuda_links.c: the test's own. */
+cudaError_t cudaStreamQuery(cudaStream_t s);
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int index);
+cudaError_t cudaMalloc(void **p, size_t n);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaMemset(void *p, int value, size_t n);
+cudaError_t cudaDeviceSynchronize(void);
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, int kind,
                                           cudaStream_t s)
 {
