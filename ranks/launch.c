@@ -25,6 +25,7 @@ struct family {
     int n, alive;
     int code;         /* of the first that failed, 0: none */
     double failed_s;  /* when */
+    bool kills;       /* the rest, by now */
     sigset_t was;
     int listener;
     struct err *e;
@@ -103,20 +104,23 @@ static void tell_all(const struct family *f, int sig)
             kill(f->pids[r], sig);
 }
 
-/* How a rank has ended. What it said itself, or rank 0 of it, is not said again. */
+/* How a rank has ended. What it said itself, or rank 0 of it, is not said again. A signal is the
+ * cause of what the others found, though they may have ended before this is noticed. */
 static void note_end(struct family *f, int rank, int status)
 {
-    int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    int code = sig ? E_DEVICE : -WEXITSTATUS(status);
+    int sig = WIFSIGNALED(status) && !f->kills ? WTERMSIG(status) : 0;
+    int code = WIFSIGNALED(status) ? E_DEVICE : -WEXITSTATUS(status);
 
     if (code < 0 && f->code == 0) {
         f->code = code;
         f->failed_s = now_s();
-        if (sig)
-            err_set(f->e, code, "rank %d (process %d) was killed by SIG%s%s", rank,
-                    (int)f->pids[rank], sigabbrev_np(sig) ? sigabbrev_np(sig) : "?",
-                    sig == SIGKILL ? ", as the system does when memory runs out" : "");
-        f->e->told = !sig;
+        f->e->told = true;
+    }
+    if (sig && f->e->told) {
+        f->e->told = false;
+        err_set(f->e, code, "rank %d (process %d) was killed by SIG%s%s", rank,
+                (int)f->pids[rank], sigabbrev_np(sig) ? sigabbrev_np(sig) : "?",
+                sig == SIGKILL ? ", as the system does when memory runs out" : "");
     }
     f->pids[rank] = 0;
     f->alive--;
@@ -133,11 +137,12 @@ static void look_after(struct family *f)
                 note_end(f, r, status);
 }
 
-static bool ignored(int sig)
+/* As nohup leaves it. */
+static bool hangs_on(void)
 {
     struct sigaction a;
 
-    return sigaction(sig, NULL, &a) == 0 && a.sa_handler == SIG_IGN;
+    return sigaction(SIGHUP, NULL, &a) == 0 && a.sa_handler == SIG_IGN;
 }
 
 /* Until the last has ended. */
@@ -150,10 +155,13 @@ static void wait_for_all(struct family *f, const sigset_t *signals)
 
         look_after(f);
         /* SI_KERNEL: a terminal's, which has gone to all that it is the terminal of */
-        if (sig > 0 && sig != SIGCHLD && i.si_code != SI_KERNEL && !ignored(sig))
+        if (sig > 0 && sig != SIGCHLD && i.si_code != SI_KERNEL &&
+            !(sig == SIGHUP && hangs_on()))
             tell_all(f, sig);
-        if (f->code < 0 && f->code != E_AGAIN && now_s() - f->failed_s > LAUNCH_GRACE_S)
+        if (f->code < 0 && f->code != E_AGAIN && now_s() - f->failed_s > LAUNCH_GRACE_S) {
+            f->kills = true;
             tell_all(f, SIGKILL);
+        }
     }
 }
 

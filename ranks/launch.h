@@ -19,7 +19,7 @@ C_BEGIN
  * Returns how the run ended: 0, E_AGAIN when all stopped on request, else the failure of the first
  * that failed, E_DEVICE where it was killed. E_USAGE: both options, or ranks of ranks.
  */
-enum { LAUNCH_GRACE_S = 5 };
+enum { LAUNCH_GRACE_S = 3 };
 int ranks_launch(const struct ranks_options *o, bool *parent, struct err *e);
 
 /* How many ranks the options ask to start; 0: none. E_USAGE; E_DEVICE: all, and there is no GPU. */

@@ -59,7 +59,7 @@ static int connect_data(struct group **g, struct rendezvous *v, const struct mpi
 
     if (rc == 0 && (rc = ring_open(g, &c, here, e)) < 0)
         c.close(&c, rc);
-    if (rc < 0 && !watch_close(rc, e->msg))
+    if (rc < 0 && !watch_close(rc, e->msg, false))
         e->told = true;
     return rc;
 }
@@ -106,10 +106,13 @@ const char *ranks_device(const struct ranks_options *o, const char *asked)
 
 int ranks_close(struct group *g, int rc, struct err *e)
 {
+    bool agreed;
+
     if (!g || g->size == 1)
         return rc;
-    ring_close(g, rc == E_AGAIN || g->over == rc ? 0 : rc);
-    if (!watch_close(rc, rc < 0 ? e->msg : ""))
+    agreed = rc == 0 || rc == E_AGAIN || g->over == rc;
+    ring_close(g, agreed ? 0 : rc);
+    if (!watch_close(rc, rc < 0 ? e->msg : "", agreed))
         e->told = true;
     return rc;
 }

@@ -22,6 +22,7 @@
  *     GOODBYE   4 bytes: 0 or an exit status, TEXT bytes: the message
  *     VERDICT   the same, from rank 0: how the run ends, and by whom */
 enum { BEAT = 'b', GOODBYE = 'q', VERDICT = 'v' };
+enum { LATE_S = 3 }; /* nobody is late before that */
 enum { TEXT = 512, LONG_FRAME = 1 + 4 + TEXT, SHORT_FRAME = 1 + 8 };
 
 struct peer {
@@ -179,9 +180,9 @@ static void look_for_silence(double slept_s)
 static void look_for_the_late(double *said_s)
 {
     double usual = atomic_load(&w.step_s), begun = atomic_load(&w.step_begun_s);
-    double now = now_s(), most = usual * 3 > 1 ? usual * 3 : 1;
+    double now = now_s(), most = usual * 3 > LATE_S ? usual * 3 : LATE_S;
     uint64_t first = atomic_load(&w.calls);
-    char who[128] = "all ranks";
+    char who[128] = "all are at it";
     int late = 0;
 
     if (w.rank != 0 || usual <= 0 || *said_s == begun || now - begun < most)
@@ -192,16 +193,16 @@ static void look_for_the_late(double *said_s)
     for (int i = w.n - 1; i >= 0; i--)
         if (w.peers[i].calls < first) {
             late++;
-            snprintf(who, sizeof who, "rank %d on %s", w.peers[i].rank, w.peers[i].host);
+            snprintf(who, sizeof who, "they wait for rank %d on %s", w.peers[i].rank,
+                     w.peers[i].host);
         }
     if (atomic_load(&w.calls) < first) {
         late++;
-        snprintf(who, sizeof who, "rank 0 on %s", w.hosts[0]);
+        snprintf(who, sizeof who, "they wait for rank 0 on %s", w.hosts[0]);
     }
     if (late > 1)
         snprintf(who + strlen(who), sizeof who - strlen(who), " and %d more", late - 1);
-    log_warn("a step takes %.3g s so far, %.3g times as long as usual: %s %s at work", now - begun,
-             (now - begun) / usual, who, late == 1 ? "is" : "are");
+    log_warn("a step takes %.3g s so far, the last ones took %.3g s: %s", now - begun, usual, who);
 }
 
 static void beat(void)
@@ -374,7 +375,7 @@ int watch_open(struct rendezvous *m, double timeout_s, struct err *e)
     return 0;
 }
 
-bool watch_close(int code, const char *msg)
+bool watch_close(int code, const char *msg, bool agreed)
 {
     unsigned char b[LONG_FRAME];
     uint64_t one = 1;
@@ -389,7 +390,8 @@ bool watch_close(int code, const char *msg)
     pthread_join(w.thread, NULL);
     /* A rank's failure is rank 0's to print, if rank 0 is still there to hear of it. */
     say = w.rank == 0 || code == 0 ||
-          (atomic_load(&w.code) ? !atomic_load(&w.zero_speaks) : w.peers[0].fd < 0);
+          (atomic_load(&w.code) ? !atomic_load(&w.zero_speaks) : !agreed && w.peers[0].fd < 0);
+    code = agreed ? 0 : code;
     if (w.rank == 0 && code < 0)
         snprintf(text, sizeof text, "rank 0 on %s: %.400s", w.hosts[0], msg);
     else

@@ -25,9 +25,10 @@ C_BEGIN
 
 /* Takes over m's connections. E_SYS. */
 int watch_open(struct rendezvous *m, double timeout_s, struct err *e);
-/* Goodbye, with how this rank ends: 0, or a failure (negative) and its message. Then the thread
- * is gone. False: rank 0 prints what there is to say, this rank need not. */
-bool watch_close(int code, const char *msg);
+/* Goodbye, with how this rank ends: 0, or a failure (negative) and its message. agreed: all know
+ * of the failure, and end by themselves. Then the thread is gone. False: rank 0 prints what there
+ * is to say, this rank need not. */
+bool watch_close(int code, const char *msg, bool agreed);
 
 /* 0, or the verdict. Any thread, any time, without a wait. */
 int watch_check(struct err *e);

@@ -250,7 +250,7 @@ int run_loop(struct run *r, struct err *e)
         if ((rc = group_meet(r->group, one_step(r, e), NULL, e)) < 0)
             break;
         if (r->p.streak >= RUN_MAX_STREAK)
-            rc = not_finite(r, e);
+            rc = group_meet(r->group, not_finite(r, e), NULL, e);
         else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps)
             rc = writer_save(r, e);
     }
