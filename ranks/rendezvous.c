@@ -14,7 +14,7 @@
 
 /* Rank 0's answer: WELCOME_BYTES, then a seat of SEAT_BYTES for each rank; or a refusal, with
  * the reason in place of the seats. */
-enum { WELCOME_BYTES = 32, SEAT_BYTES = 104, REASON_BYTES = 512 };
+enum { WELCOME_BYTES = 32, SEAT_BYTES = 104, REASON_BYTES = 512, REFUSE_S = 5 };
 static const char magic[8] = "llranks\n";
 
 static void seat_write(const struct seat *s, unsigned char *b)
@@ -107,47 +107,66 @@ static int refuse(const struct rendezvous *m, const struct hello *h, struct err 
     return 0;
 }
 
-/* Rank 0: takes in the others. What is wrong with one is told to all that have come. */
+/* Those who have not come yet would look for rank 0 for long: they get the reason for some
+ * seconds more. */
+static void turn_away(const struct rendezvous *m, struct door *d, int here, const struct err *why)
+{
+    double until = now_s() + REFUSE_S;
+    struct hello h;
+    int fd;
+
+    for (int r = 1; r < m->size; r++)
+        if (m->fds[r] >= 0)
+            answer(m->fds[r], m, why->code, why->msg, now_s() + 1, NULL);
+    while (here < m->size && door_wait(d, until, -1, &fd, &h, NULL) == 1) {
+        answer(fd, m, why->code, why->msg, now_s() + 1, NULL);
+        close(fd);
+        here++;
+    }
+}
+
+static int first_missing(const struct rendezvous *m)
+{
+    int r = 1;
+
+    while (r < m->size && m->fds[r] >= 0)
+        r++;
+    return r;
+}
+
+/* Rank 0: takes in the others. What is wrong with one is told to all. */
 static int host_all(struct rendezvous *m, double wait_s, struct err *e)
 {
     double until = now_s() + wait_s;
     struct door d = { .listener = m->listener };
     struct hello h;
-    int rc = 0, fd;
+    int rc = 0, fd, here = 1;
 
     memcpy(d.token, m->token, TOKEN_BYTES);
-    for (int here = 1; here < m->size && rc == 0;) {
+    while (here < m->size && rc == 0) {
         struct address from;
 
-        if ((rc = door_wait(&d, until, -1, &fd, &h, e)) == 1) {
-            if (h.purpose == HELLO_LINK) { /* of a rank that has gone back to the beginning */
-                close(fd);
-                rc = 0;
-                continue;
-            }
-            if ((rc = refuse(m, &h, e)) < 0) {
-                answer(fd, m, rc, e->msg, now_s() + 1, NULL);
-                close(fd);
-                break;
-            }
-            net_peer(fd, &from);
-            sit(&m->seats[h.rank], &h, &from);
-            m->fds[h.rank] = fd;
-            here++;
-        } else if (rc == 0) {
-            int first = 1;
-
-            while (first < m->size && m->fds[first] >= 0)
-                first++;
+        if ((rc = door_wait(&d, until, -1, &fd, &h, e)) == 0)
             rc = err_set(e, E_DEVICE, "rank %d has not come within %.0f s; %d of %d are here",
-                         first, wait_s, here, m->size);
+                         first_missing(m), wait_s, here, m->size);
+        if (rc < 0)
+            break;
+        if ((rc = refuse(m, &h, e)) < 0) {
+            answer(fd, m, rc, e->msg, now_s() + 1, NULL);
+            close(fd);
+            break;
         }
+        here++;
+        net_peer(fd, &from);
+        sit(&m->seats[h.rank], &h, &from);
+        m->fds[h.rank] = fd;
     }
+    if (rc < 0)
+        turn_away(m, &d, here, e);
     door_close(&d);
-    for (int r = 1; r < m->size; r++)
-        if (m->fds[r] >= 0 && answer(m->fds[r], m, rc, rc < 0 ? e->msg : "", now_s() + 5,
-                                     rc < 0 ? NULL : e) < 0 && rc == 0)
-            rc = err_within(e, "rank %d on %s", r, m->seats[r].host);
+    for (int r = 1; r < m->size && rc == 0; r++)
+        if ((rc = answer(m->fds[r], m, 0, "", now_s() + 5, e)) < 0)
+            err_within(e, "rank %d on %s", r, m->seats[r].host);
     return rc;
 }
 

@@ -6,13 +6,25 @@
 
 enum { MOST = 1 << 20 };
 
+/* At most so much of a line is shown. */
+static int length(const char *line)
+{
+    size_t n = strcspn(line, "\n");
+
+    return n < 200 ? (int)n : 200;
+}
+
 /* Both stand at the beginning of a line that differs. */
 static int differ(const char *mine, const char *zeros, struct err *e)
 {
-    int n = (int)strcspn(mine, "\n"), k = (int)strcspn(zeros, "\n");
+    int name = (int)strcspn(mine, " \n");
 
-    return err_set(e, E_CONFIG, "started with another '%.*s' than rank 0, which has '%.*s'",
-                   n < 200 ? n : 200, mine, k < 200 ? k : 200, zeros);
+    if (*mine && strncmp(mine, zeros, (size_t)name + 1) == 0)
+        return err_set(e, E_CONFIG, "'%.*s' is %.*s here and %.*s for rank 0", name, mine,
+                       length(mine + name + 1), mine + name + 1, length(zeros + name + 1),
+                       zeros + name + 1);
+    return err_set(e, E_CONFIG, "'%.*s' here is '%.*s' for rank 0", length(mine), mine,
+                   length(zeros), zeros);
 }
 
 static int compare(const char *mine, const char *zeros, struct err *e)
