@@ -119,6 +119,7 @@ static int validate(struct run *r, struct metrics_line *l, struct err *e)
     double start = now_s();
     int rc;
 
+    watch_step(0); /* it takes its own time */
     l->has_val = true;
     rc = update_validate(&r->t, r->val, r->s->val_rows, &l->val_loss, e);
     r->val_s = now_s() - start;
@@ -156,11 +157,8 @@ static int one_step(struct run *r, struct err *e)
     enum attention_kind kind;
     double start = now_s(), gemm = r->session.device.gemm_s;
     int64_t tokens = r->t.order.batch * r->t.order.ctx;
-    int rc;
+    int rc = update_step(&r->t, &r->p, &s, e);
 
-    watch_step(kind_s(r, settings_attention(r->s, r->p.step + 1)));
-    rc = update_step(&r->t, &r->p, &s, e);
-    watch_step(0);
     if ((notes = device_notes(&r->session.device)))
         log_warn("%s", notes);
     if (rc < 0)
@@ -246,14 +244,22 @@ int run_loop(struct run *r, struct err *e)
     int rc = 0, why = 0;
 
     stop_after_step();
-    while (rc == 0 && (rc = stop_any(r, &why, e)) == 0 && !why && r->p.step < r->s->steps) {
+    for (;;) {
+        /* From here to the next time, but for what is not part of a step, a rank can be late. */
+        watch_step(rc == 0 && r->p.step < r->s->steps
+                   ? kind_s(r, settings_attention(r->s, r->p.step + 1)) : 0);
+        if (rc < 0 || (rc = stop_any(r, &why, e)) < 0 || why || r->p.step >= r->s->steps)
+            break;
         if ((rc = group_meet(r->group, one_step(r, e), NULL, e)) < 0)
             break;
         if (r->p.streak >= RUN_MAX_STREAK)
             rc = group_meet(r->group, not_finite(r, e), NULL, e);
-        else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps)
+        else if (r->p.step % r->s->save_every == 0 || r->p.step == r->s->steps) {
+            watch_step(0);
             rc = writer_save(r, e);
+        }
     }
+    watch_step(0);
     log_progress_end();
     /* A signal during the last step is ignored: the run is finished, and its results follow. */
     if (rc == 0 && why && (why == STOP_UNLOGGED || r->p.step < r->s->steps))

@@ -31,8 +31,6 @@ static inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return s ? 1 :
 cudaError_t cudaDeviceGetAttribute(int *v, enum cudaDeviceAttr a, int index);
 cudaError_t cudaDeviceGetPCIBusId(char *bus, int cap, int index);
 cudaError_t cudaMemGetInfo(size_t *left, size_t *all);
-cudaError_t cudaMalloc(void **p, size_t nbytes);
-cudaError_t cudaFree(void *p);
 cudaError_t cudaEventCreate(cudaEvent_t *e);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
