@@ -17,6 +17,7 @@ struct ppl_job {
     struct corpus *data;
     struct window_spec spec[RESULT_ROWS];
     struct window_list list[RESULT_ROWS];
+    struct score_docs docs[RESULT_ROWS];
 };
 
 /* The last name of a path, without slashes at its end. */
@@ -166,7 +167,7 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
 
         log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64,
                  j->spec[i].ctx, l->n, l->all, l->scored);
-        rc = score_run(&j->r.row[i], &v->s, rows < most ? rows : most, j->data, &j->spec[i], l,
+        rc = score_run(&j->r.row[i], j->o->by_document ? &j->docs[i] : NULL, &v->s, rows < most ? rows : most, j->data, &j->spec[i], l,
                        tell, &t, e);
         if ((notes = device_notes(&v->s.device)))
             log_warn("%s", notes);
@@ -216,7 +217,7 @@ void ppl_close(struct eval *v)
     struct ppl_job *j = v->state;
 
     for (int i = 0; i < RESULT_ROWS; i++)
-        windows_free(&j->list[i]);
+        windows_free(&j->list[i]), score_docs_free(&j->docs[i]);
     corpus_close(j->data);
     free(j);
 }

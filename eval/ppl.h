@@ -17,6 +17,7 @@ struct ppl_options {
     int64_t step, max_windows;   /* as struct window_spec */
     bool join;
     /* How results are shown, those that --table reads too. */
+    bool by_document;            /* with json: the sums of each document too */
     bool table, by_position, chart;
     const char *plot, *title;
 };

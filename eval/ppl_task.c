@@ -40,6 +40,8 @@ static const struct opt ppl_rows[] = {
       "name in tables and plots [the folder's]" },
     { 0, "by-position", NULL, OPT_FLAG, &asked.by_position, 0, 0,
       "also perplexity by position in the window" },
+    { 0, "by-document", NULL, OPT_FLAG, &asked.by_document, 0, 0,
+      "with --json: also the loss of each document, for a bootstrap" },
     OPT_END
 };
 
@@ -92,6 +94,10 @@ static int ppl_check(const struct eval_options *o, struct err *e)
     }
     if (o->n_operands)
         return err_set(e, E_USAGE, "--ppl takes one file; only --table takes more");
+    if (asked.by_document && (!o->json || asked.join || asked.protocol == PROTO_LONGLORA)) {
+        err_set(e, E_USAGE, "--by-document needs --json, and windows that do not cross documents");
+        return err_hint(e, "add --json --protocol nonoverlap");
+    }
     /* Options write an int; the field is an enum. */
     asked.data.form = (enum corpus_form)form;
     return check_plot(o, e);
@@ -102,8 +108,9 @@ static int table_check(const struct eval_options *o, struct err *e)
 {
     if (asked.data.path || o->model || o->n_operands == 0)
         return err_set(e, E_USAGE, "--table reads result files: leave out --ppl and --model");
-    if (asked.by_position)
-        return err_set(e, E_USAGE, "--by-position works only with --ppl");
+    if (asked.by_position || asked.by_document)
+        return err_set(e, E_USAGE, "--by-%s works only with --ppl",
+                       asked.by_position ? "position" : "document");
     return check_plot(o, e);
 }
 

@@ -44,6 +44,19 @@ static json_t *bucket_json(const struct score *s)
     return all;
 }
 
+/* The sums of each document, exact to 17 digits, so that sets of them can be added. */
+static json_t *docs_json(const struct score_docs *d)
+{
+    json_t *all = json_array();
+
+    for (int64_t i = 0; i < d->n; i++)
+        json_array_append_new(all, json_pack("{s:I, s:I, s:f, s:I, s:f}",
+            "document", (json_int_t)d->v[i].doc, "tokens", (json_int_t)d->v[i].all.n, "nll",
+            d->v[i].all.nll, "far_tokens", (json_int_t)d->v[i].far.n, "far_nll",
+            d->v[i].far.nll));
+    return all;
+}
+
 /* One row of "results": the scores at one context. */
 static json_t *score_json(const struct score *s)
 {
@@ -72,6 +85,8 @@ static json_t *score_json(const struct score *s)
     json_object_set_new(o, "tokens_per_s",
                         number(s->seconds > 0 ? (double)s->read / s->seconds : 0));
     json_object_set_new(o, "by_position", bucket_json(s));
+    if (s->by_doc)
+        json_object_set_new(o, "by_document", docs_json(s->by_doc));
     return o;
 }
 

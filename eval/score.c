@@ -70,6 +70,7 @@ int score_windows(struct window_list *l, struct corpus *c, const struct window_s
 
 struct scoring {
     struct score *s;
+    struct score_docs *docs; /* or NULL */
     struct session *m;
     struct corpus *c;
     const struct window_spec *spec;
@@ -140,6 +141,47 @@ static int add_text(struct scoring *r, const struct window *w, struct err *e)
     return corpus_text(r->c, first, w->start + w->len, &r->text, e);
 }
 
+void score_docs_free(struct score_docs *d)
+{
+    free(d->v);
+    *d = (struct score_docs){ 0 };
+}
+
+/* The sums of document doc: windows ascend, so it is the last one or a new one. */
+static int doc_sums(struct score_docs *d, int64_t doc, struct score_doc **out, struct err *e)
+{
+    int64_t cap = d->cap ? 2 * d->cap : 64;
+    struct score_doc *v;
+
+    if (d->n == 0 || d->v[d->n - 1].doc != doc) {
+        if (d->n == d->cap) {
+            if (!(v = realloc(d->v, (size_t)cap * sizeof *v)))
+                return err_set(e, E_SYS, "out of memory for %" PRId64 " documents", cap);
+            d->v = v;
+            d->cap = cap;
+        }
+        d->v[d->n++] = (struct score_doc){ .doc = doc };
+    }
+    *out = &d->v[d->n - 1];
+    return 0;
+}
+
+/* Adds a window's losses to its document. */
+static int add_document(struct scoring *r, const struct window *w, const float *nll, struct err *e)
+{
+    int64_t far = r->spec->ctx - r->spec->ctx / 4;
+    struct score_doc *d = NULL;
+    int rc = doc_sums(r->docs, corpus_doc_at(r->c, w->start), &d, e);
+
+    for (int64_t i = w->from; i < w->len && rc == 0; i++) {
+        d->all.nll += (double)nll[i - 1];
+        d->all.n++;
+        d->far.nll += i >= far ? (double)nll[i - 1] : 0;
+        d->far.n += i >= far;
+    }
+    return rc;
+}
+
 /* Adds one scored window: nll has its rows. */
 static int add_window(struct scoring *r, const struct window *w, const float *nll, struct err *e)
 {
@@ -171,7 +213,8 @@ static int add_window(struct scoring *r, const struct window *w, const float *nl
      * tokens. */
     s->loss = r->spec->protocol == PROTO_LONGLORA ? r->mean_sum / (double)s->windows
                                                   : s->nll / (double)s->tokens;
-    if ((rc = count_docs(r, w->start + w->from, w->start + w->len, e)) < 0)
+    if ((rc = count_docs(r, w->start + w->from, w->start + w->len, e)) < 0 ||
+        (r->docs && (rc = add_document(r, w, nll, e)) < 0))
         return rc;
     return add_text(r, w, e);
 }
@@ -277,16 +320,16 @@ static int open_run(struct scoring *r, int64_t rows, struct err *e)
     return 0;
 }
 
-int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c,
-              const struct window_spec *spec, const struct window_list *l,
+int score_run(struct score *s, struct score_docs *docs, struct session *m, int64_t rows,
+              struct corpus *c, const struct window_spec *spec, const struct window_list *l,
               score_progress *progress, void *arg, struct err *e)
 {
-    struct scoring r = { .s = s, .m = m, .c = c, .spec = spec };
+    struct scoring r = { .s = s, .docs = docs, .m = m, .c = c, .spec = spec };
     double start = now_s();
     int rc;
 
     /* The sums start at 0 and grow window by window. */
-    *s = (struct score){ .ctx = spec->ctx, .windows_all = l->all,
+    *s = (struct score){ .ctx = spec->ctx, .windows_all = l->all, .by_doc = docs,
                          .step = spec->step ? spec->step
                                             : windows_default_step(spec->protocol, spec->ctx) };
     if (l->longest > rows)

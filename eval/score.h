@@ -16,6 +16,19 @@ struct score_bucket {
     int64_t n;
 };
 
+/* The same of one document; far: of predictions with at least three quarters of the context
+ * before them. */
+struct score_doc {
+    int64_t doc;
+    struct score_bucket all, far;
+};
+/* Documents that have windows, in their order. Zero it before use. */
+struct score_docs {
+    struct score_doc *v; /* owned; score_docs_free */
+    int64_t n, cap;
+};
+void score_docs_free(struct score_docs *d);
+
 struct score {
     int64_t ctx, step, windows, windows_all; /* scored; of so many the protocol has */
     int64_t tokens;         /* predictions scored */
@@ -27,6 +40,7 @@ struct score {
     bool text_exact;        /* whole documents; else shared out over their tokens */
     double seconds;
     struct score_bucket bucket[SCORE_BUCKETS];
+    const struct score_docs *by_doc; /* the caller's; NULL: not asked for */
 };
 /* exp(loss); inf where that is beyond a double. */
 double score_ppl(const struct score *s);
@@ -49,9 +63,10 @@ typedef void score_progress(void *arg, const struct score *so_far);
  * batch is padded behind its end, where causality keeps it from mattering. The sums are float64
  * in the order of the windows, so equal inputs give equal bits for any number of threads. Over
  * a group of ranks (that of m's device) the batches are dealt out, and all ranks get the sums
- * of one. E_DATA for a loss that is not finite, naming the window. */
-int score_run(struct score *s, struct session *m, int64_t rows, struct corpus *c,
-              const struct window_spec *spec, const struct window_list *l,
+ * of one. docs: gets the sums of each document, which windows must not cross; or NULL. E_DATA for
+ * a loss that is not finite, naming the window. */
+int score_run(struct score *s, struct score_docs *docs, struct session *m, int64_t rows,
+              struct corpus *c, const struct window_spec *spec, const struct window_list *l,
               score_progress *progress, void *arg, struct err *e);
 
 /* A window's length rounded up to one of about 12 an octave, to longest at most. */

@@ -464,7 +464,7 @@ static void test_documents_are_kept_apart_unless_joined(void **state)
             double sum = 0, means = 0, want = 0;
 
             OK(score_windows(&l, b.c, &spec, join, &longest, &err));
-            OK(score_run(&s, &b.s, 128, b.c, &spec, &l, NULL, NULL, &err));
+            OK(score_run(&s, NULL, &b.s, 128, b.c, &spec, &l, NULL, NULL, &err));
             if (join || p == PROTO_LONGLORA)
                 want = brute(&b, spec.protocol, 16, 5, 0, total, &sum, &count, &means,
                              &windows);
@@ -506,9 +506,45 @@ static void test_data_may_be_taken_in_part(void **state)
     clear_err();
 }
 
+/* Documents of 40, 20 and 30 tokens in windows of 16, each by brute force; far is from the 12th
+ * token of a window on. */
+static void check_docs(struct bench *b, const struct score *s, const struct score_docs *docs)
+{
+    static const int64_t start[] = { 0, 40, 60, 90 };
+    struct score_bucket all = { 0 };
+    double nll[16];
+
+    assert_int_equal(docs->n, 3);
+    assert_ptr_equal(s->by_doc, docs);
+    for (int i = 0; i < 3; i++) {
+        struct score_bucket want = { 0 }, far = { 0 };
+        const struct score_doc *d = &docs->v[i];
+
+        for (int64_t at = start[i]; at < start[i + 1]; at += 16) {
+            int64_t n = start[i + 1] - at < 16 ? start[i + 1] - at : 16;
+
+            single(b, at, n, nll);
+            for (int64_t k = 1; k < n; k++) {
+                want.nll += nll[k], want.n++;
+                far.nll += k >= 12 ? nll[k] : 0, far.n += k >= 12;
+            }
+        }
+        assert_int_equal(d->doc, i);
+        assert_int_equal(d->all.n, want.n);
+        assert_int_equal(d->far.n, far.n);
+        assert_true(far.n > 0 && far.n < want.n);
+        assert_float_equal(d->all.nll, want.nll, 1e-4 * want.nll);
+        assert_float_equal(d->far.nll, far.nll, 1e-4 * far.nll);
+        all.nll += d->all.nll, all.n += d->all.n;
+    }
+    assert_int_equal(all.n, s->tokens);
+    assert_float_equal(all.nll, s->nll, 1e-9 * s->nll);
+}
+
 static void test_words_and_bytes(void **state)
 {
     static const int64_t len[] = { 40, 20, 30 };
+    struct score_docs docs = { 0 };
     struct window_spec spec = { PROTO_STRIDE, 16, 5, 0 };
     struct window_list l;
     struct score s;
@@ -522,7 +558,7 @@ static void test_words_and_bytes(void **state)
     open_bench(&b, path, 64);
     OK(score_windows(&l, b.c, &spec, false, &longest, &err));
     assert_int_equal(longest, 40);
-    OK(score_run(&s, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
+    OK(score_run(&s, NULL, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
     windows_free(&l);
     assert_true(s.text_exact);
     assert_float_equal(s.bytes, 270, 1e-9);
@@ -534,8 +570,10 @@ static void test_words_and_bytes(void **state)
     /* Windows' first tokens are not scored: in proportion, and said to be so. */
     spec.protocol = PROTO_NONOVERLAP;
     OK(score_windows(&l, b.c, &spec, false, &longest, &err));
-    OK(score_run(&s, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
+    OK(score_run(&s, &docs, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
     windows_free(&l);
+    check_docs(&b, &s, &docs);
+    score_docs_free(&docs);
     assert_false(s.text_exact);
     /* 40 = 16+16+8, 20 = 16+4, 30 = 16+14: 4 starts inside documents are left out. */
     assert_float_equal(s.bytes, 270 - 4 * 3, 1e-9);

@@ -33,6 +33,20 @@ json() {
 }
 ok "JSON has the exact losses, the same for any threads, also with -o" json
 
+by_document() { # the data is one document: its sums are the whole's
+    local n='--protocol nonoverlap'
+    score --json $n --by-document > "$tmp/d.json" && score --json $n > "$tmp/e.json" || return 1
+    cat "$tmp/d.json"
+    [ "$(grep -c '"by_document"' "$tmp/d.json")" -eq 2 ] && ! grep -q by_document "$tmp/e.json" &&
+        awk -F': *|,' '/"loss":/ && !l { l = $2 } /"tokens":/ && !t { t = $2 } /"nll":/ && !s { s = $2 }
+            END { exit !(t > 0 && s / t > 0.9999 * l && s / t < 1.0001 * l) }' \
+            <(sed -n '/"ctx": 64/,$p' "$tmp/d.json" | sed '/"by_position"/,/\]/d') &&
+        says 64 'windows that do not cross documents' score --json --by-document &&
+        says 64 'needs --json' score $n --by-document &&
+        says 64 '--by-document works only with --ppl' leval --table --by-document "$tmp/a.json"
+}
+ok "the loss of each document, where windows do not cross them" by_document
+
 compare() {
     leval --table "$tmp/a.json" "$tmp/b.json" > "$tmp/t" 2> "$tmp/err" &&
         cat "$tmp/t" "$tmp/err" && [ ! -s "$tmp/err" ] &&
