@@ -1,38 +1,77 @@
 #!/bin/sh
-# The paper's comparison, small: a Llama of 34 million parameters trained from scratch on PG-19
-# books at a context of 1024, then extended to 4096 and 8192 by full fine-tuning, plain LoRA and
-# LoRA+ (with S2-Attn and with dense attention), and scored on the test books. What it makes is
-# in docs/extension.md. Every stage that is done is passed over, so it can be run again, and the
-# data can be made on one machine and the rest on another.
-# usage: tools/extend_pg19.sh OUT TRAIN TEST     folders or archives of books; needs a GPU to be quick
-#   environment: DEVICE=auto, LTRAIN, LEVAL, LPREP, LPACK: other programs than those on PATH
+# The paper's comparison, small: a Llama of 34 million parameters trained from scratch on PG-19 books
+# at a context of 1024, then extended 8 and 32 times, by RoPE scaled by Position Interpolation and by
+# parts, with dense attention, with S2-Attn as the paper has it, and with dense steps among it; each
+# with its own learning rate, and three seeds. What it makes is in docs/extension.md.
+#
+# usage: tools/extend_pg19.sh WORK [STAGE ...]     stages, in this order, by default all of them:
+#   data     tokenizer (needs spm_train, unless WORK/tokenizer.model is there), shards, test and
+#            validation books, from the archives in BOOKS
+#   base     the base, 1024 tokens
+#   search   learning rates: every way of training at three rates, one seed, by validation books
+#   main     all ways, RoPE kinds, lengths and seeds, each at its best rate, by test books
+#   extra    full fine-tuning and plain LoRA; as many seconds, not steps, as dense training has
+#   tables   WORK/tables.md, from WORK/results/*.tsv
+#   plot     WORK/extension.png
+# Every run that is done has a line in WORK/results, and is passed over: so this can be given again
+# until all is done. It stops after LIMIT seconds, with 75 where something is left to do; a run that
+# is cut goes on from its checkpoint if WORK is kept, else it is made anew. Only WORK/tokenizer.model
+# and WORK/results need to travel to another machine.
+#   environment: LIMIT=570, GPUS (how many; 0: the CPU), SEEDS="1 2 3", STEPS=300, BOOKS,
+#   LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
 set -eu
-[ $# -eq 3 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
-out=$1 train=$2 test=$3
+[ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
+begun=$(date +%s)
+work=$1
+shift
+stages=${*:-data base search main extra tables plot}
 root=$(cd "$(dirname "$0")/.." && pwd)
 PATH=$root/build/bin:$PATH
-: "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LPREP:=lprep}" "${LPACK:=lpack}" "${DEVICE:=auto}"
-mkdir -p "$out"
+: "${LPREP:=lprep}" "${LPACK:=lpack}" "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LIMIT:=570}"
+: "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1 2 3}" "${STEPS:=300}" "${RATES:=5e-4 1e-3 2e-3}"
+: "${FULL_RATES:=1e-4 3e-4 6e-4}" "${LENGTHS:=8192 32768}" "${BASE_CTX:=1024}" "${BASE_STEPS:=1200}"
+: "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${CONFIG:=}"
+: "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}"
+results=$work/results
+mkdir -p "$work/runs" "$results"
+rm -rf "$work/claimed" "$work/left" "$work/failed"
+mkdir "$work/claimed"
+left() { echo $((LIMIT - $(date +%s) + begun)); }
+fail() { echo "extend_pg19: $*" >&2; exit 70; }
+device=cuda
+[ "$GPUS" -gt 0 ] || device=cpu
 
-# --- data: a tokenizer of 8192 pieces, shards, one shard of test books
-if [ ! -e "$out/tokenizer.model" ]; then
-    LPREP=$LPREP "$root/tools/sample_text.sh" 12000000 "$train" --utf8 replace > "$out/sample.txt"
-    spm_train --input="$out/sample.txt" --model_prefix="$out/tokenizer" --vocab_size=8192 \
+# --- data: a tokenizer of 8192 pieces, trained on plain lines; shards; test and validation books
+train_tokenizer() {
+    LPREP=$LPREP "$root/tools/sample_text.sh" 12000000 "$BOOKS"/pg19-train*.tar.zst --utf8 replace > "$work/sample.txt"
+    spm_train --input="$work/sample.txt" --model_prefix="$work/tokenizer" --vocab_size=8192 \
         --model_type=bpe --byte_fallback=true --character_coverage=0.9995 --max_sentence_length=100000 \
         --normalization_rule_name=identity --remove_extra_whitespaces=false \
-        --allow_whitespace_only_pieces=true --split_digits=true > "$out/spm.log" 2>&1
-    if grep -iE 'too long|skipped|invalid' "$out/spm.log"; then
-        echo "extend_pg19: the tokenizer did not see all of its text: $out/spm.log" >&2
+        --allow_whitespace_only_pieces=true --split_digits=true > "$work/spm.log" 2>&1
+    if grep -iE 'too long|skipped|invalid' "$work/spm.log"; then
+        echo "extend_pg19: the tokenizer did not see all of its text: $work/spm.log" >&2
         exit 65
     fi
-fi
-[ -e "$out/shards/manifest.json" ] ||
-    $LPREP -q "$train" --utf8 replace -t "$out/tokenizer.model" | $LPACK -o "$out/shards"
-[ -s "$out/test.shard" ] ||
-    $LPREP -q "$test" --utf8 replace -t "$out/tokenizer.model" | $LPACK > "$out/test.shard"
+}
+shard() { # NAME ARCHIVE...
+    name=$1
+    shift
+    [ -s "$work/$name" ] && return
+    $LPREP -q "$@" --utf8 replace -t "$work/tokenizer.model" | $LPACK > "$work/$name.part"
+    mv "$work/$name.part" "$work/$name"
+}
+data() {
+    [ -e "$work/tokenizer.model" ] || train_tokenizer
+    [ -e "$work/shards/manifest.json" ] || $LPREP -q "$BOOKS"/pg19-train*.tar.zst --utf8 replace \
+        -t "$work/tokenizer.model" | $LPACK -o "$work/shards"
+    shard test.shard "$BOOKS/pg19-test.tar.zst"
+    shard val.shard "$BOOKS/pg19-validation.tar.zst"
+}
 
-# --- the base, from scratch
-cat > "$out/config.json" <<'END'
+# --- the base, from scratch: the same bits wherever it is made, on one kind of GPU
+base() {
+    [ -s "$work/base/summary.json" ] && return
+    [ -n "$CONFIG" ] || cat > "$work/config.json" << 'END'
 { "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 8192,
   "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
   "num_attention_heads": 8, "num_key_value_heads": 8, "max_position_embeddings": 1024,
@@ -40,44 +79,176 @@ cat > "$out/config.json" <<'END'
   "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
   "initializer_range": 0.02, "torch_dtype": "float32" }
 END
-$LTRAIN "$out/shards" --init "$out/config.json" -o "$out/base" --ctx 1024 --batch 64 --micro 32 \
-    --steps "${BASE_STEPS:-1200}" --attention dense --lr 1.5e-3 --warmup 60 --schedule cosine --min-lr 1e-4 \
-    --decay 0.1 --save-every 100000 --log-every 200 --tokenizer "$out/tokenizer.model" \
-    --device "$DEVICE"
-
-# --- four ways to two lengths; 65536 tokens a step
-# extend CTX NAME MODE ATTENTION LR
-extend() {
-    $LTRAIN "$out/shards" --model "$out/base" -o "$out/$2-$1" --ctx "$1" --mode "$3" --attention "$4" \
-        --batch $((65536 / $1)) --micro $((32768 / $1)) --steps "${EXT_STEPS:-150}" --lr "$5" --warmup 10 \
-        --save-every 100000 --log-every 150 --device "$DEVICE"
+    timeout -s TERM "$(left)" $LTRAIN "$work/shards" --init "${CONFIG:-$work/config.json}" -o "$work/base" \
+        --ctx "$BASE_CTX" --batch $((STEP_TOKENS / BASE_CTX)) --micro $((AT_ONCE / BASE_CTX)) \
+        --steps "$BASE_STEPS" --attention dense --lr 1.5e-3 --warmup 60 --schedule cosine --min-lr 1e-4 \
+        --decay 0.1 --save-every 400 --keep 1 --log-every 200 --tokenizer "$work/tokenizer.model" \
+        --device $device --deterministic
 }
-for ctx in 4096 8192; do
-    extend $ctx full full dense 3e-4
-    extend $ctx lora-s2 lora s2 1e-3
-    extend $ctx loraplus-s2 lora+ s2 1e-3
-    extend $ctx loraplus-dense lora+ dense 1e-3
-done
 
-# --- scores of the test books, by two protocols
-score() { # NAME PROTOCOL OPTIONS...
-    name=$1 protocol=$2
+# --- runs. A run is a line: CTX ROPE WAY MODE RATE SEED STEPS; its name is the line with dots.
+way_options() {
+    case $1 in
+    dense) echo --attention dense ;;
+    s2-4) echo --attention s2 --group-ratio 1/4 --dense-every 0 --dense-last 0 ;;
+    mix-4) echo --attention s2 --group-ratio 1/4 --dense-every 10 --dense-last 0.05 ;;
+    mix-16 | mix-16-seconds) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
+    *) fail "no way '$1'" ;;
+    esac
+}
+# RoPE by parts: a base whose configuration says so, of the length that is trained, so that ltrain
+# adds nothing. (With ltrain's own --rope parts this is "$work/base", and the option goes into train.)
+rope_base() { # ROPE CTX: the base's folder
+    [ "$1" = parts ] || { echo "$work/base"; return; }
+    folder=$work/parts-$2
+    if [ ! -e "$folder/config.json" ]; then
+        mkdir -p "$folder"
+        ln -sf "$(cd "$work/base" && pwd)/model.safetensors" "$folder/model.safetensors"
+        cp "$work/tokenizer.model" "$folder/tokenizer.model"
+        tr -d '\n' < "${CONFIG:-$work/config.json}" | sed -E "s/\"max_position_embeddings\": *[0-9]+/\"max_position_embeddings\": $2/
+            s/^ *\\{/{ \"rope_scaling\": { \"rope_type\": \"llama3\", \"factor\": $(($2 / BASE_CTX)).0, \"low_freq_factor\": 1.0, \
+\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": $BASE_CTX },/" > "$folder/config.json.$$"
+        mv "$folder/config.json.$$" "$folder/config.json"
+    fi
+    echo "$folder"
+}
+lengths() { # CTX: from the base's context to it, in octaves, with commas
+    n=$BASE_CTX list=$BASE_CTX
+    while [ "$n" -lt "$1" ]; do n=$((n * 2)) list=$list,$n; done
+    echo "$list"
+}
+train() { # the run's variables are set; OUT
+    # shellcheck disable=SC2046
+    timeout -s TERM -k 20 "$(left)" $LTRAIN -q "$work/shards" --model "$(rope_base $rope $ctx)" -o "$1" \
+        --recipe longlora-2023 --mode "$mode" --ctx "$ctx" $(way_options $way) --batch $((STEP_TOKENS / ctx)) \
+        --micro $((AT_ONCE / ctx > 0 ? AT_ONCE / ctx : 1)) --steps "$steps" --lr "$rate" --warmup 10 --seed "$seed" \
+        --save-every 100000 --keep 1 --device $device
+}
+score() { # DATA CTX-LIST MODEL-OPTIONS...: JSON
+    data=$1 list=$2
     shift 2
-    [ -s "$out/$name.$protocol.json" ] || $LEVAL -q --ppl "$out/test.shard" --protocol "$protocol" \
-        --ctx 1024,2048,4096,8192 --max-windows "${WINDOWS:-600}" --label "$name" --device "$DEVICE" \
-        --json "$@" > "$out/$name.$protocol.json"
+    timeout -k 5 "$(left)" $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --by-document --json \
+        --device $device "$@"
 }
-for protocol in longlora nonoverlap; do
-    score base $protocol --model "$out/base"
-    for ctx in 4096 8192; do
-        score full-$ctx $protocol --model "$out/full-$ctx"
-        for way in lora-s2 loraplus-s2 loraplus-dense; do
-            score $way-$ctx $protocol --model "$out/base" --adapter "$out/$way-$ctx"
-        done
+field() { sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1; }
+line() { # NAME FOLDER: the run as one line of a table; see tools/extend_table.awk
+    tokens=$((steps * STEP_TOKENS)) tok_s=0 val=$(field loss "$2/val.json")
+    [ "$steps" -eq 0 ] || tok_s=$(field tok_s "$2/summary.json")
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$1" "$ctx" "$rope" "$way" "$mode" "$rate" "$seed" \
+        "$steps" "$tokens" "$tok_s" "${val:-0}"
+    awk -F'[:,]' '/"ctx":/ { printf "\t%d|", $2 } /"by_position"/ { at = 1; n = 0 } /"by_document"/ { at = 2; n = 0 }
+        at == 2 && /"document":/ { if (n++) printf ";" } at == 2 && /"(tokens|nll|far_tokens|far_nll)":/ {
+            gsub(/ /, "", $2); printf "%s%s", /"tokens"/ ? "" : ",", $2 } /\]/ { at = 0 }' "$2/test.json"
+    awk -F'[:,]' -v ctx="$ctx" '/"ctx":/ { on = $2 + 0 == ctx; n = 0 } /"by_position"/ { at = on } /\]/ { at = 0 }
+        at { gsub(/ /, "", $2) } at && /"tokens_before"/ { printf "%s%s", n++ ? ";" : "\tposition|", $2 }
+        at && /"(tokens|loss)":/ { printf ",%s", $2 }' "$2/test.json"
+    echo
+}
+one_run() { # GPU LINE: 0 done, 75 cut by the clock, else a failure
+    # shellcheck disable=SC2086
+    set -- "$1" $2
+    ctx=$2 rope=$3 way=$4 mode=$5 rate=$6 seed=$7 steps=$8
+    name=$ctx.$rope.$way.$mode.$rate.$seed.$steps folder=$work/runs/$name
+    [ "$GPUS" -gt 0 ] && export CUDA_VISIBLE_DEVICES="$1"
+    mkdir -p "$folder"
+    model=$(rope_base $rope $ctx)
+    if [ "$steps" -eq 0 ]; then
+        set -- --model "$model"
+        [ "$rope" != pi ] || set -- "$@" --rope-factor $((ctx / BASE_CTX))
+    else
+        train "$folder/out" || return $?
+        cp "$folder/out/summary.json" "$folder/summary.json"
+        set -- --model "$model" --adapter "$folder/out"
+        [ "$mode" != full ] || set -- --model "$folder/out"
+    fi
+    score "$work/val.shard" "$ctx" --max-tokens "$VAL_TOKENS" "$@" > "$folder/val.json" || return $?
+    score "$work/test.shard" "$(lengths $ctx)" "$@" > "$folder/test.json" || return $?
+    line "$name" "$folder" > "$results/$name.part"
+    mv "$results/$name.part" "$results/$name.tsv"
+    rm -rf "$folder"
+}
+# Takes the runs of a list that nobody has taken, until there is none or the time is over.
+worker() { # GPU LIST
+    while read -r run; do
+        name=$(echo "$run" | tr ' ' .)
+        [ ! -s "$results/$name.tsv" ] && mkdir "$work/claimed/$name" 2> /dev/null || continue
+        if [ "$(left)" -lt 20 ]; then
+            echo "$run" >> "$work/left"
+            continue
+        fi
+        t=$(date +%s) rc=0
+        one_run "$1" "$run" < /dev/null 2> "$work/runs/$name.err" || rc=$?
+        if [ $rc -eq 75 ] || [ $rc -eq 124 ] || [ $rc -eq 143 ]; then
+            echo "$run" >> "$work/left"
+        elif [ $rc -ne 0 ]; then
+            { echo "$run: exit $rc"; tail -n 5 "$work/runs/$name.err"; } >> "$work/failed"
+        else
+            echo "$name: $(($(date +%s) - t)) s"
+        fi
+    done < "$2"
+}
+# All runs of a list, a worker for each GPU; ends the script where some are left or have failed.
+run_all() { # LIST
+    g=0
+    while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
+        worker $g "$1" &
+        g=$((g + 1))
     done
-    echo "protocol: $protocol"
-    for ctx in 4096 8192; do
-        $LEVAL --table "$out/base.$protocol.json" "$out/full-$ctx.$protocol.json" "$out/lora-s2-$ctx.$protocol.json" \
-            "$out/loraplus-s2-$ctx.$protocol.json" "$out/loraplus-dense-$ctx.$protocol.json" -q
+    wait
+    if [ -s "$work/failed" ]; then
+        cat "$work/failed" >&2
+        exit 70
+    elif [ -s "$work/left" ]; then
+        echo "extend_pg19: $(wc -l < "$work/left") runs are left: give the command again" >&2
+        exit 75
+    fi
+}
+
+ways='dense s2-4 mix-4 mix-16'
+rates_of() { [ "$1" = full ] && echo "$FULL_RATES" || echo "$RATES"; }
+# The rate at which the validation books are read best, of those tried at the first seed. The kind
+# of RoPE has no rate of its own: by parts is searched, and PI takes what is found.
+best() { # CTX WAY MODE
+    [ "$2" = mix-16-seconds ] && set -- "$1" mix-16 "$3"
+    cat "$results/$1.parts.$2.$3".*."${SEEDS%% *}.$STEPS.tsv" | sort -t"$(printf '\t')" -k11,11g | cut -f6 | head -n 1
+}
+search() { # WAYS MODE
+    for ctx in $LENGTHS; do for way in $1; do for rate in $(rates_of "$2"); do
+        echo "$ctx parts $way $2 $rate ${SEEDS%% *} $STEPS"
+    done; done; done
+}
+main_runs() { # ROPES WAYS MODE
+    for ctx in $LENGTHS; do for rope in $1; do for way in $2; do for seed in $SEEDS; do
+        echo "$ctx $rope $way $3 $(best $ctx $way $3) $seed $STEPS"
+    done; done; done; done
+}
+# As many steps of the mix as take the seconds that dense training takes.
+seconds_runs() {
+    for ctx in $LENGTHS; do
+        steps=$(cat "$results/$ctx".parts.dense.lora+.*.tsv "$results/$ctx".parts.mix-16.lora+.*.tsv |
+            awk -F'\t' -v n="$STEPS" '$8 == n { s[$4] += 1 / $10; k[$4]++ }
+                END { printf "%d", n * (s["dense"] / k["dense"]) / (s["mix-16"] / k["mix-16"]) }')
+        for seed in $SEEDS; do echo "$ctx parts mix-16-seconds lora+ $(best $ctx mix-16 lora+) $seed $steps"; done
     done
+}
+untrained() { for ctx in $LENGTHS; do for rope in none pi parts; do echo "$ctx $rope base none 0 0 0"; done; done; }
+
+for stage in $stages; do
+    case $stage in
+    data) data ;;
+    base) base || { rc=$?; [ $rc -eq 75 ] || [ $rc -eq 124 ] && exit 75; fail "the base: exit $rc"; } ;;
+    search) search "$ways" lora+ > "$work/search"
+        run_all "$work/search" ;;
+    main) { untrained; main_runs 'parts pi' "$ways" lora+; } > "$work/main"
+        run_all "$work/main" ;;
+    extra) { search 'dense mix-16' full; search 'dense mix-16' lora; } > "$work/extra"
+        run_all "$work/extra"
+        { main_runs parts 'dense mix-16' full; main_runs parts 'dense mix-16' lora; seconds_runs; } > "$work/extra2"
+        run_all "$work/extra2" ;;
+    tables) cat "$results"/*.tsv | awk -f "$root/tools/extend_table.awk" > "$work/tables.md"
+        cat "$work/tables.md" ;;
+    plot) cat "$results"/*.tsv | awk -v form=plot -f "$root/tools/extend_table.awk" > "$work/plot.tsv"
+        gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$root/docs/extension.gp" ;;
+    *) echo "extend_pg19: no stage '$stage'" >&2; exit 64 ;;
+    esac
 done

@@ -1,0 +1,169 @@
+# tools/extend_table.awk - the runs of tools/extend_pg19.sh as tables (Markdown) or points of a plot.
+# usage: cat WORK/results/*.tsv | awk [-v form=plot] [-v draws=2000] [-v seed=1] -f extend_table.awk
+#
+# A run is a line: name, ctx, rope, way, mode, rate, seed, steps, tokens, tokens/s, validation loss;
+# then for each length "LENGTH|DOC;DOC;..." with tokens, nll, far_tokens, far_nll of every book, and
+# "position|P;P;..." with tokens before, tokens, loss. Of several rates that with the most seeds is
+# taken, of equal ones that of the lowest validation loss. Ratios of perplexities are over the same
+# books, losses averaged over seeds; their interval is a paired bootstrap: books drawn with
+# replacement, the same for both. A generator of its own makes the draws repeat on every awk.
+BEGIN {
+    FS = "\t"
+    draws = draws ? draws : 2000
+    state = seed ? seed : 1
+}
+function random_below(n) { # Lehmer's: exact in doubles
+    state = (state * 48271) % 2147483647
+    return int(state / 2147483647 * n)
+}
+{
+    g = $2 SUBSEP $3 SUBSEP $4 SUBSEP $5 SUBSEP $8
+    if (!(g in is_group)) {
+        is_group[g] = ++groups
+        group[groups] = g
+        ctx_of[g] = $2; rope_of[g] = $3; way_of[g] = $4; mode_of[g] = $5; steps_of[g] = $8
+        if (!(($2) in is_ctx)) { is_ctx[$2] = 1; ctx_list[++ctxs] = $2 }
+    }
+    k = g SUBSEP $6
+    runs[k]++
+    val[k] = runs[k] == 1 || $11 < val[k] ? $11 : val[k]
+    line[k, runs[k]] = $0
+    if (!(k in is_rate)) { is_rate[k] = 1; rates[g] = rates[g] " " $6 }
+}
+# Sums of a group at its best rate: over books, over seeds.
+function gather(g,    r, n, i, best, k, f, m, j, part, doc, d, v, b, p, logs, far, fars) {
+    n = split(rates[g], r, " ")
+    best = r[1]
+    for (i = 2; i <= n; i++)
+        if (runs[g, r[i]] > runs[g, best] || (runs[g, r[i]] == runs[g, best] && val[g, r[i]] < val[g, best]))
+            best = r[i]
+    rate_of[g] = best
+    k = g SUBSEP best
+    seeds_of[g] = runs[k]
+    for (i = 1; i <= runs[k]; i++) {
+        m = split(line[k, i], f, "\t")
+        speed[g] += f[10] / runs[k]
+        seconds[g] += (f[10] > 0 ? f[9] / f[10] : 0) / runs[k]
+        for (j = 12; j <= m; j++) {
+            split(f[j], part, "|")
+            d = split(part[2], doc, ";")
+            if (part[1] == "position") {
+                for (b = 1; b <= d; b++) {
+                    split(doc[b], v, ",")
+                    places[g] = d; before[g, b] = v[1]; curve[g, b] += v[3] / runs[k]
+                }
+                continue
+            }
+            books[g] = d
+            logs = n = far = fars = 0
+            for (b = 1; b <= d; b++) {
+                split(doc[b], v, ",")
+                logs += v[2]; n += v[1]; far += v[4]; fars += v[3]
+                tokens[g, part[1], b] = v[1]; nll[g, part[1], b] += v[2] / runs[k]
+                far_tokens[g, part[1], b] = v[3]; far_nll[g, part[1], b] += v[4] / runs[k]
+            }
+            p = exp(logs / n)
+            ppl[g, part[1]] += p / runs[k]; squares[g, part[1]] += p * p / runs[k]
+            if (fars > 0)
+                far_ppl[g, part[1]] += exp(far / fars) / runs[k]
+        }
+    }
+}
+function deviation(g, len,    v) { # over seeds
+    v = squares[g, len] - ppl[g, len] ^ 2
+    return seeds_of[g] > 1 && v > 0 ? sqrt(v * seeds_of[g] / (seeds_of[g] - 1)) : 0
+}
+function sort_values(a, n,    gap, i, j, v) {
+    for (gap = int(n / 2); gap > 0; gap = int(gap / 2))
+        for (i = gap + 1; i <= n; i++) {
+            v = a[i]
+            for (j = i; j > gap && a[j - gap] > v; j -= gap) a[j] = a[j - gap]
+            a[j] = v
+        }
+}
+# "1.005 (1.002 to 1.008)": the perplexity of g over that of base at len, far: of the last quarter.
+function ratio(g, base, len, far,    b, i, s, t, n, v, value, kind) {
+    for (i = 0; i <= draws; i++) {
+        s = t = n = 0
+        for (b = 1; b <= books[g]; b++) {
+            v = i ? 1 + random_below(books[g]) : b
+            if (far) { s += far_nll[g, len, v]; t += far_nll[base, len, v]; n += far_tokens[g, len, v] }
+            else { s += nll[g, len, v]; t += nll[base, len, v]; n += tokens[g, len, v] }
+        }
+        v = n > 0 ? exp((s - t) / n) : 0
+        if (i) drawn[i] = v; else value = v
+    }
+    sort_values(drawn, draws)
+    return sprintf("%.4f (%.4f to %.4f)", value, drawn[int(draws * 0.025) + 1], drawn[int(draws * 0.975)])
+}
+function order(g) { # base first, then dense; by parts before PI; LoRA+ before the others
+    return (mode_of[g] == "none" ? 0 : mode_of[g] == "lora+" ? 1 : mode_of[g] == "full" ? 2 : 3) * 1000 + \
+        (rope_of[g] == "parts" ? 0 : rope_of[g] == "pi" ? 100 : 200) + \
+        (index(" base dense s2-4 mix-4 mix-16 mix-16-seconds ", " " way_of[g] " "))
+}
+function name(g) {
+    return (rope_of[g] == "parts" ? "by parts" : rope_of[g] == "pi" ? "PI" : "not scaled") ", " \
+        (mode_of[g] == "none" ? "untrained" : mode_of[g] == "lora+" ? "LoRA+" : mode_of[g] == "lora" ? "LoRA" : "full") \
+        (mode_of[g] == "none" ? "" : ", " way_of[g])
+}
+function print_table(ctx, list, n,    i, g, len, text, least) {
+    least = 1024 < ctx ? 1024 : ctx
+    for (len = ctx; (group_has(list[1], len / 2)); len /= 2) least = len / 2
+    printf "\n## To %d tokens\n\nPerplexity of the test books by context (mean over seeds, standard deviation at the longest), last quarter of it, speed.\n\n|", ctx
+    printf " |"
+    for (len = least; len <= ctx; len *= 2) printf " %d |", len
+    printf " +- | last quarter | seeds | rate | steps | tokens/s | seconds |\n|---|"
+    for (len = least; len <= ctx; len *= 2) printf "---:|"
+    print "---:|---:|---:|---:|---:|---:|---:|"
+    for (i = 1; i <= n; i++) {
+        g = list[i]
+        text = "| " name(g) " |"
+        for (len = least; len <= ctx; len *= 2) text = text sprintf(" %.2f |", ppl[g, len])
+        print text sprintf(" %.2f | %.2f | %d | %s | %d | %.0f | %.1f |", deviation(g, ctx), far_ppl[g, ctx],
+            seeds_of[g], rate_of[g], steps_of[g], speed[g], seconds[g])
+    }
+}
+function group_has(g, len) { return (g, len) in ppl }
+function print_ratios(ctx, list, n,    i, j, g, base) {
+    printf "\nPerplexity at %d over that of dense training with the same RoPE and mode (95%% of a bootstrap over books), and speed.\n\n", ctx
+    print "| | whole context | last quarter | times as fast |\n|---|---|---|---:|"
+    for (i = 1; i <= n; i++) {
+        g = list[i]
+        if (way_of[g] == "dense" || way_of[g] == "base") continue
+        base = ""
+        for (j = 1; j <= n; j++)
+            if (way_of[list[j]] == "dense" && rope_of[list[j]] == rope_of[g] && mode_of[list[j]] == mode_of[g])
+                base = list[j]
+        if (base == "") continue
+        printf "| %s | %s | %s | %.2f |\n", name(g), ratio(g, base, ctx, 0), ratio(g, base, ctx, 1), speed[g] / speed[base]
+    }
+}
+function print_points(ctx, list, n,    i, j, g) {
+    for (i = 1; i <= n; i++) {
+        g = list[i]
+        if (mode_of[g] != "none")
+            printf "run\t%d\t%s\t%s\t%s\t%.6g\t%.6g\t%.6g\n", ctx, rope_of[g], way_of[g], mode_of[g], seconds[g],
+                ppl[g, ctx], deviation(g, ctx)
+        for (j = 1; j <= places[g]; j++)
+            printf "curve\t%d\t%s\t%s\t%s\t%d\t%.6g\t0\n", ctx, rope_of[g], way_of[g], mode_of[g], before[g, j],
+                exp(curve[g, j])
+    }
+}
+END {
+    for (i = 1; i <= groups; i++) gather(group[i])
+    for (c = 1; c <= ctxs; c++) sorted_ctx[c] = ctx_list[c] + 0
+    sort_values(sorted_ctx, ctxs)
+    for (c = 1; c <= ctxs; c++) {
+        n = 0
+        for (i = 1; i <= groups; i++)
+            if (ctx_of[group[i]] == sorted_ctx[c]) list[++n] = group[i]
+        for (i = 2; i <= n; i++) { # few: by insertion
+            v = list[i]
+            for (j = i; j > 1 && order(list[j - 1]) > order(v); j--) list[j] = list[j - 1]
+            list[j] = v
+        }
+        if (form == "plot") { print_points(sorted_ctx[c], list, n); continue }
+        print_table(sorted_ctx[c], list, n)
+        print_ratios(sorted_ctx[c], list, n)
+    }
+}
