@@ -47,7 +47,7 @@ static const struct opt result_rows[] = {
 /* Filled before the options are parsed, from the tables of all tasks. */
 static struct opt_table rows;
 static const struct cmd cmd = {
-    "leval", "--ppl FILE --model FOLDER [--adapter FOLDER] [--ctx LIST] | --table FILE ... | --bench",
+    "leval", "--ppl FILE [--model DIR] [--adapter DIR] [--ctx LIST] | --table FILE ... | --bench",
     "Perplexity of a model at each of several contexts, with dense attention.",
     "  leval --ppl pg19.val --model Llama-2-7b-hf --adapter adapter/ --ctx 8k,16k,32k\n"
     "  leval --ppl book.txt --model Llama-2-7b-hf --ctx 4k,8k --protocol stride --chart\n"
@@ -116,8 +116,9 @@ static int start(struct err *e)
     struct ranks_share share;
     struct group *g;
     bool parent = false;
-    int rc = check(t, e);
+    int rc = t->fill ? t->fill(&o, e) : 0;
 
+    rc = rc < 0 ? rc : check(t, e);
     if (rc == 0 && t->needs != NEEDS_MODEL)
         return run(t, group_alone(), e);
     o.machine.device = ranks_device(&o.ranks, o.machine.device);

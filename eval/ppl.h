@@ -26,6 +26,9 @@ struct ppl_options {
 extern const struct task task_ppl;
 /* --table FILE ...: results beside each other; the same options. */
 extern const struct task task_table;
+/* ppl_fill.c: the model that the data remembers, the base and data that an adapter does. Without
+ * both, ltrain's own folder "adapter" is taken where it is of that model. */
+int ppl_fill(struct eval_options *o, struct ppl_options *p, struct err *e);
 /* What was given to both on the command line. */
 const struct ppl_options *ppl_asked(void);
 

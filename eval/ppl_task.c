@@ -69,6 +69,8 @@ static bool table_is_asked(const struct eval_options *o)
     return asked.table;
 }
 
+static int fill(struct eval_options *o, struct err *e) { return ppl_fill(o, &asked, e); }
+
 /* Checked before the hours of measuring, not after: the file's ending, that it can be
  * written, and that gnuplot is there. */
 static int check_plot(const struct eval_options *o, struct err *e)
@@ -204,7 +206,7 @@ static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
 
 const struct task task_ppl = {
     .name = "ppl", .help = "perplexity", .rows = ppl_rows, .asked = &asked,
-    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .check = ppl_check, .prepare = ppl_prepare,
+    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .fill = fill, .check = ppl_check, .prepare = ppl_prepare,
     .run = ppl_score, .show = ppl_show, .close = ppl_close,
 };
 const struct task task_table = {

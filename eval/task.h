@@ -54,6 +54,9 @@ struct task {
     const void *asked;
     enum task_needs needs;
     bool (*is_asked)(const struct eval_options *o); /* by its options */
+    /* Fills in what is left out and remembered somewhere, before check; says what. E_USAGE,
+     * E_NOINPUT, and those of opening the data. */
+    int (*fill)(struct eval_options *o, struct err *e);
     /* What options do not go together. E_USAGE, E_CREATE. */
     int (*check)(const struct eval_options *o, struct err *e);
     /* Opens the data, before the device and the weights: s has the files, n and ctx are known. */

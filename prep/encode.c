@@ -1,6 +1,8 @@
 /* prep/encode.c - see prep_encode and prep_info in prep.h. */
 #include "prep/prep.h"
 
+#include "base/file.h"
+#include "base/utf8.h"
 #include "formats/tokens/document.h"
 
 #include <stdlib.h>
@@ -91,19 +93,57 @@ int prep_encode(const struct tokenizer *t, const struct doc *d, const struct pre
     return rc < 0 ? err_within(e, "'%s'", d->name) : 0;
 }
 
+/* A path that a label holds as it is: UTF-8, nothing that a terminal would obey, short enough. */
+static bool exact_label(const char *path, size_t cap)
+{
+    size_t n = strlen(path);
+    bool plain = n < cap && utf8_valid(path, n, NULL);
+
+    for (size_t i = 0; i < n && plain; i++)
+        plain = (unsigned char)path[i] >= ' ' && path[i] != 0x7F;
+    return plain;
+}
+
+/* The absolute path of a file in a model's folder, which a config.json shows; else NULL. The folder
+ * alone is resolved: the files of Hugging Face's cache are links to where no model is. */
+static char *path_in_model(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *config = folder ? path_join(folder, "config.json") : NULL;
+    char *whole = config && path_is_file(config) ? realpath(folder, NULL) : NULL;
+    char *out = whole ? path_join(whole, slash ? slash + 1 : path) : NULL;
+
+    free(folder);
+    free(config);
+    free(whole);
+    return out;
+}
+
+bool prep_tokenizer_name(const char *path, char *out, size_t cap)
+{
+    const char *slash = strrchr(path, '/');
+    char *whole = path_in_model(path);
+    bool kept = whole && exact_label(whole, cap);
+
+    /* A path that is too long is cut to the file's name. */
+    label_clean(out, cap - 1, kept ? whole : !slash || strlen(path) < cap ? path : slash + 1);
+    kept = kept || !whole;
+    free(whole);
+    return kept;
+}
+
 int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token_info *info,
               struct err *e)
 {
-    const char *path = tokenizer_path(t), *slash = strrchr(path, '/');
+    const char *path = tokenizer_path(t);
 
     *info = (struct token_info){ .vocab = (uint32_t)tokenizer_vocab(t), .bos = tokenizer_bos(t),
                                  .eos = tokenizer_eos(t), .adds_bos = o->add_bos,
                                  .adds_eos = !o->no_eos };
     info->width = token_width(info->vocab);
     memcpy(info->fingerprint, tokenizer_fingerprint(t), FINGERPRINT_HEX + 1);
-    /* A path that is too long is cut to the file's name. */
-    label_clean(info->tokenizer, sizeof info->tokenizer - 1,
-                strlen(path) < sizeof info->tokenizer || !slash ? path : slash + 1);
+    prep_tokenizer_name(path, info->tokenizer, sizeof info->tokenizer);
     if (info->eos < 0 && !o->no_eos) {
         err_set(e, E_CONFIG, "the tokenizer '%s' has no EOS token", path);
         return err_hint(e, "--no-eos does without; documents are then not separated");

@@ -1,5 +1,6 @@
 /* prep/import.c - see import.h. */
 #include "prep/import.h"
+#include "prep/prep.h"
 #include "formats/tokens/document.h"
 #include "formats/tokens/interop.h"
 #include "formats/text/records.h"
@@ -42,7 +43,7 @@ int import_open(struct import **out, const struct import_options *o, struct err 
         x->info.bos = o->bos >= 0 ? (int32_t)o->bos : tokenizer_bos(x->tok);
         x->info.eos = o->eos >= 0 ? (int32_t)o->eos : tokenizer_eos(x->tok);
         memcpy(x->info.fingerprint, tokenizer_fingerprint(x->tok), FINGERPRINT_HEX + 1);
-        label_clean(x->info.tokenizer, sizeof x->info.tokenizer - 1, tokenizer_path(x->tok));
+        prep_tokenizer_name(tokenizer_path(x->tok), x->info.tokenizer, sizeof x->info.tokenizer);
     }
     /* Documents are cut at these ids, so that they have them: as if lprep had added them. */
     x->info.adds_bos = o->bos >= 0;

@@ -400,10 +400,14 @@ static void fill_opts(struct args *a, struct progress *progress)
 /* *t stays NULL for --text. */
 static int open_tokenizer(const struct args *a, struct tokenizer **t, struct err *e)
 {
+    char name[sizeof ((struct token_info *)0)->tokenizer];
     int rc = 0;
 
     if (a->tokenizer && !a->prep.text && (rc = tokenizer_open(t, a->tokenizer, e)) < 0)
         return rc;
+    if (*t && !prep_tokenizer_name(tokenizer_path(*t), name, sizeof name))
+        log_warn("the path of the model's folder does not fit into the data: ltrain and leval will "
+                 "need --model");
     if (*t && a->engine == 1 && (rc = tokenizer_use(*t, TOKENIZER_SENTENCEPIECE, e)) < 0) {
         tokenizer_close(*t);
         *t = NULL;

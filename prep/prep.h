@@ -54,6 +54,12 @@ struct prep_opts {
 int prep_encode(const struct tokenizer *t, const struct doc *d, const struct prep_opts *o,
                 struct token_doc *out, int64_t *masked, struct err *e);
 
+/* What data calls the tokenizer at path: in a model's folder (a config.json lies beside it) by its
+ * absolute path, so that the data remembers the model (model/remembered.h); else as it is given, or
+ * its last name where that is too long. False: it is in such a folder, whose path is too long, not
+ * UTF-8 or has control characters, and so is not remembered. cap: at least 2. */
+bool prep_tokenizer_name(const char *path, char *out, size_t cap);
+
 /* What all documents have in common. E_CONFIG for a BOS or EOS that the tokenizer has not. */
 int prep_info(const struct tokenizer *t, const struct prep_opts *o, struct token_info *info,
               struct err *e);

@@ -44,6 +44,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int index)
 cudaError_t cudaMalloc(void **p, size_t n) { return (*p = malloc(n)) ? cudaSuccess : 2; }
 cudaError_t cudaFree(void *p) { return free(p), cudaSuccess; }
 cudaError_t cudaMemset(void *p, int value, size_t n) { return memset(p, value, n), cudaSuccess; }
+cudaError_t cudaGetLastError(void) { return 0; }
 cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
 
 /* ---- what other files of the device do ---- */

@@ -6,6 +6,7 @@
 #include "ranks/launch.h"
 #include "ranks/open.h"
 #include "train/bench.h"
+#include "train/defaults.h"
 #include "train/plan.h"
 #include "train/recipes.h"
 #include "train/run.h"
@@ -25,10 +26,11 @@ static bool given[sizeof rows.row / sizeof *rows.row];
 
 static const struct cmd cmd = {
     .name = "ltrain",
-    .synopsis = "DATA --model FOLDER -o OUT [--ctx TOKENS] [option ...]",
+    .synopsis = "DATA [--model FOLDER] [-o OUT] [--ctx TOKENS] [option ...]",
     .summary = "Trains a model on DATA (shards, one shard, raw u16 ids) at a longer "
                "context.\nRun the same command again to continue a stopped run.",
-    .examples = "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
+    .examples = "  ltrain shards/ --ctx 100k\n"
+                "  ltrain shards/ --model Llama-2-7b-hf --ctx 32k -o adapter/\n"
                 "  ltrain shards/ --init config.json --ctx 256 --lr 1e-3 -o base/\n"
                 "  ltrain shards/ --model Llama-2-7b-hf --ctx 100k --plan\n"
                 "  ltrain --shape llama-2-7b --ctx 8k,100k --plan --gpu rtx-4090\n"
@@ -93,13 +95,16 @@ static int train(struct group *g, int argc, char **argv, struct err *e)
     return rc;
 }
 
-/* What the command leaves open comes from a recipe; a command that is wrong is told before. */
-static int take_recipe(struct err *e)
+/* What the command leaves open comes from its data and from a recipe; a command that is wrong is
+ * told before the recipe is. */
+static int fill_in(struct err *e)
 {
-    char said[512];
-    int rc = settings_check(&s, e);
+    char said[1024];
+    int rc = defaults_take(&s, said, sizeof said, e);
 
-    if (rc == 0)
+    if (rc == 0 && *said)
+        log_info("%s", said);
+    if (rc == 0 && (rc = settings_check(&s, e)) == 0)
         rc = recipe_apply(&s, rows.row, given, said, sizeof said, e);
     if (rc == 0 && *said)
         log_info("%s", said);
@@ -130,7 +135,7 @@ static int start(int argc, char **argv, struct err *e)
         recipes_print(stdout);
         return 0;
     }
-    if (rc < 0 || (rc = take_recipe(e)) < 0)
+    if (rc < 0 || (rc = fill_in(e)) < 0)
         return rc;
     signal(SIGPIPE, SIG_IGN); /* a write then fails */
     if (s.bench || s.plan)

@@ -110,7 +110,7 @@ static void data_rows(struct opt_table *t, struct settings *s)
           "accept data made with another tokenizer than the model's" },
         OPT_HEADING("results"),
         { 'o', "output", "FOLDER", OPT_STR, &s->out, 0, 0,
-          "adapter or model, checkpoints, metrics.jsonl, options.json" },
+          "adapter or model, checkpoints, metrics, record [adapter, or model]" },
         ROW_FORCE(&s->force, "start over: what --output holds is removed"),
         { 0, "save-every", "N", OPT_I64, &s->save_every, 1, 1e12,
           "steps between checkpoints [100]" },
