@@ -1,29 +1,17 @@
-# docs/extension.gp - draws what tools/extend_pg19.sh has measured:
-# gnuplot -e "data='WORK/plot.tsv'; out='docs/extension.png'" docs/extension.gp
-set terminal pngcairo size 1200,900 font ",10"
-set output out
+# docs/extension.gp - draws docs/extension.png: gnuplot docs/extension.gp
+set terminal pngcairo size 1000,420 font ",10"
+set output "docs/extension.png"
+set multiplot layout 1,2
+set logscale xy
+set xtics (1024,2048,4096,8192)
+set ytics (40,50,60,70,80,100,120)
+set yrange [38:125]
+set xrange [950:9000]
+set key top left
+set xlabel "context (tokens)"
+set ylabel "perplexity"
 set datafile separator "\t"
-set multiplot layout 2,2
-set grid
-set logscale y
-rows(kind, ctx, rope, way) = sprintf("< awk -F'\\t' '$1 == \"%s\" && $2 == %s && $3 == \"%s\" && $4 == \"%s\" && $5 == \"lora+\"' %s", kind, ctx, rope, way, data)
-lengths = system(sprintf("cut -f2 %s | sort -nu | tr '\\n' ' '", data))
-ways = "dense s2-4 mix-4 mix-16"
-set key top right
-do for [ctx in lengths] {
-    set title sprintf("to %s tokens: perplexity there by seconds of training (LoRA+)", ctx)
-    unset logscale x
-    set xlabel "seconds of training"
-    set ylabel "perplexity"
-    set xrange [0:*]
-    plot for [i=1:words(ways)] rows("run", ctx, "parts", word(ways, i)) using 6:7:8 with yerrorbars pt 7 ps 1.5 lc i title "by parts, ".word(ways, i), \
-        for [i=1:words(ways)] rows("run", ctx, "pi", word(ways, i)) using 6:7:8 with yerrorbars pt 6 ps 1.5 lc i title "PI, ".word(ways, i)
-}
-do for [ctx in lengths] {
-    set title sprintf("to %s tokens: perplexity by the number of tokens before", ctx)
-    set logscale x 2
-    set xlabel "tokens before"
-    set xrange [16:*]
-    plot for [i=1:words(ways)] rows("curve", ctx, "parts", word(ways, i)) using 6:7 with linespoints pt 7 lc i title "by parts, ".word(ways, i), \
-        for [i=1:words(ways)] rows("curve", ctx, "pi", word(ways, i)) using 6:7 with linespoints pt 6 dt 2 lc i title "PI, ".word(ways, i)
-}
+set title "extended to 4096"
+plot for [i=2:6] "docs/extension.tsv" using 1:i with linespoints pt 7 title columnheader(i)
+set title "extended to 8192"
+plot "docs/extension.tsv" using 1:2 with linespoints pt 7 title "base", for [i=7:10] "docs/extension.tsv" using 1:i with linespoints pt 7 title columnheader(i)

@@ -107,8 +107,8 @@ rope_base() { # ROPE CTX: the base's folder
         cp "$work/tokenizer.model" "$folder/tokenizer.model"
         tr -d '\n' < "${CONFIG:-$work/config.json}" | sed -E "s/\"max_position_embeddings\": *[0-9]+/\"max_position_embeddings\": $2/
             s/^ *\\{/{ \"rope_scaling\": { \"rope_type\": \"llama3\", \"factor\": $(($2 / BASE_CTX)).0, \"low_freq_factor\": 1.0, \
-\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": $BASE_CTX },/" > "$folder/config.json.$$"
-        mv "$folder/config.json.$$" "$folder/config.json"
+\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": $BASE_CTX },/" > "$folder/config.json.part"
+        mv "$folder/config.json.part" "$folder/config.json"
     fi
     echo "$folder"
 }
@@ -140,8 +140,8 @@ line() { # NAME FOLDER: the run as one line of a table; see tools/extend_table.a
         at == 2 && /"document":/ { if (n++) printf ";" } at == 2 && /"(tokens|nll|far_tokens|far_nll)":/ {
             gsub(/ /, "", $2); printf "%s%s", /"tokens"/ ? "" : ",", $2 } /\]/ { at = 0 }' "$2/test.json"
     awk -F'[:,]' -v ctx="$ctx" '/"ctx":/ { on = $2 + 0 == ctx; n = 0 } /"by_position"/ { at = on } /\]/ { at = 0 }
-        at { gsub(/ /, "", $2) } at && /"tokens_before"/ { printf "%s%s", n++ ? ";" : "\tposition|", $2 }
-        at && /"(tokens|loss)":/ { printf ",%s", $2 }' "$2/test.json"
+        at && /"tokens_before"/ { printf "%s%d", n++ ? ";" : "\tposition|", $2 }
+        at && /"(tokens|loss)":/ { gsub(/ /, "", $2); printf ",%s", $2 }' "$2/test.json"
     echo
 }
 one_run() { # GPU LINE: 0 done, 75 cut by the clock, else a failure
@@ -189,6 +189,7 @@ worker() { # GPU LIST
 }
 # All runs of a list, a worker for each GPU; ends the script where some are left or have failed.
 run_all() { # LIST
+    for ctx in $LENGTHS; do rope_base parts "$ctx" > "$work/parts"; done # before two workers want them
     g=0
     while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
         worker $g "$1" &
@@ -248,7 +249,7 @@ for stage in $stages; do
     tables) cat "$results"/*.tsv | awk -f "$root/tools/extend_table.awk" > "$work/tables.md"
         cat "$work/tables.md" ;;
     plot) cat "$results"/*.tsv | awk -v form=plot -f "$root/tools/extend_table.awk" > "$work/plot.tsv"
-        gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$root/docs/extension.gp" ;;
+        gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$root/tools/extend_plot.gp" ;;
     *) echo "extend_pg19: no stage '$stage'" >&2; exit 64 ;;
     esac
 done

@@ -107,8 +107,8 @@ function name(g) {
         (mode_of[g] == "none" ? "" : ", " way_of[g])
 }
 function print_table(ctx, list, n,    i, g, len, text, least) {
-    least = 1024 < ctx ? 1024 : ctx
-    for (len = ctx; (group_has(list[1], len / 2)); len /= 2) least = len / 2
+    least = ctx
+    while (group_has(list[1], least / 2)) least /= 2
     printf "\n## To %d tokens\n\nPerplexity of the test books by context (mean over seeds, standard deviation at the longest), last quarter of it, speed.\n\n|", ctx
     printf " |"
     for (len = least; len <= ctx; len *= 2) printf " %d |", len
