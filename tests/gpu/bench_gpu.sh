@@ -35,7 +35,6 @@ ours() { # ours ROW: our figures as a line of JSON
     ctx=${1#*:}
     case $1 in
     train:*) set -- ltrain --bench --shape llama-2-7b --recipe longlora-2023 --micro 1 ;;
-    mix:*) set -- ltrain --bench --shape llama-2-7b --recipe mix-2026 --micro 1 --steps 3 ;;
     dense:*) set -- ltrain --bench --shape llama-2-7b --mode lora+ --micro 1 --attention dense ;;
     fit*) fit=${1%%:*} # fit24:102400
         set -- ltrain --bench --shape llama-2-7b --recipe longlora-2023 --micro 1 --gpu-memory "${fit#fit}g" ;;
