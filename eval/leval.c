@@ -24,8 +24,8 @@ static const struct opt shared_rows[] = {
     ROW_ADAPTER(&o.adapter),
     ROW_CTX(&o.ctx, "contexts, 8k,16k [the model's own]"),
     ROWS_ROPE(&o.rope, OPT_AUTO | OPT_RESULT,
-              "stretch RoPE; as in ltrain [not, or the kind that the model has]",
-              "by how much; auto: by what each context asks for [not at all]"),
+              "stretch RoPE, as ltrain does, by this kind",
+              "by how much; auto: by what each context asks for [none]"),
     OPT_END
 };
 static const struct opt result_rows[] = {

@@ -44,7 +44,7 @@ static void describe_rope(const struct eval *v, char *out, size_t cap)
 
         if (i && config_rope_same(p, was))
             continue;
-        rope_words(p, v->s.config.rope.theta, words, sizeof words);
+        rope_words(p, v->theta, words, sizeof words);
         n += (size_t)snprintf(out + n, cap - n, "%s%s", i ? ", " : "", words);
     }
 }

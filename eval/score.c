@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "kernels/group.h"
+#include "model/rope.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -231,8 +232,17 @@ int64_t score_length(int64_t len, int64_t longest)
     return len < longest ? len : longest;
 }
 
-/* How many of the n windows at w go together: their longest sets the length of each. On a GPU,
- * which makes a plan for every shape, it is rounded. */
+/* The length that a window is computed at. On a GPU, which makes a plan for every shape, it is
+ * rounded, unless RoPE would have other frequencies then. */
+static int64_t padded(const struct scoring *r, int64_t len, int64_t longest)
+{
+    const struct rope_config *rope = &r->m->config.rope;
+    int64_t n = r->m->device.own_memory ? score_length(len, longest) : len;
+
+    return rope_length(rope, n) == rope_length(rope, len) ? n : len;
+}
+
+/* How many of the n windows at w go together: their longest sets the length of each. */
 static int64_t together(const struct scoring *r, const struct window *w, int64_t n, int64_t longest,
                         int64_t rows, int64_t *len)
 {
@@ -240,11 +250,12 @@ static int64_t together(const struct scoring *r, const struct window *w, int64_t
 
     *len = 0;
     while (k < n) {
-        int64_t its = r->m->device.own_memory ? score_length(w[k].len, longest) : w[k].len;
-        int64_t most = its > *len ? its : *len;
+        const struct rope_config *rope = &r->m->config.rope;
+        int64_t its = padded(r, w[k].len, longest), most = its > *len ? its : *len;
 
         /* (k + 1) windows of this length must fit into rows. A division cannot overflow. */
-        if (k > 0 && most > rows / (k + 1))
+        if (k > 0 && (most > rows / (k + 1) ||
+                      rope_length(rope, w[k].len) != rope_length(rope, w->len)))
             break;
         *len = most;
         k++;

@@ -72,6 +72,7 @@ static int settle_contexts(struct eval *v, bool always, struct err *e)
     int rc = 0;
 
     v->n = o->ctx.n ? o->ctx.n : 1;
+    v->theta = v->s.config.rope.theta;
     if (o->rope.factor > 0 && v->s.adapter && v->s.config.rope.type != ROPE_DEFAULT)
         log_warn("the adapter's own RoPE scaling is multiplied by --rope-factor %g",
                  o->rope.factor);

@@ -33,6 +33,7 @@ struct eval {
     void *state;                 /* the task's own, for its close */
     struct session s;
     int64_t n, ctx[OPT_MOST_COUNTS];
+    double theta;                /* the base of the model's own RoPE */
     struct llama_config config[OPT_MOST_COUNTS]; /* for each context, its RoPE extended */
     int64_t longest[OPT_MOST_COUNTS]; /* tokens of the longest sequence of each; prepare may
                                          make it less than the context */

@@ -2,7 +2,6 @@
 #include "model/rope.h"
 
 #include <math.h>
-#include <stdio.h>
 
 /* Long waves are slowed by factor, short ones kept, those between blended. */
 static double llama3(const struct rope_config *r, double freq)
@@ -58,6 +57,13 @@ static double base(const struct rope_config *r, int64_t dim, int64_t len)
     if (r->type != ROPE_DYNAMIC || len <= r->original_context)
         return r->theta;
     return r->theta * pow(r->factor * longer - (r->factor - 1), (double)dim / (double)(dim - 2));
+}
+
+int64_t rope_length(const struct rope_config *r, int64_t len)
+{
+    bool longer = len > r->original_context;
+
+    return r->type == ROPE_LONGROPE ? longer : r->type == ROPE_DYNAMIC && longer ? len : 0;
 }
 
 float rope_inv_freq(const struct rope_config *r, int64_t dim, int64_t len, float *inv_freq)

@@ -21,6 +21,8 @@ C_BEGIN
  * has seen no longer one before: transformers keeps dynamic's frequencies until a short one.
  */
 float rope_inv_freq(const struct rope_config *r, int64_t dim, int64_t len, float *inv_freq);
+/* Equal for lengths that have the same frequencies. */
+int64_t rope_length(const struct rope_config *r, int64_t len);
 
 /* What a model is extended by; the words of --rope. parts and llama3 are one kind by two names,
  * that of the method and that of config.json; ntk is a theta that follows from the factor. */
@@ -52,7 +54,7 @@ int rope_check(const struct rope_ask *a, struct err *e);
  * (yarn's and dynamic's context is then ctx, the last of longrope's lists is multiplied); or
  * in its base, by theta or ntk. All else is E_CONFIG, as no configuration could say it. So is pi
  * without a factor over pi: files in use put either the first or the scaled context into
- * max_position_embeddings. E_NOINPUT, E_DATA of the lists.
+ * max_position_embeddings. E_NOINPUT, E_DATA of the lists. After an error c is as it was.
  */
 int rope_extend(struct llama_config *c, int64_t ctx, const struct rope_ask *a, struct err *e);
 

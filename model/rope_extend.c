@@ -1,7 +1,7 @@
 /* model/rope_extend.c - extending a model's RoPE by a named kind; see rope.h. */
 #include "model/rope.h"
 
-#include "formats/weights/config_rope.h"
+#include "base/json.h"
 #include "formats/weights/tensors.h"
 
 #include <math.h>
@@ -228,6 +228,7 @@ int rope_extend(struct llama_config *c, int64_t ctx, const struct rope_ask *a, s
     const struct kind *k = kind_of(c, a);
     bool given = a->factor > 0 || a->theta > 0;
     int64_t reach = config_reach(c);
+    struct llama_config to = *c;
     double factor = a->factor;
     int rc = 0;
 
@@ -241,14 +242,16 @@ int rope_extend(struct llama_config *c, int64_t ctx, const struct rope_ask *a, s
     if (!(a->theta > 0) && (!(factor >= 1) || factor > MOST_FACTOR))
         return err_set(e, E_CONFIG, "a RoPE factor of %g: must be 1 to 65536", factor);
     if (k->becomes == ROPE_DEFAULT)
-        rc = raise_base(c, factor, a, e);
+        rc = raise_base(&to, factor, a, e);
     else if (scaled(&c->rope))
-        go_on(&c->rope, factor, given ? 0 : ctx, reach);
+        go_on(&to.rope, factor, given ? 0 : ctx, reach);
     else
-        rc = begin(c, k, factor, a, e);
-    if (rc == 0)
-        c->context = new_context(c, k, ctx, a->theta > 0 ? 1 : factor, reach, given);
-    return rc;
+        rc = begin(&to, k, factor, a, e);
+    if (rc < 0)
+        return rc;
+    to.context = new_context(&to, k, ctx, a->theta > 0 ? 1 : factor, reach, given);
+    *c = to;
+    return 0;
 }
 
 void rope_words(const struct rope_config *r, double theta, char *out, size_t cap)

@@ -432,7 +432,7 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     if (adapter_has_model(a)) {
         err_set(e, E_USAGE, "--rope and its options are only for an adapter without config.json, "
                             "and '%s' has one", o->adapter);
-        return err_hint(e, "leave --rope and --rope-factor out");
+        return err_hint(e, "leave --rope-factor out, and --rope");
     }
     if ((rc = rope_extend(c, 0, &o->rope, e)) == 0)
         r->r->context = config_reach(c);

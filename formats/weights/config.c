@@ -8,7 +8,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/weights/arch.h"
-#include "formats/weights/config_rope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,6 +158,7 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
  * forms fall back on it. */
 static int read_all(struct llama_config *c, const struct js *o, struct err *e)
 {
+    struct rope_sizes z;
     int rc;
 
     *c = (struct llama_config){ .norm_eps = 1e-6, .init_range = 0.02 };
@@ -169,7 +169,9 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
         (rc = read_id(o, "bos_token_id", c->vocab, 1, &c->bos, e)) < 0 ||
         (rc = read_id(o, "eos_token_id", c->vocab, 2, &c->eos, e)) < 0)
         return rc;
-    return config_read_rope(c, o, e);
+    z = (struct rope_sizes){ .context = c->context, .head_dim = c->head_dim,
+                             .share = c->arch->block.rotary };
+    return config_read_rope(&c->rope, &c->rotary_dim, o, &z, e);
 }
 
 int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,

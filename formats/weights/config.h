@@ -1,30 +1,11 @@
 /* formats/weights/config.h - config.json of a Hugging Face model, read and written. */
 #ifndef FORMATS_WEIGHTS_CONFIG_H
 #define FORMATS_WEIGHTS_CONFIG_H
-#include "base/err.h"
+#include "formats/weights/config_rope.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 C_BEGIN
-
-enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3, ROPE_DYNAMIC, ROPE_YARN, ROPE_LONGROPE };
-enum { ROPE_PAIRS = 128 }; /* most pairs of channels that longrope has factors for */
-
-/* What each means is in model/rope.h. */
-struct rope_config {
-    enum rope_type type;
-    double theta;  /* base, 10000 */
-    double factor; /* > 0, of all but default */
-    double low_freq_factor, high_freq_factor; /* llama3 */
-    int64_t original_context; /* before the scaling: llama3, yarn, longrope; of dynamic the
-                                 configuration's context, which stays that */
-    double attention_factor;  /* yarn, longrope: cos and sin are multiplied by it; 0: by what
-                                 follows from factor, see config_rope_scale */
-    double beta_fast, beta_slow, mscale, mscale_all_dim; /* yarn; an mscale of 0: not given */
-    bool smooth;              /* yarn: "truncate" is false */
-    int64_t pairs;            /* longrope: of the two lists */
-    double short_factor[ROPE_PAIRS], long_factor[ROPE_PAIRS];
-};
 
 struct arch;
 struct llama_config {
@@ -53,17 +34,13 @@ int config_parse(struct llama_config *c, const char *json, size_t nbytes, const 
  * rope_parameters. like: the source model's config.json, whose other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e);
-const char *config_rope_name(enum rope_type t); /* as in config.json: "default", "linear", ... */
 /* The object rope_parameters as config_write makes it; NULL when out of memory. */
 struct json_t *config_rope_json(const struct rope_config *r);
-
-/* The tokens that the model is made for: context, or of dynamic and yarn the original context times
- * the factor where that is more, as their files may have either in max_position_embeddings. */
-int64_t config_reach(const struct llama_config *c);
-/* What cos and sin are multiplied by, as transformers has it: attention_factor, or what follows from
- * factor; 1 but for yarn and longrope. */
-double config_rope_scale(const struct rope_config *r);
-bool config_rope_same(const struct rope_config *a, const struct rope_config *b);
+/* The tokens that the model is made for, which may be more than its context: config_rope_reach. */
+static inline int64_t config_reach(const struct llama_config *c)
+{
+    return config_rope_reach(&c->rope, c->context);
+}
 
 C_END
 #endif

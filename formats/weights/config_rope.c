@@ -1,7 +1,7 @@
 /* formats/weights/config_rope.c - reading how RoPE is scaled; see config_rope.h. */
 #include "formats/weights/config_rope.h"
 
-#include "formats/weights/tensors.h"
+#include "base/json.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,21 +16,22 @@ struct source {
 typedef int read_kind(struct rope_config *r, const struct source *f, struct err *e);
 
 /* The share of each head that RoPE turns, where the family's can be a part. */
-static int set_rotary(struct llama_config *c, const struct js *o, double share, struct err *e)
+static int set_rotary(int64_t *rotary, const struct js *o, const struct rope_sizes *z,
+                      double share, struct err *e)
 {
-    int64_t n = (int64_t)((double)c->head_dim * share);
+    int64_t n = (int64_t)((double)z->head_dim * share);
 
-    /* All of the head is turned: rotary_dim stays 0, which means head_dim. */
+    *rotary = 0; /* all */
     if (share == 1)
         return 0;
-    if (c->arch->block.rotary == 0)
+    if (z->share == 0)
         return err_set(e, E_CONFIG, "'%s': %spartial_rotary_factor below 1 is not supported",
                        o->file, o->path);
     if (n < 2 || n % 2 != 0)
         return err_set(e, E_CONFIG, "'%s': %spartial_rotary_factor %g of head_dim %lld is not an "
                        "even number of channels", o->file, o->path, share,
-                       (long long)c->head_dim);
-    c->rotary_dim = n;
+                       (long long)z->head_dim);
+    *rotary = n;
     return 0;
 }
 
@@ -190,21 +191,20 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 const char *config_rope_name(enum rope_type t) { return kinds[t].name; }
 
 /* What stands in the object beside what its kind means. */
-static int read_kind_of(struct llama_config *c, const struct js *o, const struct js *s,
-                        const char *type, struct err *e)
+static int read_kind_of(struct rope_config *r, const struct source *f, const char *type,
+                        struct err *e)
 {
-    struct source f = { .top = o, .in = s, .context = c->context,
-                        .pairs = config_rotary(c) / 2 };
     int k = 0;
 
     while (k < KINDS && strcmp(type, kinds[k].name) != 0)
         k++;
     if (k == KINDS) {
-        err_set(e, E_CONFIG, "'%s': %srope_type '%.60s' is not supported", s->file, s->path, type);
+        err_set(e, E_CONFIG, "'%s': %srope_type '%.60s' is not supported", f->in->file,
+                f->in->path, type);
         return err_hint(e, "default, linear, dynamic, yarn, longrope and llama3 are");
     }
-    c->rope.type = (enum rope_type)k;
-    return kinds[k].read ? kinds[k].read(&c->rope, &f, e) : 0;
+    r->type = (enum rope_type)k;
+    return kinds[k].read ? kinds[k].read(r, f, e) : 0;
 }
 
 /* The object that says how RoPE is scaled, as transformers 5 finds it: rope_scaling (4.x) wins over
@@ -219,12 +219,13 @@ static int rope_object(const struct js *o, struct js *s, struct err *e)
 }
 
 /* rope_theta stands at the top or inside. */
-int config_read_rope(struct llama_config *c, const struct js *o, struct err *e)
+int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
+                     const struct rope_sizes *z, struct err *e)
 {
-    struct rope_config *r = &c->rope;
     /* Values inside the object win over those at the top, as they are read later. */
     const char *type = "default", *key;
-    double share = c->arch->block.rotary > 0 ? c->arch->block.rotary : 1;
+    double share = z->share > 0 ? z->share : 1;
+    struct source f = { .top = o, .context = z->context };
     struct js s;
     json_t *v;
     int rc;
@@ -235,7 +236,7 @@ int config_read_rope(struct llama_config *c, const struct js *o, struct err *e)
         (rc = rope_object(o, &s, e)) < 0)
         return rc;
     if (!s.obj)
-        return set_rotary(c, o, share, e);
+        return set_rotary(rotary, o, z, share, e);
     /* Objects inside the object: other values for other layers. */
     json_object_foreach(s.obj, key, v)
         if (json_is_object(v))
@@ -246,18 +247,19 @@ int config_read_rope(struct llama_config *c, const struct js *o, struct err *e)
         (rc = js_str(&s, "rope_type", JS_MAY, &type, e)) < 0 ||
         (rc = js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
         (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
-        (rc = set_rotary(c, &s, share, e)) < 0)
+        (rc = set_rotary(rotary, &s, z, share, e)) < 0)
         return rc;
-    return read_kind_of(c, o, &s, type, e);
+    f.in = &s;
+    f.pairs = (*rotary ? *rotary : z->head_dim) / 2;
+    return read_kind_of(r, &f, type, e);
 }
 
-int64_t config_reach(const struct llama_config *c)
+int64_t config_rope_reach(const struct rope_config *r, int64_t context)
 {
-    const struct rope_config *r = &c->rope;
     double n = r->type == ROPE_DYNAMIC || r->type == ROPE_YARN
                    ? round(r->factor * (double)r->original_context) : 0;
 
-    return n <= (double)c->context ? c->context
+    return n <= (double)context ? context
            : n < (double)CONFIG_MAX_CONTEXT ? (int64_t)n : CONFIG_MAX_CONTEXT;
 }
 
