@@ -15,7 +15,7 @@ static const struct task *const tasks[] = { &task_ppl, &task_table, &task_bench 
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
 /* Values that mean "not given": shape -1, host_bytes -1. The options write into this. */
-static struct eval_options o = { .shape = -1, .rope = { .kind = -1 }, .batch_tokens = 8192,
+static struct eval_options o = { .shape = -1, .batch_tokens = 8192,
                                  .machine = { .device = "auto", .host_bytes = -1 } };
 
 static const struct opt shared_rows[] = {
@@ -24,7 +24,7 @@ static const struct opt shared_rows[] = {
     ROW_ADAPTER(&o.adapter),
     ROW_CTX(&o.ctx, "contexts, 8k,16k [the model's own]"),
     ROWS_ROPE(&o.rope, OPT_AUTO | OPT_RESULT,
-              "stretch RoPE, as ltrain does, by this kind",
+              "stretch RoPE, as ltrain does; auto: as the model has it, or pi [auto]",
               "by how much; auto: by what each context asks for [none]"),
     OPT_END
 };

@@ -31,7 +31,7 @@ static int sizes(struct llama_config *c, const struct eval_options *o, struct er
     return rc;
 }
 
-static bool asked(const struct eval_options *o) { return o->rope.kind >= 0 || o->rope.factor != 0; }
+static bool asked(const struct eval_options *o) { return o->rope.kind > 0 || o->rope.factor != 0; }
 
 /* Sets the RoPE that context i is measured with. Unless asked for it stays as it is, but a
  * bench (always) must have positions for every context. */

@@ -25,10 +25,11 @@ float rope_inv_freq(const struct rope_config *r, int64_t dim, int64_t len, float
 int64_t rope_length(const struct rope_config *r, int64_t len);
 
 /* What a model is extended by; the words of --rope. parts and llama3 are one kind by two names,
- * that of the method and that of config.json; ntk is a theta that follows from the factor. */
-#define ROPE_KINDS "pi|theta|parts|yarn|ntk|dynamic|llama3|longrope"
+ * that of the method and that of config.json; ntk is a theta that follows from the factor; auto is
+ * the kind that the model has, pi where it has none. */
+#define ROPE_KINDS "auto|pi|theta|parts|yarn|ntk|dynamic|llama3|longrope"
 struct rope_ask {
-    int kind;      /* of ROPE_KINDS; -1: the kind that the model has, pi where it has none */
+    int kind;      /* of ROPE_KINDS */
     double factor; /* at most 0: what the context asks for */
     /* 0 (lists: NULL): not given. Only for the kinds that have it: */
     double theta;             /* theta: the new base, at least 1 */

@@ -18,6 +18,7 @@ static const struct kind {
     enum rope_type becomes;
     int takes; /* parameters, of enum takes */
 } kinds[] = {
+    { "auto", ROPE_DEFAULT, FACTOR }, /* is replaced, by kind_of */
     { "pi", ROPE_LINEAR, FACTOR },
     { "theta", ROPE_DEFAULT, THETA },
     { "parts", ROPE_LLAMA3, FACTOR | PARTS },
@@ -27,7 +28,7 @@ static const struct kind {
     { "llama3", ROPE_LLAMA3, FACTOR | PARTS },
     { "longrope", ROPE_LONGROPE, FACTOR | ATTENTION | LISTS },
 };
-enum { KIND_PI = 0, KINDS = sizeof kinds / sizeof *kinds };
+enum { KIND_PI = 1, KINDS = sizeof kinds / sizeof *kinds };
 
 /* RoPE that is scaled already: a linear factor of 1 is none. */
 static bool scaled(const struct rope_config *r)
@@ -40,7 +41,7 @@ static const struct kind *kind_of(const struct llama_config *c, const struct rop
 {
     int k = KIND_PI;
 
-    if (a->kind >= 0)
+    if (a->kind > 0)
         return &kinds[a->kind];
     while (scaled(&c->rope) && kinds[k].becomes != c->rope.type)
         k++;
@@ -68,10 +69,9 @@ static double or_else(double given, double missing) { return given > 0 ? given :
 
 int rope_check(const struct rope_ask *a, struct err *e)
 {
-    /* Without a kind only the factor, which all but one have. */
-    const char *odd = foreign(a, a->kind >= 0 ? kinds[a->kind].takes : FACTOR);
+    const char *odd = foreign(a, kinds[a->kind].takes);
 
-    if (odd && a->kind < 0) {
+    if (odd && a->kind == 0) {
         err_set(e, E_USAGE, "--rope-%s belongs to a kind of RoPE, and none is given", odd);
         return err_hint(e, "give --rope, one of " ROPE_KINDS);
     }
@@ -79,7 +79,7 @@ int rope_check(const struct rope_ask *a, struct err *e)
         return err_set(e, E_USAGE, "--rope %s has no --rope-%s", kinds[a->kind].name, odd);
     if (a->factor > 0 && !(a->factor >= 1 && a->factor <= MOST_FACTOR))
         return err_set(e, E_USAGE, "--rope-factor %g: must be auto or 1 to 65536", a->factor);
-    if (a->kind >= 0 && kinds[a->kind].takes == THETA && !(a->theta > 0)) {
+    if (kinds[a->kind].takes == THETA && !(a->theta > 0)) {
         err_set(e, E_USAGE, "--rope theta needs --rope-theta");
         return err_hint(e, "--rope ntk computes one from the factor");
     }

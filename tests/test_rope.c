@@ -229,7 +229,7 @@ static void test_models_equal_transformers(void **state)
 
 /* ---- extending ---- */
 
-static const struct rope_ask automatic = { .kind = -1 };
+static const struct rope_ask automatic;
 
 static struct rope_ask ask(const char *word, double factor)
 {
@@ -418,7 +418,7 @@ static void test_options_that_do_not_go_together(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct rope_ask a = bad[i].a;
 
-        a.kind = bad[i].kind ? kind(bad[i].kind) : -1;
+        a.kind = bad[i].kind ? kind(bad[i].kind) : 0;
         if (rope_check(&a, &err) != E_USAGE || !strstr(err.msg, bad[i].why))
             fail_msg("%zu: '%s' does not say '%s'", i, err.msg, bad[i].why);
     }

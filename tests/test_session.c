@@ -124,7 +124,7 @@ static void test_a_session_is_loaded_again(void **state)
     some_ids(&s, ids);
     OK(session_extend(&s, ids, 16, logits, &err));
     session_unload(&s);
-    OK(rope_extend(&s.config, N, &(struct rope_ask){ .kind = -1 }, &err));
+    OK(rope_extend(&s.config, N, &(struct rope_ask){ 0 }, &err));
     assert_int_equal(s.config.context, 32);
     assert_int_equal(s.base_context, 16);
     o.plan.ctx = N;

@@ -69,7 +69,7 @@ static int check_rope(const struct rope_ask *a, struct err *e)
 {
     int rc = rope_check(a, e);
 
-    if (rc == 0 && a->kind >= 0 && a->factor == 0 && a->theta == 0) {
+    if (rc == 0 && a->kind > 0 && a->factor == 0 && a->theta == 0) {
         err_set(e, E_USAGE, "--rope needs --rope-factor here");
         rc = err_hint(e, "the context that the adapter was trained at by that of its base");
     }
@@ -97,8 +97,7 @@ int main(int argc, char **argv)
                                                        &type_bf16 };
     static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
     bool quiet = false, verbose = false, json = false, done;
-    struct merge_options o = { .rope = { .kind = -1 }, .shard_bytes = (int64_t)4 << 30,
-                               .stop = &stop };
+    struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
     int64_t threads = 0;
     int dtype = 0, rc;
@@ -109,7 +108,7 @@ int main(int argc, char **argv)
         ROW_FORCE(&o.force, "replace a model folder at -o"),
         { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
-        ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [pi]",
+        ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [auto]",
                   "by how much the context grew"),
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
           "largest file of weights [4g]" },

@@ -22,7 +22,7 @@ void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
         .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
-        .attention = -1, .rope = { .kind = -1, .factor = -1 }, .ctx = -1, .shape = -1,
+        .attention = -1, .rope.factor = -1, .ctx = -1, .shape = -1,
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .packing = -1, .pack_order = PACK_NEW, .tied = -1,
