@@ -24,7 +24,7 @@ static const struct opt shared_rows[] = {
     ROW_ADAPTER(&o.adapter),
     ROW_CTX(&o.ctx, "contexts, 8k,16k [the model's own]"),
     ROWS_ROPE(&o.rope, OPT_AUTO | OPT_RESULT,
-              "stretch RoPE, as ltrain does; auto: as the model has it, or pi [auto]",
+              "stretch RoPE, as ltrain does; auto: the model's kind, or pi [auto]",
               "by how much; auto: by what each context asks for [none]"),
     OPT_END
 };

@@ -34,7 +34,7 @@ static void model_rows(struct opt_table *t, struct settings *s)
         ROW_CTX(&s->contexts,
                 "context trained at, 32k; several for --bench, --plan [the model's]"),
         ROWS_ROPE(&s->rope, OPT_AUTO | OPT_RESULT,
-                  "how RoPE is stretched to --ctx; auto: as the model has it, or pi [auto]",
+                  "how RoPE is stretched to --ctx; auto: the model's kind, or pi [auto]",
                   "by how much; auto: by what --ctx asks for [auto]"),
         { 0, "attention", "dense|s2", OPT_ENUM | OPT_RESULT, &s->attention, 0, 0,
           "attention while training [s2; dense with --init]" },
