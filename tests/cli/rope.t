@@ -110,6 +110,15 @@ scores() { # leval stretches a base by the same words
             --json -q | grep -q '"rope": "default, default theta [0-9]'
 }
 ok 'leval --rope' scores
+lengths() { # the last window is shorter: alone or beside others, it has its own frequencies
+    local m hex=(leval --ppl "$tmp/v.bin" --form raw --max-tokens 700 --protocol nonoverlap -q --json)
+    for m in dynamic longrope; do
+        "${hex[@]}" --ctx 150 -m "$tmp/$m-m" | grep loss_hex > "$tmp/one" && [ -s "$tmp/one" ] &&
+            "${hex[@]}" --ctx 150 -m "$tmp/$m-m" --batch-tokens 1 | grep loss_hex > "$tmp/two" &&
+            cmp "$tmp/one" "$tmp/two" || return 1
+    done
+}
+ok 'each window has the frequencies of its length' lengths
 bare() { # an adapter that does not say it
     rm "$tmp/parts/config.json" && lmerge -q -m "$tmp/base" -a "$tmp/parts" --rope parts \
         --rope-factor 2.5 -o "$tmp/bare" && cmp "$tmp/bare/config.json" "$tmp/parts-m/config.json"
