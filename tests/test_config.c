@@ -19,6 +19,9 @@
 
 #define BASE "\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":16," \
              "\"intermediate_size\":32,\"num_hidden_layers\":2,\"num_attention_heads\":4"
+#define YARN ",\"rope_scaling\":{\"rope_type\":\"yarn\""
+#define LONGROPE ",\"rope_scaling\":{\"type\":\"longrope\""
+#define LISTS ",\"short_factor\":[1,2.5],\"long_factor\":[1,8]"
 #define LLAMA3 "\"low_freq_factor\":1.0,\"high_freq_factor\":4.0"
 
 static int parse(const char *json, struct llama_config *c, struct err *e)
@@ -82,6 +85,40 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
       "\"llama3\",\"factor\":8," LLAMA3 ",\"original_max_position_embeddings\":32}}", E_CONFIG,
       "'c.json': rope_scaling.original_max_position_embeddings is 32, and 4096 at the top" },
     { "{" BASE ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":\"yarns\"}}", E_CONFIG, "'yarns'" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"su\"}}", E_CONFIG, "'su'" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"dynamic\"}}", E_DATA, "'rope_scaling.factor' is missing" },
+    { "{" BASE ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":0}}", E_DATA, "'rope_scaling.factor'" },
+    { "{" BASE ",\"head_dim\":2,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}", E_CONFIG, "2 channels" },
+    { "{" BASE YARN "}}", E_DATA, "'rope_scaling.factor' is missing" },
+    { "{" BASE YARN ",\"factor\":0}}", E_DATA, "'rope_scaling.factor'" },
+    { "{" BASE YARN ",\"factor\":1e7}}", E_DATA, "'rope_scaling.factor'" },
+    { "{" BASE YARN ",\"factor\":NaN}}", E_DATA, "not valid JSON" },
+    { "{" BASE YARN ",\"factor\":\"4\"}}", E_DATA, "'rope_scaling.factor' is a string" },
+    { "{" BASE YARN ",\"factor\":4,\"attention_factor\":0}}", E_DATA, "attention_factor'" },
+    { "{" BASE YARN ",\"factor\":4,\"attention_factor\":-1}}", E_DATA, "attention_factor'" },
+    { "{" BASE YARN ",\"factor\":4,\"beta_fast\":-1}}", E_DATA, "beta_fast'" },
+    { "{" BASE YARN ",\"factor\":4,\"beta_slow\":1e7}}", E_DATA, "beta_slow'" },
+    { "{" BASE YARN ",\"factor\":4,\"beta_slow\":40}}", E_CONFIG, "beta_fast 32 must not be below beta_slow 40" },
+    { "{" BASE YARN ",\"factor\":4,\"mscale\":-1}}", E_DATA, "mscale'" },
+    { "{" BASE YARN ",\"factor\":4,\"mscale_all_dim\":1e9}}", E_DATA, "mscale_all_dim'" },
+    { "{" BASE YARN ",\"factor\":4,\"truncate\":1}}", E_DATA, "truncate' is an integer" },
+    { "{" BASE YARN ",\"factor\":4,\"original_max_position_embeddings\":0}}", E_DATA, "original_max" },
+    { "{" BASE YARN ",\"factor\":4,\"original_max_position_embeddings\":1.5}}", E_DATA, "original_max" },
+    { "{" BASE YARN ",\"factor\":4,\"rope_theta\":1}}", E_CONFIG, "rope_theta 1 must be above 1" },
+    { "{" BASE LONGROPE "}}", E_DATA, "'rope_scaling.short_factor' is missing" },
+    { "{" BASE LONGROPE ",\"short_factor\":[1,2]}}", E_DATA, "'rope_scaling.long_factor' is missing" },
+    { "{" BASE LONGROPE ",\"short_factor\":[1,2,3],\"long_factor\":[1,2]}}", E_DATA,
+      "'rope_scaling.short_factor' has 3 numbers, must have 2" },
+    { "{" BASE LONGROPE ",\"short_factor\":[1,2],\"long_factor\":[]}}", E_DATA, "has 0 numbers" },
+    { "{" BASE LONGROPE ",\"short_factor\":[1,2],\"long_factor\":[1,0]}}", E_DATA,
+      "'rope_scaling.long_factor[1]'" },
+    { "{" BASE LONGROPE ",\"short_factor\":[\"1\",2],\"long_factor\":[1,2]}}", E_DATA,
+      "'rope_scaling.short_factor[0]'" },
+    { "{" BASE LONGROPE LISTS ",\"factor\":0}}", E_DATA, "'rope_scaling.factor'" },
+    { "{" BASE LONGROPE LISTS ",\"attention_factor\":0}}", E_DATA, "attention_factor'" },
+    { "{" BASE LONGROPE LISTS ",\"original_max_position_embeddings\":1}}", E_DATA, "original_max" },
+    { "{" BASE ",\"max_position_embeddings\":1" LONGROPE LISTS "}}", E_CONFIG, "must be 2 or more" },
+    { "{" BASE ",\"head_dim\":258" LONGROPE "}}", E_CONFIG, "256 channels" },
 };
 
 static void test_what_is_refused_is_named(void **state)
@@ -228,6 +265,54 @@ static void assert_same(const struct llama_config *a, const struct llama_config 
                 r->low_freq_factor == s->low_freq_factor &&
                 r->high_freq_factor == s->high_freq_factor &&
                 r->original_context == s->original_context);
+}
+
+/* Of each kind: what the versions of transformers that know it want, and no more. */
+static void test_each_kind_is_written_as_it_is_read(void **state)
+{
+    static const struct { const char *given, *written; } kinds[] = {
+        { ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2,\"original_max_position_embeddings\":9}",
+          "{\"type\":\"dynamic\",\"factor\":2.0}" },
+        { YARN ",\"factor\":null,\"original_max_position_embeddings\":512}",
+          "{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"factor\":4.0,"
+          "\"original_max_position_embeddings\":512}" },
+        { YARN ",\"factor\":4,\"beta_fast\":0,\"attention_factor\":1,\"beta_slow\":2,\"mscale\":0.5,"
+          "\"mscale_all_dim\":0.25,\"truncate\":null}",
+          "{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"factor\":4.0,"
+          "\"original_max_position_embeddings\":2048,\"attention_factor\":1.0,\"beta_slow\":2.0,"
+          "\"mscale\":0.5,\"mscale_all_dim\":0.25,\"truncate\":false}" },
+        { ",\"original_max_position_embeddings\":512" LONGROPE LISTS "}",
+          "{\"type\":\"longrope\",\"rope_type\":\"longrope\",\"factor\":4.0,"
+          "\"original_max_position_embeddings\":512,\"attention_factor\":1.1055415967851334,"
+          "\"short_factor\":[1.0,2.5],\"long_factor\":[1.0,8.0]}" },
+    };
+    struct llama_config c, back;
+    struct err e = {0};
+    struct js o, s;
+
+    (void)state;
+    assert_int_equal(dir_make(scratch(""), &e), 0);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char json[1024], *text;
+        int64_t top = 0;
+
+        snprintf(json, sizeof json, "{" BASE "%s}", kinds[i].given);
+        if (parse(json, &c, &e) < 0)
+            fail_msg("%s: %s", json, e.msg);
+        assert_int_equal(config_write(&c, NULL, "float32", scratch("out"), &e), 0);
+        assert_int_equal(config_read(&back, scratch("out"), &e), 0);
+        c.rope.attention_factor = back.rope.attention_factor; /* longrope's is written out */
+        assert_true(config_rope_same(&c.rope, &back.rope) && c.context == back.context);
+        assert_int_equal(js_load(&o, scratch("out"), JS_MAX_BYTES, &e), 0);
+        assert_int_equal(js_object(&o, "rope_scaling", JS_MUST, &s, &e), 0);
+        assert_non_null(text = json_dumps(s.obj, JSON_COMPACT));
+        assert_string_equal(text, kinds[i].written);
+        free(text);
+        assert_int_equal(js_i64(&o, "original_max_position_embeddings", JS_MAY, 1, 1 << 20, &top, &e), 0);
+        assert_int_equal(top, i == 0 ? 0 : c.rope.original_context);
+        js_free(&o);
+    }
+    dir_remove(scratch(""), &e);
 }
 
 /* Written and read again; a field of the source model that we do not know stays. */
@@ -464,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_what_is_refused_is_named),
         cmocka_unit_test(test_nesting_is_bounded),
         cmocka_unit_test(test_both_forms_of_rope),
+        cmocka_unit_test(test_each_kind_is_written_as_it_is_read),
         cmocka_unit_test(test_windows), cmocka_unit_test(test_ids_null_lists_and_beyond),
         cmocka_unit_test(test_the_largest_sizes_do_not_overflow),
         cmocka_unit_test(test_what_is_written_reads_the_same),
