@@ -60,8 +60,6 @@ static void set_up(struct fixture *f, const char *name, struct model_options *o,
     snprintf(path, sizeof path, DATA "%s", name);
     OK(weights_open(&w, path, &f->e));
     c = *weights_config(w);
-    if (o->mode == TRAIN_LORA_PLUS)
-        c.tied = false;
     o->ctx = LEN;
     o->seqs = SEQS;
     OK(model_open(&f->m, &f->d, &c, o, &f->e));
@@ -213,6 +211,47 @@ static void test_lora_plus_gradients_equal_peft(void **state)
     set_up(f, "mha", &o, 1, true);
     OK(segments_build(&f->seg, ATTN_S2, SEQS, LEN, GROUP, NULL, 0, &f->e));
     check_case(f, "lora");
+    tear_down(f);
+}
+
+/* A tied matrix under LoRA+ learns from both uses: its gradient is transformers' of full training
+ * (the pairs begin at zero), and what the loss does when a value of it moves. */
+static void test_a_tied_matrix_is_trained_through_both_uses(void **state)
+{
+    struct fixture fix, *f = &fix;
+    struct model_options o = lora_options(TRAIN_LORA_PLUS);
+    const struct param *p;
+    const struct trained *t;
+    const struct tensor *g;
+    double top = 0;
+    int heads = 0;
+
+    (void)state;
+    set_up(f, "gqa", &o, 1, false);
+    step(f);
+    t = model_trained(f->m);
+    for (p = t->params; p->role != ROLE_EMBED; p++)
+        ;
+    for (int64_t i = 0; i < t->n_params; i++)
+        heads += t->params[i].role == ROLE_HEAD;
+    assert_int_equal(heads, 0); /* one matrix, once */
+    g = gold(f, "dense.grad.model.embed_tokens.weight");
+    assert_int_equal(g->count, p->count);
+    assert_true(worst(t->grad + p->offset, g->data, p->count) < 1e-4);
+    for (int64_t i = 0; i < p->count; i++)
+        top = fmax(top, fabs((double)t->grad[p->offset + i]));
+    for (int64_t i = 0; i < p->count; i += 7) { /* central differences, in float32 */
+        float *w = t->w + p->offset + i, was = *w, h = 1e-2f;
+        double up, down, want = (double)t->grad[p->offset + i];
+        int64_t n;
+
+        *w = was + h;
+        OK(model_forward(f->m, &f->b, &up, &n, &f->e));
+        *w = was - h;
+        OK(model_forward(f->m, &f->b, &down, &n, &f->e));
+        *w = was;
+        assert_true(fabs((up - down) / (2 * (double)h) / (double)n - want) < 4e-3 * top);
+    }
     tear_down(f);
 }
 
@@ -602,6 +641,7 @@ int main(void)
         cmocka_unit_test(test_logits_equal_transformers),
         cmocka_unit_test(test_gradients_equal_transformers),
         cmocka_unit_test(test_lora_plus_gradients_equal_peft),
+        cmocka_unit_test(test_a_tied_matrix_is_trained_through_both_uses),
         cmocka_unit_test(test_plain_lora_trains_the_pairs_only),
         cmocka_unit_test(test_pairs_begin_as_in_peft),
         cmocka_unit_test(test_merged_adapter_scores_as_the_pairs_do),

@@ -29,7 +29,7 @@ static void model_rows(struct opt_table *t, struct settings *s)
           "matrices with a LoRA pair, of q,k,v,o,gate,up,down [q,k,v,o]" },
         { 0, "tied", "keep|split", OPT_ENUM | OPT_RESULT, &s->tied, 0, 0,
           "of lora+, where embedding and lm_head are one matrix: train both uses, or the "
-          "embedding alone [split]" },
+          "embedding alone [keep]" },
         OPT_HEADING("context and attention"),
         ROW_CTX(&s->contexts,
                 "context trained at, 32k; several for --bench, --plan [the model's]"),

@@ -125,7 +125,7 @@ void settings_tied(struct settings *s, bool tied, const json_t *before)
     if (!tied || s->mode != 2)
         s->tied = -1;
     else if (s->tied < 0)
-        s->tied = before && !was(before, "tied", "keep") ? TIED_SPLIT : TIED_SPLIT;
+        s->tied = before && !was(before, "tied", "keep") ? TIED_SPLIT : TIED_KEEP;
 }
 
 static char *shown(const json_t *v)

@@ -42,7 +42,7 @@ struct settings {
     int packing;         /* enum packing; by: bestfit, documents masked, for data with masks */
     int pack_order;      /* enum pack_order: no option, see settings_before */
     int tied;            /* enum tied, of a base with one matrix for embedding and head that lora+
-                            trains; by: split. Elsewhere -1 */
+                            trains; by: keep. Elsewhere -1 */
     int64_t batch, micro; /* sequences; micro by: about 8k tokens at once */
     int64_t steps;       /* by: 1000, or epochs */
     double epochs;       /* 0: not given */

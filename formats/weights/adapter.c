@@ -239,6 +239,7 @@ static int refuse_beside(const char *folder, struct err *e)
 int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,
                  struct err *e)
 {
+    const uint64_t ends = ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD);
     struct adapter *a;
     char *path;
     int rc;
@@ -253,6 +254,8 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
         return err_set(e, E_SYS, "out of memory");
     path = path_join(folder, "adapter_config.json");
     rc = adapter_config_load(&a->config, config_arch(c), path, e);
+    if (a->config.tying && c->tied && (a->config.saved & ends))
+        a->config.saved |= ends;
     free(path);
     /* A folder of checkpoints without an adapter is a training that has not ended. */
     path = path_join(folder, "checkpoints");

@@ -200,6 +200,7 @@ static int read_all(struct adapter_config *a, const struct arch *arch, const str
         (rc = js_i64(o, "r", JS_MAY, 1, MAX_RANK, &a->rank, e)) < 0 ||
         (rc = js_f64(o, "lora_alpha", JS_MAY, -1e9, 1e9, &a->alpha, e)) < 0 ||
         (rc = js_bool(o, "use_rslora", JS_MAY, &a->rslora, e)) < 0 ||
+        (rc = js_bool(o, "ensure_weight_tying", JS_MAY, &a->tying, e)) < 0 ||
         (rc = js_str(o, "base_model_name_or_path", JS_MAY, &base, e)) < 0)
         return rc;
     snprintf(a->base, sizeof a->base, "%s", base);

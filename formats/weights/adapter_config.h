@@ -12,6 +12,8 @@ struct adapter_config {
     const struct arch *arch;  /* whose modules these are; NULL: llama's */
     uint64_t targets;         /* roles with LoRA pairs (arch.h: ROLE_BIT) */
     uint64_t saved;           /* roles stored whole: norms, embedding, head */
+    bool tying;               /* ensure_weight_tying: over a tied base, embedding and head are both
+                                 stored if one is named. Read only */
 };
 double adapter_scale(const struct adapter_config *a);
 

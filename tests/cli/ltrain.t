@@ -247,6 +247,25 @@ by_masks() { # whole examples, unless asked otherwise; asking so is the same
 }
 ok 'data with masks: whole examples that do not see each other, by default' by_masks
 
+tied() { # --tied keep: one matrix stays one; split: the head is the base's, and is written
+    local way line
+    for way in keep split; do
+        on_tied -o "$tmp/t-$way" --steps 3 --tied $way 2> "$tmp/err" && grep -q "(--tied $way)" "$tmp/err" &&
+            lmerge -q -f --model tests/data/peft_tiny/tied/base --adapter "$tmp/t-$way" -o "$tmp/tm-$way" || return 1
+        for line in "$tmp/tm-$way" "tests/data/peft_tiny/tied/base --adapter $tmp/t-$way"; do
+            leval -q --ppl "$tmp/docs.shard" --join --model $line --ctx 64 --json | grep -o '"loss_hex".*'
+        done | uniq > "$tmp/same-$way"
+        [ "$(wc -l < "$tmp/same-$way")" -eq 1 ] || return 1
+    done
+    ! cmp -s "$tmp/same-keep" "$tmp/same-split" && on_tied -q -o "$tmp/t-none" --steps 3 &&
+        cmp "$tmp/t-none/adapter_model.safetensors" "$tmp/t-keep/adapter_model.safetensors" &&
+        grep -q '"tie_word_embeddings": true' "$tmp/tm-keep/config.json" &&
+        grep -q '"tie_word_embeddings": false' "$tmp/tm-split/config.json" &&
+        ! linfo -v "$tmp/tm-keep" | grep -q lm_head && linfo -v "$tmp/tm-split" | grep -q lm_head &&
+        grep -q '"lm_head"' "$tmp/t-keep/adapter_config.json" && ! grep -q lm_head "$tmp/t-split/adapter_config.json"
+}
+ok 'a tied base stays tied, or comes apart; adapter, merged model and leval agree' tied
+
 damaged() { # the newest checkpoint has a flipped byte: the one before, and the same end
     tune -q -o "$tmp/dam" --steps 9 --save-every 3 --keep 3 || return 1
     sha256sum < "$tmp/dam/adapter_model.safetensors" > "$tmp/sum1"
