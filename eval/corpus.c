@@ -31,6 +31,7 @@ struct corpus {
     struct corpus_doc text;
     uint64_t text_hash;
     int64_t use, docs; /* tokens and documents in use */
+    bool all_tokens;
     char split[64];
     char warning[1024];
 };
@@ -191,7 +192,7 @@ static int encode(struct corpus *c, const struct corpus_options *o, const char *
     if (rc == 0) {
         bos = o->add_bos ? 1 : 0;
         c->text = (struct corpus_doc){ 0, count + bos, count + bos, (int64_t)n,
-                                       text_words(text, n) };
+                                       text_words(text, n), bos, 0 };
         c->text_hash = XXH3_64bits(text, n);
         /* One more than needed, so that malloc is never asked for 0 bytes. */
         if (!(c->ids = malloc((size_t)(count + bos + 1) * sizeof *ids))) {
@@ -339,6 +340,7 @@ int corpus_open(struct corpus **out, const struct corpus_options *o, struct err 
     }
     c->use = c->data ? dataset_tokens(c->data) : c->text.n;
     c->docs = c->data ? dataset_docs(c->data) : 1;
+    c->all_tokens = o->all_tokens;
     /* --max-tokens cuts the data; the last document in use may then be a part of one. */
     if (o->max_tokens > 0 && o->max_tokens < c->use) {
         c->use = o->max_tokens;
@@ -366,6 +368,8 @@ const char *corpus_split(const struct corpus *c) { return c->split; }
 const char *corpus_warning(const struct corpus *c) { return c->warning; }
 int64_t corpus_tokens(const struct corpus *c) { return c->use; }
 int64_t corpus_docs(const struct corpus *c) { return c->docs; }
+int64_t corpus_masked(const struct corpus *c) { return c->data ? dataset_masked(c->data) : 0; }
+bool corpus_masks(const struct corpus *c) { return !c->all_tokens && corpus_masked(c) > 0; }
 uint64_t corpus_hash(const struct corpus *c)
 {
     return c->data ? dataset_hash(c->data) : c->text_hash;
@@ -379,11 +383,15 @@ int corpus_doc(struct corpus *c, int64_t i, struct corpus_doc *d, struct err *e)
     if (!c->data) {
         *d = c->text;
     } else {
+        const struct token_info *info = dataset_info(c->data);
+
         if ((rc = dataset_doc(c->data, i, &in, e)) < 0)
             return rc;
-        *d = (struct corpus_doc){ in.start, in.n_ids, in.n_ids, in.text_bytes, in.text_words };
-    /* The last document ends where the tokens in use end. */
+        *d = (struct corpus_doc){ in.start, in.n_ids, in.n_ids, in.text_bytes, in.text_words,
+                                  info->adds_bos && in.n_ids > 0,
+                                  info->adds_eos && in.n_ids > info->adds_bos };
     }
+    /* The last document ends where the tokens in use end. */
     if (d->start + d->n > c->use)
         d->n = c->use > d->start ? c->use - d->start : 0;
     return 0;
@@ -394,40 +402,16 @@ int64_t corpus_doc_at(const struct corpus *c, int64_t token)
     return c->data ? dataset_doc_at(c->data, token) : 0;
 }
 
-int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, struct err *e)
+int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, uint8_t *mask,
+                struct err *e)
 {
     if (start < 0 || n < 0 || n > c->use - start)
         return err_set(e, E_BUG, "tokens %" PRId64 " + %" PRId64 " of %" PRId64, start, n,
                        c->use);
     if (c->data) /* checks ids: those of files below info.vocab, raw ones below the model's */
-        return dataset_read(c->data, start, n, ids, NULL, e);
+        return dataset_read(c->data, start, n, ids, mask, e);
+    if (mask)
+        memset(mask, 0, (size_t)n);
     memcpy(ids, c->ids + start, (size_t)n * sizeof *ids);
-    return 0;
-}
-
-/* Adds up the text of tokens from .. to - 1. A document's bytes and words are shared out
- * evenly over its tokens: half of the tokens count half of the bytes. */
-int corpus_text(struct corpus *c, int64_t from, int64_t to, struct text_share *t, struct err *e)
-{
-    struct corpus_doc d;
-    int rc;
-
-    while (from < to) {
-        double part;
-        int64_t n;
-
-        if ((rc = corpus_doc(c, corpus_doc_at(c, from), &d, e)) < 0)
-            return rc;
-        n = (to < d.start + d.n ? to : d.start + d.n) - from;
-        if (n <= 0)
-            return err_set(e, E_BUG, "token %" PRId64 " is in no document", from);
-        part = (double)n / (double)d.whole;
-        t->bytes += part * (double)d.bytes;
-        t->words += part * (double)d.words;
-        /* One document of unknown size makes the whole sum unknown. */
-        t->unknown |= d.bytes <= 0;
-        t->tokens += n;
-        from += n;
-    }
     return 0;
 }

@@ -29,6 +29,7 @@ struct corpus_options {
     int64_t vocab;         /* the model's: the data's may not be larger (E_CONFIG) */
     int64_t max_tokens;    /* only so many from the start; 0: all */
     bool add_bos;
+    bool all_tokens;       /* as if the data had no loss masks */
     bool force;            /* warn of another tokenizer's fingerprint, do not refuse it */
 };
 
@@ -36,6 +37,7 @@ struct corpus_doc {
     int64_t start, n;      /* its tokens among those in use (max_tokens may cut the last) */
     int64_t whole;         /* tokens of the uncut document */
     int64_t bytes, words;  /* of the whole document's text; 0 unknown */
+    int64_t bos, eos;      /* 1: its first, its last token has none of that text */
 };
 
 struct corpus;
@@ -48,21 +50,14 @@ const char *corpus_split(const struct corpus *c); /* "" where there are none */
 const char *corpus_warning(const struct corpus *c);
 int64_t corpus_tokens(const struct corpus *c);
 int64_t corpus_docs(const struct corpus *c);
+int64_t corpus_masked(const struct corpus *c);    /* tokens of the data with a mask */
+bool corpus_masks(const struct corpus *c);        /* it has some, and they count */
 uint64_t corpus_hash(const struct corpus *c);     /* names the content; of all tokens */
 int corpus_doc(struct corpus *c, int64_t i, struct corpus_doc *d, struct err *e);
 int64_t corpus_doc_at(const struct corpus *c, int64_t token); /* the document it belongs to */
-/* Tokens [start, start + n), all below options.vocab (E_DATA). */
-int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, struct err *e);
-
-/* How much text stands behind tokens, for perplexity by word and byte. A document's bytes and
- * words are shared out evenly over its tokens: exact for whole documents only. */
-struct text_share {
-    double bytes, words;
-    int64_t tokens; /* counted so far */
-    bool unknown;   /* some document does not know its text */
-};
-/* Adds tokens [from, to). */
-int corpus_text(struct corpus *c, int64_t from, int64_t to, struct text_share *t,
+/* Tokens [start, start + n), all below options.vocab (E_DATA). mask (may be NULL) [n]: 1 where the
+ * token is not to be scored. */
+int corpus_read(struct corpus *c, int64_t start, int64_t n, int32_t *ids, uint8_t *mask,
                 struct err *e);
 
 /* Pure: the form that FORM_AUTO takes for a file of this name that begins with these bytes, or

@@ -81,8 +81,10 @@ static int list_windows(struct ppl_job *j, struct eval *v, struct err *e)
         int64_t longest;
         int rc;
 
-        j->spec[i] = (struct window_spec){ (enum protocol)j->o->protocol, v->ctx[i], j->o->step,
-                                           j->o->max_windows };
+        j->spec[i] = (struct window_spec){ .protocol = (enum protocol)j->o->protocol,
+                                           .ctx = v->ctx[i], .step = j->o->step,
+                                           .mean_of = j->o->mean_of,
+                                           .max_windows = j->o->max_windows };
         if ((rc = score_windows(&j->list[i], j->data, &j->spec[i], j->o->join, &longest, e)) < 0)
             return rc;
         if (longest < j->spec[i].ctx)
@@ -165,9 +167,11 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
          * once. */
         int64_t rows = l->longest > v->o->batch_tokens ? l->longest : v->o->batch_tokens;
 
-        log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64,
-                 j->spec[i].ctx, l->n, l->all, l->scored);
-        rc = score_run(&j->r.row[i], j->o->by_document ? &j->docs[i] : NULL, &v->s, rows < most ? rows : most, j->data, &j->spec[i], l,
+        log_info("ctx %" PRId64 ": windows %" PRId64 " of %" PRId64 ", predictions %" PRId64 "%s",
+                 j->spec[i].ctx, l->n, l->all, l->scored,
+                 corpus_masks(j->data) ? " less those of masked tokens" : "");
+        rc = score_run(&j->r.row[i], j->o->by_document ? &j->docs[i] : NULL, &v->s,
+                       rows < most ? rows : most, j->data, &j->spec[i], l,
                        tell, &t, e);
         if ((notes = device_notes(&v->s.device)))
             log_warn("%s", notes);
@@ -208,6 +212,9 @@ const struct result *ppl_result(struct eval *v)
     r->data_tokens = corpus_tokens(j->data);
     r->data_docs = corpus_docs(j->data);
     r->data_hash = corpus_hash(j->data);
+    snprintf(r->masks, sizeof r->masks, "%s", corpus_masks(j->data) ? "left out"
+                                              : corpus_masked(j->data) ? "scored" : "");
+    r->mean_of = o->mean_of > 0 ? o->mean_of : 1;
     r->joined = o->join || o->protocol == PROTO_LONGLORA;
     return r;
 }

@@ -14,7 +14,7 @@ struct ppl_options {
     const char *label;           /* NULL: the last name of adapter or model */
     struct corpus_options data;  /* vocab is filled in here, and tokenizer where NULL */
     int protocol;                /* enum protocol */
-    int64_t step, max_windows;   /* as struct window_spec */
+    int64_t step, mean_of, max_windows; /* as struct window_spec */
     bool join;
     /* How results are shown, those that --table reads too. */
     bool by_document;            /* with json: the sums of each document too */

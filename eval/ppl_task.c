@@ -23,12 +23,16 @@ static const struct opt ppl_rows[] = {
     { 0, "protocol", "longlora|stride|nonoverlap", OPT_ENUM, &asked.protocol, 0, 0,
       "how windows are placed and averaged [longlora]" },
     { 0, "step", "N", OPT_TOKENS, &asked.step, 1, 0x1p31, "tokens from window to window [256]" },
+    { 0, "mean-of", "N", OPT_I64, &asked.mean_of, 1, 0x1p31,
+      "longlora: average windows in batches of N first (eval.py: 32) [1]" },
     { 0, "max-windows", "N", OPT_I64, &asked.max_windows, 0, 0x1p52,
       "only so many, spread evenly; 0: all [0]" },
     { 0, "max-tokens", "N", OPT_TOKENS, &asked.data.max_tokens, 0, 0x1p52,
       "only so many from the start of the data; 0: all [0]" },
     { 0, "join", NULL, OPT_FLAG, &asked.join, 0, 0,
       "let windows cross documents (longlora always does)" },
+    { 0, "all-tokens", NULL, OPT_FLAG, &asked.data.all_tokens, 0, 0,
+      "score masked tokens too (prompts), which are else left out" },
     { 0, "form", "auto|shards|raw|text", OPT_ENUM, &form, 0, 0,
       "what FILE is, if its bytes do not tell [auto]" },
     { 0, "split", "NAME", OPT_STR, &asked.data.split, 0, 0,
@@ -100,6 +104,8 @@ static int ppl_check(const struct eval_options *o, struct err *e)
         err_set(e, E_USAGE, "--by-document needs --json, and windows that do not cross documents");
         return err_hint(e, "add --json --protocol nonoverlap");
     }
+    if (asked.mean_of > 1 && asked.protocol != PROTO_LONGLORA)
+        return err_set(e, E_USAGE, "--mean-of works only with --protocol longlora");
     /* Options write an int; the field is an enum. */
     asked.data.form = (enum corpus_form)form;
     return check_plot(o, e);

@@ -58,9 +58,12 @@ static int put_columns(struct buf *b, char (*cell)[CELL], int64_t rows, int colu
 /* The protocol in words, so that a table explains itself. */
 static const char *how(const struct result *r, const struct score *s, char *buf, size_t cap)
 {
+    char batches[64];
+
+    snprintf(batches, sizeof batches, "the means of batches of %" PRId64, r->mean_of);
     if (strcmp(r->protocol, "longlora") == 0)
         snprintf(buf, cap, "longlora: windows of ctx every %" PRId64 " tokens, the mean of "
-                 "their means", s->step);
+                 "%s", s->step, r->mean_of > 1 ? batches : "their means");
     else if (strcmp(r->protocol, "stride") == 0)
         snprintf(buf, cap, "stride: each token once, windows of ctx advance by %" PRId64,
                  s->step);
@@ -89,10 +92,11 @@ static int put_head(struct buf *b, const struct result *r, struct err *e)
     snprintf(text, sizeof text, "%s%s%s (context %" PRId64 ", rope %s)", r->model,
              r->adapter[0] ? " + " : "", r->adapter, r->context, r->rope);
     rc = put_line(b, "model", text, e);
-    snprintf(text, sizeof text, "%s (%s%s%s, %" PRId64 " tokens, %" PRId64 " document%s%s)",
+    snprintf(text, sizeof text, "%s (%s%s%s, %" PRId64 " tokens, %" PRId64 " document%s%s%s%s)",
              r->data, r->form, r->split[0] ? ", split " : "", r->split, r->data_tokens,
              r->data_docs, r->data_docs == 1 ? "" : "s",
-             r->joined && r->data_docs > 1 ? " joined" : "");
+             r->joined && r->data_docs > 1 ? " joined" : "", r->masks[0] ? ", masked tokens " : "",
+             r->masks);
     if (rc == 0)
         rc = put_line(b, "data", text, e);
     return rc < 0 ? rc : put_line(b, "protocol", how(r, &r->row[0], text, sizeof text), e);
@@ -133,8 +137,8 @@ static int put_scores(struct buf *b, const struct result *r, struct err *e)
     rc = put_columns(b, cell, r->n + 1, COLUMNS, e);
     free(cell);
     if (rc == 0 && about)
-        rc = buf_printf(b, e, "~ words and bytes of partly scored documents, in proportion to "
-                        "their tokens\n");
+        rc = buf_printf(b, e, "~ words and bytes in proportion to tokens, as some of a document were "
+                        "not scored: its first, unless a BOS is before it\n");
     return rc;
 }
 
@@ -269,6 +273,10 @@ const char *results_differ(const struct result *r, int64_t k)
         return "other data";
     if (r[k].joined != r[0].joined)
         return "documents joined in one and apart in the other";
+    if (strcmp(r[k].masks, r[0].masks) != 0)
+        return "masked tokens treated otherwise";
+    if ((r[k].mean_of > 1 || r[0].mean_of > 1) && r[k].mean_of != r[0].mean_of)
+        return "another number of windows averaged together";
     for (int64_t i = 0; i < r[k].n; i++) {
         const struct score *s = at_ctx(r, r[k].row[i].ctx);
 

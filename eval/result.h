@@ -20,6 +20,8 @@ struct result {
     int64_t data_tokens, data_docs;
     uint64_t data_hash;
     bool joined;
+    char masks[16];           /* of data that has masks: "left out", or "scored" with the rest */
+    int64_t mean_of;          /* windows averaged together first; 0: as 1 */
     int64_t n;
     struct score row[RESULT_ROWS]; /* one a context, in the order asked for */
 };

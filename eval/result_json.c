@@ -71,6 +71,7 @@ static json_t *score_json(const struct score *s)
     json_object_set_new(o, "loss_hex", json_string(hex));
     json_object_set_new(o, "step", json_integer(s->step));
     json_object_set_new(o, "tokens", json_integer(s->tokens));
+    json_object_set_new(o, "masked", json_integer(s->masked));
     json_object_set_new(o, "tokens_read", json_integer(s->read));
     json_object_set_new(o, "windows", json_integer(s->windows));
     json_object_set_new(o, "windows_all", json_integer(s->windows_all));
@@ -124,6 +125,8 @@ int result_json(struct buf *out, const struct result *r, struct err *e)
     json_object_set_new(o, "data", d);
     json_object_set_new(o, "protocol", text(r->protocol));
     json_object_set_new(o, "joined", json_boolean(r->joined));
+    json_object_set_new(o, "masks", r->masks[0] ? text(r->masks) : json_null());
+    json_object_set_new(o, "mean_of", json_integer(r->mean_of));
     for (int64_t i = 0; i < r->n; i++)
         json_array_append_new(rows, score_json(&r->row[i]));
     json_object_set_new(o, "results", rows);
@@ -212,6 +215,8 @@ static int read_fields(struct result *r, const struct js *o, struct err *e)
     if ((rc = get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
         (rc = get_text(o, "protocol", r->protocol, sizeof r->protocol, e)) < 0 ||
         (rc = js_bool(o, "joined", JS_MAY, &r->joined, e)) < 0 ||
+        (rc = get_text(o, "masks", r->masks, sizeof r->masks, e)) < 0 ||
+        (rc = js_i64(o, "mean_of", JS_MAY, 0, (int64_t)1 << 31, &r->mean_of, e)) < 0 ||
         (rc = get_data(r, o, e)) < 0 || (rc = js_array(o, "results", JS_MUST, &rows, e)) < 0)
         return rc;
     /* r->row has RESULT_ROWS places. */

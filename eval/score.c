@@ -77,10 +77,12 @@ struct scoring {
     const struct window_spec *spec;
     int32_t *ids, *targets;
     float *nll, *all;        /* this rank's losses; those of every rank, one after the other */
-    struct text_share text;
-    double mean_sum;         /* of the windows' means */
+    uint8_t *mask;           /* of a window; NULL: no token has one */
+    double batch_sum, mean_sum; /* of means: windows of the batch, batches before it */
+    int64_t in_batch, batches;
     int64_t last_doc;        /* documents are counted as windows ascend */
-    int64_t whole;           /* tokens of the documents counted */
+    int64_t text, whole;     /* tokens with text: scored; all those of the documents counted */
+    bool unknown;            /* some document does not know its text */
 };
 
 /* Puts windows w[0 .. n) into the batch, each padded to len. Position i predicts token
@@ -90,56 +92,84 @@ static int fill_batch(struct scoring *r, const struct window *w, int64_t n, int6
 {
     for (int64_t q = 0; q < n; q++) {
         int32_t *ids = r->ids + q * len, *t = r->targets + q * len;
-        int rc = corpus_read(r->c, w[q].start, w[q].len, ids, e);
+        int rc = corpus_read(r->c, w[q].start, w[q].len, ids, r->mask, e);
 
         if (rc < 0)
             return rc;
         for (int64_t i = w[q].len; i < len; i++)
             ids[i] = 0;
         for (int64_t i = 0; i < len; i++)
-            t[i] = i + 1 >= w[q].from && i + 1 < w[q].len ? ids[i + 1] : -1;
+            t[i] = i + 1 >= w[q].from && i + 1 < w[q].len && !(r->mask && r->mask[i + 1])
+                       ? ids[i + 1] : -1;
     }
     return 0;
 }
 
-/* Documents under tokens [from, to), which begin no earlier than those counted before. */
-static int count_docs(struct scoring *r, int64_t from, int64_t to, struct err *e)
+/* The text behind the window's scored tokens, document by document: its bytes and words are
+ * shared out evenly over its tokens. Documents begin no earlier than those counted before. */
+static int add_text(struct scoring *r, const struct window *w, const float *nll, struct err *e)
 {
+    int64_t from = w->start + w->from, to = w->start + w->len;
+    struct score *s = r->s;
     struct corpus_doc d;
     int rc;
 
     for (int64_t i = r->last_doc; i < corpus_docs(r->c); i++) {
+        int64_t text, n = 0;
+
         if ((rc = corpus_doc(r->c, i, &d, e)) < 0)
             return rc;
         if (d.start >= to)
             break;
         if (d.start + d.n <= from)
             continue;
+        text = d.whole - d.bos - d.eos;
         /* The same document may go on through many windows: it is counted once. */
-        if (i > r->last_doc || r->s->docs == 0) {
-            r->s->docs++;
-            r->whole += d.whole;
+        if (i > r->last_doc || s->docs == 0) {
+            s->docs++;
+            r->whole += text;
         }
         r->last_doc = i;
+        for (int64_t k = d.start + d.bos > from ? d.start + d.bos : from;
+             k < to && k < d.start + d.whole - d.eos; k++) {
+            if (r->mask && r->mask[k - w->start])
+                continue;
+            s->text_nll += (double)nll[k - w->start - 1];
+            n++;
+        }
+        r->text += n;
+        s->bytes += text > 0 ? (double)n / (double)text * (double)d.bytes : 0;
+        s->words += text > 0 ? (double)n / (double)text * (double)d.words : 0;
+        /* One document of unknown size makes the whole sum unknown. */
+        r->unknown |= d.bytes <= 0 && text > 0;
     }
     return 0;
 }
 
-/* The text behind the window's scored tokens. A document's first token, which nothing could
- * predict, rides with the others: so a document scored once throughout counts whole. */
-static int add_text(struct scoring *r, const struct window *w, struct err *e)
+/* The mean of a window of n predictions goes to that of its batch. */
+static void add_mean(struct scoring *r, double sum, int64_t n)
 {
-    int64_t first = w->start + w->from;
-    struct corpus_doc d;
-    int rc;
+    struct score *s = r->s;
 
-    if (w->from == 1 && r->spec->protocol != PROTO_LONGLORA) {
-        if ((rc = corpus_doc(r->c, corpus_doc_at(r->c, w->start), &d, e)) < 0)
-            return rc;
-        if (d.start == w->start)
-            first = w->start;
+    if (n > 0) {
+        r->batch_sum += sum / (double)n;
+        r->in_batch++;
     }
-    return corpus_text(r->c, first, w->start + w->len, &r->text, e);
+    if (r->in_batch >= (r->spec->mean_of > 0 ? r->spec->mean_of : 1)) {
+        r->mean_sum += r->batch_sum / (double)r->in_batch;
+        r->batches++;
+        r->batch_sum = 0, r->in_batch = 0;
+    }
+    /* The LongLoRA protocol takes the mean of the batches' means, the others the mean over
+     * tokens. */
+    if (s->tokens == 0)
+        s->loss = 0;
+    else if (r->spec->protocol != PROTO_LONGLORA)
+        s->loss = s->nll / (double)s->tokens;
+    else if (r->in_batch == 0)
+        s->loss = r->mean_sum / (double)r->batches;
+    else
+        s->loss = (r->mean_sum + r->batch_sum / (double)r->in_batch) / (double)(r->batches + 1);
 }
 
 void score_docs_free(struct score_docs *d)
@@ -175,6 +205,8 @@ static int add_document(struct scoring *r, const struct window *w, const float *
     int rc = doc_sums(r->docs, corpus_doc_at(r->c, w->start), &d, e);
 
     for (int64_t i = w->from; i < w->len && rc == 0; i++) {
+        if (r->mask && r->mask[i])
+            continue;
         d->all.nll += (double)nll[i - 1];
         d->all.n++;
         d->far.nll += i >= far ? (double)nll[i - 1] : 0;
@@ -183,21 +215,28 @@ static int add_document(struct scoring *r, const struct window *w, const float *
     return rc;
 }
 
-/* Adds one scored window: nll has its rows. */
+/* Adds one scored window: nll has its rows. Its ids have been used, and are read again for their
+ * masks. */
 static int add_window(struct scoring *r, const struct window *w, const float *nll, struct err *e)
 {
     struct score *s = r->s;
     double sum = 0;
+    int64_t n = 0;
     int rc;
 
+    if (r->mask && (rc = corpus_read(r->c, w->start, w->len, r->ids, r->mask, e)) < 0)
+        return rc;
     /* nll[i - 1] is the loss of token i, which has i tokens before it. Its bucket is the
      * number of the highest bit: 5 tokens before are in bucket 2, for 4 to 7. */
     for (int64_t i = w->from; i < w->len; i++) {
         struct score_bucket *b = &s->bucket[63 - __builtin_clzll((uint64_t)i)];
 
+        if (r->mask && r->mask[i])
+            continue;
         sum += (double)nll[i - 1];
         b->nll += (double)nll[i - 1];
         b->n++;
+        n++;
     }
     if (!isfinite(sum)) {
         err_set(e, E_DATA, "the loss of the window at token %" PRId64 " is not finite",
@@ -206,18 +245,14 @@ static int add_window(struct scoring *r, const struct window *w, const float *nl
                            "checks them)");
     }
     s->nll += sum;
-    r->mean_sum += sum / (double)(w->len - w->from);
-    s->tokens += w->len - w->from;
+    s->tokens += n;
+    s->masked += w->len - w->from - n;
     s->read += w->len;
     s->windows++;
-    /* The LongLoRA protocol takes the mean of the windows' means, the others the mean over
-     * tokens. */
-    s->loss = r->spec->protocol == PROTO_LONGLORA ? r->mean_sum / (double)s->windows
-                                                  : s->nll / (double)s->tokens;
-    if ((rc = count_docs(r, w->start + w->from, w->start + w->len, e)) < 0 ||
-        (r->docs && (rc = add_document(r, w, nll, e)) < 0))
+    add_mean(r, sum, n);
+    if (r->docs && (rc = add_document(r, w, nll, e)) < 0)
         return rc;
-    return add_text(r, w, e);
+    return add_text(r, w, nll, e);
 }
 
 /* Rounds len up so that few shapes occur. The step is between 1/16 and 1/8 of len, and at
@@ -326,9 +361,23 @@ static int open_run(struct scoring *r, int64_t rows, struct err *e)
 
     if (rows < 1 || !mul_ok((size_t)rows, sizeof *r->nll, &n) ||
         !mul_ok(n, (size_t)ranks, &all) || !(r->ids = malloc(n)) || !(r->targets = malloc(n)) ||
-        !(r->nll = malloc(n)) || !(r->all = ranks == 1 ? r->nll : malloc(all)))
+        !(r->nll = malloc(n)) || !(r->all = ranks == 1 ? r->nll : malloc(all)) ||
+        (corpus_masks(r->c) && !(r->mask = malloc((size_t)rows))))
         return err_set(e, E_SYS, "out of memory for %" PRId64 " tokens at once", rows);
     return 0;
+}
+
+/* What is known of the text: exact only where every token with text of every document counted was
+ * scored, once. Whole documents have whole words: the shares' rounding goes. */
+static void finish(struct scoring *r)
+{
+    struct score *s = r->s;
+
+    if (r->unknown)
+        s->bytes = s->words = 0;
+    s->text_exact = s->bytes > 0 && r->spec->protocol != PROTO_LONGLORA && r->text == r->whole;
+    if (s->text_exact)
+        s->bytes = round(s->bytes), s->words = round(s->words);
 }
 
 int score_run(struct score *s, struct score_docs *docs, struct session *m, int64_t rows,
@@ -354,13 +403,12 @@ int score_run(struct score *s, struct score_docs *docs, struct session *m, int64
         if (progress && rc == 0)
             progress(arg, s);
     }
-    if (rc == 0 && !r.text.unknown) {
-        /* Exact only where every token of every document counted was scored, once. */
-        s->text_exact = spec->protocol != PROTO_LONGLORA && r.text.tokens == r.whole;
-        /* Whole documents have whole words: the shares' rounding goes. */
-        s->bytes = s->text_exact ? round(r.text.bytes) : r.text.bytes;
-        s->words = s->text_exact ? round(r.text.words) : r.text.words;
+    if (rc == 0 && s->tokens == 0) {
+        rc = err_set(e, E_DATA, "all tokens of the windows are masked: nothing is scored");
+        err_hint(e, "--all-tokens scores them");
     }
+    finish(&r);
+    free(r.mask);
     free(r.ids);
     free(r.targets);
     if (r.all != r.nll)

@@ -32,11 +32,13 @@ void score_docs_free(struct score_docs *d);
 struct score {
     int64_t ctx, step, windows, windows_all; /* scored; of so many the protocol has */
     int64_t tokens;         /* predictions scored */
+    int64_t masked;         /* others of the windows that were left out */
     int64_t read;           /* tokens the model was given */
     int64_t docs;           /* documents that scored tokens belong to */
     double nll;             /* sum over predictions, nats, float64 in order */
-    double loss;            /* mean: over windows (longlora), over tokens (others) */
-    double bytes, words;    /* text behind the scored tokens; 0 unknown */
+    double loss;            /* mean: over windows or batches of them (longlora), over tokens (others) */
+    double text_nll;        /* as nll, without the BOS and EOS that no text stands behind */
+    double bytes, words;    /* text behind the others; 0 unknown */
     bool text_exact;        /* whole documents; else shared out over their tokens */
     double seconds;
     struct score_bucket bucket[SCORE_BUCKETS];
@@ -44,7 +46,7 @@ struct score {
 };
 /* exp(loss); inf where that is beyond a double. */
 double score_ppl(const struct score *s);
-/* Word perplexity exp(loss * tokens / words), the same by byte, and bits a byte: 0 unknown. */
+/* Word perplexity exp(text_nll / words), the same by byte, and bits a byte: 0 unknown. */
 double score_word_ppl(const struct score *s);
 double score_byte_ppl(const struct score *s);
 double score_bits_per_byte(const struct score *s);

@@ -13,9 +13,9 @@ C_BEGIN
  *
  * PROTO_LONGLORA, as the reference's eval.py: for i in range(0, N - ctx, step), the last start
  *   dropped as there ('all_ix.pop()'), from = 1, so ctx-1 predictions a window. The result is
- *   ppl = exp(mean over windows of the window's mean nll). The reference also takes means over
- *   batches (equal to this at its batch size of 1) and writes e as 2.71828, a relative 7e-7
- *   times the loss. Beyond the reference: where its rule leaves no window though
+ *   ppl = exp(mean over windows of the window's mean nll). The reference takes the mean over
+ *   batches of --batch_size windows (32; the last has fewer) of their mean, which is mean_of, and
+ *   writes e as 2.71828, a relative 7e-7 times the loss. Beyond the reference: where its rule leaves no window though
  *   N >= ctx, the one at 0 is scored. Windows shorter than ctx never.
  * PROTO_STRIDE: every token but a stretch's first is scored exactly once. The first window
  *   takes the stretch's first ctx tokens and scores all of them; each further one ends step
@@ -41,6 +41,7 @@ struct window_spec {
     int64_t step;        /* >= 1; 0: windows_default_step */
     int64_t max_windows; /* 0: all; else so many, spread evenly: those numbered
                             floor(k * all / max_windows) */
+    int64_t mean_of;     /* longlora: windows averaged together first, at the end fewer; 0: 1 */
 };
 struct window_list {
     struct window *v; /* owned; ascending */

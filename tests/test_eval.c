@@ -32,7 +32,7 @@ static void clear_err(void) { memset(&err, 0, sizeof err); }
 static struct window_list build(enum protocol p, int64_t ctx, int64_t step, int64_t most,
                                 const struct stretch *s, int64_t n)
 {
-    struct window_spec spec = { p, ctx, step, most };
+    struct window_spec spec = { p, ctx, step, most, 0 };
     struct window_list l;
 
     clear_err();
@@ -157,7 +157,7 @@ static void test_impossible_windows_are_refused(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct window_spec spec = { bad[i].p, bad[i].ctx, bad[i].step, 0 };
+        struct window_spec spec = { bad[i].p, bad[i].ctx, bad[i].step, 0, 0 };
         struct window_list l;
 
         assert_int_equal(windows_build(&l, &spec, &s, 1, &err), bad[i].rc);
@@ -334,27 +334,41 @@ static void test_each_context_has_its_own_rope(void **state)
 }
 
 /* A shard of documents of these lengths (ids of the generator), 3 bytes and half a word a
- * token. */
-static void make_shard(const char *path, const int64_t *len, int n)
+ * token, but for BOS (1) and EOS (2) where info adds them. Documents after the first begin with
+ * 'masked' tokens that have a mask. */
+static void make_shard_as(const struct token_info *info, const char *path, const int64_t *len, int n,
+                          int64_t masked)
 {
-    struct token_info info = { .width = 2, .vocab = 48, .bos = -1, .eos = -1 };
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     struct shard_writer *w;
     uint32_t ids[256], x = 7;
 
-    OK(shard_create(&w, fd, path, &info, NULL, &err));
+    OK(shard_create(&w, fd, path, info, NULL, &err));
     for (int k = 0; k < n; k++) {
+        int64_t text = len[k] - info->adds_bos - info->adds_eos;
+        struct mask_run run = { 0, masked };
         struct token_doc d = { .ids = ids, .n_ids = len[k], .source = "s", .name = "n",
-                               .text_bytes = len[k] * 3, .text_words = len[k] / 2 };
+                               .text_bytes = text * 3, .text_words = text / 2,
+                               .runs = &run, .n_runs = masked > 0 && k > 0 };
 
         for (int64_t i = 0; i < len[k]; i++) {
             x = (x * 1103515245u + 12345u) & 0x7fffffffu;
             ids[i] = (x >> 16) % 48;
         }
+        if (info->adds_bos)
+            ids[0] = 1;
+        if (info->adds_eos)
+            ids[len[k] - 1] = 2;
         OK(shard_write(w, &d, &err));
     }
     OK(shard_finish(w, NULL, &err));
     close(fd);
+}
+
+static void make_shard(const char *path, const int64_t *len, int n)
+{
+    make_shard_as(&(struct token_info){ .width = 2, .vocab = 48, .bos = -1, .eos = -1 }, path, len,
+                  n, 0);
 }
 
 struct bench {
@@ -391,7 +405,7 @@ static void single(struct bench *b, int64_t start, int64_t len, double *nll)
     int64_t n;
     double sum;
 
-    OK(corpus_read(b->c, start, len, ids, &err));
+    OK(corpus_read(b->c, start, len, ids, NULL, &err));
     for (int64_t i = 0; i < len; i++)
         targets[i] = i + 1 < len ? ids[i + 1] : -1;
     OK(session_losses(&b->s, 1, len, ids, targets, f, &sum, &n, &err));
@@ -457,7 +471,7 @@ static void test_documents_are_kept_apart_unless_joined(void **state)
         total += len[k];
     for (int p = 0; p < 3; p++)
         for (int join = 0; join < 2; join++) {
-            struct window_spec spec = { (enum protocol)p, 16, 5, 0 };
+            struct window_spec spec = { (enum protocol)p, 16, 5, 0, 0 };
             struct window_list l;
             struct score s;
             int64_t start = 0, count = 0, windows = 0, longest;
@@ -500,8 +514,8 @@ static void test_data_may_be_taken_in_part(void **state)
     assert_int_equal(corpus_docs(c), 4);
     OK(corpus_doc(c, 3, &d, &err));
     assert_true(d.start == 41 && d.n == 9 && d.whole == 23);
-    OK(corpus_read(c, 0, 50, ids, &err));
-    assert_int_equal(corpus_read(c, 0, 51, ids, &err), E_BUG);
+    OK(corpus_read(c, 0, 50, ids, NULL, &err));
+    assert_int_equal(corpus_read(c, 0, 51, ids, NULL, &err), E_BUG);
     corpus_close(c);
     clear_err();
 }
@@ -541,42 +555,150 @@ static void check_docs(struct bench *b, const struct score *s, const struct scor
     assert_float_equal(all.nll, s->nll, 1e-9 * s->nll);
 }
 
+/* The score of b's data under a protocol, contexts of 16. */
+static struct score scored(struct bench *b, enum protocol p, bool join, int64_t mean_of)
+{
+    struct window_spec spec = { p, 16, 5, 0, mean_of };
+    struct window_list l;
+    struct score s;
+    int64_t longest;
+
+    OK(score_windows(&l, b->c, &spec, join, &longest, &err));
+    if (score_run(&s, NULL, &b->s, 64, b->c, &spec, &l, NULL, NULL, &err) < 0)
+        s.tokens = -1;
+    windows_free(&l);
+    return s;
+}
+
 static void test_words_and_bytes(void **state)
 {
     static const int64_t len[] = { 40, 20, 30 };
     struct score_docs docs = { 0 };
-    struct window_spec spec = { PROTO_STRIDE, 16, 5, 0 };
+    struct window_spec spec = { PROTO_NONOVERLAP, 16, 5, 0, 0 };
     struct window_list l;
+    int64_t longest;
+    struct token_info both = { .width = 2, .vocab = 48, .bos = 1, .eos = 2, .adds_bos = true,
+                               .adds_eos = true };
     struct score s;
     struct bench b;
-    int64_t longest;
     char path[64];
+    double nll[256], text = 0;
 
     (void)state;
     snprintf(path, sizeof path, "%s/docs.shard", tmp);
+    make_shard_as(&both, path, len, 3, 0);
+    open_bench(&b, path, 64);
+    s = scored(&b, PROTO_STRIDE, false, 0);
+    assert_true(s.text_exact && s.docs == 3 && s.tokens == 87);
+    assert_float_equal(s.bytes, 270 - 6 * 3, 1e-9);
+    assert_float_equal(s.words, 45 - 3, 1e-9);
+    /* The loss of each EOS is in the loss, and in no figure by word or byte. */
+    for (int k = 0; k < 3; k++) {
+        int64_t end = k == 0 ? 40 : k == 1 ? 60 : 90;
+
+        single(&b, end - 16, 16, nll);
+        text += nll[15];
+    }
+    assert_float_equal(s.text_nll, s.nll - text, 1e-6);
+    assert_float_equal(score_word_ppl(&s), exp(s.text_nll / 42), 1e-6 * exp(s.text_nll / 42));
+    assert_float_equal(score_bits_per_byte(&s), s.text_nll / 252 / log(2), 1e-9);
+    /* Joined, each BOS is predicted too, and that is no text either. */
+    s = scored(&b, PROTO_STRIDE, true, 0);
+    assert_true(s.text_exact && s.tokens == 89 && s.bytes == 252);
+    close_bench(&b);
+    /* Without a BOS nothing predicts a document's first token: in proportion, and said to be so. */
     make_shard(path, len, 3);
     open_bench(&b, path, 64);
-    OK(score_windows(&l, b.c, &spec, false, &longest, &err));
-    assert_int_equal(longest, 40);
-    OK(score_run(&s, NULL, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
-    windows_free(&l);
-    assert_true(s.text_exact);
-    assert_float_equal(s.bytes, 270, 1e-9);
-    assert_float_equal(s.words, 45, 1e-9);
-    assert_int_equal(s.docs, 3);
-    assert_int_equal(s.tokens, 87);
-    assert_float_equal(score_word_ppl(&s), exp(s.nll / 45), 1e-6 * exp(s.nll / 45));
-    assert_float_equal(score_bits_per_byte(&s), s.nll / 270 / log(2), 1e-9);
-    /* Windows' first tokens are not scored: in proportion, and said to be so. */
-    spec.protocol = PROTO_NONOVERLAP;
     OK(score_windows(&l, b.c, &spec, false, &longest, &err));
     OK(score_run(&s, &docs, &b.s, 64, b.c, &spec, &l, NULL, NULL, &err));
     windows_free(&l);
     check_docs(&b, &s, &docs);
     score_docs_free(&docs);
+    s = scored(&b, PROTO_STRIDE, false, 0);
     assert_false(s.text_exact);
-    /* 40 = 16+16+8, 20 = 16+4, 30 = 16+14: 4 starts inside documents are left out. */
-    assert_float_equal(s.bytes, 270 - 4 * 3, 1e-9);
+    assert_float_equal(s.bytes, 270 - 3 * 3, 1e-9);
+    assert_float_equal(s.text_nll, s.nll, 1e-9);
+    /* 40 = 16+16+8, 20 = 16+4, 30 = 16+14: 4 starts inside documents are left out as well. */
+    s = scored(&b, PROTO_NONOVERLAP, false, 0);
+    assert_false(s.text_exact);
+    assert_float_equal(s.bytes, 270 - 7 * 3, 1e-9);
+    close_bench(&b);
+}
+
+/* Masked tokens are read and not scored, as in training, unless all are asked for. */
+static void test_masks(void **state)
+{
+    static const int64_t len[] = { 40, 20, 30 }, end[] = { 40, 60, 90 };
+    struct token_info info = { .width = 2, .vocab = 48, .bos = -1, .eos = -1 };
+    struct corpus_options co = { .vocab = 48, .all_tokens = true };
+    struct score s;
+    struct bench b;
+    char path[64];
+    double nll[256], sum = 0;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/masks.shard", tmp);
+    make_shard_as(&info, path, len, 3, 7);
+    open_bench(&b, path, 64);
+    assert_true(corpus_masks(b.c) && corpus_masked(b.c) == 14);
+    for (int k = 0; k < 3; k++)
+        for (int64_t at = end[k] - len[k]; at < end[k]; at += 16) {
+            int64_t n = end[k] - at < 16 ? end[k] - at : 16, from = at > end[k] - len[k] || k == 0 ? 1 : 7;
+
+            single(&b, at, n, nll);
+            for (int64_t i = from; i < n; i++)
+                sum += nll[i];
+        }
+    s = scored(&b, PROTO_NONOVERLAP, false, 0);
+    assert_int_equal(s.tokens, 83 - 12);
+    assert_int_equal(s.masked, 12);
+    assert_float_equal(s.nll, sum, 1e-5);
+    assert_float_equal(s.bytes, (83 - 12) * 3, 1e-9);
+    corpus_close(b.c);
+    co.path = path;
+    OK(corpus_open(&b.c, &co, &err));
+    assert_true(!corpus_masks(b.c) && corpus_masked(b.c) == 14);
+    s = scored(&b, PROTO_NONOVERLAP, false, 0);
+    assert_int_equal(s.tokens, 83);
+    assert_int_equal(s.masked, 0);
+    close_bench(&b);
+    make_shard_as(&info, path, (int64_t[]){ 1, 20 }, 2, 20); /* nothing left */
+    open_bench(&b, path, 64);
+    assert_int_equal(scored(&b, PROTO_STRIDE, false, 0).tokens, -1);
+    assert_true(err.code == E_DATA && strstr(err.msg, "masked") && strstr(err.msg, "--all-tokens"));
+    clear_err();
+    close_bench(&b);
+}
+
+/* The reference's mean over batches of its means over windows: 14 windows by 4 are 4, 4, 4, 2. */
+static void test_windows_may_be_averaged_in_batches(void **state)
+{
+    static const int64_t len[] = { 90 };
+    double nll[256], means = 0, batch = 0;
+    struct bench b;
+    char path[64];
+    struct score s;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/batches.shard", tmp);
+    make_shard(path, len, 1);
+    open_bench(&b, path, 64);
+    for (int k = 0; k < 14; k++) {
+        double sum = 0;
+
+        single(&b, k * 5, 16, nll);
+        for (int i = 1; i < 16; i++)
+            sum += nll[i];
+        batch += sum / 15;
+        if (k % 4 == 3 || k == 13) {
+            means += batch / (k % 4 + 1);
+            batch = 0;
+        }
+    }
+    s = scored(&b, PROTO_LONGLORA, true, 4);
+    assert_int_equal(s.windows, 14);
+    assert_float_equal(s.loss, means / 4, 1e-6);
+    assert_true(fabs(scored(&b, PROTO_LONGLORA, true, 1).loss - s.loss) > 1e-5);
     close_bench(&b);
 }
 
@@ -661,6 +783,8 @@ int main(void)
         cmocka_unit_test(test_documents_are_kept_apart_unless_joined),
         cmocka_unit_test(test_data_may_be_taken_in_part),
         cmocka_unit_test(test_words_and_bytes),
+        cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_windows_may_be_averaged_in_batches),
         cmocka_unit_test(test_unfit_input_is_refused),
     };
 

@@ -28,8 +28,7 @@ static void model_rows(struct opt_table *t, struct settings *s)
         { 0, "targets", "LIST", OPT_STR | OPT_RESULT, &s->targets, 0, 0,
           "matrices with a LoRA pair, of q,k,v,o,gate,up,down [q,k,v,o]" },
         { 0, "tied", "keep|split", OPT_ENUM | OPT_RESULT, &s->tied, 0, 0,
-          "of lora+, where embedding and lm_head are one matrix: train both uses, or the "
-          "embedding alone [keep]" },
+          "where embedding and lm_head are one: train both uses, or one [keep]" },
         OPT_HEADING("context and attention"),
         ROW_CTX(&s->contexts,
                 "context trained at, 32k; several for --bench, --plan [the model's]"),
@@ -49,8 +48,7 @@ static void model_rows(struct opt_table *t, struct settings *s)
         { 0, "mask-documents", NULL, OPT_FLAG | OPT_RESULT, &s->mask_documents, 0, 0,
           "attention does not cross from one document to the next" },
         { 0, "packing", "concat|bestfit", OPT_ENUM | OPT_RESULT, &s->packing, 0, 0,
-          "rows cut from joined documents, or made of whole ones [concat; bestfit and "
-          "--mask-documents for data with masks]" },
+          "rows of joined documents, or of whole ones [concat; by masks: bestfit]" },
         OPT_END
     };
 

@@ -195,11 +195,24 @@ same() { # the forms of one text give one loss, word for word
         cmp "$tmp/form" "$tmp/first" || return 1
     done
 }
-exact() { # every word of whole documents counts under stride
-    leval -q --ppl "$tmp/book.shard" --model "$s" --ctx 512 --protocol stride --json \
-        > "$tmp/e.json" && grep -q '"text_exact": true' "$tmp/e.json" &&
-        grep -q "\"words\": $(wc -w < "$tmp/book.txt").0" "$tmp/e.json" &&
-        grep -q "\"bytes\": $(wc -c < "$tmp/book.txt").0" "$tmp/e.json"
+exact() { # every word of whole documents counts under stride, where a BOS predicts the first; no EOS
+    lprep -q -t "$s/tokenizer.model" --add-bos "$tmp/book.txt" | lpack -q > "$tmp/bos.shard" || return 1
+    local form
+    for form in "$tmp/bos.shard" "$tmp/book.txt --add-bos" "$tmp/book.shard"; do
+        leval -q --ppl $form --model "$s" --ctx 512 --protocol stride --json > "$tmp/e.json" || return 1
+        grep -E '"(words|bytes|text_exact|bits_per_byte)"' "$tmp/e.json" |
+            sed -E 's/([.][0-9]{5})[0-9]+/\1/' > "$tmp/exact"
+        cat "$tmp/exact"
+        if [ "$form" = "$tmp/book.shard" ]; then
+            grep -q '"text_exact": false' "$tmp/exact"
+            return
+        fi
+        grep -q '"text_exact": true' "$tmp/exact" &&
+            grep -q "\"words\": $(wc -w < "$tmp/book.txt").0" "$tmp/exact" &&
+            grep -q "\"bytes\": $(wc -c < "$tmp/book.txt").0" "$tmp/exact" || return 1
+        [ -e "$tmp/exact1" ] || cp "$tmp/exact" "$tmp/exact1"
+        cmp "$tmp/exact" "$tmp/exact1" || return 1
+    done
 }
 if [ -n "$have" ]; then
     for p in nonoverlap longlora stride; do

@@ -257,6 +257,11 @@ tied() { # --tied keep: one matrix stays one; split: the head is the base's, and
         done | uniq > "$tmp/same-$way"
         [ "$(wc -l < "$tmp/same-$way")" -eq 1 ] || return 1
     done
+    # as peft's ensure_weight_tying writes it: both in the file, one in the list
+    cp -r "$tmp/t-keep" "$tmp/t-peft" && tr -d '\n' < "$tmp/t-keep/adapter_config.json" |
+        sed 's/, *"lm_head"//; s/^{/{"ensure_weight_tying": true,/' > "$tmp/t-peft/adapter_config.json" &&
+        lmerge -q --model tests/data/peft_tiny/tied/base --adapter "$tmp/t-peft" -o "$tmp/tm-peft" &&
+        cmp "$tmp/tm-peft/model.safetensors" "$tmp/tm-keep/model.safetensors" || return 1
     ! cmp -s "$tmp/same-keep" "$tmp/same-split" && on_tied -q -o "$tmp/t-none" --steps 3 &&
         cmp "$tmp/t-none/adapter_model.safetensors" "$tmp/t-keep/adapter_model.safetensors" &&
         grep -q '"tie_word_embeddings": true' "$tmp/tm-keep/config.json" &&
