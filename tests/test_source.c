@@ -203,6 +203,31 @@ static void test_links_in_folders(void **state)
     source_close(s);
 }
 
+/* How much there is to read is known beside an empty file, and not beside a pipe. */
+static void test_progress(void **state)
+{
+    const char *operands[2];
+    struct source_progress p;
+    struct source *s;
+    struct err e = { 0 };
+
+    (void)state;
+    mkdir(at("progress"), 0777);
+    put_text("progress/a.txt", "twelve bytes");
+    put_text("progress/empty.txt", "");
+    operands[0] = strdup(at("progress"));
+    assert_int_equal(source_open(&s, operands, 1, NULL, 0, &e), 0);
+    source_progress(s, &p);
+    assert_true(p.files == 2 && p.bytes == 12 && p.bytes_done == 0);
+    source_close(s);
+    operands[1] = "-";
+    assert_int_equal(source_open(&s, operands, 2, NULL, 0, &e), 0);
+    source_progress(s, &p);
+    assert_true(p.files == 3 && p.bytes == 0);
+    source_close(s);
+    free((char *)(uintptr_t)operands[0]);
+}
+
 static void test_archives(void **state)
 {
     (void)state;
@@ -390,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_folders_in_byte_order),
         cmocka_unit_test(test_links_in_folders),
+        cmocka_unit_test(test_progress),
         cmocka_unit_test(test_archives),
         cmocka_unit_test(test_other_formats_are_not_opened),
         cmocka_unit_test(test_cut_anywhere),

@@ -505,9 +505,27 @@ static void test_an_id_beyond_the_model_is_named(void **state)
     dataset_close(d);
 }
 
+/* No room at all is too little, on the host as on a device. */
+static void test_a_full_machine_has_no_room(void **state)
+{
+    struct budget b = { .model.total = 1000, .host = 10, .capacity = 1010 };
+
+    (void)state;
+    for (int own = 0; own < 2; own++) {
+        b.own_memory = own;
+        b.capacity = 1010;
+        assert_false(budget_too_large(&b));
+        b.capacity = 999;
+        assert_true(budget_too_large(&b));
+        b.capacity = 0;
+        assert_true(budget_too_large(&b));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_full_machine_has_no_room),
         cmocka_unit_test(test_every_epoch_sees_each_row_once),
         cmocka_unit_test(test_any_sequence_without_the_others),
         cmocka_unit_test(test_too_little_data_is_said),

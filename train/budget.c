@@ -99,10 +99,9 @@ size_t budget_need(const struct budget *b)
     return b->own_memory ? b->model.total : b->model.total + b->host;
 }
 
-/* On the host a capacity of 0 is taken as "not known", and the plan as fitting. */
 bool budget_too_large(const struct budget *b)
 {
-    return (b->own_memory || b->capacity) && budget_need(b) > b->capacity;
+    return budget_need(b) > b->capacity;
 }
 
 /* One line of the table, the size in units that people read. */

@@ -1,4 +1,5 @@
 /* train/ltrain.c - ltrain: fine-tune a model at a longer context, or train a fresh one. */
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/opt.h"
@@ -39,6 +40,16 @@ static const struct cmd cmd = {
     .given = given,
 };
 
+/* The first n bytes of a path (-1: all) as they stand between single quotes in a shell. */
+static int quoted(struct buf *to, const char *path, int n)
+{
+    int rc = 0;
+
+    for (; *path && n != 0 && rc == 0; path++, n--)
+        rc = *path == '\'' ? buf_add(to, "'\\''", 4, NULL) : buf_add(to, path, 1, NULL);
+    return rc;
+}
+
 /* An adapter's folder has no field that tells PEFT of the RoPE scaling or the context. So
  * this shows how to make a model that has both. Said only when one of them has changed. */
 static void say_merge(const struct run *r)
@@ -48,6 +59,7 @@ static void say_merge(const struct run *r)
     int n = (int)strlen(now->out);
     bool scaled = now->rope_new || (now->rope.factor > 0 && now->rope.factor != 1);
     char advice[256];
+    struct buf line = { 0 };
 
     if (!scaled && config_reach(c) == r->session.base_context)
         return;
@@ -59,9 +71,13 @@ static void say_merge(const struct run *r)
     /* "out/" becomes "out-merged", not "out/-merged". */
     while (n > 1 && now->out[n - 1] == '/')
         n--;
-    log_info("PEFT would load this adapter without its RoPE scaling; to make a model with it: "
-             "lmerge --model '%s' --adapter '%s' -o '%.*s-merged'", now->model, now->out, n,
-             now->out);
+    /* A command that cannot be told in full is not told at all. */
+    if (buf_printf(&line, NULL, "lmerge --model '") == 0 && quoted(&line, now->model, -1) == 0 &&
+        buf_printf(&line, NULL, "' --adapter '") == 0 && quoted(&line, now->out, -1) == 0 &&
+        buf_printf(&line, NULL, "' -o '") == 0 && quoted(&line, now->out, n) == 0)
+        log_info("PEFT would load this adapter without its RoPE scaling; to make a model with it: "
+                 "%.*s-merged'", (int)line.len, line.p);
+    buf_free(&line);
 }
 
 /* Tells where the results are. With --json, summary.json goes to stdout as well. */

@@ -89,7 +89,7 @@ int source_open(struct source **out, const char *const *operands, int n,
     for (int64_t i = 0; i < s->list.n; i++)
         s->bytes += s->list.v[i].bytes;
     for (int64_t i = 0; i < s->list.n; i++)
-        if (s->list.v[i].bytes == 0)
+        if (!s->list.v[i].regular)
             s->bytes = 0; /* one size is unknown, and so is the sum */
     *out = s;
     return 0;

@@ -16,7 +16,7 @@ enum source_kind {
 
 struct source_item {
     char *path;    /* NULL: standard input */
-    int64_t bytes; /* 0: not a regular file */
+    int64_t bytes; /* of a regular file; else 0 */
     bool regular;
     int64_t mtime_ns; /* of a regular file, when the list was made */
     int error;        /* errno of a file or folder within a folder that cannot be looked at */

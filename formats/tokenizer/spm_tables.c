@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define MAX_EXTRA ((uint32_t)2 << 20)   /* Unicode has 1,112,064 characters */
-#define MAX_PAIRS ((size_t)4 << 20)     /* Llama 2: 61,249; Gemma 2: 514,906 */
+#define MAX_PAIRS ((size_t)8 << 20)     /* Llama 2: 61,249; Gemma 2: 514,906 */
 #define MAX_STEPS ((uint64_t)1 << 27)   /* bytes of pieces looked up for the pairs */
 #define MAX_PROBES 4096                 /* of a table: more is no vocabulary but an attack */
 
@@ -99,7 +99,7 @@ static int intern(struct spm *m, const char *p, size_t n, struct err *e)
         struct spm_string *x;
 
         if ((cap = b->extra_cap ? 2 * b->extra_cap : 256) > MAX_EXTRA)
-            return err_set(e, E_DATA, "the pieces have more than %u characters", MAX_EXTRA / 2);
+            return err_set(e, E_DATA, "the pieces have more than %u characters", MAX_EXTRA);
         if (!(x = realloc(b->extra, cap * sizeof *x)))
             return err_set(e, E_SYS, "out of memory for %u characters", cap);
         b->extra = x;
@@ -195,7 +195,7 @@ static int grow_pairs(struct spm_bpe *b, struct err *e)
     struct spm_pair *old = b->pairs;
     size_t old_n = old ? (size_t)1 << (64 - b->pair_shift) : 0, n = old ? 2 * old_n : 1024;
 
-    if (n > 4 * MAX_PAIRS)
+    if (n > 2 * MAX_PAIRS) /* half of the slots are used at most */
         return err_set(e, E_DATA, "the pieces can be made in more than %zu ways", MAX_PAIRS);
     if (!(b->pairs = malloc(n * sizeof *b->pairs))) {
         b->pairs = old;

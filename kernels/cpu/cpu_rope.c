@@ -20,7 +20,8 @@ static int table(struct cpu_rope_table *t, const struct op_rope *a)
     int64_t n = STEP + ceil_div(rows, STEP);
     size_t freq_bytes = (size_t)half * sizeof *t->inv_freq;
 
-    if (t->trig && t->first == a->first && t->half == half && t->rows >= rows &&
+    /* Of a table that could not be made (no room for it), nothing but cap_trig tells. */
+    if (t->cap_trig && t->first == a->first && t->half == half && t->rows >= rows &&
         memcmp(t->inv_freq, a->inv_freq, freq_bytes) == 0)
         return 0;
     if (t->cap_freq < half || t->cap_trig < n * 2 * half) {

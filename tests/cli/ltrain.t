@@ -152,6 +152,15 @@ given() { # an explicit factor: the context is what was trained
     eval "$command -q" && grep -q '"factor": 8.0' "$tmp/given-merged/config.json"
 }
 ok 'max_position_embeddings is the context, not the factor; the end names the command for peft' given
+quotes() { # the command is a shell's, whatever the folders are called
+    local command
+    cp -r "$tmp/base" "$tmp/it's a base" && ltrain "$tmp/d.bin" --model "$tmp/it's a base" --ctx 128 --batch 4 \
+        --steps 1 -o "$tmp/'q' out/" 2> "$tmp/err" || return 1
+    command=$(sed -n 's/.*RoPE scaling; .*: \(lmerge .*\)/\1/p' "$tmp/err")
+    echo "$command"
+    eval "$command -q" && [ -s "$tmp/'q' out-merged/config.json" ]
+}
+ok 'and the command holds with quotes and spaces in names' quotes
 
 # Whole documents in a row: 300 of 1 to 40 words.
 packed() {
