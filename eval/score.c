@@ -368,14 +368,15 @@ static int open_run(struct scoring *r, int64_t rows, struct err *e)
 }
 
 /* What is known of the text: exact only where every token with text of every document counted was
- * scored, once. Whole documents have whole words: the shares' rounding goes. */
+ * scored, once. Instructions have tokens of a template that no text stands behind. Whole documents have whole words: the shares' rounding goes. */
 static void finish(struct scoring *r)
 {
     struct score *s = r->s;
 
     if (r->unknown)
         s->bytes = s->words = 0;
-    s->text_exact = s->bytes > 0 && r->spec->protocol != PROTO_LONGLORA && r->text == r->whole;
+    s->text_exact = s->bytes > 0 && r->spec->protocol != PROTO_LONGLORA && r->text == r->whole &&
+                    corpus_masked(r->c) == 0;
     if (s->text_exact)
         s->bytes = round(s->bytes), s->words = round(s->words);
 }
