@@ -135,12 +135,12 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
     return 0;
 }
 
-int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, struct err *e)
+/* at: a place of the file; -1: where it is at. */
+static int write_all(int fd, int64_t at, const char *p, size_t nbytes, const char *name,
+                     struct err *e)
 {
-    const char *p = buf;
-
     while (nbytes > 0) {
-        ssize_t k = write(fd, p, nbytes);
+        ssize_t k = at < 0 ? write(fd, p, nbytes) : pwrite(fd, p, nbytes, at);
         if (k < 0 && errno == EINTR)
             continue;
         /* The bytes come from a mapped file that was cut meanwhile: the reading
@@ -151,8 +151,20 @@ int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, str
             return err_sys(e, E_IO, "cannot write '%s'", name);
         p += k;
         nbytes -= (size_t)k;
+        at += at < 0 ? 0 : k;
     }
     return 0;
+}
+
+int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, struct err *e)
+{
+    return write_all(fd, -1, buf, nbytes, name, e);
+}
+
+int file_write_at(int fd, int64_t at, const void *buf, size_t nbytes, const char *name,
+                  struct err *e)
+{
+    return write_all(fd, at, buf, nbytes, name, e);
 }
 
 int file_sync(const char *path, struct err *e)

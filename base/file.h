@@ -22,6 +22,10 @@ int file_read(const char *path, size_t max_bytes, char **text, size_t *nbytes, s
 /* Writes all of buf, going on after EINTR and short writes. name is for the message. E_IO. */
 int file_write_all(int fd, const void *buf, size_t nbytes, const char *name, struct err *e);
 
+/* The same at a place of the file; threads may do so at once. */
+int file_write_at(int fd, int64_t at, const void *buf, size_t nbytes, const char *name,
+                  struct err *e);
+
 /* A file that is written piece by piece, through fd, and takes path's place whole: all of it
  * or, after a crash, what was there before (fsync, rename, fsync of the folder). A link is
  * followed, and a device or a pipe written into. Owns its descriptor until published or

@@ -19,8 +19,13 @@ XXH_errorcode XXH3_64bits_update_dispatch(XXH3_state_t *s, const void *p, size_t
     __attribute__((weak));
 XXH_errorcode XXH3_128bits_update_dispatch(XXH3_state_t *s, const void *p, size_t n)
     __attribute__((weak));
+XXH64_hash_t XXH3_64bits_dispatch(const void *p, size_t n) __attribute__((weak));
 
-/* XXH3_64bits_update and XXH3_128bits_update. */
+/* XXH3_64bits; XXH3_64bits_update and XXH3_128bits_update. */
+static inline uint64_t hash64_of(const void *p, size_t n)
+{
+    return (XXH3_64bits_dispatch ? XXH3_64bits_dispatch : XXH3_64bits)(p, n);
+}
 static inline void hash64_add(XXH3_state_t *s, const void *p, size_t n)
 {
     (XXH3_64bits_update_dispatch ? XXH3_64bits_update_dispatch : XXH3_64bits_update)(s, p, n);

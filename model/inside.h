@@ -118,6 +118,7 @@ struct model {
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
     bool varies;     /* this call's rows are others than those it was planned for */
+    uint64_t base_hash; /* of the files that were loaded; 0: none were */
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 
@@ -179,10 +180,11 @@ void upload_begin(struct model *m);
 void upload_end(struct model *m);
 /* A tensor of a file to dst, as type to, by the threads of p (NULL: by this one): any type of file
  * becomes plain floats, a packed one stays as it is (laid out as mat_at has it).
- * E_DATA names the tensor and its first element that is not finite; E_CONFIG where to is packed and
- * the tensor of another type. */
+ * *hash (unless NULL) becomes the block_hash of its bytes. E_DATA names the tensor and its first
+ * element that is not finite, or says that its hash is not the file's; E_CONFIG where to is packed
+ * and the tensor of another type. */
 int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *to,
-                  const struct tensor *t, struct err *e);
+                  const struct tensor *t, uint64_t *hash, struct err *e);
 
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
  * y[i] [rows][out] = x W^T + s (x A^T) B^T + bias (+ add unless NULL; it may be y[i] itself).

@@ -1,6 +1,7 @@
 /* model/load.c - values into a model: base weights, fresh ones, adapters. */
 #include "model/inside.h"
 
+#include "base/block_hash.h"
 #include "base/perm.h"
 #include "kernels/exchange.h"
 
@@ -174,18 +175,16 @@ int model_gather(struct model *m, struct err *e)
     return rc < 0 ? rc : group_share_parts(m->d, t->w, t->n, e);
 }
 
-int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)
+/* The tensors of the configuration. each: their hashes, by their places in w. */
+static int load_listed(struct model *m, const struct weights *w, uint64_t *each, struct pool *p,
+                       struct err *e)
 {
     struct tensor_spec s;
-    const struct tensor *t;
-    struct pool *p = pool_open(0, NULL); /* without it: slower */
     int rc = 0;
 
-    /* a ring may hold matrices that are about to change */
-    offload_forget(m);
-    upload_begin(m);
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         struct tensor_spec from;
+        const struct tensor *t;
         struct weight *to;
 
         config_tensor(&m->c, i, &s);
@@ -193,16 +192,48 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
         /* from: the tensor of the files that this one is made from */
         tensor_source(weights_config(w), &s, &from);
         if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0)
-            rc = upload_tensor(m, p, place_of(to), type_of(to), t, e);
+            rc = upload_tensor(m, p, place_of(to), type_of(to), t, &each[t - weights_at(w, 0)], e);
     }
+    return rc;
+}
+
+/* What the files have beside these belongs to the base's hash too. */
+static int hash_others(const struct weights *w, uint64_t *each, struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = 0; i < weights_count(w) && rc == 0; i++)
+        if (each[i] == 0) {
+            const struct tensor *t = weights_at(w, i);
+            rc = tensor_agrees(t, each[i] = block_hash(t->data, t->nbytes), e);
+        }
+    return rc;
+}
+
+int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e)
+{
+    struct pool *p = pool_open(0, NULL); /* without it: slower */
+    uint64_t *each = calloc((size_t)weights_count(w) + 1, sizeof *each);
+    int rc = each ? 0 : err_set(e, E_SYS, "out of memory");
+
+    /* a ring may hold matrices that are about to change */
+    offload_forget(m);
+    upload_begin(m);
+    if (rc == 0 && (rc = load_listed(m, w, each, p, e)) == 0)
+        rc = hash_others(w, each, e);
     upload_end(m);
     pool_close(p);
+    if (rc == 0)
+        m->base_hash = weights_hash(w, each);
+    free(each);
     if (rc == 0)
         rc = init_pairs(m, seed, e);
     if (rc == 0 && model_sync_trained(m) < 0)
         rc = m->d->sync(m->d, e);
     return rc;
 }
+
+uint64_t model_base_hash(const struct model *m) { return m->base_hash; }
 
 int model_init(struct model *m, uint64_t seed, struct err *e)
 {
@@ -308,9 +339,9 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
     if (rc == 0)
         rc = m->d->alloc(m->d, (size_t)tb->count * dtype_bytes(m->d->act), &b, e);
     if (rc == 0)
-        rc = upload_tensor(m, NULL, a, dtype_type(m->d->act), ta, e);
+        rc = upload_tensor(m, NULL, a, dtype_type(m->d->act), ta, NULL, e);
     if (rc == 0)
-        rc = upload_tensor(m, NULL, b, dtype_type(m->d->act), tb, e);
+        rc = upload_tensor(m, NULL, b, dtype_type(m->d->act), tb, NULL, e);
     if (rc == 0 && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
         m->d->copy(m->d, c, w->host, nbytes) < 0)
         rc = m->d->sync(m->d, e);
@@ -375,7 +406,7 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         to = weight_at(m, s.role, s.layer);
         adapter_find(a, &s, &whole, &la, &lb);
         if (whole)
-            rc = upload_tensor(m, NULL, place_of(to), type_of(to), whole, e);
+            rc = upload_tensor(m, NULL, place_of(to), type_of(to), whole, NULL, e);
         /* scoring adds the pair to its matrix, training fills the pair's masters */
         if (rc == 0 && la && m->o.mode == TRAIN_NONE && to->type->plain != m->d->act)
             rc = err_set(e, E_CONFIG, "a LoRA pair cannot be merged into '%s', which is kept as %s",
@@ -383,8 +414,8 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         else if (rc == 0 && la && m->o.mode == TRAIN_NONE)
             rc = merge_pair(m, to, adapter_scale(ac), la, lb, e);
         else if (rc == 0 && la &&
-                 (rc = upload_tensor(m, NULL, to->pair.master_a, &type_f32, la, e)) == 0)
-            rc = upload_tensor(m, NULL, to->pair.master_b, &type_f32, lb, e);
+                 (rc = upload_tensor(m, NULL, to->pair.master_a, &type_f32, la, NULL, e)) == 0)
+            rc = upload_tensor(m, NULL, to->pair.master_b, &type_f32, lb, NULL, e);
     }
     if (rc == 0 && model_sync_trained(m) < 0)
         rc = m->d->sync(m->d, e);

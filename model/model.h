@@ -125,6 +125,8 @@ const struct memory_plan *model_memory(const struct model *m);
 /* Base weights from a folder whose sizes equal the model's. LoRA pairs start at A ~ Kaiming
  * uniform(a = sqrt 5) by seed, B = 0, as peft does. E_DATA names the tensor. */
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e);
+/* weights_hash of what model_load has read, every byte of it; 0: nothing. */
+uint64_t model_base_hash(const struct model *m);
 /* Fresh weights: normal(0, init_range) by seed, norms 1; pure function of seed and name. */
 int model_init(struct model *m, uint64_t seed, struct err *e);
 /* Numbers for measuring: as wide as model_init's, soon made, and they repeat. B is not zero. */

@@ -139,7 +139,8 @@ void model_adapter_config(const struct model *m, struct adapter_config *a)
 
     *a = (struct adapter_config){ .arch = arch, .rank = m->o.rank, .alpha = m->o.alpha,
                                   .targets = m->o.targets,
-                                  .saved = m->o.mode == TRAIN_LORA_PLUS ? arch_plus(arch) : 0 };
+                                  .saved = m->o.mode == TRAIN_LORA_PLUS ? arch_plus(arch) : 0,
+                                  .base_hash = m->base_hash };
 }
 
 /* Names, roles and places of the trained parts, in the order of their files. */

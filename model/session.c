@@ -8,6 +8,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* Edited by hand, most likely, and meant; or damaged. */
+static void warn_changed(const char *folder, const char *names)
+{
+    if (names)
+        log_warn("'%s': changed after the weights were written: %s", folder, names);
+}
+
 /* An adapter comes after the weights: it may change the configuration, such as the context. */
 int session_files(struct session *s, const struct session_options *o, struct err *e)
 {
@@ -20,6 +27,10 @@ int session_files(struct session *s, const struct session_options *o, struct err
     if (rc == 0 && o->adapter &&
         (rc = adapter_open(&s->adapter, o->adapter, &s->config, e)) == 0)
         s->config = *adapter_model_config(s->adapter);
+    if (rc == 0 && s->weights)
+        warn_changed(o->model, weights_changed(s->weights));
+    if (rc == 0 && s->adapter)
+        warn_changed(o->adapter, adapter_changed(s->adapter));
     s->base_context = config_reach(&s->config);
     return rc;
 }
@@ -108,6 +119,16 @@ static int open_without_host(struct session *s, int rc, struct err *e)
     return model_open(&s->model, &s->device, &s->config, &s->options, e);
 }
 
+/* Every byte of the base is known now. Other weights of the same sizes are no error: an adapter may
+ * be tried on a base that was trained on, or is of another type. */
+static void warn_other_base(const struct session *s, const struct session_options *o)
+{
+    uint64_t want = s->adapter ? adapter_config(s->adapter)->base_hash : 0;
+
+    if (want && s->weights && want != model_base_hash(s->model))
+        log_warn("'%s' was trained on other weights than those of '%s'", o->adapter, o->model);
+}
+
 int session_load(struct session *s, const struct session_options *o, struct err *e)
 {
     double start = now_s();
@@ -118,6 +139,8 @@ int session_load(struct session *s, const struct session_options *o, struct err 
         rc = s->weights ? model_load(s->model, s->weights, o->seed, e)
              : o->noise ? model_noise(s->model, o->seed, e)
                         : model_init(s->model, o->seed, e);
+    if (rc == 0)
+        warn_other_base(s, o);
     if (rc == 0 && s->adapter)
         rc = model_load_adapter(s->model, s->adapter, e);
     s->weights_s = now_s() - start - s->memory_s;

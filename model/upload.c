@@ -1,6 +1,8 @@
 /* model/upload.c - tensors of mapped files onto the device, as fast as memory goes. */
 #include "model/inside.h"
 
+#include "base/block_hash.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +18,7 @@ struct upload {
     enum dtype to;
     int64_t at, n;               /* the piece in hand */
     void *stage;                 /* what goes up; NULL: the file's bytes do */
+    unsigned char *sums;         /* of all blocks of the tensor, for its hash; NULL: not here */
     bool bad;                    /* a value of the piece is not finite */
 };
 
@@ -79,7 +82,24 @@ static void convert(const struct upload *u, int64_t at, int64_t n)
     }
 }
 
-/* Converts TASK values and looks whether all are finite. */
+/* Bytes of so many values in the file. */
+static size_t bytes_of(const struct tensor *t, int64_t n)
+{
+    return (size_t)(n / t->type->block) * t->type->block_bytes;
+}
+
+/* Each task is whole blocks of the hash, so that it is taken while they are in the nearest caches. */
+static bool sums_fit(const struct tensor *t) { return bytes_of(t, TASK) % HASH_BLOCK == 0; }
+
+static void sum_task(const struct upload *u, int64_t at, int64_t n)
+{
+    size_t end = hash_blocks(bytes_of(u->t, u->at + at + n));
+
+    for (size_t b = bytes_of(u->t, u->at + at) / HASH_BLOCK; b < end; b++)
+        sum_block(u->sums, u->t->data, u->t->nbytes, b);
+}
+
+/* Converts TASK values, looks whether all are finite, and takes the sums of their bytes. */
 static void one_task(void *ctx, int64_t task, int thread)
 {
     struct upload *u = ctx;
@@ -95,6 +115,8 @@ static void one_task(void *ctx, int64_t task, int thread)
     if (bad)
         /* all threads write the same value, in any order */
         __atomic_store_n(&u->bad, true, __ATOMIC_RELAXED);
+    if (u->sums)
+        sum_task(u, at, n);
 }
 
 /* Finds the first value of the piece that is not finite, and names it. */
@@ -159,22 +181,42 @@ static int upload_packed(struct model *m, void *dst, const struct tensor_type *t
     return rc < 0 ? m->d->sync(m->d, e) : 0;
 }
 
-int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *type,
-                  const struct tensor *t, struct err *e)
+/* A piece after the other, each by all threads. most: values of a piece. */
+static int upload_pieces(struct model *m, struct pool *p, void *dst, size_t es, int64_t most,
+                         struct upload *u, struct err *e)
 {
-    enum dtype to = type->plain;
-    struct upload u = { .t = t, .to = to, .stage = m->stage };
+    bool there = on_host(m, dst);
+    int rc = 0;
+
+    for (; u->at < u->t->count && rc == 0; u->at += u->n) {
+        char *place = (char *)dst + (size_t)u->at * es;
+
+        u->n = u->t->count - u->at < most ? u->t->count - u->at : most;
+        /* in the host's memory the threads write to the final place, and nothing is copied */
+        u->stage = there ? place : u->stage;
+        pool_run(p, (u->n + TASK - 1) / TASK, one_task, u);
+        if (u->bad)
+            rc = name_bad(u, e);
+        else if (!there && m->d->to_device(m->d, place, u->stage ? u->stage : value_at(u->t, u->at),
+                                           (size_t)u->n * es) < 0)
+            rc = m->d->sync(m->d, e);
+    }
+    return rc;
+}
+
+static int upload_plain(struct model *m, struct pool *p, void *dst, const struct tensor_type *type,
+                        const struct tensor *t, unsigned char *sums, struct err *e)
+{
+    struct upload u = { .t = t, .to = type->plain, .stage = m->stage, .sums = sums };
     bool there = on_host(m, dst);
     size_t es = type->block_bytes;
     /* the size of a piece: what the pinned stage holds; a lot where no stage is needed; else
      * a little, for the stage is taken from ordinary memory */
     int64_t most = m->stage && !there ? (int64_t)(PINNED_BYTES / es)
-                   : there || t->type->plain == to ? DIRECT : STAGED;
+                   : there || t->type->plain == u.to ? DIRECT : STAGED;
     void *own = NULL;
-    int rc = 0;
+    int rc;
 
-    if (to == DT_OTHER)
-        return upload_packed(m, dst, type, t, e);
     if (!type_real(t->type)) {
         err_set(e, E_DATA, "values of type %s cannot be used as weights", t->type->name);
         return err_within(e, "tensor '%s'", t->name);
@@ -185,19 +227,33 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
         if (!(u.stage = own = malloc((size_t)n * es + 1)))
             return err_set(e, E_SYS, "out of memory");
     }
-    for (; u.at < t->count && rc == 0; u.at += u.n) {
-        char *place = (char *)dst + (size_t)u.at * es;
-
-        u.n = t->count - u.at < most ? t->count - u.at : most;
-        /* in the host's memory the threads write to the final place, and nothing is copied */
-        u.stage = there ? place : u.stage;
-        pool_run(p, (u.n + TASK - 1) / TASK, one_task, &u);
-        if (u.bad)
-            rc = name_bad(&u, e);
-        else if (!there && m->d->to_device(m->d, place, u.stage ? u.stage : value_at(t, u.at),
-                                           (size_t)u.n * es) < 0)
-            rc = m->d->sync(m->d, e);
-    }
+    rc = upload_pieces(m, p, dst, es, most, &u, e);
     free(own);
+    return rc;
+}
+
+int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *type,
+                  const struct tensor *t, uint64_t *hash, struct err *e)
+{
+    bool packed = type->plain == DT_OTHER, wanted = hash || t->hashed;
+    bool apart = packed || !sums_fit(t); /* then the hash is taken by this thread, before */
+    unsigned char *sums = NULL;
+    uint64_t is = 0;
+    int rc = 0;
+
+    if (wanted && apart)
+        is = block_hash(t->data, t->nbytes);
+    else if (wanted && !(sums = malloc(8 * hash_blocks(t->nbytes) + 1)))
+        return err_set(e, E_SYS, "out of memory");
+    /* damage is named before what follows from it, such as a value that is not finite */
+    if (wanted && apart)
+        rc = tensor_agrees(t, is, e);
+    if (rc == 0)
+        rc = packed ? upload_packed(m, dst, type, t, e) : upload_plain(m, p, dst, type, t, sums, e);
+    if (rc == 0 && sums)
+        rc = tensor_agrees(t, is = block_hash_of(sums, t->nbytes), e);
+    if (hash)
+        *hash = is;
+    free(sums);
     return rc;
 }

@@ -431,7 +431,7 @@ static void test_merged_rows(void **state)
         a[i] = cosf((float)i * 1.7f);
     for (int i = 0; i < ROWS * RANK; i++)
         b[i] = sinf((float)i * 2.3f);
-    got = merge_rows(w, b, a, ROWS, COLS, RANK, 2.0f);
+    got = merge_rows(w, b, a, ROWS, COLS, COLS, RANK, 2.0f);
     for (int r = 0; r < ROWS; r++)
         for (int c = 0; c < COLS; c++) {
             double sum = 0;

@@ -415,6 +415,14 @@ static const struct { const char *from, *to, *why; } spoilt[] = {
     { "}", "", "not valid JSON" },
 };
 
+/* The same object without the hash of itself, as an editor is told to leave it. */
+static void unseal(char *text)
+{
+    char *at = strstr(text, "\n  \"sealed\""), *end = strchr(strchr(at + 1, '\n') + 1, '\n');
+
+    memmove(at, end, strlen(end) + 1);
+}
+
 static void test_spoilt_manifest_is_named(void **state)
 {
     struct pack_options o = { .folder = folder, .shuffle = true, .seed = 9 };
@@ -425,6 +433,7 @@ static void test_spoilt_manifest_is_named(void **state)
     (void)state;
     assert_int_equal(pack(&o, 50, 32000, &e), 0);
     assert_int_equal(file_read(path, 1 << 20, &text, NULL, &e), 0);
+    unseal(text);
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
         struct buf b = {0};
         if (!(at = strstr(text, spoilt[i].from)))

@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "formats/tokens/interop.h"
 #include "formats/tokens/shard.h"
+#include "formats/weights/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -57,6 +58,10 @@ static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
         *kind = INFO_ADAPTER;
     else if (has_file(path, "config.json"))
         *kind = INFO_MODEL;
+    else if (has_file(path, CHECKPOINT_MANIFEST))
+        *kind = INFO_CHECKPOINT;
+    else if (has_file(path, "checkpoints"))
+        *kind = INFO_RUN;
     else
         return unknown(path, NULL, e);
     return 0;

@@ -17,6 +17,8 @@ enum info_kind {
     INFO_ADAPTER,   /* a folder with adapter_config.json */
     INFO_TENSORS,   /* one safetensors file */
     INFO_TOKENIZER, /* a SentencePiece model */
+    INFO_CHECKPOINT, /* a folder with MANIFEST.json */
+    INFO_RUN,        /* a folder whose training has not ended: checkpoints/, and no results */
     INFO_LLMC,      /* token files of other programs: a data file of llm.c, */
     INFO_MEGATRON   /* an index of Megatron's, with the ids beside it */
 };
@@ -40,7 +42,8 @@ struct info_options {
 int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e);
 
 /* A JSON object that says what is there; the caller gives it back (json_decref). With
- * o->verify the object has "verified": bytes read, of what has checksums. E_DATA for damage; E_NO, naming the tensor,
+ * o->verify the object has "verified": bytes read. "changed": files beside weights that are not as
+ * they were written, which is no error here. E_DATA for damage; E_NO, naming the tensor,
  * for values that are not finite. */
 int info_describe(const char *path, enum info_kind kind, const struct info_options *o,
                   json_t **out, struct err *e);
@@ -85,6 +88,9 @@ int info_data(const char *path, enum info_kind kind, const struct info_options *
               struct err *e);
 int info_model(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,
                struct err *e);
+int info_checkpoint(const char *path, const struct info_options *o, json_t *out, struct err *e);
+/* Those in folder/checkpoints: how many, and with o->verify every byte of them. */
+int info_checkpoints(const char *folder, const struct info_options *o, json_t *out, struct err *e);
 int info_interop(const char *path, enum info_kind kind, json_t *out, struct err *e);
 
 C_END

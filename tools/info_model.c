@@ -1,13 +1,16 @@
 /* tools/info_model.c - models, adapters, safetensors and tokenizers, described and verified. */
 #include "tools/info.h"
 
+#include "base/block_hash.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "formats/weights/adapter.h"
 #include "base/json.h"
+#include "formats/weights/beside.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/weights/safetensors.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +19,7 @@ static void set(json_t *o, const char *key, json_t *v) { json_object_set_new(o, 
 static void set_int(json_t *o, const char *key, int64_t v) { set(o, key, json_integer(v)); }
 static void set_text(json_t *o, const char *key, const char *v) { set(o, key, json_string(v)); }
 
-/* Every value of a float tensor must be finite: one flipped exponent bit ruins a model. */
+/* Every value of a float tensor must be finite, whether or not the file has hashes: one flipped exponent bit ruins a model. */
 static int scan_tensor(const struct tensor *t, struct err *e)
 {
     enum { STEP = 4096 };
@@ -41,42 +44,59 @@ static int scan_tensor(const struct tensor *t, struct err *e)
     return 0;
 }
 
-/* One tensor's row for --verbose. */
-static void add_tensor(json_t *list, const struct tensor *t)
+/* A hash of 64 bits as everywhere. */
+static json_t *hex(uint64_t hash)
+{
+    char digits[HASH_HEX + 1];
+
+    snprintf(digits, sizeof digits, "%016" PRIx64, hash);
+    return json_string(digits);
+}
+
+/* One tensor's row for --verbose. hash: where all of it was read. */
+static void add_tensor(json_t *list, const struct tensor *t, const uint64_t *hash)
 {
     json_t *shape = json_array();
 
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer(t->shape[i]));
-    json_array_append_new(list, json_pack("{ss ss so}", "name", t->name, "type",
-                                          t->type->name, "shape", shape));
+    json_array_append_new(list, json_pack("{ss ss so so*}", "name", t->name, "type",
+                                          t->type->name, "shape", shape, "xxh3",
+                                          hash ? hex(*hash) : NULL));
 }
 
 /* What the tensors of one or many files add up to. */
 enum { TYPES = 64 }; /* more than the forms have */
 struct tally {
-    int64_t n, bytes, values;
+    int64_t n, bytes, values, hashed; /* hashed: tensors whose file says what their hash is */
     struct { const struct tensor_type *type; int64_t n; } by_type[TYPES]; /* as they came */
     json_t *list; /* NULL: not wanted */
     bool verify;
 };
 
-/* One more tensor: counts, its line in the list and, with --verify, a look at its values. */
-static int tally_add(struct tally *y, const struct tensor *t, struct err *e)
+/* One more tensor: counts, its line in the list and, with --verify, its hash, which *hash becomes
+ * (unless NULL), and a look at its values. */
+static int tally_add(struct tally *y, const struct tensor *t, uint64_t *hash, struct err *e)
 {
+    uint64_t is = y->verify ? block_hash(t->data, t->nbytes) : 0;
     int i = 0;
 
     y->n++;
     y->bytes += (int64_t)t->nbytes;
     y->values += t->count;
+    y->hashed += t->hashed;
     /* The types are few, so a search is enough; equal types have one address. */
     while (i < TYPES - 1 && y->by_type[i].n && y->by_type[i].type != t->type)
         i++;
     y->by_type[i].type = t->type;
     y->by_type[i].n++;
     if (y->list)
-        add_tensor(y->list, t);
-    return y->verify ? scan_tensor(t, e) : 0;
+        add_tensor(y->list, t, y->verify ? &is : NULL);
+    if (!y->verify)
+        return 0;
+    if (hash)
+        *hash = is;
+    return tensor_agrees(t, is, e) < 0 ? E_DATA : scan_tensor(t, e);
 }
 
 /* Writes the sums; out takes over the list of tensors. */
@@ -92,6 +112,8 @@ static void tally_show(const struct tally *y, json_t *out)
     /* It was read to the end, or there would be no report. */
     if (y->verify)
         set_int(out, "verified", y->bytes);
+    if (y->verify)
+        set_int(out, "hashed_tensors", y->hashed);
     if (y->list)
         set(out, "list", y->list);
 }
@@ -110,7 +132,7 @@ static int tensors_info(const char *path, const struct info_options *o, json_t *
     int rc = st_open(&f, path, e);
 
     for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
-        rc = tally_add(&y, st_at(f, i), e);
+        rc = tally_add(&y, st_at(f, i), NULL, e);
     if (rc < 0) {
         /* Nothing takes over the list of an unfinished report. */
         json_decref(y.list);
@@ -145,17 +167,39 @@ static void show_config(const struct llama_config *c, json_t *out)
     set(out, "tied", json_boolean(c->tied));
 }
 
+/* Every tensor of a model; *hash becomes that of all, where they were read. */
+static int tally_model(struct tally *y, const struct weights *w, uint64_t *hash, struct err *e)
+{
+    int64_t n = weights_count(w);
+    uint64_t *each = calloc((size_t)n + 1, sizeof *each);
+    int rc = each ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int64_t i = 0; rc == 0 && i < n; i++)
+        rc = tally_add(y, weights_at(w, i), &each[i], e);
+    if (rc == 0 && y->verify)
+        *hash = weights_hash(w, each);
+    free(each);
+    return rc;
+}
+
+static void show_changed(const char *names, json_t *out)
+{
+    if (names)
+        set_text(out, "changed", names);
+}
+
 /* A model's folder; opening it checks that each tensor of the configuration is there. */
 static int model_info(const char *path, const struct info_options *o, json_t *out,
                       struct err *e)
 {
     struct tally y = tally_start(o);
     struct weights *w;
+    uint64_t hash = 0;
     char *tokenizer;
     int rc = weights_open(&w, path, e);
 
-    for (int64_t i = 0; rc == 0 && i < weights_count(w); i++)
-        rc = tally_add(&y, weights_at(w, i), e);
+    if (rc == 0)
+        rc = tally_model(&y, w, &hash, e);
     if (rc < 0) {
         json_decref(y.list);
     } else {
@@ -165,9 +209,12 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
         set(out, "tokenizer", tokenizer ? json_string("tokenizer.model") : json_null());
         free(tokenizer);
         tally_show(&y, out);
+        if (hash)
+            set(out, "weights_xxh3", hex(hash));
+        show_changed(weights_changed(w), out);
     }
     weights_close(w);
-    return rc;
+    return rc < 0 ? rc : info_checkpoints(path, o, out, e);
 }
 
 /* The names that peft uses for the modules whose roles are in the set. */
@@ -206,6 +253,7 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
     struct adapter *whole = NULL;
     struct llama_config c;
     struct st_file *f = NULL;
+    struct buf changed = { 0 };
     bool known = path_exists(model);
     int rc = known ? config_read(&c, model, e) : 0;
 
@@ -218,25 +266,33 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
     if (rc == 0)
         rc = st_open(&f, file, e);
     for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
-        rc = tally_add(&y, st_at(f, i), e);
+        rc = tally_add(&y, st_at(f, i), NULL, e);
+    /* Also where config.json is gone, without which adapter_open cannot be asked. */
+    if (rc == 0 && (rc = beside_changed(st_metadata(f, BESIDE_KEY), path, &changed, e)) == 0 &&
+        changed.len)
+        rc = buf_add(&changed, "", 1, e);
     if (rc < 0) {
         json_decref(y.list);
     } else {
         show_adapter(&a, out);
         set_int(out, "trained", y.values);
+        if (whole && adapter_config(whole)->base_hash)
+            set(out, "base_xxh3", hex(adapter_config(whole)->base_hash));
         if (known) {
             json_t *m = json_object();
             show_config(&c, m);
             set(out, "model", m);
         }
         tally_show(&y, out);
+        show_changed(changed.p, out);
     }
+    buf_free(&changed);
     st_close(f);
     adapter_close(whole);
     free(config);
     free(model);
     free(file);
-    return rc;
+    return rc < 0 ? rc : info_checkpoints(path, o, out, e);
 }
 
 static int tokenizer_info(const char *path, const struct info_options *o, json_t *out,
@@ -264,6 +320,8 @@ int info_model(const char *path, enum info_kind kind, const struct info_options 
     case INFO_MODEL: return model_info(path, o, out, e);
     case INFO_ADAPTER: return adapter_info(path, o, out, e);
     case INFO_TENSORS: return tensors_info(path, o, out, e);
+    case INFO_CHECKPOINT: return info_checkpoint(path, o, out, e);
+    case INFO_RUN: set_text(out, "form", "unfinished training"); return info_checkpoints(path, o, out, e);
     default: return tokenizer_info(path, o, out, e);
     }
 }

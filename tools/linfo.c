@@ -65,6 +65,18 @@ static int check(const struct info_options *o, int n_paths, struct err *e)
     return 0;
 }
 
+/* Configurations may be edited, and then this is what the status says; or they are damaged. */
+static int unchanged(const json_t *j, const char *path, struct err *e)
+{
+    const char *names = json_string_value(json_object_get(j, "changed"));
+
+    if (!names)
+        return 0;
+    err_set(e, E_NO, "'%s': changed after the weights were written: %s", path, names);
+    return err_hint(e, "edited by hand, or damaged: the hashes beside the weights are of what was "
+                    "written");
+}
+
 /* One path, in the way that the options ask for; the first that fits is done. */
 static int one(const char *path, const struct args *a, struct err *e)
 {
@@ -88,6 +100,7 @@ static int one(const char *path, const struct args *a, struct err *e)
             /* With --quiet only the exit status is left, for scripts that verify. */
             info_print(j, stdout);
         }
+        rc = o->verify ? unchanged(j, path, e) : 0;
         json_decref(j);
     }
     return rc;

@@ -38,7 +38,8 @@ struct merge_report {
  * W' = round(f32(W) + scale * (B A)) for tensors with a pair, sums over the rank in order and
  * in float32; wholly saved tensors take the adapter's values; all others are copied, bit for
  * bit where the type stays. Same inputs, same bytes, whatever the number of threads. Memory
- * is bounded by a piece of a tensor and its pair.
+ * is bounded by a tensor's pair and a piece for each thread. Every byte of base and adapter is held
+ * to its hash, where the files have one.
  *
  * out gets model.safetensors, or numbered files and an index; config.json of the extended
  * model in both RoPE forms; of the base the files that weights_copy_side_files copies.
@@ -53,14 +54,13 @@ bool merge_building(void);
 int merge_run(const struct merge_options *o, struct merge_report *r, struct err *e);
 
 /* The parts, for tests. One piece: rows of w (float32, in place) += scale * B A. b is the
- * rows' part of B [rows][rank], a [rank][cols]. Returns the largest |delta|. */
+ * rows' part of B [rows][rank], a [rank][stride], of which the first cols. Returns the largest
+ * |delta|. */
 float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                 int64_t rank, float scale);
+                 int64_t stride, int64_t rank, float scale);
 /* Of n values of a plain type: how many are not finite; how many are equal as numbers (a, b). */
 int64_t merge_not_finite(enum dtype t, const void *values, int64_t n);
 int64_t merge_same(enum dtype t, const void *a, const void *b, int64_t n);
-/* How many are not below limit (> 0) in size, NaN among them. */
-int64_t merge_beyond(const float *values, int64_t n, float limit);
 
 C_END
 #endif

@@ -14,7 +14,7 @@
 /* Strips of columns, so that the sums stay in the nearest cache; four of the pair's ranks at a
  * time, added one after the other. The largest |delta| is found in its bits, which order like it. */
 EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                     int64_t rank, float scale)
+                     int64_t stride, int64_t rank, float scale)
 {
     enum { STRIP = 512 };
     float sum[STRIP], most;
@@ -27,8 +27,8 @@ EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int
             /* sum becomes one strip of a row of B A, before the scale. */
             memset(sum, 0, sizeof sum);
             for (; k + 4 <= rank; k += 4) {
-                const float *bk = b + i * rank + k, *a0 = a + k * cols + j0, *a1 = a0 + cols;
-                const float *a2 = a1 + cols, *a3 = a2 + cols;
+                const float *bk = b + i * rank + k, *a0 = a + k * stride + j0, *a1 = a0 + stride;
+                const float *a2 = a1 + stride, *a3 = a2 + stride;
                 const float b0 = bk[0], b1 = bk[1], b2 = bk[2], b3 = bk[3];
                 for (int64_t j = 0; j < n; j++) {
                     /* One after the other, as the loop over single ranks below does it: four
@@ -40,7 +40,7 @@ EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int
                 }
             }
             for (; k < rank; k++) {
-                const float bk = b[i * rank + k], *ak = a + k * cols + j0;
+                const float bk = b[i * rank + k], *ak = a + k * stride + j0;
                 for (int64_t j = 0; j < n; j++)
                     sum[j] += bk * ak[j];
             }
@@ -63,80 +63,67 @@ EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int
 #define EXPONENT(t) ((t) == DT_F32 ? 0x7F800000u : (t) == DT_BF16 ? 0x7F80u : 0x7C00u)
 enum { SHORT = 1 << 15 }; /* values whose counts are kept in 32 bits, for wide sums */
 
-/* How many values are not finite: NaN and infinity have an exponent of ones. Of 16-bit types
- * the counter has 16 bits too, so that vectors hold as many counters as values. */
-EACH int64_t not_finite_body(enum dtype t, const void *values, int64_t n)
+/* What is counted: values that are not finite (NaN and infinity have an exponent of ones), b unused;
+ * or pairs that are equal as numbers: the same bits, but that both zeros are one. NaN is not looked
+ * for. e: the exponent's bits; size: all bits but the sign. */
+enum what { NOT_FINITE, SAME };
+EACH uint32_t counts(enum what what, uint32_t a, uint32_t b, uint32_t e, uint32_t size)
 {
-    const uint32_t e = EXPONENT(t);
-    const uint16_t e2 = (uint16_t)e;
-    int64_t bad = 0;
-
-    for (int64_t i = 0; i < n; i += SHORT) {
-        int64_t end = n - i < SHORT ? n : i + SHORT;
-        uint32_t some = 0;
-        uint16_t few = 0;
-        if (t == DT_F32)
-            for (int64_t j = i; j < end; j++) {
-                uint32_t v;
-                /* memcpy, as a file's bytes need not be aligned; the compiler makes
-                 * a plain load of it. */
-                memcpy(&v, (const char *)values + 4 * j, 4);
-                some += (v & e) == e;
-            }
-        else
-            for (int64_t j = i; j < end; j++) {
-                uint16_t v;
-                memcpy(&v, (const char *)values + 2 * j, 2);
-                few = (uint16_t)(few + ((v & e2) == e2));
-            }
-        bad += some + few;
-    }
-    return bad;
+    /* a | b without its sign is 0 only where both are +0 or -0. */
+    return what == NOT_FINITE ? (a & e) == e : (a == b) | (((a | b) & size) == 0);
 }
 
-/* Equal as numbers: the same bits, but that both zeros are one. NaN is not looked for. */
-EACH int64_t same_body(enum dtype t, const void *a, const void *b, int64_t n)
+/* memcpy, as a file's bytes need not be aligned; the compiler makes a plain load of it. */
+EACH uint32_t bits32(const void *p, int64_t i)
 {
-    int64_t same = 0;
+    uint32_t v;
+
+    memcpy(&v, (const char *)p + 4 * i, 4);
+    return v;
+}
+EACH uint16_t bits16(const void *p, int64_t i)
+{
+    uint16_t v;
+
+    memcpy(&v, (const char *)p + 2 * i, 2);
+    return v;
+}
+
+/* Of 16-bit types the counter has 16 bits too, so that vectors hold as many counters as values. */
+EACH int64_t count_body(enum what what, enum dtype t, const void *a, const void *b, int64_t n)
+{
+    const uint32_t e = EXPONENT(t);
+    int64_t all = 0;
 
     for (int64_t i = 0; i < n; i += SHORT) {
         int64_t end = n - i < SHORT ? n : i + SHORT;
         uint32_t some = 0;
         uint16_t few = 0;
         if (t == DT_F32)
-            for (int64_t j = i; j < end; j++) {
-                uint32_t x, y;
-                memcpy(&x, (const char *)a + 4 * j, 4);
-                memcpy(&y, (const char *)b + 4 * j, 4);
-                /* x | y without its sign is 0 only where both are +0 or -0. */
-                some += (x == y) | (((x | y) & 0x7FFFFFFF) == 0);
-            }
+            for (int64_t j = i; j < end; j++)
+                some += counts(what, bits32(a, j), bits32(b, j), e, 0x7FFFFFFF);
         else
-            for (int64_t j = i; j < end; j++) {
-                uint16_t x, y;
-                memcpy(&x, (const char *)a + 2 * j, 2);
-                memcpy(&y, (const char *)b + 2 * j, 2);
-                few = (uint16_t)(few + ((x == y) | (((x | y) & 0x7FFF) == 0)));
-            }
-        same += some + few;
+            for (int64_t j = i; j < end; j++)
+                few = (uint16_t)(few + counts(what, bits16(a, j), bits16(b, j), e, 0x7FFF));
+        all += some + few;
     }
-    return same;
+    return all;
 }
 
 #ifdef __x86_64__
 #define AVX2 __attribute__((target("avx2")))
 AVX2 static float rows_avx2(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                            int64_t rank, float scale)
+                            int64_t stride, int64_t rank, float scale)
 {
-    return rows_body(w, b, a, rows, cols, rank, scale);
+    return rows_body(w, b, a, rows, cols, stride, rank, scale);
 }
 AVX2 static int64_t not_finite_avx2(enum dtype t, const void *values, int64_t n)
 {
-    return not_finite_body(t, values, n);
+    return count_body(NOT_FINITE, t, values, values, n);
 }
 AVX2 static int64_t same_avx2(enum dtype t, const void *a, const void *b, int64_t n)
 {
-    return same_body(t, a, b, n);
+    return count_body(SAME, t, a, b, n);
 }
 /* Picks the version at run time; both give the same bits. */
 #define WIDE(wide, any) (simd_level() >= SIMD_AVX2 ? wide : any)
@@ -145,38 +132,18 @@ AVX2 static int64_t same_avx2(enum dtype t, const void *a, const void *b, int64_
 #endif
 
 float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                 int64_t rank, float scale)
+                 int64_t stride, int64_t rank, float scale)
 {
-    return WIDE(rows_avx2(w, b, a, rows, cols, rank, scale),
-                rows_body(w, b, a, rows, cols, rank, scale));
+    return WIDE(rows_avx2(w, b, a, rows, cols, stride, rank, scale),
+                rows_body(w, b, a, rows, cols, stride, rank, scale));
 }
 
 int64_t merge_not_finite(enum dtype t, const void *values, int64_t n)
 {
-    return WIDE(not_finite_avx2(t, values, n), not_finite_body(t, values, n));
+    return WIDE(not_finite_avx2(t, values, n), count_body(NOT_FINITE, t, values, values, n));
 }
 
 int64_t merge_same(enum dtype t, const void *a, const void *b, int64_t n)
 {
-    return WIDE(same_avx2(t, a, b, n), same_body(t, a, b, n));
-}
-
-/* How many values are limit or more in size, or NaN. The limit is positive. */
-int64_t merge_beyond(const float *values, int64_t n, float limit)
-{
-    int32_t most;
-    int64_t all = 0;
-
-    memcpy(&most, &limit, 4); /* sizes order like their bits, NaN above all */
-    for (int64_t i = 0; i < n; i += SHORT) {
-        int64_t end = n - i < SHORT ? n : i + SHORT;
-        int32_t some = 0;
-        for (int64_t j = i; j < end; j++) {
-            int32_t v;
-            memcpy(&v, values + j, 4);
-            some += (v & 0x7FFFFFFF) >= most;
-        }
-        all += some;
-    }
-    return all;
+    return WIDE(same_avx2(t, a, b, n), count_body(SAME, t, a, b, n));
 }

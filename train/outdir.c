@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/temp.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
 #include "train/state.h"
 
@@ -217,7 +218,7 @@ static const char *const dtype_names[] = { "float32", "bfloat16", "float16" };
 /* Writes the whole model as OUT/model.safetensors, a piece at a time, in the type of
  * --dtype. The file appears under its name only in st_finish; a failure leaves none. */
 static int write_weights(const struct settings *s, struct device *d, struct model *m,
-                         struct err *e)
+                         const struct st_note *notes, struct err *e)
 {
     const struct llama_config *c = model_config(m);
     const struct trained *t = model_trained(m);
@@ -237,7 +238,7 @@ static int write_weights(const struct settings *s, struct device *d, struct mode
                                     .dims = spec[i].dims,
                                     .shape = { spec[i].shape[0], spec[i].shape[1] } };
     }
-    if (rc == 0 && (rc = st_create(&w, path, decl, t->n_params, e)) == 0) {
+    if (rc == 0 && (rc = st_create_noted(&w, path, decl, t->n_params, notes, e)) == 0) {
         for (int64_t i = 0; rc == 0 && i < t->n_params; i++)
             rc = state_write(d, w, t->w + t->params[i].offset, t->params[i].count, e);
         if (rc == 0)
@@ -271,7 +272,7 @@ int outdir_tokenizer(const struct settings *s, const struct token_info *info, co
 
 /* The tokenizer of a fresh model is the data's: named by the user, or where it was then. */
 static int copy_tokenizer(const struct settings *s, const struct token_info *info,
-                          struct err *e)
+                          struct beside *files, struct err *e)
 {
     /* Without --tokenizer a missing or wrong file is no error: the model is complete without
      * it. */
@@ -288,22 +289,31 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
     to = path_join(s->out, "tokenizer.model");
     rc = file_copy(from, to, e);
     free(to);
-    return rc;
+    return rc < 0 ? rc : beside_add_file(files, s->out, "tokenizer.model", e);
 }
 
-/* The configuration is written last: a folder without config.json is not taken for a model. */
+/* The weights come after the files whose hashes they hold, and the configuration last: a folder
+ * without config.json is not taken for a model. */
 static int write_model(const struct settings *s, struct device *d, struct model *m,
                        const struct token_info *info, const char *like, struct err *e)
 {
-    char *config = path_join(s->out, "config.json");
-    int rc = write_weights(s, d, m, e);
+    char *config = path_join(s->out, "config.json"), *text = NULL;
+    struct beside files = { 0 };
+    struct buf list = { 0 };
+    int rc = config_text(model_config(m), like, dtype_names[s->dtype], config, &text, e);
 
     if (rc == 0 && s->model)
-        rc = weights_copy_side_files(s->model, s->out, config_reach(model_config(m)), e);
+        rc = weights_copy_side_files(s->model, s->out, config_reach(model_config(m)), &files, e);
     if (rc == 0 && (s->init || s->tokenizer))
-        rc = copy_tokenizer(s, info, e);
+        rc = copy_tokenizer(s, info, &files, e);
+    if (rc == 0 && (rc = beside_add(&files, "config.json", text, strlen(text), e)) == 0 &&
+        (rc = beside_value(&files, &list, e)) == 0)
+        rc = write_weights(s, d, m, (struct st_note[]){ { BESIDE_KEY, list.p }, { 0 } }, e);
     if (rc == 0)
-        rc = config_write(model_config(m), like, dtype_names[s->dtype], config, e);
+        rc = file_replace(config, text, strlen(text), e);
+    beside_free(&files);
+    buf_free(&list);
+    free(text);
     free(config);
     return rc;
 }

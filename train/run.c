@@ -16,6 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BASE_HASH "base_xxh3" /* in a checkpoint's record of its run */
+
 static void on_bad(void *ctx, const char *folder, const struct err *why)
 {
     (void)ctx, (void)folder;
@@ -40,6 +42,33 @@ void run_hardware(char *out, size_t cap, const char *name, const char *detail)
     snprintf(out, cap, "%s%s%.*s%s", name, *name ? " " : "", (int)(from - detail), detail, end);
 }
 
+/* The base's hash is in no record that is made before the weights are read: it is kept for then. */
+static void keep_base(struct run *r, json_t *was)
+{
+    const char *hash = json_string_value(json_object_get(was, BASE_HASH));
+
+    snprintf(r->base_was, sizeof r->base_was, "%s", hash ? hash : "");
+    json_object_del(was, BASE_HASH);
+}
+
+/* Every byte of the base has been read: it is the one that the checkpoint was trained on, and the
+ * next checkpoints will name it. */
+static int check_base(struct run *r, struct err *e)
+{
+    uint64_t hash = model_base_hash(r->t.m);
+    char is[sizeof r->base_was];
+
+    if (!hash) /* a fresh model, made from the seed */
+        return 0;
+    snprintf(is, sizeof is, "%016" PRIx64, hash);
+    json_object_set_new(r->run, BASE_HASH, json_string(is));
+    if (!*r->base_was || strcmp(r->base_was, is) == 0)
+        return 0;
+    err_set(e, E_CONFIG, "'%s' has other weights than the base that '%s' was trained on so far",
+            r->s->model, r->s->out);
+    return err_hint(e, "give the same base, start over with -f, or give another folder (-o)");
+}
+
 /* Compares a checkpoint with this run: settings and data must be the same, other hardware is
  * only warned of. Then takes over its progress. */
 static int check_resume(struct run *r, const struct checkpoint *c, const char *folder,
@@ -51,6 +80,7 @@ static int check_resume(struct run *r, const struct checkpoint *c, const char *f
 
     if (!was)
         return err_set(e, E_DATA, "'%s': cannot read the settings of its run ('run')", folder);
+    keep_base(r, was);
     rc = settings_compare(was, r->run, folder, e);
     json_decref(was);
     if (rc < 0)
@@ -140,7 +170,7 @@ static int load_model(struct run *r, struct err *e)
     r->t.m = r->session.model;
     r->phase_s[PHASE_MEMORY] = r->session.memory_s;
     r->phase_s[PHASE_WEIGHTS] = r->session.weights_s;
-    if (rc < 0 || r->resumed == 0)
+    if (rc < 0 || (rc = check_base(r, e)) < 0 || r->resumed == 0)
         return rc;
     snprintf(path, sizeof path, "step-%08" PRId64, r->resumed);
     folder = path_join(r->root, path);

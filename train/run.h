@@ -34,6 +34,7 @@ struct run {
     char **argv;
     json_t *run;                /* settings_run */
     char *root;                 /* OUT/checkpoints */
+    char base_was[17];          /* the base's hash by the checkpoint; "": it is older and has none */
     int lock;
     int64_t resumed, saved;     /* step it went on from, last step published */
     double last_loss, started_s, trained_s;

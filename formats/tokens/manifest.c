@@ -5,6 +5,7 @@
  * once (by shard, by source, by split, in all), and a reader checks that they agree. */
 #include "formats/tokens/manifest.h"
 #include "base/file.h"
+#include "base/sealed.h"
 #include "formats/tokens/document.h"
 #include "formats/tokens/info_json.h"
 #include "base/json.h"
@@ -349,7 +350,9 @@ int manifest_parse(struct manifest **out, const char *json, size_t nbytes, const
     *out = NULL;
     if (!m)
         return err_set(e, E_SYS, "out of memory");
-    if ((rc = js_parse(&top, json, nbytes, name, e)) == 0) {
+    /* First of all: damage is found before anything in the text is believed. */
+    if ((rc = sealed_check(json, nbytes, name, e)) == 0 &&
+        (rc = js_parse(&top, json, nbytes, name, e)) == 0) {
         rc = parse_top(m, &top, e);
         js_free(&top);
     }
@@ -434,7 +437,7 @@ char *manifest_text(const struct manifest *m)
                     (json_int_t)tokens, "splits", splits, "left_out",
                     left_out_json(&m->left_out), "false_duplicates",
                     false_copies_json(&m->left_out), "command", command);
-    text = top ? js_text(top) : NULL;
+    text = top ? sealed_text(top) : NULL;
     json_decref(top);
     return text;
 }

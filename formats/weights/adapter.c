@@ -5,10 +5,13 @@
  * adapter_config.json; the file of tensors must have exactly those. */
 #include "formats/weights/adapter.h"
 
+#include "base/block_hash.h"
 #include "base/file.h"
 #include "formats/weights/adapter_config.h"
+#include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +19,17 @@
 
 /* peft wraps the model twice, and its names in the file show it. */
 #define PREFIX "base_model.model."
+#define TENSORS_FILE "adapter_model.safetensors"
+#define CONFIG_FILE "adapter_config.json"
+#define MODEL_FILE "config.json"
+#define BASE_KEY "longlora_base" /* weights_hash of the base, 16 digits */
 
 struct adapter {
     struct adapter_config config;
     struct llama_config model;
     bool has_model; /* it has its own config.json */
     struct st_file *file;
+    struct buf changed; /* names of files that are not as they were written */
 };
 
 /* The factor of B A: alpha / r, or alpha / sqrt(r) with rsLoRA. */
@@ -158,7 +166,7 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
 static int read_model(struct adapter *a, const char *folder, const struct llama_config *c,
                       struct err *e)
 {
-    char *path = path_join(folder, "config.json");
+    char *path = path_join(folder, MODEL_FILE);
     const struct llama_config *m = &a->model;
     int rc = 0;
 
@@ -195,19 +203,29 @@ static void come_apart(struct adapter *a)
                       memcmp(t[0]->data, t[1]->data, t[0]->nbytes) == 0);
 }
 
+/* What the file of tensors says of the files beside it, and of the base. */
+static int read_notes(struct adapter *a, const char *folder, struct err *e)
+{
+    const char *base = st_metadata(a->file, BASE_KEY);
+    int rc = beside_changed(st_metadata(a->file, BESIDE_KEY), folder, &a->changed, e);
+
+    a->config.base_hash = base ? strtoull(base, NULL, 16) : 0;
+    return rc < 0 || !a->changed.len ? rc : buf_add(&a->changed, "", 1, e);
+}
+
 /* Opens the adapter's tensors and checks them against the base c. */
 static int open_tensors(struct adapter *a, const char *folder, const struct llama_config *c,
                         struct err *e)
 {
-    char *path = path_join(folder, "adapter_model.safetensors"),
+    char *path = path_join(folder, TENSORS_FILE),
          *old = path_join(folder, "adapter_model.bin");
     int rc = st_open(&a->file, path, e);
 
     /* The older format can run code when it is loaded, so it is not read. */
     if (rc == E_NOINPUT && path_exists(old))
         err_hint(e, "the adapter is in adapter_model.bin: save it as safetensors");
-    if (rc == 0)
-        rc = check_file(a, c, path, e);
+    if (rc == 0 && (rc = check_file(a, c, path, e)) == 0)
+        rc = read_notes(a, folder, e);
     free(path);
     free(old);
     return rc;
@@ -252,7 +270,7 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     }
     if (!(a = calloc(1, sizeof *a)))
         return err_set(e, E_SYS, "out of memory");
-    path = path_join(folder, "adapter_config.json");
+    path = path_join(folder, CONFIG_FILE);
     rc = adapter_config_load(&a->config, config_arch(c), path, e);
     if (a->config.tying && c->tied && (a->config.saved & ends))
         a->config.saved |= ends;
@@ -277,12 +295,15 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
 
 void adapter_close(struct adapter *a)
 {
-    if (a)
-        st_close(a->file);
+    if (!a)
+        return;
+    st_close(a->file);
+    buf_free(&a->changed);
     free(a);
 }
 
 const struct adapter_config *adapter_config(const struct adapter *a) { return &a->config; }
+const char *adapter_changed(const struct adapter *a) { return a->changed.p; }
 bool adapter_has_model(const struct adapter *a) { return a->has_model; }
 const struct llama_config *adapter_model_config(const struct adapter *a) { return &a->model; }
 
@@ -303,7 +324,7 @@ void adapter_find(const struct adapter *a, const struct tensor_spec *s,
 
 /* Writes all tensors of an adapter in float32. values gives those of tensor i. */
 static int write_tensors(const char *path, const struct adapter_config *a,
-                         const struct llama_config *c,
+                         const struct llama_config *c, const struct st_note *notes,
                          const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e)
 {
     int64_t n = adapter_tensors(a, c);
@@ -318,7 +339,7 @@ static int write_tensors(const char *path, const struct adapter_config *a,
                                  .shape = { t[i].shape[0], t[i].shape[1] } };
     }
     if (rc == 0)
-        rc = st_create(&w, path, d, n, e);
+        rc = st_create_noted(&w, path, d, n, notes, e);
     /* st_writer takes the data in the order of the declarations. */
     for (int64_t i = 0; i < n && rc == 0; i++)
         rc = st_write_f32(w, values(ctx, i), t[i].count, e);
@@ -331,20 +352,41 @@ static int write_tensors(const char *path, const struct adapter_config *a,
     return rc;
 }
 
-/* adapter_config.json comes last: adapter_open takes a folder without it for unfinished. */
+static int put_text(const char *folder, const char *name, const char *text, struct err *e)
+{
+    char *path = path_join(folder, name);
+    int rc = file_replace(path, text, strlen(text), e);
+
+    free(path);
+    return rc;
+}
+
+/* adapter_config.json comes last: adapter_open takes a folder without it for unfinished. The tensors
+ * come first, and hold the hashes of both. */
 int adapter_write(const char *folder, const struct adapter_config *a,
                   const struct llama_config *c, const char *like,
                   const float *(*values)(void *ctx, int64_t i), void *ctx, struct err *e)
 {
-    char *config = path_join(folder, "adapter_config.json"),
-         *tensors = path_join(folder, "adapter_model.safetensors"),
-         *model = path_join(folder, "config.json");
-    int rc = write_tensors(tensors, a, c, values, ctx, e);
+    char *tensors = path_join(folder, TENSORS_FILE), *config = NULL, *model = NULL;
+    char base[HASH_HEX + 1];
+    struct beside files = { 0 };
+    struct buf list = { 0 };
+    int rc = adapter_config_text(a, CONFIG_FILE, &config, e);
 
-    if (rc == 0)
-        rc = config_write(c, like, "float32", model, e);
-    if (rc == 0)
-        rc = adapter_config_save(a, config, e);
+    snprintf(base, sizeof base, "%016" PRIx64, a->base_hash);
+    if (rc == 0 && (rc = config_text(c, like, "float32", MODEL_FILE, &model, e)) == 0 &&
+        (rc = beside_add(&files, CONFIG_FILE, config, strlen(config), e)) == 0 &&
+        (rc = beside_add(&files, MODEL_FILE, model, strlen(model), e)) == 0 &&
+        (rc = beside_value(&files, &list, e)) == 0) {
+        /* The base's comes last: where it is not known, the list ends before it. */
+        const struct st_note notes[] = { { BESIDE_KEY, list.p },
+                                         { a->base_hash ? BASE_KEY : NULL, base }, { NULL, NULL } };
+        rc = write_tensors(tensors, a, c, notes, values, ctx, e);
+    }
+    if (rc == 0 && (rc = put_text(folder, MODEL_FILE, model, e)) == 0)
+        rc = put_text(folder, CONFIG_FILE, config, e);
+    beside_free(&files);
+    buf_free(&list);
     free(config);
     free(tensors);
     free(model);

@@ -28,6 +28,9 @@ const struct adapter_config *adapter_config(const struct adapter *a);
 const struct llama_config *adapter_model_config(const struct adapter *a);
 /* The folder has that config.json: the adapter says what context and RoPE it was trained with. */
 bool adapter_has_model(const struct adapter *a);
+/* Files of the folder, configurations, that are not as they were written: edited or damaged. NULL:
+ * none, or nothing is known. */
+const char *adapter_changed(const struct adapter *a);
 /* What the adapter has for one model tensor: NULLs where nothing. whole replaces the base's
  * values; A and B add adapter_scale * B A. */
 void adapter_find(const struct adapter *a, const struct tensor_spec *s,
@@ -47,7 +50,8 @@ int64_t adapter_tensors(const struct adapter_config *a, const struct llama_confi
 void adapter_tensor(const struct adapter_config *a, const struct llama_config *c, int64_t i,
                     struct adapter_tensor *t);
 /* Writes folder/adapter_config.json, adapter_model.safetensors (float32) and config.json of
- * the extended model c. values(ctx, i) gives the float32 values of tensor i. like: the base
+ * the extended model c; the tensors' file holds hashes of all three and, where a has it, of the
+ * base. values(ctx, i) gives the float32 values of tensor i. like: the base
  * model's config.json or NULL. The folder exists; each file is written by rename. */
 int adapter_write(const char *folder, const struct adapter_config *a,
                   const struct llama_config *c, const char *like,

@@ -250,12 +250,13 @@ static json_t *names(const struct adapter_config *a, uint64_t set)
 }
 
 /* Only fields that every version of peft knows. */
-int adapter_config_save(const struct adapter_config *a, const char *path, struct err *e)
+int adapter_config_text(const struct adapter_config *a, const char *name, char **text,
+                        struct err *e)
 {
     json_t *saved = names(a, a->saved), *o;
     /* Without saved modules the field is null. A whole alpha is written as an integer. */
     bool any = json_array_size(saved) > 0, whole = a->alpha == floor(a->alpha);
-    int rc;
+    int rc = 0;
 
     o = json_pack("{ss ss sn ss sn sb sI so sf ss sb so so sb sn sn s{} s{} sb sb}",
                   "peft_type", "LORA", "task_type", "CAUSAL_LM", "auto_mapping",
@@ -271,9 +272,11 @@ int adapter_config_save(const struct adapter_config *a, const char *path, struct
     /* Otherwise json_pack has taken it over. */
     if (!any)
         json_decref(saved);
-    rc = o ? js_save(o, path, e)
-           : err_set(e, E_DATA, "cannot write '%s': the base's name '%.100s' is not UTF-8",
-                     path, a->base);
+    if (!o)
+        rc = err_set(e, E_DATA, "cannot write '%s': the base's name '%.100s' is not UTF-8", name,
+                     a->base);
+    else if (!(*text = js_text(o)))
+        rc = err_set(e, E_SYS, "out of memory for '%s'", name);
     json_decref(o);
     return rc;
 }

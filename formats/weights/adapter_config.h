@@ -6,6 +6,7 @@
 
 struct adapter_config {
     char base[1024]; /* base_model_name_or_path */
+    uint64_t base_hash; /* weights_hash of it; 0: not known. Not in this file, but with the tensors */
     int64_t rank;
     double alpha;
     bool rslora;
@@ -23,6 +24,8 @@ int adapter_config_load(struct adapter_config *a, const struct arch *arch, const
                         struct err *e);
 int adapter_config_parse(struct adapter_config *a, const struct arch *arch, const char *json,
                          size_t nbytes, const char *name, struct err *e);
-int adapter_config_save(const struct adapter_config *a, const char *path, struct err *e);
+/* The file's text, malloc'ed; name is for messages. E_DATA: the base's name is not UTF-8. */
+int adapter_config_text(const struct adapter_config *a, const char *name, char **text,
+                        struct err *e);
 
 #endif

@@ -36,8 +36,7 @@ static char *step_path(const char *root, int64_t step, const char *suffix)
     return path_join(root, name);
 }
 
-/* The step in "step-00000100", or -1 for any other name. */
-static int64_t step_of(const char *name)
+int64_t checkpoint_step(const char *name)
 {
     int64_t step;
     char back[64];
@@ -71,7 +70,7 @@ static int list_steps(const char *root, int64_t **steps, int64_t *n, struct err 
     if (!d)
         return errno == ENOENT ? 0 : err_sys(e, E_IO, "cannot list '%s'", root);
     while ((f = readdir(d))) {
-        int64_t step = step_of(f->d_name);
+        int64_t step = checkpoint_step(f->d_name);
         if (step < 0)
             continue;
         if (*n == cap) {
@@ -281,9 +280,9 @@ int checkpoint_sweep(const char *root, struct err *e)
 
         if (n > 4 && n < sizeof name && strcmp(f->d_name + n - 4, ".tmp") == 0) {
             snprintf(name, sizeof name, "%.*s", (int)(n - 4), f->d_name);
-            tmp = step_of(name) >= 0;
+            tmp = checkpoint_step(name) >= 0;
         }
-        if (tmp || (step_of(f->d_name) >= 0 && !has_manifest(path)))
+        if (tmp || (checkpoint_step(f->d_name) >= 0 && !has_manifest(path)))
             rc = dir_remove(path, e);
         free(path);
     }

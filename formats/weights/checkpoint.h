@@ -35,6 +35,8 @@ struct checkpoint {
     struct checkpoint_file file[CHECKPOINT_MAX_FILES];
     int n_files;
 };
+/* The step in a folder's name "step-00000100"; -1: it is no checkpoint's. */
+int64_t checkpoint_step(const char *name);
 void checkpoint_free(struct checkpoint *c); /* its run; then zeroes it */
 
 /* The manifest's bytes to a checkpoint: E_DATA naming field and file. Names of other than

@@ -34,6 +34,9 @@ int config_parse(struct llama_config *c, const char *json, size_t nbytes, const 
  * rope_parameters. like: the source model's config.json, whose other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e);
+/* The same as text, malloc'ed; name is for messages. */
+int config_text(const struct llama_config *c, const char *like, const char *dtype, const char *name,
+                char **text, struct err *e);
 /* The object rope_parameters as config_write makes it; NULL when out of memory. */
 struct json_t *config_rope_json(const struct rope_config *r);
 /* The tokens that the model is made for, which may be more than its context: config_rope_reach. */

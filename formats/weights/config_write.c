@@ -1,7 +1,11 @@
 /* formats/weights/config_write.c - writing config.json in the 4.x and 5.x forms; see config.h. */
 #include "formats/weights/config.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "formats/weights/tensors.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 /* Sets a field; json takes the value over. Failure shows at the end as a NULL somewhere, so
  * *ok collects it. */
@@ -177,11 +181,11 @@ static void set_all(json_t *o, const struct llama_config *c, const char *dtype, 
         set(o, "dtype", json_string(dtype), ok);
 }
 
-int config_write(const struct llama_config *c, const char *like, const char *dtype,
-                 const char *path, struct err *e)
+int config_text(const struct llama_config *c, const char *like, const char *dtype, const char *name,
+                char **text, struct err *e)
 {
     /* With "like", that file is read and changed; without, a new object is filled. */
-    struct js o = { .file = path };
+    struct js o = { .file = name };
     bool ok = true;
     int rc = 0;
 
@@ -193,7 +197,21 @@ int config_write(const struct llama_config *c, const char *like, const char *dty
     if (rc < 0)
         return rc;
     set_all(o.obj, c, dtype, &ok);
-    rc = ok ? js_save(o.obj, path, e) : err_set(e, E_SYS, "out of memory for '%s'", path);
+    if (!ok || !(*text = js_text(o.obj)))
+        rc = err_set(e, E_SYS, "out of memory for '%s'", name);
     js_free(&o);
+    return rc;
+}
+
+int config_write(const struct llama_config *c, const char *like, const char *dtype,
+                 const char *path, struct err *e)
+{
+    char *text;
+    int rc = config_text(c, like, dtype, path, &text, e);
+
+    if (rc < 0)
+        return rc;
+    rc = file_replace(path, text, strlen(text), e);
+    free(text);
     return rc;
 }

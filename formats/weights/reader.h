@@ -1,6 +1,7 @@
 /* formats/weights/reader.h - how weights lie in a model's folder: one reader a form. */
 #ifndef FORMATS_WEIGHTS_READER_H
 #define FORMATS_WEIGHTS_READER_H
+#include "base/bytes.h"
 #include "formats/weights/config.h"
 #include "formats/weights/tensor.h"
 C_BEGIN
@@ -10,6 +11,7 @@ struct weights_files {
     struct llama_config config;
     struct tensor *all; /* malloc'ed, freed by the caller; sorted by weights_sort */
     int64_t n;
+    struct buf changed; /* weights_changed, with a NUL where there is something; the caller frees */
     void *state;        /* the reader's own, what the tensors point into */
 };
 

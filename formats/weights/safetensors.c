@@ -5,9 +5,11 @@
  * without holes and overlaps. Afterwards the tensors are sorted by name, for st_find. */
 #include "formats/weights/safetensors.h"
 
+#include "base/block_hash.h"
 #include "base/bytes.h"
 #include "base/file.h"
 #include "formats/weights/st_scan.h"
+#include "formats/weights/st_sums.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +71,7 @@ struct st_file {
     int64_t n, cap, n_meta, cap_meta;
     char *path;
     char *strings; /* every decoded string, as long as the header at most */
+    bool hashed;
 };
 
 /* What is needed only while the header is read. */
@@ -76,6 +79,7 @@ struct reader {
     struct scan s;
     struct st_file *f;
     bool metadata_seen;
+    const char *digits; /* the value of ST_HEADER_KEY, as it stands in the file; NULL: none */
 };
 
 /* The name of the type. The scanner's strings end with a NUL, so word can be compared as
@@ -196,6 +200,9 @@ static int metadata(struct reader *r)
             return scan_bad(&r->s, "no ':'");
         if ((rc = scan_string(&r->s, &f->meta[f->n_meta].value)) < 0)
             return rc;
+        /* Its last quote is behind it now. */
+        if (strcmp(f->meta[f->n_meta].key, ST_HEADER_KEY) == 0)
+            r->digits = r->s.p - 1 - HASH_HEX;
         f->n_meta++;
     } while (scan_take(&r->s, ','));
     return scan_take(&r->s, '}') ? 0 : scan_bad(&r->s, "no '}' after '__metadata__'");
@@ -312,9 +319,9 @@ static int check_places(struct reader *r, const unsigned char *data, uint64_t da
     return 0;
 }
 
-/* No name and no metadata key may come twice. The arrays stay sorted by name and by key after
- * this, which is what st_find and st_metadata search in. */
-static int check_unique(struct reader *r)
+/* No name may come twice. The array stays sorted by name after this, which is what st_find searches
+ * in. */
+static int check_names(struct reader *r)
 {
     struct st_file *f = r->f;
 
@@ -324,12 +331,50 @@ static int check_unique(struct reader *r)
         if (strcmp(f->t[i - 1].t.name, f->t[i].t.name) == 0)
             return err_set(r->s.e, E_DATA, "'%s': tensor '%.200s' appears twice", r->s.file,
                            f->t[i].t.name);
+    return 0;
+}
+
+/* The same of the keys of the metadata, for st_metadata. */
+static int check_keys(struct reader *r)
+{
+    struct st_file *f = r->f;
+
     if (f->n_meta)
         qsort(f->meta, (size_t)f->n_meta, sizeof *f->meta, by_key);
     for (int64_t i = 1; i < f->n_meta; i++)
         if (strcmp(f->meta[i - 1].key, f->meta[i].key) == 0)
             return err_set(r->s.e, E_DATA, "'%s': a '__metadata__' key appears twice",
                            r->s.file);
+    return 0;
+}
+
+/* Other programs that keep keys they do not know would lead here too. */
+static int changed(struct reader *r, const char *what)
+{
+    err_set(r->s.e, E_DATA, "'%s': the header was changed after it was written: %s", r->s.file, what);
+    return err_hint(r->s.e, "the file is damaged: copy it again; or a program rewrote it and kept "
+                    "'" ST_HEADER_KEY "' and '" ST_TENSORS_KEY "', which must go then");
+}
+
+/* The header is what its hash says, and every tensor gets its own. The tensors are sorted by place,
+ * the metadata by key. */
+static int take_sums(struct reader *r, const char *file, size_t nbytes)
+{
+    struct st_file *f = r->f;
+    const char *header = st_metadata(f, ST_HEADER_KEY), *all = st_metadata(f, ST_TENSORS_KEY);
+
+    if (!header && !all)
+        return 0;
+    if (!header || !all)
+        return changed(r, "one of its two keys of hashes is not there");
+    if (!st_sums_sealed(file, nbytes, r->digits))
+        return changed(r, "its hash does not match");
+    f->hashed = true;
+    for (int64_t i = 0; i < f->n; i++) {
+        f->t[i].t.hashed = true;
+        if (!st_sums_get(all, i, f->n, &f->t[i].t.hash))
+            return changed(r, "it has not one hash for each tensor");
+    }
     return 0;
 }
 
@@ -364,12 +409,12 @@ int st_parse(struct st_file **out, const void *bytes, size_t nbytes, const char 
     }
     r = (struct reader){ .s = { .file = name, .start = p + 8, .p = p + 8, .end = p + 8 + n,
                                 .out = f->strings, .e = e }, .f = f };
-    /* Names are compared last: until then the tensors are sorted by place. */
+    /* Names are compared last: until then the tensors are sorted by place, as their hashes are. */
     rc = header(&r);
     if (rc == 0)
         rc = check_places(&r, (const unsigned char *)p + 8 + n, nbytes - 8 - n);
-    if (rc == 0)
-        rc = check_unique(&r);
+    if (rc == 0 && (rc = check_keys(&r)) == 0 && (rc = take_sums(&r, p, (size_t)n + 8)) == 0)
+        rc = check_names(&r);
     if (rc < 0)
         st_close(f);
     else
@@ -409,6 +454,7 @@ void st_close(struct st_file *f)
 }
 
 int64_t st_count(const struct st_file *f) { return f->n; }
+bool st_hashed(const struct st_file *f) { return f->hashed; }
 const struct tensor *st_at(const struct st_file *f, int64_t i) { return &f->t[i].t; }
 
 const struct tensor *st_find(const struct st_file *f, const char *name)

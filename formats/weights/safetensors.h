@@ -21,11 +21,15 @@ void st_close(struct st_file *f);
 int64_t st_count(const struct st_file *f);
 const struct tensor *st_at(const struct st_file *f, int64_t i);
 const struct tensor *st_find(const struct st_file *f, const char *name); /* NULL: absent */
+/* Where the file has hashes, as what st_finish has written does: st_parse holds the header to its own
+ * (E_DATA), and each tensor has its own for tensor_check. */
+bool st_hashed(const struct st_file *f);
 /* Value of a __metadata__ key, or NULL. */
 const char *st_metadata(const struct st_file *f, const char *key);
 
 /* Writing: declare all tensors, then stream their bytes in the declared order. The header is
- * padded so that tensor data starts on a 4096-byte boundary. The file appears at path by
+ * padded so that tensor data starts on a 4096-byte boundary, and holds a hash of itself and of each
+ * tensor (safetensors.md). The file appears at path by
  * fsync and rename when st_finish succeeds, and not at all otherwise. Readers view tensors in
  * place, so one that would not start at a multiple of its element size is E_BUG: declare wide
  * types before narrow ones. */
@@ -38,12 +42,23 @@ struct st_decl {
 };
 int st_create(struct st_writer **w, const char *path, const struct st_decl *decl, int64_t n,
               struct err *e);
+/* The same with more keys in __metadata__, up to one that is NULL. No control characters. */
+struct st_note {
+    const char *key, *value;
+};
+int st_create_noted(struct st_writer **w, const char *path, const struct st_decl *decl, int64_t n,
+                    const struct st_note *notes, struct err *e);
 /* The next count values of the current tensor (F32, F16, BF16), converted from float32 (round
  * to nearest even). Either call may give a tensor in pieces, a piece never spans two. E_DATA naming
  * the tensor: a finite value that would be infinite in its type. */
 int st_write_f32(struct st_writer *w, const float *values, int64_t count, struct err *e);
 /* The next nbytes of the current tensor, as they are. */
 int st_write_raw(struct st_writer *w, const void *bytes, size_t nbytes, struct err *e);
+/* A whole tensor by several threads: begin steps to the next, which must have so many bytes (E_BUG);
+ * then st_write_at takes them in any order, from any thread, each once; end says their block_hash. */
+int st_begin(struct st_writer *w, size_t nbytes, struct err *e);
+int st_write_at(struct st_writer *w, size_t at, const void *bytes, size_t nbytes, struct err *e);
+int st_end(struct st_writer *w, uint64_t hash, struct err *e);
 int st_finish(struct st_writer *w, struct err *e); /* frees w either way */
 void st_abandon(struct st_writer *w);              /* removes the temporary, frees */
 

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "base/jsonscan.h"
+#include "formats/weights/beside.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -83,7 +84,8 @@ static int copy_tokenizer_config(const char *from, const char *to, int64_t conte
 
 /* Copies what is in the list above from one model folder to another. context: the new model's,
  * in tokens. */
-int weights_copy_side_files(const char *from, const char *to, int64_t context, struct err *e)
+int weights_copy_side_files(const char *from, const char *to, int64_t context, struct beside *files,
+                            struct err *e)
 {
     DIR *d = opendir(from);
     const struct dirent *f;
@@ -97,10 +99,13 @@ int weights_copy_side_files(const char *from, const char *to, int64_t context, s
         if (!is_carried(f->d_name))
             continue;
         a = path_join(from, f->d_name), b = path_join(to, f->d_name);
-        if (path_is_file(a)) /* a pipe would wait for its writer */
+        if (path_is_file(a)) { /* a pipe would wait for its writer */
             rc = strcmp(f->d_name, "tokenizer_config.json") == 0
                      ? copy_tokenizer_config(a, b, context, e)
                      : file_copy(a, b, e);
+            if (rc == 0)
+                rc = beside_add_file(files, to, f->d_name, e);
+        }
         free(a);
         free(b);
     }

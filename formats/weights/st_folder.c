@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
 
 #include <stdlib.h>
@@ -194,11 +195,24 @@ static int open_files(struct st_folder *w, struct weights_files *f, const char *
     return rc;
 }
 
+/* The first file that has hashes of the files beside it; all of a folder have the same. */
+static int compare_beside(const struct st_folder *w, struct weights_files *f, const char *folder,
+                          struct err *e)
+{
+    const char *list = NULL;
+    int rc;
+
+    for (int i = 0; i < w->n_files && !list; i++)
+        list = st_metadata(w->files[i], BESIDE_KEY);
+    rc = beside_changed(list, folder, &f->changed, e);
+    return rc < 0 || !f->changed.len ? rc : buf_add(&f->changed, "", 1, e);
+}
+
 /* config.json first: the weights cannot be judged without it. */
 static int st_folder_open(struct weights_files *f, const char *folder, struct err *e)
 {
     char *path = path_join(folder, "config.json");
-    struct st_folder *w;
+    struct st_folder *w = NULL;
     int rc = config_read(&f->config, path, e);
 
     free(path);
@@ -207,7 +221,9 @@ static int st_folder_open(struct weights_files *f, const char *folder, struct er
         err_hint(e, "a model folder has config.json and the weights as *.safetensors");
     if (rc == 0 && !(f->state = w = calloc(1, sizeof *w)))
         rc = err_set(e, E_SYS, "out of memory");
-    return rc < 0 ? rc : open_files(w, f, folder, e);
+    if (rc == 0)
+        rc = open_files(w, f, folder, e);
+    return rc < 0 ? rc : compare_beside(w, f, folder, e);
 }
 
 /* The folder has weights of this form. */

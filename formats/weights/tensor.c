@@ -1,6 +1,10 @@
 /* formats/weights/tensor.c - see tensor.h. */
 #include "formats/weights/tensor.h"
 
+#include "base/block_hash.h"
+
+#include <inttypes.h>
+
 int tensor_to_f32(const struct tensor *t, int64_t first, int64_t n, float *out, struct err *e)
 {
     const struct tensor_type *type = t->type;
@@ -15,4 +19,18 @@ int tensor_to_f32(const struct tensor *t, int64_t first, int64_t n, float *out, 
         floats_widen(type->plain, (const char *)t->data + (size_t)first * type->block_bytes, n,
                      out);
     return 0;
+}
+
+int tensor_agrees(const struct tensor *t, uint64_t hash, struct err *e)
+{
+    if (!t->hashed || hash == t->hash)
+        return 0;
+    err_set(e, E_DATA, "'%s': tensor '%.200s' was changed after it was written: its hash is "
+            "%016" PRIx64 ", must be %016" PRIx64, t->file, t->name, hash, t->hash);
+    return err_hint(e, "the file is damaged: copy it again, or make it again");
+}
+
+int tensor_check(const struct tensor *t, struct err *e)
+{
+    return t->hashed ? tensor_agrees(t, block_hash(t->data, t->nbytes), e) : 0;
 }

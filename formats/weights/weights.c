@@ -1,7 +1,10 @@
 /* formats/weights/weights.c - see weights.h. */
 #include "formats/weights/weights.h"
 
+#include "base/bytes.h"
 #include "base/file.h"
+#define XXH_STATIC_LINKING_ONLY /* for a state on the stack */
+#include "base/hash.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +25,7 @@ void weights_close(struct weights *w)
         return;
     w->reader->close(w->f.state);
     free(w->f.all);
+    buf_free(&w->f.changed);
     free(w);
 }
 
@@ -156,6 +160,30 @@ int weights_open(struct weights **w, const char *folder, struct err *e)
 const struct llama_config *weights_config(const struct weights *w) { return &w->f.config; }
 int64_t weights_count(const struct weights *w) { return w->f.n; }
 const struct tensor *weights_at(const struct weights *w, int64_t i) { return &w->f.all[i]; }
+
+const char *weights_changed(const struct weights *w) { return w->f.changed.p; }
+
+uint64_t weights_hash(const struct weights *w, const uint64_t *each)
+{
+    XXH3_state_t h;
+    uint64_t hash;
+
+    XXH3_64bits_reset(&h);
+    for (int64_t i = 0; i < w->f.n; i++) {
+        const struct tensor *t = weights_at(w, i);
+        unsigned char n[8];
+        XXH3_64bits_update(&h, t->name, strlen(t->name) + 1);
+        XXH3_64bits_update(&h, t->type->name, strlen(t->type->name) + 1);
+        for (int k = 0; k <= t->dims; k++) { /* how many sizes, then each */
+            put_le(n, k ? (uint64_t)t->shape[k - 1] : (uint64_t)t->dims, 8);
+            XXH3_64bits_update(&h, n, 8);
+        }
+        put_le(n, each[i], 8);
+        XXH3_64bits_update(&h, n, 8);
+    }
+    hash = XXH3_64bits_digest(&h);
+    return hash ? hash : 1;
+}
 
 /* "[32000, 4096]" for messages. */
 static const char *shape_text(int dims, const int64_t *shape, char *buf, size_t cap)

@@ -34,9 +34,18 @@ const struct tensor *weights_find(const struct weights *w, const char *name); /*
 int weights_get(const struct weights *w, const char *name, int dims, const int64_t *shape,
                 const struct tensor **t, struct err *e);
 
+/* One hash for all tensors of the files, their names, types, shapes and every byte: the same however
+ * they are divided into files. each: the block_hash of weights_at(w, i), by i. Never 0. */
+uint64_t weights_hash(const struct weights *w, const uint64_t *each);
+/* Files of the folder, such as config.json, that are not as they were written together with the
+ * tensors: "config.json, tokenizer.model"; edited or damaged. NULL: none, or nothing is known. */
+const char *weights_changed(const struct weights *w);
+
 /* Copies what is in folder 'from' of the tokenizer's and generation files, licences and policies to
- * 'to', byte for byte; but a model_max_length (tokenizer_config.json) below context becomes it. */
-int weights_copy_side_files(const char *from, const char *to, int64_t context, struct err *e);
+ * 'to', byte for byte; but a model_max_length (tokenizer_config.json) below context becomes it. Adds what it wrote to files. */
+struct beside;
+int weights_copy_side_files(const char *from, const char *to, int64_t context, struct beside *files,
+                            struct err *e);
 /* The tokenizer.model of a model folder as a malloc'ed path, or NULL where there is none. */
 char *weights_tokenizer_path(const char *folder);
 

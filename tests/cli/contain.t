@@ -95,7 +95,7 @@ cp -R m1 evil
 cp m1/*.shard "$tmp/w/x.shard"
 shard=$(basename m1/*.shard)
 for name in ../x.shard "$tmp/w/x.shard" ../../outside/canary.txt .. .; do
-    sed "s,$shard,$name," m1/manifest.json > evil/manifest.json
+    unsealed m1/manifest.json | sed "s,$shard,$name," > evil/manifest.json
     ok "a shard named '${name#"$tmp"}': linfo" inside 65 "$none" linfo --verify evil
     ok "a shard named '${name#"$tmp"}': lpack --merge" inside 65 'n(/.*)?' lpack -q --merge -o n evil
     ok "a shard named '${name#"$tmp"}': lpack --append" inside 65 'evil(/.*)?' lpack -q --append -o evil s.stream

@@ -17,7 +17,7 @@ done
 gzip -c "$tmp/in/101.txt" | head -c 900 > "$tmp/in/130a.txt.gz"
 cd "$tmp" || exit 70
 prep() { lprep -q -t "$tok" --on-error skip --sample s1=0.5 --max-tokens 100k "$@" 2>> "$tmp/notes"; }
-folder_of() { (cd "$1" && sha256sum *.shard && grep -v '^ *"' manifest.json && sed '/"command"/,$d' manifest.json | sha256sum); }
+folder_of() { (cd "$1" && sha256sum *.shard && grep -v '^ *"' manifest.json && unsealed manifest.json | sed '/"command"/,$d' | sha256sum); }
 same() { folder_of "$1" > a.sum && folder_of "$2" | cmp a.sum - && [ "$(ls -A "$1")" = "$(ls -A "$2")" ]; }
 
 killed() { # NAME LPREP-OPTIONS -- LPACK-OPTIONS: killed until done, KILLS / 4 times at least

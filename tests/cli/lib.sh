@@ -30,4 +30,5 @@ ids() { # ids N SEED: so many raw u16 ids below 503 on stdout, in which each tel
             printf "\\x%02x\\x%02x%s", (x + 3) % 256, int((x + 3) / 256),
                 i % 500 == 499 ? "\n" : "" } }' | while read -r line; do printf '%b' "$line"; done
 }
+unsealed() { sed '/^  "sealed"/d; /^  "xxh3_128"/d' "$@"; } # of JSON: the same without the hash of itself
 num() { sed -nE "s/.*\"$2\": ?([-0-9.e+]+).*/\1/p" "$1" | tail -n 1; } # num FILE KEY: of JSON, its last

@@ -68,7 +68,8 @@ ok 'an adapter without config.json: --rope-factor' eval 'long &&
     tr -d " \n" < "$tmp/w/long/config.json" > "$tmp/said" &&
     has "$tmp/said" "\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}" &&
     has "$tmp/said" "\"max_position_embeddings\":256"'
-ok 'whose weights are the same' cmp "$tmp/w/m/model.safetensors" "$tmp/w/long/model.safetensors"
+ok 'whose weights are the same' eval 'data() { tail -c 31040 "$tmp/w/$1/model.safetensors"; }
+    cmp <(data m) <(data long) && ! cmp -s "$tmp/w/m/model.safetensors" "$tmp/w/long/model.safetensors"' # but the hash of config.json
 ok 'its lack is said' eval 'merge -o "$tmp/w/x" 2> "$tmp/said" > /dev/null && rm -r "$tmp/w/x" &&
     has "$tmp/said" "give --rope-factor"'
 ok 'model_max_length is the context, all other bytes stay' eval '

@@ -56,7 +56,7 @@ product() { # arrays 10, 15, 20 of two ranks each: six parts
 ok 'ranks within the tasks of an array' product
 
 # --- the same bytes, however the work was divided
-files_of() { (cd "$1" && ls && sha256sum *.shard && sed '/"command"/,$d' manifest.json); } # all but the command
+files_of() { (cd "$1" && ls && sha256sum *.shard && unsealed manifest.json | sed '/"command"/,$d'); } # all but the command
 all_same() { # FOLDER...: are the first
     files_of "$1" > "$tmp/first"
     for d; do files_of "$d" | cmp "$tmp/first" - || { echo "$1 and $d"; return 1; }; done

@@ -1,0 +1,290 @@
+/* tools/merge_tensor.c - see merge_tensor.h.
+ *
+ * A tensor is cut into tasks, and a thread does all of a task: reads, hashes what it read, computes,
+ * checks, hashes the result and writes it to its place in the file, while it is in the caches. No
+ * value depends on another task, so the bytes are the same for any number of threads. */
+#include "tools/merge_tensor.h"
+
+#include "base/block_hash.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Values of a task: whole blocks of the hash, of 2 or 4 bytes a value. STEP of them are computed at
+ * a time. */
+enum { TASK = 1 << 16, STEP = 1 << 13, COMPARED = 1 << 10 };
+
+struct merge_thread {
+    float f[STEP];
+    char out[TASK * sizeof(float)];
+    float max_delta;
+    int64_t unchanged;
+};
+
+/* A tensor in hand. */
+struct job {
+    struct merger *g;
+    struct st_writer *w;
+    const struct merge_item *m;
+    const struct tensor *from;         /* whose values the result begins with */
+    unsigned char *in_sums, *out_sums; /* NULL: taken elsewhere, or the same as the other */
+    _Atomic int rc;                    /* of the first task that failed, */
+    struct err e;                      /* and why: written by that task alone */
+    _Atomic bool bad;                  /* a value is not finite */
+};
+
+int merger_open(struct merger *g, int threads, double scale, volatile sig_atomic_t *stop,
+                struct err *e)
+{
+    g->scale = scale;
+    g->stop = stop;
+    if (!(g->pool = pool_open(threads, e)))
+        return E_SYS;
+    g->threads = calloc((size_t)pool_threads(g->pool), sizeof *g->threads);
+    return g->threads ? 0 : err_set(e, E_SYS, "out of memory");
+}
+
+void merger_close(struct merger *g)
+{
+    pool_close(g->pool);
+    free(g->threads);
+    free(g->a);
+    free(g->b);
+    free(g->in_sums);
+    free(g->out_sums);
+    *g = (struct merger){ 0 };
+}
+
+static bool is_stopped(const struct merger *g) { return g->stop && *g->stop; }
+
+/* The others still run, but do nothing more; of several failures one is kept. */
+static void fail(struct job *j, const struct err *e)
+{
+    int none = 0;
+
+    if (atomic_compare_exchange_strong(&j->rc, &none, e->code))
+        j->e = *e;
+}
+
+/* Bytes of so many values of a type. */
+static size_t bytes_of(const struct tensor_type *t, int64_t n)
+{
+    return (size_t)(n / t->block) * t->block_bytes;
+}
+
+/* A task's bytes are whole blocks. */
+static bool sums_fit(const struct tensor_type *t) { return bytes_of(t, TASK) % HASH_BLOCK == 0; }
+
+/* The sums of bytes [at, at + n), which lie at p; at begins a block. */
+static void sum_range(unsigned char *sums, const void *p, size_t at, size_t n)
+{
+    for (size_t b = 0; b < hash_blocks(n); b++)
+        sum_block(sums + 8 * (at / HASH_BLOCK), p, n, b);
+}
+
+/* n values from 'first' on += scale B A; they may begin and end within a row. */
+static float add_pair(const struct job *j, float *f, int64_t first, int64_t n)
+{
+    const struct merger *g = j->g;
+    int64_t cols = j->m->base->shape[1], rank = j->m->a->shape[0];
+    float most = 0;
+
+    for (int64_t rows, k; n > 0; f += rows * k, first += rows * k, n -= rows * k) {
+        int64_t row = first / cols, at = first % cols;
+        float max;
+
+        k = cols - at < n ? cols - at : n;
+        rows = k == cols ? n / cols : 1;
+        max = merge_rows(f, g->b + row * rank, g->a + at, rows, k, cols, rank, (float)g->scale);
+        most = max > most ? max : most;
+    }
+    return most;
+}
+
+/* Of n values from 'first' on: those that are the base's own in the result's type. */
+static int64_t count_unchanged(const struct merge_item *m, int64_t first, const char *out,
+                               int64_t n)
+{
+    enum dtype t = m->type->plain;
+    float wide[COMPARED], narrow[COMPARED];
+    int64_t same = 0;
+
+    if (m->base->type == m->type)
+        return merge_same(t, (const char *)m->base->data + bytes_of(m->type, first), out, n);
+    /* Else the base's values are rounded first, so that only what the merge itself changed is
+     * counted. */
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = n - i < COMPARED ? n - i : COMPARED;
+        tensor_to_f32(m->base, first + i, k, wide, NULL);
+        floats_narrow(t, wide, k, narrow);
+        same += merge_same(t, narrow, out + bytes_of(m->type, i), k);
+    }
+    return same;
+}
+
+/* The values of a task through float32, with the pair where there is one, rounded once. */
+static void convert_task(void *ctx, int64_t task, int thread)
+{
+    struct job *j = ctx;
+    const struct merge_item *m = j->m;
+    struct merge_thread *t = &j->g->threads[thread];
+    int64_t first = task * TASK, n = j->from->count - first < TASK ? j->from->count - first : TASK;
+    size_t at = bytes_of(m->type, first), nbytes = bytes_of(m->type, n);
+    struct err e = { 0 };
+
+    if (is_stopped(j->g) || j->rc || j->bad)
+        return;
+    if (j->in_sums)
+        sum_range(j->in_sums, (const char *)j->from->data + bytes_of(j->from->type, first),
+                  bytes_of(j->from->type, first), bytes_of(j->from->type, n));
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = n - i < STEP ? n - i : STEP;
+        tensor_to_f32(j->from, first + i, k, t->f, NULL);
+        if (m->a)
+            t->max_delta = fmaxf(t->max_delta, add_pair(j, t->f, first + i, k));
+        floats_narrow(m->type->plain, t->f, k, t->out + bytes_of(m->type, i));
+    }
+    /* Checked after rounding: what float32 holds may be infinite in the result's type. */
+    if (merge_not_finite(m->type->plain, t->out, n)) {
+        j->bad = true;
+        return;
+    }
+    if (m->a)
+        t->unchanged += count_unchanged(m, first, t->out, n);
+    sum_range(j->out_sums, t->out, at, nbytes);
+    if (st_write_at(j->w, at, t->out, nbytes, &e) < 0)
+        fail(j, &e);
+}
+
+/* A block of a tensor of the base that stays as it is: from its file to the other. */
+static void copy_task(void *ctx, int64_t task, int thread)
+{
+    struct job *j = ctx;
+    size_t at = (size_t)task * HASH_BLOCK,
+           n = j->from->nbytes - at < HASH_BLOCK ? j->from->nbytes - at : HASH_BLOCK;
+    const char *p = (const char *)j->from->data + at;
+    struct err e = { 0 };
+
+    (void)thread;
+    if (is_stopped(j->g) || j->rc || j->bad)
+        return;
+    /* What is not real, ids and flags, is not looked at. */
+    if (type_real(j->from->type) &&
+        merge_not_finite(j->from->type->plain, p, (int64_t)(n / j->from->type->block_bytes)))
+        j->bad = true;
+    else if (sum_range(j->in_sums, p, at, n), st_write_at(j->w, at, p, n, &e) < 0)
+        fail(j, &e);
+}
+
+static void hash_task(void *ctx, int64_t task, int thread)
+{
+    struct job *j = ctx;
+
+    (void)thread;
+    if (!is_stopped(j->g))
+        sum_block(j->in_sums, j->from->data, j->from->nbytes, (size_t)task);
+}
+
+/* Makes *p hold n things of a size; their old content need not be kept. */
+static int room(void *p, size_t *cap, size_t n, size_t size, struct err *e)
+{
+    void **at = p, *q;
+
+    if (n <= *cap)
+        return 0;
+    if (!(q = realloc(*at, n * size)))
+        return err_set(e, E_SYS, "out of memory for %zu values", n);
+    *at = q;
+    *cap = n;
+    return 0;
+}
+
+/* The pair is small against the tensor, so it is widened as a whole, once. */
+static int widen(const struct tensor *t, float **to, int64_t *cap, struct err *e)
+{
+    size_t have = (size_t)*cap;
+    int rc = room(to, &have, (size_t)t->count, sizeof **to, e);
+
+    *cap = (int64_t)have;
+    if (rc == 0 && (rc = tensor_check(t, e)) == 0)
+        rc = tensor_to_f32(t, 0, t->count, *to, e);
+    return rc;
+}
+
+/* Why the tasks did not do it all. */
+static int outcome(const struct job *j, struct err *e)
+{
+    if (is_stopped(j->g))
+        return err_set(e, E_NO, "stopped");
+    if (j->rc) {
+        *e = j->e;
+        return j->rc;
+    }
+    if (!j->bad)
+        return 0;
+    err_set(e, E_DATA, "tensor '%.200s' has values that are not finite as %s", j->m->name,
+            j->m->type->name);
+    /* Float16 ends at 65504; the other types reach further. */
+    return j->m->type->plain == DT_F16 ? err_hint(e, "try --dtype bfloat16 or --dtype float32") : E_DATA;
+}
+
+/* Of what was read: the sums that the tasks took, or where they could not, all of it here. */
+static int check_input(struct job *j, uint64_t *hash, struct err *e)
+{
+    *hash = j->in_sums ? block_hash_of(j->in_sums, j->from->nbytes)
+                       : block_hash(j->from->data, j->from->nbytes);
+    return tensor_agrees(j->from, *hash, e);
+}
+
+/* The bytes stay: no value is converted. */
+static bool is_copy(const struct merge_item *m, const struct tensor *from)
+{
+    return !m->a && from->type == m->type && (!type_real(from->type) || from->type->plain != DT_OTHER);
+}
+
+int merger_write(struct merger *g, struct st_writer *w, const struct merge_item *m,
+                 uint64_t *base_hash, struct err *e)
+{
+    struct job j = { .g = g, .w = w, .m = m, .from = m->whole ? m->whole : m->base };
+    bool copy = is_copy(m, j.from);
+    uint64_t in = 0;
+    int rc;
+
+    if (m->nbytes == 0)
+        return 0;
+    rc = st_begin(w, m->nbytes, e);
+    if (rc == 0 && (rc = room(&g->in_sums, &g->in_cap, hash_blocks(j.from->nbytes), 8, e)) == 0)
+        rc = room(&g->out_sums, &g->out_cap, hash_blocks(m->nbytes), 8, e);
+    if (rc == 0 && m->a && (rc = widen(m->a, &g->a, &g->a_cap, e)) == 0)
+        rc = widen(m->b, &g->b, &g->b_cap, e);
+    if (rc < 0)
+        return rc;
+    j.in_sums = copy || sums_fit(j.from->type) ? g->in_sums : NULL;
+    j.out_sums = copy ? g->in_sums : g->out_sums; /* a copy has the same */
+    pool_run(g->pool, copy ? (int64_t)hash_blocks(j.from->nbytes) : (j.from->count + TASK - 1) / TASK,
+             copy ? copy_task : convert_task, &j);
+    if ((rc = outcome(&j, e)) < 0 || (rc = check_input(&j, &in, e)) < 0)
+        return rc;
+    if (!m->whole)
+        *base_hash = in;
+    for (int i = 0; i < pool_threads(g->pool); i++) {
+        g->max_delta = fmaxf(g->max_delta, g->threads[i].max_delta);
+        g->unchanged += g->threads[i].unchanged;
+        g->threads[i].unchanged = 0;
+    }
+    return st_end(w, block_hash_of(j.out_sums, m->nbytes), e);
+}
+
+int merger_hash(struct merger *g, const struct tensor *t, uint64_t *hash, struct err *e)
+{
+    struct job j = { .g = g, .from = t };
+    int rc = room(&g->in_sums, &g->in_cap, hash_blocks(t->nbytes), 8, e);
+
+    if (rc < 0)
+        return rc;
+    j.in_sums = g->in_sums;
+    pool_run(g->pool, (int64_t)hash_blocks(t->nbytes), hash_task, &j);
+    return (rc = outcome(&j, e)) < 0 ? rc : check_input(&j, hash, e);
+}
