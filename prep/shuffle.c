@@ -240,7 +240,9 @@ int shuffle_next(struct shuffle *s, const struct token_info *info, struct token_
     if ((rc = buf_reserve(&s->record, x->nbytes, e)) < 0 ||
         (rc = spool_read(s->docs, (int64_t)x->at, s->record.p, x->nbytes, e)) < 0)
         return rc;
-    if (crc32c(0, s->record.p, x->nbytes) != x->crc)
+    /* The key too is of the document's bytes: a spoilt one would only change the order. */
+    if (crc32c(0, s->record.p, x->nbytes) != x->crc ||
+        mix64(XXH3_64bits(s->record.p, x->nbytes) ^ s->seed) != x->key)
         return err_set(e, E_IO, "a temporary file changed after it was written");
     rc = doc_decode(&s->space, s->record.p, x->nbytes, info, doc, e);
     return rc < 0 ? rc : 1;

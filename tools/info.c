@@ -5,6 +5,7 @@
 #include "base/magic.h"
 #include "base/utf8.h"
 #include "formats/tokens/interop.h"
+#include "formats/tokens/manifest.h"
 #include "formats/tokens/shard.h"
 #include "formats/weights/checkpoint.h"
 
@@ -52,8 +53,10 @@ static int unknown(const char *path, const struct magic_form *m, struct err *e)
 /* The order matters: an adapter's folder has a config.json too. */
 static int kind_of_folder(const char *path, enum info_kind *kind, struct err *e)
 {
-    if (has_file(path, "manifest.json"))
+    if (has_file(path, MANIFEST_FILE))
         *kind = INFO_SHARDS;
+    else if (has_file(path, MANIFEST_JOURNAL))
+        *kind = INFO_JOURNAL;
     else if (has_file(path, "adapter_config.json"))
         *kind = INFO_ADAPTER;
     else if (has_file(path, "config.json"))
@@ -120,8 +123,9 @@ int info_kind_of(const char *path, bool raw, enum info_kind *kind, struct err *e
         return kind_of_folder(path, kind, e);
     if (!S_ISREG(st.st_mode)) /* nothing to look ahead in: only a stream goes through */
         return 0;
-    if (strcmp(base ? base + 1 : path, "manifest.json") == 0) {
-        *kind = INFO_SHARDS;
+    base = base ? base + 1 : path;
+    if (strcmp(base, MANIFEST_FILE) == 0 || strcmp(base, MANIFEST_JOURNAL) == 0) {
+        *kind = strcmp(base, MANIFEST_FILE) == 0 ? INFO_SHARDS : INFO_JOURNAL;
         return 0;
     }
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
@@ -155,9 +159,10 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
         json_object_set_new(j, "path", json_string(path));
         /* The kinds are numbered by group: data first, then models, then files of
          * other programs. */
-        rc = kind <= INFO_RAW    ? info_data(path, kind, o, j, e)
-             : kind >= INFO_LLMC ? info_interop(path, kind, j, e)
-                                 : info_model(path, kind, o, j, e);
+        rc = kind <= INFO_RAW        ? info_data(path, kind, o, j, e)
+             : kind >= INFO_LLMC     ? info_interop(path, kind, j, e)
+             : kind == INFO_JOURNAL  ? info_journal(path, o, j, e)
+                                     : info_model(path, kind, o, j, e);
     }
     if (rc < 0)
         json_decref(j);

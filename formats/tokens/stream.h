@@ -61,6 +61,8 @@ struct stream_item {
 int stream_next(struct stream_reader *r, struct stream_item *it, struct err *e);
 /* The same for those who want documents alone: 1 and the next one, 0 or an error. */
 int stream_read(struct stream_reader *r, struct token_doc *doc, struct err *e);
+/* After E_DATA: there is no more of it, and what came was good, as of a journal. */
+bool stream_cut(const struct stream_reader *r);
 /* The sum of the marks that came so far. */
 const struct tally *stream_tally(const struct stream_reader *r);
 /* Bytes of the stream that were read: the next frame's offset. */

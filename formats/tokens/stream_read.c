@@ -33,7 +33,7 @@ struct stream_reader {
     uint64_t docs, tokens, frames;
     double waited_s; /* for its writer */
     int version;
-    bool marked;
+    bool marked, cut; /* cut: the stream stopped without END */
     int state; /* 1 reading, 0 after END, or the code of the failure */
     struct err failure;
 };
@@ -69,6 +69,7 @@ static int take(struct stream_reader *r, void *p, size_t n, struct err *e)
         if (have < 0)
             return (int)have;
         if (have == 0) {
+            r->cut = true;
             err_set(e, E_DATA, "'%s': the token stream stops at byte %llu without END", r->name,
                     (unsigned long long)r->offset);
             return err_hint(e, "what wrote it failed or was killed: see its message, run it again");
@@ -335,6 +336,7 @@ int stream_read(struct stream_reader *r, struct token_doc *doc, struct err *e)
 }
 
 const struct tally *stream_tally(const struct stream_reader *r) { return &r->tally; }
+bool stream_cut(const struct stream_reader *r) { return r->cut; }
 double stream_waited_s(const struct stream_reader *r) { return r->waited_s; }
 int64_t stream_offset(const struct stream_reader *r) { return (int64_t)r->offset; }
 
