@@ -12,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values of a task: whole blocks of the hash, of 2 or 4 bytes a value. STEP of them are computed at
- * a time. */
-enum { TASK = 1 << 16, STEP = 1 << 13, COMPARED = 1 << 10 };
+/* Values of a task, which are written at once: the larger that is, the less the system has to do.
+ * They are whole blocks of the hash, of 2 or 4 bytes a value; PART of them go through it all at a
+ * time, STEP of these through float32. COPY: bytes of a task that only copies. */
+enum { TASK = 1 << 19, PART = 1 << 16, STEP = 1 << 13, COMPARED = 1 << 10 };
+#define COPY (8 * HASH_BLOCK)
 
 struct merge_thread {
     float f[STEP];
@@ -74,8 +76,8 @@ static size_t bytes_of(const struct tensor_type *t, int64_t n)
     return (size_t)(n / t->block) * t->block_bytes;
 }
 
-/* A task's bytes are whole blocks. */
-static bool sums_fit(const struct tensor_type *t) { return bytes_of(t, TASK) % HASH_BLOCK == 0; }
+/* A part's bytes are whole blocks. */
+static bool sums_fit(const struct tensor_type *t) { return bytes_of(t, PART) % HASH_BLOCK == 0; }
 
 /* The sums of bytes [at, at + n), which lie at p; at begins a block. */
 static void sum_range(unsigned char *sums, const void *p, size_t at, size_t n)
@@ -124,18 +126,12 @@ static int64_t count_unchanged(const struct merge_item *m, int64_t first, const 
     return same;
 }
 
-/* The values of a task through float32, with the pair where there is one, rounded once. */
-static void convert_task(void *ctx, int64_t task, int thread)
+/* n values from 'first' on through float32 to out, with the pair where there is one, rounded once.
+ * False: one is not finite. */
+static bool convert(struct job *j, struct merge_thread *t, int64_t first, int64_t n, char *out)
 {
-    struct job *j = ctx;
     const struct merge_item *m = j->m;
-    struct merge_thread *t = &j->g->threads[thread];
-    int64_t first = task * TASK, n = j->from->count - first < TASK ? j->from->count - first : TASK;
-    size_t at = bytes_of(m->type, first), nbytes = bytes_of(m->type, n);
-    struct err e = { 0 };
 
-    if (is_stopped(j->g) || j->rc || j->bad)
-        return;
     if (j->in_sums)
         sum_range(j->in_sums, (const char *)j->from->data + bytes_of(j->from->type, first),
                   bytes_of(j->from->type, first), bytes_of(j->from->type, n));
@@ -144,37 +140,60 @@ static void convert_task(void *ctx, int64_t task, int thread)
         tensor_to_f32(j->from, first + i, k, t->f, NULL);
         if (m->a)
             t->max_delta = fmaxf(t->max_delta, add_pair(j, t->f, first + i, k));
-        floats_narrow(m->type->plain, t->f, k, t->out + bytes_of(m->type, i));
+        floats_narrow(m->type->plain, t->f, k, out + bytes_of(m->type, i));
     }
     /* Checked after rounding: what float32 holds may be infinite in the result's type. */
-    if (merge_not_finite(m->type->plain, t->out, n)) {
-        j->bad = true;
-        return;
-    }
+    if (merge_not_finite(m->type->plain, out, n))
+        return false;
     if (m->a)
-        t->unchanged += count_unchanged(m, first, t->out, n);
-    sum_range(j->out_sums, t->out, at, nbytes);
-    if (st_write_at(j->w, at, t->out, nbytes, &e) < 0)
+        t->unchanged += count_unchanged(m, first, out, n);
+    sum_range(j->out_sums, out, bytes_of(m->type, first), bytes_of(m->type, n));
+    return true;
+}
+
+static void convert_task(void *ctx, int64_t task, int thread)
+{
+    struct job *j = ctx;
+    struct merge_thread *t = &j->g->threads[thread];
+    int64_t first = task * TASK, n = j->from->count - first < TASK ? j->from->count - first : TASK;
+    struct err e = { 0 };
+
+    if (is_stopped(j->g) || j->rc || j->bad)
+        return;
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = n - i < PART ? n - i : PART;
+        if (!convert(j, t, first + i, k, t->out + bytes_of(j->m->type, i))) {
+            j->bad = true;
+            return;
+        }
+    }
+    if (st_write_at(j->w, bytes_of(j->m->type, first), t->out, bytes_of(j->m->type, n), &e) < 0)
         fail(j, &e);
 }
 
-/* A block of a tensor of the base that stays as it is: from its file to the other. */
+/* Some blocks of a tensor of the base that stays as it is: from its file to the other. */
 static void copy_task(void *ctx, int64_t task, int thread)
 {
     struct job *j = ctx;
-    size_t at = (size_t)task * HASH_BLOCK,
-           n = j->from->nbytes - at < HASH_BLOCK ? j->from->nbytes - at : HASH_BLOCK;
-    const char *p = (const char *)j->from->data + at;
+    const struct tensor *t = j->from;
+    size_t at = (size_t)task * COPY, n = t->nbytes - at < COPY ? t->nbytes - at : COPY;
+    const char *p = (const char *)t->data + at;
     struct err e = { 0 };
 
     (void)thread;
     if (is_stopped(j->g) || j->rc || j->bad)
         return;
-    /* What is not real, ids and flags, is not looked at. */
-    if (type_real(j->from->type) &&
-        merge_not_finite(j->from->type->plain, p, (int64_t)(n / j->from->type->block_bytes)))
-        j->bad = true;
-    else if (sum_range(j->in_sums, p, at, n), st_write_at(j->w, at, p, n, &e) < 0)
+    for (size_t i = 0, k; i < n; i += k) {
+        k = n - i < HASH_BLOCK ? n - i : HASH_BLOCK;
+        sum_range(j->in_sums, p + i, at + i, k);
+        /* What is not real, ids and flags, is not looked at. */
+        if (type_real(t->type) &&
+            merge_not_finite(t->type->plain, p + i, (int64_t)(k / t->type->block_bytes))) {
+            j->bad = true;
+            return;
+        }
+    }
+    if (st_write_at(j->w, at, p, n, &e) < 0)
         fail(j, &e);
 }
 
@@ -263,7 +282,8 @@ int merger_write(struct merger *g, struct st_writer *w, const struct merge_item 
         return rc;
     j.in_sums = copy || sums_fit(j.from->type) ? g->in_sums : NULL;
     j.out_sums = copy ? g->in_sums : g->out_sums; /* a copy has the same */
-    pool_run(g->pool, copy ? (int64_t)hash_blocks(j.from->nbytes) : (j.from->count + TASK - 1) / TASK,
+    pool_run(g->pool, copy ? (int64_t)((j.from->nbytes + COPY - 1) / COPY)
+                           : (j.from->count + TASK - 1) / TASK,
              copy ? copy_task : convert_task, &j);
     if ((rc = outcome(&j, e)) < 0 || (rc = check_input(&j, &in, e)) < 0)
         return rc;
