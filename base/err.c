@@ -8,6 +8,26 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What was formatted into room for so many bytes has no half character at its end, where it was cut. */
+static void cut_half(char *s, size_t room)
+{
+    size_t n = strlen(s), k = 1;
+
+    while (k < 4 && k < n && (s[n - k] & 0xC0) == 0x80)
+        k++;
+    /* The last character has k bytes; its first says how many it should have. */
+    if (n + 1 == room && k <= n && (s[n - k] & 0xC0) == 0xC0 && !utf8_valid(s + n - k, k, NULL))
+        s[n - k] = '\0';
+}
+
+/* Names from files may hold codes for the terminal, or line ends that look like a second message; all
+ * messages pass here. */
+static void settle(char *s, size_t room)
+{
+    cut_half(s, room);
+    text_clean(s, false);
+}
+
 int err_set(struct err *e, int code, const char *fmt, ...)
 {
     va_list ap;
@@ -18,9 +38,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
-    /* Names from files may hold codes for the terminal, or line ends that look like a second
-     * message; all messages pass here. */
-    text_clean(e->msg, false);
+    settle(e->msg, sizeof e->msg);
     return code;
 }
 
@@ -42,7 +60,7 @@ int err_sys(struct err *e, int code, const char *fmt, ...)
     va_end(ap);
     n = strlen(e->msg);
     snprintf(e->msg + n, sizeof e->msg - n, ": %s", strerror(sysno));
-    text_clean(e->msg, false);
+    settle(e->msg, sizeof e->msg);
     return code;
 }
 
@@ -59,9 +77,10 @@ int err_within(struct err *e, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
-    text_clean(e->msg, false);
+    settle(e->msg, sizeof e->msg);
     n = strlen(e->msg);
     snprintf(e->msg + n, sizeof e->msg - n, ": %s", old);
+    cut_half(e->msg, sizeof e->msg);
     return e->code;
 }
 
@@ -79,7 +98,7 @@ int err_hint(struct err *e, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(e->msg + n, sizeof e->msg - n, fmt, ap);
         va_end(ap);
-        text_clean(e->msg + n, false);
+        settle(e->msg + n, sizeof e->msg - n);
     }
     return e->code;
 }

@@ -32,7 +32,8 @@ int plot_check(struct err *e)
         char path[4096];
 
         n = strcspn(p, ":");
-        snprintf(path, sizeof path, "%.*s/gnuplot", (int)(n < 4000 ? n : 4000), n ? p : ".");
+        snprintf(path, sizeof path, "%.*s/gnuplot", n ? (int)(n < 4000 ? n : 4000) : 1,
+                 n ? p : "."); /* an empty entry is the folder one is in */
         if (access(path, X_OK) == 0 && !path_is_dir(path))
             return 0;
     }

@@ -33,7 +33,7 @@ static int check_options(struct model *m, struct err *e)
     struct model_options *o = &m->o;
     bool bf16 = m->d->act == DT_BF16; /* a device that wants large products */
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
-    int64_t rows = o->seqs * o->ctx;
+    int64_t rows;
     char words[128];
 
     if (m->c.arch && arch_check(m->c.arch, e) < 0)
@@ -59,6 +59,7 @@ static int check_options(struct model *m, struct err *e)
                   : bf16 ? within(8192, ((int64_t)90 << 20) / m->c.ffn_dim, 1 << 20) : 2048;
     o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk
                     : bf16 ? within(2048, ((int64_t)8 << 20) / m->c.dim, 8192) : 1024;
+    rows = o->seqs * o->ctx;
     /* no more rows than a batch has */
     if (o->mlp_tile > rows)
         o->mlp_tile = rows;

@@ -355,14 +355,12 @@ static int prep_out(const struct args *a, const char *const *operands, int n,
     return rc;
 }
 
-/* The same without what an earlier run of this command has done. The options named here leave
- * the documents as they are, or are seen to otherwise. */
+/* The same without what an earlier run of this command has done. */
 static int prep_rest(struct args *a, const char *const *operands, int n,
                      const struct tokenizer *t, struct prep_counts *c, struct err *e)
 {
     struct resume r;
-    int rc = resume_open(&r, a->resume, a->opts, " tokenizer output force part mpi skipped removed "
-                         "engine threads resume stats json quiet verbose ", &a->eval, e);
+    int rc = resume_open(&r, a->resume, a->opts, &a->eval, e);
 
     if (rc == 0 && r.files > 0)
         log_info("continuing after %lld finished input%s", (long long)r.files,

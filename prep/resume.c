@@ -59,19 +59,15 @@ static int add_eval_files(struct buf *b, const struct opt_list *eval, struct err
 
 /* Makes the text that two runs must share for the second to continue the first: program
  * version, options and files that documents depend on. */
-static int recipe_make(struct buf *b, const struct opt *opts, const char *without,
-                       const struct opt_list *eval, struct err *e)
+static int recipe_make(struct buf *b, const struct opt *opts, const struct opt_list *eval,
+                       struct err *e)
 {
-    char word[64];
     size_t bad;
     int rc = buf_printf(b, e, "lprep " LONGLORA_VERSION "\n");
 
-    for (; (opts->name || opts->help) && rc == 0; opts++) {
-        /* Spaces on both sides, so that "part" is not found inside of another name. */
-        snprintf(word, sizeof word, " %s ", opts->name ? opts->name : "");
-        if (opts->name && !strstr(without, word))
+    for (; (opts->name || opts->help) && rc == 0; opts++)
+        if (opts->name && (opts->type & OPT_RESULT))
             rc = add_option(b, opts, e);
-    }
     if (rc == 0)
         rc = add_eval_files(b, eval, e);
     while (rc == 0 && !utf8_valid(b->p, b->len, &bad)) /* as RUN must be */
@@ -95,12 +91,12 @@ static int differ(const struct resume *r, struct err *e)
 }
 
 int resume_open(struct resume *r, const char *folder, const struct opt *opts,
-                const char *without, const struct opt_list *eval, struct err *e)
+                const struct opt_list *eval, struct err *e)
 {
     int rc;
 
     *r = (struct resume){ .folder = folder };
-    if ((rc = recipe_make(&r->recipe, opts, without, eval, e)) < 0 ||
+    if ((rc = recipe_make(&r->recipe, opts, eval, e)) < 0 ||
         (rc = journal_look(&r->state, folder, -1, e)) < 0)
         return rc;
     r->files = r->state.files;

@@ -16,12 +16,12 @@ struct resume {
     struct stream_run run; /* for the stream */
     int64_t files;         /* that the journal has; 0: there is none */
 };
-/* Reads the journal in folder, if any. The recipe has "name value" for each option that was given
- * or has a default, but for those in 'without' (" a b "), and a line for each file of eval.
+/* Reads the journal in folder, if any. The recipe has "name value" for each option marked
+ * OPT_RESULT that was given or has a default, and a line for each file of eval.
  * E_CONFIG naming what the journal's has otherwise; E_NOINPUT, E_IO, E_SYS. resume_close takes
  * any state. */
 int resume_open(struct resume *r, const char *folder, const struct opt *opts,
-                const char *without, const struct opt_list *eval, struct err *e);
+                const struct opt_list *eval, struct err *e);
 /* The inputs that the journal names must be the first of s, unchanged; what was counted and seen
  * by --dedup (may be NULL) is so again. E_USAGE for an input that is no file, E_CONFIG for others
  * than the journal has, or another tokenizer. */

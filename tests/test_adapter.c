@@ -444,6 +444,34 @@ static void test_merged_rows(void **state)
     assert_true(fabs((double)got - max) < 2e-6);
 }
 
+/* Each pattern of 16 bits, and as many of 32, in the middle of a row of plain ones. */
+static void test_what_a_merge_counts(void **state)
+{
+    static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16 };
+    uint16_t half[33], other[33];
+    float wide[33], again[33];
+
+    (void)state;
+    for (uint32_t i = 0; i < 1 << 16; i++)
+        for (int t = 0; t < 3; t++) {
+            enum dtype type = types[t];
+            uint32_t bits = i << 16 | (i & 1);
+            const void *a = type == DT_F32 ? (void *)wide : half,
+                       *b = type == DT_F32 ? (void *)again : other;
+            float v, zero[33];
+
+            memset(half, 0, sizeof half), memset(other, 0, sizeof other);
+            memset(wide, 0, sizeof wide), memset(again, 0, sizeof again);
+            memcpy(&wide[17], &bits, 4);
+            half[17] = (uint16_t)i;
+            floats_widen(type, a, 33, zero);
+            v = zero[17];
+            assert_int_equal(merge_not_finite(type, a, 33), !isfinite(v));
+            assert_int_equal(merge_same(type, a, b, 33), 32 + (v == 0));
+            assert_int_equal(merge_same(type, a, a, 33), 33);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -456,6 +484,7 @@ int main(void)
         cmocka_unit_test(test_ours_reads_back),
         cmocka_unit_test(test_files_that_do_not_fit),
         cmocka_unit_test(test_merged_rows),
+        cmocka_unit_test(test_what_a_merge_counts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -279,6 +279,28 @@ static void test_damage_falls_back_and_is_set_aside(void **state)
     free(root);
 }
 
+/* A folder without a manifest has not failed: it is half removed, or not ours. */
+static void test_a_newer_folder_without_a_manifest_stays(void **state)
+{
+    char *root = fresh_root("newer"), *newer = path_join(root, "step-00000009"),
+         *file = path_join(newer, "x");
+    struct err e = { 0 };
+    int bad;
+
+    (void)state;
+    publish(root, 1);
+    publish(root, 2);
+    spoil(root, "step-00000002/state.safetensors", 'X');
+    assert_int_equal(dir_make(newer, &e), 0);
+    assert_int_equal(file_replace(file, "x", 1, &e), 0);
+    assert_int_equal(find(root, &bad), 1);
+    assert_int_equal(bad, 1);
+    assert_true(path_is_file(file));
+    free(file);
+    free(newer);
+    free(root);
+}
+
 static void test_all_damaged_is_an_error_that_moves_nothing(void **state)
 {
     char *root = fresh_root("all"), *path;
@@ -362,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_example_is_a_manifest),
         cmocka_unit_test(test_newest_is_found_and_old_ones_go),
         cmocka_unit_test(test_damage_falls_back_and_is_set_aside),
+        cmocka_unit_test(test_a_newer_folder_without_a_manifest_stays),
         cmocka_unit_test(test_all_damaged_is_an_error_that_moves_nothing),
         cmocka_unit_test(test_renamed_folder_is_refused),
         cmocka_unit_test(test_left_overs_are_swept),

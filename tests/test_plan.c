@@ -235,6 +235,8 @@ static void test_what_is_chosen_is_carried_out(void **state)
         free(got);
     }
     free(want);
+    o.ctx = INT64_MAX; /* refused before it is multiplied by anything */
+    assert_int_equal(model_plan(&d, &llama_7b, &o, &p, &e), E_CONFIG);
     o = options(TRAIN_LORA_PLUS, 128, 1 << 20, GIB);
     assert_int_equal(model_open(&(struct model *){ 0 }, &d, &llama_7b, &o, &e), E_CONFIG);
     d.own_memory = false;

@@ -372,8 +372,15 @@ static void test_names_beyond_ascii(void **state)
         "\x38\x0d\0\0\0\x0d\0\0\0\x0b\0\0\0\0\0\0\0\0\0\0\0\x80\1\0\0\0\0caf\xc3\xa9.jsonl"
         "PK\5\6\0\0\0\0\1\0\1\0\x39\0\0\0\x36\0\0\0\0";
 
+    char reaches[sizeof zip];
+
     (void)state;
     put("utf8.zip", zip, sizeof zip);
+    /* its own header says that a longer extra part comes before the data */
+    memcpy(reaches, zip, sizeof zip);
+    reaches[28] = 4;
+    put("reaches.zip", reaches, sizeof zip);
+    assert_non_null(strstr(list(at("reaches.zip"), NULL), "reaches into its directory"));
     assert_string_equal(list(at("utf8.zip"), NULL),
                         "utf8.zip:caf\xc3\xa9.jsonl={\"text\":\"a\"}\n|");
 }

@@ -64,6 +64,9 @@ static int put_text(struct sample *s, const char *p, size_t n, bool masked, stru
         }
         while (k < sizeof part - 1 && i + k < n && !strchr("\r\n\t", p[i + k]))
             k++;
+        /* No character is cut in two where the text goes on: at most 3 bytes of it go back. */
+        for (int back = 0; back < 3 && k > 1 && i + k < n && (p[i + k] & 0xC0) == 0x80; back++)
+            k--;
         for (size_t j = 0; j < k; j++) /* a NUL would end it for what cleans it */
             part[j] = p[i + j] ? p[i + j] : '?';
         part[k] = '\0';

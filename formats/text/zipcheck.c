@@ -121,6 +121,12 @@ struct entry {
     uint64_t packed, unpacked, at;
 };
 
+static int err_reaches(const struct entry *m, const char *name, struct err *e)
+{
+    return err_set(e, E_DATA, "'%s' is damaged: a member at byte %llu of %llu bytes reaches into its "
+                   "directory", name, (unsigned long long)m->at, (unsigned long long)m->packed);
+}
+
 /* The member's own header must say the same; on success *to is the member's end. */
 static int check_member(int fd, const struct entry *m, uint64_t limit, const char *name,
                         uint64_t *to, struct err *e)
@@ -131,9 +137,7 @@ static int check_member(int fd, const struct entry *m, uint64_t limit, const cha
     int rc;
 
     if (m->at > limit || m->packed > limit - m->at || limit - m->at - m->packed < n)
-        return err_set(e, E_DATA, "'%s' is damaged: a member at byte %llu of %llu bytes "
-                       "reaches into its directory", name, (unsigned long long)m->at,
-                       (unsigned long long)m->packed);
+        return err_reaches(m, name, e);
     if ((rc = read_at(fd, own, n, m->at, name, e)) < 0)
         return rc;
     /* Bit 3 of the flags: checksum and sizes follow the data, so the header may have zeros
@@ -154,7 +158,7 @@ static int check_member(int fd, const struct entry *m, uint64_t limit, const cha
     /* The header's extra part may have another length than the directory's: it is read
      * here. */
     *to = m->at + n + get_le(own + 28, 2) + m->packed;
-    return 0;
+    return *to > limit ? err_reaches(m, name, e) : 0;
 }
 
 /* Sorted by place, two neighbours overlap if any two members do. */

@@ -402,8 +402,12 @@ int checkpoint_find(const char *root, struct checkpoint *c, char **folder,
         err_hint(e, "start over with -f, or restore the folder from a copy");
     }
     /* i is the one found; all before it are newer and were passed over. */
-    for (int64_t k = 0; rc == 0 && *folder && k < i; k++)
-        rc = set_aside(root, steps[k], e);
+    for (int64_t k = 0; rc == 0 && *folder && k < i; k++) {
+        char *path = step_path(root, steps[k], "");
+        if (has_manifest(path)) /* else it is no checkpoint that failed: checkpoint_sweep's */
+            rc = set_aside(root, steps[k], e);
+        free(path);
+    }
     free(steps);
     if (rc < 0 && *folder) {
         checkpoint_free(c);

@@ -132,6 +132,8 @@ else
 fi
 ok 'control characters of a text are not passed on' eval 'printf "a\033[31mb\n" > "$tmp/esc.txt" && lprep -q "$tmp/esc.txt" -t $tok | lpack -q > "$tmp/esc.shard" &&
     says "a?\[31mb" linfo --sample 1 -t $tok "$tmp/esc.shard" && ! grep -q "$(printf "\033")" "$tmp/out"'
+ok 'no character of a long line is cut' eval 'awk "BEGIN { for (i = 0; i < 400; i++) printf \"x\xc3\xa9\xe2\x82\xac\"; print \"\" }" > "$tmp/w.txt" &&
+    lprep -q "$tmp/w.txt" -t $tok | lpack -q > "$tmp/w.shard" && linfo --sample 1 -t $tok "$tmp/w.shard" | sed 1d | cmp - "$tmp/w.txt"'
 ok 'no samples of a stream' ends 64 'has no documents to take samples of' linfo --sample 1 "$tmp/s.stream"
 ok 'no row of that length' ends 64 'holds no row' linfo --sample 1 --ctx 1m -t $tok "$tmp/said"
 
