@@ -392,7 +392,16 @@ static void test_files_that_do_not_fit(void **state)
     write_small(&a);
     c.layers = 3;
     expect(E_CONFIG, "other sizes", &c);
+    expect(E_CONFIG, "trained on another base model", &c);
+    c.layers = small.layers;
+    c.vocab = 24;
+    expect(E_CONFIG, "the adapter's has 20 tokens, the base's 24", &c);
     unlink(scratch("config.json"));
+    expect(E_CONFIG, "the adapter's has 20 tokens, the base's 24", &c);
+    c.ffn_dim *= 2; /* no tensor before the embedding differs, but one behind it does */
+    expect(E_CONFIG, "trained on another base model", &c);
+    c = small;
+    c.layers = 3;
     expect(E_DATA, "layers.2.input_layernorm.weight' is missing (7 of 23 are)", &c);
     c.layers = 1;
     expect(E_CONFIG, "in none of target_modules", &c);
@@ -407,11 +416,29 @@ static void test_files_that_do_not_fit(void **state)
     edit_config("target_modules", json_pack("[s,s,s,s]", "q_proj", "o_proj", "down_proj",
                                             "v_proj"));
     expect(E_DATA, "v_proj.lora_A.weight' is missing (4 of 20 are)", &small);
+    edit_config("target_modules", json_pack("[s,s]", "c_attn", "c_proj"));
+    expect(E_CONFIG, "none of target_modules ('c_attn', 'c_proj') can", &small);
+    expect(E_CONFIG, "it has q_proj, k_proj, v_proj, o_proj,", &small);
+    edit_config("target_modules", json_pack("[s,s,s,s]", "q_proj", "o_proj", "down_proj",
+                                            "v_proj"));
     OK(file_replace(scratch("adapter_model.bin"), "x", 1, &e));
     unlink(scratch("adapter_model.safetensors"));
     expect(E_NOINPUT, "adapter_model.bin", &small);
     unlink(scratch("adapter_config.json"));
     expect(E_NOINPUT, "adapter_config.json", &small);
+    /* one folder down, as the newest of a training by others */
+    unlink(scratch("adapter_config.json"));
+    expect(E_NOINPUT, "an adapter has adapter_config.json", &small);
+    for (int i = 0; i < 3; i++) {
+        static const char *const within[] = { "checkpoint-9", "checkpoint-500", "checkpoint-70" };
+        char *folder = path_join(scratch(""), within[i]), *path = path_join(folder, "adapter_config.json");
+
+        OK(dir_make(folder, &e));
+        OK(file_replace(path, "{}", 2, &e));
+        free(path);
+        free(folder);
+    }
+    expect(E_NOINPUT, "checkpoint-500'", &small);
     OK(dir_remove(scratch(""), &e));
     expect(E_NOINPUT, "is not a folder", &small);
 }

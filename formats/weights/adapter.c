@@ -11,6 +11,7 @@
 #include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -82,20 +83,51 @@ void adapter_tensor(const struct adapter_config *a, const struct llama_config *c
     t->count = t->shape[0] * (t->dims == 2 ? t->shape[1] : 1);
 }
 
-/* A tensor of the file against what the base model needs: shape, and a type to compute with. */
-static int check_tensor(const struct tensor *f, const struct adapter_tensor *t,
-                        const char *path, struct err *e)
+static bool same_shape(const struct tensor *f, const struct adapter_tensor *t)
 {
     bool same = f->dims == t->dims;
 
     for (int k = 0; k < t->dims && same; k++)
         same = f->shape[k] == t->shape[k];
-    if (!same) {
+    return same;
+}
+
+/* Nothing but the rows of embedding and head differs, of all that the adapter has. */
+static bool only_vocab_differs(const struct adapter *a, const struct llama_config *c)
+{
+    struct adapter_tensor t;
+    const struct tensor *f;
+
+    for (int64_t i = 0; i < adapter_tensors(&a->config, c); i++) {
+        adapter_tensor(&a->config, c, i, &t);
+        f = st_find(a->file, t.name);
+        if (!f || (!same_shape(f, &t) &&
+                   ((t.role != ROLE_EMBED && t.role != ROLE_HEAD) || f->dims != t.dims ||
+                    f->shape[1] != t.shape[1])))
+            return false;
+    }
+    return true;
+}
+
+static int hint_other_base(bool only_vocab, int64_t theirs, int64_t ours, struct err *e)
+{
+    if (!only_vocab)
+        return err_hint(e, "the adapter was trained on another base model");
+    return err_hint(e, "all but the vocabulary agrees: the adapter's has %lld tokens, the base's %lld; if "
+                    "it is that base, resize its embedding and head as for the training", (long long)theirs,
+                    (long long)ours);
+}
+
+/* A tensor of the file against what the base model needs: shape, and a type to compute with. */
+static int check_tensor(const struct adapter *a, const struct llama_config *c, const struct tensor *f,
+                        const struct adapter_tensor *t, const char *path, struct err *e)
+{
+    if (!same_shape(f, t)) {
         err_set(e, E_CONFIG, "'%s': tensor '%s' is [%lld, %lld], the base model needs [%lld, "
                 "%lld]", path, t->name, (long long)f->shape[0],
                 (long long)(f->dims > 1 ? f->shape[1] : 1), (long long)t->shape[0],
                 (long long)(t->dims > 1 ? t->shape[1] : 1));
-        return err_hint(e, "the adapter was trained on another base model");
+        return hint_other_base(only_vocab_differs(a, c), f->shape[0], c->vocab, e);
     }
     if (!type_real(f->type))
         return err_set(e, E_CONFIG, "'%s': tensor '%s' is of type %s, must be F32, F16 or BF16",
@@ -135,7 +167,7 @@ static int check_file(const struct adapter *a, const struct llama_config *c, con
         if (!(names[i] = strdup(t.name)))
             rc = err_set(e, E_SYS, "out of memory");
         else if ((f = st_find(a->file, t.name)))
-            rc = check_tensor(f, &t, path, e);
+            rc = check_tensor(a, c, f, &t, path, e);
         else if (missing++ == 0)
             /* The message names the first one that is missing and counts the others. */
             memcpy(first, t.name, sizeof first);
@@ -168,17 +200,20 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
 {
     char *path = path_join(folder, MODEL_FILE);
     const struct llama_config *m = &a->model;
+    bool same; /* but for the vocabulary */
     int rc = 0;
 
     a->model = *c;
     a->has_model = path_exists(path);
-    if (a->has_model && (rc = config_read(&a->model, path, e)) == 0 &&
-        (m->vocab != c->vocab || m->dim != c->dim || m->ffn_dim != c->ffn_dim ||
-         m->layers != c->layers || m->heads != c->heads || m->kv_heads != c->kv_heads ||
-         m->head_dim != c->head_dim || m->rotary_dim != c->rotary_dim ||
-         config_arch(m)->tensors != config_arch(c)->tensors)) {
-        rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes or tensors than the base", path);
-        err_hint(e, "the adapter was trained on another base model");
+    if (a->has_model && (rc = config_read(&a->model, path, e)) == 0) {
+        same = m->dim == c->dim && m->ffn_dim == c->ffn_dim && m->layers == c->layers &&
+               m->heads == c->heads && m->kv_heads == c->kv_heads && m->head_dim == c->head_dim &&
+               m->rotary_dim == c->rotary_dim && config_arch(m)->tensors == config_arch(c)->tensors;
+        if (!same || m->vocab != c->vocab) {
+            rc = err_set(e, E_CONFIG, "'%s' is of a model with other sizes or tensors than the base",
+                         path);
+            hint_other_base(same, m->vocab, c->vocab, e);
+        }
     }
     /* Until come_apart has seen the tensors. */
     a->model.tied = c->tied;
@@ -253,6 +288,47 @@ static int refuse_beside(const char *folder, struct err *e)
     return 0;
 }
 
+/* The folder within that is an adapter: as PATH/checkpoint-500, whose highest number is taken, or
+ * PATH/adapter. malloc'ed, or NULL. */
+static char *adapter_within(const char *folder)
+{
+    DIR *d = opendir(folder);
+    const struct dirent *f;
+    char *best = NULL;
+
+    while (d && (f = readdir(d))) {
+        char *inner = path_join(folder, f->d_name), *config = path_join(inner, CONFIG_FILE);
+
+        if (f->d_name[0] != '.' && path_is_file(config) && (!best || strverscmp(inner, best) > 0)) {
+            free(best);
+            best = inner;
+            inner = NULL;
+        }
+        free(config);
+        free(inner);
+    }
+    if (d)
+        closedir(d);
+    return best;
+}
+
+/* What a folder without adapter_config.json may be. */
+static int hint_missing(const char *folder, struct err *e)
+{
+    char *root = path_join(folder, "checkpoints"), *within = adapter_within(folder);
+
+    /* A folder of checkpoints without an adapter is a training that has not ended. */
+    if (path_is_dir(root))
+        err_hint(e, "training into this folder has not finished: run its command again");
+    else if (within)
+        err_hint(e, "there is an adapter one folder down: give '%s'", within);
+    else
+        err_hint(e, "an adapter has adapter_config.json and adapter_model.safetensors");
+    free(root);
+    free(within);
+    return e ? e->code : E_NOINPUT;
+}
+
 /* The settings come first: they say which tensors the file must have. */
 int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,
                  struct err *e)
@@ -261,7 +337,6 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     struct adapter *a;
     char *path;
     int rc;
-    bool unfinished;
 
     *out = NULL;
     if (!path_is_dir(folder)) {
@@ -275,14 +350,8 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     if (a->config.tying && c->tied && (a->config.saved & ends))
         a->config.saved |= ends;
     free(path);
-    /* A folder of checkpoints without an adapter is a training that has not ended. */
-    path = path_join(folder, "checkpoints");
-    unfinished = path_is_dir(path);
-    free(path);
     if (rc == E_NOINPUT)
-        err_hint(e, unfinished
-                        ? "training into this folder has not finished: run its command again"
-                        : "an adapter has adapter_config.json and adapter_model.safetensors");
+        hint_missing(folder, e);
     if (rc == 0 && (rc = refuse_beside(folder, e)) == 0 &&
         (rc = read_model(a, folder, c, e)) == 0 && (rc = open_tensors(a, folder, c, e)) == 0)
         come_apart(a);

@@ -74,25 +74,37 @@ static int hint_targets(const struct arch *arch, struct err *e)
     for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
         if ((pairs & ROLE_BIT(d->role)) && tensor_module(d, &m) && n < sizeof list)
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", m.last);
-    return err_hint(e, "LoRA may be on %s of all layers", list);
+    return err_hint(e, "it has %s in every layer", list);
 }
 
-/* Adds the modules that one name of target_modules means. */
-static int add_target(struct adapter_config *a, const struct js *o, const char *name,
-                      struct err *e)
+/* The roles of the modules that one name of target_modules means, of those that may have pairs. */
+static uint64_t targets_of(const struct arch *arch, const char *name)
 {
-    uint64_t pairs = arch_pairs(a->arch), found = 0;
+    uint64_t pairs = arch_pairs(arch), found = 0;
     struct module m;
 
-    for (const struct tensor_def *d = a->arch->tensors; d < a->arch->tensors + a->arch->n_tensors;
-         d++) /* peft: the path is the name, or ends in "." and the name */
+    for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
+        /* peft: the path is the name, or ends in "." and the name */
         if ((pairs & ROLE_BIT(d->role)) && tensor_module(d, &m) &&
             (strcmp(name, m.last) == 0 || strcmp(name, m.path) == 0))
             found |= ROLE_BIT(d->role);
-    a->targets |= found;
-    if (found)
-        return 0;
-    err_set(e, E_CONFIG, "'%s': target_modules '%.100s' is not supported", o->file, name);
+    return found;
+}
+
+/* Not one is known: the adapter is most likely of another family. Names what was asked for. */
+static int none_matches(const struct adapter_config *a, const struct js *o, const json_t *list,
+                        struct err *e)
+{
+    char names[200] = "";
+    const json_t *v;
+    size_t i, n = 0;
+
+    json_array_foreach(list, i, v)
+        if (n < sizeof names)
+            n += (size_t)snprintf(names + n, sizeof names - n, "%s'%.60s'", i ? ", " : "",
+                                  json_string_value(v));
+    err_set(e, E_CONFIG, "'%s': none of target_modules (%s) can have LoRA pairs in a model of the "
+            "family '%s'", o->file, n ? names : "an empty list", a->arch->model_type);
     return hint_targets(a->arch, e);
 }
 
@@ -120,9 +132,16 @@ static int read_targets(struct adapter_config *a, const struct js *o, struct err
         if (!json_is_string(v))
             return err_set(e, E_DATA, "'%s': field 'target_modules[%zu]' is not a string",
                            o->file, i);
-        if ((rc = add_target(a, o, json_string_value(v), e)) < 0)
-            return rc;
+        a->targets |= targets_of(a->arch, json_string_value(v));
     }
+    if (!a->targets)
+        return none_matches(a, o, list, e);
+    json_array_foreach(list, i, v)
+        if (!targets_of(a->arch, json_string_value(v))) {
+            err_set(e, E_CONFIG, "'%s': target_modules '%.100s' is not supported", o->file,
+                    json_string_value(v));
+            return hint_targets(a->arch, e);
+        }
     return 0;
 }
 
