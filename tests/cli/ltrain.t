@@ -350,6 +350,7 @@ poison() { # BYTES: a base whose final norm begins with them
     rm -rf "$tmp/nan"
     cp -r "$tmp/base" "$tmp/nan" && rm -r "$tmp/nan/checkpoints"
     local f="$tmp/nan/model.safetensors" len off
+    sed -i 's/longlora_header/elsewhere_given/; s/longlora_tensors/without_hashes__/' "$f" # as others write it
     len=$(od -An -tu8 -N8 "$f" | tr -d ' ')
     off=$(head -c $((8 + len)) "$f" | tail -c "$len" |
         sed -nE 's/.*"model.norm.weight":[^}]*"data_offsets":\[([0-9]+),.*/\1/p')
