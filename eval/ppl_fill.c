@@ -55,18 +55,14 @@ static int model_of_data(const struct ppl_options *p, struct err *e)
 }
 
 /* The adapter that ltrain has finished here, of this model: what a command without any means. */
-static bool own_adapter(const char *model, struct err *e)
+static int own_adapter(const char *model, bool *yes, struct err *e)
 {
-    struct remembered r;
-    char *done = path_join(OWN_ADAPTER, "adapter_config.json");
-    bool yes = done && path_exists(done) && remembered_run(&r, OWN_ADAPTER, e) == 0;
+    struct remembered r = { 0 };
+    int rc = path_exists(OWN_ADAPTER "/adapter_config.json") ? remembered_run(&r, OWN_ADAPTER, e) : 0;
 
-    free(done);
-    if (!yes)
-        return false;
-    yes = r.model && remembered_same(r.model, model);
+    *yes = rc == 0 && r.model && remembered_same(r.model, model);
     remembered_free(&r);
-    return yes;
+    return rc;
 }
 
 /* Base and data of an adapter's run: held-out data before that of the training. */
@@ -97,12 +93,15 @@ int ppl_fill(struct eval_options *o, struct ppl_options *p, struct err *e)
 {
     int rc = o->adapter && (!o->model || !p->data.path) ? fill_from_adapter(o, p, e) : 0;
 
+    bool own = false;
+
     if (rc < 0 || o->model || !p->data.path || o->shape >= 0)
         return rc;
-    if ((rc = model_of_data(p, e)) < 0)
+    if ((rc = model_of_data(p, e)) < 0 ||
+        (!o->adapter && (rc = own_adapter(kept.model, &own, e)) < 0))
         return rc;
     o->model = kept.model;
-    if (!o->adapter && own_adapter(o->model, e))
+    if (own)
         o->adapter = OWN_ADAPTER;
     log_info("model '%s', for which '%s' was made%s%s%s; --model chooses another", o->model,
              p->data.path, o->adapter ? ", with adapter '" : "", o->adapter ? o->adapter : "",

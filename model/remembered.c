@@ -66,13 +66,19 @@ int remembered_run(struct remembered *r, const char *folder, struct err *e)
 {
     char *path = path_join(folder, "options.json");
     struct js record, options = { .obj = NULL };
+    struct err why = { 0 };
     const char *from = NULL;
-    int rc = 0;
+    int rc;
 
     *r = (struct remembered){ 0 };
     if (!path)
         return err_set(e, E_SYS, "out of memory");
-    if (js_load(&record, path, RECORD_BYTES, NULL) == 0) {
+    rc = js_load(&record, path, RECORD_BYTES, &why);
+    if (rc == E_SYS) {
+        *e = why;
+    } else if (rc < 0) {
+        rc = 0;
+    } else {
         if (js_str(&record, "folder", JS_MAY, &from, NULL) == 0 &&
             js_object(&record, "options", JS_MAY, &options, NULL) == 0 && options.obj &&
             (rc = take(&r->model, &options, "model", from, e)) == 0 &&

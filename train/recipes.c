@@ -86,15 +86,21 @@ static int unknown(const char *name, int code, const char *where, struct err *e)
 }
 
 /* The run that OUT holds, if it is one: *mine, and the recipe it was begun with, which older runs
- * do not name. A record that cannot be read is no reason to stop here (outdir.c, record.c). */
+ * do not name. A record that cannot be read is no reason to stop here (outdir.c, record.c), but for
+ * want of memory. */
 static int recorded(const struct settings *s, bool *mine, const struct recipe **r, struct err *e)
 {
     char *path = path_join(s->out, "options.json");
     struct js record, options = { .obj = NULL };
+    struct err why = { 0 };
     const char *name = NULL;
-    int rc = 0;
+    int rc = js_load(&record, path, RECORD_BYTES, &why);
 
-    *mine = js_load(&record, path, RECORD_BYTES, NULL) == 0;
+    *mine = rc == 0;
+    if (rc == E_SYS)
+        *e = why;
+    else
+        rc = 0;
     if (*mine && js_object(&record, "options", JS_MAY, &options, NULL) == 0 && options.obj &&
         js_str(&options, "recipe", JS_MAY, &name, NULL) == 0 && name && !(*r = recipe_find(name))) {
         unknown(name, E_CONFIG, "recipe", e);

@@ -84,7 +84,8 @@ cmd=(linfo --json "$model")
 t 'linfo, a model'
 
 # ltrain: without memory once, and started again, it ends as if nothing had been
-train=(ltrain -q d.bin --model $peft/base --ctx 32 --batch 2 --lr 1e-3 --steps 3 --save-every 1 --keep 9 --threads 1)
+train=(ltrain -q d.bin --model $peft/base --ctx 32 --batch 2 --lr 1e-3 --dense-last 0 --steps 3 --save-every 1 --keep 9
+    --threads 1)
 training() {
     local total k rc step
     LD_PRELOAD=$so NOMEM_COUNT=count "${train[@]}" -o whole || return 1
