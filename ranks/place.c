@@ -99,12 +99,12 @@ static int from_master(struct place *p, struct err *e)
     int64_t port;
     int rc = ranks_env("MASTER_PORT", &port, e);
 
-    if (rc < 0)
-        return rc;
+    if (rc <= 0)
+        return rc; /* not set: that of the job */
     port += agent && strcmp(agent, "True") == 0;
-    if (rc == 0 || port < 1 || port > 65535)
-        return err_set(e, E_CONFIG, "MASTER_ADDR is '%s', but MASTER_PORT is no port",
-                       set("MASTER_ADDR"));
+    if (port < 1 || port > 65535)
+        return err_set(e, E_CONFIG, "MASTER_PORT is '%.20s', which is no port",
+                       set("MASTER_PORT"));
     p->port = (int)port;
     return 0;
 }

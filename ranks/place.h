@@ -21,7 +21,8 @@ struct place {
  *
  *     LONGLORA_DOOR, _PORT, _TOKEN   our own starter (launch.h): a socket handed down to rank 0
  *     MASTER_ADDR, MASTER_PORT       torchrun, or whoever sets them. Where torchrun's agent has
- *                                    that port itself (TORCHELASTIC_USE_AGENT_STORE), the next
+ *                                    that port itself (TORCHELASTIC_USE_AGENT_STORE), the next;
+ *                                    where none is set, one from the job
  *     SLURM_STEP_NODELIST            its first host; the port from job and step
  *     none, all ranks on this host   a port from the parent process, which is the same for all
  *
