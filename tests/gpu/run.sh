@@ -20,6 +20,7 @@ if wanted tests; then
     step 120 model "$BIN/test_cuda_model"
 fi
 wanted ranks && step 300 ranks "$BIN/test_cuda_ranks"
+wanted ranks && step 200 ranks_tools bash "$here/ranks.t"
 wanted tools && step 200 tools bash "$here/tools.t"
 # Our own kernels, in small; the libraries' are not ours to look at.
 sanitize() { # sanitize TOOL [OPTION...]

@@ -1,0 +1,74 @@
+#!/bin/bash
+# ltrain and leval on two GPUs by --gpus 2: the losses of one, the perplexity to the last digit, and
+# a rank that is killed. Run by run.sh, tools on PATH. DEVICE=cpu tries the script itself.
+here=$(cd "$(dirname "$0")" && pwd)
+d=${DEVICE:-cuda}
+lib=$here/../cli/lib.sh
+[ -f "$lib" ] || lib=$here/lib.sh
+. "$lib"
+
+if [ "$d" = cuda ] && [ "$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')" -lt 2 ]; then
+    echo '1..0 # SKIP there are no two GPUs'
+    exit 0
+fi
+two="--gpus 2"
+[ "$d" = cpu ] && two="--processes 2"
+ids 60000 1 > "$tmp/d.bin"
+cat > "$tmp/c.json" << 'JSON'
+{ "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
+  "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 3,
+  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
+  "initializer_range": 0.02, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
+JSON
+run="timeout 100" # before the program's name
+fresh() { # fresh OUT OPTION...
+    local out=$1
+    shift
+    $run ltrain -q "$tmp/d.bin" --init "$tmp/c.json" --batch 6 --micro 2 --lr 1e-3 --warmup 2 \
+        --device "$d" -o "$tmp/$out" "$@"
+}
+losses() { sed -E 's/.*"loss":([0-9.]+).*/\1/' "$tmp/$1/metrics.jsonl"; }
+near() { # near A B: losses within 2e-3 of each other
+    paste <(losses "$1") <(losses "$2") | tee "$tmp/both" |
+        awk '{ d = $1 - $2; print; if ((d < 0 ? -d : d) > 2e-3 * $1) bad = 1 } END { exit bad || NR < 8 }'
+}
+
+as_one() { fresh one --steps 8 && fresh two --steps 8 $two --json > "$tmp/json" && near one two; }
+ok 'two train as one' as_one
+seen() { # the gradient went over the links, and is counted
+    cat "$tmp/json"
+    [ "$(num "$tmp/json" ranks)" -eq 2 ] && [ "$(num "$tmp/json" sent_bytes)" -gt 1000000 ] &&
+        grep -q '"scaling"' "$tmp/json"
+}
+ok 'and say what they moved' seen
+score() { timeout 100 leval -q --ppl "$tmp/d.bin" --max-tokens 16k --model "$tmp/one" --device "$d" \
+    --ctx 256 --json "$@" | grep -v -e seconds -e tokens_per_s -e device; }
+same() { score > "$tmp/a" && score $two > "$tmp/b" && grep '"ppl"' "$tmp/a" && cmp "$tmp/a" "$tmp/b"; }
+ok 'leval: one result, to the last digit' same
+# The launcher's children are the ranks: the second one is killed in mid-run.
+killed() {
+    run=exec fresh cut --steps 4000 --save-every 2 $two 2> "$tmp/err" &
+    local parent=$! rank= start=$SECONDS
+    until [ -d "$tmp/cut/checkpoints" ] && ls "$tmp/cut/checkpoints" | grep -q '^step-[0-9]*$'; do
+        [ $((SECONDS - start)) -gt 60 ] && { echo 'no checkpoint'; kill $parent; return 1; }
+        sleep 0.2
+    done
+    rank=$(pgrep -P $parent -x ltrain | tail -n 1)
+    [ "$rank" ] || { echo 'no rank to kill'; kill $parent; return 1; }
+    kill -9 "$rank"
+    start=$(date +%s%N)
+    wait $parent
+    local rc=$? ms=$((($(date +%s%N) - start) / 1000000))
+    cat "$tmp/err"
+    echo "status $rc, $ms ms after the kill"
+    [ $rc -ne 0 ] && [ $ms -lt 5000 ] && grep -q 'rank 1' "$tmp/err"
+}
+ok 'a rank killed: all gone within 5 s, and it is named' killed
+goes_on() {
+    local at
+    at=$(ls "$tmp/cut/checkpoints" | sed -n 's/^step-0*\([0-9]*\)$/\1/p' | sort -n | tail -n 1)
+    fresh cut --steps $((at + 3)) && grep -q "\"resumed_from\": $at" "$tmp/cut/summary.json"
+}
+ok 'and one goes on from there' goes_on
+echo "1..$n"
