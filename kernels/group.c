@@ -60,11 +60,18 @@ static int spread(struct group *g, int first, int code, int own, struct err *e)
     }
     if ((rc = g->broadcast(g, first, &from, sizeof from, e)) < 0)
         return rc;
-    if (own == 0)
+    if (own == 0) {
+        char *remedy = strchr(from.msg, '\n'); /* has its own line there too */
+
+        if (remedy)
+            *remedy++ = '\0';
         err_set(e, code, "rank %d%s%.63s: %.*s", first, *from.host ? " on " : "", from.host,
                 (int)sizeof from.msg - 96, from.msg);
-    else if (e)
+        if (remedy && e)
+            err_hint(e, "%s", remedy);
+    } else if (e) {
         e->code = code;
+    }
     return code;
 }
 

@@ -453,6 +453,9 @@ static const struct {
     { "RANK=16 LOCAL_RANK=x", NULL, 0, 1, 0, 1, NULL }, /* somebody's own */
     { "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=4", "torchrun", 5, 8, 1, 4, NULL },
     { "RANK=0 WORLD_SIZE=1", "torchrun", 0, 1, -1, 0, NULL },
+    /* A copy of our own that torchrun's or mpirun's process has made. */
+    { "LONGLORA_RANK=2 LONGLORA_SIZE=4 LONGLORA_LOCAL_RANK=2 LONGLORA_LOCAL_SIZE=4 RANK=0 WORLD_SIZE=1",
+      RANKS_OWN, 2, 4, 2, 4, NULL },
     { "OMPI_COMM_WORLD_RANK=3 OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_LOCAL_RANK=1 "
       "OMPI_COMM_WORLD_LOCAL_SIZE=2", "Open MPI", 3, 4, 1, 2, NULL },
     { "PMI_RANK=2 PMI_SIZE=6 MPI_LOCALRANKID=2 MPI_LOCALNRANKS=3", "MPICH", 2, 6, 2, 3,
