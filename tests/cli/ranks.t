@@ -132,7 +132,7 @@ hangs() { # hangs RANK
 ok 'rank 1 hangs: found in --timeout 2' hangs 1
 late() { # who keeps the others waiting is said before it is given up
     rm -rf "$tmp/k"
-    begin "$tmp/k" --processes 2 --timeout 6
+    begin "$tmp/k" --processes 2 --timeout 6 --save-every 1000000
     kill -STOP "${kids[1]}"
     sleep 4.5
     kill -CONT "${kids[1]}"
@@ -273,4 +273,58 @@ for name in openmpi mpich; do
     ok "$name: a rank killed, all gone" mpi_killed $name
     ok "$name: SIGUSR1 to mpirun: 75" mpi_stopped $name
 done
+
+# Two hosts: network namespaces with a link between them, which is then cut.
+link=rk$$
+clean() { ip netns del ${link}a; ip netns del ${link}b; } 2> /dev/null
+hosts() {
+    ip netns add ${link}a && ip netns add ${link}b || return 1
+    ip link add ${link}a type veth peer name ${link}b && ip link set ${link}a netns ${link}a &&
+        ip link set ${link}b netns ${link}b || return 1
+    ip -n ${link}a addr add 10.66.26.1/24 dev ${link}a && ip -n ${link}b addr add 10.66.26.2/24 dev ${link}b &&
+        ip -n ${link}a link set ${link}a up && ip -n ${link}b link set ${link}b up &&
+        ip -n ${link}a link set lo up && ip -n ${link}b link set lo up
+}
+on() { # on HOST RANK OPTION...: rank RANK of four
+    local h=$link$1 r=$2
+    shift 2
+    ip netns exec "$h" env MASTER_ADDR=10.66.26.1 MASTER_PORT=15626 WORLD_SIZE=4 RANK="$r" LONGLORA_TOKEN="$link" \
+        "${train[@]}" --timeout 2 "$@"
+}
+two_hosts() { # ranks 0 and 1 here, 2 and 3 there
+    local r pids=()
+    for r in 0 1 2 3; do
+        on $([ $r -lt 2 ] && echo a || echo b) $r --steps 6 -o "$tmp/hosts" 2>> "$tmp/err" &
+        pids+=($!)
+    done
+    wait "${pids[@]}"
+    same "$tmp/hosts" "$tmp/n4"
+}
+cut_link() {
+    local r pids=() bad=0
+    for r in 0 1 2 3; do
+        on $([ $r -lt 2 ] && echo a || echo b) $r --steps 1000000 -o "$tmp/cutlink" 2> "$tmp/err$r" &
+        pids+=($!)
+    done
+    for r in $(seq 500); do
+        [ "$(wc -l 2> /dev/null < "$tmp/cutlink/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
+        sleep 0.02
+    done
+    ip -n ${link}b link set ${link}b down
+    for r in $(seq 350); do lives "${pids[@]}" || break; sleep 0.02; done
+    for r in 0 1 2 3; do
+        if lives "${pids[r]}"; then kill -9 "${pids[r]}"; fi
+        wait "${pids[r]}"
+        [ $? -eq 69 ] || { echo "rank $r: not 69"; bad=1; }
+        sed "s/^/[$r] /" "$tmp/err$r"
+    done
+    grep -q "rank [23] on $host was not heard of" "$tmp/err0" &&
+        grep -q "rank 0 on $host was not heard of" "$tmp/err2" && [ $bad -eq 0 ]
+}
+if hosts 2> "$tmp/why"; then
+    ok 'two hosts: the bits of one' two_hosts
+    ok 'the link between them is cut: 69 on both sides' cut_link
+else
+    skip 'two hosts' 'no network namespaces can be made here'
+fi
 echo "1..$n"
