@@ -88,11 +88,11 @@ static int wait_for(const struct mpi *m, union mpi_request *request, double unti
         begun = begun > 0 ? begun : now_s();
         if (until_s > 0 && now_s() > until_s)
             return err_set(e, E_DEVICE, "MPI has not brought a message in time");
-        if (now_s() - begun < 100e-6) {
+        if (now_s() - begun < 2e-3) { /* a large message moves while it is asked for */
             sched_yield();
             continue;
         }
-        nap.tv_nsec = nap.tv_nsec < 500000 ? nap.tv_nsec + 10000 : nap.tv_nsec;
+        nap.tv_nsec = nap.tv_nsec < 200000 ? nap.tv_nsec + 10000 : nap.tv_nsec;
         nanosleep(&nap, NULL);
     }
 }
