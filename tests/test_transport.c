@@ -584,6 +584,8 @@ static void test_who_does_not_come_is_named(void **state)
 
 static void test_place_in_the_environment(void **state)
 {
+    const char *form = getenv("CMOCKA_MESSAGE_OUTPUT"); /* of the next tests' results */
+    char *output = form ? strdup(form) : NULL;
     static const struct { const char *list, *first; } lists[] = {
         { "a[1-3,7],b2", "a1" }, { "n[001-003]", "n001" }, { "host", "host" }, { "h1,h2", "h1" },
         { "tux[12-14]-ib,x", "tux12-ib" }, { "r[1-2]n[3-4]", "r1n3" }, { "a[", NULL },
@@ -638,6 +640,9 @@ static void test_place_in_the_environment(void **state)
     setenv("SLURM_STEP_NODELIST", "no-such-host.invalid", 1);
     assert_int_equal(place_find(&p, &r, &e), E_CONFIG);
     clearenv();
+    if (output)
+        setenv("CMOCKA_MESSAGE_OUTPUT", output, 1);
+    free(output);
 }
 
 /* How many to start, of the options. */
