@@ -12,7 +12,7 @@ CWARN     = -Wstrict-prototypes -Wmissing-prototypes
 OPT      ?= -O3 -g
 SANFLAGS  = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 HARDEN    = -fstack-protector-strong $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-PKGS      = libzstd libarchive zlib jansson libxxhash
+PKGS      = libzstd libarchive zlib jansson libxxhash libpcre2-8
 
 FLAGS     = $(OPT) $(HARDEN) $(if $(SAN),$(SANFLAGS)) -D_GNU_SOURCE -I. -pthread
 C_FLAGS   = -std=c11 $(WARN) $(CWARN) $(FLAGS) $(CFLAGS)

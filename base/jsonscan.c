@@ -300,31 +300,33 @@ struct json_object json_scan(const char *p, size_t n)
     return (struct json_object){ p, p, p + n, false };
 }
 
-int json_next(struct json_object *o, struct json_value *key, struct json_value *v,
-              struct err *e)
+/* The next member of an object or, where key is NULL, element of an array. Each call stands at
+ * the opening bracket, at a ',' or at the closing one, since a value leaves o->p right behind
+ * it. */
+static int next_inside(struct json_object *o, struct json_value *key, struct json_value *v,
+                       struct err *e)
 {
-    /* Each call stands at '{', at a ',' or at '}', since a value leaves
-     * o->p right behind it. */
     const char *p = skip_space(o->p, o->end), *end = o->end;
+    const char open = key ? '{' : '[', close = key ? '}' : ']';
     struct stop s = { p, "" };
     bool first = !o->begun;
 
     if (first) {
-        if (p == end || *p != '{') {
-            fail(&s, p, "not an object");
+        if (p == end || *p != open) {
+            fail(&s, p, key ? "not an object" : "not an array");
             goto bad;
         }
         p = skip_space(p + 1, end);
         o->begun = true;
     }
-    if (p < end && *p == '}') {
+    if (p < end && *p == close) {
         p = skip_space(p + 1, end);
         if (p != end) {
-            fail(&s, p, "something follows the object");
+            fail(&s, p, key ? "something follows the object" : "something follows the array");
             goto bad;
         }
-        o->p = p - 1; /* white space or the brace itself: asking again finds the end again */
-        while (*o->p != '}')
+        o->p = p - 1; /* white space or the bracket itself: asking again finds the end again */
+        while (*o->p != close)
             o->p--;
         return 0;
     }
@@ -335,12 +337,23 @@ int json_next(struct json_object *o, struct json_value *key, struct json_value *
         }
         p = skip_space(p + 1, end);
     }
-    if (!scan_key(&p, end, key, &s) || !scan_value(&p, end, v, &s))
+    if ((key && !scan_key(&p, end, key, &s)) || !scan_value(&p, end, v, &s))
         goto bad;
     o->p = p;
     return 1;
 bad:
     return err_set(e, E_DATA, "bad JSON at byte %lld: %s", (long long)(s.at - o->start), s.why);
+}
+
+int json_next(struct json_object *o, struct json_value *key, struct json_value *v,
+              struct err *e)
+{
+    return next_inside(o, key, v, e);
+}
+
+int json_next_element(struct json_object *o, struct json_value *v, struct err *e)
+{
+    return next_inside(o, NULL, v, e);
 }
 
 bool json_is(const struct json_value *v, const char *name)

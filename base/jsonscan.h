@@ -36,6 +36,9 @@ struct json_object json_scan(const char *p, size_t n);
 int json_next(struct json_object *o, struct json_value *key, struct json_value *v,
               struct err *e);
 
+/* The same of an array's elements, where json_scan was given n bytes that hold one array. */
+int json_next_element(struct json_object *o, struct json_value *v, struct err *e);
+
 /* True when the string v says name. */
 bool json_is(const struct json_value *v, const char *name);
 

@@ -55,9 +55,9 @@ static void arrays_of(struct spm_cache *c, void **array[ARRAYS])
 }
 
 /* Makes room for n symbols in every array. Runs of over GIANT symbols wait for one another
- * at the lock, which is held until shrink; a run that grows further holds it already. On
+ * at the lock, which is held until spm_merge_done; a run that grows further holds it already. On
  * failure what was enlarged stays usable, as sym_cap is set last. */
-static int grow(struct spm_cache *c, size_t n, struct err *e)
+int spm_merge_room(struct spm_cache *c, size_t n, struct err *e)
 {
     size_t cap = c->sym_cap ? c->sym_cap : 1024;
     bool begins = n > GIANT && c->sym_cap <= GIANT;
@@ -85,8 +85,7 @@ static int grow(struct spm_cache *c, size_t n, struct err *e)
     return 0;
 }
 
-/* After a giant: the next may be made, by any thread. */
-static void shrink(struct spm_cache *c)
+void spm_merge_done(struct spm_cache *c)
 {
     void **array[ARRAYS];
 
@@ -99,24 +98,6 @@ static void shrink(struct spm_cache *c)
     }
     c->sym_cap = 0;
     pthread_mutex_unlock(&giants);
-}
-
-/* Looks up what symbol i and the next, r, merge to. */
-ALWAYS_INLINE void look(const struct spm *m, struct spm_cache *c, int32_t i, uint32_t r)
-{
-    uint32_t l = c->sym[i];
-
-    if (m->bpe.small) {
-        c->rank[i] = spm_small_pair(&m->bpe, l, r, &c->to[i]);
-        return;
-    }
-    /* Unused pieces take part in merges, but are no ids: what they were made of is given
-     * instead (resegment). Where that is not the same every time, it is noted here. */
-    c->rank[i] = spm_bpe_pair(&m->bpe, l, r, &c->to[i]);
-    if (!m->bpe.local && c->rank[i] != RANK_NONE && m->kind[c->to[i]] == PIECE_UNUSED) {
-        c->split[c->to[i]][0] = l; /* the library keeps the way that was looked up last */
-        c->split[c->to[i]][1] = r;
-    }
 }
 
 /* A rank in this block of 16 has changed: brings the minima above it up to date, level by
@@ -180,13 +161,13 @@ ALWAYS_INLINE void merge_run(const struct spm *m, struct spm_cache *c, int32_t n
         c->sym[i] = c->to[i];
         c->next[i] = after;
         /* right is gone, and the pairs on both sides of the new symbol are other ones now:
-         * look sets their ranks. */
+         * spm_merge_look sets their ranks. */
         c->rank[right] = c->rank[i] = RANK_NONE;
         if (before >= 0)
-            look(m, c, before, c->sym[i]);
+            spm_merge_look(m, c, before, c->sym[i]);
         if (after < n) {
             c->prev[after] = i;
-            look(m, c, i, c->sym[after]);
+            spm_merge_look(m, c, i, c->sym[after]);
         }
         /* The ranks at i, right and before have changed; blocks that they share are updated
          * once. */
@@ -230,12 +211,12 @@ static void merge_small(const struct spm *m, struct spm_cache *c, int32_t n)
         key[i] = key[right] = UINT32_MAX;
         if ((before = alive & ((1u << i) - 1))) {
             before = 31u - (uint32_t)__builtin_clz(before);
-            look(m, c, (int32_t)before, c->sym[i]);
+            spm_merge_look(m, c, (int32_t)before, c->sym[i]);
             key[before] = c->rank[before] == RANK_NONE
                               ? UINT32_MAX : (uint32_t)c->rank[before] << 4 | before;
         }
         if ((after = alive & ~((2u << i) - 1))) {
-            look(m, c, (int32_t)i, c->sym[__builtin_ctz(after)]);
+            spm_merge_look(m, c, (int32_t)i, c->sym[__builtin_ctz(after)]);
             if (c->rank[i] != RANK_NONE)
                 key[i] = (uint32_t)c->rank[i] << 4 | i;
         }
@@ -314,7 +295,7 @@ AVX512 static void merge_avx512(const struct spm *m, struct spm_cache *c, int32_
 }
 #endif
 
-static void merge(const struct spm *m, struct spm_cache *c, int32_t n)
+void spm_merge(const struct spm *m, struct spm_cache *c, int32_t n)
 {
     if (n <= SMALL) {
         merge_small(m, c, n);
@@ -405,7 +386,7 @@ static int flush(const struct spm *m, struct spm_cache *c, const struct spm_part
     int rc = 0;
 
     if (n > 1)
-        merge(m, c, n);
+        spm_merge(m, c, n);
     else
         c->next[0] = 1;
     for (int32_t i = 0; i < n && rc == 0; i = c->next[i]) {
@@ -466,7 +447,7 @@ static int encode(const struct spm *m, struct spm_cache *c, const struct spm_par
     int32_t k = 0;
     int rc = 0;
 
-    if (!c->sym_cap && (rc = grow(c, 1, e)) < 0)
+    if (!c->sym_cap && (rc = spm_merge_room(c, 1, e)) < 0)
         return rc;
     if (part->prefix)
         c->sym[k++] = m->bpe.space;
@@ -481,14 +462,14 @@ static int encode(const struct spm *m, struct spm_cache *c, const struct spm_par
                 return rc;
             k = 0;
         }
-        if ((size_t)k + 1 >= c->sym_cap && (rc = grow(c, (size_t)k + 2, e)) < 0)
+        if ((size_t)k + 1 >= c->sym_cap && (rc = spm_merge_room(c, (size_t)k + 2, e)) < 0)
             return rc;
         c->sym[k] = s;
         c->pos[k++] = (uint32_t)i; /* read only where s is SYM_OTHER */
         if (k > 1 && m->bpe.small && (before | here) < NOT_ASCII)
             look_ascii(m, c, k - 2, before, here);
         else if (k > 1)
-            look(m, c, k - 2, s);
+            spm_merge_look(m, c, k - 2, s);
     }
     return k > 0 ? flush(m, c, part, k, first, out, e) : 0;
 }
@@ -498,6 +479,6 @@ int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_pa
 {
     int rc = encode(m, c, part, first, out, e);
 
-    shrink(c);
+    spm_merge_done(c);
     return rc;
 }

@@ -119,7 +119,7 @@ static int encode_bpe(const struct spm *m, struct spm_cache *c, const char *text
         c->split_cap = (size_t)m->vocab;
     }
     if (m->bpe.fast && !whole && utf8_valid(text, n, NULL))
-        return spm_bpe_fast(m, c, text, n, false, out, e);
+        return spm_bpe_fast(m, c, text, n, false, false, out, e);
     return spm_bpe_encode(m, c, &all, out->len, out, e);
 }
 
@@ -130,7 +130,7 @@ static int encode(const struct spm *m, struct spm_cache *c, const char *text, si
     int rc;
 
     if (m->type == 2 && m->bpe.raw && !whole)
-        return spm_bpe_fast(m, c, text, n, true, out, e);
+        return spm_bpe_fast(m, c, text, n, true, m->norm.dummy_prefix, out, e);
     c->norm.len = 0;
     rc = spm_normalize(&m->norm, &m->user, text, n, &c->norm, e);
     if (rc < 0 || c->norm.len == 0)

@@ -12,7 +12,7 @@
  * and its ids are copied. A fragment of at most 16 bytes is a key of two numbers (words); up to 64
  * bytes it is in phrases; a longer one is merged each time.
  */
-#include "formats/tokenizer/spm_impl.h"
+#include "formats/tokenizer/word_cache.h"
 #include "base/processor.h"
 
 #include <stdlib.h>
@@ -23,9 +23,7 @@
 #endif
 
 #define BLOCK_BYTES 1024
-#define WORD_BITS 20 /* slots of the table: 32 MiB; with half of them, 6 % slower on books */
 #define HUGE_BYTES ((size_t)2 << 20)
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Writes the places 1 .. n-1 at which p may be cut; how many. Has 64 places beyond n. */
 typedef size_t scan_fn(const struct spm_bpe *b, const unsigned char *p, size_t n, uint16_t *at);
@@ -49,35 +47,6 @@ struct job {
     struct err *e;
 };
 
-/* Reads the n <= 16 bytes at p as two numbers; 16 bytes are there. */
-ALWAYS_INLINE void load_key(const unsigned char *p, size_t n, uint64_t *lo, uint64_t *hi)
-{
-    static const uint64_t mask[9] = { 0, 0xFF, 0xFFFF, 0xFFFFFF, 0xFFFFFFFF, 0xFFFFFFFFFF,
-                                      0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFF, UINT64_MAX };
-
-    memcpy(lo, p, 8);
-    memcpy(hi, p + 8, 8);
-    *lo &= mask[n < 8 ? n : 8]; /* n = 3: the low 3 bytes stay */
-    *hi &= mask[n < 8 ? 0 : n - 8];
-}
-
-/* A hash of the key: a product of 128 bits, its halves folded, mixes every byte into the
- * slot. slot ^ 1 is a word's second place; both are in one cache line. */
-ALWAYS_INLINE uint32_t slot_of(uint64_t lo, uint64_t hi)
-{
-    unsigned __int128 r = (unsigned __int128)(lo ^ 0x9E3779B97F4A7C15u) *
-                          (hi ^ 0xD6E8FEB86659FD93u);
-
-    return (uint32_t)((uint64_t)r ^ (uint64_t)(r >> 64)) & ((1u << WORD_BITS) - 1);
-}
-
-/* Without branches: all three are compared. n_bytes tells "a" from "a" with a NUL behind
- * it. */
-ALWAYS_INLINE bool is_word(const struct spm_word *w, uint64_t lo, uint64_t hi, size_t n)
-{
-    return ((w->lo ^ lo) | (w->hi ^ hi) | (w->n_bytes ^ n)) == 0;
-}
-
 /* Appends n ids; one unk for as many as follow one another where there is no byte fallback. */
 static int append(const struct job *j, const int32_t *ids, int64_t n)
 {
@@ -96,19 +65,6 @@ static int append(const struct job *j, const int32_t *ids, int64_t n)
     return 0;
 }
 
-#define PHRASE_BITS 13 /* 1 MiB */
-
-static uint64_t mix_16(uint64_t h, const unsigned char *p)
-{
-    uint64_t lo, hi;
-    unsigned __int128 r;
-
-    memcpy(&lo, p, 8);
-    memcpy(&hi, p + 8, 8);
-    r = (unsigned __int128)(lo ^ h) * (hi ^ 0xD6E8FEB86659FD93u);
-    return (uint64_t)r ^ (uint64_t)(r >> 64);
-}
-
 /* A fragment of WORD_BYTES + 1 to PHRASE_BYTES bytes. */
 static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
 {
@@ -117,13 +73,9 @@ static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
     struct spm_cache *c = j->c;
     struct spm_phrase *w;
     int32_t ids[PHRASE_IDS];
-    uint64_t h = n * 0x9E3779B97F4A7C15u;
     int rc;
 
-    /* Whole steps of 16 bytes, then the last 16, which may overlap them: n > 16 here. */
-    for (size_t i = 0; i + 16 < n; i += 16)
-        h = mix_16(h, p + i);
-    w = &c->phrases[mix_16(h, p + n - 16) & ((1u << PHRASE_BITS) - 1)];
+    w = phrase_slot(c, p, n);
     if (w->n_bytes == n && memcmp(w->text, p, n) == 0) {
         for (int i = 0; i < w->n_ids && narrow; i++)
             ids[i] = w->ids[i];
@@ -181,23 +133,6 @@ static __attribute__((noinline)) int missed(const struct job *j, const unsigned 
         c->words[slot] = w;
     }
     return append(j, c->ids.p, c->ids.len);
-}
-
-/* Writes a known word's ids to where there is room for 8; where the next ones go. */
-ALWAYS_INLINE int32_t *put_word(int32_t *to, const struct spm_word *w, bool narrow)
-{
-    if (narrow) {
-        uint16_t ids[8];
-
-        /* Reads 16 bytes from ids on, the 14 of the ids and the two counts: within the
-         * struct. The caller has space for 8, and the return value says how many count. */
-        memcpy(ids, (const char *)w + offsetof(struct spm_word, ids), sizeof ids);
-        for (int i = 0; i < 8; i++) /* the eighth is none, but eight at once are fast */
-            to[i] = ids[i];
-    } else {
-        memcpy(to, w->ids, 12);
-    }
-    return to + w->n_ids;
 }
 
 /* One fragment, wherever it is remembered: for a text's first one, for long ones, and where
@@ -439,20 +374,15 @@ static int encode_first(const struct job *j, const unsigned char *text, size_t n
 }
 
 int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, size_t n, bool raw,
-                 struct spm_ids *out, struct err *e)
+                 bool prefix, struct spm_ids *out, struct err *e)
 {
     const struct job j = { m, c, raw, out->len, out, e };
     const unsigned char *p = (const unsigned char *)text;
     size_t used = 0;
     int rc = 0;
 
-    /* Another model was used with this cache before: none of its words count. */
-    if (c->serial != m->serial) {
-        memset(c->words, 0, sizeof *c->words << WORD_BITS);
-        memset(c->phrases, 0, sizeof *c->phrases << PHRASE_BITS);
-        c->serial = m->serial;
-    }
-    if (raw && m->norm.dummy_prefix)
+    word_cache_take(c, m->serial);
+    if (prefix)
         rc = encode_first(&j, p, n, &used);
     if (rc < 0)
         return rc;

@@ -147,6 +147,13 @@ struct spm_cache {
     struct spm_ids ids; /* of one fragment */
 };
 
+/* A model without a file: piece by piece, at most text_bytes of text with a NUL each; then its
+ * tables. The pieces are not normalised: a space in the text is U+2581 in them. */
+int spm_new(struct spm **m, size_t text_bytes, struct err *e);
+int spm_add(struct spm *m, const char *text, size_t n, enum spmodel_type kind, struct err *e);
+struct spm_merges;
+int spm_build(struct spm *m, const struct spm_merges *list, struct err *e);
+
 int spm_ids_reserve(struct spm_ids *v, int64_t extra, struct err *e);
 int spm_norm_make(struct spm_norm *to, const struct spmodel_norm *from, bool suffix,
                   struct err *e);
@@ -162,7 +169,18 @@ int32_t spm_find(const struct spm *m, const char *text, size_t n);
 int spm_put(const struct spm *m, int32_t id, const char *text, size_t n, int64_t first,
             struct spm_ids *out, struct err *e);
 
-int spm_bpe_make(struct spm *m, struct err *e);
+/* Merges as a file lists them, the first first. */
+struct spm_merge {
+    uint32_t left, right, id;
+};
+struct spm_merges {
+    struct spm_merge *v;
+    size_t n;
+};
+/* list: NULL, and two symbols merge where a piece is made, by its score. */
+int spm_bpe_make(struct spm *m, const struct spm_merges *list, struct err *e);
+/* The pairs alone, for whoever makes the symbols himself. */
+int spm_bpe_merges(struct spm *m, const struct spm_merges *list, struct err *e);
 void spm_bpe_free(struct spm_bpe *b);
 int spm_bpe_cuts(struct spm *m, struct err *e); /* bpe.cut and what belongs to it */
 /* The symbol of one character, or SYM_NONE. */
@@ -228,6 +246,29 @@ static inline int32_t spm_small_pair(const struct spm_bpe *b, uint32_t l, uint32
     }
 }
 
+/* Merging, spm_bpe.c: room for n symbols in c (E_SYS; runs of over 2^20 wait for one another); then
+ * c->sym[0 .. n-1] are put and each is looked up with its next, r; after spm_merge of n > 1 those
+ * that remain are linked by c->next from 0 to n. spm_merge_done gives back what was much. */
+int spm_merge_room(struct spm_cache *c, size_t n, struct err *e);
+static inline void spm_merge_look(const struct spm *m, struct spm_cache *c, int32_t i, uint32_t r)
+{
+    uint32_t l = c->sym[i];
+
+    if (m->bpe.small) {
+        c->rank[i] = spm_small_pair(&m->bpe, l, r, &c->to[i]);
+        return;
+    }
+    /* Unused pieces take part in merges, but are no ids: what they were made of is given
+     * instead (resegment). Where that is not the same every time, it is noted here. */
+    c->rank[i] = spm_bpe_pair(&m->bpe, l, r, &c->to[i]);
+    if (!m->bpe.local && c->rank[i] != RANK_NONE && m->kind[c->to[i]] == PIECE_UNUSED) {
+        c->split[c->to[i]][0] = l; /* the library keeps the way that was looked up last */
+        c->split[c->to[i]][1] = r;
+    }
+}
+void spm_merge(const struct spm *m, struct spm_cache *c, int32_t n);
+void spm_merge_done(struct spm_cache *c);
+
 struct spm_part { /* a stretch of text to be merged */
     const char *p;
     size_t n;
@@ -237,8 +278,9 @@ struct spm_part { /* a stretch of text to be merged */
 };
 int spm_bpe_encode(const struct spm *m, struct spm_cache *c, const struct spm_part *part,
                    int64_t first, struct spm_ids *out, struct err *e);
+/* prefix: raw text has a space mark before it. */
 int spm_bpe_fast(const struct spm *m, struct spm_cache *c, const char *text, size_t n, bool raw,
-                 struct spm_ids *out, struct err *e);
+                 bool prefix, struct spm_ids *out, struct err *e);
 int spm_unigram_encode(const struct spm *m, struct spm_cache *c, const char *text, size_t n,
                        struct spm_ids *out, struct err *e);
 

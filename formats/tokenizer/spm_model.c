@@ -268,7 +268,7 @@ int spm_parse(struct spm **out, const void *bytes, size_t n, const char *name, s
              (rc = make_trie(m, &m->trie, false, e)) == 0 &&
              (rc = make_trie(m, &m->user, true, e)) == 0)
         /* Types 1 unigram, 2 BPE, 3 word, 4 char; the last two need no tables of their own. */
-        rc = m->type == 1 ? unigram_make(m, e) : m->type == 2 ? spm_bpe_make(m, e) : 0;
+        rc = m->type == 1 ? unigram_make(m, e) : m->type == 2 ? spm_bpe_make(m, NULL, e) : 0;
     if (rc < 0) {
         spm_free(m);
         if (e)
@@ -278,6 +278,41 @@ int spm_parse(struct spm **out, const void *bytes, size_t n, const char *name, s
     m->serial = atomic_fetch_add(&next_serial, 1);
     *out = m;
     return 0;
+}
+
+int spm_new(struct spm **out, size_t text_bytes, struct err *e)
+{
+    struct spm *m = calloc(1, sizeof *m);
+
+    if (m) {
+        m->unk = m->bos = m->eos = -1;
+        m->type = 2;
+        memset(m->byte_id, 0xFF, sizeof m->byte_id);
+        m->text = malloc(text_bytes + 1);
+        m->serial = atomic_fetch_add(&next_serial, 1);
+    }
+    if (!m || !m->text) {
+        spm_free(m);
+        *out = NULL;
+        return err_set(e, E_SYS, "out of memory for %zu bytes of tokens", text_bytes);
+    }
+    *out = m;
+    return 0;
+}
+
+int spm_add(struct spm *m, const char *text, size_t n, enum spmodel_type kind, struct err *e)
+{
+    return take_piece(m, text, n, 0, kind, e);
+}
+
+int spm_build(struct spm *m, const struct spm_merges *list, struct err *e)
+{
+    int rc;
+
+    m->norm.escape_spaces = true;
+    if ((rc = sort_pieces(m, e)) == 0 && (rc = make_trie(m, &m->trie, false, e)) == 0)
+        rc = spm_bpe_make(m, list, e);
+    return rc;
 }
 
 void spm_free(struct spm *m)

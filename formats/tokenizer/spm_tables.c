@@ -178,14 +178,17 @@ static int32_t *find_ranks(const struct spm *m)
     return rank;
 }
 
-/* Puts a pair into the table; how many slots were looked at. */
+/* Puts a pair into the table, over the same pair if it is there; how many slots were looked at. */
 static size_t insert(struct spm_bpe *b, struct spm_pair p)
 {
     size_t mask = ((size_t)1 << (64 - b->pair_shift)) - 1, probes = 0;
     size_t i = spm_mix(p.left, p.right) >> b->pair_shift;
 
-    for (; b->pairs[i].left != SYM_NONE; i = (i + 1) & mask)
-        probes++;
+    for (; b->pairs[i].left != SYM_NONE; i = (i + 1) & mask, probes++)
+        if (b->pairs[i].left == p.left && b->pairs[i].right == p.right) {
+            b->n_pairs--; /* the caller counts it again */
+            break;
+        }
     b->pairs[i] = p;
     return probes;
 }
@@ -205,7 +208,7 @@ static int grow_pairs(struct spm_bpe *b, struct err *e)
     b->pair_shift = 64 - __builtin_ctzll(n);
     for (size_t i = 0; i < old_n; i++)
         if (old[i].left != SYM_NONE)
-            insert(b, old[i]);
+            insert(b, old[i]); /* each is there once */
     free(old);
     return 0;
 }
@@ -223,7 +226,7 @@ static int add_pair(struct spm *m, uint32_t l, uint32_t r, uint32_t id, int32_t 
     b->n_pairs++;
     /* An unused piece that two pairs make is split in a way that depends on the text around
      * it, so text may then not be cut: not local. */
-    if (m->kind[id] == PIECE_UNUSED) {
+    if (b->split && m->kind[id] == PIECE_UNUSED) {
         if (b->split[id][0] != SYM_NONE)
             b->local = false;
         b->split[id][0] = l;
@@ -270,6 +273,35 @@ static int split_piece(struct spm *m, uint32_t id, int32_t rank, uint64_t *steps
     return rc;
 }
 
+/* Which characters stand side by side in a piece, for a model that lists its merges. */
+static void note_neighbours(struct spm *m, const struct spm_string *s)
+{
+    size_t n = clipped(s->p, s->n), next;
+    uint32_t before = spm_bpe_char(m, s->p, n), here;
+
+    for (size_t at = n; at < s->n; at += next, before = here) {
+        uint64_t h;
+
+        next = clipped(s->p + at, s->n - at);
+        here = spm_bpe_char(m, s->p + at, next);
+        h = spm_mix(before, here) >> 44;
+        m->bpe.next_to[h >> 6] |= (uint64_t)1 << (h & 63);
+    }
+}
+
+/* The merges that a file lists; of two for one pair the later counts. */
+static int take_merges(struct spm *m, const struct spm_merges *list, struct err *e)
+{
+    int rc = grow_pairs(&m->bpe, e);
+
+    for (size_t i = 0; i < list->n && rc == 0; i++)
+        rc = add_pair(m, list->v[i].left, list->v[i].right, list->v[i].id, (int32_t)i, e);
+    for (int64_t id = 0; m->bpe.next_to && id < m->vocab; id++)
+        if (is_text(m, id))
+            note_neighbours(m, &m->piece[id]);
+    return rc;
+}
+
 /* The pairs of all pieces. steps bounds the time, which grows with the square of a piece's
  * length. */
 static int find_pairs(struct spm *m, struct err *e)
@@ -310,13 +342,13 @@ static void fill_ascii_pairs(const struct spm *m)
 /* Packs the pairs into 8 bytes each, two thirds of the slots used, where ids, characters
  * and ranks have 16 bits, as with Llama 2's 32,000 pieces. Twice as many fit a cache. The
  * wide table is then given up. Does nothing and succeeds where it cannot be done. */
-static int make_small(struct spm *m, struct err *e)
+static int make_small(struct spm *m, size_t ranks, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;
     size_t slots = (size_t)1 << (64 - b->pair_shift), probes = 0;
 
-    if (!b->local || m->vocab + b->n_extra > UINT16_MAX)
-        return 0; /* a rank is less than the vocabulary */
+    if (!b->local || m->vocab + b->n_extra > UINT16_MAX || ranks > UINT16_MAX)
+        return 0;
     b->n_small = b->n_pairs + b->n_pairs / 2 + 16;
     b->small = malloc(b->n_small * sizeof *b->small);
     b->maybe = calloc((size_t)1 << (MAYBE_BITS - 6), sizeof *b->maybe);
@@ -341,7 +373,8 @@ static int make_small(struct spm *m, struct err *e)
         if (probes > 64 * b->n_pairs + MAX_PROBES)
             return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
     }
-    fill_ascii_pairs(m);
+    if (b->next_to)
+        fill_ascii_pairs(m);
     free(b->pairs);
     b->pairs = NULL;
     return 0;
@@ -349,7 +382,7 @@ static int make_small(struct spm *m, struct err *e)
 
 /* The order matters: pairs need all symbols, cuts need to know whether the model is local,
  * which the pairs tell, and the small table needs raw, which the cuts tell. */
-int spm_bpe_make(struct spm *m, struct err *e)
+int spm_bpe_make(struct spm *m, const struct spm_merges *list, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;
     int rc;
@@ -364,11 +397,21 @@ int spm_bpe_make(struct spm *m, struct err *e)
     for (int64_t id = 0; id < m->vocab; id++)
         b->own_id[id] = m->piece[id].value == id &&
                         (m->kind[id] == PIECE_NORMAL || m->kind[id] == PIECE_USER);
-    if ((rc = find_symbols(m, e)) < 0 || (rc = find_pairs(m, e)) < 0)
+    if ((rc = find_symbols(m, e)) < 0 ||
+        (rc = list ? take_merges(m, list, e) : find_pairs(m, e)) < 0)
         return rc;
     if ((rc = spm_bpe_cuts(m, e)) < 0)
         return rc;
-    return make_small(m, e);
+    return make_small(m, list ? list->n : (size_t)m->vocab, e); /* a rank is less than that */
+}
+
+int spm_bpe_merges(struct spm *m, const struct spm_merges *list, struct err *e)
+{
+    int rc;
+
+    m->bpe.local = true;
+    rc = take_merges(m, list, e);
+    return rc < 0 ? rc : make_small(m, list->n, e);
 }
 
 void spm_bpe_free(struct spm_bpe *b)

@@ -1,22 +1,30 @@
-/* formats/tokenizer/tokenizer.c - see tokenizer.h: the door to the two engines. */
+/* formats/tokenizer/tokenizer.c - see tokenizer.h: the one door to all kinds. */
 #include "base/hash.h"
 #include "formats/tokenizer/tokenizer.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/magic.h"
+#include "formats/tokenizer/engine.h"
+#include "formats/tokenizer/hft.h"
 #include "formats/tokenizer/splib.h"
-#include "formats/tokenizer/spm.h"
 #include "formats/tokenizer/spmodel.h"
 
+#include <dirent.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MODEL_FILE "tokenizer.model"
+#define JSON_FILE "tokenizer.json"
+#define CONFIG_FILE "tokenizer_config.json"
+#define CONFIG_MAX_BYTES ((size_t)16 << 20) /* some list every added token */
 
 struct tokenizer {
-    struct spm *own;
-    struct splib *library; /* NULL: own makes the ids */
+    const struct tokenizer_engine *engine;
+    void *self;            /* what the engine made of the file */
+    struct splib *library; /* NULL: self makes the ids */
     char *path, *bytes;    /* the model's file, for whoever wants the library after all */
     size_t n_bytes;
     char fingerprint[FINGERPRINT_HEX + 1];
@@ -49,86 +57,195 @@ static int thread_cache(struct spm_cache **c, struct err *e)
     return 0;
 }
 
-/* The remedy: a tokenizer.model that lies beside it. */
-static int hint_model(const char *name, struct err *e)
+/* A file of this name in the folder of another; malloc'ed. */
+static char *beside_file(const char *path, const char *name)
 {
-    const char *slash = strrchr(name, '/');
-    char *folder = slash ? strndup(name, (size_t)(slash - name) + 1) : strdup("."),
-         *beside = folder ? path_join(folder, MODEL_FILE) : NULL;
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("."),
+         *file = folder ? path_join(folder, name) : NULL;
 
-    if (beside && path_is_file(beside) && strcmp(slash ? slash + 1 : name, MODEL_FILE) != 0)
-        err_hint(e, "use the SentencePiece model beside it: -t %s", beside);
-    else
-        err_hint(e, "-t takes a SentencePiece tokenizer.model, as Llama 2 has");
-    free(beside);
     free(folder);
-    return E_DATA;
+    return file;
 }
 
-/* Says what was given in place of a model, where that is known. */
-static int no_model(const void *bytes, size_t n, const char *name, struct err *e)
+/* Remedies go below what is wrong. */
+static int parse_failed(const void *bytes, size_t n, const char *name, struct err *e)
 {
     const struct magic_form *m = magic_of(bytes, n, true);
-    const char *text = magic_text(bytes, n);
+    const char *slash = strrchr(name, '/'), *file = slash ? slash + 1 : name;
+    char *beside;
 
-    if (m && m->form != MAGIC_SENTENCEPIECE)
-        err_set(e, E_DATA, "'%s' is %s, not a SentencePiece model", name, m->name);
-    else if (text && strcmp(text, "JSON") == 0)
-        err_set(e, E_DATA, "'%s' is JSON, not a SentencePiece model", name);
-    return hint_model(name, e);
+    /* Says what was given, where that is known. */
+    if (m && m->form != MAGIC_SENTENCEPIECE && m->form != MAGIC_TOKENIZER_JSON &&
+        m->form != MAGIC_TIKTOKEN)
+        err_set(e, E_DATA, "'%s' is %s, not a tokenizer", name, m->name);
+    beside = strcmp(file, MODEL_FILE) ? beside_file(name, MODEL_FILE) : NULL;
+    if (beside && path_is_file(beside))
+        err_hint(e, "use the SentencePiece model beside it: -t %s", beside);
+    else if (!strstr(e->msg, "\n"))
+        err_hint(e, "-t takes a model's folder, a tokenizer.json, a SentencePiece model or a rank file "
+                    "of tiktoken");
+    free(beside);
+    return E_DATA;
 }
 
 int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const char *name,
                     struct err *e)
 {
     struct tokenizer *t = calloc(1, sizeof *t);
+    struct err mine = { 0 };
     int rc;
 
     *out = NULL;
+    e = e ? e : &mine;
     if (!t)
         return err_set(e, E_SYS, "out of memory");
-    rc = spm_parse(&t->own, bytes, n, name, e);
-    if (rc == 0 && (!(t->path = strdup(name)) || !(t->bytes = malloc(n))))
+    t->engine = engine_of(bytes, n, name);
+    rc = t->engine->parse(&t->self, bytes, n, name, e);
+    if (rc == 0 && (!(t->path = strdup(name)) || !(t->bytes = malloc(n + 1))))
         rc = err_set(e, E_SYS, "out of memory for a model of %zu bytes", n);
+    if (rc == 0) {
+        memcpy(t->bytes, bytes, n);
+        t->n_bytes = n;
+        hash_hex(XXH3_128bits(bytes, n), t->fingerprint);
+        if (t->engine->by_meaning)
+            rc = tokenizer_meaning(t, t->fingerprint, e);
+    }
     if (rc < 0) {
         tokenizer_close(t);
-        return rc == E_DATA ? no_model(bytes, n, name, e) : rc;
+        return rc == E_DATA ? parse_failed(bytes, n, name, e) : rc;
     }
-    memcpy(t->bytes, bytes, n);
-    t->n_bytes = n;
-    hash_hex(XXH3_128bits(bytes, n), t->fingerprint);
     *out = t;
     return 0;
 }
 
+/* "bos_token": "<s>", or {"content": "<s>", ...}, or null; absent, id stays as it is. */
+static int config_token(const struct tokenizer *t, const struct js *o, const char *key, int32_t *id,
+                        struct err *e)
+{
+    json_t *v = json_object_get(o->obj, key);
+    const char *text = json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+
+    if (!v)
+        return 0;
+    *id = text ? t->engine->find(t->self, text, strlen(text)) : -1;
+    if (text && *id < 0)
+        return err_set(e, E_DATA, "'%s': field '%s': '%.60s' is no token of '%s'", o->file, key, text,
+                       t->path);
+    return 0;
+}
+
+/* What lies beside a tokenizer.json has the last word on BOS and EOS. */
+static int read_config(struct tokenizer *t, struct err *e)
+{
+    int32_t bos = tokenizer_bos(t), eos = tokenizer_eos(t);
+    char *path;
+    struct js o = { 0 };
+    int rc = 0;
+
+    if (!t->engine->set || !(path = beside_file(t->path, CONFIG_FILE)))
+        return 0;
+    if (path_is_file(path) && (rc = js_load(&o, path, CONFIG_MAX_BYTES, e)) == 0 &&
+        (rc = config_token(t, &o, "bos_token", &bos, e)) == 0 &&
+        (rc = config_token(t, &o, "eos_token", &eos, e)) == 0)
+        t->engine->set(t->self, bos, eos);
+    js_free(&o);
+    free(path);
+    return rc;
+}
+
+static char *tiktoken_in(const char *folder)
+{
+    DIR *d = opendir(folder);
+    struct dirent *f;
+    char *path = NULL;
+
+    while (d && !path && (f = readdir(d))) {
+        size_t n = strlen(f->d_name);
+
+        if (n > 9 && strcmp(f->d_name + n - 9, ".tiktoken") == 0)
+            path = path_join(folder, f->d_name);
+    }
+    if (d)
+        closedir(d);
+    return path;
+}
+
+char *tokenizer_in_folder(const char *folder)
+{
+    static const char *const names[] = { JSON_FILE, MODEL_FILE };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = path_join(folder, names[i]);
+
+        if (path_exists(path))
+            return path;
+        free(path);
+    }
+    return tiktoken_in(folder);
+}
+
 int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
 {
-    char *bytes = NULL, *inside = path_is_dir(path) ? path_join(path, MODEL_FILE) : NULL;
+    const size_t max = HFT_MAX_BYTES > SPMODEL_MAX_BYTES ? HFT_MAX_BYTES : SPMODEL_MAX_BYTES;
+    char *bytes = NULL, *inside = path_is_dir(path) ? tokenizer_in_folder(path) : NULL;
     size_t n = 0;
     int rc;
 
     *t = NULL;
-    if (inside && !path_exists(inside)) {
-        rc = err_set(e, E_NOINPUT, "the folder '%s' has no " MODEL_FILE, path);
-        err_hint(e, "it is a SentencePiece model, as Llama 2 has; tokenizer.json and tiktoken's "
-                    "vocabularies are not read");
-    } else if ((rc = file_read(inside ? inside : path, SPMODEL_MAX_BYTES, &bytes, &n, e)) == 0) {
-        rc = tokenizer_parse(t, bytes, n, inside ? inside : path, e);
+    if (!inside && path_is_dir(path)) {
+        rc = err_set(e, E_NOINPUT, "the folder '%s' has no tokenizer", path);
+        err_hint(e, "it is called " JSON_FILE ", " MODEL_FILE " or *.tiktoken");
+    } else if ((rc = file_read(inside ? inside : path, max, &bytes, &n, e)) == 0 &&
+               (rc = tokenizer_parse(t, bytes, n, inside ? inside : path, e)) == 0) {
+        rc = read_config(*t, e);
+    }
+    if (rc < 0) {
+        tokenizer_close(*t);
+        *t = NULL;
     }
     free(bytes);
     free(inside);
     return rc;
 }
 
-int tokenizer_use(struct tokenizer *t, enum tokenizer_engine engine, struct err *e)
+static bool same_meaning(const struct tokenizer *a, const struct tokenizer *b);
+
+int tokenizer_note(const struct tokenizer *t, char *line, size_t size, struct err *e)
+{
+    char *model = t->engine->by_meaning ? beside_file(t->path, MODEL_FILE) : NULL;
+    const char *also = "";
+    struct tokenizer *other = NULL;
+    struct err ignored = { 0 };
+    int32_t bos = tokenizer_bos(t), eos = tokenizer_eos(t);
+
+    (void)e;
+    if (model && strcmp(model, t->path) != 0 && path_is_file(model))
+        also = tokenizer_open(&other, model, &ignored) < 0 ? "; " MODEL_FILE " beside it was not read"
+               : same_meaning(t, other) ? "; " MODEL_FILE " beside it means the same"
+                                        : "; " MODEL_FILE " beside it gives other ids";
+    snprintf(line, size, "'%s', %s: %lld tokens, BOS %s%s%s, EOS %s%s%s%s", t->path,
+             t->engine->form, (long long)tokenizer_vocab(t), bos < 0 ? "none" : "'",
+             bos < 0 ? "" : tokenizer_piece(t, bos), bos < 0 ? "" : "'", eos < 0 ? "none" : "'",
+             eos < 0 ? "" : tokenizer_piece(t, eos), eos < 0 ? "" : "'", also);
+    text_clean(line, false);
+    tokenizer_close(other);
+    free(model);
+    return 0;
+}
+
+int tokenizer_use(struct tokenizer *t, enum tokenizer_maker maker, struct err *e)
 {
     int rc = 0;
 
-    if (engine == TOKENIZER_SENTENCEPIECE && !t->library) {
+    if (maker == TOKENIZER_SENTENCEPIECE && t->engine->by_meaning) {
+        rc = err_set(e, E_DATA, "'%s' is %s, which libsentencepiece does not read", t->path,
+                     t->engine->form);
+    } else if (maker == TOKENIZER_SENTENCEPIECE && !t->library) {
         /* The library reads the model only when it is asked for: it takes time and memory. */
         if ((rc = splib_parse(&t->library, t->bytes, t->n_bytes, e)) < 0 && e)
             err_within(e, "'%s'", t->path);
-    } else if (engine == TOKENIZER_OWN) {
+    } else if (maker == TOKENIZER_OWN) {
         splib_free(t->library);
         t->library = NULL;
     }
@@ -139,34 +256,60 @@ void tokenizer_close(struct tokenizer *t)
 {
     if (!t)
         return;
-    spm_free(t->own);
+    if (t->self)
+        t->engine->free(t->self);
     splib_free(t->library);
     free(t->path);
     free(t->bytes);
     free(t);
 }
 
-int64_t tokenizer_vocab(const struct tokenizer *t) { return spm_vocab(t->own); }
-int32_t tokenizer_bos(const struct tokenizer *t) { return spm_bos(t->own); }
-int32_t tokenizer_eos(const struct tokenizer *t) { return spm_eos(t->own); }
+int64_t tokenizer_vocab(const struct tokenizer *t) { return t->engine->vocab(t->self); }
+int32_t tokenizer_bos(const struct tokenizer *t) { return t->engine->bos(t->self); }
+int32_t tokenizer_eos(const struct tokenizer *t) { return t->engine->eos(t->self); }
 const char *tokenizer_path(const struct tokenizer *t) { return t->path; }
 const char *tokenizer_fingerprint(const struct tokenizer *t) { return t->fingerprint; }
+
+/* A fingerprint may be of the file, or one of two of what it does. */
+struct meanings {
+    char hex[2][FINGERPRINT_HEX + 1];
+};
+
+static bool read_meanings(const struct tokenizer *t, struct meanings *m)
+{
+    struct err e = { 0 };
+
+    return t->engine->meaning(t->self, t->bytes, t->n_bytes, m->hex[0], m->hex[1], &e) == 0;
+}
+
+static bool has_meaning(const struct meanings *m, const char *hex)
+{
+    return strcmp(m->hex[0], hex) == 0 || (*hex && strcmp(m->hex[1], hex) == 0);
+}
+
+static bool same_meaning(const struct tokenizer *a, const struct tokenizer *b)
+{
+    struct meanings x, y;
+
+    return read_meanings(a, &x) && read_meanings(b, &y) &&
+           (has_meaning(&x, y.hex[0]) || (*y.hex[1] && has_meaning(&x, y.hex[1])));
+}
+
 /* In the order of cost: the file's fingerprint, then what the file means, then the other
  * file, if it can still be read. A path that now holds another file than the data names
  * says nothing. */
 bool tokenizer_made(const struct tokenizer *t, const char *fingerprint, const char *path)
 {
-    char own[FINGERPRINT_HEX + 1], theirs[FINGERPRINT_HEX + 1];
     struct tokenizer *other = NULL;
     struct err e = { 0 };
+    struct meanings own;
     bool same = strcmp(t->fingerprint, fingerprint) == 0;
 
-    if (same || tokenizer_meaning(t, own, &e) < 0)
+    if (same || !read_meanings(t, &own))
         return same;
-    same = strcmp(own, fingerprint) == 0;
+    same = has_meaning(&own, fingerprint);
     if (!same && *path && tokenizer_open(&other, path, &e) == 0)
-        same = strcmp(other->fingerprint, fingerprint) == 0 &&
-               tokenizer_meaning(other, theirs, &e) == 0 && strcmp(own, theirs) == 0;
+        same = strcmp(other->fingerprint, fingerprint) == 0 && same_meaning(t, other);
     tokenizer_close(other);
     return same;
 }
@@ -188,12 +331,14 @@ bool tokenizer_alike(const char *fingerprint, const char *path, const char *fing
 
 int tokenizer_meaning(const struct tokenizer *t, char out[FINGERPRINT_HEX + 1], struct err *e)
 {
-    return spmodel_meaning(t->bytes, t->n_bytes, out, e);
+    char second[FINGERPRINT_HEX + 1];
+
+    return t->engine->meaning(t->self, t->bytes, t->n_bytes, out, second, e);
 }
 
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id)
 {
-    return spm_piece(t->own, id, NULL);
+    return t->engine->piece(t->self, id);
 }
 
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t nbytes, int32_t **ids,
@@ -213,7 +358,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t nbytes,
         return splib_encode(t->library, text, nbytes, ids, n, e);
     if ((rc = thread_cache(&c, e)) < 0)
         return rc;
-    if ((rc = spm_encode(t->own, c, text, nbytes, &out, e)) < 0) {
+    if ((rc = t->engine->encode(t->self, c, text, nbytes, &out, e)) < 0) {
         spm_ids_free(&out);
         return rc;
     }
@@ -236,7 +381,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, c
     *text = NULL;
     *nbytes = 0;
     /* The text has a NUL behind it, which *nbytes does not count. */
-    if ((rc = spm_decode(t->own, ids, n, &out, e)) == 0)
+    if ((rc = t->engine->decode(t->self, ids, n, &out, e)) == 0)
         rc = buf_add(&out, "", 1, e);
     if (rc < 0) {
         buf_free(&out);

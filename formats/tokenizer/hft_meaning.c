@@ -1,0 +1,178 @@
+/* formats/tokenizer/hft_meaning.c - a hash of what a tokenizer does, the same from each form of its file. */
+#include "formats/tokenizer/hft_impl.h"
+
+#include "base/hash.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Numbers are hashed as 8 bytes, little-endian: the same on every machine. */
+static void put(XXH3_state_t *h, uint64_t v)
+{
+    unsigned char b[8];
+
+    put_le(b, v, 8);
+    XXH3_128bits_update(h, b, sizeof b);
+}
+
+static void put_text(XXH3_state_t *h, const char *p, size_t n)
+{
+    put(h, n);
+    XXH3_128bits_update(h, p, n);
+}
+
+/* Pairs by rank, and by what they make where that is the same for both: rank files and scores know the
+ * order of what is made alone. */
+struct order {
+    struct spm_pair *v;
+    size_t n;
+};
+
+static int by_rank(const void *a, const void *b)
+{
+    const struct spm_pair *x = a, *y = b;
+
+    return x->rank != y->rank ? (x->rank < y->rank ? -1 : 1)
+           : x->id != y->id   ? (x->id < y->id ? -1 : 1)
+           : x->left != y->left ? (x->left < y->left ? -1 : 1)
+                                : 0;
+}
+
+static bool is_marks(const struct spm_string *s)
+{
+    size_t i = 0;
+
+    while (s->n - i >= 3 && memcmp(s->p + i, SPACE_MARK, 3) == 0)
+        i += 3;
+    return s->n > 0 && i == s->n;
+}
+
+/* All pairs of a model, whichever table they are in; without those that make marks alone, whose scores
+ * are equal, so that their order is not known from a list of merges. */
+static int gather(const struct spm *m, struct order *o, struct err *e)
+{
+    const struct spm_bpe *b = &m->bpe;
+    size_t slots = b->pairs ? (size_t)1 << (64 - b->pair_shift) : b->n_small;
+
+    if (!(o->v = malloc((slots + 1) * sizeof *o->v)))
+        return err_set(e, E_SYS, "out of memory for %zu merges", slots);
+    for (size_t i = 0; i < slots; i++) {
+        struct spm_pair p;
+
+        if (b->pairs) {
+            p = b->pairs[i];
+        } else {
+            uint64_t x = b->small[i];
+
+            p = (struct spm_pair){ (uint32_t)(x & 65535), (uint32_t)(x >> 16 & 65535),
+                                   (uint32_t)(x >> 48), (int32_t)(x >> 32 & 65535) };
+            if (x == UINT64_MAX)
+                p.left = SYM_NONE;
+        }
+        if (p.left != SYM_NONE && !is_marks(&m->piece[p.id]))
+            o->v[o->n++] = p;
+    }
+    qsort(o->v, o->n, sizeof *o->v, by_rank);
+    return 0;
+}
+
+/* Tokens with their texts, and in which order they are made. */
+static int put_model(XXH3_state_t *h, const struct spm *m, struct err *e)
+{
+    struct order o = { 0 };
+    int rc = gather(m, &o, e);
+
+    for (int64_t id = 0; id < m->vocab && rc == 0; id++)
+        if (m->kind[id] == PIECE_NORMAL || m->kind[id] == PIECE_USER || m->kind[id] == PIECE_BYTE) {
+            put(h, (uint64_t)id);
+            put_text(h, m->piece[id].p, m->piece[id].n);
+        }
+    for (size_t i = 0, k; i < o.n && rc == 0; i = k) {
+        uint64_t sum = 0; /* of all pairs for one token that follow one another: their order is free */
+
+        for (k = i; k < o.n && o.v[k].id == o.v[i].id; k++)
+            sum += spm_mix(o.v[k].left, o.v[k].right);
+        put(h, o.v[i].id);
+        put(h, sum);
+    }
+    free(o.v);
+    return rc;
+}
+
+static void put_steps(XXH3_state_t *h, const struct hft_step *s, int n)
+{
+    put(h, (uint64_t)n);
+    for (int i = 0; i < n; i++) {
+        put(h, (uint64_t)s[i].kind << 32 | (uint64_t)s[i].form << 16 | (uint64_t)s[i].behaviour);
+        put(h, (uint64_t)s[i].invert | (uint64_t)s[i].left << 1 | (uint64_t)s[i].right << 2 |
+                   (uint64_t)s[i].each << 3 | (uint64_t)s[i].prefix << 4 | (uint64_t)s[i].scheme << 5);
+        put_text(h, s[i].text ? s[i].text : "", s[i].text_len);
+        put_text(h, s[i].to ? s[i].to : "", s[i].to_len);
+        put_text(h, s[i].words ? words_name(s[i].words) : "",
+                 s[i].words ? strlen(words_name(s[i].words)) : 0);
+        put_text(h, s[i].regex ? s[i].regex : "", s[i].regex ? strlen(s[i].regex) : 0);
+    }
+}
+
+/* A known pattern by its name, however it is written; else each step. */
+static void put_way(XXH3_state_t *h, const struct hft *t)
+{
+    put(h, t->way);
+    put(h, (uint64_t)t->bytes | (uint64_t)t->byte_fallback << 1 |
+               (uint64_t)(t->way != WAY_SENTENCES && t->fuse_unk) << 2);
+    if (t->way == WAY_WORDS) {
+        put_text(h, words_name(t->words), strlen(words_name(t->words)));
+        put_steps(h, t->norm, t->n_norm);
+    } else {
+        put_steps(h, t->norm, t->n_norm);
+        put_steps(h, t->cut, t->n_cut);
+    }
+}
+
+/* Words that are tokens as a whole need no merges to be them: where merges lead there anyway, the flag
+ * says nothing, so it is not hashed. Special tokens are not either: they differ between a model and what
+ * was made of it, and no text makes them but their own names. */
+int hft_meaning(const struct hft *t, char hex[33], struct err *e)
+{
+    XXH3_state_t *h = XXH3_createState();
+    int rc = h ? 0 : err_set(e, E_SYS, "out of memory");
+
+    if (h)
+        XXH3_128bits_reset(h);
+    if (rc == 0 && t->way == WAY_SENTENCES) {
+        put(h, WAY_SENTENCES);
+        put(h, t->prefix != PREFIX_NEVER);
+    } else if (rc == 0) {
+        put_way(h, t);
+    }
+    if (rc == 0)
+        rc = put_model(h, t->v, e);
+    for (size_t i = 0; i < t->n_added && rc == 0; i++)
+        if (!t->added[i].special) {
+            put(h, (uint64_t)t->added[i].id);
+            put_text(h, t->added[i].content, t->added[i].n);
+        }
+    if (rc == 0)
+        hash_hex(XXH3_128bits_digest(h), hex);
+    XXH3_freeState(h);
+    return rc;
+}
+
+int hft_meaning_spm(const struct spm *m, char hex[33], struct err *e)
+{
+    XXH3_state_t *h;
+    int rc;
+
+    *hex = '\0';
+    if (m->type != 2 || !m->bpe.raw || !m->byte_fallback)
+        return 0;
+    if (!(h = XXH3_createState()))
+        return err_set(e, E_SYS, "out of memory");
+    XXH3_128bits_reset(h);
+    put(h, WAY_SENTENCES);
+    put(h, m->norm.dummy_prefix);
+    if ((rc = put_model(h, m, e)) == 0)
+        hash_hex(XXH3_128bits_digest(h), hex);
+    XXH3_freeState(h);
+    return rc;
+}

@@ -1,0 +1,395 @@
+/* formats/tokenizer/hft_model.c - the model of a tokenizer.json: tokens by their ids, and merges. */
+#include "formats/tokenizer/hft_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Tokens as the file lists them, in any order; their text in one buffer, each with a NUL. */
+struct listed {
+    size_t at;
+    const char *place; /* in the file */
+    uint32_t n;
+    int32_t id;
+};
+struct list {
+    struct buf text;
+    struct listed *v;
+    size_t n, cap;
+    int32_t max_id;
+};
+
+static int add_listed(struct list *l, const struct json_value *key, int64_t id, struct err *e)
+{
+    size_t at = l->text.len;
+    int rc;
+
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 4096;
+        struct listed *v = realloc(l->v, cap * sizeof *v);
+
+        if (!v)
+            return err_set(e, E_SYS, "out of memory for %zu tokens", cap);
+        l->v = v;
+        l->cap = cap;
+    }
+    if ((rc = json_text(key, false, &l->text, e)) < 0 || (rc = buf_add(&l->text, "", 1, e)) < 0)
+        return rc;
+    l->v[l->n++] = (struct listed){ at, key->p, (uint32_t)(l->text.len - at - 1), (int32_t)id };
+    if (id > l->max_id)
+        l->max_id = (int32_t)id;
+    return 0;
+}
+
+/* A number without sign, fraction or exponent; -1 for anything else. */
+static int64_t whole_number(const struct json_value *v)
+{
+    int64_t x = 0;
+
+    if (v->type != JK_NUMBER || v->n > 10)
+        return -1;
+    for (size_t i = 0; i < v->n; i++) {
+        if (v->p[i] < '0' || v->p[i] > '9')
+            return -1;
+        x = x * 10 + (v->p[i] - '0');
+    }
+    return x;
+}
+
+static int read_vocab(struct list *l, const struct hft_value *vocab, struct err *e)
+{
+    struct json_object scan = json_scan(vocab->v.p, vocab->v.n);
+    struct json_value key, v;
+    int rc;
+
+    if (vocab->v.type != JK_OBJECT)
+        return hft_bad(vocab->start, vocab->v.p, e, "field 'model.vocab' is %s, must be an object",
+                       json_type_name(vocab->v.type));
+    while ((rc = json_next(&scan, &key, &v, e)) == 1) {
+        int64_t id = whole_number(&v);
+
+        if (id < 0 || id >= SPMODEL_MAX_PIECES)
+            return hft_bad(vocab->start, v.p, e, "field 'model.vocab': the id of token %zu must be "
+                           "0 to %lld", l->n, (long long)SPMODEL_MAX_PIECES - 1);
+        if (key.n > 6 * SPMODEL_MAX_PIECE_BYTES || (rc = add_listed(l, &key, id, e)) < 0)
+            return rc < 0 ? rc : hft_bad(vocab->start, key.p, e, "field 'model.vocab': a token of "
+                                         "%zu bytes", key.n);
+    }
+    return rc;
+}
+
+/* The ids as tokenizers gives them to tokens that the model has not: those that follow. */
+static int read_added_ids(struct hft *t, struct list *l, const struct hft_value *added,
+                          struct err *e)
+{
+    int64_t vocab = (int64_t)l->n, next = vocab;
+
+    for (size_t i = 0; i < t->n_added; i++) {
+        struct hft_added *a = &t->added[i];
+        struct json_value key = { JK_STRING, false, a->content, a->n };
+        int32_t known = hft_map_find(&t->map, a->content, a->n);
+        int rc;
+
+        if (known >= 0 && known != a->id)
+            return hft_bad(added->start, added->v.p, e, "field 'added_tokens': '%.60s' has id %d, "
+                           "and %d in the model", a->content, a->id, known);
+        if (known >= 0) {
+            if (known >= vocab && known >= next)
+                next = known + 1;
+            continue;
+        }
+        if (a->id != next)
+            return hft_bad(added->start, added->v.p, e, "field 'added_tokens': '%.60s' has id %d, "
+                           "but tokenizers gives it %lld", a->content, a->id, (long long)next);
+        next = a->id + 1;
+        if ((rc = add_listed(l, &key, a->id, e)) < 0)
+            return rc;
+        l->v[l->n - 1].place = added->v.p;
+    }
+    return 0;
+}
+
+/* The kinds of tokens, for SentencePiece's way; others do not ask. */
+static void set_kinds(const struct hft *t, const struct list *l, size_t n_model,
+                      unsigned char *kind)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        const char *p = l->text.p + l->v[i].at;
+
+        if (i >= n_model)
+            kind[l->v[i].id] = PIECE_CONTROL;
+        else if (l->v[i].id == t->unk)
+            kind[l->v[i].id] = PIECE_UNKNOWN;
+        else if (t->byte_fallback && l->v[i].n == 6 && memcmp(p, "<0x", 3) == 0 && p[5] == '>' &&
+                 strspn(p + 3, "0123456789ABCDEF") == 2)
+            kind[l->v[i].id] = PIECE_BYTE;
+        else
+            kind[l->v[i].id] = PIECE_NORMAL;
+    }
+    for (size_t i = 0; i < t->n_added; i++)
+        if (t->added[i].special && t->added[i].n > 4 && kind[t->added[i].id] == PIECE_NORMAL)
+            kind[t->added[i].id] = PIECE_CONTROL;
+}
+
+/* All tokens by id. An id that no token has gets an empty text. */
+static int make_vocab(struct hft *t, const struct list *l, size_t n_model,
+                      const struct hft_value *vocab, struct err *e)
+{
+    size_t n = (size_t)l->max_id + 1;
+    const struct listed **by_id = calloc(n, sizeof *by_id);
+    unsigned char *kind = malloc(n);
+    int rc = by_id && kind ? 0 : err_set(e, E_SYS, "out of memory for %zu tokens", n);
+
+    if (rc == 0 && n > 4 * l->n + 4096)
+        rc = hft_bad(vocab->start, vocab->v.p, e, "field 'model.vocab': ids up to %d for %zu tokens",
+                     l->max_id, l->n);
+    for (size_t i = 0; i < l->n && rc == 0; i++) {
+        if (by_id[l->v[i].id])
+            rc = hft_bad(vocab->start, l->v[i].place, e, "field 'model.vocab': two tokens have id %d",
+                         l->v[i].id);
+        by_id[l->v[i].id] = &l->v[i];
+    }
+    if (rc == 0 && (rc = spm_new(&t->v, l->text.len + n, e)) == 0) {
+        memset(kind, PIECE_UNUSED, n);
+        set_kinds(t, l, n_model, kind);
+    }
+    for (size_t id = 0; id < n && rc == 0; id++) {
+        const char *p = by_id[id] ? l->text.p + by_id[id]->at : "";
+        size_t k = by_id[id] ? by_id[id]->n : 0;
+
+        rc = spm_add(t->v, p, k, (enum spmodel_type)kind[id], e);
+    }
+    free(by_id);
+    free(kind);
+    return rc;
+}
+
+/* The map is of texts that stay: first the list's, then, when all are known, the model's. */
+static int map_listed(struct hft *t, const struct list *l, const struct hft_value *vocab,
+                      struct err *e)
+{
+    int rc = hft_map_make(&t->map, l->n + t->n_added, e);
+
+    for (size_t i = 0; i < l->n && rc == 0; i++) {
+        rc = hft_map_add(&t->map, l->text.p + l->v[i].at, l->v[i].n, l->v[i].id, e);
+        if (rc == E_NO)
+            rc = hft_bad(vocab->start, l->v[i].place, e, "field 'model.vocab': the token is there "
+                         "twice");
+    }
+    return rc;
+}
+
+static int map_tokens(struct hft *t, const struct list *l, size_t n_model, struct err *e)
+{
+    int rc;
+
+    free(t->map.slot);
+    rc = hft_map_make(&t->map, n_model, e);
+    for (size_t i = 0; i < n_model && rc == 0; i++) {
+        const struct spm_string *s = &t->v->piece[l->v[i].id];
+
+        rc = hft_map_add(&t->map, s->p, s->n, l->v[i].id, e); /* each is there once */
+        if (s->n > t->longest)
+            t->longest = s->n;
+    }
+    return rc;
+}
+
+/* One merge: "a b", or ["a", "b"]; joined to a and b with the place between them in *cut. */
+static int read_merge(const struct json_value *v, struct buf *b, size_t *cut, struct err *e)
+{
+    struct json_object scan;
+    struct json_value part;
+    char *space;
+    int rc;
+
+    b->len = 0;
+    if (v->type == JK_STRING) {
+        if ((rc = json_text(v, false, b, e)) < 0)
+            return rc;
+        space = b->len ? memchr(b->p, ' ', b->len) : NULL;
+        if (!space || memchr(space + 1, ' ', b->len - (size_t)(space + 1 - b->p)))
+            return E_NO;
+        *cut = (size_t)(space - b->p);
+        memmove(space, space + 1, b->len - *cut - 1);
+        b->len--;
+        return 0;
+    }
+    if (v->type != JK_ARRAY)
+        return E_NO;
+    scan = json_scan(v->p, v->n);
+    for (int i = 0; (rc = json_next_element(&scan, &part, e)) == 1; i++) {
+        if (i == 2 || part.type != JK_STRING || (rc = json_text(&part, false, b, e)) < 0)
+            return rc < 0 ? rc : E_NO;
+        if (i == 0)
+            *cut = b->len;
+        else if (b->len == 0)
+            return E_NO;
+    }
+    return rc;
+}
+
+static int add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, struct err *e)
+{
+    if (m->n == *cap) {
+        size_t bigger = *cap ? 2 * *cap : 4096;
+        struct spm_merge *v = realloc(m->v, bigger * sizeof *v);
+
+        if (!v)
+            return err_set(e, E_SYS, "out of memory for %zu merges", bigger);
+        m->v = v;
+        *cap = bigger;
+    }
+    m->v[m->n++] = x;
+    return 0;
+}
+
+static int read_merges(struct hft *t, const struct hft_value *merges, struct spm_merges *out,
+                       struct err *e)
+{
+    struct json_object scan = json_scan(merges->v.p, merges->v.n);
+    struct json_value v;
+    struct buf b = { 0 };
+    size_t cap = 0, cut = 0;
+    int rc;
+
+    if (merges->v.type != JK_ARRAY)
+        return hft_bad(merges->start, merges->v.p, e, "field 'model.merges' is %s, must be an array",
+                       json_type_name(merges->v.type));
+    while ((rc = json_next_element(&scan, &v, e)) == 1) {
+        int32_t id[3];
+
+        if (v.type == JK_STRING && v.n >= 8 && memcmp(v.p, "#version", 8) == 0)
+            continue;
+        if ((rc = read_merge(&v, &b, &cut, e)) == E_NO)
+            rc = hft_bad(merges->start, v.p, e, "field 'model.merges[%zu]' is not two tokens",
+                         out->n);
+        if (rc < 0)
+            break;
+        id[0] = hft_map_find(&t->map, b.p, cut);
+        id[1] = hft_map_find(&t->map, b.p + cut, b.len - cut);
+        id[2] = hft_map_find(&t->map, b.p, b.len);
+        for (int i = 0; i < 3 && rc == 0; i++)
+            if (id[i] < 0)
+                rc = hft_bad(merges->start, v.p, e, "field 'model.merges[%zu]': '%.*s' is no token",
+                             out->n, i == 0 ? (int)(cut < 60 ? cut : 60) : 60,
+                             i == 1 ? b.p + cut : b.p);
+        if (rc == 0)
+            rc = add_merge(out, &cap, (struct spm_merge){ (uint32_t)id[0], (uint32_t)id[1],
+                                                          (uint32_t)id[2] }, e);
+        if (rc < 0)
+            break;
+    }
+    buf_free(&b);
+    return rc;
+}
+
+/* What changes the ids and is not done here. */
+static int refuse(const struct hft_value *model, struct err *e)
+{
+    static const char *const none[] = { "continuing_subword_prefix", "end_of_word_suffix" };
+    struct hft_value v;
+    int rc;
+
+    if ((rc = hft_field(model, "type", &v, e)) == 1 && !json_is(&v.v, "BPE"))
+        return hft_bad(v.start, v.v.p, e, "field 'model.type': '%.*s' is not supported, BPE alone "
+                       "is", v.v.n < 40 ? (int)v.v.n : 40, v.v.p);
+    if (rc >= 0 && (rc = hft_field(model, "dropout", &v, e)) == 1 &&
+        (v.v.type != JK_NUMBER || strspn(v.v.p, "0.") < v.v.n))
+        return hft_bad(v.start, v.v.p, e, "field 'model.dropout' must be null: ids would be random");
+    for (int i = 0; i < 2 && rc >= 0; i++)
+        if ((rc = hft_field(model, none[i], &v, e)) == 1 && (v.v.type != JK_STRING || v.v.n > 0))
+            return hft_bad(v.start, v.v.p, e, "field 'model.%s' is not supported", none[i]);
+    return rc < 0 ? rc : 0;
+}
+
+/* SentencePiece's way, where the merges are of characters and have no bytes in them. */
+static bool merges_are_plain(const struct hft *t, const struct spm_merges *m)
+{
+    for (int b = 0; b < 256; b++)
+        if (t->v->byte_id[b] < 0)
+            return false;
+    for (size_t i = 0; i < m->n; i++)
+        if (t->v->kind[m->v[i].left] != PIECE_NORMAL || t->v->kind[m->v[i].right] != PIECE_NORMAL ||
+            t->v->kind[m->v[i].id] != PIECE_NORMAL)
+            return false;
+    for (int64_t id = 0; id < t->v->vocab; id++)
+        if (t->v->piece[id].n == 0 ||
+            (t->v->kind[id] == PIECE_CONTROL && t->v->piece[id].n <= 4))
+            return false;
+    return true;
+}
+
+/* A cut before each mark: what begins with one is never on the right. */
+static void drop_crossing(struct hft *t, struct spm_merges *m)
+{
+    size_t k = 0;
+
+    for (size_t i = 0; i < m->n; i++) {
+        const struct spm_string *right = &t->v->piece[m->v[i].right];
+
+        if (right->n < 3 || memcmp(right->p, SPACE_MARK, 3) != 0)
+            m->v[k++] = m->v[i];
+    }
+    m->n = k;
+}
+
+static int make_merges(struct hft *t, struct spm_merges *m, struct err *e)
+{
+    bool each = t->n_cut == 1 && t->cut[0].kind == CUT_MARKS && t->cut[0].each;
+
+    if (t->way == WAY_SENTENCES && (!t->byte_fallback || !merges_are_plain(t, m)))
+        t->way = WAY_STEPS;
+    if (t->way != WAY_SENTENCES)
+        return spm_bpe_merges(t->v, m, e);
+    t->v->byte_fallback = true;
+    if (each)
+        drop_crossing(t, m);
+    return spm_build(t->v, m, e);
+}
+
+static int read_flags(struct hft *t, const struct hft_value *model, char **unk, size_t *n_unk,
+                      struct err *e)
+{
+    int rc = refuse(model, e);
+
+    if (rc == 0 && (rc = hft_bool(model, "ignore_merges", false, &t->ignore_merges, e)) == 0 &&
+        (rc = hft_bool(model, "byte_fallback", false, &t->byte_fallback, e)) == 0 &&
+        (rc = hft_bool(model, "fuse_unk", false, &t->fuse_unk, e)) == 0)
+        rc = hft_string(model, "unk_token", unk, n_unk, e);
+    return rc;
+}
+
+int hft_read_model(struct hft *t, const struct hft_value *model, const struct hft_value *added,
+                   struct err *e)
+{
+    struct list l = { .max_id = -1 };
+    struct hft_value vocab, merges;
+    struct spm_merges m = { 0 };
+    char *unk = NULL;
+    size_t n_unk = 0, n_model;
+    int rc = read_flags(t, model, &unk, &n_unk, e);
+
+    if (rc == 0 && (rc = hft_field(model, "vocab", &vocab, e)) == 0)
+        rc = hft_bad(model->start, model->v.p, e, "field 'model.vocab' is missing");
+    if (rc == 1 && (rc = hft_field(model, "merges", &merges, e)) == 0)
+        rc = hft_bad(model->start, model->v.p, e, "field 'model.merges' is missing");
+    if (rc == 1 && (rc = read_vocab(&l, &vocab, e)) == 0 && l.n == 0)
+        rc = hft_bad(vocab.start, vocab.v.p, e, "field 'model.vocab' is empty");
+    if (rc == 0 && (rc = map_listed(t, &l, &vocab, e)) == 0 && unk)
+        t->unk = hft_map_find(&t->map, unk, n_unk);
+    if (rc == 0 && unk && t->unk < 0)
+        rc = hft_bad(model->start, model->v.p, e, "field 'model.unk_token': '%.60s' is no token", unk);
+    n_model = l.n;
+    /* Merges know the model's own tokens alone. */
+    if (rc == 0 && (rc = read_merges(t, &merges, &m, e)) == 0 &&
+        (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0 &&
+        (rc = map_tokens(t, &l, n_model, e)) == 0)
+        rc = make_merges(t, &m, e);
+    if (rc == 0 && t->bytes)
+        hft_make_bytes(t);
+    free(unk);
+    free(m.v);
+    free(l.v);
+    buf_free(&l.text);
+    return rc;
+}

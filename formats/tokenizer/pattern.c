@@ -1,0 +1,412 @@
+/* formats/tokenizer/pattern.c - see pattern.h. */
+#include "formats/tokenizer/pattern.h"
+
+#include "formats/tokenizer/pattern_impl.h"
+#include "formats/tokenizer/unicode.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_BYTES ((size_t)1 << 16) /* of a pattern; the longest in use has 1200 */
+/* Steps of one match: what backtracks may take this many, and 16 a byte of text. */
+#define STEPS 10000000u
+
+struct pattern {
+    pcre2_code *code;
+};
+
+int pattern_bad(const struct reading *r, const char *what)
+{
+    return err_set(r->e, E_DATA, "at byte %zu of the pattern: %s is not supported",
+                   (size_t)(r->p - r->start), what);
+}
+
+/* \p{NAME}: a category, the first letter of some, or a script. */
+static uint64_t property(const char *name, size_t n)
+{
+    uint64_t bits = 0;
+
+    for (int i = 0; i < UNI_CATEGORIES && n <= 2; i++)
+        if (strncmp(unicode_category_names[i], name, n) == 0)
+            bits |= UINT64_C(1) << i;
+    for (int i = 0; i < UNI_SCRIPTS; i++)
+        if (strlen(unicode_script_names[i]) == n && memcmp(unicode_script_names[i], name, n) == 0)
+            bits = UNI_SCRIPT(i);
+    return bits;
+}
+
+/* r->p stands behind \p or \P. */
+static int read_property(struct reading *r, struct pattern_item *item)
+{
+    const char *name, *close = r->p < r->end && *r->p == '{'
+                                   ? memchr(r->p, '}', (size_t)(r->end - r->p)) : NULL;
+
+    if (!close)
+        return pattern_bad(r, "\\p without {NAME}");
+    name = r->p + 1;
+    if (*name == '^') {
+        item->inverted = !item->inverted;
+        name++;
+    }
+    if (close == name || !(item->bits = property(name, (size_t)(close - name))))
+        return pattern_bad(r, "this property");
+    r->p = close + 1;
+    return 0;
+}
+
+/* Hexadecimal digits at r->p, at most max; -1 for none. */
+static int64_t hex(struct reading *r, int max)
+{
+    int64_t v = 0;
+    int n = 0;
+
+    for (; n < max && r->p < r->end; n++, r->p++) {
+        char c = *r->p, d = (char)(c | 32);
+
+        if (c >= '0' && c <= '9')
+            v = v * 16 + (c - '0');
+        else if (d >= 'a' && d <= 'f')
+            v = v * 16 + (d - 'a' + 10);
+        else
+            break;
+    }
+    return n ? v : -1;
+}
+
+/* r->p stands behind \x or \u. */
+static int read_hex(struct reading *r, bool is_u, struct pattern_item *item)
+{
+    bool braces = !is_u && r->p < r->end && *r->p == '{';
+    const char *from = r->p;
+    int64_t v;
+
+    r->p += braces;
+    v = hex(r, braces ? 6 : is_u ? 4 : 2);
+    if (v < 0 || v > UNICODE_MAX || (is_u && r->p - from != 4) || (!braces && !is_u && v > 127) ||
+        (braces && (r->p == r->end || *r->p++ != '}')))
+        return pattern_bad(r, "this number of a character");
+    item->c = (uint32_t)v;
+    return 0;
+}
+
+int pattern_escape(struct reading *r, struct pattern_item *item)
+{
+    static const char named[] = "n\nr\rt\tf\fv\va\ae\033";
+    char c;
+
+    *item = (struct pattern_item){ 0 };
+    if (++r->p == r->end)
+        return pattern_bad(r, "a backslash at the end");
+    c = *r->p++;
+    for (const char *p = named; *p; p += 2)
+        if (c == *p) {
+            item->c = (unsigned char)p[1];
+            return 0;
+        }
+    item->inverted = c == 'P' || c == 'S' || c == 'D' || c == 'W';
+    switch (c) {
+    case 'p':
+    case 'P':
+        return read_property(r, item);
+    case 's':
+    case 'S':
+        item->bits = UNI_SPACE;
+        return 0;
+    case 'd':
+    case 'D':
+        item->bits = UINT64_C(1) << UNI_ND;
+        return 0;
+    case 'w':
+    case 'W':
+        item->bits = UNI_WORD;
+        return 0;
+    case 'x':
+    case 'u':
+        return read_hex(r, c == 'u', item);
+    default:
+        r->p--;
+        if ((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || (c & 0x80))
+            return pattern_bad(r, "this escape");
+        item->c = (unsigned char)c;
+        r->p++;
+        return 0;
+    }
+}
+
+static bool one_of(char c, const char *set) { return c && strchr(set, c); }
+
+static int put(struct reading *r, struct buf *out, const char *text)
+{
+    return buf_add(out, text, strlen(text), r->e);
+}
+
+/* A character that stands for itself. */
+static int put_char(struct reading *r, struct buf *out, uint32_t c)
+{
+    char text[16];
+
+    snprintf(text, sizeof text, "\\x{%X}", c);
+    return put(r, out, text);
+}
+
+/* Behind '(': what kind of group it is. */
+static int open_group(struct reading *r, struct buf *out)
+{
+    static const char *const kinds[] = { "?:", "?i:", "?-i:", "?=", "?!", "?<=", "?<!", "?>" };
+    size_t left = (size_t)(r->end - r->p), n;
+
+    if (left == 0 || *r->p != '?')
+        return put(r, out, "(?:"); /* nothing asks for the groups */
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if ((n = strlen(kinds[i])) <= left && memcmp(r->p, kinds[i], n) == 0) {
+            int rc = put(r, out, "(");
+            r->p += n;
+            return rc < 0 ? rc : put(r, out, kinds[i]);
+        }
+    if (left >= 3 && memcmp(r->p, "?i)", 3) == 0 && r->p == r->start + 1) {
+        r->p += 3;
+        return put(r, out, "(?i)");
+    }
+    return pattern_bad(r, "this kind of group");
+}
+
+/* *, +, ? and {n,m}, and how greedy: as both read it. *repeats: it was one. */
+static int quantifier(struct reading *r, struct buf *out, bool *repeats)
+{
+    const char *from = r->p, *p = r->p + 1;
+    bool counted = *from == '{';
+    int rc;
+
+    *repeats = true;
+    if (counted) {
+        const char *digits = p;
+
+        while (p < r->end && *p >= '0' && *p <= '9')
+            p++;
+        if (p < r->end && *p == ',' && p > digits)
+            for (p++; p < r->end && *p >= '0' && *p <= '9';)
+                p++;
+        if (p == r->end || *p != '}' || p == digits) { /* {,3} too is read in two ways */
+            *repeats = false;
+            return pattern_bad(r, "this brace");
+        }
+        p++;
+    }
+    rc = buf_add(out, from, (size_t)(p - from), r->e);
+    r->p = p;
+    if (rc == 0 && p < r->end && (*p == '?' || *p == '+')) {
+        if (counted)
+            return pattern_bad(r, "'?' or '+' behind a number of times");
+        rc = buf_add(out, p, 1, r->e);
+        r->p++;
+    }
+    if (rc == 0 && r->p < r->end && one_of(*r->p, "*+?{"))
+        return pattern_bad(r, "a repetition of a repetition");
+    return rc;
+}
+
+static int escape(struct reading *r, struct buf *out)
+{
+    struct pattern_item item;
+    int rc;
+
+    if (r->end - r->p >= 2 && one_of(r->p[1], "AzZ")) {
+        rc = buf_add(out, r->p, 2, r->e);
+        r->p += 2;
+        return rc;
+    }
+    if ((rc = pattern_escape(r, &item)) < 0)
+        return rc;
+    return item.bits ? pattern_bits(r, item.bits, item.inverted, out)
+                     : put_char(r, out, item.c);
+}
+
+/* One part of the pattern. */
+static int translate_one(struct reading *r, struct buf *out, int *depth)
+{
+    bool repeats;
+    size_t n;
+    char c = *r->p;
+    uint32_t u;
+
+    switch (c) {
+    case '\\':
+        return escape(r, out);
+    case '[':
+        return pattern_class(r, out);
+    case '(':
+        r->p++;
+        if (++*depth > 64)
+            return pattern_bad(r, "a group in 64 others");
+        return open_group(r, out);
+    case ')':
+        r->p++;
+        --*depth;
+        return put(r, out, ")");
+    case '|':
+        r->p++;
+        return put(r, out, "|");
+    case '.':
+        r->p++;
+        return put(r, out, "[^\\n]");
+    case '^': /* both at every line, as in Ruby */
+        r->p++;
+        return put(r, out, "(?m:^)");
+    case '$':
+        r->p++;
+        return put(r, out, "(?m:$)");
+    case '*':
+    case '+':
+    case '?':
+    case '{':
+        return quantifier(r, out, &repeats);
+    default:
+        u = unicode_at(r->p, &n);
+        r->p += n;
+        return put_char(r, out, u);
+    }
+}
+
+static int compile(struct pattern *p, const struct buf *b, struct err *e)
+{
+    PCRE2_SIZE at;
+    char why[256];
+    int code;
+
+    p->code = pcre2_compile((PCRE2_SPTR)b->p, b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK, &code, &at,
+                            NULL);
+    if (!p->code) {
+        pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+        return err_set(e, E_DATA, "the pattern cannot be compiled: %s", why);
+    }
+    pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE); /* where it fails, matching is slower */
+    return 0;
+}
+
+int pattern_make(struct pattern **out, const char *regex, size_t n, struct err *e)
+{
+    struct reading r = { regex, regex, regex + n, e };
+    struct pattern *p = NULL;
+    struct buf b = { 0 };
+    int rc = unicode_open(e), depth = 0;
+
+    *out = NULL;
+    if (rc == 0 && (n > MAX_BYTES || !utf8_valid(regex, n, NULL)))
+        rc = err_set(e, E_DATA, "a pattern of %zu bytes, not valid UTF-8 of at most %zu", n,
+                     MAX_BYTES);
+    while (rc == 0 && r.p < r.end) {
+        rc = translate_one(&r, &b, &depth);
+        if (rc == 0 && b.len > 16 * MAX_BYTES)
+            rc = pattern_bad(&r, "so large a pattern");
+    }
+    if (rc == 0 && !(p = calloc(1, sizeof *p)))
+        rc = err_set(e, E_SYS, "out of memory");
+    if (rc == 0 && (rc = buf_add(&b, "", 1, e)) == 0) {
+        b.len--;
+        rc = compile(p, &b, e);
+    }
+    buf_free(&b);
+    if (rc < 0)
+        free(p);
+    else
+        *out = p;
+    return rc;
+}
+
+void pattern_free(struct pattern *p)
+{
+    if (!p)
+        return;
+    pcre2_code_free(p->code);
+    free(p);
+}
+
+struct work {
+    pcre2_match_data *data;
+    pcre2_match_context *context;
+};
+
+static struct work *new_work(const struct pattern *p, size_t n)
+{
+    struct work *w = calloc(1, sizeof *w);
+    size_t steps = STEPS + 16 * n;
+
+    if (!w)
+        return NULL;
+    w->data = pcre2_match_data_create_from_pattern(p->code, NULL);
+    w->context = pcre2_match_context_create(NULL);
+    if (w->data && w->context) {
+        pcre2_set_match_limit(w->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+        return w;
+    }
+    pcre2_match_data_free(w->data);
+    pcre2_match_context_free(w->context);
+    free(w);
+    return NULL;
+}
+
+void pattern_done(struct pattern_at *at)
+{
+    struct work *w = at->work;
+
+    if (!w)
+        return;
+    pcre2_match_data_free(w->data);
+    pcre2_match_context_free(w->context);
+    free(w);
+    at->work = NULL;
+}
+
+static int match(const struct pattern *p, const struct work *w, const char *text, size_t n,
+                 size_t from, struct err *e)
+{
+    int rc = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, w->data,
+                         w->context);
+
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                         w->data, w->context);
+    if (rc >= 0)
+        return 1;
+    if (rc == PCRE2_ERROR_NOMATCH)
+        return 0;
+    if (rc == PCRE2_ERROR_NOMEMORY)
+        return err_set(e, E_SYS, "out of memory for a pattern's match");
+    return err_set(e, E_DATA, "the tokenizer's pattern backtracks too often at byte %zu of the text",
+                   from);
+}
+
+/* As Oniguruma's iterator: an empty match right behind the last one does not count. */
+int pattern_next(const struct pattern *p, struct pattern_at *at, const char *text, size_t n,
+                 size_t *start, size_t *end, struct err *e)
+{
+    struct work *w = at->work;
+    size_t k;
+    int rc;
+
+    if (!w && !(at->work = w = new_work(p, n)))
+        return err_set(e, E_SYS, "out of memory for a pattern's match");
+    while (at->from <= n) {
+        const PCRE2_SIZE *place;
+
+        if ((rc = match(p, w, text, n, at->from, e)) <= 0)
+            return rc;
+        place = pcre2_get_ovector_pointer(w->data);
+        *start = place[0];
+        *end = place[1];
+        if (*start == *end && at->begun && at->last_end == *end) {
+            k = 1;
+            if (at->from < n)
+                unicode_at(text + at->from, &k);
+            at->from += k;
+            continue;
+        }
+        at->from = at->last_end = *end;
+        at->begun = 1;
+        return 1;
+    }
+    return 0;
+}

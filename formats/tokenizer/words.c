@@ -1,0 +1,303 @@
+/* formats/tokenizer/words.c - see words.h.
+ *
+ * The patterns are of one family, whose alternatives are tried in this order:
+ *
+ *   contractions   's 't 're 've 'm 'll 'd
+ *   letters        with one character before them: a space, or any but a line end, letter or digit
+ *   digits         with a space before them, or at most so many
+ *   others         with a space before them; some take the line ends behind them
+ *   line ends      with the white space before them
+ *   white space    but for its last character, where something else follows
+ *
+ * Each pattern says which of these it has and in what form. The functions are written once, and
+ * compiled for each pattern with its rules as constants. */
+#include "formats/tokenizer/words.h"
+
+#include "formats/tokenizer/unicode.h"
+
+#include <string.h>
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+enum { LETTER = 1, NUMBER = 2, SPACE = 4, LINE_END = 8, UPPER = 16, LOWER = 32, NUMERIC = 64 };
+
+struct rules {
+    int contractions;  /* 0 none, 1 in small letters, 2 in any */
+    bool any_before;   /* any character may stand before letters, not only a space */
+    bool cases;        /* capitals, then small letters; a contraction may follow (suffix) */
+    bool suffix;
+    int digits;        /* 0: any number, behind a space; else at most so many */
+    const char *tail;  /* what others take behind them, or "" */
+    bool line_ends;
+    bool digits_alone; /* each digit is cut out first */
+};
+
+struct words {
+    const char *name, *pattern, *pattern2; /* two ways to write it */
+    size_t (*ends)(const char *p, size_t n, size_t at, uint32_t *ends, size_t max);
+};
+
+static const unsigned char ascii[128] = {
+    ['\t'] = SPACE, ['\n'] = SPACE | LINE_END, ['\v'] = SPACE, ['\f'] = SPACE,
+    ['\r'] = SPACE | LINE_END, [' '] = SPACE,
+    ['0'] = NUMBER | NUMERIC, ['1'] = NUMBER | NUMERIC, ['2'] = NUMBER | NUMERIC,
+    ['3'] = NUMBER | NUMERIC, ['4'] = NUMBER | NUMERIC, ['5'] = NUMBER | NUMERIC,
+    ['6'] = NUMBER | NUMERIC, ['7'] = NUMBER | NUMERIC, ['8'] = NUMBER | NUMERIC,
+    ['9'] = NUMBER | NUMERIC,
+#define BIG(c) [c] = LETTER | UPPER, [c + 32] = LETTER | LOWER
+    BIG('A'), BIG('B'), BIG('C'), BIG('D'), BIG('E'), BIG('F'), BIG('G'), BIG('H'), BIG('I'),
+    BIG('J'), BIG('K'), BIG('L'), BIG('M'), BIG('N'), BIG('O'), BIG('P'), BIG('Q'), BIG('R'),
+    BIG('S'), BIG('T'), BIG('U'), BIG('V'), BIG('W'), BIG('X'), BIG('Y'), BIG('Z')
+};
+
+static unsigned far_kind(const char *p, size_t *used)
+{
+    const uint64_t both = 1u << UNI_LM | 1u << UNI_LO | UNI_MARK;
+    uint64_t b = unicode_bits(unicode_at(p, used));
+
+    return (b & UNI_LETTER ? LETTER : 0) | (b & UNI_NUMBER ? NUMBER : 0) |
+           (b & UNI_SPACE ? SPACE : 0) | (b & UNI_NUMERIC ? NUMERIC : 0) |
+           (b & (both | 1u << UNI_LU | 1u << UNI_LT) ? UPPER : 0) |
+           (b & (both | 1u << UNI_LL) ? LOWER : 0);
+}
+
+/* What the character at p is, and its bytes. */
+ALWAYS_INLINE unsigned kind_at(const char *p, size_t *used)
+{
+    *used = 1;
+    return (unsigned char)*p < 128 ? ascii[(unsigned char)*p] : far_kind(p, used);
+}
+
+/* The end of the characters from at on that are of these kinds. */
+ALWAYS_INLINE size_t run_of(const char *p, size_t n, size_t at, unsigned kinds)
+{
+    for (size_t used; at < n; at += used)
+        if (!(kind_at(p + at, &used) & kinds))
+            break;
+    return at;
+}
+
+/* Bytes of the contraction at p, which begins with an apostrophe; 0 for none. */
+static size_t contraction(const char *p, size_t n, bool any_case)
+{
+    unsigned char a, b;
+
+    if (n < 2 || *p != '\'')
+        return 0;
+    a = (unsigned char)p[1];
+    if (any_case && n >= 3 && a == 0xC5 && (unsigned char)p[2] == 0xBF)
+        return 3; /* U+017F, the long s */
+    if (any_case && a >= 'A' && a <= 'Z')
+        a |= 32;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd')
+        return 2;
+    if (n < 3)
+        return 0;
+    b = (unsigned char)p[2];
+    if (any_case && b >= 'A' && b <= 'Z')
+        b |= 32;
+    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+/* Capitals, then at least one small letter, from at on, as U*W+ backtracks: the end, or at. Marks and
+ * letters without case count as both. */
+static size_t cased(const char *p, size_t n, size_t at)
+{
+    size_t last = at, i = at, used;
+
+    for (unsigned kind; i < n; i += used) {
+        kind = kind_at(p + i, &used);
+        if (!(kind & UPPER))
+            break;
+        if (kind & LOWER)
+            last = i + used;
+    }
+    /* Small letters behind the capitals; else back to the last that is both. */
+    return i < n && kind_at(p + i, &used) & LOWER ? run_of(p, n, i, LOWER) : last;
+}
+
+/* At least one capital, then small letters: U+W*. */
+static size_t capitals(const char *p, size_t n, size_t at)
+{
+    size_t i = run_of(p, n, at, UPPER);
+
+    return i > at ? run_of(p, n, i, LOWER) : at;
+}
+
+/* In the order that the pattern tries them; next stands behind a character that may come first, or is
+ * at. The end, or at. */
+static size_t cased_letters(const char *p, size_t n, size_t at, size_t next, bool suffix)
+{
+    size_t end = cased(p, n, next);
+
+    if (end == next)
+        end = cased(p, n, at) > at ? cased(p, n, at) : capitals(p, n, next);
+    if (end == next)
+        end = capitals(p, n, at);
+    if (end == at)
+        return at;
+    return suffix ? end + contraction(p + end, n - end, true) : end;
+}
+
+/* White space from at on. */
+ALWAYS_INLINE size_t space(const char *p, size_t n, size_t at, bool line_ends)
+{
+    size_t last = at, end = at, behind = at, used;
+
+    for (unsigned kind; end < n; end += used) {
+        kind = kind_at(p + end, &used);
+        if (!(kind & SPACE))
+            break;
+        last = end;
+        if (kind & LINE_END)
+            behind = end + used;
+    }
+    if (line_ends && behind > at)
+        return behind;
+    return end == n || last == at ? end : last;
+}
+
+/* Digits behind nothing, at most so many. */
+ALWAYS_INLINE size_t few_digits(const char *p, size_t n, size_t at, int max)
+{
+    for (size_t used; at < n && max > 0; at += used, max--)
+        if (!(kind_at(p + at, &used) & NUMBER))
+            break;
+    return at;
+}
+
+ALWAYS_INLINE size_t others(const char *p, size_t n, size_t at, const char *tail)
+{
+    for (size_t used; at < n; at += used)
+        if (kind_at(p + at, &used) & (LETTER | NUMBER | SPACE))
+            break;
+    while (*tail && at < n && p[at] && strchr(tail, p[at]))
+        at++;
+    return at;
+}
+
+ALWAYS_INLINE size_t next_word(const struct rules *r, const char *p, size_t n, size_t at)
+{
+    size_t used, next, end;
+    unsigned kind = kind_at(p + at, &used), second;
+
+    if (r->contractions && p[at] == '\'' &&
+        (end = contraction(p + at, n - at, r->contractions == 2)) > 0)
+        return at + end;
+    /* next: where the word's body begins, behind the one character that may come first. */
+    next = at;
+    if (r->any_before ? !(kind & (LETTER | NUMBER | LINE_END)) : p[at] == ' ')
+        next = at + used;
+    if (r->cases) {
+        if ((end = cased_letters(p, n, at, next, r->suffix)) > at)
+            return end;
+    } else if (next == at ? kind & LETTER : next < n && kind_at(p + next, &used) & LETTER) {
+        return run_of(p, n, next, LETTER);
+    }
+    if (r->digits && kind & NUMBER)
+        return few_digits(p, n, at, r->digits);
+    next = at + (p[at] == ' ');
+    second = next == at ? kind : next < n ? kind_at(p + next, &used) : SPACE;
+    if (!r->digits && second & NUMBER)
+        return run_of(p, n, next, NUMBER);
+    if (!(second & (LETTER | NUMBER | SPACE)))
+        return others(p, n, next, r->tail);
+    return space(p, n, at, r->line_ends);
+}
+
+ALWAYS_INLINE size_t find_ends(const struct rules *r, const char *p, size_t n, size_t at,
+                               uint32_t *ends, size_t max)
+{
+    size_t k = 0, limit = r->digits_alone ? at : n, used;
+
+    while (k < max && at < n) {
+        if (at == limit) {
+            /* Up to the next digit, or the digit itself. */
+            if (kind_at(p + at, &used) & NUMERIC) {
+                limit = at += used;
+                ends[k++] = (uint32_t)at;
+                continue;
+            }
+            for (; limit < n; limit += used)
+                if (kind_at(p + limit, &used) & NUMERIC)
+                    break;
+        }
+        at = next_word(r, p, limit, at);
+        ends[k++] = (uint32_t)at;
+    }
+    return k;
+}
+
+#define KIND(name, ...)                                                                        \
+    static size_t ends_##name(const char *p, size_t n, size_t at, uint32_t *ends, size_t max)  \
+    {                                                                                          \
+        static const struct rules rules = { __VA_ARGS__ };                                     \
+        return find_ends(&rules, p, n, at, ends, max);                                         \
+    }
+KIND(gpt2, .contractions = 1, .tail = "")
+KIND(digits, .contractions = 1, .tail = "", .digits_alone = true)
+KIND(llama3, .contractions = 2, .any_before = true, .digits = 3, .tail = "\r\n", .line_ends = true)
+KIND(qwen2, .contractions = 2, .any_before = true, .digits = 1, .tail = "\r\n", .line_ends = true)
+KIND(o200k, .any_before = true, .cases = true, .suffix = true, .digits = 3, .tail = "\r\n/",
+     .line_ends = true)
+KIND(tekken, .any_before = true, .cases = true, .digits = 1, .tail = "\r\n/", .line_ends = true)
+
+#define SPACES "\\s+(?!\\S)|\\s+"
+#define GPT2(c) c "| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|" SPACES
+#define ANY_CASE "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define CL100K(n) \
+    ANY_CASE "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" n "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|" SPACES
+#define U "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define W "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define O200K(suffix, n) \
+    "[^\\r\\n\\p{L}\\p{N}]?" U "*" W "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" U "+" W "*" suffix "|" n \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|" SPACES
+
+const struct words words_gpt2 = { "GPT-2", GPT2("'s|'t|'re|'ve|'m|'ll|'d"),
+                                  GPT2("'(?:[sdmt]|ll|ve|re)"), ends_gpt2 };
+const struct words words_gpt2_digits = { "GPT-2 with single digits", "", "", ends_digits };
+static const struct words others_known[] = {
+    { "Llama 3", CL100K("\\p{N}{1,3}"), "", ends_llama3 },
+    { "Qwen 2", CL100K("\\p{N}"), "", ends_qwen2 },
+    { "o200k", O200K(ANY_CASE "?", "\\p{N}{1,3}"), "", ends_o200k },
+    { "tekken", O200K("", "\\p{N}"), "", ends_tekken },
+};
+
+const char *words_name(const struct words *w) { return w->name; }
+
+const struct words *words_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof others_known / sizeof *others_known; i++)
+        if (strcmp(others_known[i].name, name) == 0)
+            return &others_known[i];
+    return &words_gpt2;
+}
+
+static bool is(const char *text, const char *pattern, size_t n)
+{
+    return n && strlen(text) == n && memcmp(text, pattern, n) == 0;
+}
+
+const struct words *words_known(const char *pattern, size_t n)
+{
+    if (is(words_gpt2.pattern, pattern, n) || is(words_gpt2.pattern2, pattern, n))
+        return &words_gpt2;
+    for (size_t i = 0; i < sizeof others_known / sizeof *others_known; i++)
+        if (is(others_known[i].pattern, pattern, n))
+            return &others_known[i];
+    return NULL;
+}
+
+size_t words_ends(const struct words *w, const char *p, size_t n, size_t at, uint32_t *ends,
+                  size_t max)
+{
+    return w->ends(p, n, at, ends, max);
+}
+
+size_t words_next(const struct words *w, const char *p, size_t n, size_t at)
+{
+    uint32_t end = 0;
+
+    w->ends(p, n, at, &end, 1);
+    return end;
+}
