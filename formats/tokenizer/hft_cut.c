@@ -228,6 +228,36 @@ static int apply(const struct hft_step *s, const struct state *was, struct state
     return rc;
 }
 
+/* The pieces in the alphabet of bytes, or, back, the bytes of what is in it: for steps behind ByteLevel,
+ * which see that alphabet. */
+static int change_alphabet(const struct hft *t, bool back, const struct state *was,
+                           struct state *to, struct err *e)
+{
+    int rc = 0;
+
+    to->text.len = 0;
+    to->pieces.n = 0;
+    for (size_t i = 0; i < was->pieces.n && rc == 0; i++) {
+        const struct span *x = &was->pieces.v[i];
+        const char *p = was->text.p + x->at;
+        size_t from = to->text.len;
+
+        if ((rc = buf_reserve(&to->text, 2 * x->n, e)) < 0)
+            break;
+        for (size_t k = 0, used = 1; k < x->n; k += used)
+            if (back) {
+                to->text.p[to->text.len++] = (char)hft_byte(unicode_at(p + k, &used));
+            } else {
+                unsigned char b = (unsigned char)p[k];
+
+                memcpy(to->text.p + to->text.len, t->alphabet[b].p, 2);
+                to->text.len += (size_t)t->alphabet[b].n;
+            }
+        rc = add(&to->pieces, from, to->text.len - from, x->mark, e);
+    }
+    return rc;
+}
+
 static void free_state(struct state *s)
 {
     buf_free(&s->text);
@@ -238,14 +268,25 @@ static void free_state(struct state *s)
 int hft_encode_steps(const struct hft *t, struct spm_cache *c, const struct hft_piece *piece,
                      struct spm_ids *out, struct err *e)
 {
-    struct state a = { 0 }, b = { 0 };
+    struct state a = { 0 }, b = { 0 }, was;
+    bool mapped = false;
     int rc = buf_add(&a.text, piece->p, piece->n, e);
 
     if (rc == 0)
         rc = add(&a.pieces, 0, piece->n, piece->at_start, e);
-    for (int i = 0; i < t->n_cut && rc == 0; i++) {
-        struct state was = a;
+    for (int i = 0; i <= t->n_cut && rc == 0; i++) {
+        bool last = i == t->n_cut, maps = i > 0 && !last && t->cut[i - 1].kind == CUT_BYTES;
 
+        if (maps || (last && mapped)) {
+            was = a;
+            rc = change_alphabet(t, last, &was, &b, e);
+            a = b;
+            b = was;
+            mapped = !last;
+        }
+        if (rc < 0 || last)
+            break;
+        was = a;
         rc = apply(&t->cut[i], &was, &b, e);
         a = b;
         b = was;

@@ -121,7 +121,6 @@ static int digits(struct reader *r, const struct hft_value *o, struct hft_step *
     return hft_bool(o, "individual_digits", false, &s->each, r->e);
 }
 
-/* It turns bytes into an alphabet of its own, and what follows it would see that. */
 static int byte_level(struct reader *r, const struct hft_value *o, struct hft_step *s)
 {
     bool regex;
@@ -235,9 +234,11 @@ static int read_step(struct reader *r, const struct hft_value *o)
     if (*n == HFT_MAX_STEPS)
         return hft_bad(o->start, o->v.p, r->e, "field '%s': more than %d steps", r->part,
                        HFT_MAX_STEPS);
-    if (r->cuts && t->bytes)
-        return hft_bad(o->start, o->v.p, r->e, "field '%s': a step behind ByteLevel is not "
-                       "supported", r->part);
+    for (int i = 0; i < *n && r->cuts && type.v.type == JK_STRING; i++)
+        if (steps[i].kind == CUT_BYTES && (json_is(&type.v, "ByteLevel") ||
+                                           json_is(&type.v, "Metaspace")))
+            return hft_bad(o->start, o->v.p, r->e, "field '%s': '%.*s' behind ByteLevel is not "
+                           "supported", r->part, (int)type.v.n, type.v.p);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (known[i].cuts == r->cuts && type.v.type == JK_STRING && json_is(&type.v, known[i].name))
             return known[i].read(r, o, &steps[(*n)++]);
@@ -303,6 +304,22 @@ static void choose_way(struct hft *t)
         t->way = WAY_WORDS;
 }
 
+/* Where a text begins is not known any more behind a normaliser that takes its first characters, nor
+ * where pieces of what it made begin. */
+static int refuse_first(const struct hft *t, const struct hft_value *pre, struct err *e)
+{
+    bool first = false, takes = false;
+
+    for (int i = 0; i < t->n_cut; i++)
+        first |= t->cut[i].kind == CUT_MARKS && t->cut[i].scheme == FIRST;
+    for (int i = 0; i < t->n_norm; i++)
+        takes |= t->norm[i].kind == NORM_STRIP || t->norm[i].kind == NORM_REPLACE;
+    if (!first || t->n_norm == 0 || (t->n_cut == 1 && !takes))
+        return 0;
+    return hft_bad(pre->start, pre->v.p, e, "field 'pre_tokenizer': prepend_scheme 'first' behind this "
+                   "normalizer is not supported");
+}
+
 int hft_read_steps(struct hft *t, const struct hft_value *normalizer,
                    const struct hft_value *pre_tokenizer, struct err *e)
 {
@@ -314,5 +331,5 @@ int hft_read_steps(struct hft *t, const struct hft_value *normalizer,
     if (pre_tokenizer->v.p && (rc = read_step(&p, pre_tokenizer)) < 0)
         return rc;
     choose_way(t);
-    return 0;
+    return refuse_first(t, pre_tokenizer, e);
 }
