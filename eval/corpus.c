@@ -88,7 +88,7 @@ int corpus_sniff(const char *name, const void *head, size_t nbytes, struct err *
             return err_hint(e, "import it: lpack --import megatron %s > packed.shard", name);
         if (m && m->form > MAGIC_TAR)
             return err_hint(e, "%s", m->remedy);
-        return err_hint(e, "prepare it: lprep %s -t tokenizer.model | lpack > packed.shard",
+        return err_hint(e, "prepare it: lprep %s -t TOKENIZER | lpack > packed.shard",
                         name);
     }
     if (shard_is(p, nbytes))
@@ -225,7 +225,7 @@ static int take_stdin(const struct corpus_options *o, struct buf *in, struct err
 
 static int no_tokenizer(const struct corpus_options *o, struct err *e)
 {
-    err_set(e, E_CONFIG, "'%s' is text, and the model's folder has no tokenizer.model", o->path);
+    err_set(e, E_CONFIG, "'%s' is text, and the model's folder has no tokenizer", o->path);
     return err_hint(e, "give one with --tokenizer");
 }
 
@@ -246,7 +246,7 @@ static int open_text(struct corpus *c, const struct corpus_options *o, struct er
     if (rc == 0 && !from_stdin &&
         (rc = file_read(o->path, TEXT_MAX_BYTES, &in.p, &in.len, e)) == E_DATA &&
         e && !strchr(e->msg, '\n')) /* too large */
-        err_hint(e, "prepare large text: lprep %s -t tokenizer.model | lpack > packed.shard",
+        err_hint(e, "prepare large text: lprep %s -t TOKENIZER | lpack > packed.shard",
                  o->path);
     text = in.p;
     n = in.len;

@@ -23,7 +23,7 @@ struct corpus_options {
     const char *path;      /* "-": text on standard input */
     enum corpus_form form;
     const char *split;     /* NULL: "validation" where the manifest has one, else "train" */
-    const char *tokenizer; /* .model for text, and whose fingerprint the data must have; NULL:
+    const char *tokenizer; /* for text, and whose fingerprint the data must have; NULL:
                               nothing to compare with, and text is E_CONFIG */
     const char *model;     /* its folder, for the tokenizer where none is given; or NULL */
     int64_t vocab;         /* the model's: the data's may not be larger (E_CONFIG) */

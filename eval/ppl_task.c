@@ -38,7 +38,7 @@ static const struct opt ppl_rows[] = {
     { 0, "split", "NAME", OPT_STR, &asked.data.split, 0, 0,
       "split of a shards folder [validation, else train]" },
     { 't', "tokenizer", "FILE", OPT_STR, &asked.data.tokenizer, 0, 0,
-      "SentencePiece model for text [the model folder's]" },
+      "tokenizer for text [the model folder's]" },
     { 0, "add-bos", NULL, OPT_FLAG, &asked.data.add_bos, 0, 0, "put a BOS before text" },
     { 'l', "label", "NAME", OPT_STR, &asked.label, 0, 0,
       "name in tables and plots [the folder's]" },

@@ -5,9 +5,7 @@
 #include "formats/tokens/document.h"
 C_BEGIN
 
-/* What to compare: a tokenizer.model that was named, or NULL for the one in the model's folder;
- * a folder that has only a tokenizer.json is compared by its pieces, id for id, where the
- * tokenizer that made the data is still where the data says. */
+/* What to compare: a tokenizer that was named, or NULL for the one in the model's folder. */
 struct model_tokenizer {
     const char *folder, *given;
     char doubt[700];  /* out: why it could not be told, for a warning; "" where it could, where

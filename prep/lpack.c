@@ -53,7 +53,7 @@ static const struct opt opts[] = {
     { 0, "form", "auto|raw", OPT_ENUM, &a.form, 0, 0,
       "--import u16: raw reads a file even if it looks like text [auto]" },
     { 't', "tokenizer", "FILE", OPT_STR, &a.tokenizer, 0, 0,
-      "SentencePiece model of the ids; --export ndjson adds the text" },
+      "tokenizer of the ids; --export ndjson adds the text" },
     { 0, "vocab", "N", OPT_I64, &a.vocab, 1, (double)INT32_MAX,
       "--import without -t: size of the vocabulary [65536]" },
     { 0, "bos", "ID", OPT_I64, &a.bos, 0, (double)INT32_MAX,

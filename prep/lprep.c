@@ -252,7 +252,7 @@ static int check(const struct args *a, struct err *e)
 {
     if (!a->tokenizer && !a->prep.text) {
         err_set(e, E_USAGE, "no tokenizer given");
-        return err_hint(e, "-t tokenizer.model makes tokens; --text writes JSON lines instead");
+        return err_hint(e, "-t MODEL-FOLDER or -t TOKENIZER makes tokens; --text writes JSON lines instead");
     }
     if (a->prep.text && (a->prep.min_tokens || a->prep.max_tokens))
         return err_set(e, E_USAGE, "--text makes no tokens for --min-tokens and --max-tokens");
@@ -395,6 +395,16 @@ static void fill_opts(struct args *a, struct progress *progress)
         a->output = NULL;
 }
 
+/* Says what was taken, as a folder or a configuration beside it may have had a say. */
+static void tell_tokenizer(const struct tokenizer *t)
+{
+    char line[1024];
+    struct err e = { 0 };
+
+    if (tokenizer_note(t, line, sizeof line, &e) == 0)
+        log_info("tokenizer %s", line);
+}
+
 /* *t stays NULL for --text. */
 static int open_tokenizer(const struct args *a, struct tokenizer **t, struct err *e)
 {
@@ -410,6 +420,8 @@ static int open_tokenizer(const struct args *a, struct tokenizer **t, struct err
         tokenizer_close(*t);
         *t = NULL;
     }
+    if (*t)
+        tell_tokenizer(*t);
     return rc;
 }
 

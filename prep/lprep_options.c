@@ -11,7 +11,7 @@ static void main_rows(struct opt_table *t, struct args *a)
 {
     const struct opt rows[] = {
         { 't', "tokenizer", "FILE", OPT_STR, &a->tokenizer, 0, 0,
-          "SentencePiece model that makes the tokens" },
+          "tokenizer that makes the tokens, or a model's folder" },
         { 0, "text", NULL, OPT_FLAG | OPT_RESULT, &a->prep.text, 0, 0,
           "write documents as JSON lines, not tokens" },
         { 'o', "output", "FILE", OPT_STR, &a->output, 0, 0,

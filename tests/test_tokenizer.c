@@ -417,6 +417,9 @@ static void test_expected_ids(void **state)
         { "sentencepiece/test_model.model.zst", "sp_test_model.ids.jsonl.zst" },
         { "sentencepiece/test_ja_model.model.zst", "sp_test_ja_model.ids.jsonl.zst" },
         { "../weights/stories260K/tok512.model", "tok512.ids.jsonl.zst" },
+        { "llama3/tokenizer.model.zst", "llama3.ids.jsonl.zst" },
+        { "qwen/qwen.tiktoken.zst", "qwen.ids.jsonl.zst" },
+        { "gpt2/tokenizer.json.zst", "gpt2.ids.jsonl.zst" },
     };
 
     (void)state;

@@ -16,7 +16,7 @@ enum info_kind {
     INFO_MODEL,     /* a folder with config.json */
     INFO_ADAPTER,   /* a folder with adapter_config.json */
     INFO_TENSORS,   /* one safetensors file */
-    INFO_TOKENIZER, /* a SentencePiece model */
+    INFO_TOKENIZER, /* whatever formats/tokenizer reads */
     INFO_CHECKPOINT, /* a folder with MANIFEST.json */
     INFO_JOURNAL,    /* what an lpack that has not ended has done so far */
     INFO_RUN,        /* a folder whose training has not ended: checkpoints/, and no results */

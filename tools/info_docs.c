@@ -157,7 +157,7 @@ int info_tokenizer(struct tokenizer **t, const char *data, const struct token_in
     if (!path) {
         err_set(e, E_NOINPUT, "no tokenizer to decode '%s' with: '%s' is not found", data,
                 *info->tokenizer ? info->tokenizer : "(none named)");
-        return err_hint(e, "name it: -t FILE.model");
+        return err_hint(e, "name it: -t FILE");
     }
     rc = tokenizer_open(t, path, e);
     /* The wrong tokenizer would decode into nonsense without any error; the
@@ -166,7 +166,7 @@ int info_tokenizer(struct tokenizer **t, const char *data, const struct token_in
         !tokenizer_made(*t, info->fingerprint, info->tokenizer)) {
         rc = err_set(e, E_CONFIG, "'%s' was not made with the tokenizer '%s': fingerprint %s, "
                      "must be %s", data, path, tokenizer_fingerprint(*t), info->fingerprint);
-        err_hint(e, "name the right one: -t FILE.model%s%s",
+        err_hint(e, "name the right one: -t FILE%s%s",
                  *info->tokenizer ? ", it was called " : "", info->tokenizer);
     }
     free(path);

@@ -206,7 +206,7 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
         set_text(out, "form", "model");
         show_config(weights_config(w), out);
         tokenizer = weights_tokenizer_path(path);
-        set(out, "tokenizer", tokenizer ? json_string("tokenizer.model") : json_null());
+        set(out, "tokenizer", tokenizer ? json_string(strrchr(tokenizer, '/') + 1) : json_null());
         free(tokenizer);
         tally_show(&y, out);
         if (hash)
@@ -304,7 +304,7 @@ static int tokenizer_info(const char *path, const struct info_options *o, json_t
     (void)o; /* opening one reads and checks all of it */
     if (rc < 0)
         return rc;
-    set_text(out, "form", "SentencePiece model");
+    set_text(out, "form", tokenizer_form(t));
     set_int(out, "vocab", tokenizer_vocab(t));
     set_int(out, "bos", tokenizer_bos(t));
     set_int(out, "eos", tokenizer_eos(t));

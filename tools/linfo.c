@@ -26,7 +26,7 @@ static void add_rows(struct opt_table *t, struct args *a)
         { 'd', "doc", "N", OPT_I64, &a->info.doc, 0, 1e15,
           "only document N, from 0: its text" },
         { 't', "tokenizer", "FILE", OPT_STR, &a->info.tokenizer, 0, 0,
-          "SentencePiece model to decode with [the data's]" },
+          "tokenizer to decode with [the data's]" },
         { 0, "stats", NULL, OPT_FLAG, &a->info.stats, 0, 0,
           "counts by split and source, lengths of documents" },
         { 0, "plot", "FILE", OPT_STR, &a->info.plot, 0, 0,

@@ -26,6 +26,7 @@
 static const char *const ours[] = {
     "options.json", "metrics.jsonl", "summary.json", "adapter_config.json",
     "adapter_model.safetensors", "config.json", "model.safetensors", "tokenizer.model",
+    "tokenizer.json",
 };
 enum { N_OURS = sizeof ours / sizeof *ours, FIRST_RESULT = 3, LAST_RESULT = N_OURS - 2 };
 
@@ -270,6 +271,29 @@ int outdir_tokenizer(const struct settings *s, const struct token_info *info, co
     return rc;
 }
 
+/* The file under the name that a model's folder has for it, and what says BOS and EOS beside it. */
+static int copy_files(const struct settings *s, const struct tokenizer *t, struct beside *files,
+                      struct err *e)
+{
+    static const char config[] = "tokenizer_config.json";
+    const char *from = tokenizer_path(t), *slash = strrchr(from, '/');
+    char *folder = slash ? strndup(from, (size_t)(slash - from) + 1) : strdup("."),
+         *beside = folder ? path_join(folder, config) : NULL, *to = path_join(s->out, config);
+    int rc = beside ? 0 : err_set(e, E_SYS, "out of memory");
+
+    if (rc == 0 && strcmp(tokenizer_file(t), "tokenizer.json") == 0 && path_is_file(beside) &&
+        (rc = file_copy(beside, to, e)) == 0)
+        rc = beside_add_file(files, s->out, config, e);
+    free(to);
+    to = path_join(s->out, tokenizer_file(t));
+    if (rc == 0 && (rc = file_copy(from, to, e)) == 0)
+        rc = beside_add_file(files, s->out, tokenizer_file(t), e);
+    free(to);
+    free(beside);
+    free(folder);
+    return rc;
+}
+
 /* The tokenizer of a fresh model is the data's: named by the user, or where it was then. */
 static int copy_tokenizer(const struct settings *s, const struct token_info *info,
                           struct beside *files, struct err *e)
@@ -278,7 +302,7 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
      * it. */
     const char *from = s->tokenizer ? s->tokenizer : info ? info->tokenizer : "";
     struct err why = { 0 };
-    char *to;
+    struct tokenizer *t;
     int rc = outdir_tokenizer(s, info, from, s->tokenizer ? e : &why);
 
     if (rc < 0) {
@@ -286,10 +310,10 @@ static int copy_tokenizer(const struct settings *s, const struct token_info *inf
             log_info("no tokenizer copied: the data's was not found (give --tokenizer FILE)");
         return s->tokenizer ? rc : 0;
     }
-    to = path_join(s->out, "tokenizer.model");
-    rc = file_copy(from, to, e);
-    free(to);
-    return rc < 0 ? rc : beside_add_file(files, s->out, "tokenizer.model", e);
+    if ((rc = tokenizer_open(&t, from, e)) == 0)
+        rc = copy_files(s, t, files, e);
+    tokenizer_close(t);
+    return rc;
 }
 
 /* The weights come after the files whose hashes they hold, and the configuration last: a folder

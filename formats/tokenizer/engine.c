@@ -84,15 +84,15 @@ static int meaning_hft(const void *self, const void *bytes, size_t n, char first
 }
 
 static const struct tokenizer_engine sentencepiece = {
-    "a SentencePiece model", false, parse_spm, free_spm, vocab_spm, bos_spm, eos_spm, piece_spm,
+    "SentencePiece model", "tokenizer.model", false, parse_spm, free_spm, vocab_spm, bos_spm, eos_spm, piece_spm,
     NULL, NULL, encode_spm, decode_spm, meaning_spm
 };
 static const struct tokenizer_engine tokenizer_json = {
-    "a tokenizer.json", true, parse_hft, free_hft, vocab_hft, bos_hft, eos_hft, piece_hft,
+    "tokenizer.json", "tokenizer.json", true, parse_hft, free_hft, vocab_hft, bos_hft, eos_hft, piece_hft,
     find_hft, set_hft, encode_hft, decode_hft, meaning_hft
 };
 static const struct tokenizer_engine rank_file = {
-    "a rank file of tiktoken", true, parse_ranks, free_hft, vocab_hft, bos_hft, eos_hft, piece_hft,
+    "rank file of tiktoken", "tokenizer.model", true, parse_ranks, free_hft, vocab_hft, bos_hft, eos_hft, piece_hft,
     NULL, NULL, encode_hft, decode_hft, meaning_hft
 };
 

@@ -12,7 +12,8 @@ C_BEGIN
 /* One kind: self is what parse made, read-only from then on. The cache is the thread's, and is used
  * with one tokenizer after another. */
 struct tokenizer_engine {
-    const char *form; /* "a SentencePiece model": what such a file is called */
+    const char *form; /* "SentencePiece model" */
+    const char *file; /* what it is called in a model's folder */
     bool by_meaning;  /* its fingerprint is its meaning, not the file's bytes */
     int (*parse)(void **self, const void *bytes, size_t n, const char *name, struct err *e);
     void (*free)(void *self);

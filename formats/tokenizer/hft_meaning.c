@@ -76,14 +76,16 @@ static int gather(const struct spm *m, struct order *o, struct err *e)
     return 0;
 }
 
-/* Tokens with their texts, and in which order they are made. */
-static int put_model(XXH3_state_t *h, const struct spm *m, struct err *e)
+/* Tokens with their texts, but for special ones, and in which order they are made. */
+static int put_model(XXH3_state_t *h, const struct spm *m, const unsigned char *special,
+                     struct err *e)
 {
     struct order o = { 0 };
     int rc = gather(m, &o, e);
 
     for (int64_t id = 0; id < m->vocab && rc == 0; id++)
-        if (m->kind[id] == PIECE_NORMAL || m->kind[id] == PIECE_USER || m->kind[id] == PIECE_BYTE) {
+        if (!(special && special[id]) && (m->kind[id] == PIECE_NORMAL ||
+                                          m->kind[id] == PIECE_USER || m->kind[id] == PIECE_BYTE)) {
             put(h, (uint64_t)id);
             put_text(h, m->piece[id].p, m->piece[id].n);
         }
@@ -134,19 +136,24 @@ static void put_way(XXH3_state_t *h, const struct hft *t)
  * was made of it, and no text makes them but their own names. */
 int hft_meaning(const struct hft *t, char hex[33], struct err *e)
 {
+    unsigned char *special = calloc((size_t)t->v->vocab, 1);
     XXH3_state_t *h = XXH3_createState();
-    int rc = h ? 0 : err_set(e, E_SYS, "out of memory");
+    int rc = h && special ? 0 : err_set(e, E_SYS, "out of memory");
 
     if (h)
         XXH3_128bits_reset(h);
+    for (size_t i = 0; i < t->n_added && rc == 0; i++)
+        special[t->added[i].id] = t->added[i].special;
     if (rc == 0 && t->way == WAY_SENTENCES) {
         put(h, WAY_SENTENCES);
         put(h, t->prefix != PREFIX_NEVER);
     } else if (rc == 0) {
         put_way(h, t);
     }
-    if (rc == 0)
-        rc = put_model(h, t->v, e);
+    if (rc == 0) {
+        put(h, t->map.used); /* of the model's own */
+        rc = put_model(h, t->v, special, e);
+    }
     for (size_t i = 0; i < t->n_added && rc == 0; i++)
         if (!t->added[i].special) {
             put(h, (uint64_t)t->added[i].id);
@@ -155,6 +162,7 @@ int hft_meaning(const struct hft *t, char hex[33], struct err *e)
     if (rc == 0)
         hash_hex(XXH3_128bits_digest(h), hex);
     XXH3_freeState(h);
+    free(special);
     return rc;
 }
 
@@ -171,7 +179,8 @@ int hft_meaning_spm(const struct spm *m, char hex[33], struct err *e)
     XXH3_128bits_reset(h);
     put(h, WAY_SENTENCES);
     put(h, m->norm.dummy_prefix);
-    if ((rc = put_model(h, m, e)) == 0)
+    put(h, (uint64_t)m->vocab);
+    if ((rc = put_model(h, m, NULL, e)) == 0)
         hash_hex(XXH3_128bits_digest(h), hex);
     XXH3_freeState(h);
     return rc;

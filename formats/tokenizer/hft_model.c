@@ -200,7 +200,7 @@ static int read_merge(const struct json_value *v, struct buf *b, size_t *cut, st
     struct json_object scan;
     struct json_value part;
     char *space;
-    int rc;
+    int rc, parts = 0;
 
     b->len = 0;
     if (v->type == JK_STRING) {
@@ -217,15 +217,13 @@ static int read_merge(const struct json_value *v, struct buf *b, size_t *cut, st
     if (v->type != JK_ARRAY)
         return E_NO;
     scan = json_scan(v->p, v->n);
-    for (int i = 0; (rc = json_next_element(&scan, &part, e)) == 1; i++) {
-        if (i == 2 || part.type != JK_STRING || (rc = json_text(&part, false, b, e)) < 0)
+    for (; (rc = json_next_element(&scan, &part, e)) == 1; parts++) {
+        if (parts == 2 || part.type != JK_STRING || (rc = json_text(&part, false, b, e)) < 0)
             return rc < 0 ? rc : E_NO;
-        if (i == 0)
+        if (parts == 0)
             *cut = b->len;
-        else if (b->len == 0)
-            return E_NO;
     }
-    return rc;
+    return rc == 0 && parts < 2 ? E_NO : rc;
 }
 
 static int add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, struct err *e)
@@ -265,14 +263,14 @@ static int read_merges(struct hft *t, const struct hft_value *merges, struct spm
                          out->n);
         if (rc < 0)
             break;
-        id[0] = hft_map_find(&t->map, b.p, cut);
-        id[1] = hft_map_find(&t->map, b.p + cut, b.len - cut);
-        id[2] = hft_map_find(&t->map, b.p, b.len);
-        for (int i = 0; i < 3 && rc == 0; i++)
-            if (id[i] < 0)
+        for (int i = 0; i < 3 && rc == 0; i++) {
+            const char *p = i == 1 ? b.p + cut : b.p;
+            size_t n = i == 0 ? cut : i == 1 ? b.len - cut : b.len;
+
+            if ((id[i] = hft_map_find(&t->map, p, n)) < 0)
                 rc = hft_bad(merges->start, v.p, e, "field 'model.merges[%zu]': '%.*s' is no token",
-                             out->n, i == 0 ? (int)(cut < 60 ? cut : 60) : 60,
-                             i == 1 ? b.p + cut : b.p);
+                             out->n, n < 60 ? (int)n : 60, p);
+        }
         if (rc == 0)
             rc = add_merge(out, &cap, (struct spm_merge){ (uint32_t)id[0], (uint32_t)id[1],
                                                           (uint32_t)id[2] }, e);

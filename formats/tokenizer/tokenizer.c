@@ -224,7 +224,7 @@ int tokenizer_note(const struct tokenizer *t, char *line, size_t size, struct er
         also = tokenizer_open(&other, model, &ignored) < 0 ? "; " MODEL_FILE " beside it was not read"
                : same_meaning(t, other) ? "; " MODEL_FILE " beside it means the same"
                                         : "; " MODEL_FILE " beside it gives other ids";
-    snprintf(line, size, "'%s', %s: %lld tokens, BOS %s%s%s, EOS %s%s%s%s", t->path,
+    snprintf(line, size, "'%s' (%s): %lld tokens, BOS %s%s%s, EOS %s%s%s%s", t->path,
              t->engine->form, (long long)tokenizer_vocab(t), bos < 0 ? "none" : "'",
              bos < 0 ? "" : tokenizer_piece(t, bos), bos < 0 ? "" : "'", eos < 0 ? "none" : "'",
              eos < 0 ? "" : tokenizer_piece(t, eos), eos < 0 ? "" : "'", also);
@@ -239,7 +239,7 @@ int tokenizer_use(struct tokenizer *t, enum tokenizer_maker maker, struct err *e
     int rc = 0;
 
     if (maker == TOKENIZER_SENTENCEPIECE && t->engine->by_meaning) {
-        rc = err_set(e, E_DATA, "'%s' is %s, which libsentencepiece does not read", t->path,
+        rc = err_set(e, E_DATA, "'%s' is a %s, which libsentencepiece does not read", t->path,
                      t->engine->form);
     } else if (maker == TOKENIZER_SENTENCEPIECE && !t->library) {
         /* The library reads the model only when it is asked for: it takes time and memory. */
@@ -268,6 +268,8 @@ int64_t tokenizer_vocab(const struct tokenizer *t) { return t->engine->vocab(t->
 int32_t tokenizer_bos(const struct tokenizer *t) { return t->engine->bos(t->self); }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->engine->eos(t->self); }
 const char *tokenizer_path(const struct tokenizer *t) { return t->path; }
+const char *tokenizer_form(const struct tokenizer *t) { return t->engine->form; }
+const char *tokenizer_file(const struct tokenizer *t) { return t->engine->file; }
 const char *tokenizer_fingerprint(const struct tokenizer *t) { return t->fingerprint; }
 
 /* A fingerprint may be of the file, or one of two of what it does. */

@@ -43,6 +43,9 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 /* FINGERPRINT_HEX chars and NUL: of a SentencePiece model XXH3-128 of the file, else its meaning. */
 const char *tokenizer_fingerprint(const struct tokenizer *t);
 const char *tokenizer_path(const struct tokenizer *t); /* of the file */
+/* What kind of file it is: "SentencePiece model"; and what such a file is called in a model's folder. */
+const char *tokenizer_form(const struct tokenizer *t);
+const char *tokenizer_file(const struct tokenizer *t);
 
 /*
  * What a tokenizer does, in FINGERPRINT_HEX chars and NUL: XXH3-128 of its pieces with their types

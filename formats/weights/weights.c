@@ -222,10 +222,14 @@ int weights_get(const struct weights *w, const char *name, int dims, const int64
 /* malloc'ed, or NULL where the folder has none. */
 char *weights_tokenizer_path(const char *folder)
 {
-    char *path = path_join(folder, "tokenizer.model");
+    static const char *const names[] = { "tokenizer.json", "tokenizer.model" };
 
-    if (path_exists(path))
-        return path;
-    free(path);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = path_join(folder, names[i]);
+
+        if (path_exists(path))
+            return path;
+        free(path);
+    }
     return NULL;
 }

@@ -46,7 +46,8 @@ const char *weights_changed(const struct weights *w);
 struct beside;
 int weights_copy_side_files(const char *from, const char *to, int64_t context, struct beside *files,
                             struct err *e);
-/* The tokenizer.model of a model folder as a malloc'ed path, or NULL where there is none. */
+/* The tokenizer.json of a model folder, else its tokenizer.model, as a malloc'ed path; NULL where there
+ * is neither. */
 char *weights_tokenizer_path(const char *folder);
 
 C_END

@@ -298,12 +298,17 @@ tokenizers() { # a folder's tokenizer.model; what others have is called by its n
     mkdir tok only && cp "$model" tok/tokenizer.model && printf 'IQ== 0\nIg== 1\nIw== 2\n' > llama3.model &&
         printf '{"version": "1.0", "truncation": null, "padding": null, "model": {}}' |
         tee tok/tokenizer.json > only/tokenizer.json || return 1
-    lprep -q -t tok in | cut -b 257- | cmp - <(lprep -q -t tok/tokenizer.model in | cut -b 257-) &&
-        fails 65 "a tokenizer.json of Hugging Face's tokenizers, not a SentencePiece" -t tok/tokenizer.json in &&
-        grep -q 'beside it: -t tok/tokenizer.model' err &&
-        fails 65 'a tokenizer.json' -t only/tokenizer.json in && grep -q 'as Llama 2 has' err &&
-        fails 65 "a vocabulary of tiktoken's, not" -t llama3.model in &&
-        fails 66 "the folder 'only' has no tokenizer.model" -t only in && grep -q 'is not read' err
+    fails 65 "'tok/tokenizer.json': field 'model.vocab' is missing" -t tok in &&
+        grep -q 'beside it: -t tok/tokenizer.model' err && rm tok/tokenizer.json &&
+        lprep -q -t tok in | cut -b 257- | cmp - <(lprep -q -t tok/tokenizer.model in | cut -b 257-) &&
+        fails 65 "'model.vocab' is missing" -t only/tokenizer.json in && grep -q "a model's folder" err &&
+        fails 65 '3 ranks: of no tokenizer whose pattern is known' -t llama3.model in && rm only/tokenizer.json &&
+        fails 66 "the folder 'only' has no tokenizer" -t only in && grep -q 'it is called tokenizer.json' err || return 1
+    # The tokenizer.json that is made of the model: as a folder, as a file, and its ids are the model's.
+    sed -n 's/.*"name":"tiny","tokenizer":\(.*\),"ids":.*/\1/p' "$here/tests/data/hft/golden.jsonl" > only/tokenizer.json &&
+        cp tok/tokenizer.model only/ && lprep -t only in 2> err | cut -b 329- | cmp - <(lprep -q -t tok in | cut -b 329-) &&
+        grep -q "tokenizer 'only/tokenizer.json' (tokenizer.json): 400 tokens, BOS '<s>', EOS '</s>'; tokenizer.model beside it means the same" err &&
+        lprep -q -t only in | lpack -q > only.shard && linfo -q --doc 0 -t tok only.shard | cmp - <(linfo -q --doc 0 -t only only.shard) || return 1
     lfs_pointer > tok/tokenizer.model && fails 65 'a pointer of Git LFS, not the file' -t tok in &&
         grep -q 'git lfs pull' err && mkfifo pipe.model && timeout 5 lprep -q -t pipe.model in 2> err
     [ $? -eq 65 ] && grep -q 'not a regular file' err && lprep -q -t <(cat "$model") in | head -c 8 | grep -q LLSTREAM

@@ -431,16 +431,21 @@ other_tokenizer() {
         is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/t3"
 }
 ok 'data of another tokenizer are refused' other_tokenizer
-json_tokenizer() { # a model that has only a tokenizer.json: its pieces are held to the data's
+json_tokenizer() { # a model that has only a tokenizer.json: what it does is held to the data's
     local m="$tmp/json"
     local one=(--model "$m" --batch 1 --steps 1)
     cp -r "$tmp/base" "$m" || return 1
-    printf '{"version":"1.0","model":{"type":"BPE","vocab":{"<unk>":0,"another":1}}}' > "$m/tokenizer.json"
+    printf '{"version":"1.0","model":{"type":"BPE","vocab":{"<unk>":0,"another":1},"merges":[]}}' > "$m/tokenizer.json"
     is 78 'made with another tokenizer' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j1" &&
         is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j2" --any-tokenizer || return 1
-    cp tests/data/tiny.model "$tmp/gone.model" && lprep -q README.md ARCHITECTURE.md -t "$tmp/gone.model" |
-        lpack -q > "$tmp/gone.shard" && rm "$tmp/gone.model" || return 1
-    is 0 'cannot check whether' ltrain "$tmp/gone.shard" "${one[@]}" -o "$tmp/j3"
+    sed -n 's/.*"name":"tiny","tokenizer":\(.*\),"ids":.*/\1/p' tests/data/hft/golden.jsonl > "$m/tokenizer.json" &&
+        cp tests/data/tiny.model "$tmp/gone.model" && lprep -q README.md ARCHITECTURE.md -t "$m" |
+        lpack -q > "$tmp/made.shard" || return 1
+    is 0 '' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j3" && # the same tokenizer in its other form
+        is 0 '' ltrain --init "$c" --batch 1 --steps 1 --ctx 32 "$tmp/made.shard" -o "$tmp/j4" &&
+        cmp "$m/tokenizer.json" "$tmp/j4/tokenizer.json" || return 1
+    printf '{"version":"1.0","model":{"type":"Unigram"}}' > "$m/tokenizer.json"
+    is 0 'cannot check whether' ltrain "$tmp/bpe.shard" "${one[@]}" -o "$tmp/j5"
 }
 ok 'a tokenizer.json alone is compared, or said not to be' json_tokenizer
 as_ids() { # what is no ids is not trained on, unless it is said to be

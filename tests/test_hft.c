@@ -1,0 +1,446 @@
+/* tests/test_hft.c - tokenizer.json and rank files: ids as tokenizers gives them, and hostile files. */
+#include "base/file.h"
+#include "base/jsonscan.h"
+#include "formats/tokenizer/hft.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/unicode.h"
+#include "formats/tokenizer/words.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define GOLDEN "tests/data/hft/golden.jsonl"
+
+static char *golden;
+static size_t n_golden;
+
+static int read_golden(void **state)
+{
+    struct err e = { 0 };
+
+    (void)state;
+    return file_read(GOLDEN, 1 << 24, &golden, &n_golden, &e);
+}
+
+static int free_golden(void **state)
+{
+    (void)state;
+    free(golden);
+    return 0;
+}
+
+/* The member of that name of an object. */
+static struct json_value member(const char *p, size_t n, const char *name)
+{
+    struct json_object o = json_scan(p, n);
+    struct json_value k, v;
+    struct err e = { 0 };
+
+    while (json_next(&o, &k, &v, &e) == 1)
+        if (json_is(&k, name))
+            return v;
+    fail_msg("no '%s'", name);
+    return v;
+}
+
+static struct json_object list(const struct json_value *v)
+{
+    assert_int_equal(v->type, JK_ARRAY);
+    return json_scan(v->p, v->n);
+}
+
+/* One text of one tokenizer: its ids, and what they decode to. */
+static void check_text(const char *name, const struct hft *t, struct spm_cache *c,
+                       const struct buf *text, const struct json_value *ids,
+                       const struct json_value *back)
+{
+    struct spm_ids got = { 0 };
+    struct buf out = { 0 }, want = { 0 };
+    struct json_object scan = list(ids);
+    struct json_value v;
+    struct err e = { 0 };
+    int64_t n = 0;
+    char *copy = malloc(text->len + !text->len); /* exactly so long: ASan sees one byte too many */
+
+    if (text->len)
+        memcpy(copy, text->p, text->len);
+    assert_int_equal(hft_encode(t, c, copy, text->len, &got, &e), 0);
+    for (; json_next_element(&scan, &v, &e) == 1; n++)
+        if (n >= got.len || got.p[n] != atoi(v.p))
+            fail_msg("%s: id %d of '%.*s' is %d, must be %.*s", name, (int)n, (int)text->len, text->p,
+                     n < got.len ? got.p[n] : -1, (int)v.n, v.p);
+    assert_int_equal(n, got.len);
+    assert_int_equal(hft_decode(t, got.p, got.len, &out, &e), 0);
+    if (back->type == JK_STRING)
+        assert_int_equal(json_text(back, false, &want, &e), 0);
+    else if (text->len)
+        assert_int_equal(buf_add(&want, text->p, text->len, &e), 0);
+    if (want.len != out.len || (out.len && memcmp(want.p, out.p, out.len)))
+        fail_msg("%s: '%.*s' decodes to '%.*s'", name, (int)text->len, text->p, (int)out.len, out.p);
+    free(copy);
+    spm_ids_free(&got);
+    buf_free(&out);
+    buf_free(&want);
+}
+
+/* The tokenizer of that name, or the k-th; NULL when there are no more. */
+static struct hft *open_golden(const char *name, size_t k, const char **line, size_t *n, char *called)
+{
+    const char *p = memchr(golden, '\n', n_golden), *end = golden + n_golden;
+    struct json_value v;
+    struct hft *t;
+    struct err e = { 0 };
+
+    for (size_t i = 0; p && ++p < end; i++) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+
+        *line = p;
+        *n = (size_t)(stop - p);
+        v = member(p, *n, "name");
+        p = stop;
+        if (name ? !json_is(&v, name) : i != k)
+            continue;
+        snprintf(called, 32, "%.*s", (int)v.n, v.p);
+        v = member(*line, *n, "tokenizer");
+        if (hft_parse(&t, v.p, v.n, called, &e) < 0)
+            fail_msg("%s", e.msg);
+        return t;
+    }
+    return NULL;
+}
+
+static void test_golden_ids(void **state)
+{
+    struct json_value texts = member(golden, (size_t)((char *)memchr(golden, '\n', n_golden) - golden),
+                                     "texts");
+    struct spm_cache *c;
+    struct err e = { 0 };
+    const char *line;
+    size_t n, k = 0;
+    char name[32];
+    struct hft *t;
+
+    (void)state;
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    for (; (t = open_golden(NULL, k, &line, &n, name)); k++) {
+        struct json_value all = member(line, n, "ids"), backs = member(line, n, "back"), x, i, b;
+        struct json_object ts = list(&texts), is = list(&all), bs = list(&backs);
+        struct buf text = { 0 };
+
+        while (json_next_element(&ts, &x, &e) == 1) {
+            text.len = 0;
+            assert_int_equal(json_text(&x, false, &text, &e), 0);
+            assert_int_equal(json_next_element(&is, &i, &e), 1);
+            assert_int_equal(json_next_element(&bs, &b, &e), 1);
+            check_text(name, t, c, &text, &i, &b);
+        }
+        buf_free(&text);
+        hft_free(t);
+    }
+    assert_int_equal(k, 16);
+    spm_cache_close(c);
+}
+
+/* tiny.model and the tokenizer.json that is made of it are one tokenizer; others are not. */
+static void test_one_meaning(void **state)
+{
+    char name[32], a[33], b[33];
+    struct tokenizer *m;
+    struct err e = { 0 };
+    const char *line;
+    size_t n;
+    struct hft *t = open_golden("tiny", 0, &line, &n, name);
+
+    (void)state;
+    assert_int_equal(tokenizer_open(&m, "tests/data/tiny.model", &e), 0);
+    assert_int_equal(hft_meaning(t, a, &e), 0);
+    assert_true(tokenizer_made(m, a, ""));
+    assert_int_equal(hft_bos(t), 1);
+    assert_int_equal(hft_eos(t), 2);
+    hft_free(t);
+    t = open_golden("gpt2", 0, &line, &n, name);
+    assert_int_equal(hft_meaning(t, b, &e), 0);
+    assert_string_not_equal(a, b);
+    assert_false(tokenizer_made(m, b, ""));
+    hft_free(t);
+    t = open_golden("smollm", 0, &line, &n, name); /* the same model, cut in another way */
+    assert_int_equal(hft_meaning(t, a, &e), 0);
+    assert_string_not_equal(a, b);
+    hft_free(t);
+    tokenizer_close(m);
+}
+
+#define HEAD "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
+#define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}"
+
+static const struct {
+    const char *json, *why;
+} bad[] = {
+    { "{", "at byte 1" },
+    { "[]", "not an object" },
+    { "{}", "'model' is missing" },
+    { HEAD "\"model\":[]}", "must be an object" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "'Unigram' is not supported" },
+    { HEAD "\"model\":{\"type\":\"BPE\",\"merges\":[]}}", "'model.vocab' is missing" },
+    { HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "'model.merges' is missing" },
+    { HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "'model.vocab' is empty" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "two tokens have id 0" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", "there twice" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "the id of token 0 must be" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":1.5},\"merges\":[]}}", "the id of token 0 must be" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":4000000000},\"merges\":[]}}", "the id of token 0 must be" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":4000000},\"merges\":[]}}", "ids up to 4000000 for 1" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "merges[0]': 'b' is no token" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}}", "'ab' is no token" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"aa\"]}}", "is not two tokens" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", "is not two tokens" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[3]}}", "is not two tokens" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}", "'model.dropout'" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\"}}", "'u' is no token" },
+    { HEAD "\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"x\"}}",
+      "end_of_word_suffix' is not supported" },
+    { HEAD "\"normalizer\":{\"type\":\"Nmt\"}," MODEL, "'normalizer.type': 'Nmt' is not" },
+    { HEAD "\"normalizer\":{\"x\":1}," MODEL, "has no type" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"NFC\"}," MODEL, "'pre_tokenizer.type': 'NFC' is not" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"Sequence\"}," MODEL, "'pretokenizers'" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},"
+           "\"behavior\":\"Isolated\"}," MODEL, "cannot be compiled" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{Klingon}\"},"
+           "\"behavior\":\"Isolated\"}," MODEL, "at byte 2 of the pattern: this property" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},"
+           "\"behavior\":\"Sideways\"}," MODEL, "'behavior'" },
+    { HEAD "\"decoder\":{\"type\":\"CTC\"}," MODEL, "'CTC' is not supported" },
+    { HEAD "\"added_tokens\":{}," MODEL, "must be an array" },
+    { HEAD "\"added_tokens\":[{\"content\":\"x\"}]," MODEL, "added_tokens[0].id" },
+    { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":7}]," MODEL, "tokenizers gives it 3" },
+    { HEAD "\"added_tokens\":[{\"content\":\"a\",\"id\":1}]," MODEL, "has id 1, and 0 in the model" },
+    { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":3,\"special\":1}]," MODEL, "true or false" },
+};
+
+static void test_bad_files(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        size_t n = strlen(bad[k].json);
+        char *copy = malloc(n);
+        struct err e = { 0 };
+        struct hft *t;
+
+        memcpy(copy, bad[k].json, n);
+        if (hft_parse(&t, copy, n, "bad", &e) != E_DATA || !strstr(e.msg, bad[k].why))
+            fail_msg("%zu: '%s' lacks '%s'", k, e.msg, bad[k].why);
+        assert_null(t);
+        free(copy);
+    }
+}
+
+/* Nested without end; every shorter file. */
+static void test_cut_files(void **state)
+{
+    static char deep[100000];
+    struct err e = { 0 };
+    const char *line;
+    char name[32];
+    size_t n;
+    struct hft *t = open_golden("tiny-first", 0, &line, &n, name);
+    struct json_value v = member(line, n, "tokenizer");
+
+    (void)state;
+    hft_free(t);
+    memset(deep, '[', sizeof deep);
+    memcpy(deep, "{\"model\":", 9);
+    assert_int_equal(hft_parse(&t, deep, sizeof deep, "deep", &e), E_DATA);
+    assert_non_null(strstr(e.msg, "nested deeper than 128"));
+    for (size_t k = 0; k < v.n; k += 97) {
+        char *copy = malloc(k + !k);
+
+        memcpy(copy, v.p, k);
+        assert_int_equal(hft_parse(&t, copy, k, "cut", &e), E_DATA);
+        free(copy);
+    }
+}
+
+static struct hft *with_pattern(const char *regex)
+{
+    char json[1024];
+    struct err e = { 0 };
+    struct hft *t;
+
+    snprintf(json, sizeof json, HEAD "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+             "\"behavior\":\"Isolated\",\"invert\":false}," MODEL, regex);
+    if (hft_parse(&t, json, strlen(json), "pattern", &e) < 0)
+        fail_msg("%s", e.msg);
+    return t;
+}
+
+/* A pattern whose time doubles with each letter ends in an error, soon. */
+static void test_backtracking_is_bounded(void **state)
+{
+    struct hft *t = with_pattern("(?:a+)+[cd]");
+    struct spm_ids ids = { 0 };
+    struct spm_cache *c;
+    struct err e = { 0 };
+    char text[5000];
+
+    (void)state;
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    memset(text, 'a', sizeof text);
+    text[sizeof text - 1] = 'b';
+    assert_int_equal(hft_encode(t, c, text, sizeof text, &ids, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "backtracks too often at byte 0"));
+    assert_int_equal(ids.len, 0);
+    assert_int_equal(hft_encode(t, c, "aab", 3, &ids, &e), 0);
+    assert_int_equal(ids.len, 2); /* a ab: nothing matches, and a b is a merge */
+    spm_ids_free(&ids);
+    spm_cache_close(c);
+    hft_free(t);
+}
+
+/* A megabyte of letters without a space is one word, and is merged in little time. */
+static void test_no_spaces(void **state)
+{
+    size_t n = 1 << 20;
+    char *text = malloc(n), name[32];
+    struct spm_ids ids = { 0 };
+    struct buf back = { 0 };
+    struct spm_cache *c;
+    struct err e = { 0 };
+    const char *line;
+    size_t k;
+    struct hft *t = open_golden("llama3", 0, &line, &k, name);
+
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        text[i] = "nationdedicated"[i % 15];
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    assert_int_equal(hft_encode(t, c, text, n, &ids, &e), 0);
+    assert_true(ids.len < (int64_t)n / 2);
+    assert_int_equal(hft_decode(t, ids.p, ids.len, &back, &e), 0);
+    assert_int_equal(back.len, n);
+    assert_memory_equal(back.p, text, n);
+    buf_free(&back);
+    spm_ids_free(&ids);
+    spm_cache_close(c);
+    hft_free(t);
+    free(text);
+}
+
+static void put64(struct buf *b, const unsigned char *p, size_t n, int rank)
+{
+    static const char d[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    unsigned v = (unsigned)p[0] << 16 | (n > 1 ? (unsigned)p[1] << 8 : 0) | (n > 2 ? p[2] : 0);
+    struct err e = { 0 };
+    char line[32];
+    int k = snprintf(line, sizeof line, "%c%c%c%c %d\n", d[v >> 18], d[v >> 12 & 63],
+                     n > 1 ? d[v >> 6 & 63] : '=', n > 2 ? d[v & 63] : '=', rank);
+
+    assert_int_equal(buf_add(b, line, (size_t)k, &e), 0);
+}
+
+/* As many ranks as GPT-2 has: bytes, then "ab", "abc", then pairs that no text here has. */
+static void test_rank_file(void **state)
+{
+    static const int32_t want[] = { 257, 'd', 256, 256, ' ', 257 };
+    struct buf b = { 0 }, back = { 0 };
+    struct spm_ids ids = { 0 };
+    struct spm_cache *c;
+    struct err e = { 0 };
+    struct hft *t;
+    int rank = 0;
+
+    (void)state;
+    for (int i = 0; i < 256; i++)
+        put64(&b, (unsigned char[]){ (unsigned char)i }, 1, rank++);
+    put64(&b, (const unsigned char *)"ab", 2, rank++);
+    put64(&b, (const unsigned char *)"abc", 3, rank++);
+    for (int i = 0; rank < 50256; i++)
+        put64(&b, (unsigned char[]){ 128 + i % 64, 128 + i / 64 % 64, 128 + i / 4096 }, 3, rank++);
+    if (hft_parse_ranks(&t, b.p, b.len, "ranks", &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(hft_vocab(t), 50257);
+    assert_int_equal(hft_eos(t), 50256);
+    assert_int_equal(hft_bos(t), -1);
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    assert_int_equal(hft_encode(t, c, "abcdabab abc", 12, &ids, &e), 0);
+    assert_int_equal(ids.len, 6);
+    assert_memory_equal(ids.p, want, sizeof want);
+    assert_int_equal(hft_decode(t, ids.p, ids.len, &back, &e), 0);
+    assert_int_equal(back.len, 12);
+    assert_memory_equal(back.p, "abcdabab abc", 12);
+    spm_ids_free(&ids);
+    buf_free(&back);
+    spm_cache_close(c);
+    hft_free(t);
+    put64(&b, (const unsigned char *)"zz", 2, rank);
+    assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), E_DATA);
+    assert_non_null(strstr(e.msg, "50257 ranks"));
+    put64(&b, (const unsigned char *)"yy", 2, rank + 5);
+    assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), E_DATA);
+    assert_non_null(strstr(e.msg, "the rank must be"));
+    assert_int_equal(hft_parse_ranks(&t, "%%%% 0\n", 7, "ranks", &e), E_DATA);
+    assert_non_null(strstr(e.msg, "line 1 is not base64"));
+    buf_free(&b);
+}
+
+/* The door: a folder's tokenizer.json goes first, and tokenizer_config.json has the last word. */
+static void test_folder(void **state)
+{
+    char folder[] = "/tmp/test_hft.XXXXXX", *json, *config, line[1024], name[32];
+    struct json_value v;
+    struct err e = { 0 };
+    struct tokenizer *t;
+    const char *text;
+    size_t n;
+    struct hft *h = open_golden("tiny", 0, &text, &n, name);
+
+    (void)state;
+    hft_free(h);
+    v = member(text, n, "tokenizer");
+    assert_non_null(mkdtemp(folder));
+    json = path_join(folder, "tokenizer.json");
+    config = path_join(folder, "tokenizer_config.json");
+    assert_int_equal(tokenizer_open(&t, folder, &e), E_NOINPUT);
+    assert_int_equal(file_replace(json, v.p, v.n, &e), 0);
+    assert_int_equal(tokenizer_open(&t, folder, &e), 0);
+    assert_int_equal(tokenizer_bos(t), 1);
+    assert_int_equal(tokenizer_note(t, line, sizeof line, &e), 0);
+    assert_non_null(strstr(line, "(tokenizer.json): 400 tokens, BOS '<s>', EOS '</s>'"));
+    tokenizer_close(t);
+    text = "{\"bos_token\":null,\"eos_token\":{\"content\":\"the\"}}";
+    assert_int_equal(file_replace(config, text, strlen(text), &e), 0);
+    assert_int_equal(tokenizer_open(&t, folder, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "'the' is no token"));
+    text = "{\"bos_token\":null,\"eos_token\":{\"content\":\"<s>\"}}";
+    assert_int_equal(file_replace(config, text, strlen(text), &e), 0);
+    assert_int_equal(tokenizer_open(&t, folder, &e), 0);
+    assert_int_equal(tokenizer_bos(t), -1);
+    assert_int_equal(tokenizer_eos(t), 1);
+    tokenizer_close(t);
+    unlink(json);
+    unlink(config);
+    rmdir(folder);
+    free(json);
+    free(config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_ids),
+        cmocka_unit_test(test_one_meaning),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_cut_files),
+        cmocka_unit_test(test_backtracking_is_bounded),
+        cmocka_unit_test(test_no_spaces),
+        cmocka_unit_test(test_rank_file),
+        cmocka_unit_test(test_folder),
+    };
+
+    return cmocka_run_group_tests(tests, read_golden, free_golden);
+}
