@@ -97,11 +97,19 @@ struct hft {
 };
 
 /* A value and where it lies in the file, for messages. */
+struct hft_members;
 struct hft_value {
     struct json_value v;
     const char *start; /* of the file */
     const char *path;
+    const struct hft_members *members; /* of a large object: found once; else NULL */
 };
+#define HFT_MAX_MEMBERS 64
+struct hft_members {
+    struct json_value key[HFT_MAX_MEMBERS], v[HFT_MAX_MEMBERS];
+    int n;
+};
+int hft_find_members(const struct hft_value *o, struct hft_members *m, struct err *e);
 int hft_bad(const char *start, const char *at, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 

@@ -21,18 +21,51 @@ int hft_bad(const char *start, const char *at, struct err *e, const char *fmt, .
     return err_set(e, E_DATA, "%s (at byte %zu)", text, (size_t)(at - start));
 }
 
+int hft_find_members(const struct hft_value *o, struct hft_members *m, struct err *e)
+{
+    struct json_object scan = json_scan(o->v.p, o->v.n);
+    struct json_value k, v;
+    int rc;
+
+    m->n = 0;
+    if (o->v.type != JK_OBJECT)
+        return hft_bad(o->start, o->v.p, e, "field '%s' is %s, must be an object", o->path,
+                       json_type_name(o->v.type));
+    while ((rc = json_next(&scan, &k, &v, e)) == 1) {
+        if (m->n == HFT_MAX_MEMBERS)
+            return hft_bad(o->start, k.p, e, "field '%s' has more than %d fields", o->path,
+                           HFT_MAX_MEMBERS);
+        m->key[m->n] = k;
+        m->v[m->n++] = v;
+    }
+    return rc;
+}
+
+/* The next member, by a scan or as it was found before. */
+static int next_member(const struct hft_value *o, struct json_object *scan, int i,
+                       struct json_value *k, struct json_value *v, struct err *e)
+{
+    if (!o->members)
+        return json_next(scan, k, v, e);
+    if (i == o->members->n)
+        return 0;
+    *k = o->members->key[i];
+    *v = o->members->v[i];
+    return 1;
+}
+
 int hft_field(const struct hft_value *o, const char *key, struct hft_value *v, struct err *e)
 {
     struct json_object scan = json_scan(o->v.p, o->v.n);
     struct json_value k, value;
     bool found = false;
-    int rc;
+    int rc, i = 0;
 
     *v = (struct hft_value){ .start = o->start, .path = key };
     if (o->v.type != JK_OBJECT)
         return hft_bad(o->start, o->v.p, e, "field '%s' is %s, must be an object", o->path,
                        json_type_name(o->v.type));
-    while ((rc = json_next(&scan, &k, &value, e)) == 1)
+    while ((rc = next_member(o, &scan, i++, &k, &value, e)) == 1)
         if (json_is(&k, key)) {
             if (found)
                 return hft_bad(o->start, k.p, e, "field '%s' is there twice", key);

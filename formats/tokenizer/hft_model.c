@@ -357,8 +357,8 @@ static int read_flags(struct hft *t, const struct hft_value *model, char **unk, 
     return rc;
 }
 
-int hft_read_model(struct hft *t, const struct hft_value *model, const struct hft_value *added,
-                   struct err *e)
+static int read_model(struct hft *t, const struct hft_value *model, const struct hft_value *added,
+                      struct err *e)
 {
     struct list l = { .max_id = -1 };
     struct hft_value vocab, merges;
@@ -390,4 +390,15 @@ int hft_read_model(struct hft *t, const struct hft_value *model, const struct hf
     free(l.v);
     buf_free(&l.text);
     return rc;
+}
+
+int hft_read_model(struct hft *t, const struct hft_value *model, const struct hft_value *added,
+                   struct err *e)
+{
+    struct hft_value with = *model;
+    struct hft_members m;
+    int rc = hft_find_members(model, &m, e);
+
+    with.members = &m;
+    return rc < 0 ? rc : read_model(t, &with, added, e);
 }
