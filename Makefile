@@ -151,7 +151,7 @@ bench: all $(BENCHES:%=$(B)/tests/%) $(B)/gpu/make_model
 	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench.sh
 	@PATH=$(CURDIR)/$(BIN):$$PATH bash tools/bench_merge.sh $(B)/gpu/make_model
 
-DATA_BENCHES := $(patsubst %,$(B)/tests/bench_%,spm pipe packing minhash read)
+DATA_BENCHES := $(patsubst %,$(B)/tests/bench_%,spm hft pipe packing minhash read)
 bench-data: all $(DATA_BENCHES)
 	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench_data.sh $(B)/tests
 

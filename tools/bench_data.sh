@@ -22,6 +22,15 @@ if [ -n "$LONGLORA_DATA" ] && "${PYTHON:-python3}" -c 'import tokenizers, senten
 else
     row '  HF tokenizers' 'not here:' 'no data, or no python3 with tokenizers and sentencepiece'
 fi
+"$bin/bench_hft" || exit 1
+if [ -n "$LONGLORA_DATA" ] && "${PYTHON:-python3}" -c 'import tokenizers' 2> /dev/null; then
+    json=$(mktemp) || exit 70
+    zstd -dc "$LONGLORA_DATA/tokenizers/gpt2/tokenizer.json.zst" > "$json"
+    row '  peers, GPT-2, books, 20 kB' "$(lprep -q --text --max-docs 20 \
+        "$LONGLORA_DATA/pg19/pg19-validation.tar.zst" |
+        "${PYTHON:-python3}" tests/bench_hft.py "$json")" ''
+    rm -f "$json"
+fi
 for b in pipe packing minhash read; do
     "$bin/bench_$b" || exit 1
 done
@@ -29,7 +38,7 @@ done
 case $widest$LONGLORA_SIMD in
 avx512vbmi2 | avx512vl)
     row 'with AVX2 alone (LONGLORA_SIMD=avx2)'
-    for b in spm pipe packing minhash read; do
+    for b in spm hft pipe packing minhash read; do
         LONGLORA_SIMD=avx2 "$bin/bench_$b" || exit 1
     done ;;
 esac
