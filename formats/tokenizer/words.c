@@ -16,6 +16,9 @@
 #include "formats/tokenizer/unicode.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -75,6 +78,28 @@ ALWAYS_INLINE size_t run_of(const char *p, size_t n, size_t at, unsigned kinds)
         if (!(kind_at(p + at, &used) & kinds))
             break;
     return at;
+}
+
+/* The same of letters; those of ASCII sixteen at a time, as where a word ends is hard to guess. */
+ALWAYS_INLINE size_t letters(const char *p, size_t n, size_t at)
+{
+#ifdef __SSE2__
+    while (n - at >= 16) {
+        __m128i x = _mm_or_si128(_mm_loadu_si128((const __m128i *)(const void *)(p + at)),
+                                 _mm_set1_epi8(32));
+        /* Bytes from 0x80 on are negative here, and so below 'a'. */
+        __m128i in = _mm_and_si128(_mm_cmpgt_epi8(x, _mm_set1_epi8('a' - 1)),
+                                   _mm_cmplt_epi8(x, _mm_set1_epi8('z' + 1)));
+        unsigned no = ~(unsigned)_mm_movemask_epi8(in) & 0xFFFF;
+
+        if (no) {
+            at += (size_t)__builtin_ctz(no);
+            return (unsigned char)p[at] < 0x80 ? at : run_of(p, n, at, LETTER);
+        }
+        at += 16;
+    }
+#endif
+    return run_of(p, n, at, LETTER);
 }
 
 /* Bytes of the contraction at p, which begins with an apostrophe; 0 for none. */
@@ -192,7 +217,7 @@ ALWAYS_INLINE size_t next_word(const struct rules *r, const char *p, size_t n, s
         if ((end = cased_letters(p, n, at, next, r->suffix)) > at)
             return end;
     } else if (next == at ? kind & LETTER : next < n && kind_at(p + next, &used) & LETTER) {
-        return run_of(p, n, next, LETTER);
+        return letters(p, n, next);
     }
     if (r->digits && kind & NUMBER)
         return few_digits(p, n, at, r->digits);
