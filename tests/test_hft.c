@@ -429,6 +429,66 @@ static void test_folder(void **state)
     free(config);
 }
 
+/* Every text of every kind, id by id: the same text, in whole characters. */
+static void stream_all(const struct tokenizer *t, const char *name, const struct buf *text)
+{
+    struct tokenizer_stream *s;
+    struct buf out = { 0 };
+    struct err e = { 0 };
+    size_t n_back, was = 0;
+    int32_t *ids;
+    int64_t n;
+    char *back;
+
+    assert_int_equal(tokenizer_encode(t, text->len ? text->p : "", text->len, &ids, &n, &e), 0);
+    assert_int_equal(tokenizer_decode(t, ids, n, &back, &n_back, &e), 0);
+    assert_int_equal(tokenizer_stream_open(&s, t, &e), 0);
+    assert_int_equal(tokenizer_stream_next(s, -1, &out, &e), E_DATA);
+    for (int64_t i = 0; i < n; i++, was = out.len) {
+        assert_int_equal(tokenizer_stream_next(s, ids[i], &out, &e), 0);
+        if (out.len > was && !utf8_valid(out.p + was, out.len - was, NULL))
+            fail_msg("%s: half a character in '%.*s'", name, (int)text->len, text->p);
+    }
+    assert_int_equal(tokenizer_stream_end(s, &out, &e), 0);
+    if (out.len != n_back || (n_back && memcmp(out.p, back, n_back)))
+        fail_msg("%s: '%s' streams as '%.*s'", name, back, (int)out.len, out.p);
+    tokenizer_stream_close(s);
+    buf_free(&out);
+    free(back);
+    free(ids);
+}
+
+static void test_streams(void **state)
+{
+    struct json_value texts = member(golden, (size_t)((char *)memchr(golden, '\n', n_golden) - golden),
+                                     "texts"), x;
+    struct err e = { 0 };
+    const char *line;
+    char name[32];
+    struct hft *h;
+    size_t n;
+
+    (void)state;
+    for (size_t k = 0; (h = open_golden(NULL, k, &line, &n, name)); k++) {
+        struct json_value v = member(line, n, "tokenizer");
+        struct json_object ts = list(&texts);
+        struct buf text = { 0 };
+        struct tokenizer *t;
+
+        hft_free(h);
+        if (strcmp(name, "unknown") == 0) /* no decoder: a space before each token */
+            continue;
+        assert_int_equal(tokenizer_parse(&t, v.p, v.n, "x.json", &e), 0);
+        while (json_next_element(&ts, &x, &e) == 1) {
+            text.len = 0;
+            assert_int_equal(json_text(&x, false, &text, &e), 0);
+            stream_all(t, name, &text);
+        }
+        buf_free(&text);
+        tokenizer_close(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +500,7 @@ int main(void)
         cmocka_unit_test(test_no_spaces),
         cmocka_unit_test(test_rank_file),
         cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_streams),
     };
 
     return cmocka_run_group_tests(tests, read_golden, free_golden);

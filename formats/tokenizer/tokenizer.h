@@ -1,6 +1,7 @@
 /* formats/tokenizer/tokenizer.h - text to token ids and back, by whatever file a model has for it. */
 #ifndef FORMATS_TOKENIZER_TOKENIZER_H
 #define FORMATS_TOKENIZER_TOKENIZER_H
+#include "base/bytes.h"
 #include "base/err.h"
 #include "base/hash.h"
 #include <stdbool.h>
@@ -72,6 +73,17 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int64_t n, c
                      size_t *nbytes, struct err *e);
 /* The piece of one id as the file has it (with U+2581 for spaces); "" when out of range. */
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id);
+
+/*
+ * Text as ids come, for whoever prints while a model still writes: never half a character, and together
+ * what tokenizer_decode gives. next appends what is certain, end what is left; a character whose bytes
+ * do not come is U+FFFD. t must outlive it. E_DATA (id), and it is as it was; E_SYS.
+ */
+struct tokenizer_stream;
+int tokenizer_stream_open(struct tokenizer_stream **s, const struct tokenizer *t, struct err *e);
+int tokenizer_stream_next(struct tokenizer_stream *s, int32_t id, struct buf *out, struct err *e);
+int tokenizer_stream_end(struct tokenizer_stream *s, struct buf *out, struct err *e);
+void tokenizer_stream_close(struct tokenizer_stream *s);
 
 C_END
 #endif
