@@ -1,4 +1,4 @@
-/* tests/test_tokenizer.c - ids as libsentencepiece gives them, and hostile models. */
+/* tests/test_tokenizer.c - ids as the libraries give them, and hostile models. */
 #include "base/file.h"
 #include "base/perm.h"
 #include "base/pool.h"
