@@ -207,12 +207,7 @@ static __attribute__((noinline)) int missed(const struct hft *t, struct spm_cach
     c->ids.len = 0;
     if ((rc = hft_merge(t, c, p, n, &c->ids, e)) < 0)
         return rc;
-    if (c->ids.len <= (narrow ? WORD_IDS : WORD_IDS / 2)) {
-        w.n_ids = (uint8_t)c->ids.len;
-        for (int64_t i = 0; i < c->ids.len && narrow; i++)
-            w.ids[i] = (uint16_t)c->ids.p[i];
-        if (!narrow)
-            memcpy(w.ids, c->ids.p, (size_t)c->ids.len * sizeof *c->ids.p);
+    if (fill_word(&w, c->ids.p, c->ids.len, narrow)) {
         c->words[slot ^ 1] = c->words[slot];
         c->words[slot] = w;
     }

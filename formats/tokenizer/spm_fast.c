@@ -121,12 +121,7 @@ static __attribute__((noinline)) int missed(const struct job *j, const unsigned 
     c->ids.len = 0;
     if ((rc = spm_bpe_encode(j->m, c, &part, 0, &c->ids, j->e)) < 0)
         return rc;
-    if (c->ids.len <= (narrow ? WORD_IDS : WORD_IDS / 2)) {
-        w.n_ids = (uint8_t)c->ids.len;
-        for (int64_t i = 0; i < c->ids.len && narrow; i++)
-            w.ids[i] = (uint16_t)c->ids.p[i];
-        if (!narrow)
-            memcpy(w.ids, c->ids.p, (size_t)c->ids.len * sizeof *c->ids.p);
+    if (fill_word(&w, c->ids.p, c->ids.len, narrow)) {
         /* The newer of two words stays first; the older one moves over, and the oldest is
          * lost. */
         c->words[slot ^ 1] = c->words[slot];

@@ -115,7 +115,7 @@ struct spm {
 #define WORD_IDS 7
 struct spm_word { /* ids of a fragment of text; 32 bytes: two share a cache line */
     uint64_t lo, hi;                 /* the text, zeros behind it */
-    uint16_t ids[WORD_IDS];          /* or 3 of 32 bits, when the vocabulary needs them */
+    uint16_t ids[WORD_IDS];          /* or 4 of 24 bits, when the vocabulary needs them */
     uint8_t n_bytes, n_ids;          /* n_bytes 0: empty */
 };
 

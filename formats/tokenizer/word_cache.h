@@ -48,6 +48,20 @@ ALWAYS_INLINE bool is_word(const struct spm_word *w, uint64_t lo, uint64_t hi, s
     return ((w->lo ^ lo) | (w->hi ^ hi) | (w->n_bytes ^ n)) == 0;
 }
 
+/* Puts the ids into the word, if they are few enough: of 24 bits, as there are at most 2^22 pieces. */
+static inline bool fill_word(struct spm_word *w, const int32_t *ids, int64_t n, bool narrow)
+{
+    if (n > (narrow ? WORD_IDS : 4))
+        return false;
+    w->n_ids = (uint8_t)n;
+    for (int64_t i = 0; i < n; i++)
+        if (narrow)
+            w->ids[i] = (uint16_t)ids[i];
+        else
+            put_le((char *)w->ids + 3 * i, (uint64_t)ids[i], 3);
+    return true;
+}
+
 /* Writes a known word's ids to where there is room for 8; where the next ones go. */
 ALWAYS_INLINE int32_t *put_word(int32_t *to, const struct spm_word *w, bool narrow)
 {
@@ -60,7 +74,12 @@ ALWAYS_INLINE int32_t *put_word(int32_t *to, const struct spm_word *w, bool narr
         for (int i = 0; i < 8; i++) /* the eighth is none, but eight at once are fast */
             to[i] = ids[i];
     } else {
-        memcpy(to, w->ids, 12);
+        const char *p = (const char *)w + offsetof(struct spm_word, ids);
+
+        for (int i = 0; i < 4; i++) { /* each reads a byte of the next, which the mask takes off */
+            memcpy(&to[i], p + 3 * i, 4);
+            to[i] &= 0xFFFFFF;
+        }
     }
     return to + w->n_ids;
 }
