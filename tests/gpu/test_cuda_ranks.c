@@ -96,7 +96,7 @@ static void pair_close(struct group *g) { close(pipe_of(g)); }
 
 enum { STEPS = 8, BIG = 139 << 20 };
 struct report {
-    int rc, linked, steps;
+    int rc, linked, steps, signal; /* signal: that ended it */
     char detail[256], said[512];
     double loss[STEPS], first_s, sum_s, gone_s;
     int64_t sent;
@@ -142,11 +142,12 @@ static double two(rank_fn *f, int limit)
     }
     close(fd[0]), close(fd[1]);
     while (left && now_s() - start < limit) {
-        pid_t ended = waitpid(-1, NULL, WNOHANG);
+        int how = 0;
+        pid_t ended = waitpid(-1, &how, WNOHANG);
 
         for (int k = 0; k < 2; k++)
             if (ended == pid[k])
-                pid[k] = 0, left--;
+                pid[k] = 0, left--, report[k].signal = WIFSIGNALED(how) ? WTERMSIG(how) : 0;
         usleep(20000);
     }
     for (int k = 0; k < 2; k++)
@@ -368,7 +369,9 @@ static void test_a_rank_that_dies_ends_the_wait(void **state)
 {
     NEED(2);
     assert_true(two(dies, 60) > 0);
-    print_message("# %.2f s after it died: %s\n", report[0].gone_s, report[0].said);
+    print_message("# %.2f s after it died: %s, signal %d\n", report[0].gone_s, report[0].said,
+                  report[0].signal);
+    assert_int_equal(report[0].signal, 0);
     assert_int_equal(report[0].rc, E_DEVICE);
     assert_true(report[0].gone_s < 5);
     assert_non_null(strstr(report[0].said, "rank 1 is gone"));
@@ -498,5 +501,6 @@ int main(void)
         cmocka_unit_test(test_deterministic_ranks_repeat_their_bits),
     };
 
+    signal(SIGPIPE, SIG_IGN); /* as ltrain does */
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
