@@ -82,7 +82,7 @@ static int check(const struct task *t, struct err *e)
     if (o.out && strcmp(o.out, "-") == 0)
         o.out = NULL;
     rc = t->check(&o, e);
-    return rc < 0 || !eval_writes(&o) ? rc : eval_check_output(o.out, o.force, e);
+    return rc < 0 ? rc : eval_check_output(o.out, o.force, e);
 }
 
 /* Tasks[0], perplexity, stays where no other is asked for. */
@@ -102,14 +102,15 @@ static int run(const struct task *t, struct group *g, struct err *e)
     struct eval v = { .o = &o, .asked = t->asked };
     int rc = eval_run(t, &v, e);
 
-    if (rc == 0 && t->show)
-        rc = eval_meet(&o, t->show(&v, e), e);
+    rc = group_meet(g, rc, NULL, e);
+    if (rc == 0 && t->show && group_writes(g))
+        rc = t->show(&v, e);
     /* Closing is safe after a failure at any point. */
     eval_close(t, &v);
     return group_meet(g, rc, NULL, e);
 }
 
-/* What can be refused is, before there are other processes. A task without a model has one. */
+/* What can be refused is, before there are other processes. A task that computes nothing has one. */
 static int start(struct err *e)
 {
     const struct task *t = asked_for();
@@ -119,7 +120,7 @@ static int start(struct err *e)
     int rc = t->fill ? t->fill(&o, e) : 0;
 
     rc = rc < 0 ? rc : check(t, e);
-    if (rc == 0 && t->needs != NEEDS_MODEL)
+    if (rc == 0 && t->needs == NEEDS_NOTHING)
         return run(t, group_alone(), e);
     o.machine.device = ranks_device(&o.ranks, o.machine.device);
     if (rc < 0 || (rc = ranks_launch(&o.ranks, &parent, e)) < 0 || parent)

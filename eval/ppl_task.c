@@ -82,7 +82,7 @@ static int check_plot(const struct eval_options *o, struct err *e)
     const char *end = asked.plot ? strrchr(asked.plot, '.') : NULL;
     int rc;
 
-    if (!asked.plot || !eval_writes(o))
+    if (!asked.plot)
         return 0;
     if (!end || (strcasecmp(end, ".png") != 0 && strcasecmp(end, ".svg") != 0 &&
                  strcasecmp(end, ".pdf") != 0))
@@ -151,7 +151,7 @@ static int put_results(const struct eval_options *o, struct buf *out, const stru
         *e = why;
         return rc;
     }
-    if ((rc = eval_deliver(o, out, e)) == 0 && asked.plot && eval_writes(o) &&
+    if ((rc = eval_deliver(o, out, e)) == 0 && asked.plot &&
         (rc = results_chart(NULL, asked.plot, &h, r, n, e)) == 0)
         log_info("plot written to '%s'", asked.plot);
     return rc;

@@ -207,26 +207,11 @@ int eval_check_output(const char *path, bool force, struct err *e)
 }
 
 /* To --output by a rename, so that it is whole or not there; else to standard output. */
-static int deliver(const struct eval_options *o, const struct buf *out, struct err *e)
+int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e)
 {
     if (o->out)
         return file_replace(o->out, out->p, out->len, e);
     if (fwrite(out->p, 1, out->len, stdout) != out->len || fflush(stdout) != 0)
         return err_sys(e, E_IO, "cannot write standard output");
     return 0;
-}
-
-int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e)
-{
-    return eval_writes(o) ? deliver(o, out, e) : 0;
-}
-
-bool eval_writes(const struct eval_options *o)
-{
-    return group_writes(o->machine.group ? o->machine.group : group_alone());
-}
-
-int eval_meet(const struct eval_options *o, int rc, struct err *e)
-{
-    return group_meet(o->machine.group ? o->machine.group : group_alone(), rc, NULL, e);
 }

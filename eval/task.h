@@ -77,10 +77,7 @@ void eval_close(const struct task *t, struct eval *v);
 size_t eval_taken(struct eval *v);
 /* An output file (NULL: none) must be new, or with force a regular file. E_CREATE. */
 int eval_check_output(const char *path, bool force, struct err *e);
-/* Of several ranks one writes, and all meet when it has (group.h). Where a result goes; nowhere
- * on a rank that does not write. E_IO, E_CREATE. */
-bool eval_writes(const struct eval_options *o);
-int eval_meet(const struct eval_options *o, int rc, struct err *e);
+/* Where a result goes. E_IO, E_CREATE. */
 int eval_deliver(const struct eval_options *o, const struct buf *out, struct err *e);
 
 C_END

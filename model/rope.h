@@ -30,6 +30,7 @@ int64_t rope_length(const struct rope_config *r, int64_t len);
 #define ROPE_KINDS "auto|pi|theta|parts|yarn|ntk|dynamic|llama3|longrope"
 struct rope_ask {
     int kind;      /* of ROPE_KINDS */
+    bool unscaled; /* the kind is not for a model that is scaled already: that goes on in its own */
     double factor; /* at most 0: what the context asks for */
     /* 0 (lists: NULL): not given. Only for the kinds that have it: */
     double theta;             /* theta: the new base, at least 1 */

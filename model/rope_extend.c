@@ -41,7 +41,7 @@ static const struct kind *kind_of(const struct llama_config *c, const struct rop
 {
     int k = KIND_PI;
 
-    if (a->kind > 0)
+    if (a->kind > 0 && !(a->unscaled && scaled(&c->rope)))
         return &kinds[a->kind];
     while (scaled(&c->rope) && kinds[k].becomes != c->rope.type)
         k++;

@@ -9,8 +9,9 @@
 #include <string.h>
 
 enum { PIECE = 1 << 18 }; /* floats that are on their way at once: 1 MiB */
-enum call { CALL_GATHER = 1, CALL_SUM, CALL_BROADCAST, CALLS };
-static const char *const names[CALLS] = { "?", "gather", "sum", "broadcast" };
+enum call { CALL_GATHER = 1, CALL_SUM, CALL_BROADCAST, CALL_SUM_PARTS, CALL_SHARE_PARTS, CALLS };
+static const char *const names[CALLS] = { "?", "gather", "sum", "broadcast", "sum in parts",
+                                          "share" };
 
 struct ring {
     struct group g;
@@ -136,6 +137,26 @@ static int sum(struct group *g, float *x, int64_t n, struct err *e)
     return rc;
 }
 
+static int sum_parts(struct group *g, float *x, int64_t n, struct err *e)
+{
+    int rc = begin(g->state, CALL_SUM_PARTS, n, e);
+
+    return rc < 0 ? rc : add_parts(g->state, x, n, e);
+}
+
+static int share(struct group *g, float *x, int64_t n, struct err *e)
+{
+    int rc = begin(g->state, CALL_SHARE_PARTS, n, e);
+
+    return rc < 0 ? rc : share_parts(g->state, x, n, e);
+}
+
+static int check(struct group *g, struct err *e)
+{
+    (void)g;
+    return watch_check(e);
+}
+
 /* Each rank passes a piece on while the next one comes. */
 static int broadcast(struct group *g, int root, void *x, size_t nbytes, struct err *e)
 {
@@ -165,6 +186,7 @@ int ring_open(struct group **g, const struct carrier *c, const char *host, struc
     if (r) {
         r->g = (struct group){ .rank = c->rank, .size = c->size, .host = host, .state = r,
                                .gather = gather, .sum = sum, .broadcast = broadcast,
+                               .sum_parts = sum_parts, .share_parts = share, .check = check,
                                .close = close_well };
         r->c = *c;
         r->piece = malloc(PIECE * sizeof *r->piece);

@@ -12,6 +12,7 @@ C_BEGIN
  *     gather      S - 1 times nbytes from each rank (0 bytes: 1)
  *     sum         2 (S - 1) parts of group_part, one of each twice but for one: with n a multiple of S,
  *                 8 n (S - 1) / S bytes from each rank
+ *     sum_parts, share_parts   its two halves, 4 n (S - 1) / S bytes each
  *     broadcast   nbytes from each rank but the one before the root
  *
  * and as much to it; g->sent and g->received count them, heads included.

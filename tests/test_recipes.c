@@ -89,6 +89,7 @@ static void test_the_papers_are_the_defaults(void **state)
     ask(&a, "m", NULL, "--recipe longlora-2023");
     settings_defaults(&s);
     a.s.model = s.model = "m", a.s.ctx = s.ctx = 4096;
+    s.packing = PACKING_CONCAT; /* as it is but for data with masks */
     assert_int_equal(settings_resolve(&a.s, &c[0], 0, &o, note, sizeof note, &e), 0);
     assert_int_equal(settings_resolve(&s, &c[1], 0, &o, note, sizeof note, &e), 0);
     assert_int_equal(a.s.group, 1024);
@@ -136,7 +137,7 @@ static void test_the_command_goes_before_it(void **state)
 
     (void)state;
     ask(&a, "m", NULL, "--dense-every 20 --group 512");
-    assert_string_equal(a.said, "recipe mix-2026: --attention s2 --dense-last 0.05");
+    assert_string_equal(a.said, "recipe mix-2026: --rope parts --attention s2 --dense-last 0.05");
     assert_true(a.s.dense_every == 20 && a.s.group == 512 && a.s.group_ratio == NULL);
     ask(&a, "m", NULL, "--dense-every 0 --dense-last=0 --attention s2");
     assert_string_equal(a.said, "recipe mix-2026: --group-ratio 1/16");

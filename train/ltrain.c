@@ -134,10 +134,11 @@ static int be_rank(int argc, char **argv, struct err *e)
     struct group *g;
     int rc;
 
-    stop_install();
+    if (!s.bench) /* which has nothing to save */
+        stop_install();
     if ((rc = ranks_open(&g, &s.ranks, &share, e)) == 0) {
         machine_share(&s.machine, g, share.gpu, share.threads);
-        rc = train(g, argc, argv, e);
+        rc = s.bench ? bench_run(&s, stdout, e) : train(g, argc, argv, e);
     }
     return ranks_close(g, rc, e);
 }
@@ -154,8 +155,8 @@ static int start(int argc, char **argv, struct err *e)
     if (rc < 0 || (rc = fill_in(e)) < 0)
         return rc;
     signal(SIGPIPE, SIG_IGN); /* a write then fails */
-    if (s.bench || s.plan)
-        return s.bench ? bench_run(&s, stdout, e) : plan_run(&s, stdout, e);
+    if (s.plan)
+        return plan_run(&s, stdout, e);
     s.machine.device = ranks_device(&s.ranks, s.machine.device);
     rc = ranks_launch(&s.ranks, &parent, e);
     return parent || rc < 0 ? rc : be_rank(argc, argv, e);

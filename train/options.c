@@ -144,8 +144,6 @@ static void machine_rows(struct opt_table *t, struct settings *s)
           "with --plan: the longest context that fits" },
         { 0, "gpu", CARDS, OPT_ENUM, &s->gpu, 0, 0, "with --plan: the card to plan for, "
                                                     "present or not" },
-        { 0, "gpus", "N|all", OPT_STR, &s->gpus, 0, 0,
-          "start so many processes on this host, with a GPU each" },
         { 0, "hosts", "N", OPT_I64, &s->hosts, 1, 1 << 16,
           "with --plan and --gpus: on so many hosts [1]" },
         { 0, "link", "NAME|RATE", OPT_STR, &s->link, 0, 0,

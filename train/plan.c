@@ -142,7 +142,7 @@ static void print_many(const struct run *r, FILE *f)
     if (m.ranks < 2)
         return;
     fprintf(f, "%-10s %12" PRId64 "  a GPU each, %s on each of %" PRId64 " host%s; the above is of one rank\n",
-            "ranks", m.ranks, s->gpus, s->hosts, s->hosts == 1 ? "" : "s");
+            "ranks", m.ranks, s->ranks.gpus, s->hosts, s->hosts == 1 ? "" : "s");
     fprintf(f, "%-10s %10.4g s  predicted, a step: a sum of %s by a ring over %s, %s/s\n",
             "exchange", m.exchange_s, fmt_bytes(m.bytes, bytes, sizeof bytes), m.link,
             fmt_bytes(m.rate, rate, sizeof rate));

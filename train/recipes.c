@@ -21,8 +21,8 @@ const struct recipe recipes[] = {
       "this project's measurements, docs/extension.md",
       "34M model, 1024 to 8192 tokens, LoRA+, 600 steps: perplexity 47.71; dense 47.49 in 1.5 "
       "times the time, longlora-2023's attention 85.75",
-      /* RoPE: { "rope", "parts" } goes here once there is --rope; until then it is the paper's. */
-      { { .option = "attention", .value = "s2" },
+      { { .option = "rope", .value = "parts", .unscaled = true },
+        { .option = "attention", .value = "s2" },
         { .option = "group-ratio", .value = "1/16", .instead = "group", .s2 = true },
         { .option = "dense-every", .value = "10", .s2 = true },
         { .option = "dense-last", .value = "0.05", .s2 = true } } },
@@ -39,6 +39,7 @@ const struct recipe recipes[] = {
         { .option = "group-ratio", .value = "1/4", .instead = "group", .s2 = true },
         { .option = "dense-every", .value = "0", .s2 = true },
         { .option = "dense-last", .value = "0", .s2 = true },
+        { .option = "rope", .value = "pi", .unscaled = true },
         { .option = "rope-factor", .value = "auto" },
         { .option = "packing", .value = "concat" },
         { .option = "batch", .value = "64" },
@@ -163,6 +164,7 @@ int recipe_apply(struct settings *s, const struct opt *rows, const bool *given, 
             (w->s2 && s->attention == ATTN_DENSE))
             continue;
         rc = opt_set(opt_find(rows, w->option), w->value, e);
+        s->rope.unscaled |= w->unscaled;
         add(said, cap, " --%s %s", w->option, w->value);
     }
     return rc;

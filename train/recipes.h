@@ -11,6 +11,7 @@ struct recipe_row {
     const char *option, *value;
     const char *instead;
     bool s2;
+    bool unscaled; /* a kind of RoPE: of models whose RoPE is not scaled yet */
 };
 struct recipe {
     const char *name, *what;

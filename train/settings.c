@@ -151,9 +151,10 @@ static int check_ranks(const struct settings *s, struct err *e)
 
     if ((s->hosts > 1 || s->link) && !s->plan)
         return err_set(e, E_USAGE, "--%s: only with --plan", s->link ? "link" : "hosts");
-    if (s->plan && s->gpus && settings_ranks(s) == 0)
-        return err_set(e, E_USAGE, "--gpus '%.40s': a plan needs a number, from 1 to 1024", s->gpus);
-    if (s->plan && (s->hosts > 1 || s->link) && !s->gpus) {
+    if (s->plan && s->ranks.gpus && settings_ranks(s) == 0)
+        return err_set(e, E_USAGE, "--gpus '%.40s': a plan needs a number, from 1 to 1024",
+                       s->ranks.gpus);
+    if (s->plan && (s->hosts > 1 || s->link) && !s->ranks.gpus) {
         err_set(e, E_USAGE, "--%s: of how many GPUs a host?", s->link ? "link" : "hosts");
         return err_hint(e, "give --gpus N");
     }
@@ -167,7 +168,7 @@ int64_t settings_ranks(const struct settings *s)
 {
     int64_t n = 1;
 
-    if (s->gpus && (!num_i64(s->gpus, &n) || n < 1 || n > 1024))
+    if (s->ranks.gpus && (!num_i64(s->ranks.gpus, &n) || n < 1 || n > 1024))
         return 0;
     return n * s->hosts;
 }

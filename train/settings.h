@@ -56,9 +56,8 @@ struct settings {
     struct machine machine;
     struct ranks_options ranks;
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
-    const char *gpus;     /* ranks of each host */
-    int64_t hosts;        /* for a plan */
-    const char *link;     /* the same: of wires.h, or bytes a second */
+    int64_t hosts;        /* for a plan, of ranks.gpus each */
+    const char *link;     /* for a plan: of wires.h, or bytes a second */
     bool metrics_ranks;
     int dtype;           /* of the model that full training writes: 0 f32, 1 bf16, 2 f16 */
     int form; /* 1: files without a form of ours are raw ids, whatever they look like */

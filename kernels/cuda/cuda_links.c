@@ -111,18 +111,17 @@ static void give_up(struct cuda_links *k)
         k->l.abort(comm);
 }
 
-/* E_DEVICE with the fault noted, and the links aborted, if a rank is gone or NCCL failed. Looks
- * once in a millisecond at most. */
-static int look(struct cuda *c)
+/* E_DEVICE with the fault noted, and the links aborted, if a rank is gone or NCCL failed. look: once
+ * in a millisecond at most. */
+static int look_now(struct cuda *c)
 {
     struct cuda_links *k = c->links;
-    double now = seconds();
     struct err why = { 0 };
     int status = NCCL_OK;
 
-    if (!k->comm || now - k->looked_s < 1e-3)
+    if (!k->comm)
         return 0;
-    k->looked_s = now;
+    k->looked_s = seconds();
     if (c->group->check && c->group->check(c->group, &why) < 0)
         cuda_fault(c, "%s", why.msg);
     else if (k->l.async_error(k->comm, &status) != NCCL_OK ||
@@ -132,6 +131,11 @@ static int look(struct cuda *c)
         return 0;
     give_up(k);
     return E_DEVICE;
+}
+
+static int look(struct cuda *c)
+{
+    return seconds() - c->links->looked_s < 1e-3 ? 0 : look_now(c);
 }
 
 static void nap(double since)
@@ -190,6 +194,8 @@ cudaError_t cuda_wait(struct cuda *c, cudaStream_t s)
         }
         nap(start);
     }
+    /* a kernel that NCCL ended, as its neighbour is gone, ends like one that is done */
+    look_now(c);
     return r;
 }
 
