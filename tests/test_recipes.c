@@ -140,13 +140,13 @@ static void test_the_command_goes_before_it(void **state)
     assert_string_equal(a.said, "recipe mix-2026: --rope parts --attention s2 --dense-last 0.05");
     assert_true(a.s.dense_every == 20 && a.s.group == 512 && a.s.group_ratio == NULL);
     ask(&a, "m", NULL, "--dense-every 0 --dense-last=0 --attention s2");
-    assert_string_equal(a.said, "recipe mix-2026: --group-ratio 1/16");
+    assert_string_equal(a.said, "recipe mix-2026: --rope parts --group-ratio 1/16");
     assert_true(a.s.dense_every == 0 && a.s.dense_last == 0);
     ask(&a, "m", NULL, "--recipe longlora-2023 -b 8 --lr 1e-3");
     assert_true(a.s.batch == 8 && a.s.lr == 1e-3 && a.s.dense_every == 0);
     assert_null(strstr(a.said, "--batch"));
     ask(&a, "m", NULL, "--recipe mix-2026 --attention dense");
-    assert_string_equal(a.said, "recipe mix-2026:");
+    assert_string_equal(a.said, "recipe mix-2026: --rope parts");
     assert_int_equal(a.s.attention, ATTN_DENSE);
 }
 

@@ -582,19 +582,13 @@ static void test_who_does_not_come_is_named(void **state)
 
 /* ---- where rank 0 is */
 
-static void test_place_in_the_environment(void **state)
+static void test_first_host_of_a_list(void **state)
 {
-    const char *form = getenv("CMOCKA_MESSAGE_OUTPUT"); /* of the next tests' results */
-    char *output = form ? strdup(form) : NULL;
     static const struct { const char *list, *first; } lists[] = {
         { "a[1-3,7],b2", "a1" }, { "n[001-003]", "n001" }, { "host", "host" }, { "h1,h2", "h1" },
         { "tux[12-14]-ib,x", "tux12-ib" }, { "r[1-2]n[3-4]", "r1n3" }, { "a[", NULL },
         { "a[x]", NULL }, { "", NULL }, { ",a", NULL }, { "a[1-3", NULL },
     };
-    struct ranks r = { .by = "torchrun", .rank = 1, .size = 2 };
-    struct err e = { 0 };
-    struct place p, q;
-    unsigned char b[PLACE_BYTES];
     char host[8 + 4];
 
     (void)state;
@@ -605,6 +599,18 @@ static void test_place_in_the_environment(void **state)
             fail_msg("'%s': %s", lists[i].list, ok ? host : "refused");
     }
     assert_false(place_first_host("a-name-too-long", host, sizeof host));
+}
+
+static void test_place_in_the_environment(void **state)
+{
+    const char *form = getenv("CMOCKA_MESSAGE_OUTPUT"); /* of the next tests' results */
+    char *output = form ? strdup(form) : NULL;
+    struct ranks r = { .by = "torchrun", .rank = 1, .size = 2 };
+    struct err e = { 0 };
+    struct place p, q;
+    unsigned char b[PLACE_BYTES];
+
+    (void)state;
     clearenv();
     assert_int_equal(place_find(&p, &r, &e), E_CONFIG);
     assert_non_null(strstr(e.msg, "MASTER_ADDR"));
@@ -683,6 +689,7 @@ int main(void)
         cmocka_unit_test(test_nonsense_between_ranks),
         cmocka_unit_test(test_who_does_not_come_is_named),
         cmocka_unit_test(test_ranks_asked),
+        cmocka_unit_test(test_first_host_of_a_list),
         cmocka_unit_test(test_place_in_the_environment),
     };
 

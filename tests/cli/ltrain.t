@@ -90,7 +90,7 @@ fresh_mix() { fresh -o "$tmp/fmix" --steps 2 --dense-every 2 && [ "$(kinds "$tmp
 ok 'a fresh model has a mix where it is asked for' fresh_mix
 by_recipe() { # what it set is said, recorded, and repeated
     local by=(ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 256 --batch 2 --lr 1e-3)
-    is 0 'recipe mix-2026: --attention s2 --group-ratio 1/16 --dense-last 0.05$' \
+    is 0 'recipe mix-2026: --rope parts --attention s2 --group-ratio 1/16 --dense-last 0.05$' \
         "${by[@]}" --dense-every 2 --steps 4 -o "$tmp/by" &&
         grep -q 'attention=s2 group=16$' "$tmp/err" && [ "$(kinds "$tmp/by")" = 's2 dense s2 dense ' ] &&
         grep -q '"recipe": "mix-2026"' "$tmp/by/options.json" && grep -q '"dense_last": 0.05' "$tmp/by/options.json" &&
@@ -243,12 +243,12 @@ ok 'and joined rows of masked data' goes_on old_masked 5 '4.959528 4.818517 4.82
 ok 'what is not as it was is named' is 78 "'tied' \"split\", this run has \"keep\"" \
     on_tied -o "$tmp/old_masked" --steps 6 --tied keep
 by_masks() { # whole examples, unless asked otherwise; asking so is the same
-    on_tied -o "$tmp/bm" --steps 9 2> "$tmp/err" &&
+    on_tied -o "$tmp/bm" --dense-last 0 --steps 9 2> "$tmp/err" &&
         grep -q 'has masks: its documents stay whole and do not see each other' "$tmp/err" &&
         grep -q 'packing=bestfit .* recurring=[0-9]* of [0-9]* shared rows' "$tmp/err" &&
         grep -q '"packing": "bestfit"' "$tmp/bm/options.json" &&
         grep -q '"mask_documents": true' "$tmp/bm/options.json" || return 1
-    on_tied -q -o "$tmp/bm2" --steps 5 && on_tied -q -o "$tmp/bm2" --steps 9 --packing bestfit --mask-documents &&
+    on_tied -q -o "$tmp/bm2" --dense-last 0 --steps 5 && on_tied -q -o "$tmp/bm2" --dense-last 0 --steps 9 --packing bestfit --mask-documents &&
         cmp "$tmp/bm/adapter_model.safetensors" "$tmp/bm2/adapter_model.safetensors" || return 1
     on_tied -o "$tmp/bm3" --steps 1 --packing concat 2> "$tmp/err" && ! grep -q 'has masks' "$tmp/err" &&
         grep -q 'packing=concat left_out=10 (0.54%)' "$tmp/err" &&

@@ -28,7 +28,8 @@ ltrain -q "$tmp/d.bin" --init tests/data/tiny-config.json --ctx 64 --batch 4 --l
 tune() { # tune NAME OPTION...
     local name=$1
     shift
-    ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 160 --batch 4 --lr 1e-3 --steps 2 -o "$tmp/$name" "$@" \
+    ltrain "$tmp/d.bin" --model "$tmp/base" --ctx 160 --batch 4 --lr 1e-3 --steps 2 \
+        --recipe longlora-2023 -o "$tmp/$name" "$@" \
         2> "$tmp/$name.err" || { cat "$tmp/$name.err"; return 1; }
 }
 ppl() { # the losses of each context, to 5 digits
@@ -84,7 +85,7 @@ longrope() {
 ok 'longrope, from a file of lists' longrope
 pi() { tune pi && grep -q 'give them --max-model-len 192' "$tmp/pi.err" && merged pi &&
     lmerge -f -m "$tmp/base" -a "$tmp/pi" -o "$tmp/pi-m" | grep -q 'note: vLLM and SGLang take'; }
-ok 'pi is the default; what vLLM makes of it is said, by lmerge too' pi
+ok 'pi is what the paper has; what vLLM makes of it is said, by lmerge too' pi
 
 on() { # parts goes on: its factor grows, the original context stays
     ltrain -q "$tmp/d.bin" --model "$tmp/parts-m" --ctx 320 --batch 2 --steps 1 -o "$tmp/on" &&
@@ -96,9 +97,9 @@ ok 'but not in another' says 78 'cannot go on from that' ltrain "$tmp/d.bin" --m
     --ctx 320 --rope yarn -o "$tmp/no"
 ok 'a run goes on with the same kind' eval 'tune parts --rope parts --steps 3 && tune ntk --rope ntk --steps 3'
 ok 'and the same parameters' says 78 "was made with 'rope' {" ltrain "$tmp/d.bin" --model "$tmp/base" \
-    --ctx 160 --batch 4 --lr 1e-3 --steps 4 -o "$tmp/parts" --rope parts --rope-high 8
+    --ctx 160 --batch 4 --lr 1e-3 --steps 4 --recipe longlora-2023 -o "$tmp/parts" --rope parts --rope-high 8
 ok 'another kind is another run' says 78 "was made with 'rope" ltrain "$tmp/d.bin" --model "$tmp/base" \
-    --ctx 160 --batch 4 --lr 1e-3 --steps 4 -o "$tmp/ntk" --rope theta --rope-theta 5e5
+    --ctx 160 --batch 4 --lr 1e-3 --steps 4 --recipe longlora-2023 -o "$tmp/ntk" --rope theta --rope-theta 5e5
 
 scores() { # leval stretches a base by the same words
     local hex=(leval --ppl "$tmp/v.bin" --form raw --max-windows 4 -q --json -m "$tmp/base" --ctx 160)
