@@ -266,7 +266,10 @@ int main(void)
         cmocka_unit_test(test_what_has_no_hashes_is_read),
         cmocka_unit_test(test_an_edited_config_is_no_error),
     };
+    int rc;
 
     log_init("test_flips", -1);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    rc = cmocka_run_group_tests(tests, setup, teardown);
+    must_leave();
+    return rc;
 }
