@@ -300,7 +300,7 @@ ok 'all damaged: refused, with the remedy' all_damaged
 # Signals. Steps are far more than can be done meanwhile.
 stopped() { # stopped SIGNAL
     rm -rf "$tmp/sig"
-    "${tune[@]}" -o "$tmp/sig" --steps 1000000 2> "$tmp/err" &
+    env --default-signal=HUP "${tune[@]}" -o "$tmp/sig" --steps 1000000 2> "$tmp/err" &
     local pid=$! i
     for i in $(seq 300); do
         [ "$(wc -l 2> /dev/null < "$tmp/sig/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
