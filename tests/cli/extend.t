@@ -54,14 +54,14 @@ searches() {
 ok 'rates are searched, once' searches
 rest() {
     rm "$tmp/w/results"/256.parts.dense.lora+.1e-3.*
-    small || { cat "$tmp/err"; return 1; }
+    small data base search main extra tables || { cat "$tmp/err"; return 1; }
     cat "$tmp/w/tables.md"
     grep -q '^| by parts, LoRA+, mix-16 | 1.* | .* | [0-9.]* |$' "$tmp/w/tables.md" && grep -q '^| by parts, LoRA+, mix-16-seconds ' "$tmp/w/tables.md" &&
         [ "$(grep -c '^| PI, LoRA+, .* 2 | [12]e-3 | 5 ' "$tmp/w/tables.md")" -eq 4 ] && [ "$(ls "$tmp/w/runs" | grep -vc err)" -eq 0 ] &&
         awk -F'\t' '{ n = split($14, p, /[|;]/) } NF != 15 || n != 4 || split($15, p, /[|,;]/) < 20 { print; exit 1 }' "$tmp/w/results"/*.tsv
 }
 ok 'the rest: all ways, what is missing of the search too, tables' rest
-if command -v gnuplot > /dev/null; then ok 'the plot' test -s "$tmp/w/extension.png"
+if command -v gnuplot > /dev/null; then ok 'the plot' eval 'small plot && test -s "$tmp/w/extension.png"'
 else skip 'the plot' 'no gnuplot'; fi
 failed() { # a run that fails ends it, with its name
     rm "$tmp/w/results"/256.pi.s2-4.*.1.5.tsv
