@@ -88,7 +88,12 @@ other_data() {
 ok 'other data' other_data
 
 # Ends that nobody has asked for, and those that somebody has. ranks_of: the starter's children.
-ranks_of() { pgrep -P "$1" ltrain; }
+ranks_of() { # ranks_of PARENT: from /proc, as a bare system has no pgrep
+    local f s
+    for f in /proc/[0-9]*/stat; do
+        { read -r s < "$f"; } 2> /dev/null && [[ $s == *"(ltrain) "?" $1 "* ]] && echo "${s%% *}"
+    done
+}
 begin() { # begin FOLDER OPTION...: in the background, some steps under way; sets pid and kids
     local out=$1 i
     shift
