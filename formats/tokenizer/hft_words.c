@@ -173,24 +173,13 @@ static int phrase(const struct hft *t, struct spm_cache *c, const char *p, size_
     int rc;
 
     if (w->n_bytes == n && memcmp(w->text, p, n) == 0) {
-        for (int i = 0; i < w->n_ids && narrow; i++)
-            ids[i] = w->ids[i];
-        if (!narrow)
-            memcpy(ids, w->ids, w->n_ids * sizeof *ids);
+        phrase_ids(w, narrow, ids);
         return append(out, ids, w->n_ids, e);
     }
     c->ids.len = 0;
     if ((rc = hft_merge(t, c, p, n, &c->ids, e)) < 0)
         return rc;
-    if (c->ids.len <= (narrow ? PHRASE_IDS : PHRASE_IDS / 2)) {
-        w->n_bytes = (uint8_t)n;
-        w->n_ids = (uint8_t)c->ids.len;
-        memcpy(w->text, p, n);
-        for (int i = 0; i < w->n_ids && narrow; i++)
-            w->ids[i] = (uint16_t)c->ids.p[i];
-        if (!narrow)
-            memcpy(w->ids, c->ids.p, w->n_ids * sizeof *ids);
-    }
+    phrase_keep(w, narrow, p, n, &c->ids);
     return append(out, c->ids.p, c->ids.len, e);
 }
 

@@ -77,10 +77,7 @@ static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
 
     w = phrase_slot(c, p, n);
     if (w->n_bytes == n && memcmp(w->text, p, n) == 0) {
-        for (int i = 0; i < w->n_ids && narrow; i++)
-            ids[i] = w->ids[i];
-        if (!narrow)
-            memcpy(ids, w->ids, w->n_ids * sizeof *ids);
+        phrase_ids(w, narrow, ids);
         return append(j, ids, w->n_ids);
     }
     /* Not in the table: merged, and put in its slot, over whatever was there, if its ids
@@ -88,15 +85,7 @@ static int encode_phrase(const struct job *j, const unsigned char *p, size_t n)
     c->ids.len = 0;
     if ((rc = spm_bpe_encode(j->m, c, &part, 0, &c->ids, j->e)) < 0)
         return rc;
-    if (c->ids.len <= (narrow ? PHRASE_IDS : PHRASE_IDS / 2)) {
-        w->n_bytes = (uint8_t)n;
-        w->n_ids = (uint8_t)c->ids.len;
-        memcpy(w->text, p, n);
-        for (int i = 0; i < w->n_ids && narrow; i++)
-            w->ids[i] = (uint16_t)c->ids.p[i];
-        if (!narrow)
-            memcpy(w->ids, c->ids.p, w->n_ids * sizeof *ids);
-    }
+    phrase_keep(w, narrow, p, n, &c->ids);
     return append(j, c->ids.p, c->ids.len);
 }
 

@@ -4,6 +4,7 @@
 #include "formats/tokenizer/spm.h"
 #include "formats/tokenizer/spmodel.h"
 #include <limits.h>
+#include <string.h>
 
 #define SPACE_MARK "\xE2\x96\x81"  /* U+2581, what stands for a space */
 #define REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD, what stands for a byte that is not UTF-8 */
@@ -126,6 +127,28 @@ struct spm_phrase { /* the same for a longer fragment; two cache lines */
     uint16_t ids[PHRASE_IDS]; /* or 15 of 32 bits */
     uint8_t n_bytes, n_ids;
 };
+/* narrow: every id of the vocabulary fits 16 bits. ids has room for PHRASE_IDS. */
+static inline void phrase_ids(const struct spm_phrase *w, bool narrow, int32_t *ids)
+{
+    for (int i = 0; i < w->n_ids && narrow; i++)
+        ids[i] = w->ids[i];
+    if (!narrow)
+        memcpy(ids, w->ids, w->n_ids * sizeof *ids);
+}
+/* Over whatever was in the slot, if there is room for the ids. */
+static inline void phrase_keep(struct spm_phrase *w, bool narrow, const void *p, size_t n,
+                               const struct spm_ids *ids)
+{
+    if (ids->len > (narrow ? PHRASE_IDS : PHRASE_IDS / 2))
+        return;
+    w->n_bytes = (uint8_t)n;
+    w->n_ids = (uint8_t)ids->len;
+    memcpy(w->text, p, n);
+    for (int i = 0; i < w->n_ids && narrow; i++)
+        w->ids[i] = (uint16_t)ids->p[i];
+    if (!narrow)
+        memcpy(w->ids, ids->p, w->n_ids * sizeof *ids->p);
+}
 
 /* What one thread works with. */
 struct spm_cache {
