@@ -270,8 +270,7 @@ enum { MAT_PRODUCTS = 32 };
 /* Links between the devices of a group, that need no host (NCCL). Each is queued on QUEUE_LINK,
  * by every rank in the same order, and does what group.h says of its namesake; n of the parts is
  * a multiple of the group's size. A wait for it (sync, a copy) ends with E_DEVICE when a rank is
- * gone (group.check) or the links fail, and they are of no use from then on. A wait may end a
- * moment before a rank's death is known: what came is to be used only after group_meet. */
+ * gone (group.check) or the links fail, and they are of no use from then on. */
 struct device_links {
     int (*sum)(struct device *d, float *x, int64_t n);
     int (*sum_parts)(struct device *d, float *x, int64_t n);
