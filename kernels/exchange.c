@@ -78,7 +78,14 @@ static int host_sum(struct group *g, float *x, int64_t n, struct err *e)
     return g->sum(g, x, n, e);
 }
 
-/* Behind the ops queued so far, and before those that follow. */
+static int failed(const struct device *d, const char *what, int code, const struct err *why,
+                  struct err *e)
+{
+    return err_set(e, code, "cannot %s the ranks' arrays on '%s'%s%.300s", what, d->name,
+                   *why->msg ? ": " : "", why->msg);
+}
+
+/* Behind the ops queued so far. */
 static int queue_links(struct device *d, int (*f)(struct device *d, float *x, int64_t n),
                        float *x, int64_t n)
 {
@@ -86,22 +93,35 @@ static int queue_links(struct device *d, int (*f)(struct device *d, float *x, in
 
     if (rc == 0)
         rc = d->await(d, QUEUE_LINK, FENCE_LINK);
-    if (rc == 0)
-        rc = f(d, x, n);
-    if (rc == 0)
-        rc = d->mark(d, QUEUE_LINK, FENCE_LINK + 1);
-    return rc < 0 ? rc : d->await(d, QUEUE_OPS, FENCE_LINK + 1);
+    return rc < 0 ? rc : f(d, x, n);
 }
 
-static int failed(const struct device *d, const struct way *w, int code, const struct err *why,
-                  struct err *e)
+int group_queue_sum(struct device *d, float *x, int64_t n)
 {
-    return err_set(e, code, "cannot %s the ranks' arrays on '%s'%s%.300s", w->what, d->name,
-                   *why->msg ? ": " : "", why->msg);
+    return queue_links(d, d->links->sum_parts, x, n);
 }
 
-/* All ranks have queued it, or none waits for it. After a failure then nobody can be met: the
- * others see that this rank leaves. */
+int group_queue_share(struct device *d, float *x, int64_t n)
+{
+    return queue_links(d, d->links->share_parts, x, n);
+}
+
+/* After a failure nobody can be met: the others see that this rank leaves. */
+int group_wait_queued(struct device *d, const char *what, struct err *e)
+{
+    struct err why = { 0 };
+    int rc = d->mark(d, QUEUE_LINK, FENCE_LINK + 1);
+
+    if (rc == 0)
+        rc = d->await(d, QUEUE_OPS, FENCE_LINK + 1);
+    if (rc == 0)
+        rc = d->sync(d, &why);
+    else
+        d->sync(d, &why); /* which knows the reason */
+    return rc < 0 ? group_leave(d->group, failed(d, what, rc, &why, e)) : 0;
+}
+
+/* All ranks have queued it, or none waits for it. */
 static int go_links(struct device *d, const struct way *w, float *x, int64_t n, struct err *e)
 {
     struct err why = { 0 };
@@ -109,13 +129,10 @@ static int go_links(struct device *d, const struct way *w, float *x, int64_t n, 
 
     if (rc < 0) {
         d->sync(d, &why);
-        failed(d, w, rc, &why, e);
+        failed(d, w->what, rc, &why, e);
     }
-    if ((rc = group_meet(d->group, rc, NULL, e)) < 0)
-        return rc;
-    if ((rc = d->sync(d, &why)) < 0)
-        d->group->over = failed(d, w, rc, &why, e);
-    return rc;
+    rc = group_meet(d->group, rc, NULL, e);
+    return rc < 0 ? rc : group_wait_queued(d, w->what, e);
 }
 
 static int go(struct device *d, const struct way *w, float *x, int64_t n, struct err *e)
@@ -135,7 +152,7 @@ static int go(struct device *d, const struct way *w, float *x, int64_t n, struct
     if (rc < 0)
         return rc;
     if (local < 0)
-        failed(d, w, local, &why, e);
+        failed(d, w->what, local, &why, e);
     /* here all ranks learn whether one of them could not */
     return group_meet(d->group, local, NULL, e);
 }

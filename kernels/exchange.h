@@ -20,5 +20,14 @@ int group_sum(struct device *d, float *x, int64_t n, struct err *e);
 int group_sum_parts(struct device *d, float *x, int64_t n, struct err *e);
 int group_share_parts(struct device *d, float *x, int64_t n, struct err *e);
 
+/* The halves without waiting, over d's links (d->links is not NULL): queued behind the ops queued
+ * so far, while others go on. Every rank queues the same in the same order; then all meet, each
+ * with what its queueing came to, and where that went well all wait. Nothing waits for it before
+ * that (device.sync does not), as a rank that failed may have queued less. what: for a message,
+ * "add" or "share". Return the device's code; a rank whose wait fails leaves (group_leave). */
+int group_queue_sum(struct device *d, float *x, int64_t n);
+int group_queue_share(struct device *d, float *x, int64_t n);
+int group_wait_queued(struct device *d, const char *what, struct err *e);
+
 C_END
 #endif

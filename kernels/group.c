@@ -48,6 +48,15 @@ void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to)
     *to = *from + each + (g->rank < more);
 }
 
+int group_bring(struct group *g, int from, void *x, size_t nbytes, struct err *e)
+{
+    if (from == 0)
+        return 0;
+    if (!g->bring)
+        return g->broadcast(g, from, x, nbytes, e);
+    return g->rank == 0 || g->rank == from ? g->bring(g, from, x, nbytes, e) : 0;
+}
+
 /* The failure of rank 'first', to those that have none of their own. */
 static int spread(struct group *g, int first, int code, int own, struct err *e)
 {
@@ -89,7 +98,7 @@ int group_meet(struct group *g, int rc, struct group_note *n, struct err *e)
     mine.code = rc;
     /* a rank that failed keeps its own reason: e is not overwritten */
     if ((sent = g->gather(g, &mine, g->notes, sizeof mine, rc < 0 ? NULL : e)) < 0)
-        return g->over = rc < 0 ? rc : sent; /* what this rank found is nearer to the cause */
+        return group_leave(g, rc < 0 ? rc : sent); /* what this rank found is nearer to the cause */
     for (int r = 0; r < g->size; r++) {
         if (g->notes[r].code < 0)
             return g->over = spread(g, r, g->notes[r].code, rc, e);

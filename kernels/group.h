@@ -43,6 +43,7 @@ struct group {
     const char *host;       /* for messages: where this rank runs; "" not known */
     struct group_note *notes; /* [size] for group_meet; NULL where size is 1 */
     int over;               /* the failure that was met; 0: none */
+    bool untold;            /* it was not: the others do not know of it yet */
     int64_t sent, received; /* bytes, by this rank, so far */
     void *state;
     /* all[r] becomes rank r's mine, nbytes each (0: a barrier). */
@@ -60,6 +61,9 @@ struct group {
      * anything; then every rank's part reaches all. Left out, they are made of sum and gather. */
     int (*sum_parts)(struct group *g, float *x, int64_t n, struct err *e);
     int (*share_parts)(struct group *g, float *x, int64_t n, struct err *e);
+    /* Between rank 'from' and rank 0 alone, neither of them the other: its nbytes at x reach it. Left
+     * out, they are broadcast. */
+    int (*bring)(struct group *g, int from, void *x, size_t nbytes, struct err *e);
     /* 0 while every rank is there; E_DEVICE, naming one, from when it is known to have left or
      * died. Returns at once, sends nothing, and may be asked from any thread at any time: also
      * while the ranks' devices move data among each other, where nothing else would tell. */
@@ -78,6 +82,17 @@ void group_part(const struct group *g, int64_t n, int64_t *from, int64_t *to);
  * note. Where some bring a failure, it is the first of them by rank, and a rank that had none
  * gets that one's message in e, with its rank and host; the notes are then not changed. */
 int group_meet(struct group *g, int rc, struct group_note *n, struct err *e);
+
+/* Rank from's nbytes at x reach the one that writes. Every rank calls it; only these two take part. */
+int group_bring(struct group *g, int from, void *x, size_t nbytes, struct err *e);
+
+/* A failure between two meetings, after which this rank cannot come to another: no later one waits,
+ * and the others learn of it when this rank closes the group. Returns code. */
+static inline int group_leave(struct group *g, int code)
+{
+    g->untold = g->untold || g->over == 0;
+    return g->over = code;
+}
 
 C_END
 #endif

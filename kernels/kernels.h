@@ -251,7 +251,9 @@ struct op_time {
 /* What a device does stands in queues. All but send and fetch is done on QUEUE_OPS. A queue
  * keeps its order; between queues nothing is ordered but by fences: what comes after
  * await(q, f) on queue q waits for all that stood before the last mark(p, f) on queue p. A fence
- * is a number below FENCES, used again as one likes. sync waits for every queue. */
+ * is a number below FENCES, used again as one likes. sync waits for every queue but QUEUE_LINK,
+ * where others may be waited for: for that the ops await a fence on it. release and close wait for
+ * all. */
 enum queue { QUEUE_OPS, QUEUE_OUT, QUEUE_IN, QUEUE_LINK, QUEUES };
 enum { FENCES = 32, FENCE_LINK = 30 }; /* two, for what is queued on QUEUE_LINK */
 
@@ -270,7 +272,7 @@ enum { MAT_PRODUCTS = 32 };
 /* Links between the devices of a group, that need no host (NCCL). Each is queued on QUEUE_LINK,
  * by every rank in the same order, and does what group.h says of its namesake; n of the parts is
  * a multiple of the group's size. A wait for it (sync, a copy) ends with E_DEVICE when a rank is
- * gone (group.check) or the links fail, and they are of no use from then on. */
+ * gone (group.check), the group is over or the links fail, and they are of no use from then on. */
 struct device_links {
     int (*sum)(struct device *d, float *x, int64_t n);
     int (*sum_parts)(struct device *d, float *x, int64_t n);
@@ -340,6 +342,7 @@ struct device {
     /* Seconds spent inside matrix products (gemm, attention's and loss's included) since
      * opening, and floating-point operations done there; for --bench and the metrics. */
     double gemm_s, gemm_flop;
+    double link_s; /* spent in exchanges over its links, waits for other ranks among them */
 };
 
 struct device_options {

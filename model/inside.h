@@ -109,6 +109,9 @@ struct model {
     struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;
     struct trained t;
+    int64_t chunk_layer[CHUNKS_MOST]; /* with whose backward a chunk is final; -1: the embedding's */
+    int chunk_next;  /* of this batch: the next one that will be final */
+    int gathered;    /* chunks that are on their way to all ranks */
     void *compute;   /* act [t.n]: t.w as ops read it; NULL: they read t.w, which is float32 */
     float *norms;    /* trained ones as ops read them; NULL: in t.w */
     int64_t n_norms;

@@ -194,23 +194,58 @@ static bool lora(const struct model_options *o)
     return o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
 }
 
+/* Chunks of what is trained: not smaller than options.chunk, or a sum over the ranks is all
+ * waiting; a large one, as the embedding's, in up to PARTS pieces, so that the first can travel
+ * while the others are updated. */
+enum { CHUNK_LEAST = 1 << 23, CHUNK_LARGE = 1 << 25, CHUNK_PARTS = 8 };
+
+/* What was laid since the last chunk is one, or some: final with the backward of this layer. */
+static void close_chunk(struct model *m, int64_t layer)
+{
+    struct trained *t = &m->t;
+    int64_t unit = 64 * (int64_t)t->shards, first = t->chunk[t->chunks], left, parts;
+
+    t->n = (t->n + unit - 1) / unit * unit;
+    left = (t->n - first) / unit;
+    parts = t->shards > 1 && m->d->own_memory ? (t->n - first) / CHUNK_LARGE + 1 : 1;
+    for (parts = parts < CHUNK_PARTS ? parts : CHUNK_PARTS; left > 0; parts--) {
+        first += left / parts * unit;
+        left -= left / parts;
+        m->chunk_layer[t->chunks] = layer;
+        t->chunk[++t->chunks] = first;
+    }
+}
+
+/* The next tensor is of this layer, the one before of layer 'before'; -1: of none. *first: of which
+ * the open chunk's first is. */
+static void next_layer(struct model *m, int64_t before, int64_t layer, int64_t *first)
+{
+    struct trained *t = &m->t;
+    int64_t n = t->n - t->chunk[t->chunks], least = m->o.chunk ? m->o.chunk : CHUNK_LEAST;
+
+    if (layer <= before || t->shards == 1 || !m->d->own_memory)
+        return;
+    if (before < 0 || (n >= least && t->chunks < CHUNKS_MOST - 2 * CHUNK_PARTS)) {
+        close_chunk(m, *first);
+        *first = layer;
+    }
+}
+
 /* The flat arrays of what is trained. Shards are equal parts of them. Ops of the CPU read the
  * masters, so that all are on every rank; on a GPU they read copies, and a rank needs no more than
  * the masters that it updates. */
 static void lay_trained(struct model *m)
 {
     struct trained *t = &m->t;
-    int64_t shards = m->o.shards > 1 ? m->o.shards : 1, each = (t->n / 64 + shards - 1) / shards * 64;
-    bool apart = shards > 1 && m->d->own_memory;
+    bool apart = t->shards > 1 && m->d->own_memory;
+    int64_t each = t->n / t->shards;
 
-    t->n = shards * each;
-    t->from = shards > 1 ? m->d->group->rank * each : 0;
-    t->to = t->from + each;
+    t->held = each;
     m->compute = m->d->act == DT_F32 && !apart ? NULL : take_act(m, MEM_COMPUTE, t->n, 1);
     m->norms = apart ? take(m, MEM_COMPUTE, m->n_norms, 4) : NULL;
     t->grad = take(m, MEM_GRAD, t->n, 4);
     t->w = apart ? t->grad : take(m, MEM_MASTER, t->n, 4);
-    t->own = apart ? take(m, MEM_MASTER, each, 4) : t->w ? t->w + t->from : NULL;
+    t->own = apart ? take(m, MEM_MASTER, each, 4) : t->w ? t->w + t->rank * each : NULL;
     t->m = take(m, MEM_MOMENTS, each, 4);
     t->v = take(m, MEM_MOMENTS, each, 4);
 }
@@ -219,17 +254,24 @@ static void lay_weights(struct model *m)
 {
     struct ring *r = &m->ring[RING_WEIGHTS];
     struct tensor_spec s;
+    int64_t before = -1, first = -1;
 
     m->t.n = m->plan.params = m->n_norms = 0;
+    m->t.shards = m->o.shards > 1 ? (int)m->o.shards : 1;
+    m->t.rank = m->t.shards > 1 ? m->d->group->rank : 0;
+    m->t.chunks = 0;
     for (int64_t l = 0; l < m->c.layers; l++)
         m->layers[l].blob.used_bytes = 0;
     for (int64_t i = 0; i < config_tensors(&m->c); i++) {
         config_tensor(&m->c, i, &s);
+        next_layer(m, before, s.layer, &first);
+        before = s.layer;
         lay_weight(m, &s);
         /* all matrices of the group are laid by now, and the pairs are laid once for it */
         if (lora(&m->o) && arch_last_reader(config_arch(&m->c), s.role))
             lay_pairs(m, s.layer, s.role);
     }
+    close_chunk(m, first);
     if (m->c.tied) /* one tensor, read twice; its gradient is the sum of both uses */
         m->top[ROLE_HEAD] = m->top[ROLE_EMBED];
     for (int i = 0; i < 2 && i < r->n; i++)

@@ -137,8 +137,13 @@ static int keep_own(struct model *m)
 {
     const struct trained *t = &m->t;
     struct tensor_spec s;
-    int rc = m->d->copy(m->d, t->own, t->w + t->from, (size_t)(t->to - t->from) * sizeof *t->own);
+    int rc = 0;
 
+    for (int k = 0; k < t->chunks && rc == 0; k++) {
+        struct share o = trained_share(t, k, t->rank);
+
+        rc = m->d->copy(m->d, t->own + o.at, t->w + o.from, (size_t)(o.to - o.from) * sizeof *t->own);
+    }
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
         const struct weight *w;
 
@@ -160,19 +165,37 @@ int model_sync_trained(struct model *m)
     return rc == 0 && m->norms ? keep_own(m) : rc;
 }
 
-int model_gather(struct model *m, struct err *e)
+int model_gather_chunk(struct model *m, int chunk)
 {
     const struct trained *t = &m->t;
+    struct share o = trained_share(t, chunk, t->rank);
     int rc = 0;
 
-    if (t->to - t->from == t->n)
-        return 0;
     if (trained_apart(t))
-        rc = m->d->copy(m->d, t->w + t->from, t->own, (size_t)(t->to - t->from) * sizeof *t->own);
-    if (rc < 0)
-        err_set(e, rc, "cannot copy what was trained on '%s'", m->d->name);
-    rc = group_meet(m->d->group, rc, NULL, e);
-    return rc < 0 ? rc : group_share_parts(m->d, t->w, t->n, e);
+        rc = m->d->copy(m->d, t->w + o.from, t->own + o.at, (size_t)(o.to - o.from) * sizeof *t->own);
+    if (rc == 0 && m->d->links)
+        rc = group_queue_share(m->d, t->w + t->chunk[chunk], t->chunk[chunk + 1] - t->chunk[chunk]);
+    m->gathered = chunk + 1;
+    return rc;
+}
+
+int model_gather(struct model *m, int rc, struct err *e)
+{
+    const struct trained *t = &m->t;
+
+    if (t->shards == 1)
+        return rc;
+    while (m->gathered < t->chunks && rc == 0)
+        if ((rc = model_gather_chunk(m, m->gathered)) < 0)
+            err_set(e, rc, "cannot copy what was trained on '%s'", m->d->name);
+    m->gathered = 0;
+    if ((rc = group_meet(m->d->group, rc, NULL, e)) < 0)
+        return rc;
+    if (m->d->links)
+        return group_wait_queued(m->d, "share", e);
+    for (int k = 0; k < t->chunks && rc == 0; k++)
+        rc = group_share_parts(m->d, t->w + t->chunk[k], t->chunk[k + 1] - t->chunk[k], e);
+    return rc;
 }
 
 /* The tensors of the configuration. each: their hashes, by their places in w. */

@@ -29,6 +29,8 @@ struct model_options {
                                    fastest in the memory there is */
     int64_t shards;             /* ranks that share AdamW's state, as group_part has it; this one's
                                    part is by the device's group. 0, 1: all is here */
+    int64_t chunk;              /* floats that a chunk of what shards train has at least, but for
+                                   the first and the last one; 0: 2^23 */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
     double dense_share;         /* training: of the batches, so many span ctx instead, [0, 1]. What
@@ -137,8 +139,13 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);
 
 /* The trained parameters: one flat float32 array, and its parts in the order of
  * config_tensor (whole tensors) or adapter_tensor (LoRA modes). Moments are the caller's to
- * keep zero at the start. All device memory. Of several shards each holds the state of its own
- * part of the array, which it updates: n is then a multiple of their number. */
+ * keep zero at the start. All device memory.
+ *
+ * The array lies in chunks, one after the other: the backward is through with the last of them
+ * first (batch.final), so that its gradient can travel while earlier layers are at it. Of several
+ * shards each has an equal part of every chunk, in the order of ranks (trained_share), which it
+ * updates and whose state it holds. On a device whose memory is the host's there is one chunk. */
+enum { CHUNKS_MOST = 64 };
 struct param {
     char name[160]; /* full: model tensor name; LoRA modes: adapter tensor name */
     enum role role;
@@ -147,21 +154,38 @@ struct param {
 };
 struct trained {
     int64_t n;          /* floats in all */
-    int64_t from, to;   /* the part that is this rank's */
+    int64_t held;       /* of them this rank's: n / shards */
+    int shards, rank;   /* 1, 0: all is here */
+    int chunks;
+    int64_t chunk[CHUNKS_MOST + 1]; /* where each begins, and the end; multiples of 64 shards */
     float *w, *grad;    /* [n]; w may lie in grad's place (apart) */
-    float *own, *m, *v; /* [to - from]: m[i - from] is w[i]'s, own[i - from] w[i], updated here */
+    float *own, *m, *v; /* [held]: the shares of the chunks, in their order */
     const struct param *params;
     int64_t n_params;
 };
 const struct trained *model_trained(const struct model *m);
+/* Which part [from, to) of a chunk is a rank's, and where the state of value 'from' is in the
+ * arrays own, m and v of that rank. */
+struct share {
+    int64_t from, to, at;
+};
+static inline struct share trained_share(const struct trained *t, int chunk, int rank)
+{
+    int64_t first = t->chunk[chunk], each = (t->chunk[chunk + 1] - first) / t->shards;
+
+    return (struct share){ first + rank * each, first + (rank + 1) * each, first / t->shards };
+}
 /* What an adapter is that a LoRA mode trains, less its base: rank, alpha, what is in it. */
 void model_adapter_config(const struct model *m, struct adapter_config *a);
 /* A device with memory of its own keeps no more than this rank's part of w: the whole is there from
  * model_gather, or from loading to model_sync_trained, until the next gradient. */
 static inline bool trained_apart(const struct trained *t) { return t->w == t->grad; }
-/* Every rank's own part of what is trained reaches all, into w. Every rank calls it, after a
- * meeting; nothing is to be done where there is one. E_DEVICE. */
-int model_gather(struct model *m, struct err *e);
+/* Every rank's own part of what is trained reaches all, into w. Every rank calls it, with rc, what
+ * it has failed of so far: all are through, or none. Nothing is to be done where there is one.
+ * model_gather_chunk may come before it, for each chunk from the first: over the device's links
+ * (device.links) it goes on its way as soon as the ops queued so far are done. E_DEVICE. */
+int model_gather(struct model *m, int rc, struct err *e);
+int model_gather_chunk(struct model *m, int chunk);
 /* After w changed (optimizer step, checkpoint): refreshes compute copies. */
 int model_sync_trained(struct model *m);
 
@@ -176,6 +200,10 @@ struct batch {
     const int32_t *ids, *targets;
     const struct segments *seg;
     float *nll;
+    /* model_step, unless NULL: the chunk of trained.grad is what it will be when the ops queued so
+     * far are done. Called from the last chunk to the first; not after a failure. */
+    void (*final)(void *arg, int chunk);
+    void *final_arg;
 };
 int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64_t *n_scored,
                   struct err *e);

@@ -41,9 +41,25 @@ static void forward_layer(struct model *m, int64_t layer, void *ctx)
     layer_forward(m, l, &l->s, ctx, m->o.mode != TRAIN_NONE && !last ? l[1].s.x : m->work.x);
 }
 
+/* A batch on its way back. */
+struct back {
+    struct span *sp;
+    const struct batch *b;
+};
+
+/* Chunks whose gradients were waiting for no more than this layer; -1: the embedding. */
+static void tell_final(struct model *m, const struct batch *b, int64_t layer)
+{
+    while (b->final && m->rc == 0 && m->chunk_next >= 0 && m->chunk_layer[m->chunk_next] >= layer)
+        b->final(b->final_arg, m->chunk_next--);
+}
+
 static void backward_layer(struct model *m, int64_t layer, void *ctx)
 {
-    layer_backward(m, &m->layers[layer], &m->layers[layer].s, ctx);
+    const struct back *k = ctx;
+
+    layer_backward(m, &m->layers[layer], &m->layers[layer].s, k->sp);
+    tell_final(m, k->b, layer);
 }
 
 /* Embedding and all layers; leaves the residual stream in work.x. back: saves what the backward
@@ -92,19 +108,22 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
 
 /* The way back: the final norm turns the loss's gradient dh into dx, each layer takes dx of
  * its output to dx of its input, and the rest goes to the embedding. */
-static void backward(struct model *m, struct span *sp)
+static void backward(struct model *m, struct span *sp, const struct batch *b)
 {
     struct device *d = m->d;
+    struct back k = { sp, b };
     const struct weight *norm = &m->top[ROLE_LAST_NORM], *embed = &m->top[ROLE_EMBED];
 
     if (m->rc == 0)
         m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
             .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
             .dx = m->work.dx, .dw = norm->grad, .overwrite = true });
-    offload_backward(m, backward_layer, sp);
+    m->chunk_next = m->t.chunks - 1;
+    offload_backward(m, backward_layer, &k);
     if (m->rc == 0 && embed->grad)
         m->rc = d->embed_back(d, &(struct op_embed_back){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });
+    tell_final(m, b, -1);
 }
 
 /* Waits for everything queued. The device's own failure comes first, for it has a reason.
@@ -151,7 +170,7 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
     final_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
     if (back)
-        backward(m, &sp);
+        backward(m, &sp, b);
     return finish(m, b, nll_sum, e);
 }
 

@@ -14,6 +14,8 @@ struct carrier {
     void *state;
     int (*exchange)(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
                     struct err *e);
+    /* Rank from's n bytes at x reach rank 0; the two of them call it, and nobody else. */
+    int (*bring)(struct carrier *c, int from, void *x, size_t n, struct err *e);
     void (*close)(struct carrier *c, int code); /* 0: all ranks come to it */
 };
 

@@ -22,7 +22,8 @@ C_BEGIN
  * job. It is sent as it is, so whoever can read the network can speak, too.
  */
 enum { HELLO_BYTES = 160, HELLO_VERSION = 1, TOKEN_BYTES = 16, HOST_BYTES = 64 };
-enum hello_purpose { HELLO_MEET = 1, HELLO_LINK }; /* rendezvous and heartbeat; data */
+enum hello_purpose { HELLO_MEET = 1, HELLO_LINK, HELLO_DIRECT }; /* rendezvous and heartbeat; data to
+                                     the next rank; to rank 0 */
 
 struct hello {
     enum hello_purpose purpose;

@@ -110,7 +110,7 @@ int ranks_close(struct group *g, int rc, struct err *e)
 
     if (!g || g->size == 1)
         return rc;
-    agreed = rc == 0 || rc == E_AGAIN || g->over == rc;
+    agreed = rc == 0 || rc == E_AGAIN || (g->over == rc && !g->untold);
     ring_close(g, agreed ? 0 : rc);
     if (!watch_close(rc, rc < 0 ? e->msg : "", agreed))
         e->told = true;

@@ -9,7 +9,8 @@
 #include <string.h>
 
 enum { PIECE = 1 << 18 }; /* floats that are on their way at once: 1 MiB */
-enum call { CALL_GATHER = 1, CALL_SUM, CALL_BROADCAST, CALL_SUM_PARTS, CALL_SHARE_PARTS, CALLS };
+enum call { CALL_GATHER = 1, CALL_SUM, CALL_BROADCAST, CALL_SUM_PARTS, CALL_SHARE_PARTS,
+            CALLS };
 static const char *const names[CALLS] = { "?", "gather", "sum", "broadcast", "sum in parts",
                                           "share" };
 
@@ -177,6 +178,18 @@ static int broadcast(struct group *g, int root, void *x, size_t nbytes, struct e
     return rc;
 }
 
+/* No part of the ring's calls: only two ranks are at it. */
+static int bring(struct group *g, int from, void *x, size_t nbytes, struct err *e)
+{
+    struct ring *r = g->state;
+    int rc;
+
+    watch_call();
+    if ((rc = r->c.bring(&r->c, from, x, nbytes, e)) == 0)
+        *(g->rank == from ? &g->sent : &g->received) += (int64_t)nbytes;
+    return rc;
+}
+
 static void close_well(struct group *g) { ring_close(g, 0); }
 
 int ring_open(struct group **g, const struct carrier *c, const char *host, struct err *e)
@@ -187,6 +200,7 @@ int ring_open(struct group **g, const struct carrier *c, const char *host, struc
         r->g = (struct group){ .rank = c->rank, .size = c->size, .host = host, .state = r,
                                .gather = gather, .sum = sum, .broadcast = broadcast,
                                .sum_parts = sum_parts, .share_parts = share, .check = check,
+                               .bring = bring,
                                .close = close_well };
         r->c = *c;
         r->piece = malloc(PIECE * sizeof *r->piece);

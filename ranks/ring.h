@@ -14,6 +14,7 @@ C_BEGIN
  *                 8 n (S - 1) / S bytes from each rank
  *     sum_parts, share_parts   its two halves, 4 n (S - 1) / S bytes each
  *     broadcast   nbytes from each rank but the one before the root
+ *     bring       nbytes from one rank straight to rank 0, and no head
  *
  * and as much to it; g->sent and g->received count them, heads included.
  *

@@ -49,7 +49,7 @@ static struct {
     atomic_bool leaving;         /* watch_close has begun */
     atomic_int farewell;         /* eventfd of the thread's own: it is called */
     _Atomic uint64_t calls;
-    _Atomic double step_s, step_begun_s; /* usual length and beginning of the step under way */
+    _Atomic double step_s, step_begun_s; /* expected length and beginning of the step under way */
 } w = { .wake = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .farewell = -1 };
 
 static size_t frame(unsigned char b[LONG_FRAME], int letter, int code, const char *text)
@@ -179,13 +179,13 @@ static void look_for_silence(double slept_s)
 /* Rank 0: a step takes long. Those who have come to fewer calls keep the others waiting. */
 static void look_for_the_late(double *said_s)
 {
-    double usual = atomic_load(&w.step_s), begun = atomic_load(&w.step_begun_s);
-    double now = now_s(), most = usual * 3 > LATE_S ? usual * 3 : LATE_S;
+    double expected = atomic_load(&w.step_s), begun = atomic_load(&w.step_begun_s);
+    double now = now_s(), most = expected * WATCH_LATE > LATE_S ? expected * WATCH_LATE : LATE_S;
     uint64_t first = atomic_load(&w.calls);
     char who[128] = "all are at it";
     int late = 0;
 
-    if (w.rank != 0 || usual <= 0 || *said_s == begun || now - begun < most)
+    if (w.rank != 0 || expected <= 0 || *said_s == begun || now - begun < most)
         return;
     *said_s = begun;
     for (int i = 0; i < w.n; i++)
@@ -202,7 +202,7 @@ static void look_for_the_late(double *said_s)
     }
     if (late > 1)
         snprintf(who + strlen(who), sizeof who - strlen(who), " and %d more", late - 1);
-    log_warn("a step takes %.3g s so far, the last ones took %.3g s: %s", now - begun, usual, who);
+    log_warn("a step takes %.3g s so far, %.3g s were expected: %s", now - begun, expected, who);
 }
 
 static void beat(void)
@@ -433,9 +433,9 @@ int watch_lost(int rank, const char *why, struct err *e)
 
 void watch_call(void) { atomic_fetch_add(&w.calls, 1); }
 
-void watch_step(double usual_s)
+void watch_step(double expected_s)
 {
     atomic_store(&w.step_s, 0);
     atomic_store(&w.step_begun_s, now_s());
-    atomic_store(&w.step_s, usual_s);
+    atomic_store(&w.step_s, expected_s);
 }

@@ -39,9 +39,10 @@ int watch_fd(void);
 int watch_lost(int rank, const char *why, struct err *e);
 
 /* This rank has come to one more call of the group. Rank 0 says who is late, if a step takes
- * three times as long as it usually does: watch_step, usual_s 0: no step is under way. */
+ * WATCH_LATE times as long as was expected: watch_step, expected_s 0: no step is under way. */
 void watch_call(void);
-void watch_step(double usual_s);
+enum { WATCH_LATE = 3 };
+void watch_step(double expected_s);
 
 C_END
 #endif

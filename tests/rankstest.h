@@ -27,6 +27,9 @@ static struct {
     int64_t sums, failed;           /* calls of sum; calls that failed here */
     bool parts;                     /* the groups have sum_parts and share_parts of their own */
     int64_t parts_bytes;            /* what these carried, of all ranks */
+    bool straight;                  /* they have bring, from one rank to rank 0 */
+    int64_t brought;                /* bytes */
+    const void *hand[RANKS_MAX];    /* what a rank holds out to rank 0 */
 } made = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
 
 static inline void made_break(const char *why)
@@ -155,6 +158,30 @@ static inline int made_share_parts(struct group *g, float *x, int64_t n, struct 
     return rc < 0 ? rc : made_meet("shared parts", e);
 }
 
+/* Only the two of them wait for each other. */
+static inline int made_straight(struct group *g, int from, void *x, size_t nbytes, struct err *e)
+{
+    bool broken;
+
+    pthread_mutex_lock(&made.lock);
+    if (g->rank == from) {
+        made.hand[from] = x;
+        pthread_cond_broadcast(&made.came);
+        while (made.hand[from] && !*made.broken)
+            pthread_cond_wait(&made.came, &made.lock);
+    } else {
+        while (!made.hand[from] && !*made.broken)
+            pthread_cond_wait(&made.came, &made.lock);
+        if (made.hand[from])
+            memcpy(x, made.hand[from], nbytes);
+        made.hand[from] = NULL, made.brought += (int64_t)nbytes;
+        pthread_cond_broadcast(&made.came);
+    }
+    broken = *made.broken;
+    pthread_mutex_unlock(&made.lock);
+    return broken ? err_set(e, E_DEVICE, "%s", made.broken) : 0;
+}
+
 static inline void made_leave(struct group *g)
 {
     pthread_mutex_lock(&made.lock);
@@ -186,7 +213,7 @@ static inline void made_ranks(int size, void (*run)(struct group *g, void *arg),
     pthread_t thread[RANKS_MAX];
 
     made.size = size, made.here = 0, made.round = 0, made.bytes = made.sums = made.failed = 0;
-    made.parts_bytes = 0;
+    made.parts_bytes = made.brought = 0;
     made.broken[0] = '\0';
     for (int k = 0; k < size; k++) {
         rank[k] = (struct made_rank){ { .rank = k, .size = size, .host = k ? "b" : "a",
@@ -195,6 +222,8 @@ static inline void made_ranks(int size, void (*run)(struct group *g, void *arg),
                                       run, (char *)args + (size_t)k * each };
         if (made.parts)
             rank[k].g.sum_parts = made_sum_parts, rank[k].g.share_parts = made_share_parts;
+        if (made.straight)
+            rank[k].g.bring = made_straight;
         rank[k].g.notes = calloc((size_t)size, sizeof *rank[k].g.notes);
         pthread_create(&thread[k], NULL, made_thread, &rank[k]);
     }

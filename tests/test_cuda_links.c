@@ -337,6 +337,22 @@ static void test_work_that_a_death_ended_is_no_work(void **state)
     assert_non_null(strstr(e.msg, "rank 2 on b is gone"));
 }
 
+/* A failure that all have met: what this rank has queued the one that failed may not have. */
+static void test_a_group_that_is_over_ends_the_wait(void **state)
+{
+    static float x[30];
+    struct err e = { 0 };
+
+    (void)state;
+    link_all();
+    made.never = true;
+    assert_int_equal(dev.links->sum_parts(&dev, x, 30), 0);
+    group.over = E_DATA;
+    assert_int_equal(dev.sync(&dev, &e), E_DEVICE);
+    assert_non_null(strstr(e.msg, "have parted"));
+    assert_int_equal(made.aborted, 1);
+}
+
 static void test_a_failure_of_nccl_ends_the_wait(void **state)
 {
     static float x[30];
@@ -398,7 +414,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_what_travels), TEST(test_the_users_settings_stay), TEST(test_who_cannot_be_linked),
-        TEST(test_a_rank_that_died_ends_the_wait), TEST(test_work_that_a_death_ended_is_no_work), TEST(test_a_failure_of_nccl_ends_the_wait),
+        TEST(test_a_rank_that_died_ends_the_wait), TEST(test_work_that_a_death_ended_is_no_work), TEST(test_a_group_that_is_over_ends_the_wait), TEST(test_a_failure_of_nccl_ends_the_wait),
         TEST(test_a_gpu_that_does_not_stop_is_left), TEST(test_a_rank_that_dies_while_all_connect),
         TEST(test_rank_0_that_cannot_start_is_told_to_all),
     };

@@ -58,7 +58,8 @@ static void set_up(struct fixture *f, const char *name, const char *kinds, int64
         f->targets[i] = i % 5 == 3 ? -1 : (f->ids[i] * 7 + i) % (int)weights_config(w)->vocab;
     }
     OK(segments_build(&f->seg, ATTN_S2, SEQS, LEN, 4, NULL, 0, &e));
-    f->b = (struct batch){ SEQS, LEN, f->ids, f->targets, &f->seg, NULL };
+    f->b = (struct batch){ .n_seqs = SEQS, .len = LEN, .ids = f->ids, .targets = f->targets,
+                           .seg = &f->seg };
     weights_close(w);
 }
 

@@ -531,6 +531,36 @@ static int quiet(void **state)
     return file_replace(small, bytes, sizeof bytes, &e);
 }
 
+/* The plan's forecast for the rank with the most rows, until steps show that they are faster, or that
+ * it was wrong. */
+static void test_what_a_step_should_take(void **state)
+{
+    struct settings s;
+    struct group g = { .size = 3 };
+    struct run r = { .s = &s, .group = &g };
+
+    (void)state;
+    settings_defaults(&s);
+    s.batch = 16, s.micro = 2, s.steps = 100, s.attention = ATTN_S2;
+    assert_true(run_expected_s(&r, 1) == 0);
+    r.step_s[ATTN_S2] = 7; /* of a device that foretells nothing */
+    assert_true(run_expected_s(&r, 1) == 7);
+    r.budget.model.step_s = 0.5; /* of two rows: a rank has up to 6 */
+    r.step_s[ATTN_S2] = 0;
+    assert_true(run_expected_s(&r, 1) == 1.5);
+    r.step_s[ATTN_S2] = 1;
+    assert_true(run_expected_s(&r, 2) == 1);
+    r.step_s[ATTN_S2] = 4;
+    assert_true(run_expected_s(&r, 3) == 1.5);
+    r.step_s[ATTN_S2] = 5;
+    assert_true(run_expected_s(&r, 4) == 5);
+    /* every second step is dense, and takes three times as long */
+    s.dense_every = 2, r.session.options.dense_share = 0.5, r.budget.model.dense_ratio = 3;
+    r.step_s[ATTN_S2] = 0, r.budget.model.step_s = 1;
+    assert_true(fabs(run_expected_s(&r, 1) - 1.5) < 1e-9);
+    assert_true(fabs(run_expected_s(&r, 2) - 4.5) < 1e-9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -544,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_a_stop_on_one_rank_stops_all_and_others_go_on),
         cmocka_unit_test(test_ranks_that_see_other_folders_do_not_go_on),
         cmocka_unit_test(test_ranks_evaluate_as_one_does),
+        cmocka_unit_test(test_what_a_step_should_take),
     };
 
     return cmocka_run_group_tests(tests, quiet, teardown);

@@ -29,6 +29,7 @@ struct mode {
     int mode;            /* as settings have it */
     bool bestfit, mask, same_bits, each;
     bool apart;          /* the device's memory is taken not to be the host's */
+    bool links;          /* and to have links; with every layer a chunk */
     int64_t batch, micro, steps;
     double decay;
 };
@@ -45,6 +46,51 @@ struct one {
 /* In place of train/stop.c. */
 int stop_asked(void) { return 0; }
 void stop_after_step(void) {}
+
+/*
+ * Links that do at the last moment what was queued on them, as slow ones would. What is to be added
+ * must be as it was then: nobody has changed it since.
+ */
+static int64_t queued_sums; /* by rank 0 */
+static _Thread_local struct {
+    struct { float *x, *was; int64_t n; } q[64];
+    int n;
+    bool sums;
+} late;
+
+static int queue_late(struct device *d, float *x, int64_t n, bool sum)
+{
+    float *was = malloc((size_t)n * sizeof *was);
+
+    (void)d;
+    memcpy(was, x, (size_t)n * sizeof *was);
+    assert_true(late.n < 64 && (late.n == 0 || late.sums == sum));
+    late.sums = sum;
+    late.q[late.n].x = x, late.q[late.n].was = was, late.q[late.n++].n = n;
+    return 0;
+}
+static int late_sum(struct device *d, float *x, int64_t n) { return queue_late(d, x, n, true); }
+static int late_share(struct device *d, float *x, int64_t n) { return queue_late(d, x, n, false); }
+
+static int late_mark(struct device *d, enum queue q, int fence)
+{
+    int rc = 0;
+
+    if (q != QUEUE_LINK || fence != FENCE_LINK + 1)
+        return 0;
+    for (int i = 0; i < late.n; i++) {
+        if (memcmp(late.q[i].x, late.q[i].was, (size_t)late.q[i].n * sizeof(float)) != 0)
+            fail_msg("chunk %d of %d was not final", i, late.n);
+        free(late.q[i].was);
+        if (rc == 0)
+            rc = (late.sums ? made_sum_parts : made_share_parts)(d->group, late.q[i].x, late.q[i].n, NULL);
+    }
+    if (late.sums && d->group->rank == 0)
+        queued_sums += late.n;
+    late.n = 0;
+    return rc;
+}
+static const struct device_links late_links = { .sum_parts = late_sum, .share_parts = late_share };
 
 static void run_rank(struct group *g, void *arg)
 {
@@ -66,6 +112,10 @@ static void run_rank(struct group *g, void *arg)
     s.metrics_ranks = m->each;
     o->rc = run_open(&r, &s, &o->e);
     r.session.device.own_memory = m->apart;
+    if (m->links && g->size > 1) {
+        r.session.device.links = &late_links, r.session.device.mark = late_mark;
+        r.open.plan.chunk = r.session.options.chunk = 1;
+    }
     if (o->rc == 0 && (o->rc = run_begin(&r, &done, &o->e)) == 0 && !done)
         o->rc = run_train(&r, 1, argv, &o->e);
     o->p = r.p;
@@ -222,6 +272,33 @@ static void test_masters_may_be_in_parts_too(void **state)
     }
 }
 
+/* Over links the gradient goes in chunks, each as soon as its layers are through: as when
+ * all of it goes afterwards. */
+static void test_chunks_travel_while_layers_go_back(void **state)
+{
+    static const struct mode tried[] = {
+        { "linked", .batch = 7, .micro = 2, .apart = true, .links = true },
+        { "linked+", 2, .batch = 6, .decay = 0.1, .apart = true, .links = true },
+        { "linked2", 1, .batch = 2, .micro = 1, .apart = true, .links = true },
+    };
+    char a[32], b[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++)
+        for (int size = 2; size <= RANKS_MAX; size++) {
+            struct mode plain = tried[i];
+
+            plain.links = false;
+            snprintf(a, sizeof a, "%s-%d", tried[i].name, size);
+            snprintf(b, sizeof b, "%s-plain%d", tried[i].name, size);
+            queued_sums = 0;
+            train(size, &tried[i], at(a));
+            assert_int_equal(queued_sums, STEPS * (i == 2 ? 2 : 3)); /* two layers, the embedding */
+            train(size, &plain, at(b));
+            assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+        }
+}
+
 /* Also of a batch that no tree fills, on ranks whose rows end inside its nodes. */
 static void test_the_tree_of_rows_gives_the_same_bits(void **state)
 {
@@ -288,8 +365,24 @@ static void test_any_number_of_ranks_goes_on(void **state)
 struct saving {
     const char *from, *root;
     int rc;
+    int64_t elsewhere; /* values of the moments that rank 0 has not */
     struct err e;
 };
+
+static int64_t not_here(const struct trained *t)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < t->n_params; i++)
+        for (int k = 0; k < t->chunks; k++) {
+            struct share o = trained_share(t, k, t->rank);
+            int64_t from = t->params[i].offset, to = from + t->params[i].count;
+            int64_t here = (to < o.to ? to : o.to) - (from > o.from ? from : o.from);
+
+            n += (k == 0 ? to - from : 0) - (here > 0 ? here : 0);
+        }
+    return 2 * n;
+}
 
 static void save_again(struct group *g, void *arg)
 {
@@ -308,7 +401,8 @@ static void save_again(struct group *g, void *arg)
         (s->rc = session_load(&open, &so, &s->e)) == 0) {
         const struct trained *t = model_trained(open.model);
 
-        assert_int_equal((t->to - t->from) * g->size, t->n);
+        assert_int_equal(t->held * g->size, t->n);
+        s->elsewhere = not_here(t);
         s->rc = state_load(&open.device, t, s->from, &s->e);
         if (s->rc == 0)
             s->rc = group_writes(g) ? state_save(&open.device, t, s->root, &c, 1, &s->e)
@@ -331,13 +425,17 @@ static void test_parts_are_saved_as_one_process_saves(void **state)
         snprintf(root, sizeof root, "%s/again%d", dir, size);
         for (int k = 0; k < size; k++)
             s[k] = (struct saving){ .from = from, .root = root };
+        made.straight = size != 2; /* for two it is the same, one broadcast the piece */
         made_ranks(size, save_again, s, sizeof *s);
         for (int k = 0; k < size; k++)
             if (s[k].rc < 0)
                 fail_msg("rank %d of %d: %s", k, size, s[k].e.msg);
+        assert_true(s[0].elsewhere > 1000);
+        assert_int_equal(made.brought, made.straight ? 4 * s[0].elsewhere : 0); /* each once */
         strcat(root, "/step-00000008");
         assert_same_file(from, root, "state.safetensors");
     }
+    made.straight = false;
     /* a disk that is full is told on all of them: root is a file */
     for (int k = 0; k < 2; k++)
         s[k] = (struct saving){ .from = from, .root = docs };
@@ -424,6 +522,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whatever_is_trained_ranks_agree_with_one),
         cmocka_unit_test(test_masters_may_be_in_parts_too),
+        cmocka_unit_test(test_chunks_travel_while_layers_go_back),
         cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),
         cmocka_unit_test(test_any_number_of_ranks_goes_on),
         cmocka_unit_test(test_parts_are_saved_as_one_process_saves),

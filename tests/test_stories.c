@@ -74,7 +74,7 @@ static float *run(const int32_t *ids, int64_t n, int64_t *vocab, float *nll)
     struct model *m;
     struct model_options o;
     struct segments seg = {0};
-    struct batch b = { 1, n, ids, NULL, &seg, nll };
+    struct batch b = { .n_seqs = 1, .len = n, .ids = ids, .seg = &seg, .nll = nll };
     int32_t *targets = malloc((size_t)n * sizeof *targets);
     float *logits;
     double sum;

@@ -242,6 +242,30 @@ static int broadcasts(struct group *g, struct err *e)
 }
 
 /* Nobody is through before all have come. */
+/* From each rank to rank 0 and by nobody else, not a byte more than there is; calls of the ring in
+ * between, to which the others have gone on. */
+static int brings(struct group *g, struct err *e)
+{
+    static const size_t sizes[] = { 1, 1000, 3000017 };
+
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        for (int from = 0; from < g->size; from++) {
+            size_t n = sizes[k];
+            int64_t had = g->sent, got = g->received;
+            unsigned char *x = malloc(n), token = (unsigned char)me, all[MOST];
+
+            memset(x, 31 + me, n);
+            MUST(group_bring(g, from, x, n, e) == 0);
+            MUST(x[0] == 31 + (me ? me : from) && x[n - 1] == x[0]);
+            MUST(g->sent - had == (from && me == from ? (int64_t)n : 0));
+            MUST(g->received - got == (from && me == 0 ? (int64_t)n : 0));
+            free(x);
+            if (from % 2)
+                MUST(g->gather(g, &token, all, 1, e) == 0 && all[from] == from);
+        }
+    return 0;
+}
+
 static int barrier(struct group *g, struct err *e)
 {
     double begun = now_s();
@@ -259,6 +283,13 @@ static void test_sums_are_the_rings_to_the_bit_and_the_byte(void **state)
     (void)state;
     for (int size = 2; size <= MOST; size++)
         all_end(size, sums, 0);
+}
+
+static void test_a_rank_brings_to_the_first(void **state)
+{
+    (void)state;
+    for (int size = 2; size <= MOST; size++)
+        all_end(size, brings, 0);
 }
 
 static void test_gather_and_broadcast(void **state)
@@ -679,7 +710,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sums_are_the_rings_to_the_bit_and_the_byte),
-        cmocka_unit_test(test_gather_and_broadcast),
+        cmocka_unit_test(test_a_rank_brings_to_the_first), cmocka_unit_test(test_gather_and_broadcast),
         cmocka_unit_test(test_ranks_that_call_different_things_end),
         cmocka_unit_test(test_what_differs_between_ranks_is_named),
         cmocka_unit_test(test_who_is_gone_is_named_and_nobody_waits),

@@ -143,7 +143,8 @@ static struct outcome outcome_of(const char *folder, enum train_mode mode, bool 
     struct model_options o;
     struct segments seg = { 0 };
     int32_t ids[ROWS], targets[ROWS];
-    struct batch b = { SEQS, LEN, ids, targets, &seg, out.nll };
+    struct batch b = { .n_seqs = SEQS, .len = LEN, .ids = ids, .targets = targets, .seg = &seg,
+                       .nll = out.nll };
     struct llama_config c;
     struct weights *w;
     struct device d;

@@ -100,6 +100,27 @@ static double kind_s(const struct run *r, enum attention_kind kind)
     return kind == ATTN_DENSE ? other * ratio : other / ratio;
 }
 
+/* The plan's, for a rank with the most rows; 0: of this device it knows no times. */
+static double foretold_s(const struct run *r, enum attention_kind kind)
+{
+    const struct memory_plan *p = &r->budget.model;
+    int64_t rows = (r->s->batch + r->group->size - 1) / r->group->size;
+    double micros = (double)((rows + r->s->micro - 1) / r->s->micro), sparse, dense;
+
+    mix_times(p, r->session.options.dense_share, &sparse, &dense);
+    return micros * (p->dense_ratio <= 0 ? p->step_s : kind == ATTN_DENSE ? dense : sparse);
+}
+
+double run_expected_s(const struct run *r, int64_t step)
+{
+    enum attention_kind kind = settings_attention(r->s, step);
+    double plan = foretold_s(r, kind), took = kind_s(r, kind);
+
+    if (plan <= 0 || took <= 0)
+        return plan > 0 ? plan : took;
+    return took > WATCH_LATE * plan ? took : fmin(plan, took);
+}
+
 /* Steps and validations still to come. */
 static double time_left(const struct run *r, int64_t step)
 {
@@ -246,8 +267,7 @@ int run_loop(struct run *r, struct err *e)
     stop_after_step();
     for (;;) {
         /* From here to the next time, but for what is not part of a step, a rank can be late. */
-        watch_step(rc == 0 && r->p.step < r->s->steps
-                   ? kind_s(r, settings_attention(r->s, r->p.step + 1)) : 0);
+        watch_step(rc == 0 && r->p.step < r->s->steps ? run_expected_s(r, r->p.step + 1) : 0);
         if (rc < 0 || (rc = stop_any(r, &why, e)) < 0 || why || r->p.step >= r->s->steps)
             break;
         if ((rc = group_meet(r->group, one_step(r, e), NULL, e)) < 0)

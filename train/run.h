@@ -94,6 +94,10 @@ int writer_finish(struct run *r, int rc, struct err *e);
 /* loop.c: steps until the last one, a signal, to whichever rank it came (E_AGAIN), or a line of
  * metrics that could not be written (E_IO); of the last two with a checkpoint. */
 int run_loop(struct run *r, struct err *e);
+/* Seconds that a step should take: what the plan foretells or, if less, what the last ones of its
+ * kind took; these also where they show that the plan was wrong, by more than a late step is late
+ * (WATCH_LATE), which was said then. 0: nothing is known. */
+double run_expected_s(const struct run *r, int64_t step);
 
 C_END
 #endif

@@ -19,17 +19,28 @@
 /* The three values kept of each parameter: the weight and AdamW's two moments. */
 static const char part_letter[] = { 'w', 'm', 'v' };
 
-/* One of the three arrays, of which [from, to) is here; x[i - from] is value i. */
-struct held {
+/* Values [at, at + n) of a parameter's, as far as one rank has them; x: where, if it is this one. */
+struct piece {
     float *x;
-    int64_t from, to;
+    int64_t n;
+    int owner; /* rank */
 };
 
-static struct held part_of(const struct trained *t, int part)
+/* The first piece of values [at, end) of one of the arrays. The weights are whole everywhere, of the
+ * moments each rank has its share of every chunk. */
+static struct piece piece_of(const struct trained *t, int part, int64_t at, int64_t end)
 {
+    struct share o;
+    int k = 0, owner;
+
     if (part == 0)
-        return (struct held){ t->w, 0, t->n };
-    return (struct held){ part == 1 ? t->m : t->v, t->from, t->to };
+        return (struct piece){ t->w + at, end - at, t->rank };
+    while (at >= t->chunk[k + 1])
+        k++;
+    owner = (int)((at - t->chunk[k]) / ((t->chunk[k + 1] - t->chunk[k]) / t->shards));
+    o = trained_share(t, k, owner);
+    return (struct piece){ (part == 1 ? t->m : t->v) + o.at + (at - o.from),
+                           o.to < end ? o.to - at : end - at, owner };
 }
 
 /* Writes n floats of the device's memory as the next values of w, a piece at a time. */
@@ -50,27 +61,24 @@ int state_write(struct device *d, struct st_writer *w, const float *from, int64_
     return rc;
 }
 
-/* Values [at, at + n) of an array whose equal parts the ranks hold, to w where the rank writes
- * (else NULL): a piece at a time, from the one that has it. A rank that fails goes on with
- * whatever is in the piece, as the others would wait for it; they meet it at the next tensor. */
-static int write_shared(struct device *d, struct st_writer *w, const struct held *h, int64_t at,
-                        int64_t n, struct err *e)
+/* Values [at, end) of moments that the ranks hold in parts, to w where the rank writes (else
+ * NULL): a piece at a time, from the one that has it. A rank that fails goes on with whatever is in
+ * the piece, as the one that writes would wait for it; they meet it at the next tensor. */
+static int write_shared(struct device *d, struct st_writer *w, const struct trained *t, int part,
+                        int64_t at, int64_t end, struct err *e)
 {
     struct group *g = d->group;
     float *piece = malloc((size_t)PIECE * sizeof *piece);
-    int64_t part = h->to - h->from, end = at + n;
     int local = group_meet(g, piece ? 0 : err_set(e, E_SYS, "out of memory"), NULL, e), rc = local;
 
     for (int64_t k; rc == 0 && at < end; at += k) {
-        int owner = (int)(at / part);
-        int64_t left = (owner + 1) * part - at < end - at ? (owner + 1) * part - at : end - at;
+        struct piece p = piece_of(t, part, at, end);
 
-        k = left < PIECE ? left : PIECE;
-        if (owner == g->rank && local == 0 &&
-            (local = d->to_host(d, piece, h->x + (at - h->from), (size_t)k * sizeof *piece)) < 0)
+        k = p.n < PIECE ? p.n : PIECE;
+        if (p.owner == g->rank && local == 0 &&
+            (local = d->to_host(d, piece, p.x, (size_t)k * sizeof *piece)) < 0)
             err_set(e, local, "cannot read trained values from '%s'", d->name);
-        if (owner != 0) /* who writes */
-            rc = g->broadcast(g, owner, piece, (size_t)k * sizeof *piece, e);
+        rc = group_bring(g, p.owner, piece, (size_t)k * sizeof *piece, e);
         if (w && rc == 0 && local == 0)
             local = st_write_f32(w, piece, k, e);
     }
@@ -87,13 +95,13 @@ static int write_values(struct device *d, struct st_writer *w, const struct trai
 
     for (int64_t i = 0; rc >= 0 && i < 3 * t->n_params; i++) {
         const struct param *p = &t->params[i % t->n_params];
-        struct held h = part_of(t, (int)(i / t->n_params));
+        int part = (int)(i / t->n_params);
 
-        if (h.to - h.from < t->n) {
+        if (part > 0 && t->shards > 1) {
             if ((rc = group_meet(d->group, rc, NULL, e)) == 0)
-                rc = write_shared(d, w, &h, p->offset, p->count, e);
+                rc = write_shared(d, w, t, part, p->offset, p->offset + p->count, e);
         } else if (w) {
-            rc = state_write(d, w, h.x + p->offset, p->count, e);
+            rc = state_write(d, w, piece_of(t, part, p->offset, p->offset + p->count).x, p->count, e);
         }
     }
     return rc;
@@ -180,18 +188,19 @@ static void forget_pages(const void *p, size_t nbytes)
 }
 
 /* What of the tensor, whose values are at offset in the array, is held here. */
-static int load_tensor(struct device *d, const struct tensor *t, int64_t offset,
-                       const struct held *h, struct err *e)
+static int load_tensor(struct device *d, const struct tensor *f, int64_t offset,
+                       const struct trained *t, int part, struct err *e)
 {
-    int64_t first = offset > h->from ? offset : h->from;
-    int64_t end = offset + t->count < h->to ? offset + t->count : h->to;
     int rc = 0;
 
-    for (int64_t i = first, k; rc == 0 && i < end; i += k) {
-        const char *from = (const char *)t->data + (size_t)(i - offset) * sizeof *h->x;
-        k = end - i < PIECE ? end - i : PIECE;
-        rc = d->to_device(d, h->x + (i - h->from), from, (size_t)k * sizeof *h->x);
-        forget_pages(from, (size_t)k * sizeof *h->x);
+    for (int64_t i = 0, k; rc == 0 && i < f->count; i += k) {
+        struct piece p = piece_of(t, part, offset + i, offset + f->count);
+        const char *from = (const char *)f->data + (size_t)i * sizeof *p.x;
+
+        k = p.n < PIECE ? p.n : PIECE;
+        if (p.owner == t->rank)
+            rc = d->to_device(d, p.x, from, (size_t)k * sizeof *p.x);
+        forget_pages(from, (size_t)k * sizeof *p.x);
     }
     return rc < 0 ? err_set(e, rc, "cannot write trained values to '%s'", d->name) : 0;
 }
@@ -210,7 +219,6 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
     for (int64_t i = 0; rc == 0 && i < 3 * t->n_params; i++) {
         const struct param *p = &t->params[i % t->n_params];
         int part = (int)(i / t->n_params);
-        struct held h = part_of(t, part);
         const struct tensor *found;
 
         snprintf(name, sizeof name, "%c.%s", part_letter[part], p->name);
@@ -219,7 +227,7 @@ int state_load(struct device *d, const struct trained *t, const char *folder, st
             rc = err_set(e, E_DATA, "'%s' lacks the float32 tensor '%s' of %" PRId64 " values",
                          path, name, p->count);
         else
-            rc = load_tensor(d, found, p->offset, &h, e);
+            rc = load_tensor(d, found, p->offset, t, part, e);
     }
     st_close(f);
     free(path);

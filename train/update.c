@@ -8,11 +8,13 @@
 #include <math.h>
 
 /* Each rank holds the moments of a part of what is trained, and updates that. */
-static bool sharded(const struct trainer *t)
+static bool sharded(const struct trainer *t) { return model_trained(t->m)->shards > 1; }
+
+static struct share own_share(const struct trainer *t, int chunk)
 {
     const struct trained *w = model_trained(t->m);
 
-    return w->to - w->from < w->n;
+    return trained_share(w, chunk, w->rank);
 }
 
 /* Loads sequence k of the run (counted over all epochs) into place 'at' of the buffer. A
@@ -64,23 +66,74 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
     return rc;
 }
 
-/* The exchanges of a step, and the time they take. */
+/* A chunk of the gradient is final: over links it goes on its way while earlier layers go back. */
+static void queue_chunk(void *arg, int chunk)
+{
+    struct trainer *t = arg;
+    const struct trained *w = model_trained(t->m);
+
+    if (t->link_rc == 0)
+        t->link_rc = group_queue_sum(t->d, w->grad + w->chunk[chunk],
+                                     w->chunk[chunk + 1] - w->chunk[chunk]);
+    t->chunks_left = chunk;
+}
+
+static bool sums_early(const struct trainer *t)
+{
+    return t->d->links && sharded(t) && !t->sums.number;
+}
+
+void update_begin_sums(struct trainer *t)
+{
+    t->link_rc = 0, t->chunks_left = model_trained(t->m)->chunks;
+}
+
+void update_sum_early(struct trainer *t, struct batch *b)
+{
+    b->final = sums_early(t) ? queue_chunk : NULL;
+    b->final_arg = t;
+}
+
+/* What no backward of this rank has come to, as where it has no rows: every rank queues all. */
+static int queue_rest(struct trainer *t, struct err *e)
+{
+    struct err why = { 0 };
+
+    while (t->chunks_left > 0)
+        queue_chunk(t, t->chunks_left - 1);
+    if (t->link_rc == 0)
+        return 0;
+    t->d->sync(t->d, &why);
+    return err_set(e, t->link_rc, "cannot add the gradients on '%s'%s%.300s", t->d->name,
+                   *why.msg ? ": " : "", why.msg);
+}
+
+/* The exchanges of a step, and the time they take that nothing else hides. */
 static int sum_gradients(struct trainer *t, struct err *e)
 {
     const struct trained *w = model_trained(t->m);
     double start = now_s();
-    int rc = (sharded(t) ? group_sum_parts : group_sum)(t->d, w->grad, w->n, e);
+    int rc = 0;
 
+    if (sums_early(t))
+        rc = group_wait_queued(t->d, "add", e);
+    else if (!sharded(t))
+        rc = group_sum(t->d, w->grad, w->n, e);
+    else
+        for (int k = w->chunks - 1; k >= 0 && rc == 0; k--)
+            rc = group_sum_parts(t->d, w->grad + w->chunk[k], w->chunk[k + 1] - w->chunk[k], e);
     t->comm_s += now_s() - start;
     return rc;
 }
 
-static int gather(struct trainer *t, struct err *e)
+/* Of what the device is busy with meanwhile, AdamW, no more counts than the links were. */
+static int gather(struct trainer *t, int rc, struct err *e)
 {
-    double start = now_s();
-    int rc = model_gather(t->m, e);
+    double start = now_s(), was = t->d->link_s, took;
 
-    t->comm_s += now_s() - start;
+    rc = model_gather(t->m, rc, e);
+    took = now_s() - start;
+    t->comm_s += t->d->links ? fmin(took, t->d->link_s - was) : took;
     return rc;
 }
 
@@ -101,6 +154,8 @@ int update_sum(struct trainer *t, int rc, double took_s, double *nll, struct ste
 {
     struct group_note note = { .most = took_s, .sum = { *nll, took_s } };
 
+    if (rc == 0 && sums_early(t))
+        rc = queue_rest(t, e);
     rc = group_meet(t->d->group, rc, &note, e); /* none waits in vain for another's gradient */
     *nll = note.sum[0];
     r->own_s = took_s, r->slowest_s = note.most, r->slowest = note.most_rank;
@@ -140,6 +195,7 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
 
     *nll = 0;
     row_sums_begin(&t->sums);
+    update_begin_sums(t);
     group_part(t->d->group, t->order.batch, &from, &to);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
@@ -147,7 +203,10 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
         int64_t unused = 0;
 
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
-        if ((rc = load_micro(t, first + j, n, &b, e)) == 0)
+        rc = load_micro(t, first + j, n, &b, e);
+        if (rc == 0 && j + n == to)
+            update_sum_early(t, &b);
+        if (rc == 0)
             rc = model_step(t->m, &b, 1.0 / (double)r->scored, &sum, &unused, e);
         *nll += sum;
         if (rc == 0 && t->sums.number)
@@ -156,31 +215,50 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
     return update_sum(t, rc, now_s() - start, nll, r, e);
 }
 
-/* One AdamW update of this rank's part. Without decay all parameters go in one call; with it,
- * each is called for alone, because only matrices decay. step: updates so far, for AdamW's bias
- * correction. */
-static int apply(struct trainer *t, int64_t step, double lr, double scale)
+/* One AdamW update of values [from, to) of the share o. */
+static int apply_to(struct trainer *t, struct op_adamw *a, struct share o, int64_t from, int64_t to)
 {
     const struct trained *w = model_trained(t->m);
-    const struct settings *s = t->s;
-    struct op_adamw a = { .n = w->to - w->from, .step = step, .lr = (float)lr, .beta1 = (float)s->beta1,
-                          .beta2 = (float)s->beta2, .eps = (float)s->eps,
-                          .grad_scale = (float)scale, .w = w->own, .m = w->m,
-                          .v = w->v, .grad = w->grad + w->from };
+    int64_t at = o.at + from - o.from;
+
+    a->n = to - from;
+    a->w = w->own + at, a->m = w->m + at, a->v = w->v + at, a->grad = w->grad + from;
+    return a->n > 0 ? t->d->adamw(t->d, a) : 0;
+}
+
+/* Of this rank's share of a chunk. Without decay all parameters go in one call; with it, each is
+ * called for alone, because only matrices decay. */
+static int apply_share(struct trainer *t, struct op_adamw *a, struct share o)
+{
+    const struct trained *w = model_trained(t->m);
     int rc = 0;
 
-    if (s->decay == 0)
-        return t->d->adamw(t->d, &a);
+    if (t->s->decay == 0)
+        return apply_to(t, a, o, o.from, o.to);
     for (int64_t i = 0; rc == 0 && i < w->n_params; i++) {
         const struct param *p = &w->params[i];
-        int64_t from = p->offset > w->from ? p->offset : w->from;
-        int64_t to = p->offset + p->count < w->to ? p->offset + p->count : w->to;
+        int64_t end = p->offset + p->count;
 
-        a.n = to - from, a.decay = role_form(p->role) == FORM_MATRIX ? (float)s->decay : 0;
-        a.w = w->own + (from - w->from);
-        a.m = w->m + (from - w->from), a.v = w->v + (from - w->from);
-        a.grad = w->grad + from;
-        rc = a.n > 0 ? t->d->adamw(t->d, &a) : 0;
+        a->decay = role_form(p->role) == FORM_MATRIX ? (float)t->s->decay : 0;
+        rc = apply_to(t, a, o, p->offset > o.from ? p->offset : o.from, end < o.to ? end : o.to);
+    }
+    return rc;
+}
+
+/* Chunk by chunk; each goes to the other ranks while the next one is updated. step: updates so
+ * far, for AdamW's bias correction. */
+static int apply(struct trainer *t, int64_t step, double lr, double scale)
+{
+    const struct settings *s = t->s;
+    struct op_adamw a = { .step = step, .lr = (float)lr, .beta1 = (float)s->beta1,
+                          .beta2 = (float)s->beta2, .eps = (float)s->eps,
+                          .grad_scale = (float)scale };
+    int rc = 0;
+
+    for (int k = 0; k < model_trained(t->m)->chunks && rc == 0; k++) {
+        rc = apply_share(t, &a, own_share(t, k));
+        if (rc == 0 && sharded(t))
+            rc = model_gather_chunk(t->m, k);
     }
     return rc;
 }
@@ -204,23 +282,44 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
     return rc < 0 ? rc : update_apply(t, p, nll, r, e);
 }
 
-/* The sum of the squares of x, n floats; it has its value only after sync. */
+static int no_squares(const struct trainer *t, int rc, const char *what, struct err *e)
+{
+    return err_set(e, rc, "cannot sum the %s on '%s'", what, t->d->name);
+}
+
+/* The sum of the squares of x, n floats. */
 static int squares_of(struct trainer *t, const float *x, int64_t n, double *sum, const char *what,
                       struct err *e)
 {
     int rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ n, x, sum });
 
-    if (rc < 0)
-        return err_set(e, rc, "cannot sum the %s on '%s'", what, t->d->name);
-    return t->d->sync(t->d, e);
+    return rc < 0 ? no_squares(t, rc, what, e) : t->d->sync(t->d, e);
+}
+
+/* Of this rank's share of the gradient. */
+static int share_squares(struct trainer *t, double *sum, struct err *e)
+{
+    const struct trained *w = model_trained(t->m);
+    double each[CHUNKS_MOST] = { 0 }; /* they have their values after sync */
+    int rc = 0;
+
+    for (int k = 0; k < w->chunks && rc == 0; k++) {
+        struct share o = own_share(t, k);
+
+        rc = t->d->sum_squares(t->d, &(struct op_sum_squares){ o.to - o.from, w->grad + o.from,
+                                                               &each[k] });
+    }
+    rc = rc < 0 ? no_squares(t, rc, "gradients", e) : t->d->sync(t->d, e);
+    for (int k = 0; k < w->chunks; k++)
+        *sum += each[k];
+    return rc;
 }
 
 /* Of the whole gradient: where each rank has the sums of a part only, over all of them. */
 static int gradient_squares(struct trainer *t, double *sum, struct err *e)
 {
-    const struct trained *w = model_trained(t->m);
     struct group_note note = { 0 };
-    int rc = squares_of(t, w->grad + w->from, w->to - w->from, &note.sum[0], "gradients", e);
+    int rc = share_squares(t, &note.sum[0], e);
 
     if (sharded(t))
         rc = group_meet(t->d->group, rc, &note, e);
@@ -250,8 +349,8 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
         scale = t->s->clip / r->grad_norm;
     if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0)
         err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
-    if (sharded(t) && (rc = group_meet(t->d->group, rc, NULL, e)) == 0)
-        rc = gather(t, e);
+    if (sharded(t))
+        rc = gather(t, rc, e);
     r->comm_s = t->comm_s;
     if (rc == 0 && (rc = model_sync_trained(t->m)) < 0)
         err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
@@ -301,8 +400,8 @@ int update_finite(struct trainer *t, struct err *e)
 {
     const struct trained *w = model_trained(t->m);
     const struct { const float *x; int64_t n; const char *name; } part[] = {
-        { w->own, w->to - w->from, "weights" }, { w->m, w->to - w->from, "first moments" },
-        { w->v, w->to - w->from, "second moments" },
+        { w->own, w->held, "weights" }, { w->m, w->held, "first moments" },
+        { w->v, w->held, "second moments" },
     };
 
     for (int i = 0; i < 3; i++) {

@@ -22,6 +22,7 @@ struct trainer {
     struct segments seg;
     struct row_sums sums; /* open: the bits do not depend on the number of ranks */
     double comm_s; /* of this step, in exchanges that all ranks had come to */
+    int chunks_left, link_rc; /* of its gradient's sum: those not queued yet, how it went so far */
 };
 
 /* Where a run stands; a checkpoint holds the same. */
@@ -35,7 +36,9 @@ struct step_result {
     double lr;
     int64_t scored;
     /* Seconds: what the slowest rank took for its gradients, and which it is; what this rank
-     * took, and all of them together; then those of exchanges, for which all were there. */
+     * took, and all of them together; then those of exchanges, for which all were there, with
+     * nothing else to do. Of exchanges over links, what they took behind other work is not in it
+     * (device.link_s). */
     double slowest_s, own_s, all_s, comm_s;
     int slowest;
 };
@@ -46,6 +49,11 @@ struct step_result {
  * and p->streak; ranks have the same sums, and so decide alike. Decay is for matrices, not for
  * norms. E_DATA, E_DEVICE, E_SYS. */
 int update_step(struct trainer *t, struct progress *p, struct step_result *r, struct err *e);
+
+/* Before the first gradient of a step; then, for the batch that is its last on this rank: over links
+ * (device.links) the chunks of its gradient are added while earlier layers go back. */
+void update_begin_sums(struct trainer *t);
+void update_sum_early(struct trainer *t, struct batch *b);
 
 /* The middle of it. Every rank brings rc of its gradient, took_s that it took for it and nll, the
  * sum of its losses; where all are well nll becomes that of all ranks, and trained.grad the sum

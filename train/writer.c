@@ -117,7 +117,7 @@ static int send_state(struct run *r, struct err *e)
 static int gather(struct run *r, int rc, struct err *e)
 {
     rc = group_meet(r->group, rc, NULL, e);
-    return rc == 0 && trained_apart(model_trained(r->t.m)) ? model_gather(r->t.m, e) : rc;
+    return rc == 0 && trained_apart(model_trained(r->t.m)) ? model_gather(r->t.m, rc, e) : rc;
 }
 
 /* Does nothing when this step is saved already. Every rank checks its values, one writes. */

@@ -94,11 +94,12 @@ void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, int kind, cudaStream_t s);
 void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s);
 void clock_rest(struct cuda_clock *k); /* before the host waits */
-double clock_collect(struct cuda_clock *k); /* seconds of matrix ops since the last call */
+/* Seconds of matrix ops since the last call; those of exchanges are added to *link_s. */
+double clock_collect(struct cuda_clock *k, double *link_s);
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max); /* device.profile */
 
 /* cuda_queue.c: device.host_alloc and what follows it. cuda_copy_async takes any addresses;
- * cuda_wait_all notes a failure. */
+ * cuda_wait_all notes a failure; cuda_wait_own leaves out QUEUE_LINK, which waits for others. */
 int cuda_host_alloc(struct device *d, size_t nbytes, void **p, struct err *e);
 void cuda_host_release(struct device *d, void *p, size_t nbytes);
 int cuda_send(struct device *d, void *host, const void *src, size_t nbytes);
@@ -108,6 +109,7 @@ int cuda_await(struct device *d, enum queue q, int fence);
 cudaError_t cuda_copy_async(void *dst, const void *src, size_t nbytes, cudaStream_t s);
 cudaStream_t cuda_stream(struct cuda *c, enum queue q); /* NULL: with the fault noted */
 void cuda_wait_all(struct cuda *c);
+void cuda_wait_own(struct cuda *c);
 void queues_close(struct cuda *c);
 
 /* cuda_links.c. cuda_wait: whoever waits for a stream, as no wait may outlast the other ranks.

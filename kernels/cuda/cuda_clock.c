@@ -21,7 +21,7 @@ struct cuda_clock {
 static const char *const names[CUDA_KINDS] = {
     OPS(NAME) "copy/zero", "wait for copies", "to the host", "from the host", "between GPUs"
 };
-/* The matrix ops are timed always. */
+/* The matrix ops and the exchanges are timed always. */
 static const bool is_matrix[CUDA_KINDS] = { OPS(IS_MATRIX) false };
 
 int clock_open(struct cuda_clock **k)
@@ -40,11 +40,11 @@ void clock_close(struct cuda_clock *k)
     free(k);
 }
 
-/* Whether an op of this kind gets a pair of events: matrix ops always, others while
- * profiling. */
+/* Whether an op of this kind gets a pair of events: matrix ops and exchanges always, others
+ * while profiling. */
 static bool timed(const struct cuda_clock *k, int kind)
 {
-    return (k->all || is_matrix[kind]) && k->n < PAIRS;
+    return (k->all || is_matrix[kind] || kind == CUDA_LINK) && k->n < PAIRS;
 }
 
 /* Matrix ops one after the other are timed as one: on the GPU an event takes time too. */
@@ -99,26 +99,43 @@ void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s)
     k->running = s;
     k->open = true;
     /* each op by itself while profiling */
-    if (k->all)
+    if (k->all || !is_matrix[kind])
         clock_rest(k);
 }
 
-/* Reads all pairs, which must be complete (cuda_sync has waited), and frees them for new
- * ones. Returns the seconds of the matrix ops. */
-double clock_collect(struct cuda_clock *k)
+/* The pair goes to place j, and what is there to its place. */
+static void swap_pairs(struct cuda_clock *k, int i, int j)
+{
+    cudaEvent_t from = k->from[i], to = k->to[i];
+    int kind = k->kind[i];
+
+    k->from[i] = k->from[j], k->to[i] = k->to[j], k->kind[i] = k->kind[j];
+    k->from[j] = from, k->to[j] = to, k->kind[j] = kind;
+}
+
+/* Reads the pairs that are complete, and frees them for new ones. cuda_sync has waited for all but
+ * exchanges under way, whose pairs stay. Returns the seconds of the matrix ops and adds those of the
+ * exchanges to *link_s. */
+double clock_collect(struct cuda_clock *k, double *link_s)
 {
     double matrix = 0;
+    int left = 0;
 
     for (int i = 0; i < k->n; i++) {
         float ms;
-        if (cudaEventElapsedTime(&ms, k->from[i], k->to[i]) != cudaSuccess) {
+        cudaError_t r = cudaEventElapsedTime(&ms, k->from[i], k->to[i]);
+
+        if (r != cudaSuccess)
             (void)cudaGetLastError();
+        if (r == cudaErrorNotReady)
+            swap_pairs(k, i, left++);
+        if (r != cudaSuccess)
             continue;
-        }
         k->s[k->kind[i]] += 1e-3 * (double)ms;
         matrix += is_matrix[k->kind[i]] ? 1e-3 * (double)ms : 0;
+        *link_s += k->kind[i] == CUDA_LINK ? 1e-3 * (double)ms : 0;
     }
-    k->n = 0;
+    k->n = left;
     return matrix;
 }
 

@@ -157,8 +157,8 @@ static int cuda_sync(struct device *d, struct err *e)
     int code;
 
     clock_rest(c->clock);
-    cuda_wait_all(c);
-    d->gemm_s += clock_collect(c->clock);
+    cuda_wait_own(c);
+    d->gemm_s += clock_collect(c->clock, &d->link_s);
     code = c->fault.code;
     if (code && e)
         *e = c->fault;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 /*
@@ -122,7 +123,9 @@ static int look_now(struct cuda *c)
     if (!k->comm)
         return 0;
     k->looked_s = seconds();
-    if (c->group->check && c->group->check(c->group, &why) < 0)
+    if (c->group->over) /* what some have queued others may not have */
+        cuda_fault(c, "the ranks have parted after a failure");
+    else if (c->group->check && c->group->check(c->group, &why) < 0)
         cuda_fault(c, "%s", why.msg);
     else if (k->l.async_error(k->comm, &status) != NCCL_OK ||
              (status != NCCL_OK && status != NCCL_IN_PROGRESS))
@@ -199,10 +202,15 @@ cudaError_t cuda_wait(struct cuda *c, cudaStream_t s)
     return r;
 }
 
+/* Exchanges that nobody has waited for go on. */
 void links_waited(struct cuda *c)
 {
-    if (c->links && !c->links->stuck)
-        c->links->busy = false;
+    cudaStream_t s = c->queue[QUEUE_LINK];
+
+    if (!c->links || c->links->stuck || !c->links->busy)
+        return;
+    c->links->busy = s && cudaStreamQuery(s) == cudaErrorNotReady;
+    (void)cudaGetLastError(); /* not ready is not a failure */
 }
 
 bool links_stuck(const struct cuda *c) { return c->links && c->links->stuck; }
@@ -302,7 +310,7 @@ static int agree(struct cuda *c, struct group *g, struct err *e)
     int rc;
 
     if (!all) /* as everywhere where no word can be had with the others */
-        return g->over = err_set(e, E_SYS, "out of memory for %d ranks", g->size);
+        return group_leave(g, err_set(e, E_SYS, "out of memory for %d ranks", g->size));
     mine.version = find_library(c, k, why, sizeof why) ? k->version : 0;
     snprintf(mine.host, sizeof mine.host, "%s", g->host ? g->host : "");
     if (cudaGetDeviceProperties(&p, c->index) == cudaSuccess)
@@ -363,8 +371,9 @@ int cuda_link(struct device *d, struct err *e)
 
     if (g->size == 1 || c->links)
         return 0;
+    prctl(PR_SET_TIMERSLACK, 1000); /* whoever waits for a GPU naps a few microseconds at a time */
     if (!(c->links = calloc(1, sizeof *c->links)))
-        return g->over = err_set(e, E_SYS, "out of memory");
+        return group_leave(g, err_set(e, E_SYS, "out of memory"));
     if ((rc = agree(c, g, e)) <= 0)
         return rc;
     rc = find_ranks(c, g, &why);

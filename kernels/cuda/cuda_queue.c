@@ -181,12 +181,20 @@ cudaError_t cuda_copy_async(void *dst, const void *src, size_t nbytes, cudaStrea
     return r;
 }
 
-void cuda_wait_all(struct cuda *c)
+void cuda_wait_own(struct cuda *c)
 {
     cuda_check(c, cuda_wait(c, c->stream), "queued work");
     for (int q = 0; q < QUEUES; q++)
-        if (c->queue[q])
+        if (c->queue[q] && q != QUEUE_LINK)
             cuda_check(c, cuda_wait(c, c->queue[q]), "queued copies");
+    links_waited(c);
+}
+
+void cuda_wait_all(struct cuda *c)
+{
+    cuda_wait_own(c);
+    if (c->queue[QUEUE_LINK])
+        cuda_check(c, cuda_wait(c, c->queue[QUEUE_LINK]), "queued exchanges");
     links_waited(c);
 }
 

@@ -32,6 +32,7 @@ AuthType=auth/munge
 AuthInfo=socket=$tmp/munge/socket
 StateSaveLocation=$tmp/state
 SlurmdSpoolDir=$tmp/%n
+TmpFS=$tmp/%n
 SlurmctldPidFile=$tmp/slurmctld.pid
 SlurmdPidFile=$tmp/%n.pid
 SlurmctldLogFile=$tmp/slurmctld.log
@@ -76,6 +77,24 @@ steps() { # two nodes, two ranks each
         cmp <(numbers "$tmp/srun") <(numbers "$tmp/four")
 }
 ok 'srun: four ranks on two nodes, the bits of our own starter' steps
+mpi() { # mpi KIND BY: the ranks find each other by Slurm's help, and MPI carries the data
+    # tcp: two nodes that are one host would have the same names in its shared memory
+    OMPI_MCA_btl=self,tcp srun --mpi="$1" -N 2 -n 4 --kill-on-bad-exit=1 "${train[@]}" --steps 6 -o "$tmp/$1" 2> "$tmp/err"
+    local rc=$?
+    cat "$tmp/err"
+    [ $rc -eq 0 ] && grep -q "4 ranks, started by $2; what the hosts send goes by MPI" "$tmp/err" &&
+        cmp <(numbers "$tmp/$1") <(numbers "$tmp/four")
+}
+# Slurm lists kinds whose library it then does not find: PMIx's is in Debian's libpmix-dev.
+has() { srun --mpi="$1" -N 1 -n 1 true 2> /dev/null; }
+for kind in "pmix Slurm libmpi.so.40" "pmi2 MPICH libmpich.so.12"; do
+    read -r k by lib <<< "$kind"
+    if has "$k" && ldconfig -p | grep -q "$lib"; then
+        ok "srun --mpi=$k: the same" mpi "$k" "$by"
+    else
+        skip "srun --mpi=$k" "Slurm cannot start by $k here (PMIx: libpmix-dev), or no $lib"
+    fi
+done
 killed() { # a rank killed: all gone, named
     srun -N 2 -n 4 --kill-on-bad-exit=1 "${train[@]}" --steps 1000000 -o "$tmp/k" 2> "$tmp/err" &
     local pid=$! i

@@ -93,10 +93,10 @@ awk -v rows="$rows" -v gpus="$GPUS" '
     function many(    n, r, i, k, a, b, one, short) {
         must["train:8192"] = must["train:102400"] = must["eval:4096"] = 1.95
         aim["train:8192"] = aim["train:102400"] = 1.98; must["scratch:1024"] = 1.85
-        form = "| %-12s | %8s | %9s | %6s | %9s | %8s | %10s | %6s | %5s | %5s |\n"
-        printf form, "row", "tokens/s", "one alone", "speed", "exchanges", "of step", "PyTorch DDP",
-            "ratio", "must", "aim"
-        printf "|---|---|---|---|---|---|---|---|---|---|\n"
+        form = "| %-12s | %8s | %9s | %6s | %9s | %8s | %8s | %10s | %6s | %5s | %5s |\n"
+        printf form, "row", "tokens/s", "one alone", "speed", "exchanges", "of step", "hidden",
+            "PyTorch DDP", "ratio", "must", "aim"
+        printf "|---|---|---|---|---|---|---|---|---|---|---|\n"
         n = split(rows, r, " ")
         for (i = 1; i <= n; i++) {
             k = r[i]
@@ -104,6 +104,7 @@ awk -v rows="$rows" -v gpus="$GPUS" '
             b = field(other[k], "tok_s"); c = field(mine[k], "comm_s"); s = field(mine[k], "step_s")
             printf form, k, shown(a, "%.0f"), shown(one, "%.0f"), one ? sprintf("%.3f", a / one) : "-",
                 c == "" ? "-" : sprintf("%.2f ms", 1e3 * c), c == "" ? "-" : sprintf("%.2f%%", 100 * c / s),
+                shown(field(mine[k], "hidden_s") == "" ? "" : 1e3 * field(mine[k], "hidden_s"), "%.2f ms"),
                 shown(b, "%.0f"), a != "" && b ? sprintf("%.2f", a / b) : "-",
                 shown(must[k], "%.2f"), shown(aim[k], "%.2f")
             if (one && a / one * 2 / gpus < must[k] + 0)

@@ -290,8 +290,8 @@ static void dies(struct group *g, struct report *r)
         raise(SIGKILL);
     }
     start = now_s();
-    d.links->sum(&d, p, 1 << 20);
-    r->rc = d.sync(&d, &e);
+    if ((r->rc = group_queue_sum(&d, p, 1 << 20)) == 0)
+        r->rc = group_wait_queued(&d, "add", &e);
     r->gone_s = now_s() - start - 1;
     snprintf(r->said, sizeof r->said, "%.500s", e.msg);
     d.close(&d);
@@ -336,8 +336,9 @@ static void train(struct group *g, struct report *r)
     s.batch = what.batch, s.micro = 2, s.steps = steps, s.lr = 1e-3, s.warmup = 2;
     s.contexts = (struct opt_counts){ .v = { 256 }, .n = 1 };
     r->rc = settings_contexts(&s, &e);
-    if (r->rc == 0 && (r->rc = run_open(&run, &s, &e)) == 0 &&
-        (r->rc = run_begin(&run, &done, &e)) == 0)
+    if (r->rc == 0 && (r->rc = run_open(&run, &s, &e)) == 0)
+        run.open.plan.chunk = run.session.options.chunk = 1; /* of the gradient: each layer */
+    if (r->rc == 0 && (r->rc = run_begin(&run, &done, &e)) == 0)
         r->rc = run_train(&run, 1, argv, &e);
     r->linked = run.session.device.links != NULL;
     r->sent = g->sent;
