@@ -16,9 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* WARM_UP: steps before measuring. LONG_STEP_S: seconds after which a step is a long one.
- * MOST_STEPS, MOST_KINDS: limits on measured steps and on kinds of ops in a profile. */
-enum { WARM_UP = 2, LONG_STEP_S = 30, MOST_STEPS = 1000, MOST_KINDS = 32 };
+/* WARM_UP: steps before measuring; of a mix's second kind one is enough, as the first has warmed
+ * what both use. LONG_STEP_S: seconds after which a step is a long one. MOST_STEPS, MOST_KINDS:
+ * limits on measured steps and on kinds of ops in a profile. */
+enum { WARM_UP = 2, WARM_UP_SECOND = 1, LONG_STEP_S = 30, MOST_STEPS = 1000, MOST_KINDS = 32 };
 
 int bench_config(const struct settings *s, struct llama_config *c, struct err *e)
 {
@@ -78,16 +79,16 @@ static int one_step(struct bench *b, struct err *e)
     return rc < 0 ? rc : update_apply(&b->t, &b->p, nll, &b->last, e);
 }
 
-/* Times the steps. Two warm-up steps come first (i below 0), as the first one also makes
- * what is made once per shape. If that first step is longer than 30 s, this weighs nothing,
- * and it is taken as the first measured step: i becomes 0. */
-static int measure(struct bench *b, struct err *e)
+/* Times the steps. Warm-up steps come first (i below 0), as the first one also makes what is
+ * made once per shape. If that first step is longer than 30 s, this weighs nothing, and it is
+ * taken as the first measured step: i becomes 0. */
+static int measure(struct bench *b, int warm_up, struct err *e)
 {
     struct device *d = b->t.d;
     double flop = d->gemm_flop;
     int rc = 0;
 
-    for (int64_t i = -WARM_UP; i < b->s.steps && rc == 0; i++) {
+    for (int64_t i = -warm_up; i < b->s.steps && rc == 0; i++) {
         double start = now_s(), took;
         if (i == 0)
             flop = d->gemm_flop;
@@ -95,10 +96,10 @@ static int measure(struct bench *b, struct err *e)
             start = now_s(), rc = one_step(b, e);
         rc = group_meet(d->group, rc, NULL, e);
         took = now_s() - start;
-        if (i == -WARM_UP)
+        if (i == -warm_up) {
             b->first_s = took;
-        if (i == -WARM_UP && took > LONG_STEP_S)
-            i = 0;
+            i = took > LONG_STEP_S ? 0 : i;
+        }
         if (i >= 0)
             b->seconds[i] = took, b->comm_s += b->last.comm_s;
     }
@@ -195,14 +196,16 @@ static int profile(struct bench *b, FILE *f, struct err *e)
     return rc;
 }
 
-/* Measures the steps of one kind and prints what they took. */
-static int one_kind(struct bench *b, enum attention_kind kind, FILE *f, struct err *e)
+/* Measures the steps of one kind and prints what they took, at once: the next kind's may take
+ * minutes, or be cut. */
+static int one_kind(struct bench *b, enum attention_kind kind, int warm_up, FILE *f,
+                    struct err *e)
 {
     int rc = segments_build(&b->t.seg, kind, b->s.micro, b->s.ctx, b->s.group, NULL, 0, e);
     size_t left;
 
     b->kind = kind, b->comm_s = 0;
-    if ((rc = group_meet(b->t.d->group, rc, NULL, e)) < 0 || (rc = measure(b, e)) < 0)
+    if ((rc = group_meet(b->t.d->group, rc, NULL, e)) < 0 || (rc = measure(b, warm_up, e)) < 0)
         return rc;
     left = b->t.d->free_bytes(b->t.d);
     preset_sort(b->seconds, b->s.steps);
@@ -212,7 +215,10 @@ static int one_kind(struct bench *b, enum attention_kind kind, FILE *f, struct e
     if (group_writes(b->t.d->group))
         say(b, f, !b->budget.own_memory ? (size_t)budget_rss()
                   : b->budget.free > left ? b->budget.free - left : 0);
-    return b->s.json ? 0 : profile(b, f, e);
+    fflush(f);
+    rc = b->s.json ? 0 : profile(b, f, e);
+    fflush(f);
+    return rc;
 }
 
 /* The rate of the mix, of both kinds as often as they come in a long run. */
@@ -237,11 +243,11 @@ static void say_mix(const struct bench *b, FILE *f)
 static int all_kinds(struct bench *b, FILE *f, struct err *e)
 {
     struct mix m = settings_mix(&b->s);
-    int rc = one_kind(b, (enum attention_kind)b->s.attention, f, e);
+    int rc = one_kind(b, (enum attention_kind)b->s.attention, WARM_UP, f, e);
 
     if (rc < 0 || !mix_any(&m))
         return rc;
-    if ((rc = one_kind(b, ATTN_DENSE, f, e)) == 0 && group_writes(b->t.d->group))
+    if ((rc = one_kind(b, ATTN_DENSE, WARM_UP_SECOND, f, e)) == 0 && group_writes(b->t.d->group))
         say_mix(b, f);
     return rc;
 }

@@ -31,6 +31,15 @@ mixes() { # both kinds, and the average of a long run: the average of three part
         awk '{ m = 0.75 * $1 + 0.25 * $2; exit !($3 > 0.999 * m && $3 < 1.001 * m) }'
 }
 ok 'a mix: a paragraph for each kind of step, and its rate' mixes
+at_once() { # the first line is there while the steps of the other kind run
+    local first second
+    bench --ctx 2048 --micro 1 --steps 4 --json --recipe mix-2026 | {
+        read -r first && t=$(date +%s%N) && read -r second && u=$(date +%s%N) && cat > "$tmp/mix" || exit 1
+        printf '%s\n' "$first" "$second" "$((u - t)) ns between"
+        echo "$second" | grep -oE '"step_s":[0-9.]+' | awk -F: -v ns=$((u - t)) '{ exit !(ns > 1e9 * $2) }'
+    } && grep -q '"attention":"mix".*"dense_share":0.145,' "$tmp/mix"
+}
+ok 'each kind is printed as soon as it is measured' at_once
 ok 'as JSON; what is measured does train' finite
 levels() {
     bench --ctx 256 --memory 1k > "$tmp/out" && grep -q 'saved: input in 2 layers' "$tmp/out" &&
