@@ -8,28 +8,31 @@
 #   data     tokenizer (needs spm_train, unless WORK/tokenizer.model is there), shards, test and
 #            validation books, from the archives in BOOKS
 #   base     the base, 1024 tokens
-#   search   learning rates: every way of training at three rates, one seed, by validation books
+#   search   learning rates: every way of training at three rates, and one more where the best of
+#            them is the first or the last; one seed, by validation books
 #   main     all ways, RoPE kinds, lengths and seeds, each at its best rate, by test books
-#   extra    full fine-tuning and plain LoRA; as many seconds, not steps, as dense training has
+#   extra    as many seconds, not steps, as dense training has; full fine-tuning and plain LoRA
 #   tables   WORK/tables.md, from WORK/results/*.tsv
 #   plot     WORK/extension.png
 # Every run that is done has a line in WORK/results, and is passed over: so this can be given again
 # until all is done. It stops after LIMIT seconds, with 75 where something is left to do; a run that
-# is cut goes on from its checkpoint if WORK is kept, else it is made anew. Only WORK/tokenizer.model
-# and WORK/results need to travel to another machine.
-#   environment: LIMIT=570, GPUS (how many; 0: the CPU), SEEDS="1 2 3", STEPS=300, BOOKS,
-#   LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
+# is cut goes on from its checkpoint if WORK is kept, else it is made anew. Runs that fail are named
+# at the end, with 70; the others go on. Only what 'data' made and WORK/results need to travel to
+# another machine. Without a 'search' main takes the first of RATES.
+#   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS="1 2 3", STEPS=150,
+#   BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
 begun=$(date +%s)
 work=$1
 shift
 stages=${*:-data base search main extra tables plot}
-root=$(cd "$(dirname "$0")/.." && pwd)
-PATH=$root/build/bin:$PATH
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+[ ! -d "$root/build/bin" ] || PATH=$root/build/bin:$PATH
 : "${LPREP:=lprep}" "${LPACK:=lpack}" "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LIMIT:=570}"
-: "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1 2 3}" "${STEPS:=300}" "${RATES:=5e-4 1e-3 2e-3}"
-: "${FULL_RATES:=1e-4 3e-4 6e-4}" "${LENGTHS:=8192 32768}" "${BASE_CTX:=1024}" "${BASE_STEPS:=1200}"
+: "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1 2 3}" "${STEPS:=150}" "${RATES:=1e-3 5e-4 2e-3}"
+: "${FULL_RATES:=3e-4 1e-4 6e-4}" "${LENGTHS:=8192 32768}" "${BASE_CTX:=1024}" "${BASE_STEPS:=1200}"
 : "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${CONFIG:=}"
 : "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}"
 results=$work/results
@@ -38,12 +41,12 @@ rm -rf "$work/claimed" "$work/left" "$work/failed"
 mkdir "$work/claimed"
 left() { echo $((LIMIT - $(date +%s) + begun)); }
 fail() { echo "extend_pg19: $*" >&2; exit 70; }
-device=cuda
+device=${DEVICE:-cuda}
 [ "$GPUS" -gt 0 ] || device=cpu
 
 # --- data: a tokenizer of 8192 pieces, trained on plain lines; shards; test and validation books
 train_tokenizer() {
-    LPREP=$LPREP "$root/tools/sample_text.sh" 12000000 "$BOOKS"/pg19-train*.tar.zst --utf8 replace > "$work/sample.txt"
+    LPREP=$LPREP "$here/sample_text.sh" 12000000 "$BOOKS"/pg19-train*.tar.zst --utf8 replace > "$work/sample.txt"
     spm_train --input="$work/sample.txt" --model_prefix="$work/tokenizer" --vocab_size=8192 \
         --model_type=bpe --byte_fallback=true --character_coverage=0.9995 --max_sentence_length=100000 \
         --normalization_rule_name=identity --remove_extra_whitespaces=false \
@@ -68,7 +71,7 @@ data() {
     shard val.shard "$BOOKS/pg19-validation.tar.zst"
 }
 
-# --- the base, from scratch: the same bits wherever it is made, on one kind of GPU
+# --- the base, from scratch, by all GPUs: the same bits on as many of one kind, linked alike
 base() {
     [ -s "$work/base/summary.json" ] && return
     [ -n "$CONFIG" ] || cat > "$work/config.json" << 'END'
@@ -79,11 +82,15 @@ base() {
   "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
   "initializer_range": 0.02, "torch_dtype": "float32" }
 END
-    timeout -s TERM "$(left)" $LTRAIN "$work/shards" --init "${CONFIG:-$work/config.json}" -o "$work/base" \
+    many=
+    [ "$GPUS" -lt 2 ] || many="--gpus $GPUS"
+    [ "$GPUS" -lt 2 ] || [ "$device" = cuda ] || many="--processes $GPUS"
+    # shellcheck disable=SC2086
+    timeout -s TERM -k 20 "$(left)" $LTRAIN "$work/shards" --init "${CONFIG:-$work/config.json}" -o "$work/base" \
         --ctx "$BASE_CTX" --batch $((STEP_TOKENS / BASE_CTX)) --micro $((AT_ONCE / BASE_CTX)) \
         --steps "$BASE_STEPS" --attention dense --lr 1.5e-3 --warmup 60 --schedule cosine --min-lr 1e-4 \
         --decay 0.1 --save-every 400 --keep 1 --log-every 200 --tokenizer "$work/tokenizer.model" \
-        --device $device --deterministic
+        --device $device --deterministic $many
 }
 
 # --- runs. A run is a line: CTX ROPE WAY MODE RATE SEED STEPS; its name is the line with dots.
@@ -96,22 +103,6 @@ way_options() {
     *) fail "no way '$1'" ;;
     esac
 }
-# RoPE by parts: a base whose configuration says so, of the length that is trained, so that ltrain
-# adds nothing. (With ltrain's own --rope parts this is "$work/base", and the option goes into train.)
-rope_base() { # ROPE CTX: the base's folder
-    [ "$1" = parts ] || { echo "$work/base"; return; }
-    folder=$work/parts-$2
-    if [ ! -e "$folder/config.json" ]; then
-        mkdir -p "$folder"
-        ln -sf "$(cd "$work/base" && pwd)/model.safetensors" "$folder/model.safetensors"
-        cp "$work/tokenizer.model" "$folder/tokenizer.model"
-        tr -d '\n' < "${CONFIG:-$work/config.json}" | sed -E "s/\"max_position_embeddings\": *[0-9]+/\"max_position_embeddings\": $2/
-            s/^ *\\{/{ \"rope_scaling\": { \"rope_type\": \"llama3\", \"factor\": $(($2 / BASE_CTX)).0, \"low_freq_factor\": 1.0, \
-\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": $BASE_CTX },/" > "$folder/config.json.part"
-        mv "$folder/config.json.part" "$folder/config.json"
-    fi
-    echo "$folder"
-}
 lengths() { # CTX: from the base's context to it, in octaves, with commas
     n=$BASE_CTX list=$BASE_CTX
     while [ "$n" -lt "$1" ]; do n=$((n * 2)) list=$list,$n; done
@@ -119,8 +110,8 @@ lengths() { # CTX: from the base's context to it, in octaves, with commas
 }
 train() { # the run's variables are set; OUT
     # shellcheck disable=SC2046
-    timeout -s TERM -k 20 "$(left)" $LTRAIN -q "$work/shards" --model "$(rope_base $rope $ctx)" -o "$1" \
-        --recipe longlora-2023 --mode "$mode" --ctx "$ctx" $(way_options $way) --batch $((STEP_TOKENS / ctx)) \
+    timeout -s TERM -k 20 "$(left)" $LTRAIN -q "$work/shards" --model "$work/base" -o "$1" \
+        --recipe longlora-2023 --rope "$rope" --mode "$mode" --ctx "$ctx" $(way_options $way) --batch $((STEP_TOKENS / ctx)) \
         --micro $((AT_ONCE / ctx > 0 ? AT_ONCE / ctx : 1)) --steps "$steps" --lr "$rate" --warmup 10 --seed "$seed" \
         --save-every 100000 --keep 1 --device $device
 }
@@ -130,10 +121,17 @@ score() { # DATA CTX-LIST MODEL-OPTIONS...: JSON
     timeout -k 5 "$(left)" $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --by-document --json \
         --device $device "$@"
 }
+# Tokens a second by the median step of each kind: the first of them also chooses kernels.
+speed() { # METRICS
+    sed -nE 's/.*"attention":"([a-z0-9]+)".*"step_ms":([0-9.]+).*/\1 \2/p' "$1" | sort -k1,1 -k2,2g |
+        awk -v tokens="$STEP_TOKENS" '{ ms[$1, ++n[$1]] = $2 }
+            END { for (k in n) { steps += n[k]; sum += n[k] * ms[k, int((n[k] + 1) / 2)] }
+                printf "%.0f", (sum > 0 ? 1e3 * tokens * steps / sum : 0) }'
+}
 field() { sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1; }
 line() { # NAME FOLDER: the run as one line of a table; see tools/extend_table.awk
     tokens=$((steps * STEP_TOKENS)) tok_s=0 val=$(field loss "$2/val.json")
-    [ "$steps" -eq 0 ] || tok_s=$(field tok_s "$2/summary.json")
+    [ "$steps" -eq 0 ] || tok_s=$(speed "$2/out/metrics.jsonl")
     printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$1" "$ctx" "$rope" "$way" "$mode" "$rate" "$seed" \
         "$steps" "$tokens" "$tok_s" "${val:-0}"
     awk -F'[:,]' '/"ctx":/ { printf "\t%d|", $2 } /"by_position"/ { at = 1; n = 0 } /"by_document"/ { at = 2; n = 0 }
@@ -151,15 +149,13 @@ one_run() { # GPU LINE: 0 done, 75 cut by the clock, else a failure
     name=$ctx.$rope.$way.$mode.$rate.$seed.$steps folder=$work/runs/$name
     [ "$GPUS" -gt 0 ] && export CUDA_VISIBLE_DEVICES="$1"
     mkdir -p "$folder"
-    model=$(rope_base $rope $ctx)
-    if [ "$steps" -eq 0 ]; then
-        set -- --model "$model"
-        [ "$rope" != pi ] || set -- "$@" --rope-factor $((ctx / BASE_CTX))
-    else
+    set -- --model "$work/base"
+    if [ "$steps" -gt 0 ]; then
         train "$folder/out" || return $?
-        cp "$folder/out/summary.json" "$folder/summary.json"
-        set -- --model "$model" --adapter "$folder/out"
+        set -- "$@" --adapter "$folder/out"
         [ "$mode" != full ] || set -- --model "$folder/out"
+    elif [ "$rope" != none ]; then
+        set -- "$@" --rope "$rope" --rope-factor $((ctx / BASE_CTX))
     fi
     score "$work/val.shard" "$ctx" --max-tokens "$VAL_TOKENS" "$@" > "$folder/val.json" || return $?
     score "$work/test.shard" "$(lengths $ctx)" "$@" > "$folder/test.json" || return $?
@@ -187,19 +183,16 @@ worker() { # GPU LIST
         fi
     done < "$2"
 }
-# All runs of a list, a worker for each GPU; ends the script where some are left or have failed.
+# All runs of a list, a worker for each GPU; ends the script where some are left.
 run_all() { # LIST
-    for ctx in $LENGTHS; do rope_base parts "$ctx" > "$work/parts"; done # before two workers want them
     g=0
     while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
         worker $g "$1" &
         g=$((g + 1))
     done
     wait
-    if [ -s "$work/failed" ]; then
-        cat "$work/failed" >&2
-        exit 70
-    elif [ -s "$work/left" ]; then
+    if [ -s "$work/left" ]; then
+        [ ! -s "$work/failed" ] || cat "$work/failed" >&2
         echo "extend_pg19: $(wc -l < "$work/left") runs are left: give the command again" >&2
         exit 75
     fi
@@ -207,20 +200,42 @@ run_all() { # LIST
 
 ways='dense s2-4 mix-4 mix-16'
 rates_of() { [ "$1" = full ] && echo "$FULL_RATES" || echo "$RATES"; }
-# The rate at which the validation books are read best, of those tried at the first seed. The kind
-# of RoPE has no rate of its own: by parts is searched, and PI takes what is found.
-best() { # CTX WAY MODE
-    [ "$2" = mix-16-seconds ] && set -- "$1" mix-16 "$3"
-    cat "$results/$1.parts.$2.$3".*."${SEEDS%% *}.$STEPS.tsv" | sort -t"$(printf '\t')" -k11,11g | cut -f6 | head -n 1
+# What the search has done: RATE and loss of a way of training on the validation books, best first.
+# The kind of RoPE has no rate of its own: by parts is searched, and PI takes what is found.
+tried() { # CTX WAY MODE
+    cat "$results/$1.parts.$2.$3".*."${SEEDS%% *}.$STEPS.tsv" 2> /dev/null | cut -f6,11 | sort -k2,2g
+}
+best() { # CTX WAY MODE: its rate
+    [ "$2" != mix-16-seconds ] || set -- "$1" mix-16 "$3"
+    found=$(tried "$@" | head -n 1 | cut -f1)
+    rates=$(rates_of "$3")
+    echo "${found:-${rates%% *}}"
 }
 search() { # WAYS MODE
-    for ctx in $LENGTHS; do for way in $1; do for rate in $(rates_of "$2"); do
+    for rate in $(rates_of "$2"); do for ctx in $LENGTHS; do for way in $1; do
         echo "$ctx parts $way $2 $rate ${SEEDS%% *} $STEPS"
     done; done; done
 }
-main_runs() { # ROPES WAYS MODE
-    for ctx in $LENGTHS; do for rope in $1; do for way in $2; do for seed in $SEEDS; do
-        echo "$ctx $rope $way $3 $(best $ctx $way $3) $seed $STEPS"
+# One rate beyond the lowest or the highest, where that is the best of several.
+beyond() { # WAYS MODE
+    for ctx in $LENGTHS; do for way in $1; do
+        rate=$(tried "$ctx" "$way" "$2" | awk 'NR == 1 { best = low = high = $1 }
+            $1 + 0 < low + 0 { low = $1 } $1 + 0 > high + 0 { high = $1 }
+            END { if (low != high && best == low) printf "%g", low / 2
+                if (low != high && best == high) printf "%g", high * 2 }')
+        [ -z "$rate" ] || echo "$ctx parts $way $2 $rate ${SEEDS%% *} $STEPS"
+    done; done
+}
+search_all() { # WAYS MODE
+    search "$@" > "$work/list"
+    run_all "$work/list"
+    edges=$work/results/edges.$2.$(echo "$1" | tr ' ' -)
+    [ -e "$edges" ] || beyond "$@" > "$edges"
+    run_all "$edges"
+}
+main_runs() { # ROPES WAYS MODE [MODE whose rates are taken]
+    for rope in $1; do for seed in $SEEDS; do for ctx in $LENGTHS; do for way in $2; do
+        echo "$ctx $rope $way $3 $(best "$ctx" "$way" "${4:-$3}") $seed $STEPS"
     done; done; done; done
 }
 # As many steps of the mix as take the seconds that dense training takes.
@@ -229,7 +244,9 @@ seconds_runs() {
         steps=$(cat "$results/$ctx".parts.dense.lora+.*.tsv "$results/$ctx".parts.mix-16.lora+.*.tsv |
             awk -F'\t' -v n="$STEPS" '$8 == n { s[$4] += 1 / $10; k[$4]++ }
                 END { printf "%d", n * (s["dense"] / k["dense"]) / (s["mix-16"] / k["mix-16"]) }')
-        for seed in $SEEDS; do echo "$ctx parts mix-16-seconds lora+ $(best $ctx mix-16 lora+) $seed $steps"; done
+        for seed in $SEEDS; do
+            echo "$ctx parts mix-16-seconds lora+ $(best "$ctx" mix-16 lora+) $seed $steps"
+        done
     done
 }
 untrained() { for ctx in $LENGTHS; do for rope in none pi parts; do echo "$ctx $rope base none 0 0 0"; done; done; }
@@ -238,18 +255,24 @@ for stage in $stages; do
     case $stage in
     data) data ;;
     base) base || { rc=$?; [ $rc -eq 75 ] || [ $rc -eq 124 ] && exit 75; fail "the base: exit $rc"; } ;;
-    search) search "$ways" lora+ > "$work/search"
-        run_all "$work/search" ;;
-    main) { untrained; main_runs 'parts pi' "$ways" lora+; } > "$work/main"
-        run_all "$work/main" ;;
-    extra) { search 'dense mix-16' full; search 'dense mix-16' lora; } > "$work/extra"
-        run_all "$work/extra"
-        { main_runs parts 'dense mix-16' full; main_runs parts 'dense mix-16' lora; seconds_runs; } > "$work/extra2"
-        run_all "$work/extra2" ;;
-    tables) cat "$results"/*.tsv | awk -f "$root/tools/extend_table.awk" > "$work/tables.md"
+    search) search_all "$ways" lora+ ;;
+    main) { untrained; main_runs 'parts pi' "$ways" lora+; } > "$work/list"
+        run_all "$work/list" ;;
+    extra) { seconds_runs; main_runs parts 'dense mix-16' lora lora+; } > "$work/list"
+        run_all "$work/list"
+        for way in dense mix-16; do
+            search_all $way full
+            main_runs parts $way full > "$work/list"
+            run_all "$work/list"
+        done ;;
+    tables) cat "$results"/*.tsv | awk -f "$here/extend_table.awk" > "$work/tables.md"
         cat "$work/tables.md" ;;
-    plot) cat "$results"/*.tsv | awk -v form=plot -f "$root/tools/extend_table.awk" > "$work/plot.tsv"
-        gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$root/tools/extend_plot.gp" ;;
+    plot) cat "$results"/*.tsv | awk -v form=plot -f "$here/extend_table.awk" > "$work/plot.tsv"
+        gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$here/extend_plot.gp" ;;
     *) echo "extend_pg19: no stage '$stage'" >&2; exit 64 ;;
     esac
 done
+if [ -s "$work/failed" ]; then
+    cat "$work/failed" >&2
+    exit 70
+fi

@@ -119,8 +119,11 @@ function print_table(ctx, list, n,    i, g, len, text, least) {
         g = list[i]
         text = "| " name(g) " |"
         for (len = least; len <= ctx; len *= 2) text = text sprintf(" %.2f |", ppl[g, len])
-        print text sprintf(" %.2f | %.2f | %d | %s | %d | %.0f | %.1f |", deviation(g, ctx), far_ppl[g, ctx],
-            seeds_of[g], rate_of[g], steps_of[g], speed[g], seconds[g])
+        if (mode_of[g] == "none")
+            print text sprintf(" | %.2f | | | | | |", far_ppl[g, ctx])
+        else
+            print text sprintf(" %.2f | %.2f | %d | %s | %d | %.0f | %.1f |", deviation(g, ctx), far_ppl[g, ctx],
+                seeds_of[g], rate_of[g], steps_of[g], speed[g], seconds[g])
     }
 }
 function group_has(g, len) { return (g, len) in ppl }

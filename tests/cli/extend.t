@@ -37,7 +37,7 @@ for split in train test validation; do
 done
 small() {
     BOOKS=$tmp/books CONFIG=$PWD/tests/data/tiny-config.json LENGTHS=256 BASE_CTX=64 BASE_STEPS=5 STEPS=5 \
-        STEP_TOKENS=256 AT_ONCE=256 VAL_TOKENS=1k RATES='1e-3 2e-3' FULL_RATES=1e-3 SEEDS='1 2' GPUS=0 \
+        STEP_TOKENS=256 AT_ONCE=256 VAL_TOKENS=1k RATES='1e-3 2e-3' FULL_RATES=1e-3 SEEDS='1 2' GPUS=${gpus:-0} DEVICE=cpu \
         tools/extend_pg19.sh "$tmp/w" "$@" > "$tmp/out" 2> "$tmp/err"
 }
 stops() { # without time nothing is begun, and what is left is said
@@ -49,15 +49,16 @@ ok 'no time: 75, and how many runs are left' stops
 searches() {
     small search || { cat "$tmp/err"; return 1; }
     ls "$tmp/w/results"
-    [ "$(ls "$tmp/w/results" | wc -l)" -eq 8 ] && small search && [ ! -s "$tmp/out" ]
+    [ "$(ls "$tmp/w/results"/*.1e-3.* "$tmp/w/results"/*.2e-3.* | wc -l)" -eq 8 ] &&
+        [ "$(ls "$tmp/w/results" | grep -cE '\.(0\.0005|0\.004)\.1\.5\.tsv$')" -eq 4 ] && small search && [ ! -s "$tmp/out" ]
 }
-ok 'rates are searched, once' searches
+ok 'rates are searched, also beyond the best of an end; once' searches
 rest() {
     rm "$tmp/w/results"/256.parts.dense.lora+.1e-3.*
     small data base search main extra tables || { cat "$tmp/err"; return 1; }
     cat "$tmp/w/tables.md"
-    grep -q '^| by parts, LoRA+, mix-16 | 1.* | .* | [0-9.]* |$' "$tmp/w/tables.md" && grep -q '^| by parts, LoRA+, mix-16-seconds ' "$tmp/w/tables.md" &&
-        [ "$(grep -c '^| PI, LoRA+, .* 2 | [12]e-3 | 5 ' "$tmp/w/tables.md")" -eq 4 ] && [ "$(ls "$tmp/w/runs" | grep -vc err)" -eq 0 ] &&
+    grep -q '^| by parts, LoRA+, mix-16 | 1.* | .* | [0-9.]* |$' "$tmp/w/tables.md" && ! grep -q -e 'nan' -e '| 0 | [0-9.]* |$' "$tmp/w/tables.md" && grep -q '^| by parts, LoRA+, mix-16-seconds ' "$tmp/w/tables.md" &&
+        [ "$(grep -c '^| PI, LoRA+, .* 2 | 0.004 | 5 ' "$tmp/w/tables.md")" -eq 4 ] && [ "$(ls "$tmp/w/runs" | grep -vc err)" -eq 0 ] &&
         awk -F'\t' '{ n = split($14, p, /[|;]/) } NF != 15 || n != 4 || split($15, p, /[|,;]/) < 20 { print; exit 1 }' "$tmp/w/results"/*.tsv
 }
 ok 'the rest: all ways, what is missing of the search too, tables' rest
