@@ -20,7 +20,7 @@
 # at the end, with 70; the others go on. Only what 'data' made and WORK/results need to travel to
 # another machine. Without a 'search' main takes the first of RATES.
 #   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS="1 2 3", STEPS=150,
-#   BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
+#   VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
 begun=$(date +%s)
@@ -33,7 +33,7 @@ root=$(dirname "$here")
 : "${LPREP:=lprep}" "${LPACK:=lpack}" "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LIMIT:=570}"
 : "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1 2 3}" "${STEPS:=150}" "${RATES:=1e-3 5e-4 2e-3}"
 : "${FULL_RATES:=3e-4 1e-4 6e-4}" "${LENGTHS:=8192 32768}" "${BASE_CTX:=1024}" "${BASE_STEPS:=1200}"
-: "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${CONFIG:=}"
+: "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${TEST_TOKENS:=0}" "${CONFIG:=}"
 : "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}"
 results=$work/results
 mkdir -p "$work/runs" "$results"
@@ -115,11 +115,11 @@ train() { # the run's variables are set; OUT
         --micro $((AT_ONCE / ctx > 0 ? AT_ONCE / ctx : 1)) --steps "$steps" --lr "$rate" --warmup 10 --seed "$seed" \
         --save-every 100000 --keep 1 --device $device
 }
-score() { # DATA CTX-LIST MODEL-OPTIONS...: JSON
-    data=$1 list=$2
-    shift 2
-    timeout -k 5 "$(left)" $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --by-document --json \
-        --device $device "$@"
+score() { # DATA CTX-LIST TOKENS MODEL-OPTIONS...: JSON
+    data=$1 list=$2 most=$3
+    shift 3
+    timeout -k 5 "$(left)" $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --max-tokens "$most" \
+        --by-document --json --device $device "$@"
 }
 # Tokens a second by the median step of each kind: the first of them also chooses kernels.
 speed() { # METRICS
@@ -157,8 +157,10 @@ one_run() { # GPU LINE: 0 done, 75 cut by the clock, else a failure
     elif [ "$rope" != none ]; then
         set -- "$@" --rope "$rope" --rope-factor $((ctx / BASE_CTX))
     fi
-    score "$work/val.shard" "$ctx" --max-tokens "$VAL_TOKENS" "$@" > "$folder/val.json" || return $?
-    score "$work/test.shard" "$(lengths $ctx)" "$@" > "$folder/test.json" || return $?
+    : > "$folder/val.json" # only rates are chosen by it
+    [ "$rope" != parts ] || [ "$seed" != "${SEEDS%% *}" ] ||
+        score "$work/val.shard" "$ctx" "$VAL_TOKENS" "$@" > "$folder/val.json" || return $?
+    score "$work/test.shard" "$(lengths $ctx)" "$TEST_TOKENS" "$@" > "$folder/test.json" || return $?
     line "$name" "$folder" > "$results/$name.part"
     mv "$results/$name.part" "$results/$name.tsv"
     rm -rf "$folder"
