@@ -141,17 +141,28 @@ static bool same(const json_t *a, const json_t *b)
     return json_equal(a, b);
 }
 
+/* The runs differ in 'key'. then: all of the first one's record, which tells why its number of
+ * steps, which most runs may raise, is a part of it. */
 static int differ(const char *folder, const char *key, const json_t *was, const json_t *now,
-                  struct err *e)
+                  const json_t *then, struct err *e)
 {
     char *a = shown(was), *b = shown(now);
+    bool steps = strcmp(key, "steps") == 0 && json_object_get(then, key);
 
     err_set(e, E_CONFIG, "'%s' was made with '%s' %s, this run has %s", folder, key, a ? a : "?",
             b ? b : "?");
+    if (steps && json_number_value(json_object_get(then, "dense_last")) > 0)
+        err_hint(e, "the last of its steps are dense, so their number stays: give --steps %s, or another "
+                    "folder (-o); a run to be lengthened begins with --dense-last 0", a ? a : "");
+    else if (steps)
+        err_hint(e, "its learning rate falls to the last step, so their number stays: give --steps %s, or "
+                    "another folder (-o); a run to be lengthened has --schedule constant", a ? a : "");
+    else
+        err_hint(e, "repeat the command that began it, start over with -f, or give another "
+                    "folder (-o)");
     free(a);
     free(b);
-    return err_hint(e, "repeat the command that began it, start over with -f, or give another "
-                       "folder (-o)");
+    return E_CONFIG;
 }
 
 /* What a key that an old record lacks was: the default, as the option did not exist then. */
@@ -184,7 +195,7 @@ int settings_compare(const json_t *was, const json_t *now, const char *folder, s
 
             if (!a)
                 a = json_object_get(defaults, key);
-            if (!same(a, b) && (rc = differ(folder, key, a, b, e)) < 0)
+            if (!same(a, b) && (rc = differ(folder, key, a, b, then, e)) < 0)
                 break;
         }
     json_decref(defaults);

@@ -75,6 +75,7 @@ mixed() { # in one go, and stopped after an S2 step and after a dense one
 ok 'dense steps among S2: by their number, also after a restart' mixed
 ok 'an end that is dense depends on --steps: others are refused' is 78 "'steps' 10, this run has 12" \
     tune -o "$tmp/mix" --group 32 --dense-every 3 --dense-last 0.2 --steps 12
+ok 'and why is said' eval 'grep -q "lengthened begins with --dense-last 0" "$tmp/err"'
 ok 'and so are others that are dense' is 78 "'dense_every' 3, this run has 4" \
     tune -o "$tmp/mix" --group 32 --dense-every 4 --dense-last 0.2 --steps 10
 only_by_number() { tune -q -o "$tmp/mix3" --group 32 --dense-every 3 --steps 4 &&
@@ -191,9 +192,21 @@ ok 'other data are refused' is 78 'is not the data' \
     ltrain "$tmp/v.bin" --model "$tmp/base" --ctx 128 --batch 4 --lr 1e-3 -o "$tmp/ad" --steps 20
 ok 'another base is refused' is 78 "'base'" \
     ltrain "$tmp/d.bin" --model "$tmp/full" --batch 4 --lr 1e-3 -o "$tmp/ad" --steps 20
+other_byte() { # in the middle of a tensor, of a file without hashes of its own, as others write them
+    local f=$tmp/b2/model.safetensors from
+    cp -r "$tmp/base" "$tmp/b2" && LC_ALL=C sed -i 's/longlora_\(header\|tensors\|files\)/somebody_\1/g' "$f" && tune -q --model "$tmp/b2" -o "$tmp/ab" --steps 2 || return 1
+    from=$(($(stat -c %s "$f") / 2)) && cp "$f" "$tmp/whole"
+    printf '\x11' | dd of="$f" bs=1 seek=$from conv=notrunc 2> "$tmp/why" && ! cmp -s "$f" "$tmp/whole" || return 1
+    is 78 "b2' has other weights than the base that '$tmp/ab' was trained on so far" tune --model "$tmp/b2" -o "$tmp/ab" --steps 4 &&
+        cp "$tmp/whole" "$f" && is 0 'continuing after step 2' tune --model "$tmp/b2" -o "$tmp/ab" --steps 4
+}
+ok 'so is one that differs in a byte' other_byte
 ok 'fewer steps than are done are refused' is 78 'past --steps 3' tune -o "$tmp/ad" --steps 3
 anew() { tune -q -f -o "$tmp/ad" --steps 2 --lr 2e-3 && [ "$(wc -l < "$tmp/ad/metrics.jsonl")" -eq 2 ]; }
 ok '-f starts anew' anew
+falls() { tune -q -o "$tmp/falls" --steps 2 --schedule cosine &&
+        is 78 'to be lengthened has --schedule constant' tune -o "$tmp/falls" --steps 3 --schedule cosine; }
+ok 'a learning rate that falls ends with its steps' falls
 
 auto_factor() { tune -q -o "$tmp/auto" --steps 1 --rope-factor auto && tune -q -o "$tmp/noauto" --steps 1 &&
         cmp "$tmp/auto/adapter_model.safetensors" "$tmp/noauto/adapter_model.safetensors" &&
