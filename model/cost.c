@@ -56,14 +56,18 @@ static struct shape shape_of(const struct model *m)
                       ? (double)m->o.attention_span : ctx;
     double pairs = span / 2 * (span < ctx ? 1 - span / (4 * ctx) : 1);
     double far = c->window && span > (double)c->window ? 1 - (double)c->window / span : 0;
+    double windowed = 0; /* share of the layers that have the window */
     struct shape s = { .rows = rows, .unit = rows * dim * (double)dtype_bytes(m->d->act),
                        .qkv = 2 * rows * (double)config_readers(c, ROLE_Q),
                        .o = 2 * rows * (double)config_readers(c, ROLE_O),
                        .inner = 2 * rows * (double)config_readers(c, ROLE_GATE),
                        .outer = 2 * rows * (double)config_readers(c, ROLE_DOWN),
-                       .attention = 4 * rows * q * pairs * (1 - far * far), .heads = (q + kv) / dim,
+                       .attention = 4 * rows * q * pairs, .heads = (q + kv) / dim,
                        .ffn = (double)c->ffn_dim / dim };
 
+    for (int64_t l = 0; l < c->layers; l++)
+        windowed += (config_window(c, l) > 0) / (double)c->layers;
+    s.attention *= 1 - windowed * far * far;
     s.added = 2 * rows * (double)dtype_bytes(m->d->act) *
               (config_biases(c) + (has_role(m, ROLE_Q_NORM) ? q + kv : 0));
 

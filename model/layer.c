@@ -39,8 +39,12 @@ static void norm_back(struct model *m, const struct weight *w, int64_t rows, con
        .rstd = rstd, .dx = m->work.dx, .dw = w->grad);
 }
 
-static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
+/* Of a layer that has RoPE. */
+static void rope(struct model *m, const struct layer *l, const struct span *b, void *q, void *k,
+                 bool inverse)
 {
+    if (layer_in(&m->c.no_rope, l - m->layers))
+        return;
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
        .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
        .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
@@ -71,16 +75,16 @@ static void turn_heads(struct model *m, const struct layer *l, const struct save
     struct work *k = &m->work;
 
     if (!normed_heads(l)) {
-        rope(m, b, s->q, s->k, false);
+        rope(m, l, b, s->q, s->k, false);
         return;
     }
     norm_heads(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->qn, k->q_rstd);
     norm_heads(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->kn, k->k_rstd);
-    rope(m, b, k->qn, k->kn, false);
+    rope(m, l, b, k->qn, k->kn, false);
 }
 
-static struct op_attention attention_of(const struct model *m, const struct saved *s,
-                                        const struct span *b)
+static struct op_attention attention_of(const struct model *m, const struct layer *l,
+                                        const struct saved *s, const struct span *b)
 {
     return (struct op_attention){
         .q_rows = b->rows, .kv_rows = b->rows, .heads = m->c.heads,
@@ -88,7 +92,7 @@ static struct op_attention attention_of(const struct model *m, const struct save
         .scale = 1.0f / __builtin_sqrtf((float)m->c.head_dim),
         .seg = { b->seg->half[0], b->seg->half[1] },
         .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v,
-        .o = s->o, .lse = s->lse, .window = m->c.window,
+        .o = s->o, .lse = s->lse, .window = config_window(&m->c, l - m->layers),
     };
 }
 
@@ -97,7 +101,7 @@ static struct op_attention attention_of(const struct model *m, const struct save
 static void attention_block(struct model *m, const struct layer *l, const struct saved *s,
                             const struct span *b, bool attended, void *x2)
 {
-    struct op_attention a = attention_of(m, s, b);
+    struct op_attention a = attention_of(m, l, s, b);
 
     norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
     linear(m, &l->w[ROLE_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
@@ -186,9 +190,9 @@ static void attention_backward(struct model *m, const struct layer *l, const str
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
     if (normed && s->level >= SAVE_QKV) /* else layer_backward has just made them */
         turn_heads(m, l, s, b);
-    OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
+    OP(m, attention_back, .fwd = attention_of(m, l, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
        .dv = k->dv, .scratch = k->attention);
-    rope(m, b, k->dq, k->dk, true);
+    rope(m, l, b, k->dq, k->dk, true);
     if (normed) {
         norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);
         norm_heads_back(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->dk, k->k_rstd, k->kn);

@@ -1,53 +1,42 @@
-/* formats/weights/arch.c - the families that are known; see arch.h. */
-#include "formats/weights/arch.h"
+/* formats/weights/arch.c - what is known of a family by its entry; see arch.h. The entries stand in
+ * families.c. */
+#include "formats/weights/families.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* ---- families: to add one, add an entry here ---- */
-
-/* '#' stands for the number of the layer. */
-#define LAYER "model.layers.#."
-
-/* Name in files, role, rows, columns, and whether LoRA+ trains the tensor as a whole. */
-static const struct tensor_def llama_tensors[] = {
-    { "model.embed_tokens.weight",              ROLE_EMBED,     SIZE_VOCAB, SIZE_DIM,  true },
-    { LAYER "input_layernorm.weight",           ROLE_ATTN_NORM, SIZE_DIM,   SIZE_NONE, true },
-    { LAYER "self_attn.q_proj.weight",          ROLE_Q,         SIZE_Q,     SIZE_DIM,  false },
-    { LAYER "self_attn.k_proj.weight",          ROLE_K,         SIZE_KV,    SIZE_DIM,  false },
-    { LAYER "self_attn.v_proj.weight",          ROLE_V,         SIZE_KV,    SIZE_DIM,  false },
-    { LAYER "self_attn.o_proj.weight",          ROLE_O,         SIZE_DIM,   SIZE_Q,    false },
-    { LAYER "post_attention_layernorm.weight",  ROLE_MLP_NORM,  SIZE_DIM,   SIZE_NONE, true },
-    { LAYER "mlp.gate_proj.weight",             ROLE_GATE,      SIZE_FFN,   SIZE_DIM,  false },
-    { LAYER "mlp.up_proj.weight",               ROLE_UP,        SIZE_FFN,   SIZE_DIM,  false },
-    { LAYER "mlp.down_proj.weight",             ROLE_DOWN,      SIZE_DIM,   SIZE_FFN,  false },
-    { "model.norm.weight",                      ROLE_LAST_NORM, SIZE_DIM,   SIZE_NONE, true },
-    { "lm_head.weight",                         ROLE_HEAD,      SIZE_VOCAB, SIZE_DIM,  false },
-};
-
-/* A table and its length, for the two fields of struct arch. */
-#define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
-
-const struct arch arch_llama = { "llama", "LlamaForCausalLM", TENSORS(llama_tensors),
-                                 { NORM_RMS, ACT_SILU, .rotary = 0 } };
-/* Llama's tensors. A config.json that does not name sliding_window means a window of 4096. */
-static const struct arch mistral = { "mistral", "MistralForCausalLM", TENSORS(llama_tensors),
-                                     { NORM_RMS, ACT_SILU, .window = true,
-                                       .window_missing = 4096 } };
-
 /* ---- the list of families ---- */
 
-enum { MOST_FAMILIES = 16 };
-/* The unused places are NULL, which ends the list. arch_register fills them. */
-static const struct arch *families[MOST_FAMILIES] = { &arch_llama, &mistral };
+enum { MOST_FAMILIES = 32 };
+/* Behind those of families.c; arch_register fills them, NULL ends them. */
+static const struct arch *more[MOST_FAMILIES];
 
-const struct arch *arch_nth(int i) { return i < MOST_FAMILIES ? families[i] : NULL; }
+const struct arch *arch_nth(int i)
+{
+    return i < arch_families ? &arch_family[i]
+         : i < arch_families + MOST_FAMILIES ? more[i - arch_families] : NULL;
+}
 
 const struct arch *arch_find(const char *model_type)
 {
-    for (int i = 0; i < MOST_FAMILIES && families[i]; i++)
-        if (strcmp(families[i]->model_type, model_type) == 0)
-            return families[i];
+    int i = 0;
+
+    while (arch_nth(i) && strcmp(arch_nth(i)->model_type, model_type) != 0)
+        i++;
+    return arch_nth(i);
+}
+
+const struct arch *arch_with_biases(const struct arch *a, bool attention, bool mlp)
+{
+    for (int i = 0; arch_nth(i); i++) {
+        const struct arch *k = arch_nth(i);
+        uint64_t has = arch_roles(k);
+
+        if (strcmp(k->model_type, a->model_type) == 0 &&
+            attention == !!(has & (ROLE_BIT(ROLE_Q_BIAS) | ROLE_BIT(ROLE_QKV_BIAS))) &&
+            mlp == !!(has & ROLE_BIT(ROLE_DOWN_BIAS)))
+            return k;
+    }
     return NULL;
 }
 
@@ -57,12 +46,12 @@ int arch_register(const struct arch *a, struct err *e)
 
     if (rc < 0)
         return rc;
-    while (n < MOST_FAMILIES && families[n])
+    while (n < MOST_FAMILIES && more[n])
         n++;
     if (arch_find(a->model_type) || n == MOST_FAMILIES)
         return err_set(e, E_BUG, "model family '%.60s' is already known, or there are too many",
                        a->model_type);
-    families[n] = a;
+    more[n] = a;
     return 0;
 }
 

@@ -28,6 +28,10 @@ enum role {
     ROLE_Q_NORM, ROLE_K_NORM,                               /* of each head, before RoPE */
     ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
     ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
+    ROLE_QKV, ROLE_GATE_UP,                                 /* several matrices in one tensor */
+    ROLE_QKV_BIAS,
+    ROLE_POST_ATTN_NORM, ROLE_POST_MLP_NORM,                /* of what is added to x */
+    ROLE_ATTN_NORM_BIAS, ROLE_MLP_NORM_BIAS, ROLE_LAST_NORM_BIAS, /* LayerNorm's */
     ROLES
 };
 #define ROLE_BIT(r) ((uint64_t)1 << (r)) /* sets of roles are uint64_t */
@@ -59,6 +63,15 @@ static inline bool tensor_of_layer(const struct tensor_def *d) { return strchr(d
 enum norm_kind { NORM_RMS };
 enum activation { ACT_SILU }; /* down(silu(gate(x)) * up(x)) */
 
+/* Which layers see through a window (sliding_window of config.json). */
+enum windows {
+    WINDOWS_NONE,     /* the field means nothing */
+    WINDOWS_ALL,      /* where it is a number: all layers */
+    WINDOWS_SWITCHED, /* where use_sliding_window is true: those that layer_types says, else all
+                         from max_window_layers on */
+    WINDOWS_UNTURNED  /* the same, else those that have no RoPE */
+};
+
 /* What the tensors do not show. */
 struct block {
     enum norm_kind norm;
@@ -66,8 +79,17 @@ struct block {
     bool parallel;          /* attention and MLP read the same x; not computed as yet */
     double rotary;          /* share of head_dim that RoPE turns where config.json has no
                                partial_rotary_factor; 0: all, and another share is refused */
-    bool window;            /* sliding_window of config.json counts */
-    int64_t window_missing; /* its value where config.json does not say; 0: none */
+    enum windows windows;
+    bool no_rope;           /* no_rope_layers counts: layers without RoPE */
+};
+
+/* What a field that config.json does not have means to transformers; 0: as Llama's. */
+struct missing {
+    double theta, eps;                          /* 10000, 1e-6 */
+    int64_t kv_heads, head_dim, context;        /* heads, dim / heads, 2048 */
+    int64_t window, window_layers;              /* none; all */
+    bool tied;
+    bool no_ids;                                /* bos and eos: none, else 1 and 2 */
 };
 
 struct arch {
@@ -76,12 +98,15 @@ struct arch {
     const struct tensor_def *tensors; /* in the order of files: top, all of a layer's, top */
     int n_tensors;
     struct block block;
+    struct missing missing;
 };
-extern const struct arch arch_llama;
 
-/* The family of a model_type; NULL: not known. */
+/* The family of a model_type; NULL: not known. A family whose biases config.json switches
+ * (attention_bias, mlp_bias) has an entry for each set of them, the one with the fewest first. */
 const struct arch *arch_find(const char *model_type);
-/* Family i, NULL past the last. */
+/* The entry of a's model_type that has these biases; NULL: none. */
+const struct arch *arch_with_biases(const struct arch *a, bool attention, bool mlp);
+/* Family i, NULL past the last. 0 is llama. */
 const struct arch *arch_nth(int i);
 /* Makes a family known that is not in arch.c, after checking that layer.c can compute it: E_CONFIG
  * says what not. a stays the caller's and must live on. Before there are threads. */

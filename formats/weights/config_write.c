@@ -2,6 +2,7 @@
 #include "formats/weights/config.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "formats/weights/config_layers.h"
 #include "formats/weights/tensors.h"
 
 #include <stdlib.h>
@@ -153,8 +154,8 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
     set(o, "attention_dropout", json_real(0), ok);
     set(o, "mlp_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_DOWN_BIAS)), ok);
     set(o, "use_cache", json_true(), ok);
-    if (a->block.window)
-        set(o, "sliding_window", c->window ? json_integer(c->window) : json_null(), ok);
+    if (!config_write_layers(c, o))
+        *ok = false;
 }
 
 /* The fields that come from c, in a new file or over those of an old one. Fields that are not

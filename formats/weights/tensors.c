@@ -10,7 +10,7 @@
 
 const struct arch *config_arch(const struct llama_config *c)
 {
-    return c->arch ? c->arch : &arch_llama;
+    return c->arch ? c->arch : arch_nth(0);
 }
 
 int64_t config_size(const struct llama_config *c, enum size s)
