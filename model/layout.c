@@ -146,6 +146,7 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     /* a matrix is [out][in]; a norm counts as one row, a bias as a column */
     w->in = norm ? s->shape[0] : s->dims == 2 ? s->shape[1] : 1;
     w->bias = bias_of(m, s);
+    w->times = s->role == ROLE_O || s->role == ROLE_DOWN ? (float)config_times(m->c.times.branch) : 1;
     w->trained = trained_whole(m, s->role);
     w->type = norm ? &type_f32 : w->trained ? dtype_type(m->d->act) : frozen_type(m, s);
     m->plan.params += s->count;
@@ -270,6 +271,8 @@ static void lay_tiles(struct model *m)
     k->act = take_act(m, MEM_WORK, tile, ffn);
     if (m->o.mode != TRAIN_NONE)
         k->d_act = take_act(m, MEM_WORK, tile, ffn);
+    if (m->o.mode != TRAIN_NONE && has_role(m, ROLE_POST_MLP_NORM))
+        k->branch = take_act(m, MEM_WORK, tile, m->c.dim);
 }
 
 /* What the loss of one chunk of rows needs: above all its logits. */

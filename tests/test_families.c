@@ -30,7 +30,7 @@ static struct device cpu;
 
 static const char *const names[] = {
     "llama32", "llama_bias", "mistral", "mistral_full", "qwen2", "qwen2_window", "qwen3", "qwen3_bias",
-    "smollm3",
+    "smollm3", "olmo2", "granite", "granite_bias",
 };
 enum { NAMES = sizeof names / sizeof *names };
 

@@ -33,7 +33,7 @@ const struct arch *arch_with_biases(const struct arch *a, bool attention, bool m
         uint64_t has = arch_roles(k);
 
         if (strcmp(k->model_type, a->model_type) == 0 &&
-            attention == !!(has & (ROLE_BIT(ROLE_Q_BIAS) | ROLE_BIT(ROLE_QKV_BIAS))) &&
+            attention == !!(has & ROLE_BIT(ROLE_Q_BIAS)) &&
             mlp == !!(has & ROLE_BIT(ROLE_DOWN_BIAS)))
             return k;
     }
@@ -69,12 +69,12 @@ static const struct {
     [ROLE_EMBED] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_EMBED },
     [ROLE_HEAD] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_HEAD },
     [ROLE_LAST_NORM] = { NULL, FORM_NORM, false, true, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, true, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
     [ROLE_Q] = { "q", FORM_MATRIX, true, true, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
     [ROLE_K] = { "k", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
     [ROLE_V] = { "v", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
     [ROLE_O] = { "o", FORM_MATRIX, true, true, SIZE_DIM, SIZE_Q, ROLE_O_BIAS, ROLE_O },
-    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, true, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
     [ROLE_GATE] = { "gate", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
     [ROLE_UP] = { "up", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
     [ROLE_DOWN] = { "down", FORM_MATRIX, true, true, SIZE_DIM, SIZE_FFN, ROLE_DOWN_BIAS, ROLE_DOWN },
@@ -87,6 +87,8 @@ static const struct {
     [ROLE_GATE_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_UP_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_DOWN_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_POST_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_POST_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
 };
 
 enum form role_form(enum role r) { return roles[r].form; }
@@ -216,6 +218,10 @@ int arch_check(const struct arch *a, struct err *e)
     if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
         return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",
                        a->model_type);
+    if (!(seen & (ROLE_BIT(ROLE_ATTN_NORM) | ROLE_BIT(ROLE_POST_ATTN_NORM))) ||
+        !(seen & (ROLE_BIT(ROLE_MLP_NORM) | ROLE_BIT(ROLE_POST_MLP_NORM))))
+        return err_set(e, E_CONFIG, "model family '%.60s' has no norm before or after attention or "
+                       "the MLP", a->model_type);
     if (a->block.norm != NORM_RMS || a->block.activation != ACT_SILU || a->block.parallel)
         return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate, and "
                        "attention before the MLP are computed", a->model_type);

@@ -28,10 +28,7 @@ enum role {
     ROLE_Q_NORM, ROLE_K_NORM,                               /* of each head, before RoPE */
     ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
     ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
-    ROLE_QKV, ROLE_GATE_UP,                                 /* several matrices in one tensor */
-    ROLE_QKV_BIAS,
     ROLE_POST_ATTN_NORM, ROLE_POST_MLP_NORM,                /* of what is added to x */
-    ROLE_ATTN_NORM_BIAS, ROLE_MLP_NORM_BIAS, ROLE_LAST_NORM_BIAS, /* LayerNorm's */
     ROLES
 };
 #define ROLE_BIT(r) ((uint64_t)1 << (r)) /* sets of roles are uint64_t */
@@ -81,6 +78,8 @@ struct block {
                                partial_rotary_factor; 0: all, and another share is refused */
     enum windows windows;
     bool no_rope;           /* no_rope_layers counts: layers without RoPE */
+    bool multipliers;       /* embedding_multiplier, attention_multiplier, residual_multiplier and
+                               logits_scaling count */
 };
 
 /* What a field that config.json does not have means to transformers; 0: as Llama's. */

@@ -69,18 +69,19 @@ static int choose_biases(struct llama_config *c, const struct js *o, struct err 
 /* Fields by which models of other families, or of changed code, differ: on in a family that has not
  * what they ask for, they are refused. Off is absent, null, false, 0, an empty list or object, and
  * neutral. */
-static int check_others(const struct js *o, struct err *e)
+static int check_others(const struct arch *a, const struct js *o, struct err *e)
 {
     static const struct { const char *key; double neutral; } other[] = {
         { "embedding_multiplier", 1 }, { "attention_multiplier", 0 }, { "residual_multiplier", 1 },
-        { "logits_scaling", 1 }, { "logit_scale", 1 }, { "attn_logit_softcapping", 0 },
+        { "logits_scaling", 1 }, /* multipliers */
+        { "logit_scale", 1 }, { "attn_logit_softcapping", 0 },
         { "final_logit_softcapping", 0 }, { "query_pre_attn_scalar", 0 }, { "clip_qkv", 0 },
         { "num_local_experts", 1 }, { "num_experts", 1 }, { "n_routed_experts", 0 },
         { "kv_lora_rank", 0 }, { "qk_layernorm", 0 }, { "use_qk_norm", 0 }, { "alibi", 0 },
         { "attention_chunk_size", 0 }, { "rope_local_base_freq", 0 }, { "cross_attention_layers", 0 },
     };
 
-    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+    for (size_t i = a->block.multipliers ? 4 : 0; i < sizeof other / sizeof *other; i++) {
         const json_t *v = json_object_get(o->obj, other[i].key);
 
         /* the json functions give 0 for NULL and for values of another type */
@@ -88,6 +89,24 @@ static int check_others(const struct js *o, struct err *e)
             (json_number_value(v) != 0 && json_number_value(v) != other[i].neutral))
             return refuse(o, other[i].key, e);
     }
+    return 0;
+}
+
+/* Granite's: logits are divided by theirs, and the scores are multiplied by 1 where it is not said. */
+static int read_multipliers(struct llama_config *c, const struct js *o, struct err *e)
+{
+    double embed = 1, scores = 1, branch = 1, logits = 1;
+    int rc;
+
+    if (!c->arch->block.multipliers)
+        return 0;
+    if ((rc = js_f64(o, "embedding_multiplier", JS_MAY, 1e-6, 1e6, &embed, e)) < 0 ||
+        (rc = js_f64(o, "attention_multiplier", JS_MAY, 1e-6, 1e6, &scores, e)) < 0 ||
+        (rc = js_f64(o, "residual_multiplier", JS_MAY, 1e-6, 1e6, &branch, e)) < 0 ||
+        (rc = js_f64(o, "logits_scaling", JS_MAY, 1e-6, 1e6, &logits, e)) < 0)
+        return rc;
+    c->times.embed = embed, c->times.scores = scores, c->times.branch = branch;
+    c->times.logits = 1 / logits;
     return 0;
 }
 
@@ -105,7 +124,7 @@ static int check_features(struct llama_config *c, const struct js *o, struct err
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
         return err_set(e, E_CONFIG, "'%s': hidden_act '%.60s' is not supported, only silu",
                        o->file, act);
-    if ((rc = choose_biases(c, o, e)) < 0 || (rc = check_others(o, e)) < 0)
+    if ((rc = choose_biases(c, o, e)) < 0 || (rc = check_others(c->arch, o, e)) < 0)
         return rc;
     if (js_has(o, "quantization_config")) {
         refuse(o, "quantization_config", e);
@@ -188,7 +207,7 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
     m = &c->arch->missing;
     c->norm_eps = m->eps > 0 ? m->eps : 1e-6;
     c->tied = m->tied;
-    if ((rc = config_read_layers(c, o, e)) < 0 ||
+    if ((rc = config_read_layers(c, o, e)) < 0 || (rc = read_multipliers(c, o, e)) < 0 ||
         (rc = js_f64(o, "rms_norm_eps", JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
         (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
         (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||

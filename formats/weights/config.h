@@ -30,7 +30,11 @@ struct llama_config {
     int64_t window;     /* tokens that a token attends to, itself the last; 0: all up to it */
     struct layer_set full;    /* layers that have no window, where others do */
     struct layer_set no_rope; /* layers without RoPE */
+    /* What values are multiplied by: the embedding's; attention's scores, before softmax; what a layer
+     * adds to x, twice; the logits. 0: 1, and of the scores 1 / sqrt(head_dim). */
+    struct { double embed, scores, branch, logits; } times;
 };
+static inline double config_times(double x) { return x != 0 ? x : 1; }
 /* The window of one layer; 0: none. */
 static inline int64_t config_window(const struct llama_config *c, int64_t layer)
 {

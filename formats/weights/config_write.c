@@ -154,6 +154,12 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
     set(o, "attention_dropout", json_real(0), ok);
     set(o, "mlp_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_DOWN_BIAS)), ok);
     set(o, "use_cache", json_true(), ok);
+    if (a->block.multipliers) {
+        set(o, "embedding_multiplier", json_real(config_times(c->times.embed)), ok);
+        set(o, "attention_multiplier", json_real(config_times(c->times.scores)), ok);
+        set(o, "residual_multiplier", json_real(config_times(c->times.branch)), ok);
+        set(o, "logits_scaling", json_real(1 / config_times(c->times.logits)), ok);
+    }
     if (!config_write_layers(c, o))
         *ok = false;
 }

@@ -51,6 +51,14 @@ static const struct tensor_def qwen3_biases[] = {
     EMBED, NORMS_1, QKV, QKV_BIAS, O, O_BIAS, QK_NORM(SIZE_HEAD_DIM, SIZE_HEAD_DIM), NORMS_2, MLP,
     ENDS };
 
+/* Norms behind attention and the MLP, none before them. */
+#define AFTER_1 NORM("post_attention_layernorm", ROLE_POST_ATTN_NORM, SIZE_DIM)
+#define AFTER_2 NORM("post_feedforward_layernorm", ROLE_POST_MLP_NORM, SIZE_DIM)
+static const struct tensor_def olmo2_tensors[] = {
+    EMBED, QKV, O, QK_NORM(SIZE_Q, SIZE_KV), AFTER_1, MLP, AFTER_2, ENDS };
+static const struct tensor_def olmo2_biases[] = {
+    EMBED, QKV, QKV_BIAS, O, O_BIAS, QK_NORM(SIZE_Q, SIZE_KV), AFTER_1, MLP, AFTER_2, ENDS };
+
 /* A table and its length, for the two fields of struct arch. */
 #define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
 
@@ -63,6 +71,10 @@ static const struct tensor_def qwen3_biases[] = {
 #define SMOLLM3(t) { "smollm3", "SmolLM3ForCausalLM", TENSORS(t), \
     { .windows = WINDOWS_UNTURNED, .no_rope = true }, \
     { .theta = 2e6, .kv_heads = 4, .context = 32768, .tied = true, .no_ids = true } }
+#define OLMO2(t) { "olmo2", "Olmo2ForCausalLM", TENSORS(t), { .norm = NORM_RMS }, \
+    { .eps = 1e-5, .no_ids = true } }
+#define GRANITE(t) { "granite", "GraniteForCausalLM", TENSORS(t), { .multipliers = true }, \
+    { .tied = false } }
 
 const struct arch arch_family[] = {
     LLAMA(llama_tensors),
@@ -71,9 +83,13 @@ const struct arch arch_family[] = {
     QWEN("qwen2", "Qwen2ForCausalLM", qwen2_tensors, 0),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_tensors, 128),
     SMOLLM3(llama_tensors),
+    OLMO2(olmo2_tensors),
+    GRANITE(llama_tensors),
     /* the same with biases */
     LLAMA(llama_attention_biases), LLAMA(llama_mlp_biases), LLAMA(llama_biases),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_biases, 128),
     SMOLLM3(llama_attention_biases), SMOLLM3(llama_mlp_biases), SMOLLM3(llama_biases),
+    OLMO2(olmo2_biases),
+    GRANITE(llama_attention_biases), GRANITE(llama_mlp_biases), GRANITE(llama_biases),
 };
 const int arch_families = sizeof arch_family / sizeof *arch_family;
