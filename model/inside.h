@@ -23,6 +23,9 @@ struct weight {
     int64_t rank;
     const struct weight *bias; /* that is added to its product; NULL: none */
     float times;               /* its product is multiplied by it, bias and pair included */
+    bool slice;                /* rows of the matrix that the family has (role_whole), which is what is
+                                  loaded, trained and written; */
+    bool shares;               /* not the first of them: A is that of the one before */
 };
 
 /* What one layer's forward leaves for its backward. x is every layer's own; the others are

@@ -22,7 +22,13 @@ static float pair_scale(const struct model *m, const struct weight *w)
     return (float)(m->o.alpha / (double)m->o.rank) * w->times;
 }
 
-/* The ranks of the pairs of w[0..n) together; *first: the first of those, if any. */
+/* The columns in xa from the pair of w[i] to the next one's, which may be the same. */
+static int64_t columns(const struct weight *w, int i, int n)
+{
+    return i + 1 < n && w[i + 1].shares ? 0 : w[i].rank;
+}
+
+/* The columns of the pairs of w[0..n) together; *first: the first of those, if any. */
 static int64_t ranks_of(const struct weight *w, int n, const struct weight **first)
 {
     int64_t ranks = 0;
@@ -31,7 +37,7 @@ static int64_t ranks_of(const struct weight *w, int n, const struct weight **fir
     for (int i = 0; i < n; i++) {
         if (w[i].rank && !*first)
             *first = &w[i];
-        ranks += w[i].rank;
+        ranks += columns(w, i, n);
     }
     return ranks;
 }
@@ -64,7 +70,7 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
     if (ranks)
         down(m, first, ranks, rows, x);
     /* at: the first column of this matrix's pair in xa; the next one begins rank columns on */
-    for (int i = 0; i < n; at += w[i++].rank) {
+    for (int i = 0; i < n; at += columns(w, i, n), i++) {
         /* what the next product adds to: nothing, the caller's addend, or y as it is by then */
         const void *to = add;
 
@@ -94,11 +100,11 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
     const struct weight *first;
     int64_t ranks = ranks_of(w, n, &first), at = 0;
 
-    /* dxa [rows][ranks] = scale dy B, the pairs beside each other */
-    for (int i = 0; i < n; at += w[i++].rank)
+    /* dxa [rows][ranks] = scale dy B, the pairs beside each other; of a shared A their sum */
+    for (int i = 0; i < n; at += columns(w, i, n), i++)
         if (w[i].rank)
             gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].rank, .k = w[i].out,
-                .alpha = pair_scale(m, &w[i]), .a = dy[i], .lda = w[i].out,
+                .beta = w[i].shares, .alpha = pair_scale(m, &w[i]), .a = dy[i], .lda = w[i].out,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
                 .c_type = m->d->act });
     /* dx = dxa A for all pairs at once; it only writes */
@@ -145,7 +151,7 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
         weight_grad(m, rows, 1, m->work.dxa, ranks, x, first->in, first->in,
                     first->pair.grad_a);
     }
-    for (int i = 0; i < n; at += w[i++].rank) {
+    for (int i = 0; i < n; at += columns(w, i, n), i++) {
         if (w[i].rank)
             weight_grad(m, rows, pair_scale(m, &w[i]), dy[i], w[i].out, act_at(m, m->work.xa, at),
                         w[i].rank, ranks, w[i].pair.grad_b);

@@ -30,7 +30,7 @@ static struct device cpu;
 
 static const char *const names[] = {
     "llama32", "llama_bias", "mistral", "mistral_full", "qwen2", "qwen2_window", "qwen3", "qwen3_bias",
-    "smollm3", "olmo2", "granite", "granite_bias",
+    "smollm3", "phi3", "phi4mini", "olmo2", "granite", "granite_bias",
 };
 enum { NAMES = sizeof names / sizeof *names };
 
@@ -431,12 +431,33 @@ static void test_config_written_anew(void **state)
     }
 }
 
+/* What --targets asks for, as a family has it. */
+static void test_targets(void **state)
+{
+    const struct arch *phi = arch_find("phi3");
+    uint64_t qkvo = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_O), t = qkvo;
+
+    (void)state;
+    assert_int_equal(arch_targets(arch_nth(0), &t, &err), 0);
+    assert_true(t == qkvo);
+    assert_int_equal(arch_targets(phi, &t, &err), 0);
+    assert_true(t == (ROLE_BIT(ROLE_QKV) | ROLE_BIT(ROLE_O)));
+    t = qkvo | ROLE_BIT(ROLE_GATE) | ROLE_BIT(ROLE_UP) | ROLE_BIT(ROLE_DOWN);
+    assert_int_equal(arch_targets(phi, &t, &err), 0);
+    assert_true(t == arch_pairs(phi));
+    t = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_V);
+    assert_int_equal(arch_targets(phi, &t, &err), E_CONFIG);
+    assert_non_null(strstr(err.msg, "one matrix for q, k and v"));
+    t = ROLE_BIT(ROLE_QKV);
+    assert_int_equal(arch_targets(arch_nth(0), &t, &err), E_CONFIG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_transformers), cmocka_unit_test(test_each_kind_of_rope),
         cmocka_unit_test(test_levels), cmocka_unit_test(test_plus_gradients),
-        cmocka_unit_test(test_adapter_and_merged_model), cmocka_unit_test(test_config_written_anew),
+        cmocka_unit_test(test_adapter_and_merged_model), cmocka_unit_test(test_config_written_anew), cmocka_unit_test(test_targets),
     };
     int rc;
 

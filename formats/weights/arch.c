@@ -70,13 +70,13 @@ static const struct {
     [ROLE_HEAD] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_HEAD },
     [ROLE_LAST_NORM] = { NULL, FORM_NORM, false, true, SIZE_DIM, 0, ROLES, ROLES },
     [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_Q] = { "q", FORM_MATRIX, true, true, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
-    [ROLE_K] = { "k", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
-    [ROLE_V] = { "v", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
+    [ROLE_Q] = { "q", FORM_MATRIX, true, false, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
+    [ROLE_K] = { "k", FORM_MATRIX, true, false, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
+    [ROLE_V] = { "v", FORM_MATRIX, true, false, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
     [ROLE_O] = { "o", FORM_MATRIX, true, true, SIZE_DIM, SIZE_Q, ROLE_O_BIAS, ROLE_O },
     [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_GATE] = { "gate", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
-    [ROLE_UP] = { "up", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
+    [ROLE_GATE] = { "gate", FORM_MATRIX, true, false, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
+    [ROLE_UP] = { "up", FORM_MATRIX, true, false, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
     [ROLE_DOWN] = { "down", FORM_MATRIX, true, true, SIZE_DIM, SIZE_FFN, ROLE_DOWN_BIAS, ROLE_DOWN },
     [ROLE_Q_NORM] = { NULL, FORM_NORM, true, false, SIZE_HEAD_DIM, 0, ROLES, ROLES },
     [ROLE_K_NORM] = { NULL, FORM_NORM, true, false, SIZE_HEAD_DIM, 0, ROLES, ROLES },
@@ -87,6 +87,8 @@ static const struct {
     [ROLE_GATE_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_UP_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_DOWN_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_QKV] = { "qkv", FORM_MATRIX, true, false, SIZE_QKV, SIZE_DIM, ROLES, ROLE_QKV },
+    [ROLE_GATE_UP] = { "gate_up", FORM_MATRIX, true, false, SIZE_GATE_UP, SIZE_DIM, ROLES, ROLE_GATE_UP },
     [ROLE_POST_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
     [ROLE_POST_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
 };
@@ -94,6 +96,12 @@ static const struct {
 enum form role_form(enum role r) { return roles[r].form; }
 const char *role_word(enum role r) { return roles[r].word; }
 enum role role_bias(enum role r) { return roles[r].bias; }
+
+enum role role_whole(enum role r)
+{
+    return roles[r].form != FORM_MATRIX ? ROLES : roles[r].first == ROLE_Q ? ROLE_QKV
+         : roles[r].first == ROLE_GATE ? ROLE_GATE_UP : ROLES;
+}
 
 /* The word is compared by length, since it may be a part of a longer text. */
 enum role role_of_word(const char *word, size_t n)
@@ -141,6 +149,35 @@ static uint64_t roles_where(const struct arch *a, bool pairs, bool plus)
 uint64_t arch_roles(const struct arch *a) { return roles_where(a, false, false); }
 uint64_t arch_pairs(const struct arch *a) { return roles_where(a, true, false); }
 uint64_t arch_plus(const struct arch *a) { return roles_where(a, false, true); }
+
+int arch_targets(const struct arch *a, uint64_t *targets, struct err *e)
+{
+    uint64_t has = arch_pairs(a);
+    char words[128];
+    int n = 0, all = 0;
+
+    for (enum role whole = ROLE_QKV; whole <= ROLE_GATE_UP; whole++) {
+        uint64_t parts = 0;
+
+        for (int r = 0; r < ROLES; r++)
+            if (role_whole((enum role)r) == whole)
+                parts |= ROLE_BIT(r);
+        if (!(has & ROLE_BIT(whole)) || !(*targets & parts))
+            continue;
+        n = __builtin_popcountll(*targets & parts), all = __builtin_popcountll(parts);
+        if (n < all)
+            break;
+        *targets = (*targets & ~parts) | ROLE_BIT(whole);
+    }
+    if (n < all) {
+        err_set(e, E_CONFIG, "a model of the family '%s' has one matrix for q, k and v, and one for gate "
+                "and up, with a LoRA pair each", a->model_type);
+        return err_hint(e, "give all that are in one, or none of them");
+    }
+    if (!(*targets & ~has))
+        return 0;
+    return err_set(e, E_CONFIG, "LoRA pairs are for %s only", role_words(words, sizeof words));
+}
 
 /* The table's order counts: the last row that passes the test is the last reader. */
 bool arch_last_reader(const struct arch *a, enum role r)
@@ -190,10 +227,23 @@ static int check_def(const struct arch *a, const struct tensor_def *d, uint64_t 
                                a->model_type, d->name, what);
 }
 
+/* The roles of the biases of some matrices. */
+static uint64_t bias_bits(uint64_t matrices)
+{
+    uint64_t set = 0;
+
+    for (int r = 0; r < ROLES; r++)
+        if (matrices & ROLE_BIT(r) && roles[r].bias < ROLES)
+            set |= ROLE_BIT(roles[r].bias);
+    return set;
+}
+
 /* The whole table: every row by itself, then that a layer's rows are together, that nothing is
  * missing, and that the block is one that the code computes. */
 int arch_check(const struct arch *a, struct err *e)
 {
+    const uint64_t qkv = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V);
+    const uint64_t gate_up = ROLE_BIT(ROLE_GATE) | ROLE_BIT(ROLE_UP);
     uint64_t seen = 0;
     int parts = 0; /* top, layers, top */
 
@@ -214,6 +264,12 @@ int arch_check(const struct arch *a, struct err *e)
         if (roles[r].must && !(seen & ROLE_BIT(r)))
             return err_set(e, E_CONFIG, "model family '%.60s' has no tensor of role %d, which every "
                            "model needs", a->model_type, r);
+    if (!(seen & ROLE_BIT(ROLE_QKV)) != ((seen & qkv) == qkv) ||
+        !(seen & ROLE_BIT(ROLE_GATE_UP)) != ((seen & gate_up) == gate_up) ||
+        (seen & ROLE_BIT(ROLE_QKV) && seen & (qkv | bias_bits(qkv))) ||
+        (seen & ROLE_BIT(ROLE_GATE_UP) && seen & (gate_up | bias_bits(gate_up))))
+        return err_set(e, E_CONFIG, "model family '%.60s' must have q, k and v, gate and up, each once, "
+                       "or all in one without biases", a->model_type);
     /* The two '!' turn the bits into 0 and 1, so that they can be compared. */
     if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
         return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",

@@ -29,6 +29,7 @@ enum role {
     ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
     ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
     ROLE_POST_ATTN_NORM, ROLE_POST_MLP_NORM,                /* of what is added to x */
+    ROLE_QKV, ROLE_GATE_UP, /* q, k and v, gate and up in one tensor, one below the other; one pair */
     ROLES
 };
 #define ROLE_BIT(r) ((uint64_t)1 << (r)) /* sets of roles are uint64_t */
@@ -46,8 +47,13 @@ enum role role_bias(enum role r);
 /* The matrices of a layer that read the same input as r: how many, from *first on. */
 int role_readers(enum role r, enum role *first);
 
-/* SIZE_Q: heads * head_dim, SIZE_KV: kv_heads * head_dim. */
-enum size { SIZE_NONE, SIZE_VOCAB, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_FFN, SIZE_HEAD_DIM };
+/* SIZE_Q: heads * head_dim, SIZE_KV: kv_heads * head_dim, SIZE_QKV: one of those and two of these. */
+enum size { SIZE_NONE, SIZE_VOCAB, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_FFN, SIZE_HEAD_DIM, SIZE_QKV,
+            SIZE_GATE_UP };
+
+/* A matrix that is rows of another tensor, where a family has these in one: ROLE_QKV of ROLE_K.
+ * ROLES: none. */
+enum role role_whole(enum role r);
 
 struct tensor_def {
     const char *name;     /* Hugging Face's, "#" for the layer; ends in .weight or .bias */
@@ -80,6 +86,7 @@ struct block {
     bool no_rope;           /* no_rope_layers counts: layers without RoPE */
     bool multipliers;       /* embedding_multiplier, attention_multiplier, residual_multiplier and
                                logits_scaling count */
+    bool three_fields;      /* its longrope is written with the lists alone: transformers refuse more */
 };
 
 /* What a field that config.json does not have means to transformers; 0: as Llama's. */
@@ -115,6 +122,9 @@ int arch_check(const struct arch *a, struct err *e);
 uint64_t arch_roles(const struct arch *a); /* all that it has */
 uint64_t arch_pairs(const struct arch *a); /* that may have LoRA pairs */
 uint64_t arch_plus(const struct arch *a);  /* that LoRA+ trains whole */
+/* Roles that are to have pairs, as this family has them: its one tensor of q, k and v for these. It takes
+ * all of them or none: E_CONFIG, also where it has no matrix of a role. */
+int arch_targets(const struct arch *a, uint64_t *targets, struct err *e);
 /* r may have a pair, and stands last in the table of the matrices that read its input. */
 bool arch_last_reader(const struct arch *a, enum role r);
 

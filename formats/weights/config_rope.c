@@ -250,6 +250,9 @@ int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
         (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
         (rc = set_rotary(rotary, &s, z, share, e)) < 0)
         return rc;
+    /* Phi-3's older names of longrope */
+    if (js_has(&s, "short_factor") && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0))
+        type = "longrope";
     f.in = &s;
     f.pairs = (*rotary ? *rotary : z->head_dim) / 2;
     return read_kind_of(r, &f, type, e);

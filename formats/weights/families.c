@@ -59,6 +59,11 @@ static const struct tensor_def olmo2_tensors[] = {
 static const struct tensor_def olmo2_biases[] = {
     EMBED, QKV, QKV_BIAS, O, O_BIAS, QK_NORM(SIZE_Q, SIZE_KV), AFTER_1, MLP, AFTER_2, ENDS };
 
+static const struct tensor_def phi3_tensors[] = {
+    EMBED, NORMS_1, MATRIX("self_attn.qkv_proj", ROLE_QKV, SIZE_QKV, SIZE_DIM), O, NORMS_2,
+    MATRIX("mlp.gate_up_proj", ROLE_GATE_UP, SIZE_GATE_UP, SIZE_DIM),
+    MATRIX("mlp.down_proj", ROLE_DOWN, SIZE_DIM, SIZE_FFN), ENDS };
+
 /* A table and its length, for the two fields of struct arch. */
 #define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
 
@@ -83,6 +88,8 @@ const struct arch arch_family[] = {
     QWEN("qwen2", "Qwen2ForCausalLM", qwen2_tensors, 0),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_tensors, 128),
     SMOLLM3(llama_tensors),
+    { "phi3", "Phi3ForCausalLM", TENSORS(phi3_tensors),
+      { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true }, { .eps = 1e-5, .context = 4096 } },
     OLMO2(olmo2_tensors),
     GRANITE(llama_tensors),
     /* the same with biases */
