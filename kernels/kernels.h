@@ -50,9 +50,9 @@ struct op_gemm {
     bool varies;
 };
 
-/* y = w * x * rstd, rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich 2019,
- * arXiv:1910.07467. x, y act [rows][dim] packed; w, rstd float32. rstd may be NULL. A norm of each
- * head is rows * heads rows of a head's channels. */
+/* y = (w + shift) * x * rstd (+ add), rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich
+ * 2019, arXiv:1910.07467. x, y, add act [rows][dim] packed; w, rstd float32. rstd and add may be
+ * NULL, y may be x or add. A norm of each head is rows * heads rows of a head's channels. */
 struct op_rmsnorm {
     int64_t rows, dim;
     float eps;
@@ -60,6 +60,8 @@ struct op_rmsnorm {
     const float *w;
     void *y;
     float *rstd;
+    const void *add;
+    float shift;
 };
 
 /* dx += the gradient of x, or = where overwrite is set; dw, unless NULL, += that of w.
@@ -71,6 +73,7 @@ struct op_rmsnorm_back {
     void *dx;
     float *dw;
     bool overwrite;
+    float shift;
 };
 
 /* Rotary embedding in place, half-rotation form (Hugging Face Llama): for channel i < dim/2 of
@@ -203,6 +206,13 @@ struct op_add {
     void *y;
 };
 
+/* x *= by, act, n elements. */
+struct op_scale {
+    int64_t n;
+    float by;
+    void *x;
+};
+
 /* dst[i] = src[i] between element types. */
 struct op_cast {
     int64_t n;
@@ -236,6 +246,7 @@ struct op_sum_squares {
     OP(embed_back, 0, "the embedding's backward")          \
     OP(adamw, 0, "adamw")                                  \
     OP(add, 0, "adding arrays")                            \
+    OP(scale, 0, "a multiplication")                       \
     OP(cast, 0, "a conversion of types")                   \
     OP(sum_squares, 0, "a sum of squares")
 #define OP_NUMBER(name, matrix, words) OP_##name,

@@ -45,6 +45,7 @@ struct shape {
     double thin;            /* bytes that LoRA's products of a forward move */
     double heads, ffn;      /* (q + kv) / dim, ffn / dim */
     double added;           /* bytes that norms of q and k and biases move forward */
+    double twice;           /* operations that the backward does again whatever is saved */
 };
 
 static struct shape shape_of(const struct model *m)
@@ -56,19 +57,28 @@ static struct shape shape_of(const struct model *m)
                       ? (double)m->o.attention_span : ctx;
     double pairs = span / 2 * (span < ctx ? 1 - span / (4 * ctx) : 1);
     double far = c->window && span > (double)c->window ? 1 - (double)c->window / span : 0;
+    double windowed = 0; /* share of the layers that have the window */
     struct shape s = { .rows = rows, .unit = rows * dim * (double)dtype_bytes(m->d->act),
                        .qkv = 2 * rows * (double)config_readers(c, ROLE_Q),
                        .o = 2 * rows * (double)config_readers(c, ROLE_O),
                        .inner = 2 * rows * (double)config_readers(c, ROLE_GATE),
                        .outer = 2 * rows * (double)config_readers(c, ROLE_DOWN),
-                       .attention = 4 * rows * q * pairs * (1 - far * far), .heads = (q + kv) / dim,
+                       .attention = 4 * rows * q * pairs, .heads = (q + kv) / dim,
                        .ffn = (double)c->ffn_dim / dim };
 
+    for (int64_t l = 0; l < c->layers; l++)
+        windowed += (config_window(c, l) > 0) / (double)c->layers;
+    s.attention *= 1 - windowed * far * far;
     s.added = 2 * rows * (double)dtype_bytes(m->d->act) *
               (config_biases(c) + (has_role(m, ROLE_Q_NORM) ? q + kv : 0));
 
+    /* norms of what is added to x read that and write it once more, and the backward makes it again */
+    if (has_role(m, ROLE_POST_ATTN_NORM))
+        s.added += 2 * s.unit, s.twice += s.o;
+    if (has_role(m, ROLE_POST_MLP_NORM))
+        s.added += 2 * s.unit, s.twice += s.outer;
     for (const struct weight *w = m->layers[0].w; w < m->layers[0].w + ROLES; w++)
-        if (w->rank)
+        if (w->rank && !w->slice)
             s.thin += THIN_SHARE * rows * (double)(w->in + w->out) *
                       (double)dtype_bytes(m->d->act);
     return s;
@@ -91,7 +101,7 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
 
     c->forward = all / mm + s.attention / at +
                  ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin + s.added) / r->memory;
-    c->backward = dw * all / mm_back + 2.5 * s.attention / at_back +
+    c->backward = s.twice / mm + dw * all / mm_back + 2.5 * s.attention / at_back +
                   ((10 + 2 * s.heads + 5 * s.ffn) * s.unit + 2 * s.thin + 2 * s.added) / r->memory;
     c->again[SAVE_ALL] = 0;
     c->again[SAVE_QKV] = s.inner / mm + 2 * s.unit / r->memory;

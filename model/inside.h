@@ -22,6 +22,10 @@ struct weight {
     } pair;
     int64_t rank;
     const struct weight *bias; /* that is added to its product; NULL: none */
+    float times;               /* its product is multiplied by it, bias and pair included */
+    bool slice;                /* rows of the matrix that the family has (role_whole), which is what is
+                                  loaded, trained and written; */
+    bool shares;               /* not the first of them: A is that of the one before */
 };
 
 /* What one layer's forward leaves for its backward. x is every layer's own; the others are
@@ -51,6 +55,7 @@ struct work {
     float *q_rstd, *k_rstd;       /* of these norms */
     void *ones;                   /* [rows] of 1, where there are biases */
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
+    void *branch;                 /* [mlp_tile][dim] where the MLP's result has a norm: its gradient */
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
@@ -190,8 +195,8 @@ int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tenso
                   const struct tensor *t, uint64_t *hash, struct err *e);
 
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
- * y[i] [rows][out] = x W^T + s (x A^T) B^T + bias (+ add unless NULL; it may be y[i] itself).
- * The backward: dx [rows][in] = the sum of dy[i] W + s (dy[i] B) A. What that leaves in work.dxa
+ * y[i] [rows][out] = times (x W^T + s (x A^T) B^T + bias) (+ add unless NULL; it may be y[i] itself).
+ * The backward: dx [rows][in] = the sum of times (dy[i] W + s (dy[i] B) A). What that leaves in work.dxa
  * linear_back_weights needs, which adds to the gradients of W, A, B, bias where they are trained;
  * x and dy unchanged. It reads x only where linear_reads_input says so. */
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,

@@ -39,11 +39,61 @@ static void norm_back(struct model *m, const struct weight *w, int64_t rows, con
        .rstd = rstd, .dx = m->work.dx, .dw = w->grad);
 }
 
-static void rope(struct model *m, const struct span *b, void *q, void *k, bool inverse)
+/* Of a layer that has RoPE. */
+static void rope(struct model *m, const struct layer *l, const struct span *b, void *q, void *k,
+                 bool inverse)
 {
+    if (layer_in(&m->c.no_rope, l - m->layers))
+        return;
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
        .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
        .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+}
+
+/* What a part of the layer reads: work.h = norm(x), or where it has no norm of that role, x. */
+static void *normed(struct model *m, const struct layer *l, enum role r, int64_t rows, void *x,
+                    float *rstd)
+{
+    if (l->w[r].in == 0)
+        return x;
+    norm(m, &l->w[r], rows, x, rstd);
+    return m->work.h;
+}
+
+/* work.dx += the gradient of x through that, from work.dh. */
+static void normed_back(struct model *m, const struct layer *l, enum role r, int64_t rows,
+                        const void *x, const float *rstd)
+{
+    if (l->w[r].in)
+        norm_back(m, &l->w[r], rows, x, rstd);
+    else
+        OP(m, add, .n = rows * m->c.dim, .x = m->work.dh, .y = m->work.dx);
+}
+
+/* y = x + w[0](in), which has a norm of its own where w_norm has values. y may be x; where there is
+ * the norm, t [rows][dim] is overwritten. */
+static void add_branch(struct model *m, const struct weight *w, const struct weight *w_norm,
+                       int64_t rows, const void *in, void *t, const void *x, void *y)
+{
+    linear(m, w, 1, rows, in, w_norm->in ? &t : &y, w_norm->in ? NULL : x);
+    if (w_norm->in)
+        OP(m, rmsnorm, .rows = rows, .dim = w_norm->in, .eps = (float)m->c.norm_eps, .x = t,
+           .w = w_norm->w, .y = y, .add = x);
+}
+
+/* The gradient of w[0](in) from dy, that of y: dy itself, or through the norm, in d. t and d [rows][dim]
+ * are overwritten then, and work.rstd. */
+static const void *branch_back(struct model *m, const struct weight *w, const struct weight *w_norm,
+                               int64_t rows, const void *in, const void *dy, void *t, void *d)
+{
+    if (w_norm->in == 0)
+        return dy;
+    linear(m, w, 1, rows, in, &t, NULL);
+    OP(m, rmsnorm, .rows = rows, .dim = w_norm->in, .eps = (float)m->c.norm_eps, .x = t,
+       .w = w_norm->w, .y = d, .rstd = m->work.rstd);
+    OP(m, rmsnorm_back, .rows = rows, .dim = w_norm->in, .x = t, .dy = dy, .w = w_norm->w,
+       .rstd = m->work.rstd, .dx = d, .dw = w_norm->grad, .overwrite = true);
+    return d;
 }
 
 /* A norm of q or k [rows][width], of each head or of all at once: as wide as its weight. */
@@ -71,40 +121,41 @@ static void turn_heads(struct model *m, const struct layer *l, const struct save
     struct work *k = &m->work;
 
     if (!normed_heads(l)) {
-        rope(m, b, s->q, s->k, false);
+        rope(m, l, b, s->q, s->k, false);
         return;
     }
     norm_heads(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->qn, k->q_rstd);
     norm_heads(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->kn, k->k_rstd);
-    rope(m, b, k->qn, k->kn, false);
+    rope(m, l, b, k->qn, k->kn, false);
 }
 
-static struct op_attention attention_of(const struct model *m, const struct saved *s,
-                                        const struct span *b)
+static struct op_attention attention_of(const struct model *m, const struct layer *l,
+                                        const struct saved *s, const struct span *b)
 {
     return (struct op_attention){
         .q_rows = b->rows, .kv_rows = b->rows, .heads = m->c.heads,
         .kv_heads = m->c.kv_heads, .dim = m->c.head_dim, .q_ld = q_dim(m), .kv_ld = kv_dim(m),
-        .scale = 1.0f / __builtin_sqrtf((float)m->c.head_dim),
+        .scale = m->c.times.scores > 0 ? (float)m->c.times.scores
+                                       : 1.0f / __builtin_sqrtf((float)m->c.head_dim),
         .seg = { b->seg->half[0], b->seg->half[1] },
         .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v,
-        .o = s->o, .lse = s->lse, .window = m->c.window,
+        .o = s->o, .lse = s->lse, .window = config_window(&m->c, l - m->layers),
     };
 }
 
-/* x2 = x + attention(norm1(x)) Wo^T; x2 may be x. Fills q, k, v and, unless they are there
+/* x2 = x + attention(norm1(x)) Wo^T, which may have a norm; x2 may be x. Fills q, k, v and, unless they are there
  * already (attended), o and lse. */
 static void attention_block(struct model *m, const struct layer *l, const struct saved *s,
                             const struct span *b, bool attended, void *x2)
 {
-    struct op_attention a = attention_of(m, s, b);
+    struct op_attention a = attention_of(m, l, s, b);
 
-    norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
-    linear(m, &l->w[ROLE_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
+    linear(m, &l->w[ROLE_Q], 3, b->rows, normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]),
+           (void *[]){ s->q, s->k, s->v }, NULL);
     turn_heads(m, l, s, b);
     if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
-    linear(m, &l->w[ROLE_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
+    add_branch(m, &l->w[ROLE_O], &l->w[ROLE_POST_ATTN_NORM], b->rows, s->o, m->work.h, s->x, x2);
 }
 
 /* The rows [at, at + n) of the MLP's two inner products, saved or in the tile buffers. */
@@ -113,11 +164,11 @@ struct tile {
     void *gate, *up, *h;
 };
 
-static struct tile tile_at(const struct model *m, const struct saved *s, int64_t at, int64_t rows)
+static struct tile tile_at(const struct model *m, const struct saved *s, void *h, int64_t at, int64_t rows)
 {
     int64_t n = rows - at < m->o.mlp_tile ? rows - at : m->o.mlp_tile;
 
-    return (struct tile){ .at = at, .n = n, .h = act_at(m, m->work.h, at * m->c.dim),
+    return (struct tile){ .at = at, .n = n, .h = act_at(m, h, at * m->c.dim),
         .gate = s->gate ? act_at(m, s->gate, at * m->c.ffn_dim) : m->work.gate,
         .up = s->up ? act_at(m, s->up, at * m->c.ffn_dim) : m->work.up };
 }
@@ -132,17 +183,19 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
 {
     /* Not saved, it is in dh, unused as yet. In training never in y: products add what lies
      * elsewhere in one rounding, in place on a GPU in two, and every level shall give equal bits. */
-    void *x2 = s->level >= SAVE_QKV ? s->x2 : m->work.dh ? m->work.dh : y;
+    void *x2 = s->level >= SAVE_QKV ? s->x2 : m->work.dh ? m->work.dh : y, *h;
 
     attention_block(m, l, s, b, false, x2);
-    norm(m, &l->w[ROLE_MLP_NORM], b->rows, x2, s->rstd[1]);
+    h = normed(m, l, ROLE_MLP_NORM, b->rows, x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
-        struct tile t = tile_at(m, s, at, b->rows);
-        void *to = act_at(m, y, at * m->c.dim);
+        struct tile t = tile_at(m, s, h, at, b->rows);
 
         gate_up(m, l, &t);
         OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
-        linear(m, &l->w[ROLE_DOWN], 1, t.n, m->work.act, &to, act_at(m, x2, at * m->c.dim));
+        /* the tile's h has been read */
+        add_branch(m, &l->w[ROLE_DOWN], &l->w[ROLE_POST_MLP_NORM], t.n, m->work.act,
+                   act_at(m, m->work.h, at * m->c.dim), act_at(m, x2, at * m->c.dim),
+                   act_at(m, y, at * m->c.dim));
     }
 }
 
@@ -152,25 +205,31 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
                          const struct span *b)
 {
     const struct weight *inner = &l->w[ROLE_GATE], *outer = &l->w[ROLE_DOWN];
-    void *y = linear_reads_input(outer, 1) ? m->work.act : NULL;
+    const struct weight *after = &l->w[ROLE_POST_MLP_NORM];
+    void *y = linear_reads_input(outer, 1) ? m->work.act : NULL, *h = m->work.h;
 
     if (!s->gate || linear_reads_input(inner, 2))
-        norm(m, &l->w[ROLE_MLP_NORM], b->rows, s->x2, s->rstd[1]);
+        h = normed(m, l, ROLE_MLP_NORM, b->rows, s->x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
-        struct tile t = tile_at(m, s, at, b->rows);
+        struct tile t = tile_at(m, s, h, at, b->rows);
+        void *dh = act_at(m, m->work.dh, at * m->c.dim);
         const void *dy = act_at(m, m->work.dx, at * m->c.dim);
         const void *d_inner[2] = { t.gate, t.up };
 
         if (!s->gate)
             gate_up(m, l, &t);
+        if (after->in) { /* reads what was added, dh has room for it */
+            OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
+            dy = branch_back(m, outer, after, t.n, m->work.act, dy, dh, m->work.branch);
+        }
         linear_back(m, outer, 1, t.n, &dy, m->work.d_act);
         OP(m, swiglu_back, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up,
-           .dy = m->work.d_act, .d_gate = t.gate, .d_up = t.up, .y = y);
+           .dy = m->work.d_act, .d_gate = t.gate, .d_up = t.up, .y = after->in ? NULL : y);
         linear_back_weights(m, outer, 1, t.n, y, &dy);
-        linear_back(m, inner, 2, t.n, d_inner, act_at(m, m->work.dh, at * m->c.dim));
+        linear_back(m, inner, 2, t.n, d_inner, dh);
         linear_back_weights(m, inner, 2, t.n, t.h, d_inner);
     }
-    norm_back(m, &l->w[ROLE_MLP_NORM], b->rows, s->x2, s->rstd[1]);
+    normed_back(m, l, ROLE_MLP_NORM, b->rows, s->x2, s->rstd[1]);
 }
 
 /* dx: gradient of x2 in, of the layer's input out. */
@@ -179,26 +238,28 @@ static void attention_backward(struct model *m, const struct layer *l, const str
 {
     struct work *k = &m->work;
     const struct weight *inner = &l->w[ROLE_Q], *outer = &l->w[ROLE_O];
-    const void *dx = k->dx, *d_inner[3] = { k->dq, k->dk, k->dv };
-    bool normed = normed_heads(l);
+    const void *dx, *d_inner[3] = { k->dq, k->dk, k->dv };
+    bool heads = normed_heads(l);
+    void *h = k->h;
 
+    dx = branch_back(m, outer, &l->w[ROLE_POST_ATTN_NORM], b->rows, s->o, k->dx, k->dh, k->x2);
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
-    if (normed && s->level >= SAVE_QKV) /* else layer_backward has just made them */
+    if (heads && s->level >= SAVE_QKV) /* else layer_backward has just made them */
         turn_heads(m, l, s, b);
-    OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
+    OP(m, attention_back, .fwd = attention_of(m, l, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
        .dv = k->dv, .scratch = k->attention);
-    rope(m, b, k->dq, k->dk, true);
-    if (normed) {
+    rope(m, l, b, k->dq, k->dk, true);
+    if (heads) {
         norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);
         norm_heads_back(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->dk, k->k_rstd, k->kn);
         d_inner[0] = k->qn, d_inner[1] = k->kn;
     }
     if (linear_reads_input(inner, 3))
-        norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
+        h = normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
     linear_back(m, inner, 3, b->rows, d_inner, k->dh);
-    linear_back_weights(m, inner, 3, b->rows, k->h, d_inner);
-    norm_back(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
+    linear_back_weights(m, inner, 3, b->rows, h, d_inner);
+    normed_back(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
 }
 
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,

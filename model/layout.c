@@ -109,6 +109,16 @@ static void stream_weight(struct model *m, struct weight *w, struct layer *l)
     w->host = offset(r->host, (size_t)item * r->nbytes + at);
 }
 
+/* The first of the matrices that are in one tensor of this role; ROLES: it is one by itself. */
+static enum role first_slice(enum role whole)
+{
+    int r = 0;
+
+    while (r < ROLES && role_whole((enum role)r) != whole)
+        r++;
+    return (enum role)r;
+}
+
 /* What a frozen matrix is kept in: its type in the files where the device can use it, else act. */
 static const struct tensor_type *frozen_type(const struct model *m, const struct tensor_spec *s)
 {
@@ -122,6 +132,9 @@ static const struct tensor_type *frozen_type(const struct model *m, const struct
     }
     if (t)
         p = device_product(m->d, t->type);
+    /* Rows of a packed matrix are no matrix. */
+    if (p && first_slice(s->role) < ROLES && (t->type->block > 1 || t->type->scale_bytes))
+        p = NULL;
     /* No product for the type means that the device cannot read it. The embedding is looked
      * up by rows as well, which a device may not be able to do in a packed type. */
     return p && (s->role != ROLE_EMBED || p->embed) ? t->type : dtype_type(m->d->act);
@@ -146,6 +159,7 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     /* a matrix is [out][in]; a norm counts as one row, a bias as a column */
     w->in = norm ? s->shape[0] : s->dims == 2 ? s->shape[1] : 1;
     w->bias = bias_of(m, s);
+    w->times = s->role == ROLE_O || s->role == ROLE_DOWN ? (float)config_times(m->c.times.branch) : 1;
     w->trained = trained_whole(m, s->role);
     w->type = norm ? &type_f32 : w->trained ? dtype_type(m->d->act) : frozen_type(m, s);
     m->plan.params += s->count;
@@ -186,6 +200,32 @@ static void lay_pairs(struct model *m, int64_t layer, enum role r)
         at += na;
         place_trained(m, take_trained(m, rank * w->out), 0, &w->pair.b, &w->pair.master_b,
                       &w->pair.grad_b);
+    }
+}
+
+/* n elements further on; nothing stays nothing. */
+static float *further(float *p, int64_t n) { return p ? p + n : NULL; }
+
+/* The matrices that products read, where a family has them in one: views of its rows. */
+static void lay_slices(struct model *m, int64_t layer, enum role whole)
+{
+    struct weight *w = m->layers[layer].w, *all = &w[whole];
+    enum role first = first_slice(whole);
+    int64_t at = 0;
+
+    for (int r = first; r < ROLES && role_whole((enum role)r) == whole; r++) {
+        int64_t n = all->in * at;
+
+        w[r] = *all;
+        w[r].slice = true, w[r].shares = r > (int)first;
+        w[r].out = config_size(&m->c, r == ROLE_Q ? SIZE_Q : whole == ROLE_QKV ? SIZE_KV : SIZE_FFN);
+        w[r].w = offset(all->w, (size_t)n * all->type->block_bytes);
+        w[r].master = further(all->master, n);
+        w[r].grad = further(all->grad, n);
+        w[r].pair.b = act_at(m, all->pair.b, at * all->rank);
+        w[r].pair.master_b = further(all->pair.master_b, at * all->rank);
+        w[r].pair.grad_b = further(all->pair.grad_b, at * all->rank);
+        at += w[r].out;
     }
 }
 
@@ -270,6 +310,8 @@ static void lay_weights(struct model *m)
         /* all matrices of the group are laid by now, and the pairs are laid once for it */
         if (lora(&m->o) && arch_last_reader(config_arch(&m->c), s.role))
             lay_pairs(m, s.layer, s.role);
+        if (first_slice(s.role) < ROLES)
+            lay_slices(m, s.layer, s.role);
     }
     close_chunk(m, first);
     if (m->c.tied) /* one tensor, read twice; its gradient is the sum of both uses */
@@ -312,6 +354,8 @@ static void lay_tiles(struct model *m)
     k->act = take_act(m, MEM_WORK, tile, ffn);
     if (m->o.mode != TRAIN_NONE)
         k->d_act = take_act(m, MEM_WORK, tile, ffn);
+    if (m->o.mode != TRAIN_NONE && has_role(m, ROLE_POST_MLP_NORM))
+        k->branch = take_act(m, MEM_WORK, tile, m->c.dim);
 }
 
 /* What the loss of one chunk of rows needs: above all its logits. */

@@ -16,13 +16,19 @@ static void gemm(struct model *m, struct op_gemm *g)
         m->rc = m->d->gemm(m->d, g);
 }
 
-/* LoRA's factor alpha / rank, by which every pair's product is multiplied. */
-static float pair_scale(const struct model *m)
+/* LoRA's factor alpha / rank, by which every pair's product is multiplied, times the matrix's. */
+static float pair_scale(const struct model *m, const struct weight *w)
 {
-    return (float)(m->o.alpha / (double)m->o.rank);
+    return (float)(m->o.alpha / (double)m->o.rank) * w->times;
 }
 
-/* The ranks of the pairs of w[0..n) together; *first: the first of those, if any. */
+/* The columns in xa from the pair of w[i] to the next one's, which may be the same. */
+static int64_t columns(const struct weight *w, int i, int n)
+{
+    return i + 1 < n && w[i + 1].shares ? 0 : w[i].rank;
+}
+
+/* The columns of the pairs of w[0..n) together; *first: the first of those, if any. */
 static int64_t ranks_of(const struct weight *w, int n, const struct weight **first)
 {
     int64_t ranks = 0;
@@ -31,7 +37,7 @@ static int64_t ranks_of(const struct weight *w, int n, const struct weight **fir
     for (int i = 0; i < n; i++) {
         if (w[i].rank && !*first)
             *first = &w[i];
-        ranks += w[i].rank;
+        ranks += columns(w, i, n);
     }
     return ranks;
 }
@@ -47,10 +53,10 @@ static void down(struct model *m, const struct weight *first, int64_t ranks, int
 
 /* y [rows][out] = bias (+ add): the product of a column of ones with a row. What follows adds to
  * it, so that a frozen bias is rounded with the sum only. */
-static void add_bias(struct model *m, const struct weight *bias, int64_t rows, void *y,
+static void add_bias(struct model *m, const struct weight *bias, float times, int64_t rows, void *y,
                      const void *add)
 {
-    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = bias->out, .k = 1, .alpha = 1,
+    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = bias->out, .k = 1, .alpha = times,
         .beta = add != NULL, .a = m->work.ones, .lda = 1, .b = act_mat(m, bias->w), .ldb = 1,
         .c = y, .ldc = bias->out, .c_type = m->d->act, .addend = add == y ? NULL : add });
 }
@@ -64,17 +70,17 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
     if (ranks)
         down(m, first, ranks, rows, x);
     /* at: the first column of this matrix's pair in xa; the next one begins rank columns on */
-    for (int i = 0; i < n; at += w[i++].rank) {
+    for (int i = 0; i < n; at += columns(w, i, n), i++) {
         /* what the next product adds to: nothing, the caller's addend, or y as it is by then */
         const void *to = add;
 
         if (w[i].bias) {
-            add_bias(m, w[i].bias, rows, y[i], to);
+            add_bias(m, w[i].bias, w[i].times, rows, y[i], to);
             to = y[i];
         }
         if (w[i].rank) {
             gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
-                .k = w[i].rank, .alpha = pair_scale(m), .beta = to != NULL,
+                .k = w[i].rank, .alpha = pair_scale(m, &w[i]), .beta = to != NULL,
                 .a = act_at(m, m->work.xa, at), .lda = ranks,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = y[i], .ldc = w[i].out,
                 .c_type = m->d->act,
@@ -82,7 +88,7 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
             to = y[i];
         }
         gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out, .k = w[i].in,
-            .alpha = 1, .beta = to != NULL, .a = x, .lda = w[i].in, .b = weight_mat(&w[i]),
+            .alpha = w[i].times, .beta = to != NULL, .a = x, .lda = w[i].in, .b = weight_mat(&w[i]),
             .ldb = w[i].in, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
             .addend = to == y[i] ? NULL : to });
     }
@@ -94,11 +100,11 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
     const struct weight *first;
     int64_t ranks = ranks_of(w, n, &first), at = 0;
 
-    /* dxa [rows][ranks] = scale dy B, the pairs beside each other */
-    for (int i = 0; i < n; at += w[i++].rank)
+    /* dxa [rows][ranks] = scale dy B, the pairs beside each other; of a shared A their sum */
+    for (int i = 0; i < n; at += columns(w, i, n), i++)
         if (w[i].rank)
             gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].rank, .k = w[i].out,
-                .alpha = pair_scale(m), .a = dy[i], .lda = w[i].out,
+                .beta = w[i].shares, .alpha = pair_scale(m, &w[i]), .a = dy[i], .lda = w[i].out,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
                 .c_type = m->d->act });
     /* dx = dxa A for all pairs at once; it only writes */
@@ -108,8 +114,8 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
             .ldc = first->in, .c_type = m->d->act });
     /* dx += dy W, one matrix after the other; without pairs the first only writes */
     for (int i = 0; i < n; i++)
-        gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out, .alpha = 1,
-            .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = weight_mat(&w[i]),
+        gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out,
+            .alpha = w[i].times, .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = weight_mat(&w[i]),
             .ldb = w[i].in, .c = dx, .ldc = w[i].in, .c_type = m->d->act });
 }
 
@@ -145,14 +151,14 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
         weight_grad(m, rows, 1, m->work.dxa, ranks, x, first->in, first->in,
                     first->pair.grad_a);
     }
-    for (int i = 0; i < n; at += w[i++].rank) {
+    for (int i = 0; i < n; at += columns(w, i, n), i++) {
         if (w[i].rank)
-            weight_grad(m, rows, pair_scale(m), dy[i], w[i].out, act_at(m, m->work.xa, at),
+            weight_grad(m, rows, pair_scale(m, &w[i]), dy[i], w[i].out, act_at(m, m->work.xa, at),
                         w[i].rank, ranks, w[i].pair.grad_b);
         if (w[i].grad)
-            weight_grad(m, rows, 1, dy[i], w[i].out, x, w[i].in, w[i].in, w[i].grad);
+            weight_grad(m, rows, w[i].times, dy[i], w[i].out, x, w[i].in, w[i].in, w[i].grad);
         /* a bias's gradient is the sum of dy over the rows: a product with a column of ones */
         if (w[i].bias && w[i].bias->grad)
-            weight_grad(m, rows, 1, dy[i], w[i].out, m->work.ones, 1, 1, w[i].bias->grad);
+            weight_grad(m, rows, w[i].times, dy[i], w[i].out, m->work.ones, 1, 1, w[i].bias->grad);
     }
 }

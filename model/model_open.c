@@ -34,7 +34,6 @@ static int check_options(struct model *m, struct err *e)
     bool bf16 = m->d->act == DT_BF16; /* a device that wants large products */
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
     int64_t rows;
-    char words[128];
 
     if (m->c.arch && arch_check(m->c.arch, e) < 0)
         return E_CONFIG;
@@ -47,8 +46,8 @@ static int check_options(struct model *m, struct err *e)
         return err_set(e, E_CONFIG, "cannot compute %lld sequences of %lld tokens at once",
                        (long long)o->seqs,
                        (long long)o->ctx);
-    if (o->targets & ~arch_pairs(config_arch(&m->c)))
-        return err_set(e, E_CONFIG, "LoRA pairs are for %s only", role_words(words, sizeof words));
+    if (arch_targets(config_arch(&m->c), &o->targets, e) < 0)
+        return E_CONFIG;
     if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || !o->targets))
         return err_set(e, E_CONFIG, "LoRA needs a rank, an alpha and target matrices: got rank "
                                     "%lld, alpha %g, %d targets",

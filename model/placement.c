@@ -102,7 +102,7 @@ static int measure(struct choice *c, struct model *m, struct err *e)
     for (int r = 0; r < ROLES; r++) {
         const struct weight *w = &m->layers[0].w[r];
 
-        if (w->type && role_form((enum role)r) == FORM_MATRIX && !w->trained)
+        if (w->type && role_form((enum role)r) == FORM_MATRIX && !w->trained && !w->slice)
             c->matrices += weight_bytes(w);
     }
     cost_kinds(c, m);

@@ -2,6 +2,7 @@
 #include "model/preset.h"
 
 #include "base/perm.h"
+#include "formats/weights/arch.h"
 
 #include <stdlib.h>
 
@@ -10,13 +11,15 @@ void preset_config(struct llama_config *c, int shape)
     static const struct {
         int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
         double theta;
+        const char *family; /* NULL: llama */
     } all[] = {
-        /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70 */
-        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4 },
-        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4 },
-        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4 },
-        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5 },
-        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5 },
+        /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70, Qwen 3 with 8 */
+        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4, NULL },
+        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4, NULL },
+        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4, NULL },
+        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5, NULL },
+        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5, NULL },
+        { 151936, 4096, 12288, 36, 32, 8, 40960, 1e6, "qwen3" },
     };
 
     *c = (struct llama_config){
@@ -24,6 +27,7 @@ void preset_config(struct llama_config *c, int shape)
         .layers = all[shape].layers, .heads = all[shape].heads,
         .kv_heads = all[shape].kv_heads, .head_dim = all[shape].dim / all[shape].heads,
         .context = all[shape].context, .norm_eps = 1e-5, .bos = 1, .eos = 2,
+        .arch = all[shape].family ? arch_find(all[shape].family) : NULL,
         .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta }
     };
 }

@@ -62,6 +62,13 @@ static void backward_layer(struct model *m, int64_t layer, void *ctx)
     tell_final(m, k->b, layer);
 }
 
+/* x [rows][dim] *= by, unless that is 1. */
+static void times(struct model *m, int64_t rows, double by, void *x)
+{
+    if (m->rc == 0 && by != 1)
+        m->rc = m->d->scale(m->d, &(struct op_scale){ rows * m->c.dim, (float)by, x });
+}
+
 /* Embedding and all layers; leaves the residual stream in work.x. back: saves what the backward
  * reads. */
 static void forward(struct model *m, const struct batch *b, struct span *sp, bool back)
@@ -79,10 +86,12 @@ static void forward(struct model *m, const struct batch *b, struct span *sp, boo
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .table = weight_mat(&m->top[ROLE_EMBED]), .ids = m->work.ids,
             .y = x });
+    times(m, sp->rows, config_times(m->c.times.embed), x);
     offload_forward(m, back, forward_layer, sp);
 }
 
-/* work.h = final norm of the residual stream; rstd stays for norm's backward. */
+/* work.h = final norm of the residual stream, times what logits are multiplied by; rstd stays for
+ * norm's backward. */
 static void final_norm(struct model *m, int64_t rows)
 {
     const struct weight *w = &m->top[ROLE_LAST_NORM];
@@ -91,6 +100,7 @@ static void final_norm(struct model *m, int64_t rows)
         m->rc = m->d->rmsnorm(m->d, &(struct op_rmsnorm){ .rows = rows, .dim = m->c.dim,
             .eps = (float)m->c.norm_eps, .x = m->work.x, .w = w->w, .y = m->work.h,
             .rstd = m->work.rstd });
+    times(m, rows, config_times(m->c.times.logits), m->work.h);
 }
 
 /* nll of every row; with back also work.dh and the head's gradient. */
@@ -104,6 +114,8 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
             .targets = m->work.targets, .nll = m->work.nll, .grad_scale = (float)grad_scale,
             .dh = back ? m->work.dh : NULL, .dw = back ? head->grad : NULL,
             .scratch = m->work.loss, .varies = m->varies });
+    if (back)
+        times(m, rows, config_times(m->c.times.logits), m->work.dh);
 }
 
 /* The way back: the final norm turns the loss's gradient dh into dx, each layer takes dx of
@@ -120,6 +132,8 @@ static void backward(struct model *m, struct span *sp, const struct batch *b)
             .dx = m->work.dx, .dw = norm->grad, .overwrite = true });
     m->chunk_next = m->t.chunks - 1;
     offload_backward(m, backward_layer, &k);
+    if (embed->grad)
+        times(m, sp->rows, config_times(m->c.times.embed), m->work.dx);
     if (m->rc == 0 && embed->grad)
         m->rc = d->embed_back(d, &(struct op_embed_back){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });

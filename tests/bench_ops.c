@@ -233,14 +233,14 @@ static void do_swiglu_back(void *c)
 static void do_norm(void *c)
 {
     struct flat *f = c;
-    struct op_rmsnorm a = { N / WIDE, WIDE, 1e-5f, f->x[0], f->x[1], f->x[4], f->x[3] };
+    struct op_rmsnorm a = { N / WIDE, WIDE, 1e-5f, f->x[0], f->x[1], f->x[4], f->x[3], NULL, 0 };
     f->d->rmsnorm(f->d, &a);
 }
 static void do_norm_back(void *c)
 {
     struct flat *f = c;
     struct op_rmsnorm_back a = { N / WIDE, WIDE, f->x[0], f->x[2], f->x[1], f->x[3], f->x[4],
-                                 f->x[3] + N / 2, false };
+                                 f->x[3] + N / 2, false, 0 };
     f->d->rmsnorm_back(f->d, &a);
 }
 static void do_rope(void *c)

@@ -29,6 +29,6 @@ static const struct tensor_def made_tensors[] = {
 };
 enum { MADE_TENSORS = sizeof made_tensors / sizeof *made_tensors };
 static const struct arch made_family = { "made", "MadeForCausalLM", made_tensors, MADE_TENSORS,
-                                  { NORM_RMS, ACT_SILU, .rotary = 0.7, .window = true } };
+                                  { NORM_RMS, ACT_SILU, .rotary = 0.7, .windows = WINDOWS_ALL }, { .tied = false } };
 
 #endif

@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BASE "\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":16," \
+#define BASE OF("llama")
+#define OF(type) "\"model_type\":\"" type "\",\"vocab_size\":100,\"hidden_size\":16," \
              "\"intermediate_size\":32,\"num_hidden_layers\":2,\"num_attention_heads\":4"
 #define YARN ",\"rope_scaling\":{\"rope_type\":\"yarn\""
 #define LONGROPE ",\"rope_scaling\":{\"type\":\"longrope\""
@@ -30,14 +31,38 @@ static int parse(const char *json, struct llama_config *c, struct err *e)
     return config_parse(c, json, strlen(json), "c.json", e);
 }
 
+#define KV ",\"num_key_value_heads\":4"
 static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "", E_DATA, "not valid JSON" }, { "[]", E_DATA, "not a JSON object" },
     { "{} x", E_DATA, "not valid JSON" }, { "{\"a\":1,\"a\":2}", E_DATA, "duplicate" },
     { "{}", E_DATA, "'model_type' is missing" },
     { "{\"model_type\":1}", E_DATA, "'model_type' is an integer, must be a string" },
     { "{\"model_type\":\"gpt2\"}", E_CONFIG, "'gpt2'" },
-    { "{\"model_type\":\"mistral\",\"sliding_window\":0}", E_DATA, "'sliding_window' is 0" },
-    { "{\"model_type\":\"mistral\",\"sliding_window\":\"4k\"}", E_DATA, "sliding_window" },
+    { "{" OF("mistral") KV ",\"sliding_window\":0}", E_DATA, "'sliding_window' is 0" },
+    { "{" OF("mistral") KV ",\"sliding_window\":\"4k\"}", E_DATA, "sliding_window" },
+    { "{" OF("mistral") KV ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", E_CONFIG,
+      "layer_types[0] full_attention" },
+    { "{" OF("mistral") KV ",\"attention_bias\":true}", E_CONFIG, "attention_bias" },
+    { "{" OF("qwen2") KV ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", E_CONFIG,
+      "no sliding_window" },
+    { "{" OF("qwen2") KV ",\"layer_types\":[\"full_attention\"]}", E_DATA, "has 1 elements" },
+    { "{" OF("qwen2") KV ",\"layer_types\":[\"full_attention\",\"linear_attention\"]}", E_CONFIG,
+      "'linear_attention'" },
+    { "{" OF("qwen2") KV ",\"layer_types\":[\"full_attention\",1]}", E_DATA, "layer_types[1]" },
+    { "{" OF("qwen2") KV ",\"layer_types\":7}", E_DATA, "layer_types" },
+    { "{" OF("qwen2") KV ",\"use_sliding_window\":1}", E_DATA, "use_sliding_window" },
+    { "{" OF("qwen2") KV ",\"use_sliding_window\":true,\"max_window_layers\":-1}", E_DATA,
+      "max_window_layers" },
+    { "{" OF("qwen2") KV ",\"mlp_bias\":true}", E_CONFIG, "mlp_bias" },
+    { "{" OF("smollm3") KV ",\"no_rope_layers\":[1]}", E_DATA, "has 1 elements" },
+    { "{" OF("smollm3") KV ",\"no_rope_layers\":[1,\"0\"]}", E_DATA, "no_rope_layers[1]" },
+    { "{" OF("smollm3") KV ",\"no_rope_layer_interval\":0}", E_DATA, "no_rope_layer_interval" },
+    { "{" BASE ",\"no_rope_layers\":[1,0]}", E_CONFIG, "no_rope_layers" },
+    { "{" BASE ",\"attn_logit_softcapping\":50.0}", E_CONFIG, "attn_logit_softcapping" },
+    { "{" BASE ",\"residual_multiplier\":0.2}", E_CONFIG, "residual_multiplier" },
+    { "{" BASE ",\"num_local_experts\":8}", E_CONFIG, "num_local_experts" },
+    { "{" BASE ",\"use_qk_norm\":true}", E_CONFIG, "use_qk_norm" },
+    { "{" BASE ",\"clip_qkv\":8}", E_CONFIG, "clip_qkv" },
     { "{\"model_type\":\"llama\"}", E_DATA, "'vocab_size' is missing" },
     { "{\"model_type\":\"llama\",\"vocab_size\":0}", E_DATA, "'vocab_size' is 0" },
     { "{\"model_type\":\"llama\",\"vocab_size\":-5}", E_DATA, "'vocab_size' is -5" },
@@ -61,8 +86,8 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{" BASE ",\"head_dim\":1026}", E_DATA, "'head_dim'" },
     { "{" BASE ",\"max_position_embeddings\":2147483649}", E_DATA, "'max_position" },
     { "{" BASE ",\"hidden_act\":\"gelu\"}", E_CONFIG, "'gelu'" },
-    { "{" BASE ",\"attention_bias\":true}", E_CONFIG, "attention_bias" },
-    { "{" BASE ",\"mlp_bias\":true}", E_CONFIG, "mlp_bias" },
+    { "{" OF("mistral") KV ",\"attention_bias\":true}", E_CONFIG, "attention_bias" },
+    { "{" OF("mistral") KV ",\"mlp_bias\":true}", E_CONFIG, "mlp_bias" },
     { "{" BASE ",\"mlp_bias\":1}", E_DATA, "'mlp_bias' is an integer" },
     { "{" BASE ",\"quantization_config\":{}}", E_CONFIG, "quantization_config" },
     { "{" BASE ",\"partial_rotary_factor\":0.5}", E_CONFIG, "partial_rotary_factor" },
@@ -204,12 +229,47 @@ static void test_windows(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof of / sizeof *of; i++)
         for (int llama = 0; llama < 2; llama++) {
-            snprintf(text, sizeof text, "{\"model_type\":\"%s\"%s%s}",
+            snprintf(text, sizeof text, "{\"model_type\":\"%s\"%s,\"num_key_value_heads\":4%s}",
                      llama ? "llama" : "mistral", strchr(BASE, ','), of[i].more);
             assert_int_equal(parse(text, &c, &e), 0);
             assert_string_equal(c.arch->model_type, llama ? "llama" : "mistral");
             assert_int_equal(c.window, llama ? 0 : of[i].window);
         }
+}
+
+/* Which layers have windows, and which RoPE, by each field that says so. */
+static void test_layers_that_differ(void **state)
+{
+    static const struct { const char *family, *more; int windows, turned; } of[] = {
+        { "qwen2", "", 0, 3 }, { "qwen2", ",\"use_sliding_window\":true", 0, 3 },
+        { "qwen3", ",\"use_sliding_window\":true,\"max_window_layers\":1", 2, 3 },
+        { "qwen2", ",\"use_sliding_window\":true,\"sliding_window\":null,\"max_window_layers\":0", 0, 3 },
+        { "qwen3", ",\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\",\"full_attention\"]",
+          1, 3 },
+        { "qwen3", ",\"layer_types\":[\"full_attention\",\"full_attention\"]", 0, 3 },
+        { "smollm3", "", 0, 3 }, { "smollm3", ",\"no_rope_layers\":[0,1]", 0, 2 },
+        { "smollm3", ",\"no_rope_layer_interval\":2,\"use_sliding_window\":true,\"sliding_window\":9", 2, 1 },
+        { "mistral", ",\"no_rope_layers\":[1,1]", 3, 3 },
+    };
+    struct llama_config c;
+    char text[512];
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        int windows = 0, turned = 0;
+
+        snprintf(text, sizeof text, "{\"model_type\":\"%s\"%s" KV "%s}", of[i].family,
+                 strchr(BASE, ','), of[i].more);
+        if (parse(text, &c, &e) < 0)
+            fail_msg("%s: %s", text, e.msg);
+        for (int k = 0; k < 2; k++) {
+            windows |= (config_window(&c, k) > 0) << k;
+            turned |= !layer_in(&c.no_rope, k) << k;
+        }
+        if (windows != of[i].windows || turned != of[i].turned)
+            fail_msg("%s: windows %d, turned %d", text, windows, turned);
+    }
 }
 
 static void test_ids_null_lists_and_beyond(void **state)
@@ -550,7 +610,7 @@ int main(void)
         cmocka_unit_test(test_nesting_is_bounded),
         cmocka_unit_test(test_both_forms_of_rope),
         cmocka_unit_test(test_each_kind_is_written_as_it_is_read),
-        cmocka_unit_test(test_windows), cmocka_unit_test(test_ids_null_lists_and_beyond),
+        cmocka_unit_test(test_windows), cmocka_unit_test(test_layers_that_differ), cmocka_unit_test(test_ids_null_lists_and_beyond),
         cmocka_unit_test(test_the_largest_sizes_do_not_overflow),
         cmocka_unit_test(test_what_is_written_reads_the_same),
         cmocka_unit_test(test_a_factor_of_one_is_no_scaling),

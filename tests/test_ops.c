@@ -103,8 +103,8 @@ static void run_norm(struct device *d, const void *ctx, float *out)
     const struct norm_case *c = ctx;
     int64_t n = c->rows * c->dim;
     float *rstd = out + n, *dx = rstd + c->rows, *dw = dx + n;
-    struct op_rmsnorm f = { c->rows, c->dim, norm_eps, c->x, c->w, out, rstd };
-    struct op_rmsnorm_back b = { c->rows, c->dim, c->x, c->dy, c->w, rstd, dx, dw, false };
+    struct op_rmsnorm f = { c->rows, c->dim, norm_eps, c->x, c->w, out, rstd, NULL, 0 };
+    struct op_rmsnorm_back b = { c->rows, c->dim, c->x, c->dy, c->w, rstd, dx, dw, false, 0 };
 
     memcpy(dx, c->dx, (size_t)n * sizeof *dx);
     memcpy(dw, c->dw, (size_t)c->dim * sizeof *dw);
@@ -141,8 +141,8 @@ static void test_rmsnorm_options(void **state)
     int64_t rows = 70, dim = 33, n = rows * dim;
     float *x = normal(n, 1), *w = normal(dim, 2), *y = copy_of(x, n), *rstd = normal(rows, 3);
     float *z = copy_of(x, n), *dx = normal(n, 4), *dx2 = copy_of(dx, n), *dw = normal(dim, 5);
-    struct op_rmsnorm f = { rows, dim, norm_eps, x, w, z, rstd };
-    struct op_rmsnorm_back b = { rows, dim, x, z, w, rstd, dx, dw, false };
+    struct op_rmsnorm f = { rows, dim, norm_eps, x, w, z, rstd, NULL, 0 };
+    struct op_rmsnorm_back b = { rows, dim, x, z, w, rstd, dx, dw, false, 0 };
 
     (void)state;
     assert_int_equal(dev[1].rmsnorm(&dev[1], &f), 0);
@@ -164,6 +164,49 @@ static void test_rmsnorm_options(void **state)
     for (int64_t i = 0; i < n; i++)
         assert_true(dx[i] == dx2[i]);
     free(x), free(w), free(y), free(rstd), free(z), free(dx), free(dx2), free(dw);
+}
+
+/* out: y in the place of what is added, rstd, dx alone, dw */
+static void run_norm_added(struct device *d, const void *ctx, float *out)
+{
+    const struct norm_case *c = ctx;
+    int64_t n = c->rows * c->dim;
+    float *rstd = out + n, *dx = rstd + c->rows, *dw = dx + n;
+    struct op_rmsnorm f = { c->rows, c->dim, norm_eps, c->x, c->w, out, rstd, out, 1 };
+    struct op_rmsnorm_back b = { c->rows, c->dim, c->x, c->dy, c->w, rstd, dx, dw, true, 1 };
+
+    memcpy(out, c->dx, (size_t)n * sizeof *out);
+    memset(dx, 0xff, (size_t)n * sizeof *dx);
+    memcpy(dw, c->dw, (size_t)c->dim * sizeof *dw);
+    assert_int_equal(d->rmsnorm(d, &f), 0);
+    assert_int_equal(d->rmsnorm_back(d, &b), 0);
+}
+
+/* Weights that are shifted by 1, and an array that is added. */
+static void test_rmsnorm_added(void **state)
+{
+    (void)state;
+    for (size_t s = 0; s < N_SHAPES; s++) {
+        int64_t rows = shapes[s][0], dim = shapes[s][1], n = rows * dim;
+        float *x = normal(n, 1), *w = normal(dim, 2), *dy = normal(n, 3), *add = normal(n, 4);
+        float *dw = normal(dim, 5), *got;
+        struct norm_case c = { rows, dim, x, w, dy, add, dw };
+        double *rx = wide(x, n), *rw = wide(w, dim), *rdy = wide(dy, n), *rdx = zeros(n);
+        double *rdw = wide(dw, dim), *ry = zeros(n), *rstd = zeros(rows);
+
+        for (int64_t i = 0; i < dim; i++)
+            rw[i] += 1;
+        got = on_all_devices("rmsnorm", run_norm_added, &c, 2 * n + rows + dim);
+        ref_rmsnorm(rows, dim, (double)norm_eps, rx, rw, ry, rstd);
+        ref_rmsnorm_back(rows, dim, rx, rdy, rw, rstd, rdx, rdw);
+        for (int64_t i = 0; i < n; i++)
+            ry[i] += (double)add[i];
+        assert_near("y", got, ry, n, 2e-6);
+        assert_near("dx", got + n + rows, rdx, n, 1e-5);
+        assert_near("dw", got + 2 * n + rows, rdw, dim, 1e-5);
+        free(x), free(w), free(dy), free(add), free(dw), free(got);
+        free(rx), free(rw), free(rdy), free(rdx), free(rdw), free(ry), free(rstd);
+    }
 }
 
 struct rope_case {
@@ -488,6 +531,7 @@ static void run_vec(struct device *d, const void *ctx, float *out)
     memcpy(out, y, (size_t)n * sizeof *y);
     assert_int_equal(d->add(d, &(struct op_add){ n, x, out }), 0);
     assert_int_equal(d->sum_squares(d, &(struct op_sum_squares){ n, x, &sum }), 0);
+    assert_int_equal(d->scale(d, &(struct op_scale){ n, -0.5f, out }), 0);
     out[n] = (float)sum;
     out[n + 1] = (float)(sum - (double)out[n]);
     free(x), free(y);
@@ -503,7 +547,7 @@ static void test_vec(void **state)
         double *want = zeros(n + 1), exact = 0;
         for (int64_t i = 0; i < n; i++) {
             double x = (double)(float)normal_at(1, (uint64_t)i);
-            want[i] = x + (double)(float)normal_at(2, (uint64_t)i);
+            want[i] = -0.5 * (x + (double)(float)normal_at(2, (uint64_t)i));
             exact += x * x;
         }
         assert_near("add", got, want, n, 1e-7);
@@ -517,7 +561,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gemm),           cmocka_unit_test(test_gemm_refuses),
         cmocka_unit_test(test_gemm_empty_sum), cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_rmsnorm_options), cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_rmsnorm_options), cmocka_unit_test(test_rmsnorm_added), cmocka_unit_test(test_rope),
         cmocka_unit_test(test_rope_part), cmocka_unit_test(test_rope_both),
         cmocka_unit_test(test_rope_again),
         cmocka_unit_test(test_swiglu),         cmocka_unit_test(test_swiglu_far_out),

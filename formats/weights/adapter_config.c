@@ -257,7 +257,7 @@ int adapter_config_load(struct adapter_config *a, const struct arch *arch, const
  * last norm alone is "model.norm", since "norm" is the end of the layers' norms too. */
 static json_t *names(const struct adapter_config *a, uint64_t set)
 {
-    const struct arch *arch = a->arch ? a->arch : &arch_llama;
+    const struct arch *arch = a->arch ? a->arch : arch_nth(0);
     json_t *list = json_array();
     struct module m;
 

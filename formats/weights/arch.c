@@ -1,53 +1,42 @@
-/* formats/weights/arch.c - the families that are known; see arch.h. */
-#include "formats/weights/arch.h"
+/* formats/weights/arch.c - what is known of a family by its entry; see arch.h. The entries stand in
+ * families.c. */
+#include "formats/weights/families.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* ---- families: to add one, add an entry here ---- */
-
-/* '#' stands for the number of the layer. */
-#define LAYER "model.layers.#."
-
-/* Name in files, role, rows, columns, and whether LoRA+ trains the tensor as a whole. */
-static const struct tensor_def llama_tensors[] = {
-    { "model.embed_tokens.weight",              ROLE_EMBED,     SIZE_VOCAB, SIZE_DIM,  true },
-    { LAYER "input_layernorm.weight",           ROLE_ATTN_NORM, SIZE_DIM,   SIZE_NONE, true },
-    { LAYER "self_attn.q_proj.weight",          ROLE_Q,         SIZE_Q,     SIZE_DIM,  false },
-    { LAYER "self_attn.k_proj.weight",          ROLE_K,         SIZE_KV,    SIZE_DIM,  false },
-    { LAYER "self_attn.v_proj.weight",          ROLE_V,         SIZE_KV,    SIZE_DIM,  false },
-    { LAYER "self_attn.o_proj.weight",          ROLE_O,         SIZE_DIM,   SIZE_Q,    false },
-    { LAYER "post_attention_layernorm.weight",  ROLE_MLP_NORM,  SIZE_DIM,   SIZE_NONE, true },
-    { LAYER "mlp.gate_proj.weight",             ROLE_GATE,      SIZE_FFN,   SIZE_DIM,  false },
-    { LAYER "mlp.up_proj.weight",               ROLE_UP,        SIZE_FFN,   SIZE_DIM,  false },
-    { LAYER "mlp.down_proj.weight",             ROLE_DOWN,      SIZE_DIM,   SIZE_FFN,  false },
-    { "model.norm.weight",                      ROLE_LAST_NORM, SIZE_DIM,   SIZE_NONE, true },
-    { "lm_head.weight",                         ROLE_HEAD,      SIZE_VOCAB, SIZE_DIM,  false },
-};
-
-/* A table and its length, for the two fields of struct arch. */
-#define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
-
-const struct arch arch_llama = { "llama", "LlamaForCausalLM", TENSORS(llama_tensors),
-                                 { NORM_RMS, ACT_SILU, .rotary = 0 } };
-/* Llama's tensors. A config.json that does not name sliding_window means a window of 4096. */
-static const struct arch mistral = { "mistral", "MistralForCausalLM", TENSORS(llama_tensors),
-                                     { NORM_RMS, ACT_SILU, .window = true,
-                                       .window_missing = 4096 } };
-
 /* ---- the list of families ---- */
 
-enum { MOST_FAMILIES = 16 };
-/* The unused places are NULL, which ends the list. arch_register fills them. */
-static const struct arch *families[MOST_FAMILIES] = { &arch_llama, &mistral };
+enum { MOST_FAMILIES = 32 };
+/* Behind those of families.c; arch_register fills them, NULL ends them. */
+static const struct arch *more[MOST_FAMILIES];
 
-const struct arch *arch_nth(int i) { return i < MOST_FAMILIES ? families[i] : NULL; }
+const struct arch *arch_nth(int i)
+{
+    return i < arch_families ? &arch_family[i]
+         : i < arch_families + MOST_FAMILIES ? more[i - arch_families] : NULL;
+}
 
 const struct arch *arch_find(const char *model_type)
 {
-    for (int i = 0; i < MOST_FAMILIES && families[i]; i++)
-        if (strcmp(families[i]->model_type, model_type) == 0)
-            return families[i];
+    int i = 0;
+
+    while (arch_nth(i) && strcmp(arch_nth(i)->model_type, model_type) != 0)
+        i++;
+    return arch_nth(i);
+}
+
+const struct arch *arch_with_biases(const struct arch *a, bool attention, bool mlp)
+{
+    for (int i = 0; arch_nth(i); i++) {
+        const struct arch *k = arch_nth(i);
+        uint64_t has = arch_roles(k);
+
+        if (strcmp(k->model_type, a->model_type) == 0 &&
+            attention == !!(has & ROLE_BIT(ROLE_Q_BIAS)) &&
+            mlp == !!(has & ROLE_BIT(ROLE_DOWN_BIAS)))
+            return k;
+    }
     return NULL;
 }
 
@@ -57,12 +46,12 @@ int arch_register(const struct arch *a, struct err *e)
 
     if (rc < 0)
         return rc;
-    while (n < MOST_FAMILIES && families[n])
+    while (n < MOST_FAMILIES && more[n])
         n++;
     if (arch_find(a->model_type) || n == MOST_FAMILIES)
         return err_set(e, E_BUG, "model family '%.60s' is already known, or there are too many",
                        a->model_type);
-    families[n] = a;
+    more[n] = a;
     return 0;
 }
 
@@ -80,14 +69,14 @@ static const struct {
     [ROLE_EMBED] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_EMBED },
     [ROLE_HEAD] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_HEAD },
     [ROLE_LAST_NORM] = { NULL, FORM_NORM, false, true, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, true, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_Q] = { "q", FORM_MATRIX, true, true, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
-    [ROLE_K] = { "k", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
-    [ROLE_V] = { "v", FORM_MATRIX, true, true, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
+    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_Q] = { "q", FORM_MATRIX, true, false, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
+    [ROLE_K] = { "k", FORM_MATRIX, true, false, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
+    [ROLE_V] = { "v", FORM_MATRIX, true, false, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
     [ROLE_O] = { "o", FORM_MATRIX, true, true, SIZE_DIM, SIZE_Q, ROLE_O_BIAS, ROLE_O },
-    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, true, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_GATE] = { "gate", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
-    [ROLE_UP] = { "up", FORM_MATRIX, true, true, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
+    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_GATE] = { "gate", FORM_MATRIX, true, false, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
+    [ROLE_UP] = { "up", FORM_MATRIX, true, false, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
     [ROLE_DOWN] = { "down", FORM_MATRIX, true, true, SIZE_DIM, SIZE_FFN, ROLE_DOWN_BIAS, ROLE_DOWN },
     [ROLE_Q_NORM] = { NULL, FORM_NORM, true, false, SIZE_HEAD_DIM, 0, ROLES, ROLES },
     [ROLE_K_NORM] = { NULL, FORM_NORM, true, false, SIZE_HEAD_DIM, 0, ROLES, ROLES },
@@ -98,11 +87,21 @@ static const struct {
     [ROLE_GATE_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_UP_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_DOWN_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_QKV] = { "qkv", FORM_MATRIX, true, false, SIZE_QKV, SIZE_DIM, ROLES, ROLE_QKV },
+    [ROLE_GATE_UP] = { "gate_up", FORM_MATRIX, true, false, SIZE_GATE_UP, SIZE_DIM, ROLES, ROLE_GATE_UP },
+    [ROLE_POST_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_POST_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
 };
 
 enum form role_form(enum role r) { return roles[r].form; }
 const char *role_word(enum role r) { return roles[r].word; }
 enum role role_bias(enum role r) { return roles[r].bias; }
+
+enum role role_whole(enum role r)
+{
+    return roles[r].form != FORM_MATRIX ? ROLES : roles[r].first == ROLE_Q ? ROLE_QKV
+         : roles[r].first == ROLE_GATE ? ROLE_GATE_UP : ROLES;
+}
 
 /* The word is compared by length, since it may be a part of a longer text. */
 enum role role_of_word(const char *word, size_t n)
@@ -150,6 +149,35 @@ static uint64_t roles_where(const struct arch *a, bool pairs, bool plus)
 uint64_t arch_roles(const struct arch *a) { return roles_where(a, false, false); }
 uint64_t arch_pairs(const struct arch *a) { return roles_where(a, true, false); }
 uint64_t arch_plus(const struct arch *a) { return roles_where(a, false, true); }
+
+int arch_targets(const struct arch *a, uint64_t *targets, struct err *e)
+{
+    uint64_t has = arch_pairs(a);
+    char words[128];
+    int n = 0, all = 0;
+
+    for (enum role whole = ROLE_QKV; whole <= ROLE_GATE_UP; whole++) {
+        uint64_t parts = 0;
+
+        for (int r = 0; r < ROLES; r++)
+            if (role_whole((enum role)r) == whole)
+                parts |= ROLE_BIT(r);
+        if (!(has & ROLE_BIT(whole)) || !(*targets & parts))
+            continue;
+        n = __builtin_popcountll(*targets & parts), all = __builtin_popcountll(parts);
+        if (n < all)
+            break;
+        *targets = (*targets & ~parts) | ROLE_BIT(whole);
+    }
+    if (n < all) {
+        err_set(e, E_CONFIG, "a model of the family '%s' has one matrix for q, k and v, and one for gate "
+                "and up, with a LoRA pair each", a->model_type);
+        return err_hint(e, "give all that are in one, or none of them");
+    }
+    if (!(*targets & ~has))
+        return 0;
+    return err_set(e, E_CONFIG, "LoRA pairs are for %s only", role_words(words, sizeof words));
+}
 
 /* The table's order counts: the last row that passes the test is the last reader. */
 bool arch_last_reader(const struct arch *a, enum role r)
@@ -199,10 +227,23 @@ static int check_def(const struct arch *a, const struct tensor_def *d, uint64_t 
                                a->model_type, d->name, what);
 }
 
+/* The roles of the biases of some matrices. */
+static uint64_t bias_bits(uint64_t matrices)
+{
+    uint64_t set = 0;
+
+    for (int r = 0; r < ROLES; r++)
+        if (matrices & ROLE_BIT(r) && roles[r].bias < ROLES)
+            set |= ROLE_BIT(roles[r].bias);
+    return set;
+}
+
 /* The whole table: every row by itself, then that a layer's rows are together, that nothing is
  * missing, and that the block is one that the code computes. */
 int arch_check(const struct arch *a, struct err *e)
 {
+    const uint64_t qkv = ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V);
+    const uint64_t gate_up = ROLE_BIT(ROLE_GATE) | ROLE_BIT(ROLE_UP);
     uint64_t seen = 0;
     int parts = 0; /* top, layers, top */
 
@@ -223,10 +264,20 @@ int arch_check(const struct arch *a, struct err *e)
         if (roles[r].must && !(seen & ROLE_BIT(r)))
             return err_set(e, E_CONFIG, "model family '%.60s' has no tensor of role %d, which every "
                            "model needs", a->model_type, r);
+    if (!(seen & ROLE_BIT(ROLE_QKV)) != ((seen & qkv) == qkv) ||
+        !(seen & ROLE_BIT(ROLE_GATE_UP)) != ((seen & gate_up) == gate_up) ||
+        (seen & ROLE_BIT(ROLE_QKV) && seen & (qkv | bias_bits(qkv))) ||
+        (seen & ROLE_BIT(ROLE_GATE_UP) && seen & (gate_up | bias_bits(gate_up))))
+        return err_set(e, E_CONFIG, "model family '%.60s' must have q, k and v, gate and up, each once, "
+                       "or all in one without biases", a->model_type);
     /* The two '!' turn the bits into 0 and 1, so that they can be compared. */
     if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
         return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",
                        a->model_type);
+    if (!(seen & (ROLE_BIT(ROLE_ATTN_NORM) | ROLE_BIT(ROLE_POST_ATTN_NORM))) ||
+        !(seen & (ROLE_BIT(ROLE_MLP_NORM) | ROLE_BIT(ROLE_POST_MLP_NORM))))
+        return err_set(e, E_CONFIG, "model family '%.60s' has no norm before or after attention or "
+                       "the MLP", a->model_type);
     if (a->block.norm != NORM_RMS || a->block.activation != ACT_SILU || a->block.parallel)
         return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate, and "
                        "attention before the MLP are computed", a->model_type);

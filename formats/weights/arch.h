@@ -28,6 +28,8 @@ enum role {
     ROLE_Q_NORM, ROLE_K_NORM,                               /* of each head, before RoPE */
     ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS,
     ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
+    ROLE_POST_ATTN_NORM, ROLE_POST_MLP_NORM,                /* of what is added to x */
+    ROLE_QKV, ROLE_GATE_UP, /* q, k and v, gate and up in one tensor, one below the other; one pair */
     ROLES
 };
 #define ROLE_BIT(r) ((uint64_t)1 << (r)) /* sets of roles are uint64_t */
@@ -45,8 +47,13 @@ enum role role_bias(enum role r);
 /* The matrices of a layer that read the same input as r: how many, from *first on. */
 int role_readers(enum role r, enum role *first);
 
-/* SIZE_Q: heads * head_dim, SIZE_KV: kv_heads * head_dim. */
-enum size { SIZE_NONE, SIZE_VOCAB, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_FFN, SIZE_HEAD_DIM };
+/* SIZE_Q: heads * head_dim, SIZE_KV: kv_heads * head_dim, SIZE_QKV: one of those and two of these. */
+enum size { SIZE_NONE, SIZE_VOCAB, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_FFN, SIZE_HEAD_DIM, SIZE_QKV,
+            SIZE_GATE_UP };
+
+/* A matrix that is rows of another tensor, where a family has these in one: ROLE_QKV of ROLE_K.
+ * ROLES: none. */
+enum role role_whole(enum role r);
 
 struct tensor_def {
     const char *name;     /* Hugging Face's, "#" for the layer; ends in .weight or .bias */
@@ -59,6 +66,15 @@ static inline bool tensor_of_layer(const struct tensor_def *d) { return strchr(d
 enum norm_kind { NORM_RMS };
 enum activation { ACT_SILU }; /* down(silu(gate(x)) * up(x)) */
 
+/* Which layers see through a window (sliding_window of config.json). */
+enum windows {
+    WINDOWS_NONE,     /* the field means nothing */
+    WINDOWS_ALL,      /* where it is a number: all layers */
+    WINDOWS_SWITCHED, /* where use_sliding_window is true: those that layer_types says, else all
+                         from max_window_layers on */
+    WINDOWS_UNTURNED  /* the same, else those that have no RoPE */
+};
+
 /* What the tensors do not show. */
 struct block {
     enum norm_kind norm;
@@ -66,8 +82,20 @@ struct block {
     bool parallel;          /* attention and MLP read the same x; not computed as yet */
     double rotary;          /* share of head_dim that RoPE turns where config.json has no
                                partial_rotary_factor; 0: all, and another share is refused */
-    bool window;            /* sliding_window of config.json counts */
-    int64_t window_missing; /* its value where config.json does not say; 0: none */
+    enum windows windows;
+    bool no_rope;           /* no_rope_layers counts: layers without RoPE */
+    bool multipliers;       /* embedding_multiplier, attention_multiplier, residual_multiplier and
+                               logits_scaling count */
+    bool three_fields;      /* its longrope is written with the lists alone: transformers refuse more */
+};
+
+/* What a field that config.json does not have means to transformers; 0: as Llama's. */
+struct missing {
+    double theta, eps;                          /* 10000, 1e-6 */
+    int64_t kv_heads, head_dim, context;        /* heads, dim / heads, 2048 */
+    int64_t window, window_layers;              /* none; all */
+    bool tied;
+    bool no_ids;                                /* bos and eos: none, else 1 and 2 */
 };
 
 struct arch {
@@ -76,12 +104,15 @@ struct arch {
     const struct tensor_def *tensors; /* in the order of files: top, all of a layer's, top */
     int n_tensors;
     struct block block;
+    struct missing missing;
 };
-extern const struct arch arch_llama;
 
-/* The family of a model_type; NULL: not known. */
+/* The family of a model_type; NULL: not known. A family whose biases config.json switches
+ * (attention_bias, mlp_bias) has an entry for each set of them, the one with the fewest first. */
 const struct arch *arch_find(const char *model_type);
-/* Family i, NULL past the last. */
+/* The entry of a's model_type that has these biases; NULL: none. */
+const struct arch *arch_with_biases(const struct arch *a, bool attention, bool mlp);
+/* Family i, NULL past the last. 0 is llama. */
 const struct arch *arch_nth(int i);
 /* Makes a family known that is not in arch.c, after checking that layer.c can compute it: E_CONFIG
  * says what not. a stays the caller's and must live on. Before there are threads. */
@@ -91,6 +122,9 @@ int arch_check(const struct arch *a, struct err *e);
 uint64_t arch_roles(const struct arch *a); /* all that it has */
 uint64_t arch_pairs(const struct arch *a); /* that may have LoRA pairs */
 uint64_t arch_plus(const struct arch *a);  /* that LoRA+ trains whole */
+/* Roles that are to have pairs, as this family has them: its one tensor of q, k and v for these. It takes
+ * all of them or none: E_CONFIG, also where it has no matrix of a role. */
+int arch_targets(const struct arch *a, uint64_t *targets, struct err *e);
 /* r may have a pair, and stands last in the table of the matrices that read its input. */
 bool arch_last_reader(const struct arch *a, enum role r);
 

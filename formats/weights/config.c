@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/weights/arch.h"
+#include "formats/weights/config_layers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 
 /* Every size is bounded so that no product of two or three of them, times the layers, leaves
  * 63 bits; all are far above any model there is. */
-enum { MAX_VOCAB = 1 << 24, MAX_DIM = 1 << 17, MAX_FFN = 1 << 20, MAX_LAYERS = 4096,
+enum { MAX_VOCAB = 1 << 24, MAX_DIM = 1 << 17, MAX_FFN = 1 << 20, MAX_LAYERS = CONFIG_MAX_LAYERS,
        MAX_HEADS = 4096, MAX_HEAD_DIM = 1024 };
 #define MAX_BYTES ((size_t)4 << 20)
 
@@ -37,39 +38,76 @@ static int unknown_family(const struct js *o, const char *type, struct err *e)
     size_t n = 0;
 
     for (int i = 0; arch_nth(i) && n < sizeof list; i++)
-        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
-                              arch_nth(i)->model_type);
+        if (arch_find(arch_nth(i)->model_type) == arch_nth(i))
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
+                                  arch_nth(i)->model_type);
     err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
     return err_hint(e, "supported are: %s", list);
 }
 
-/* Biases come with the family's table, not with a field: one that says otherwise is refused. */
-static int check_biases(const struct llama_config *c, const struct js *o, struct err *e)
+/* The entry of the family that has the biases which the file says; without the fields the first. One
+ * that no entry has is refused. */
+static int choose_biases(struct llama_config *c, const struct js *o, struct err *e)
 {
     bool attention = has(c, ROLE_Q_BIAS), mlp = has(c, ROLE_DOWN_BIAS), said = attention,
          mlp_said = mlp;
+    const struct arch *a;
     int rc;
 
     if ((rc = js_bool(o, "attention_bias", JS_MAY, &said, e)) < 0 ||
         (rc = js_bool(o, "mlp_bias", JS_MAY, &mlp_said, e)) < 0)
         return rc;
-    if (said != attention)
+    if ((a = arch_with_biases(c->arch, said, mlp_said)))
+        c->arch = a;
+    else if (said != attention)
         return refuse(o, said ? "attention_bias" : "attention_bias false", e);
-    if (mlp_said != mlp)
+    else
         return refuse(o, mlp_said ? "mlp_bias" : "mlp_bias false", e);
     return 0;
 }
 
-/* null: no window. The field of a family that has none means nothing. */
-static int read_window(struct llama_config *c, const struct js *o, struct err *e)
+/* Fields by which models of other families, or of changed code, differ: on in a family that has not
+ * what they ask for, they are refused. Off is absent, null, false, 0, an empty list or object, and
+ * neutral. */
+static int check_others(const struct arch *a, const struct js *o, struct err *e)
 {
-    const struct block *b = &c->arch->block;
+    static const struct { const char *key; double neutral; } other[] = {
+        { "embedding_multiplier", 1 }, { "attention_multiplier", 0 }, { "residual_multiplier", 1 },
+        { "logits_scaling", 1 }, /* multipliers */
+        { "logit_scale", 1 }, { "attn_logit_softcapping", 0 },
+        { "final_logit_softcapping", 0 }, { "query_pre_attn_scalar", 0 }, { "clip_qkv", 0 },
+        { "num_local_experts", 1 }, { "num_experts", 1 }, { "n_routed_experts", 0 },
+        { "kv_lora_rank", 0 }, { "qk_layernorm", 0 }, { "use_qk_norm", 0 }, { "alibi", 0 },
+        { "attention_chunk_size", 0 }, { "rope_local_base_freq", 0 }, { "cross_attention_layers", 0 },
+    };
 
-    if (!b->window)
+    for (size_t i = a->block.multipliers ? 4 : 0; i < sizeof other / sizeof *other; i++) {
+        const json_t *v = json_object_get(o->obj, other[i].key);
+
+        /* the json functions give 0 for NULL and for values of another type */
+        if (json_is_true(v) || json_array_size(v) || json_object_size(v) || json_string_length(v) ||
+            (json_number_value(v) != 0 && json_number_value(v) != other[i].neutral))
+            return refuse(o, other[i].key, e);
+    }
+    return 0;
+}
+
+/* Granite's: logits are divided by theirs, and the scores are multiplied by 1 where it is not said. */
+static int read_multipliers(struct llama_config *c, const struct js *o, struct err *e)
+{
+    double embed = 1, scores = 1, branch = 1, logits = 1;
+    int rc;
+
+    if (!c->arch->block.multipliers)
         return 0;
-    /* A field with null is there and means no window; js_i64 then leaves the 0 as it is. */
-    c->window = json_object_get(o->obj, "sliding_window") ? 0 : b->window_missing;
-    return js_i64(o, "sliding_window", JS_MAY, 1, CONFIG_MAX_CONTEXT, &c->window, e);
+    if ((rc = js_f64(o, "embedding_multiplier", JS_MAY, 1e-6, 1e6, &embed, e)) < 0 ||
+        (rc = js_f64(o, "attention_multiplier", JS_MAY, 1e-6, 1e6, &scores, e)) < 0 ||
+        (rc = js_f64(o, "residual_multiplier", JS_MAY, 1e-6, 1e6, &branch, e)) < 0 ||
+        (rc = js_f64(o, "logits_scaling", JS_MAY, 1e-6, 1e6, &logits, e)) < 0)
+        return rc;
+    c->times.embed = embed, c->times.scores = scores, c->times.branch = branch;
+    c->times.logits = 1 / logits;
+    return 0;
 }
 
 /* Fields that would change what the model computes must say what the family's description does. */
@@ -83,12 +121,10 @@ static int check_features(struct llama_config *c, const struct js *o, struct err
         return rc;
     if (!(c->arch = arch_find(type)))
         return unknown_family(o, type, e);
-    if ((rc = read_window(c, o, e)) < 0)
-        return rc;
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
         return err_set(e, E_CONFIG, "'%s': hidden_act '%.60s' is not supported, only silu",
                        o->file, act);
-    if ((rc = check_biases(c, o, e)) < 0)
+    if ((rc = choose_biases(c, o, e)) < 0 || (rc = check_others(c->arch, o, e)) < 0)
         return rc;
     if (js_has(o, "quantization_config")) {
         refuse(o, "quantization_config", e);
@@ -100,6 +136,7 @@ static int check_features(struct llama_config *c, const struct js *o, struct err
 /* The sizes of the model. What is left out gets a value that follows from the others. */
 static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
 {
+    const struct missing *m = &c->arch->missing;
     int rc;
 
     if ((rc = js_i64(o, "vocab_size", JS_MUST, 1, MAX_VOCAB, &c->vocab, e)) < 0 ||
@@ -108,10 +145,12 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
         (rc = js_i64(o, "num_hidden_layers", JS_MUST, 1, MAX_LAYERS, &c->layers, e)) < 0 ||
         (rc = js_i64(o, "num_attention_heads", JS_MUST, 1, MAX_HEADS, &c->heads, e)) < 0)
         return rc;
-    c->kv_heads = c->heads;
+    c->kv_heads = m->kv_heads && !json_object_get(o->obj, "num_key_value_heads") ? m->kv_heads
+                                                                                 : c->heads;
     /* 0 stands for unknown: the division leaves a rest, so the file must say it. */
-    c->head_dim = c->dim % c->heads == 0 ? c->dim / c->heads : 0;
-    c->context = 2048; /* the defaults of transformers' LlamaConfig, here and below */
+    c->head_dim = m->head_dim && !json_object_get(o->obj, "head_dim") ? m->head_dim
+                : c->dim % c->heads == 0 ? c->dim / c->heads : 0;
+    c->context = m->context ? m->context : 2048;
     if ((rc = js_i64(o, "num_key_value_heads", JS_MAY, 1, MAX_HEADS, &c->kv_heads, e)) < 0 ||
         (rc = js_i64(o, "head_dim", JS_MAY, 1, MAX_HEAD_DIM, &c->head_dim, e)) < 0 ||
         (rc = js_i64(o, "max_position_embeddings", JS_MAY, 1, CONFIG_MAX_CONTEXT, &c->context, e)) < 0)
@@ -132,7 +171,7 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
     return 0;
 }
 
-/* A token id, null, or a list whose first counts. Left out: what LlamaConfig takes. */
+/* A token id, null, or a list whose first counts. Left out: what the family takes. */
 static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t missing,
                    int64_t *id, struct err *e)
 {
@@ -158,19 +197,25 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
  * forms fall back on it. */
 static int read_all(struct llama_config *c, const struct js *o, struct err *e)
 {
+    const struct missing *m;
     struct rope_sizes z;
     int rc;
 
-    *c = (struct llama_config){ .norm_eps = 1e-6, .init_range = 0.02 };
-    if ((rc = check_features(c, o, e)) < 0 || (rc = read_sizes(c, o, e)) < 0 ||
+    *c = (struct llama_config){ .init_range = 0.02 };
+    if ((rc = check_features(c, o, e)) < 0 || (rc = read_sizes(c, o, e)) < 0)
+        return rc;
+    m = &c->arch->missing;
+    c->norm_eps = m->eps > 0 ? m->eps : 1e-6;
+    c->tied = m->tied;
+    if ((rc = config_read_layers(c, o, e)) < 0 || (rc = read_multipliers(c, o, e)) < 0 ||
         (rc = js_f64(o, "rms_norm_eps", JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
         (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
         (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||
-        (rc = read_id(o, "bos_token_id", c->vocab, 1, &c->bos, e)) < 0 ||
-        (rc = read_id(o, "eos_token_id", c->vocab, 2, &c->eos, e)) < 0)
+        (rc = read_id(o, "bos_token_id", c->vocab, m->no_ids ? -1 : 1, &c->bos, e)) < 0 ||
+        (rc = read_id(o, "eos_token_id", c->vocab, m->no_ids ? -1 : 2, &c->eos, e)) < 0)
         return rc;
     z = (struct rope_sizes){ .context = c->context, .head_dim = c->head_dim,
-                             .share = c->arch->block.rotary };
+                             .share = c->arch->block.rotary, .theta = m->theta };
     return config_read_rope(&c->rope, &c->rotary_dim, o, &z, e);
 }
 

@@ -7,6 +7,15 @@
 #include <stdint.h>
 C_BEGIN
 
+enum { CONFIG_MAX_LAYERS = 4096 };
+struct layer_set {
+    uint64_t bits[CONFIG_MAX_LAYERS / 64];
+};
+static inline bool layer_in(const struct layer_set *s, int64_t layer)
+{
+    return s->bits[layer / 64] >> (layer % 64) & 1;
+}
+
 struct arch;
 struct llama_config {
     int64_t vocab, dim, ffn_dim, layers, heads, kv_heads, head_dim;
@@ -19,7 +28,18 @@ struct llama_config {
     const struct arch *arch; /* the family, arch.h; NULL: llama */
     int64_t rotary_dim; /* channels of a head that RoPE turns; 0: all */
     int64_t window;     /* tokens that a token attends to, itself the last; 0: all up to it */
+    struct layer_set full;    /* layers that have no window, where others do */
+    struct layer_set no_rope; /* layers without RoPE */
+    /* What values are multiplied by: the embedding's; attention's scores, before softmax; what a layer
+     * adds to x, twice; the logits. 0: 1, and of the scores 1 / sqrt(head_dim). */
+    struct { double embed, scores, branch, logits; } times;
 };
+static inline double config_times(double x) { return x != 0 ? x : 1; }
+/* The window of one layer; 0: none. */
+static inline int64_t config_window(const struct llama_config *c, int64_t layer)
+{
+    return layer_in(&c->full, layer) ? 0 : c->window;
+}
 
 /* Reads config.json in the 4.x (rope_theta, rope_scaling) and 5.x (rope_parameters) forms.
  * model_type names the family (arch.h). Refuses what this engine would compute wrongly: a family

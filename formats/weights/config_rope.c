@@ -230,7 +230,8 @@ int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
     json_t *v;
     int rc;
 
-    *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 10000, .factor = 1 };
+    *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = z->theta > 0 ? z->theta : 10000,
+                               .factor = 1 };
     if ((rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
         (rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
         (rc = rope_object(o, &s, e)) < 0)
@@ -249,6 +250,9 @@ int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
         (rc = js_f64(&s, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
         (rc = set_rotary(rotary, &s, z, share, e)) < 0)
         return rc;
+    /* Phi-3's older names of longrope */
+    if (js_has(&s, "short_factor") && (strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0))
+        type = "longrope";
     f.in = &s;
     f.pairs = (*rotary ? *rotary : z->head_dim) / 2;
     return read_kind_of(r, &f, type, e);

@@ -2,6 +2,7 @@
 #include "formats/weights/config.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "formats/weights/config_layers.h"
 #include "formats/weights/tensors.h"
 
 #include <stdlib.h>
@@ -74,7 +75,7 @@ static void set_scale(json_t *o, const struct rope_config *r, bool *ok)
 /* The 4.x form. transformers before 4.43 refuse a scaling that has other than two fields, "type"
  * and "factor", and know linear and dynamic; later versions read these two. The other kinds came
  * with 4.43 and are "rope_type" there; vLLM's older versions ask for the "type" of yarn. */
-static json_t *rope_scaling(const struct rope_config *r, bool *ok)
+static json_t *rope_scaling(const struct rope_config *r, bool three_fields, bool *ok)
 {
     enum rope_type t = written_type(r);
     json_t *o;
@@ -84,6 +85,11 @@ static json_t *rope_scaling(const struct rope_config *r, bool *ok)
     o = json_object();
     if (t != ROPE_LLAMA3)
         set(o, "type", json_string(config_rope_name(t)), ok);
+    if (three_fields && t == ROPE_LONGROPE) {
+        set_list(o, "short_factor", r->short_factor, r->pairs, ok);
+        set_list(o, "long_factor", r->long_factor, r->pairs, ok);
+        return o;
+    }
     if (has_original(t))
         set(o, "rope_type", json_string(config_rope_name(t)), ok);
     set_scale(o, r, ok);
@@ -121,7 +127,7 @@ static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
         set(o, "partial_rotary_factor",
             json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
     set(o, "rope_theta", json_real(c->rope.theta), ok);
-    set(o, "rope_scaling", rope_scaling(&c->rope, ok), ok);
+    set(o, "rope_scaling", rope_scaling(&c->rope, config_arch(c)->block.three_fields, ok), ok);
     set(o, "rope_parameters", rope_parameters(&c->rope, ok), ok);
     /* At the top as well: llama.cpp looks for llama3's there alone, transformers 4 for longrope's. */
     if (has_original(c->rope.type))
@@ -153,8 +159,14 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
     set(o, "attention_dropout", json_real(0), ok);
     set(o, "mlp_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_DOWN_BIAS)), ok);
     set(o, "use_cache", json_true(), ok);
-    if (a->block.window)
-        set(o, "sliding_window", c->window ? json_integer(c->window) : json_null(), ok);
+    if (a->block.multipliers) {
+        set(o, "embedding_multiplier", json_real(config_times(c->times.embed)), ok);
+        set(o, "attention_multiplier", json_real(config_times(c->times.scores)), ok);
+        set(o, "residual_multiplier", json_real(config_times(c->times.branch)), ok);
+        set(o, "logits_scaling", json_real(1 / config_times(c->times.logits)), ok);
+    }
+    if (!config_write_layers(c, o))
+        *ok = false;
 }
 
 /* The fields that come from c, in a new file or over those of an old one. Fields that are not

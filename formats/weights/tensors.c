@@ -10,7 +10,7 @@
 
 const struct arch *config_arch(const struct llama_config *c)
 {
-    return c->arch ? c->arch : &arch_llama;
+    return c->arch ? c->arch : arch_nth(0);
 }
 
 int64_t config_size(const struct llama_config *c, enum size s)
@@ -22,6 +22,8 @@ int64_t config_size(const struct llama_config *c, enum size s)
     case SIZE_KV: return c->kv_heads * c->head_dim;
     case SIZE_FFN: return c->ffn_dim;
     case SIZE_HEAD_DIM: return c->head_dim;
+    case SIZE_QKV: return (c->heads + 2 * c->kv_heads) * c->head_dim;
+    case SIZE_GATE_UP: return 2 * c->ffn_dim;
     case SIZE_NONE: break;
     }
     return 1;
@@ -162,12 +164,13 @@ static int64_t layer_elements(const struct llama_config *c, uint64_t set)
 
 int64_t config_readers(const struct llama_config *c, enum role r)
 {
-    enum role first;
+    enum role first, whole;
     int n = role_readers(r, &first);
 
+    whole = role_whole(r);
     /* Roles that read one input are neighbours in the enum, so they are n bits from 'first'
      * on. */
-    return layer_elements(c, (ROLE_BIT(n) - 1) << first);
+    return layer_elements(c, (ROLE_BIT(n) - 1) << first | (whole < ROLES ? ROLE_BIT(whole) : 0));
 }
 
 int64_t config_layer_products(const struct llama_config *c)

@@ -18,9 +18,16 @@ SIMD_FN(void, forward, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
         float *y = (float *)a->y + r * a->dim;
         /* 1 / the root of the mean square; the backward reads it again */
         float rstd = 1.0f / sqrtf(simd_dot(x, x, a->dim) / (float)a->dim + a->eps);
-        SIMD_LOOP
-        for (int64_t i = 0; i < a->dim; i++)
-            y[i] = w[i] * (x[i] * rstd);
+        const float *add = a->add ? (const float *)a->add + r * a->dim : NULL;
+        if (add) {
+            SIMD_LOOP
+            for (int64_t i = 0; i < a->dim; i++)
+                y[i] = (w[i] + a->shift) * (x[i] * rstd) + add[i];
+        } else {
+            SIMD_LOOP
+            for (int64_t i = 0; i < a->dim; i++)
+                y[i] = (w[i] + a->shift) * (x[i] * rstd);
+        }
         if (a->rstd)
             a->rstd[r] = rstd;
     }
@@ -36,7 +43,7 @@ int cpu_rmsnorm(struct device *d, const struct op_rmsnorm *a)
 SIMD_FN(void, back_rows, (const struct op_rmsnorm_back *a, int64_t lo, int64_t hi, float *dw),
         (a, lo, hi, dw))
 {
-    const float *w = a->w;
+    const float *w = a->w, shift = a->shift;
 
     for (int64_t r = lo; r < hi; r++) {
         const float *x = (const float *)a->x + r * a->dim;
@@ -46,9 +53,9 @@ SIMD_FN(void, back_rows, (const struct op_rmsnorm_back *a, int64_t lo, int64_t h
         int64_t i = 0;
         for (; i + SIMD_LANES <= a->dim; i += SIMD_LANES)
             for (int l = 0; l < SIMD_LANES; l++)
-                lane[l] += w[i + l] * dy[i + l] * x[i + l];
+                lane[l] += (w[i + l] + shift) * dy[i + l] * x[i + l];
         for (int l = 0; i < a->dim; i++, l++)
-            lane[l] += w[i] * dy[i] * x[i];
+            lane[l] += (w[i] + shift) * dy[i] * x[i];
         sum = simd_fold(lane) * rstd * rstd * rstd / (float)a->dim;
         if (dw) {
             SIMD_LOOP
@@ -58,12 +65,12 @@ SIMD_FN(void, back_rows, (const struct op_rmsnorm_back *a, int64_t lo, int64_t h
         if (a->overwrite) {
             SIMD_LOOP
             for (i = 0; i < a->dim; i++)
-                dx[i] = rstd * (w[i] * dy[i]) - x[i] * sum;
+                dx[i] = rstd * ((w[i] + shift) * dy[i]) - x[i] * sum;
             continue;
         }
         SIMD_LOOP
         for (i = 0; i < a->dim; i++)
-            dx[i] += rstd * (w[i] * dy[i]) - x[i] * sum;
+            dx[i] += rstd * ((w[i] + shift) * dy[i]) - x[i] * sum;
     }
 }
 

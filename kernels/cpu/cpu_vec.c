@@ -1,4 +1,4 @@
-/* kernels/cpu/cpu_vec.c - adding, converting and measuring flat arrays. */
+/* kernels/cpu/cpu_vec.c - adding, multiplying, converting and measuring flat arrays. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 
@@ -18,6 +18,22 @@ SIMD_FN(void, add, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 int cpu_add(struct device *d, const struct op_add *a)
 {
     cpu_ranges(cpu_of(d), a->n, ELEMENTS_A_TASK, add, a);
+    return 0;
+}
+
+SIMD_FN(void, scale, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
+{
+    const struct op_scale *a = op;
+    float *x = a->x;
+
+    SIMD_LOOP
+    for (int64_t i = lo; i < hi; i++)
+        x[i] *= a->by;
+}
+
+int cpu_scale(struct device *d, const struct op_scale *a)
+{
+    cpu_ranges(cpu_of(d), a->n, ELEMENTS_A_TASK, scale, a);
     return 0;
 }
 

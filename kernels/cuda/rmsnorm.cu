@@ -86,7 +86,13 @@ static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rm
                 load_weights(a.w, t + k * W, w);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    v[j] = w[j] * (v[j] * rstd);
+                    v[j] = (w[j] + a.shift) * (v[j] * rstd);
+                if (a.add) {
+                    unpack(((const uint4 *)((const bf16 *)a.add + r * a.dim))[t + k * W], w);
+#pragma unroll
+                    for (int j = 0; j < 8; j++)
+                        v[j] += w[j];
+                }
                 y[t + k * W] = pack(v);
             }
     }
@@ -106,7 +112,8 @@ static __global__ void forward_any(struct op_rmsnorm a)
         if (a.rstd && threadIdx.x == 0)
             a.rstd[r] = rstd;
         for (int64_t i = threadIdx.x; i < a.dim; i += THREADS)
-            y[i] = narrow(a.w[i] * (wide(x[i]) * rstd));
+            y[i] = narrow((a.w[i] + a.shift) * (wide(x[i]) * rstd) +
+                          (a.add ? wide(((const bf16 *)a.add)[r * a.dim + i]) : 0.0f));
     }
 }
 
@@ -137,7 +144,7 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
     if (a->rows <= 0 || a->dim <= 0)
         return a->rows < 0 || a->dim <= 0 ? E_BUG : 0;
     cuda_begin(c, OP_rmsnorm);
-    switch (width_of(a->dim, a->x, a->y, NULL, a->w)) {
+    switch (width_of(a->dim, a->x, a->y, a->add, a->w)) {
     case 32: forward_by<32>(c, a); break;
     case 64: forward_by<64>(c, a); break;
     case 128: forward_by<128>(c, a); break;
@@ -201,7 +208,7 @@ static __global__ void __launch_bounds__(shape<W>::threads, shape<W>::resident)
                 load_weights(a.w, t + k * W, w);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    s += w[j] * y[j] * x[j];
+                    s += (w[j] + a.shift) * y[j] * x[j];
             }
         s = row_sum<W>(s, turn) * rstd * rstd * rstd / (float)a.dim;
 #pragma unroll
@@ -213,7 +220,7 @@ static __global__ void __launch_bounds__(shape<W>::threads, shape<W>::resident)
                 load_weights(a.w, t + k * W, w);
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
-                    d[j] += rstd * w[j] * y[j] - x[j] * s;
+                    d[j] += rstd * (w[j] + a.shift) * y[j] - x[j] * s;
                     acc[k][j] += y[j] * x[j] * rstd;
                 }
                 dx[t + k * W] = pack(d);
@@ -231,10 +238,10 @@ static __global__ void backward_any(struct op_rmsnorm_back a)
         float rstd = a.rstd[r], s = 0;
 
         for (int64_t i = threadIdx.x; i < a.dim; i += THREADS)
-            s += a.w[i] * wide(dy[i]) * wide(x[i]);
+            s += (a.w[i] + a.shift) * wide(dy[i]) * wide(x[i]);
         s = block_sum(s) * rstd * rstd * rstd / (float)a.dim;
         for (int64_t i = threadIdx.x; i < a.dim; i += THREADS)
-            dx[i] = narrow((a.overwrite ? 0.0f : wide(dx[i])) + rstd * a.w[i] * wide(dy[i]) -
+            dx[i] = narrow((a.overwrite ? 0.0f : wide(dx[i])) + rstd * (a.w[i] + a.shift) * wide(dy[i]) -
                            wide(x[i]) * s);
     }
 }

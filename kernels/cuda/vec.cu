@@ -1,4 +1,4 @@
-/* kernels/cuda/vec.cu - adding, converting and measuring flat arrays; the AdamW step. */
+/* kernels/cuda/vec.cu - adding, multiplying, converting and measuring flat arrays; the AdamW step. */
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/cuda.h"
 
@@ -38,6 +38,37 @@ extern "C" int cuda_add(struct device *d, const struct op_add *a)
         add_kernel<1><<<cuda_blocks(c, n - main, THREADS), THREADS, 0, c->stream>>>(
             n - main, x + main, y + main);
     return cuda_end(d, 0, OP_add, 0);
+}
+
+template <int V> static __global__ void scale_kernel(int64_t n, float by, bf16 *x)
+{
+    int64_t step = (int64_t)gridDim.x * THREADS * V;
+
+    for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < n; i += step) {
+        float a[V];
+        load_v<V>(x + i, a);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            a[j] *= by;
+        store_v<V>(x + i, a);
+    }
+}
+
+extern "C" int cuda_scale(struct device *d, const struct op_scale *a)
+{
+    struct cuda *c = cuda_of(d);
+    bf16 *x = (bf16 *)a->x;
+    int64_t n = a->n, main = aligned16(x) ? n / 8 * 8 : 0;
+
+    if (n <= 0)
+        return n < 0 ? E_BUG : 0;
+    cuda_begin(c, OP_scale);
+    if (main)
+        scale_kernel<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, a->by, x);
+    if (main < n)
+        scale_kernel<1><<<cuda_blocks(c, n - main, THREADS), THREADS, 0, c->stream>>>(n - main, a->by,
+                                                                                    x + main);
+    return cuda_end(d, 0, OP_scale, 0);
 }
 
 static __device__ __forceinline__ float to_f32(float x) { return x; }

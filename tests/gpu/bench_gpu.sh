@@ -1,7 +1,9 @@
 #!/bin/sh
 # Ours and PyTorch beside it, on this machine, one after the other: a table of tokens/s and GiB.
-# usage: bench_gpu.sh [ROW ...]   rows: train dense eval scratch fit24 fit40, or one as train:65536
+# usage: bench_gpu.sh [ROW ...]   rows: train dense eval scratch fit24 fit40 llama-3-8b qwen3-8b, or one as
+# train:65536
 # fit24, fit40: training inside so many GiB, which must keep 80 and 95% of the speed without; ours.
+# llama-3-8b, qwen3-8b: other shapes, which must reach 98% of the share of the card that train has; ours.
 # 'must' and 'aim' are what the project set itself on one H200. LIMIT: seconds in all, 570; what
 # there is no time for is left out with a word: choose fewer rows a call. PEER=0: ours alone.
 # GPUS=2: on so many, one after the other alone and then all together; speed is that over the
@@ -11,7 +13,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 trap 'rm -rf "$out"' EXIT
 all='train:8192 train:32768 train:65536 train:102400 dense:65536
-    eval:4096 eval:32768 eval:102400 scratch:1024 fit40:102400 fit24:102400'
+    eval:4096 eval:32768 eval:102400 scratch:1024 fit40:102400 fit24:102400
+    llama-3-8b:8192 llama-3-8b:32768 qwen3-8b:8192 qwen3-8b:32768'
 GPUS=${GPUS:-1}
 some=$all
 [ "$GPUS" -gt 1 ] && some='train:8192 train:102400 eval:4096 scratch:1024'
@@ -38,6 +41,7 @@ ours() { # ours ROW: our figures as a line of JSON
     dense:*) set -- ltrain --bench --shape llama-2-7b --mode lora+ --micro 1 --attention dense ;;
     fit*) fit=${1%%:*} # fit24:102400
         set -- ltrain --bench --shape llama-2-7b --recipe longlora-2023 --micro 1 --gpu-memory "${fit#fit}g" ;;
+    *-8b:*) set -- ltrain --bench --shape "${1%%:*}" --recipe longlora-2023 --micro 1 ;;
     eval:*) set -- leval --bench --shape llama-2-7b --batch-tokens 4k ;; # one window, as PyTorch
     scratch:*) set -- ltrain --bench --init "$out/134m.json" --batch 32 --micro 32 ;;
     esac
@@ -77,7 +81,7 @@ else
     python='python3 -W ignore'
     [ "$GPUS" -gt 1 ] && python="python3 -W ignore -m torch.distributed.run --nproc_per_node=$GPUS"
     timeout -k 5 "$(left)" $python "$here/peer_torch.py" $(($(left) - 45)) \
-        $(echo "$rows" | tr ' ' '\n' | grep -v '^fit') \
+        $(echo "$rows" | tr ' ' '\n' | grep -v '^fit\|-8b:') \
         > "$out/peer" 2> "$out/err" || why="PyTorch ended with status $?: $(tail -n 1 "$out/err")"
     cat "$out/peer"
 fi
@@ -125,7 +129,7 @@ awk -v rows="$rows" -v gpus="$GPUS" '
         must["eval:32768"] = 23600; must["eval:102400"] = 13400; must["scratch:1024"] = 551000
         if (gpus > 1)
             exit many()
-        form = "| %-12s | %8s | %10s | %9s | %9s | %10s | %6s | %8s | %8s |\n"
+        form = "| %-16s | %8s | %10s | %9s | %9s | %10s | %6s | %8s | %8s |\n"
         printf form, "row", "tokens/s", "GiB, taken", "predicted", "PyTorch", "GiB, its", "ratio",
             "must", "aim"
         printf "|---|---|---|---|---|---|---|---|---|\n"
@@ -136,6 +140,8 @@ awk -v rows="$rows" -v gpus="$GPUS" '
                 must[k] = field(mine["train:102400"], "tok_s") * (k ~ /^fit24/ ? 0.8 : 0.95)
             a = field(mine[k], "tok_s")
             b = field(other[k], "tok_s")
+            if (k ~ /-8b:/ && (f = field(mine["train:" substr(k, index(k, ":") + 1)], "model_flop_s")))
+                must[k] = 0.98 * f * a / field(mine[k], "model_flop_s")
             g = field(mine[k], "memory_bytes"); q = field(mine[k], "predicted_bytes")
             printf form, k, shown(a, "%.0f"), shown(g == "" ? g : g / 2^30, "%.1f"),
                 shown(q == "" ? q : q / 2^30, "%.1f"), shown(b, "%.0f"),

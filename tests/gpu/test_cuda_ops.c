@@ -88,8 +88,8 @@ static void one_rmsnorm(struct device *d, int64_t rows, int64_t dim)
     float *dw = normal(dim, 5, 1), *y = normal(n, 6, 1), *rstd = normal(rows, 7, 1), *got;
     float *other = normal(n, 8, 1), *dsum;
     void *sum;
-    struct op_rmsnorm f = { rows, dim, 1e-5f, x, w, y, rstd }, g = f;
-    struct op_rmsnorm_back b = { rows, dim, x, dy, w, rstd, dx, dw, false }, h = b;
+    struct op_rmsnorm f = { rows, dim, 1e-5f, x, w, y, rstd, NULL, 0 }, g = f;
+    struct op_rmsnorm_back b = { rows, dim, x, dy, w, rstd, dx, dw, false, 0 }, h = b;
 
     g.x = h.x = up(d, x, n, DT_BF16), g.w = h.w = up(d, w, dim, DT_F32);
     g.y = up(d, NULL, n, DT_BF16), g.rstd = up(d, NULL, rows, DT_F32), h.rstd = g.rstd;
@@ -325,7 +325,10 @@ static void test_vec(void **state)
         RUN(d->sum_squares(d, &(struct op_sum_squares){ n, pf, &sum }));
         assert_true(fabs(sum - want) <= 1e-12 * want);
         got = down(d, py, n, DT_BF16), near("add", got, y, n, tol), free(got);
-        d->release(d, px), d->release(d, pf);
+        RUN(cpu.scale(&cpu, &(struct op_scale){ n, 1.75f, x }));
+        RUN(d->scale(d, &(struct op_scale){ n, 1.75f, px }));
+        got = down(d, px, n, DT_BF16), near("scale", got, x, n, tol), free(got);
+        d->release(d, pf);
         free(x), free(y);
     }
 }

@@ -1,0 +1,102 @@
+/* formats/weights/families.c - the families of models; see arch.h. To add one, add an entry. */
+#include "formats/weights/families.h"
+
+/* ---- rows that families share; '#' stands for the number of the layer ---- */
+
+#define LAYER "model.layers.#."
+
+/* Name in files, role, rows, columns, and whether LoRA+ trains the tensor as a whole. */
+#define EMBED { "model.embed_tokens.weight", ROLE_EMBED, SIZE_VOCAB, SIZE_DIM, true }
+#define ENDS { "model.norm.weight", ROLE_LAST_NORM, SIZE_DIM, SIZE_NONE, true }, \
+             { "lm_head.weight", ROLE_HEAD, SIZE_VOCAB, SIZE_DIM, false }
+#define MATRIX(name, role, rows, cols) { LAYER name ".weight", role, rows, cols, false }
+#define NORM(name, role, rows) { LAYER name ".weight", role, rows, SIZE_NONE, true }
+#define BIAS(name, role, rows) { LAYER name ".bias", role, rows, SIZE_NONE, false }
+
+#define QKV MATRIX("self_attn.q_proj", ROLE_Q, SIZE_Q, SIZE_DIM), \
+            MATRIX("self_attn.k_proj", ROLE_K, SIZE_KV, SIZE_DIM), \
+            MATRIX("self_attn.v_proj", ROLE_V, SIZE_KV, SIZE_DIM)
+#define O MATRIX("self_attn.o_proj", ROLE_O, SIZE_DIM, SIZE_Q)
+#define MLP MATRIX("mlp.gate_proj", ROLE_GATE, SIZE_FFN, SIZE_DIM), \
+            MATRIX("mlp.up_proj", ROLE_UP, SIZE_FFN, SIZE_DIM), \
+            MATRIX("mlp.down_proj", ROLE_DOWN, SIZE_DIM, SIZE_FFN)
+#define QKV_BIAS BIAS("self_attn.q_proj", ROLE_Q_BIAS, SIZE_Q), \
+                 BIAS("self_attn.k_proj", ROLE_K_BIAS, SIZE_KV), \
+                 BIAS("self_attn.v_proj", ROLE_V_BIAS, SIZE_KV)
+#define O_BIAS BIAS("self_attn.o_proj", ROLE_O_BIAS, SIZE_DIM)
+#define MLP_BIAS BIAS("mlp.gate_proj", ROLE_GATE_BIAS, SIZE_FFN), \
+                 BIAS("mlp.up_proj", ROLE_UP_BIAS, SIZE_FFN), \
+                 BIAS("mlp.down_proj", ROLE_DOWN_BIAS, SIZE_DIM)
+#define QK_NORM(rows_q, rows_k) NORM("self_attn.q_norm", ROLE_Q_NORM, rows_q), \
+                                NORM("self_attn.k_norm", ROLE_K_NORM, rows_k)
+#define NORMS_1 NORM("input_layernorm", ROLE_ATTN_NORM, SIZE_DIM)
+#define NORMS_2 NORM("post_attention_layernorm", ROLE_MLP_NORM, SIZE_DIM)
+
+/* ---- tables of tensors ---- */
+
+/* Llama's, and with biases, which attention_bias and mlp_bias switch. */
+static const struct tensor_def llama_tensors[] = { EMBED, NORMS_1, QKV, O, NORMS_2, MLP, ENDS };
+static const struct tensor_def llama_attention_biases[] = {
+    EMBED, NORMS_1, QKV, QKV_BIAS, O, O_BIAS, NORMS_2, MLP, ENDS };
+static const struct tensor_def llama_mlp_biases[] = {
+    EMBED, NORMS_1, QKV, O, NORMS_2, MLP, MLP_BIAS, ENDS };
+static const struct tensor_def llama_biases[] = {
+    EMBED, NORMS_1, QKV, QKV_BIAS, O, O_BIAS, NORMS_2, MLP, MLP_BIAS, ENDS };
+
+static const struct tensor_def qwen2_tensors[] = {
+    EMBED, NORMS_1, QKV, QKV_BIAS, O, NORMS_2, MLP, ENDS };
+static const struct tensor_def qwen3_tensors[] = {
+    EMBED, NORMS_1, QKV, O, QK_NORM(SIZE_HEAD_DIM, SIZE_HEAD_DIM), NORMS_2, MLP, ENDS };
+static const struct tensor_def qwen3_biases[] = {
+    EMBED, NORMS_1, QKV, QKV_BIAS, O, O_BIAS, QK_NORM(SIZE_HEAD_DIM, SIZE_HEAD_DIM), NORMS_2, MLP,
+    ENDS };
+
+/* Norms behind attention and the MLP, none before them. */
+#define AFTER_1 NORM("post_attention_layernorm", ROLE_POST_ATTN_NORM, SIZE_DIM)
+#define AFTER_2 NORM("post_feedforward_layernorm", ROLE_POST_MLP_NORM, SIZE_DIM)
+static const struct tensor_def olmo2_tensors[] = {
+    EMBED, QKV, O, QK_NORM(SIZE_Q, SIZE_KV), AFTER_1, MLP, AFTER_2, ENDS };
+static const struct tensor_def olmo2_biases[] = {
+    EMBED, QKV, QKV_BIAS, O, O_BIAS, QK_NORM(SIZE_Q, SIZE_KV), AFTER_1, MLP, AFTER_2, ENDS };
+
+static const struct tensor_def phi3_tensors[] = {
+    EMBED, NORMS_1, MATRIX("self_attn.qkv_proj", ROLE_QKV, SIZE_QKV, SIZE_DIM), O, NORMS_2,
+    MATRIX("mlp.gate_up_proj", ROLE_GATE_UP, SIZE_GATE_UP, SIZE_DIM),
+    MATRIX("mlp.down_proj", ROLE_DOWN, SIZE_DIM, SIZE_FFN), ENDS };
+
+/* A table and its length, for the two fields of struct arch. */
+#define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
+
+/* ---- entries ---- */
+
+#define LLAMA(t) { "llama", "LlamaForCausalLM", TENSORS(t), { .norm = NORM_RMS }, { .tied = false } }
+#define QWEN(word, class, t, head) { word, class, TENSORS(t), { .windows = WINDOWS_SWITCHED }, \
+    { .kv_heads = 32, .head_dim = head, .context = 32768, .window = 4096, .window_layers = 28, \
+      .no_ids = true } }
+#define SMOLLM3(t) { "smollm3", "SmolLM3ForCausalLM", TENSORS(t), \
+    { .windows = WINDOWS_UNTURNED, .no_rope = true }, \
+    { .theta = 2e6, .kv_heads = 4, .context = 32768, .tied = true, .no_ids = true } }
+#define OLMO2(t) { "olmo2", "Olmo2ForCausalLM", TENSORS(t), { .norm = NORM_RMS }, \
+    { .eps = 1e-5, .no_ids = true } }
+#define GRANITE(t) { "granite", "GraniteForCausalLM", TENSORS(t), { .multipliers = true }, \
+    { .tied = false } }
+
+const struct arch arch_family[] = {
+    LLAMA(llama_tensors),
+    { "mistral", "MistralForCausalLM", TENSORS(llama_tensors), { .windows = WINDOWS_ALL },
+      { .kv_heads = 8, .context = 131072, .window = 4096 } },
+    QWEN("qwen2", "Qwen2ForCausalLM", qwen2_tensors, 0),
+    QWEN("qwen3", "Qwen3ForCausalLM", qwen3_tensors, 128),
+    SMOLLM3(llama_tensors),
+    { "phi3", "Phi3ForCausalLM", TENSORS(phi3_tensors),
+      { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true }, { .eps = 1e-5, .context = 4096 } },
+    OLMO2(olmo2_tensors),
+    GRANITE(llama_tensors),
+    /* the same with biases */
+    LLAMA(llama_attention_biases), LLAMA(llama_mlp_biases), LLAMA(llama_biases),
+    QWEN("qwen3", "Qwen3ForCausalLM", qwen3_biases, 128),
+    SMOLLM3(llama_attention_biases), SMOLLM3(llama_mlp_biases), SMOLLM3(llama_biases),
+    OLMO2(olmo2_biases),
+    GRANITE(llama_attention_biases), GRANITE(llama_mlp_biases), GRANITE(llama_biases),
+};
+const int arch_families = sizeof arch_family / sizeof *arch_family;

@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Makes tests/data/arch/: what transformers computes of a tiny model of each family.
+
+Run once with torch, transformers 4.57 and safetensors installed; the results are committed. With
+--check nothing is written: what the installed version computes of the committed models is compared
+with what is there. Names behind the options choose some of the models. For each: NAME/ is the model (bf16), NAME.safetensors holds ids, logits
+of a length within the original context and of one beyond it, loss and gradients of the latter
+(whole where they are vectors, else their sum of squares and their sum weighted with cos(0.7 i)),
+and for each kind of RoPE of kinds.json the last logits and the loss. In float64, stored as float32.
+"""
+import copy
+import json
+import os
+import sys
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "arch")
+SHORT, LONG, ORIGINAL, VOCAB = 10, 26, 12, 32
+CHECK = "--check" in sys.argv[1:]
+ONLY = [a for a in sys.argv[1:] if not a.startswith("-")]
+
+
+def factors(n, top):
+    return [round(1 + (top - 1) * i * i / (n * n), 4) for i in range(n)]
+
+
+def kinds(pairs):
+    """name: max_position_embeddings, rope_scaling"""
+    first = {"original_max_position_embeddings": ORIGINAL}
+    return {
+        "linear": (36, {"type": "linear", "rope_type": "linear", "factor": 3.0}),
+        "dynamic": (ORIGINAL, {"type": "dynamic", "rope_type": "dynamic", "factor": 2.5}),
+        "yarn": (30, {"type": "yarn", "rope_type": "yarn", "factor": 2.5, **first}),
+        "llama3": (30, {"type": "llama3", "rope_type": "llama3", "factor": 2.5, "low_freq_factor": 1.0,
+                        "high_freq_factor": 4.0, **first}),
+        "longrope": (30, {"type": "longrope", "rope_type": "longrope", "factor": 2.5, **first,
+                          "short_factor": factors(pairs, 1.2), "long_factor": factors(pairs, 3.5)}),
+    }
+
+
+SIZES = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_layers=3,
+             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=ORIGINAL,
+             rope_theta=100.0, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2,
+             pad_token_id=None)
+EPS = dict(rms_norm_eps=1e-5)
+
+
+def rope(kind, pairs=2, **more):
+    context, scaling = kinds(pairs)[kind]
+    return dict(max_position_embeddings=context, rope_scaling={**scaling, **more})
+
+
+MODELS = {
+    "llama32": dict(model_type="llama", **SIZES, **EPS, head_dim=6) | rope("llama3", 3) |
+    dict(tie_word_embeddings=True),
+    "llama_bias": dict(model_type="llama", **SIZES, **EPS, attention_bias=True, mlp_bias=True),
+    "mistral": dict(model_type="mistral", **SIZES, **EPS, head_dim=4, sliding_window=5),
+    "mistral_full": dict(model_type="mistral", **SIZES, **EPS, head_dim=4, sliding_window=None),
+    "qwen2": dict(model_type="qwen2", **SIZES, **EPS, use_sliding_window=False, sliding_window=5,
+                  max_window_layers=1) | rope("yarn"),
+    "qwen2_window": dict(model_type="qwen2", **SIZES, **EPS, use_sliding_window=True,
+                         sliding_window=5, max_window_layers=1) | dict(tie_word_embeddings=True),
+    "qwen3": dict(model_type="qwen3", **SIZES, **EPS, head_dim=8) | rope("yarn", 4),
+    "qwen3_bias": dict(model_type="qwen3", **SIZES, **EPS, head_dim=8, attention_bias=True,
+                       use_sliding_window=True, sliding_window=6, layer_types=[
+                           "sliding_attention", "full_attention", "sliding_attention"]),
+    "smollm3": dict(model_type="smollm3", **SIZES, **EPS, no_rope_layers=[1, 0, 1]) | rope("yarn"),
+    "phi3": dict(model_type="phi3", **SIZES, **EPS, sliding_window=7),
+    "phi4mini": dict(model_type="phi3", **SIZES, **EPS, sliding_window=None, partial_rotary_factor=0.75)
+    | dict(hidden_size=32, tie_word_embeddings=True, max_position_embeddings=30,
+           original_max_position_embeddings=ORIGINAL,
+           rope_scaling={"type": "longrope", "short_factor": factors(3, 1.2), "long_factor": factors(3, 3.5)}),
+    "olmo2": dict(model_type="olmo2", **SIZES, **EPS),
+    "granite": dict(model_type="granite", **SIZES, **EPS, embedding_multiplier=3.0,
+                    attention_multiplier=0.3, residual_multiplier=0.4, logits_scaling=2.5),
+    "granite_bias": dict(model_type="granite", **SIZES, **EPS, embedding_multiplier=1.5, attention_bias=True,
+                         mlp_bias=True, attention_multiplier=0.6, residual_multiplier=0.7,
+                         logits_scaling=0.5) | dict(tie_word_embeddings=True),
+    "neox": dict(model_type="gpt_neox", **SIZES, layer_norm_eps=1e-5, rotary_pct=0.5, rotary_emb_base=100,
+                 hidden_act="gelu", use_parallel_residual=True) | dict(hidden_size=32),
+    "neox_serial": dict(model_type="gpt_neox", **SIZES, layer_norm_eps=1e-5, rotary_pct=1.0,
+                        rotary_emb_base=100, hidden_act="gelu_new", use_parallel_residual=False),
+    "gemma2": dict(model_type="gemma2", **SIZES, **EPS, head_dim=8, sliding_window=5,
+                   query_pre_attn_scalar=6.0, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+    | dict(tie_word_embeddings=True),
+    "gemma3": dict(model_type="gemma3_text", **SIZES, **EPS, head_dim=8, sliding_window=5,
+                   query_pre_attn_scalar=6.0, rope_local_base_freq=20.0,
+                   layer_types=["sliding_attention", "sliding_attention", "full_attention"])
+    | dict(tie_word_embeddings=True) | dict(
+        max_position_embeddings=36, rope_scaling={"rope_type": "linear", "factor": 3.0}),
+}
+OWN_ROPE = ("gemma3",)  # whose layers differ, or whose kinds are tested by the model itself
+
+
+def make(c):
+    c = copy.deepcopy(c)  # transformers changes the object it is given
+    return AutoConfig.for_model(c.pop("model_type"), **c, attn_implementation="eager")
+
+
+def fresh(c, weights):
+    """A model that has seen nothing else: dynamic frequencies remember."""
+    model = AutoModelForCausalLM.from_config(make(c), attn_implementation="eager", dtype=torch.float64)
+    if weights:
+        missing, odd = model.load_state_dict(weights, strict=False)
+        assert not odd and all("inv_freq" in m or "lm_head" in m for m in missing), (missing, odd)
+        model.tie_weights()
+    return model.double()
+
+
+def init(c, seed):
+    torch.manual_seed(seed)
+    model = fresh(c, None)
+    for name, p in model.named_parameters():
+        if p.dim() == 1:
+            p.data += 0.2 * torch.randn_like(p)
+        else:
+            p.data = torch.randn_like(p) * (0.35 if "emb" not in name else 0.8)
+    keep = {}
+    for name, p in model.state_dict().items():
+        if c.get("tie_word_embeddings") and name == "lm_head.weight":
+            continue
+        keep[name] = p.to(torch.bfloat16).contiguous()
+    return keep
+
+
+def pairs_of(c):
+    d = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+    return int(d * c.get("partial_rotary_factor", c.get("rotary_pct", 1.0))) // 2
+
+
+def golden(name, c, weights, ids):
+    out = {"ids": ids.to(torch.int32)}
+    with torch.no_grad():
+        out["short"] = fresh(c, weights)(input_ids=ids[:, :SHORT], use_cache=False).logits
+    model = fresh(c, weights)
+    res = model(input_ids=ids, labels=ids, use_cache=False)
+    res.loss.backward()
+    out["long"], out["loss"] = res.logits.detach(), res.loss.detach().reshape(1)
+    for n, p in model.named_parameters():
+        g = p.grad.flatten()
+        if p.dim() == 1:
+            out["grad." + n] = g
+        out["square." + n] = (g ** 2).sum().reshape(1)
+        out["dot." + n] = (g * torch.cos(0.7 * torch.arange(g.numel(), dtype=g.dtype))).sum().reshape(1)
+    for kind, (context, scaling) in kinds(pairs_of(c)).items():
+        if name in OWN_ROPE or c.get("rope_scaling") or kind == "longrope" and c["model_type"] not in ("llama", "phi3"):
+            continue
+        if c["model_type"] == "phi3" and kind != "longrope":
+            continue  # Phi3Config takes longrope alone
+        k = {**c, "max_position_embeddings": context, "rope_scaling": scaling,
+             **({"original_max_position_embeddings": ORIGINAL} if kind == "longrope" else {})}
+        if k["model_type"] == "phi3":
+            scaling = {x: scaling[x] for x in ("type", "short_factor", "long_factor")}
+            k["rope_scaling"] = scaling
+        if c["model_type"] == "olmo2":  # takes linear and dynamic alone, of two fields
+            k["rope_scaling"] = {x: scaling[x] for x in ("type", "factor")}
+        try:
+            model = fresh(k, weights)
+        except (KeyError, ValueError):
+            continue
+        with torch.no_grad():
+            res = model(input_ids=ids, labels=ids, use_cache=False)
+        out["kind." + kind] = res.logits[:, -2:]
+        out["loss." + kind] = res.loss.reshape(1)
+    return {k: (v if v.dtype == torch.int32 else v.float()).contiguous().clone() for k, v in out.items()}
+
+
+def main():
+    os.makedirs(HERE, exist_ok=True)
+    for i, (name, c) in enumerate(MODELS.items()):
+        if ONLY and name not in ONLY:
+            continue
+        folder, path = os.path.join(HERE, name), os.path.join(HERE, name + ".safetensors")
+        if CHECK:
+            if not os.path.exists(path):
+                continue
+            weights, was = load_file(os.path.join(folder, "model.safetensors")), load_file(path)
+            got = golden(name, c, weights, was["ids"].long())
+            assert sorted(got) == sorted(was), name
+            for k, v in was.items():
+                worst = float((got[k].double() - v.double()).abs().max() / v.double().abs().max())
+                assert worst < 1e-5, (name, k, worst)
+            continue
+        os.makedirs(folder, exist_ok=True)
+        weights = init(c, 100 + i)
+        ids = torch.randint(0, VOCAB, (1, LONG), generator=torch.Generator().manual_seed(i))
+        save_file(weights, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+        save_file(golden(name, c, weights, ids), path)
+        text = json.loads(make(c).to_json_string(use_diff=True))
+        text.pop("transformers_version", None)
+        text.pop("_attn_implementation_autoset", None)
+        text.pop("attn_implementation", None)
+        text["architectures"] = [type(fresh(c, None)).__name__]
+        with open(os.path.join(folder, "config.json"), "w") as f:
+            json.dump(text, f, indent=1, sort_keys=True)
+            f.write("\n")
+    if not CHECK and not ONLY:
+        with open(os.path.join(HERE, "kinds.json"), "w") as f:
+            rows = {str(n): {k: {"max_position_embeddings": a, "rope_scaling": b} for k, (a, b) in kinds(n).items()}
+                    for n in (2, 3, 4)}
+            json.dump(rows, f, indent=1)
+            f.write("\n")
+    print("transformers", transformers.__version__, "checked" if CHECK else "written")
+
+
+main()
