@@ -20,6 +20,7 @@ int weights_sort(struct weights_files *f, struct err *e);
 
 struct weights_reader {
     const char *name;
+    bool file; /* it reads a file and not a folder */
     bool (*finds)(const char *folder); /* files of this form are there */
     /* Fills *f, zeroed before. On an error close is called too. */
     int (*open)(struct weights_files *f, const char *folder, struct err *e);
@@ -28,6 +29,8 @@ struct weights_reader {
 
 /* config.json, and model.safetensors or model.safetensors.index.json and the files it names. */
 extern const struct weights_reader safetensors_reader;
+/* One file of llama.cpp's (gguf.md), which has the configuration too. */
+extern const struct weights_reader gguf_reader;
 
 C_END
 #endif
