@@ -114,6 +114,22 @@ void hft_make_bytes(struct hft *t)
     }
 }
 
+int hft_make_pairs(struct hft *t, struct err *e)
+{
+    t->all_bytes = true;
+    for (unsigned b = 0; b < 256; b++)
+        t->all_bytes = t->all_bytes && t->base[b] != SYM_NONE;
+    if (!t->all_bytes)
+        return 0;
+    if (!(t->pair = malloc(sizeof *t->pair * 256)))
+        return err_set(e, E_SYS, "out of memory for the pairs of bytes");
+    for (unsigned x = 0; x < 256; x++)
+        for (unsigned y = 0; y < 256; y++)
+            t->pair[x][y].rank = spm_bpe_merge(&t->v->bpe, t->base[x], t->base[y],
+                                               &t->pair[x][y].id);
+    return 0;
+}
+
 static int by_text(const void *a, const void *b)
 {
     const struct spm_string *x = a, *y = b;

@@ -121,37 +121,43 @@ int hft_map_make(struct hft_map *m, size_t texts, struct err *e)
     return m->slot ? 0 : err_set(e, E_SYS, "out of memory for %zu tokens", texts);
 }
 
-static struct spm_string *slot_of(const struct hft_map *m, const char *p, size_t n, size_t *probes)
+/* Where the text is, or the free slot where it belongs. */
+static struct hft_slot *slot_of(const struct hft_map *m, const char *p, size_t n, uint16_t *tag,
+                                size_t *probes)
 {
-    size_t i = (size_t)XXH3_64bits(p, n) & (m->n - 1);
+    uint64_t h = XXH3_64bits(p, n);
+    size_t i = (size_t)h & (m->n - 1);
 
+    *tag = (uint16_t)(h >> 48);
     for (*probes = 0; m->slot[i].p; i = (i + 1) & (m->n - 1), ++*probes)
-        if (m->slot[i].n == n && memcmp(m->slot[i].p, p, n) == 0)
+        if (m->slot[i].tag == *tag && m->slot[i].n == n && memcmp(m->slot[i].p, p, n) == 0)
             break;
     return &m->slot[i];
 }
 
 int32_t hft_map_find(const struct hft_map *m, const char *p, size_t n)
 {
-    const struct spm_string *s;
+    const struct hft_slot *s;
+    uint16_t tag;
     size_t probes;
 
     if (!m->slot)
         return -1;
-    s = slot_of(m, p, n, &probes);
+    s = slot_of(m, p, n, &tag, &probes);
     return s->p ? s->value : -1;
 }
 
 int hft_map_add(struct hft_map *m, const char *p, size_t n, int32_t value, struct err *e)
 {
+    uint16_t tag;
     size_t probes;
-    struct spm_string *s = slot_of(m, p, n, &probes);
+    struct hft_slot *s = slot_of(m, p, n, &tag, &probes);
 
     if (s->p)
         return E_NO;
     if (probes > MAX_PROBES || 2 * (m->used + 1) > m->n)
         return err_set(e, E_DATA, "the tokens collide: the file is malicious");
-    *s = (struct spm_string){ p, (uint32_t)n, value };
+    *s = (struct hft_slot){ p, (uint16_t)n, tag, value };
     m->used++;
     return 0;
 }

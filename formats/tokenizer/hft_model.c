@@ -163,7 +163,7 @@ static int make_vocab(struct hft *t, const struct list *l, size_t n_model,
     return rc;
 }
 
-/* The map is of texts that stay: first the list's, then, when all are known, the model's. */
+/* The map is of the list's texts first, then, when all are known, of the model's. */
 static int map_listed(struct hft *t, const struct list *l, const struct hft_value *vocab,
                       struct err *e)
 {
@@ -178,20 +178,15 @@ static int map_listed(struct hft *t, const struct list *l, const struct hft_valu
     return rc;
 }
 
-static int map_tokens(struct hft *t, const struct list *l, size_t n_model, struct err *e)
+/* The list goes, the tokens stay. */
+static void map_tokens(struct hft *t, const struct list *l, size_t n_model)
 {
-    int rc;
-
-    free(t->map.slot);
-    rc = hft_map_make(&t->map, n_model, e);
-    for (size_t i = 0; i < n_model && rc == 0; i++) {
-        const struct spm_string *s = &t->v->piece[l->v[i].id];
-
-        rc = hft_map_add(&t->map, s->p, s->n, l->v[i].id, e); /* each is there once */
-        if (s->n > t->longest)
-            t->longest = s->n;
-    }
-    return rc;
+    for (size_t i = 0; i < t->map.n; i++)
+        if (t->map.slot[i].p)
+            t->map.slot[i].p = t->v->piece[t->map.slot[i].value].p;
+    for (size_t i = 0; i < n_model; i++)
+        if (l->v[i].n > t->longest)
+            t->longest = l->v[i].n;
 }
 
 /* One merge: "a b", or ["a", "b"]; joined to a and b with the place between them in *cut. */
@@ -380,11 +375,14 @@ static int read_model(struct hft *t, const struct hft_value *model, const struct
     n_model = l.n;
     /* Merges know the model's own tokens alone. */
     if (rc == 0 && (rc = read_merges(t, &merges, &m, e)) == 0 &&
-        (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0 &&
-        (rc = map_tokens(t, &l, n_model, e)) == 0)
+        (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0) {
+        map_tokens(t, &l, n_model);
         rc = make_merges(t, &m, e);
-    if (rc == 0 && t->bytes)
+    }
+    if (rc == 0 && t->bytes) {
         hft_make_bytes(t);
+        rc = hft_make_pairs(t, e);
+    }
     free(unk);
     free(m.v);
     free(l.v);
