@@ -78,14 +78,10 @@ static bool shown(unsigned b) { return (b > 32 && b < 127) || (b > 160 && b != 1
 
 int hft_byte(uint32_t c)
 {
-    int b = 0;
-
     if (c < 256)
         return shown(c) ? (int)c : -1;
-    for (uint32_t at = 256; b < 256; b++)
-        if (!shown((unsigned)b) && at++ == c)
-            return b;
-    return -1;
+    c -= 256; /* of these 0 to 32 come first, then 127 to 160, then 173 */
+    return c < 33 ? (int)c : c < 67 ? (int)c + 94 : c == 67 ? 173 : -1;
 }
 
 static size_t put_byte(char *to, unsigned char b)

@@ -8,13 +8,17 @@
 #include "formats/tokenizer/unicode.h"
 #include "formats/tokenizer/words.h"
 
-/* Texts by their bytes: open addressing, at most half full. The tag, of the hash, tells most others at
- * once. */
+/* Texts by their bytes: open addressing, at most half full. Most are compared without a look at the text:
+ * those of up to HFT_SHORT bytes stand in their slot, of others the tag, of the hash, is another. */
 struct hft_slot {
-    const char *p; /* NULL: free */
+    union {
+        const char *p;
+        uint64_t word; /* n <= HFT_SHORT: the bytes, zeros behind them */
+    };
     uint16_t n, tag;
-    int32_t value;
+    int32_t value; /* -1: free */
 };
+#define HFT_SHORT 8
 #define HFT_MAX_TEXT UINT16_MAX
 struct hft_map {
     struct hft_slot *slot;
@@ -23,7 +27,7 @@ struct hft_map {
 int hft_map_make(struct hft_map *m, size_t texts, struct err *e);
 /* Its value, or -1. */
 int32_t hft_map_find(const struct hft_map *m, const char *p, size_t n);
-/* p stays where it is; n <= HFT_MAX_TEXT. E_NO without a message: it is there already. E_DATA: made to
+/* p stays where it is; n <= HFT_MAX_TEXT; value >= 0. E_NO without a message: it is there already. E_DATA: made to
  * collide. */
 int hft_map_add(struct hft_map *m, const char *p, size_t n, int32_t value, struct err *e);
 

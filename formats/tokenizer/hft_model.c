@@ -182,7 +182,7 @@ static int map_listed(struct hft *t, const struct list *l, const struct hft_valu
 static void map_tokens(struct hft *t, const struct list *l, size_t n_model)
 {
     for (size_t i = 0; i < t->map.n; i++)
-        if (t->map.slot[i].p)
+        if (t->map.slot[i].value >= 0 && t->map.slot[i].n > HFT_SHORT)
             t->map.slot[i].p = t->v->piece[t->map.slot[i].value].p;
     for (size_t i = 0; i < n_model; i++)
         if (l->v[i].n > t->longest)
