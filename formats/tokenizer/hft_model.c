@@ -236,13 +236,30 @@ static int add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, stru
     return 0;
 }
 
-static int read_merges(struct hft *t, const struct hft_value *merges, struct spm_merges *out,
-                       struct err *e)
+/* The token of this text. Merges make tokens in the order of the list as a rule: the one that the last
+ * merge made, or the next, *guess, is tried before the table, most of which is far from the processor. */
+static int32_t find_made(const struct hft *t, const struct list *l, const char *p, size_t n,
+                         size_t *guess)
+{
+    int32_t id;
+
+    for (size_t i = *guess; i < l->n && i < *guess + 2; i++)
+        if (l->v[i].n == n && memcmp(l->text.p + l->v[i].at, p, n) == 0) {
+            *guess = i;
+            return l->v[i].id;
+        }
+    id = hft_map_find(&t->map, p, n);
+    *guess = id < 0 ? *guess : (size_t)id; /* its place too, in most files */
+    return id;
+}
+
+static int read_merges(struct hft *t, const struct list *l, const struct hft_value *merges,
+                       struct spm_merges *out, struct err *e)
 {
     struct json_object scan = json_scan(merges->v.p, merges->v.n);
     struct json_value v;
     struct buf b = { 0 };
-    size_t cap = 0, cut = 0;
+    size_t cap = 0, cut = 0, guess = 0;
     int rc;
 
     if (merges->v.type != JK_ARRAY)
@@ -262,7 +279,8 @@ static int read_merges(struct hft *t, const struct hft_value *merges, struct spm
             const char *p = i == 1 ? b.p + cut : b.p;
             size_t n = i == 0 ? cut : i == 1 ? b.len - cut : b.len;
 
-            if ((id[i] = hft_map_find(&t->map, p, n)) < 0)
+            id[i] = i == 2 ? find_made(t, l, p, n, &guess) : hft_map_find(&t->map, p, n);
+            if (id[i] < 0)
                 rc = hft_bad(merges->start, v.p, e, "field 'model.merges[%zu]': '%.*s' is no token",
                              out->n, n < 60 ? (int)n : 60, p);
         }
@@ -374,7 +392,7 @@ static int read_model(struct hft *t, const struct hft_value *model, const struct
         rc = hft_bad(model->start, model->v.p, e, "field 'model.unk_token': '%.60s' is no token", unk);
     n_model = l.n;
     /* Merges know the model's own tokens alone. */
-    if (rc == 0 && (rc = read_merges(t, &merges, &m, e)) == 0 &&
+    if (rc == 0 && (rc = read_merges(t, &l, &merges, &m, e)) == 0 &&
         (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0) {
         map_tokens(t, &l, n_model);
         rc = make_merges(t, &m, e);
