@@ -78,14 +78,10 @@ static bool shown(unsigned b) { return (b > 32 && b < 127) || (b > 160 && b != 1
 
 int hft_byte(uint32_t c)
 {
-    int b = 0;
-
     if (c < 256)
         return shown(c) ? (int)c : -1;
-    for (uint32_t at = 256; b < 256; b++)
-        if (!shown((unsigned)b) && at++ == c)
-            return b;
-    return -1;
+    c -= 256; /* of these 0 to 32 come first, then 127 to 160, then 173 */
+    return c < 33 ? (int)c : c < 67 ? (int)c + 94 : c == 67 ? 173 : -1;
 }
 
 static size_t put_byte(char *to, unsigned char b)
@@ -112,6 +108,22 @@ void hft_make_bytes(struct hft *t)
         memcpy(t->alphabet[b].p, text, n);
         t->alphabet[b].n = (char)n;
     }
+}
+
+int hft_make_pairs(struct hft *t, struct err *e)
+{
+    t->all_bytes = true;
+    for (unsigned b = 0; b < 256; b++)
+        t->all_bytes = t->all_bytes && t->base[b] != SYM_NONE;
+    if (!t->all_bytes)
+        return 0;
+    if (!(t->pair = malloc(sizeof *t->pair * 256)))
+        return err_set(e, E_SYS, "out of memory for the pairs of bytes");
+    for (unsigned x = 0; x < 256; x++)
+        for (unsigned y = 0; y < 256; y++)
+            t->pair[x][y].rank = spm_bpe_merge(&t->v->bpe, t->base[x], t->base[y],
+                                               &t->pair[x][y].id);
+    return 0;
 }
 
 static int by_text(const void *a, const void *b)

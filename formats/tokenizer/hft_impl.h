@@ -8,15 +8,27 @@
 #include "formats/tokenizer/unicode.h"
 #include "formats/tokenizer/words.h"
 
-/* Texts by their bytes: open addressing, at most half full. */
+/* Texts by their bytes: open addressing, at most half full. Most are compared without a look at the text:
+ * those of up to HFT_SHORT bytes stand in their slot, of others the tag, of the hash, is another. */
+struct hft_slot {
+    union {
+        const char *p;
+        uint64_t word; /* n <= HFT_SHORT: the bytes, zeros behind them */
+    };
+    uint16_t n, tag;
+    int32_t value; /* -1: free */
+};
+#define HFT_SHORT 8
+#define HFT_MAX_TEXT UINT16_MAX
 struct hft_map {
-    struct spm_string *slot; /* p NULL: free */
+    struct hft_slot *slot;
     size_t n, used;
 };
 int hft_map_make(struct hft_map *m, size_t texts, struct err *e);
 /* Its value, or -1. */
 int32_t hft_map_find(const struct hft_map *m, const char *p, size_t n);
-/* p stays where it is. E_NO without a message: it is there already. E_DATA: made to collide. */
+/* p stays where it is; n <= HFT_MAX_TEXT; value >= 0. E_NO without a message: it is there already. E_DATA: made to
+ * collide. */
 int hft_map_add(struct hft_map *m, const char *p, size_t n, int32_t value, struct err *e);
 
 struct hft_added { /* a token that is found in the text as it stands */
@@ -70,6 +82,11 @@ struct hft {
     bool ignore_merges, byte_fallback, fuse_unk;
     int32_t unk, bos, eos;
     uint32_t base[256]; /* bytes: the symbol of each, or SYM_NONE */
+    bool all_bytes;     /* none is SYM_NONE */
+    struct hft_pair {   /* all_bytes: what two bytes merge to */
+        int32_t rank;
+        uint32_t id;
+    } (*pair)[256];
     struct {
         char p[2], n;
     } alphabet[256];    /* the character of each byte */
@@ -129,6 +146,7 @@ int hft_string(const struct hft_value *o, const char *key, char **text, size_t *
 struct hft *hft_new(struct err *e);
 int hft_make_raw(struct hft *t, struct err *e);
 void hft_make_bytes(struct hft *t);
+int hft_make_pairs(struct hft *t, struct err *e); /* once the merges are known */
 int hft_make_finders(struct hft *t, struct err *e);
 void hft_finder_free(struct hft_finder *f);
 /* The byte that a character of the byte alphabet stands for, or -1. */

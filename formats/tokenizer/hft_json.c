@@ -117,41 +117,78 @@ int hft_map_make(struct hft_map *m, size_t texts, struct err *e)
     while (m->n < 2 * texts + 2)
         m->n *= 2;
     m->used = 0;
-    m->slot = calloc(m->n, sizeof *m->slot);
-    return m->slot ? 0 : err_set(e, E_SYS, "out of memory for %zu tokens", texts);
+    if (!(m->slot = malloc(m->n * sizeof *m->slot)))
+        return err_set(e, E_SYS, "out of memory for %zu tokens", texts);
+    memset(m->slot, 0xFF, m->n * sizeof *m->slot);
+    return 0;
 }
 
-static struct spm_string *slot_of(const struct hft_map *m, const char *p, size_t n, size_t *probes)
+/* Up to HFT_SHORT bytes as a number, zeros behind them. */
+static uint64_t as_word(const char *p, size_t n)
 {
-    size_t i = (size_t)XXH3_64bits(p, n) & (m->n - 1);
+    uint32_t lo = 0, hi = 0;
 
-    for (*probes = 0; m->slot[i].p; i = (i + 1) & (m->n - 1), ++*probes)
-        if (m->slot[i].n == n && memcmp(m->slot[i].p, p, n) == 0)
+    if (n >= 4) { /* two that may overlap */
+        memcpy(&lo, p, 4);
+        memcpy(&hi, p + n - 4, 4);
+        return lo | (uint64_t)hi << 8 * (n - 4);
+    }
+    for (size_t i = 0; i < n; i++)
+        lo |= (uint32_t)(unsigned char)p[i] << 8 * i;
+    return lo;
+}
+
+/* Where the text is, or the free slot where it belongs, which then is as it is to be. */
+static struct hft_slot *slot_of(const struct hft_map *m, const char *p, size_t n,
+                                struct hft_slot *want, size_t *probes)
+{
+    uint64_t h;
+    size_t i;
+
+    want->n = (uint16_t)n;
+    want->p = p;
+    if (n <= HFT_SHORT) {
+        unsigned __int128 r;
+
+        want->word = as_word(p, n);
+        r = (unsigned __int128)(want->word ^ 0x9E3779B97F4A7C15u) * (0xD6E8FEB86659FD93u + 2 * n);
+        h = (uint64_t)r ^ (uint64_t)(r >> 64);
+    } else {
+        h = XXH3_64bits(p, n);
+    }
+    i = (size_t)h & (m->n - 1);
+    want->tag = (uint16_t)(h >> 48);
+    for (*probes = 0; m->slot[i].value >= 0; i = (i + 1) & (m->n - 1), ++*probes) {
+        const struct hft_slot *s = &m->slot[i];
+
+        if (s->tag == want->tag && s->n == n &&
+            (n <= HFT_SHORT ? s->word == want->word : memcmp(s->p, p, n) == 0))
             break;
+    }
     return &m->slot[i];
 }
 
 int32_t hft_map_find(const struct hft_map *m, const char *p, size_t n)
 {
-    const struct spm_string *s;
+    struct hft_slot want;
     size_t probes;
 
-    if (!m->slot)
-        return -1;
-    s = slot_of(m, p, n, &probes);
-    return s->p ? s->value : -1;
+    /* A free slot has the value -1. */
+    return m->slot && n <= HFT_MAX_TEXT ? slot_of(m, p, n, &want, &probes)->value : -1;
 }
 
 int hft_map_add(struct hft_map *m, const char *p, size_t n, int32_t value, struct err *e)
 {
+    struct hft_slot want, *s;
     size_t probes;
-    struct spm_string *s = slot_of(m, p, n, &probes);
 
-    if (s->p)
+    s = slot_of(m, p, n, &want, &probes);
+    if (s->value >= 0)
         return E_NO;
     if (probes > MAX_PROBES || 2 * (m->used + 1) > m->n)
         return err_set(e, E_DATA, "the tokens collide: the file is malicious");
-    *s = (struct spm_string){ p, (uint32_t)n, value };
+    *s = want;
+    s->value = value;
     m->used++;
     return 0;
 }

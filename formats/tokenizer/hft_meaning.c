@@ -51,25 +51,14 @@ static bool is_marks(const struct spm_string *s)
  * are equal, so that their order is not known from a list of merges. */
 static int gather(const struct spm *m, struct order *o, struct err *e)
 {
-    const struct spm_bpe *b = &m->bpe;
-    size_t slots = b->pairs ? (size_t)1 << (64 - b->pair_shift) : b->n_small;
+    size_t slots = spm_bpe_slots(&m->bpe);
 
     if (!(o->v = malloc((slots + 1) * sizeof *o->v)))
         return err_set(e, E_SYS, "out of memory for %zu merges", slots);
     for (size_t i = 0; i < slots; i++) {
         struct spm_pair p;
 
-        if (b->pairs) {
-            p = b->pairs[i];
-        } else {
-            uint64_t x = b->small[i];
-
-            p = (struct spm_pair){ (uint32_t)(x & 65535), (uint32_t)(x >> 16 & 65535),
-                                   (uint32_t)(x >> 48), (int32_t)(x >> 32 & 65535) };
-            if (x == UINT64_MAX)
-                p.left = SYM_NONE;
-        }
-        if (p.left != SYM_NONE && !is_marks(&m->piece[p.id]))
+        if (spm_bpe_slot(&m->bpe, i, &p) && !is_marks(&m->piece[p.id]))
             o->v[o->n++] = p;
     }
     qsort(o->v, o->n, sizeof *o->v, by_rank);

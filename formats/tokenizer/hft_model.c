@@ -163,7 +163,7 @@ static int make_vocab(struct hft *t, const struct list *l, size_t n_model,
     return rc;
 }
 
-/* The map is of texts that stay: first the list's, then, when all are known, the model's. */
+/* The map is of the list's texts first, then, when all are known, of the model's. */
 static int map_listed(struct hft *t, const struct list *l, const struct hft_value *vocab,
                       struct err *e)
 {
@@ -178,20 +178,15 @@ static int map_listed(struct hft *t, const struct list *l, const struct hft_valu
     return rc;
 }
 
-static int map_tokens(struct hft *t, const struct list *l, size_t n_model, struct err *e)
+/* The list goes, the tokens stay. */
+static void map_tokens(struct hft *t, const struct list *l, size_t n_model)
 {
-    int rc;
-
-    free(t->map.slot);
-    rc = hft_map_make(&t->map, n_model, e);
-    for (size_t i = 0; i < n_model && rc == 0; i++) {
-        const struct spm_string *s = &t->v->piece[l->v[i].id];
-
-        rc = hft_map_add(&t->map, s->p, s->n, l->v[i].id, e); /* each is there once */
-        if (s->n > t->longest)
-            t->longest = s->n;
-    }
-    return rc;
+    for (size_t i = 0; i < t->map.n; i++)
+        if (t->map.slot[i].value >= 0 && t->map.slot[i].n > HFT_SHORT)
+            t->map.slot[i].p = t->v->piece[t->map.slot[i].value].p;
+    for (size_t i = 0; i < n_model; i++)
+        if (l->v[i].n > t->longest)
+            t->longest = l->v[i].n;
 }
 
 /* One merge: "a b", or ["a", "b"]; joined to a and b with the place between them in *cut. */
@@ -241,13 +236,30 @@ static int add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, stru
     return 0;
 }
 
-static int read_merges(struct hft *t, const struct hft_value *merges, struct spm_merges *out,
-                       struct err *e)
+/* The token of this text. Merges make tokens in the order of the list as a rule: the one that the last
+ * merge made, or the next, *guess, is tried before the table, most of which is far from the processor. */
+static int32_t find_made(const struct hft *t, const struct list *l, const char *p, size_t n,
+                         size_t *guess)
+{
+    int32_t id;
+
+    for (size_t i = *guess; i < l->n && i < *guess + 2; i++)
+        if (l->v[i].n == n && memcmp(l->text.p + l->v[i].at, p, n) == 0) {
+            *guess = i;
+            return l->v[i].id;
+        }
+    id = hft_map_find(&t->map, p, n);
+    *guess = id < 0 ? *guess : (size_t)id; /* its place too, in most files */
+    return id;
+}
+
+static int read_merges(struct hft *t, const struct list *l, const struct hft_value *merges,
+                       struct spm_merges *out, struct err *e)
 {
     struct json_object scan = json_scan(merges->v.p, merges->v.n);
     struct json_value v;
     struct buf b = { 0 };
-    size_t cap = 0, cut = 0;
+    size_t cap = 0, cut = 0, guess = 0;
     int rc;
 
     if (merges->v.type != JK_ARRAY)
@@ -267,7 +279,8 @@ static int read_merges(struct hft *t, const struct hft_value *merges, struct spm
             const char *p = i == 1 ? b.p + cut : b.p;
             size_t n = i == 0 ? cut : i == 1 ? b.len - cut : b.len;
 
-            if ((id[i] = hft_map_find(&t->map, p, n)) < 0)
+            id[i] = i == 2 ? find_made(t, l, p, n, &guess) : hft_map_find(&t->map, p, n);
+            if (id[i] < 0)
                 rc = hft_bad(merges->start, v.p, e, "field 'model.merges[%zu]': '%.*s' is no token",
                              out->n, n < 60 ? (int)n : 60, p);
         }
@@ -379,12 +392,15 @@ static int read_model(struct hft *t, const struct hft_value *model, const struct
         rc = hft_bad(model->start, model->v.p, e, "field 'model.unk_token': '%.60s' is no token", unk);
     n_model = l.n;
     /* Merges know the model's own tokens alone. */
-    if (rc == 0 && (rc = read_merges(t, &merges, &m, e)) == 0 &&
-        (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0 &&
-        (rc = map_tokens(t, &l, n_model, e)) == 0)
+    if (rc == 0 && (rc = read_merges(t, &l, &merges, &m, e)) == 0 &&
+        (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0) {
+        map_tokens(t, &l, n_model);
         rc = make_merges(t, &m, e);
-    if (rc == 0 && t->bytes)
+    }
+    if (rc == 0 && t->bytes) {
         hft_make_bytes(t);
+        rc = hft_make_pairs(t, e);
+    }
     free(unk);
     free(m.v);
     free(l.v);

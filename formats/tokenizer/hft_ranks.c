@@ -199,7 +199,8 @@ static int read_all(struct hft *t, struct ranks *r, const char *bytes, size_t n,
     if ((rc = add_tokens(t, r, k, e)) == 0 && (rc = add_merges(t, r->n, &m, e)) == 0 &&
         (rc = spm_bpe_merges(t->v, &m, e)) == 0) {
         hft_make_bytes(t); /* and the symbols */
-        rc = hft_make_raw(t, e);
+        if ((rc = hft_make_pairs(t, e)) == 0)
+            rc = hft_make_raw(t, e);
     }
     free(m.v);
     return rc;

@@ -34,6 +34,7 @@ void hft_free(struct hft *t)
     free(t->map.slot);
     free(t->raw);
     free(t->raw_text);
+    free(t->pair);
     for (size_t i = 0; i < t->n_added; i++)
         free((char *)t->added[i].content);
     free(t->added);

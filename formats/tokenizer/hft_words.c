@@ -58,10 +58,34 @@ static int put_unknown(const struct hft *t, struct symbols *s, const char *p, si
     return rc;
 }
 
+/* The same where every byte is a token. */
+static int find_bytes(const struct hft *t, struct symbols *s, const char *p, size_t n, struct err *e)
+{
+    const unsigned char *b = (const unsigned char *)p;
+    struct spm_cache *c = s->c;
+    int rc = n > c->sym_cap ? spm_merge_room(c, n, e) : 0;
+
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < n; i++)
+        c->sym[i] = t->base[b[i]];
+    for (size_t i = 0; i + 1 < n; i++) {
+        const struct hft_pair *x = &t->pair[b[i]][b[i + 1]];
+
+        c->rank[i] = x->rank;
+        c->to[i] = x->id;
+    }
+    s->n = n;
+    return 0;
+}
+
 static int find_symbols(const struct hft *t, struct symbols *s, const char *p, size_t n,
                         struct err *e)
 {
     int rc = 0;
+
+    if (t->all_bytes)
+        return find_bytes(t, s, p, n, e);
 
     for (size_t i = 0, k; i < n && rc == 0; i += k) {
         const char *q = p + i;

@@ -72,8 +72,13 @@ struct spm_bpe {
     struct spm_pair *pairs;   /* open addressing; left SYM_NONE: free */
     size_t n_pairs;
     int pair_shift;
+    /* Where a file lists the merges: 8 bytes a pair, left | right << 21 | rank << 42 and what each
+     * rank makes, in place of pairs; all ones: free. */
+    uint64_t *listed;
+    size_t n_listed;
+    uint32_t *makes;
     /* The same in 8 bytes a pair, where symbols and ranks have 16 bits and text is local; it is
-     * then used in place of pairs. left, right << 16, rank << 32, id << 48; all ones: free. */
+     * then used in place of both. left, right << 16, rank << 32, id << 48; all ones: free. */
     uint64_t *small;
     size_t n_small;
     uint64_t *maybe; /* one bit per hash of a pair in small: most that are none are known at once */
@@ -236,6 +241,31 @@ static inline int32_t spm_bpe_pair(const struct spm_bpe *b, uint32_t l, uint32_t
             return RANK_NONE;
     }
 }
+#define LISTED_SYMBOL 21
+#define LISTED_KEY ((UINT64_C(1) << 2 * LISTED_SYMBOL) - 1)
+static inline size_t spm_listed_slot(const struct spm_bpe *b, uint64_t key)
+{
+    uint64_t h = key * UINT64_C(0x9E3779B97F4A7C15);
+
+    return (size_t)((h >> 32) * b->n_listed >> 32);
+}
+static inline int32_t spm_listed_pair(const struct spm_bpe *b, uint32_t l, uint32_t r, uint32_t *id)
+{
+    uint64_t key = l | (uint64_t)r << LISTED_SYMBOL;
+
+    if ((l | r) >> LISTED_SYMBOL)
+        return RANK_NONE;
+    for (size_t i = spm_listed_slot(b, key);; i = i + 1 < b->n_listed ? i + 1 : 0) {
+        uint64_t p = b->listed[i];
+
+        if (p == UINT64_MAX)
+            return RANK_NONE;
+        if ((p & LISTED_KEY) == key) {
+            *id = b->makes[p >> 2 * LISTED_SYMBOL];
+            return (int32_t)(p >> 2 * LISTED_SYMBOL);
+        }
+    }
+}
 static inline uint64_t spm_small_hash(uint32_t key)
 {
     return key * UINT64_C(0x9E3779B97F4A7C15);
@@ -269,6 +299,16 @@ static inline int32_t spm_small_pair(const struct spm_bpe *b, uint32_t l, uint32
     }
 }
 
+/* The same from whichever table there is. */
+static inline int32_t spm_bpe_merge(const struct spm_bpe *b, uint32_t l, uint32_t r, uint32_t *id)
+{
+    return b->small ? spm_small_pair(b, l, r, id) : b->listed ? spm_listed_pair(b, l, r, id)
+                                                              : spm_bpe_pair(b, l, r, id);
+}
+/* Slots of that table, and whether slot i holds a pair, and which. */
+size_t spm_bpe_slots(const struct spm_bpe *b);
+bool spm_bpe_slot(const struct spm_bpe *b, size_t i, struct spm_pair *p);
+
 /* Merging, spm_bpe.c: room for n symbols in c (E_SYS; runs of over 2^20 wait for one another); then
  * c->sym[0 .. n-1] are put and each is looked up with its next, r; after spm_merge of n > 1 those
  * that remain are linked by c->next from 0 to n. spm_merge_done gives back what was much. */
@@ -283,7 +323,7 @@ static inline void spm_merge_look(const struct spm *m, struct spm_cache *c, int3
     }
     /* Unused pieces take part in merges, but are no ids: what they were made of is given
      * instead (resegment). Where that is not the same every time, it is noted here. */
-    c->rank[i] = spm_bpe_pair(&m->bpe, l, r, &c->to[i]);
+    c->rank[i] = spm_bpe_merge(&m->bpe, l, r, &c->to[i]);
     if (!m->bpe.local && c->rank[i] != RANK_NONE && m->kind[c->to[i]] == PIECE_UNUSED) {
         c->split[c->to[i]][0] = l; /* the library keeps the way that was looked up last */
         c->split[c->to[i]][1] = r;

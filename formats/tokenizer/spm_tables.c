@@ -213,6 +213,20 @@ static int grow_pairs(struct spm_bpe *b, struct err *e)
     return 0;
 }
 
+/* An unused piece that two pairs make is split in a way that depends on the text around it, so text may
+ * then not be cut: not local. */
+static void note_split(struct spm *m, uint32_t l, uint32_t r, uint32_t id)
+{
+    struct spm_bpe *b = &m->bpe;
+
+    if (!b->split || m->kind[id] != PIECE_UNUSED)
+        return;
+    if (b->split[id][0] != SYM_NONE)
+        b->local = false;
+    b->split[id][0] = l;
+    b->split[id][1] = r;
+}
+
 static int add_pair(struct spm *m, uint32_t l, uint32_t r, uint32_t id, int32_t rank,
                     struct err *e)
 {
@@ -224,14 +238,7 @@ static int add_pair(struct spm *m, uint32_t l, uint32_t r, uint32_t id, int32_t 
     if (insert(b, (struct spm_pair){ l, r, id, rank }) > MAX_PROBES)
         return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
     b->n_pairs++;
-    /* An unused piece that two pairs make is split in a way that depends on the text around
-     * it, so text may then not be cut: not local. */
-    if (b->split && m->kind[id] == PIECE_UNUSED) {
-        if (b->split[id][0] != SYM_NONE)
-            b->local = false;
-        b->split[id][0] = l;
-        b->split[id][1] = r;
-    }
+    note_split(m, l, r, id);
     return 0;
 }
 
@@ -289,14 +296,48 @@ static void note_neighbours(struct spm *m, const struct spm_string *s)
     }
 }
 
+/* Into listed, over the same pair if it is there. */
+static int add_listed(struct spm *m, const struct spm_merge *x, uint64_t rank, size_t *probes,
+                      struct err *e)
+{
+    struct spm_bpe *b = &m->bpe;
+    uint64_t key = x->left | (uint64_t)x->right << LISTED_SYMBOL;
+    size_t i = spm_listed_slot(b, key);
+
+    for (; b->listed[i] != UINT64_MAX && (b->listed[i] & LISTED_KEY) != key; ++*probes)
+        i = i + 1 < b->n_listed ? i + 1 : 0;
+    b->n_pairs += b->listed[i] == UINT64_MAX;
+    b->listed[i] = key | rank << 2 * LISTED_SYMBOL;
+    b->makes[rank] = x->id;
+    note_split(m, x->left, x->right, x->id);
+    if (*probes > 64 * (size_t)rank + MAX_PROBES) /* far more tries than pairs */
+        return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
+    return 0;
+}
+
 /* The merges that a file lists; of two for one pair the later counts. */
 static int take_merges(struct spm *m, const struct spm_merges *list, struct err *e)
 {
-    int rc = grow_pairs(&m->bpe, e);
+    struct spm_bpe *b = &m->bpe;
+    /* The highest number of a symbol and of a rank would be a free slot. */
+    bool fits = m->vocab + b->n_extra < 1 << LISTED_SYMBOL && list->n < 1 << (64 - 2 * LISTED_SYMBOL);
+    size_t probes = 0;
+    int rc = 0;
 
+    if (fits) {
+        b->n_listed = list->n + list->n / 2 + 16;
+        b->listed = malloc(b->n_listed * sizeof *b->listed);
+        b->makes = malloc((list->n + 1) * sizeof *b->makes);
+        if (!b->listed || !b->makes)
+            return err_set(e, E_SYS, "out of memory for %zu merges", list->n);
+        memset(b->listed, 0xFF, b->n_listed * sizeof *b->listed);
+    } else {
+        rc = grow_pairs(b, e);
+    }
     for (size_t i = 0; i < list->n && rc == 0; i++)
-        rc = add_pair(m, list->v[i].left, list->v[i].right, list->v[i].id, (int32_t)i, e);
-    for (int64_t id = 0; m->bpe.next_to && id < m->vocab; id++)
+        rc = fits ? add_listed(m, &list->v[i], i, &probes, e)
+                  : add_pair(m, list->v[i].left, list->v[i].right, list->v[i].id, (int32_t)i, e);
+    for (int64_t id = 0; b->next_to && id < m->vocab; id++)
         if (is_text(m, id))
             note_neighbours(m, &m->piece[id]);
     return rc;
@@ -339,13 +380,42 @@ static void fill_ascii_pairs(const struct spm *m)
         }
 }
 
+size_t spm_bpe_slots(const struct spm_bpe *b)
+{
+    return b->small ? b->n_small : b->listed ? b->n_listed : (size_t)1 << (64 - b->pair_shift);
+}
+
+bool spm_bpe_slot(const struct spm_bpe *b, size_t i, struct spm_pair *p)
+{
+    uint64_t x;
+
+    if (b->small) {
+        x = b->small[i];
+        *p = (struct spm_pair){ (uint32_t)(x & UINT16_MAX), (uint32_t)(x >> 16 & UINT16_MAX),
+                                (uint32_t)(x >> 48), (int32_t)(x >> 32 & UINT16_MAX) };
+        return x != UINT64_MAX;
+    }
+    if (b->listed) {
+        const uint32_t symbol = (1u << LISTED_SYMBOL) - 1;
+
+        if ((x = b->listed[i]) == UINT64_MAX)
+            return false;
+        *p = (struct spm_pair){ (uint32_t)x & symbol, (uint32_t)(x >> LISTED_SYMBOL) & symbol,
+                                b->makes[x >> 2 * LISTED_SYMBOL], (int32_t)(x >> 2 * LISTED_SYMBOL) };
+        return true;
+    }
+    *p = b->pairs[i];
+    return p->left != SYM_NONE;
+}
+
 /* Packs the pairs into 8 bytes each, two thirds of the slots used, where ids, characters
  * and ranks have 16 bits, as with Llama 2's 32,000 pieces. Twice as many fit a cache. The
  * wide table is then given up. Does nothing and succeeds where it cannot be done. */
 static int make_small(struct spm *m, size_t ranks, struct err *e)
 {
     struct spm_bpe *b = &m->bpe;
-    size_t slots = (size_t)1 << (64 - b->pair_shift), probes = 0;
+    struct spm_bpe all = *b;
+    size_t slots = spm_bpe_slots(b), probes = 0;
 
     if (!b->local || m->vocab + b->n_extra > UINT16_MAX || ranks > UINT16_MAX)
         return 0;
@@ -357,18 +427,19 @@ static int make_small(struct spm *m, size_t ranks, struct err *e)
         return err_set(e, E_SYS, "out of memory for %zu merges", b->n_pairs);
     memset(b->small, 0xFF, b->n_small * sizeof *b->small);
     for (size_t k = 0; k < slots; k++) {
-        const struct spm_pair *p = &b->pairs[k];
-        uint64_t h = spm_small_hash(p->left | p->right << 16);
+        struct spm_pair p;
+        uint64_t h;
         size_t i;
 
-        if (p->left == SYM_NONE)
+        if (!spm_bpe_slot(&all, k, &p))
             continue;
+        h = spm_small_hash(p.left | p.right << 16);
         /* The hash's top 18 bits name a bit: 12 the word, 6 the bit in it. */
         b->maybe[h >> (64 - MAYBE_BITS + 6)] |= UINT64_C(1) << (h >> (64 - MAYBE_BITS) & 63);
         for (i = spm_small_slot(b, h); b->small[i] != UINT64_MAX; probes++)
             i = i + 1 < b->n_small ? i + 1 : 0;
-        b->small[i] = p->left | (uint64_t)p->right << 16 | (uint64_t)p->rank << 32 |
-                      (uint64_t)p->id << 48;
+        b->small[i] = p.left | (uint64_t)p.right << 16 | (uint64_t)p.rank << 32 |
+                      (uint64_t)p.id << 48;
         /* Far more tries than pairs mean that the model was made to be slow. */
         if (probes > 64 * b->n_pairs + MAX_PROBES)
             return err_set(e, E_DATA, "the merges of the pieces collide: the model is malicious");
@@ -376,7 +447,11 @@ static int make_small(struct spm *m, size_t ranks, struct err *e)
     if (b->next_to)
         fill_ascii_pairs(m);
     free(b->pairs);
+    free(b->listed);
+    free(b->makes);
     b->pairs = NULL;
+    b->listed = NULL;
+    b->makes = NULL;
     return 0;
 }
 
@@ -418,6 +493,8 @@ void spm_bpe_free(struct spm_bpe *b)
 {
     free(b->extra);
     free(b->pairs);
+    free(b->listed);
+    free(b->makes);
     free(b->small);
     free(b->maybe);
     free(b->ascii_pair);

@@ -11,8 +11,9 @@
  *
  * Each pattern says which of these it has and in what form. The functions are written once, and
  * compiled for each pattern with its rules as constants. */
-#include "formats/tokenizer/words.h"
+#include "formats/tokenizer/words_impl.h"
 
+#include "base/processor.h"
 #include "formats/tokenizer/unicode.h"
 
 #include <string.h>
@@ -21,24 +22,6 @@
 #endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-enum { LETTER = 1, NUMBER = 2, SPACE = 4, LINE_END = 8, UPPER = 16, LOWER = 32, NUMERIC = 64 };
-
-struct rules {
-    int contractions;  /* 0 none, 1 in small letters, 2 in any */
-    bool any_before;   /* any character may stand before letters, not only a space */
-    bool cases;        /* capitals, then small letters; a contraction may follow (suffix) */
-    bool suffix;
-    int digits;        /* 0: any number, behind a space; else at most so many */
-    const char *tail;  /* what others take behind them, or "" */
-    bool line_ends;
-    bool digits_alone; /* each digit is cut out first */
-};
-
-struct words {
-    const char *name, *pattern, *pattern2; /* two ways to write it */
-    size_t (*ends)(const char *p, size_t n, size_t at, uint32_t *ends, size_t max);
-};
 
 static const unsigned char ascii[128] = {
     ['\t'] = SPACE, ['\n'] = SPACE | LINE_END, ['\v'] = SPACE, ['\f'] = SPACE,
@@ -53,7 +36,7 @@ static const unsigned char ascii[128] = {
     BIG('S'), BIG('T'), BIG('U'), BIG('V'), BIG('W'), BIG('X'), BIG('Y'), BIG('Z')
 };
 
-static unsigned far_kind(const char *p, size_t *used)
+unsigned words_far_kind(const char *p, size_t *used)
 {
     const uint64_t both = 1u << UNI_LM | 1u << UNI_LO | UNI_MARK;
     uint64_t b = unicode_bits(unicode_at(p, used));
@@ -68,7 +51,7 @@ static unsigned far_kind(const char *p, size_t *used)
 ALWAYS_INLINE unsigned kind_at(const char *p, size_t *used)
 {
     *used = 1;
-    return (unsigned char)*p < 128 ? ascii[(unsigned char)*p] : far_kind(p, used);
+    return (unsigned char)*p < 128 ? ascii[(unsigned char)*p] : words_far_kind(p, used);
 }
 
 /* The end of the characters from at on that are of these kinds. */
@@ -230,42 +213,31 @@ ALWAYS_INLINE size_t next_word(const struct rules *r, const char *p, size_t n, s
     return space(p, n, at, r->line_ends);
 }
 
-ALWAYS_INLINE size_t find_ends(const struct rules *r, const char *p, size_t n, size_t at,
-                               uint32_t *ends, size_t max)
+/* The same where each digit is cut out first: the word ends before the first that it holds or asks
+ * about, which is at most two characters behind its end. */
+ALWAYS_INLINE size_t next_of(const struct rules *r, const char *p, size_t n, size_t at)
 {
-    size_t k = 0, limit = r->digits_alone ? at : n, used;
+    size_t end, used;
+    int behind = 2;
 
-    while (k < max && at < n) {
-        if (at == limit) {
-            /* Up to the next digit, or the digit itself. */
-            if (kind_at(p + at, &used) & NUMERIC) {
-                limit = at += used;
-                ends[k++] = (uint32_t)at;
-                continue;
-            }
-            for (; limit < n; limit += used)
-                if (kind_at(p + limit, &used) & NUMERIC)
-                    break;
-        }
-        at = next_word(r, p, limit, at);
-        ends[k++] = (uint32_t)at;
-    }
-    return k;
+    if (!r->digits_alone)
+        return next_word(r, p, n, at);
+    if (kind_at(p + at, &used) & NUMERIC)
+        return at + used;
+    end = next_word(r, p, n, at);
+    for (size_t i = at; i < n && (i < end || behind-- > 0); i += used)
+        if (kind_at(p + i, &used) & NUMERIC)
+            return next_word(r, p, i, at);
+    return end;
 }
 
-#define KIND(name, ...)                                                                        \
-    static size_t ends_##name(const char *p, size_t n, size_t at, uint32_t *ends, size_t max)  \
+#define NEXT(name, ...)                                                                        \
+    static size_t next_##name(const char *p, size_t n, size_t at)                              \
     {                                                                                          \
         static const struct rules rules = { __VA_ARGS__ };                                     \
-        return find_ends(&rules, p, n, at, ends, max);                                         \
+        return next_of(&rules, p, n, at);                                                      \
     }
-KIND(gpt2, .contractions = 1, .tail = "")
-KIND(digits, .contractions = 1, .tail = "", .digits_alone = true)
-KIND(llama3, .contractions = 2, .any_before = true, .digits = 3, .tail = "\r\n", .line_ends = true)
-KIND(qwen2, .contractions = 2, .any_before = true, .digits = 1, .tail = "\r\n", .line_ends = true)
-KIND(o200k, .any_before = true, .cases = true, .suffix = true, .digits = 3, .tail = "\r\n/",
-     .line_ends = true)
-KIND(tekken, .any_before = true, .cases = true, .digits = 1, .tail = "\r\n/", .line_ends = true)
+WORDS_PATTERNS(NEXT)
 
 #define SPACES "\\s+(?!\\S)|\\s+"
 #define GPT2(c) c "| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|" SPACES
@@ -278,14 +250,22 @@ KIND(tekken, .any_before = true, .cases = true, .digits = 1, .tail = "\r\n/", .l
     "[^\\r\\n\\p{L}\\p{N}]?" U "*" W "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" U "+" W "*" suffix "|" n \
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|" SPACES
 
+#ifdef __x86_64__
+#define WIDE(name) words_wide_##name
+#else
+#define WIDE(name) NULL
+#endif
+
 const struct words words_gpt2 = { "GPT-2", GPT2("'s|'t|'re|'ve|'m|'ll|'d"),
-                                  GPT2("'(?:[sdmt]|ll|ve|re)"), ends_gpt2 };
-const struct words words_gpt2_digits = { "GPT-2 with single digits", "", "", ends_digits };
+                                  GPT2("'(?:[sdmt]|ll|ve|re)"), next_gpt2,
+                                  WIDE(gpt2) };
+const struct words words_gpt2_digits = { "GPT-2 with single digits", "", "", next_digits,
+                                         WIDE(digits) };
 static const struct words others_known[] = {
-    { "Llama 3", CL100K("\\p{N}{1,3}"), "", ends_llama3 },
-    { "Qwen 2", CL100K("\\p{N}"), "", ends_qwen2 },
-    { "o200k", O200K(ANY_CASE "?", "\\p{N}{1,3}"), "", ends_o200k },
-    { "tekken", O200K("", "\\p{N}"), "", ends_tekken },
+    { "Llama 3", CL100K("\\p{N}{1,3}"), "", next_llama3, WIDE(llama3) },
+    { "Qwen 2", CL100K("\\p{N}"), "", next_qwen2, WIDE(qwen2) },
+    { "o200k", O200K(ANY_CASE "?", "\\p{N}{1,3}"), "", next_o200k, WIDE(o200k) },
+    { "tekken", O200K("", "\\p{N}"), "", next_tekken, WIDE(tekken) },
 };
 
 const char *words_name(const struct words *w) { return w->name; }
@@ -314,16 +294,19 @@ const struct words *words_known(const char *pattern, size_t n)
     return NULL;
 }
 
+size_t words_next(const struct words *w, const char *p, size_t n, size_t at)
+{
+    return w->next(p, n, at);
+}
+
 size_t words_ends(const struct words *w, const char *p, size_t n, size_t at, uint32_t *ends,
                   size_t max)
 {
-    return w->ends(p, n, at, ends, max);
-}
+    size_t k = 0;
 
-size_t words_next(const struct words *w, const char *p, size_t n, size_t at)
-{
-    uint32_t end = 0;
-
-    w->ends(p, n, at, &end, 1);
-    return end;
+    if (w->wide && simd_level() >= SIMD_AVX2)
+        return w->wide(p, n, at, ends, max, w->next);
+    while (k < max && at < n)
+        ends[k++] = (uint32_t)(at = w->next(p, n, at));
+    return k;
 }

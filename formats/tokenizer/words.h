@@ -21,7 +21,9 @@ const char *words_pattern(const struct words *w); /* as a tokenizer.json has it 
 
 /* Where the word that begins at 'at' ends, at < n. */
 size_t words_next(const struct words *w, const char *p, size_t n, size_t at);
-/* The ends of the words from 'at' on, at most max of them; how many. */
+/* The ends of the words from 'at' on, at most max of them, which is WORDS_ROOM or more; how many: fewer
+ * may come before the text's end, but never none. */
+#define WORDS_ROOM 64
 size_t words_ends(const struct words *w, const char *p, size_t n, size_t at, uint32_t *ends,
                   size_t max);
 
