@@ -43,7 +43,8 @@ static void rope(struct model *m, const struct span *b, void *q, void *k, bool i
 {
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
        .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
-       .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+       .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k,
+       .firsts = b->cached ? b->cached->firsts : NULL);
 }
 
 /* A norm of q or k [rows][width], of each head or of all at once: as wide as its weight. */
@@ -86,7 +87,7 @@ static struct op_attention attention_of(const struct model *m, const struct save
         .q_rows = b->rows, .kv_rows = b->rows, .heads = m->c.heads,
         .kv_heads = m->c.kv_heads, .dim = m->c.head_dim, .q_ld = q_dim(m), .kv_ld = kv_dim(m),
         .scale = 1.0f / __builtin_sqrtf((float)m->c.head_dim),
-        .seg = { b->seg->half[0], b->seg->half[1] },
+        .seg = { b->seg ? b->seg->half[0] : b->cached->seg, b->seg ? b->seg->half[1] : b->cached->seg },
         .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v,
         .o = s->o, .lse = s->lse, .window = m->c.window,
     };
@@ -102,6 +103,8 @@ static void attention_block(struct model *m, const struct layer *l, const struct
     norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
     linear(m, &l->w[ROLE_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
     turn_heads(m, l, s, b);
+    if (b->cached)
+        cache_attend(m, l, b, a.k, a.v, &a);
     if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
     linear(m, &l->w[ROLE_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
