@@ -21,11 +21,11 @@ CXX_FLAGS = -std=c++17 $(filter-out -Werror=implicit,$(WARN)) $(FLAGS) $(CXXFLAG
 # One folder for the objects of each set of flags, so that SAN=1 never links a plain object.
 B     := build/$(shell echo '$(CC) $(CXX) $(C_FLAGS)' | cksum | cut -d' ' -f1)
 BIN   := $(if $(SAN),build/bin-san,build/bin)
-TOOLS := lprep lpack ltrain leval lmerge linfo
+TOOLS := lprep lpack ltrain leval lgen lmerge linfo
 
 # The rooms, lowest first; every .c of a room is in its library, but for the tools' mains.
-ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights kernels kernels/cpu ranks model prep train eval tools
-MAINS := $(foreach t,$(TOOLS),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c tools/$(t).c)))
+ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights kernels kernels/cpu ranks model prep train eval gen tools
+MAINS := $(foreach t,$(TOOLS),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c gen/$(t).c tools/$(t).c)))
 SRCS  := $(filter-out $(MAINS),$(foreach r,$(ROOMS),$(wildcard $(r)/*.c $(r)/*.cc)))
 OBJS  := $(SRCS:%=$(B)/%.o)
 TESTS := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
@@ -76,7 +76,7 @@ $(BIN)/$(1): $(B)/$(patsubst %.c,%,$(2)).c.o $(B)/liblonglora.a
 	@mkdir -p $$(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
-$(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c tools/$(t).c)))))
+$(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c gen/$(t).c tools/$(t).c)))))
 
 $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)

@@ -82,7 +82,9 @@ struct op_rmsnorm_back {
  * x act, row stride ld, head h at h * stride (0: dim): a part of each head may turn, its first dim
  * channels. inv_freq float32 [dim/2], host memory.
  * scale multiplies the result (YaRN's attention factor; 1 otherwise).
- * x2, unless NULL, is another array of as many rows, turned alike: queries and keys at once. */
+ * x2, unless NULL, is another array of as many rows, turned alike: queries and keys at once.
+ * firsts, unless NULL, stands for first: one for every period rows (host memory), of texts that are
+ * at different lengths. */
 struct op_rope {
     int64_t rows, ld, heads, dim, first, period;
     bool inverse;
@@ -92,6 +94,25 @@ struct op_rope {
     int64_t ld2, heads2;
     void *x2;
     int64_t stride;
+    const int64_t *firsts;
+};
+
+/* How a cache holds keys and values: as act; as bfloat16; or as 8-bit integers, each head of a row
+ * with a scale of its own, |x| / 127 of its largest: x = scale * integer, and 0 where all are 0. */
+enum kv_type { KV_ACT, KV_BF16, KV_INT8, KV_TYPES };
+
+/* Rows of keys and values into a cache. Piece s is rows [cu[s], cu[s + 1]) and goes to the cache's
+ * rows from to[s] on; cu ascends from 0 to rows (host memory). k, v act [rows][ld], head h at column
+ * h * dim; k_to, v_to of the type, [...][heads * dim]; k_scale, v_scale float32 [...][heads], for
+ * KV_INT8. v NULL: keys alone. No two pieces meet. */
+struct op_store {
+    int64_t rows, heads, dim, ld;
+    const void *k, *v;
+    enum kv_type type;
+    void *k_to, *v_to;
+    float *k_scale, *v_scale;
+    int64_t n;
+    const int64_t *cu, *to;
 };
 
 /* Causal attention inside segments. A segment is a run of rows of queries, and a run of rows of
@@ -109,6 +130,7 @@ struct op_rope {
  * Query heads [0, heads/2) follow seg[0], the others seg[1]; dense attention passes the same list
  * twice. Query head h reads key/value head h / (heads / kv_heads).
  * q, o act [q_rows][q_ld], head h at column h * dim; k, v act [kv_rows][kv_ld].
+ * Forward alone: k and v may be a cache's (op_store), of kv_type, with their scales.
  * lse float32 [heads][q_rows]: natural log of the sum of exp of the scaled scores.
  * Rows come out alike, to rounding, however queries are cut into calls.
  * Never allocates anything that grows with rows squared. */
@@ -126,6 +148,8 @@ struct op_attention {
     const void *q, *k, *v;
     void *o;
     float *lse;
+    enum kv_type kv_type;
+    const float *k_scale, *v_scale; /* [kv_rows][kv_heads], of KV_INT8 */
 };
 
 /* dq, dk, dv are overwritten; layouts as q, k, v. o and lse are the forward's.
@@ -240,6 +264,7 @@ struct op_sum_squares {
     OP(rmsnorm, 0, "rmsnorm")                              \
     OP(rmsnorm_back, 0, "rmsnorm's backward")              \
     OP(rope, 0, "rope")                                    \
+    OP(store, 0, "writing to the cache")                   \
     OP(swiglu, 0, "swiglu")                                \
     OP(swiglu_back, 0, "swiglu's backward")                \
     OP(embed, 0, "the embedding")                          \

@@ -61,11 +61,13 @@ struct work {
     void *attention, *loss;       /* scratch of attention_back and of the loss */
     int32_t *ids, *targets;       /* [rows] device */
     float *nll;                   /* [rows] device */
+    float *logits;                /* [LOGIT_ROWS][vocab] device, where there is a cache */
 };
+enum { LOGIT_ROWS = 64 };
 
 /* All the device's, but the last. */
-enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, MEM_WORK, MEM_HOST,
-       MEM_CLASSES };
+enum { MEM_FROZEN, MEM_MASTER, MEM_COMPUTE, MEM_GRAD, MEM_MOMENTS, MEM_SAVED, MEM_WORK, MEM_CACHE,
+       MEM_HOST, MEM_CLASSES };
 
 /* Items that take turns in two slots on the device: item i, counted over the layers that have one,
  * in slot i % 2. A ring for each level that layers have offloaded, and one for the frozen matrices
@@ -84,7 +86,7 @@ struct ring_source {
 };
 extern const struct ring_source ring_host; /* item i at ring.host + i * nbytes */
 
-enum { RING_WEIGHTS = SAVE_LEVELS, RINGS };
+enum { RING_WEIGHTS = SAVE_LEVELS, RING_CACHE, RINGS };
 struct ring {
     int64_t n;                       /* items */
     size_t nbytes;                   /* of each, in a slot */
@@ -95,7 +97,17 @@ struct ring {
     int64_t holds[2];                /* which item */
 };
 
+/* A layer's keys and values of all texts, [seqs][rows][kv_dim], and their scales
+ * [seqs][rows][kv_heads]; with sinks, those of every text's first tokens as they were stored, act
+ * [seqs][sinks][kv_dim]. Of a cache in the host's memory what is here lies in a slot of its ring. */
+struct kept {
+    void *k, *v;
+    float *k_scale, *v_scale;
+    void *sink_k, *sink_v;
+};
+
 struct layer {
+    struct kept kept;             /* where there is a cache */
     struct weight w[ROLES];       /* by role; in what the family has not, all is 0 */
     struct saved s;
     int offloaded;     /* levels below this one lie in host memory */
@@ -127,6 +139,7 @@ struct model {
     void *stage;     /* upload_begin's; NULL: none */
     bool varies;     /* this call's rows are others than those it was planned for */
     uint64_t base_hash; /* of the files that were loaded; 0: none were */
+    struct cache *cache; /* cache.c's; NULL: there is none */
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 
@@ -213,9 +226,45 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
 struct span {
     int64_t rows, len, first; /* rows = sequences * len, at positions first, first + 1, ... */
     const struct segments *seg;
+    const struct cached *cached; /* rows behind those of a cache; NULL: alone */
 };
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
                    const struct span *b, void *y);
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,
                     const struct span *b);
+
+/* step.c: the parts of a pass. Embedding and all layers, of host ids, into work.x; reach: the length
+ * that RoPE's frequencies are for. The last norm of rows into work.h. Waits, and says what failed. */
+void step_forward(struct model *m, const int32_t *ids, int64_t reach, struct span *sp);
+void step_norm(struct model *m, int64_t rows);
+int step_settled(struct model *m, struct err *e);
+
+/* cache.c. Where a span's rows go in the cache, and what they see of it. */
+struct cached {
+    struct op_segments seg;       /* its keys are rows [row, row + rows) of the cache */
+    int64_t row, rows;
+    int64_t n;                    /* pieces of the span: op_store's */
+    const int64_t *cu, *to;
+    const int64_t *firsts;        /* op_rope's, for every len rows */
+    int64_t seq, at;              /* with sinks: the text, and the position of its first row */
+};
+/* Places a layer's part. */
+void cache_lay(struct model *m);
+int cache_open(struct model *m, struct err *e); /* after the layout */
+void cache_close(struct model *m);
+/* A layer's k and v, turned, go to the cache, and a comes to read it. */
+void cache_attend(struct model *m, const struct layer *l, const struct span *b, const void *k,
+                  const void *v, struct op_attention *a);
+/* Where the items of RING_CACHE come from, of a cache in the host's memory: what texts have of a
+ * layer comes, and the rows of the span in hand go back. */
+extern const struct ring_source ring_cache;
+/* What a text has, at hand for extend.c: tokens given, and the rows that hold what is kept of them. */
+struct kept_text {
+    int64_t n, first, end;
+};
+struct kept_text *cache_text(const struct model *m, int64_t seq);
+/* Makes room for n more tokens of a text, where it keeps a window: the oldest but the sinks go. */
+void cache_make_room(struct model *m, int64_t seq, int64_t n);
+/* The span that passes now, until the next. */
+void cache_now(struct model *m, const struct cached *now);
 #endif

@@ -47,7 +47,8 @@ static void rope(struct model *m, const struct layer *l, const struct span *b, v
         return;
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
        .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
-       .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k);
+       .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k,
+       .firsts = b->cached ? b->cached->firsts : NULL);
 }
 
 /* What a part of the layer reads: work.h = norm(x), or where it has no norm of that role, x. */
@@ -137,7 +138,7 @@ static struct op_attention attention_of(const struct model *m, const struct laye
         .kv_heads = m->c.kv_heads, .dim = m->c.head_dim, .q_ld = q_dim(m), .kv_ld = kv_dim(m),
         .scale = m->c.times.scores > 0 ? (float)m->c.times.scores
                                        : 1.0f / __builtin_sqrtf((float)m->c.head_dim),
-        .seg = { b->seg->half[0], b->seg->half[1] },
+        .seg = { b->seg ? b->seg->half[0] : b->cached->seg, b->seg ? b->seg->half[1] : b->cached->seg },
         .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v,
         .o = s->o, .lse = s->lse, .window = config_window(&m->c, l - m->layers),
     };
@@ -153,6 +154,8 @@ static void attention_block(struct model *m, const struct layer *l, const struct
     linear(m, &l->w[ROLE_Q], 3, b->rows, normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]),
            (void *[]){ s->q, s->k, s->v }, NULL);
     turn_heads(m, l, s, b);
+    if (b->cached)
+        cache_attend(m, l, b, a.k, a.v, &a);
     if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
     add_branch(m, &l->w[ROLE_O], &l->w[ROLE_POST_ATTN_NORM], b->rows, s->o, m->work.h, s->x, x2);

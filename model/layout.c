@@ -452,6 +452,8 @@ static void lay_work(struct model *m, int64_t rows)
     k->ids = take(m, MEM_WORK, rows, 4);
     k->targets = take(m, MEM_WORK, rows, 4);
     k->nll = take(m, MEM_WORK, rows, 4);
+    if (m->o.cache.rows)
+        k->logits = take(m, MEM_WORK, LOGIT_ROWS * m->c.vocab, 4);
     if (config_biases(&m->c))
         k->ones = take_act(m, MEM_WORK, rows, 1);
     if (lora(&m->o))
@@ -469,7 +471,9 @@ void model_spread(struct model *m)
         all += placement_layers(p, (enum save_level)k);
     memset(m->ring, 0, sizeof m->ring);
     for (int k = 0; k < RINGS; k++)
-        m->ring[k].source = &ring_host;
+        m->ring[k].source = k == RING_CACHE ? &ring_cache : &ring_host;
+    if (m->o.cache.in_host)
+        m->ring[RING_CACHE].state = m;
     offload_forget(m);
     /* Of 3 layers of one kind and 1 of a later kind, the order becomes first, first, later,
      * first. */
@@ -493,6 +497,7 @@ void model_spread(struct model *m)
             l->item[k] = k < l->offloaded ? m->ring[k].n++ : -1;
         /* a layer is streamed where the running share steps up: of 4 layers, 2 are layers 1
          * and 3 */
+        l->item[RING_CACHE] = m->o.cache.rows && m->o.cache.in_host ? m->ring[RING_CACHE].n++ : -1;
         l->item[RING_WEIGHTS] = (i + 1) * p->streamed / m->c.layers > i * p->streamed / m->c.layers
                                 ? m->ring[RING_WEIGHTS].n++ : -1;
     }
@@ -587,6 +592,7 @@ int model_layout(struct model *m, struct err *e)
         lay_weights(m);
     }
     lay_work(m, rows);
+    cache_lay(m);
     lay_saved(m, rows);
     for (int i = 0; i < MEM_CLASSES; i++)
         if (m->mem[i].failed)

@@ -17,6 +17,20 @@ enum train_mode {
     TRAIN_LORA_PLUS /* LoRA pairs, the embedding and all norms (the paper's LoRA+) */
 };
 
+/* Keys and values of the tokens that a text has so far, of several texts at once (extend.h): what a
+ * new token needs of the old ones. */
+struct cache_options {
+    int64_t rows;               /* tokens of a text; 0: no cache. Then ctx and seqs are of the rows that
+                                   are computed at once, not of texts */
+    int64_t seqs;               /* texts */
+    enum kv_type type;
+    int64_t sinks, window;      /* a text keeps its first sinks tokens and the last window ones, and may
+                                   be of any length: Xiao et al. 2023, arXiv:2309.17453. Then rows is
+                                   at least sinks + window, more rows move less. window 0: all */
+    bool in_host;               /* of a device with memory of its own: in the host's, fetched a layer
+                                   at a time */
+};
+
 struct model_options {
     enum train_mode mode;
     int64_t rank;               /* LoRA; 8 */
@@ -49,6 +63,7 @@ struct model_options {
                                    more, 180 MiB in ffn_dim columns */
     int64_t loss_chunk;         /* rows of logits at once; 0: 1024; of bf16 2048 to 8192,
                                    16 MiB in dim columns */
+    struct cache_options cache; /* without training */
 };
 void model_defaults(struct model_options *o); /* LoRA+, rank 8, alpha 16, q k v o, keep -1 */
 
@@ -86,6 +101,7 @@ struct memory_plan {
     size_t moments;     /* AdamW's m and v */
     size_t saved;       /* what the forward keeps for the backward */
     size_t work;        /* buffers of one layer, the loss chunk, ids */
+    size_t cache;       /* keys and values of texts that grow */
     size_t total;
     size_t host;        /* pinned host memory: offloaded activations and streamed weights */
     struct placement placement; /* no layers without training */

@@ -78,6 +78,7 @@ static void fill_plan(struct model *m)
     p->moments = m->mem[MEM_MOMENTS].used_bytes;
     p->saved = m->mem[MEM_SAVED].used_bytes;
     p->work = m->mem[MEM_WORK].used_bytes;
+    p->cache = m->mem[MEM_CACHE].used_bytes;
     p->total = model_bytes(m);
     p->host = m->mem[MEM_HOST].used_bytes;
     p->layers = m->c.layers;
@@ -95,6 +96,7 @@ void model_close(struct model *m)
             m->d->host_release(m->d, m->mem[i].base, m->mem[i].cap_bytes);
         else if (m->mem[i].base)
             m->d->release(m->d, m->mem[i].base);
+    cache_close(m);
     free(m->layers);
     free(m->params);
     free(m->inv_freq);
@@ -300,6 +302,8 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         rc = err_set(e, E_SYS, "out of memory");
     if (rc == 0 && m->work.ones)
         rc = fill_ones(m, e);
+    if (rc == 0 && m->o.cache.rows)
+        rc = cache_open(m, e);
     m->o.stored = NULL; /* it may be closed now */
     if (rc < 0)
         model_close(m);

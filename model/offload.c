@@ -111,6 +111,20 @@ void offload_begin(struct model *m)
     for (int i = 0; i < 2; i++)
         if (w->holds[i] != i)
             fetch(m, RING_WEIGHTS, i);
+    for (int i = 0; i < 2; i++)
+        fetch(m, RING_CACHE, i);
+}
+
+/* What the layer added to its part of the cache goes to the host's memory, and the slot is another
+ * layer's. */
+static void turn_cache(struct model *m, int64_t item)
+{
+    struct ring *r = &m->ring[RING_CACHE];
+
+    move(m, r, item, false);
+    if (m->rc == 0)
+        m->rc = m->d->await(m->d, QUEUE_IN, fence_of(m, r, item & 1, COPY_DONE));
+    fetch(m, RING_CACHE, item + 2);
 }
 
 /* Waits for what the layer reads, and for the slots that it writes to. */
@@ -121,6 +135,7 @@ static void before_forward(struct model *m, int64_t layer, bool back)
     if (back)
         send(m, SAVE_INPUT, l->item[SAVE_INPUT]); /* complete since the layer before */
     wait_for(m, RING_WEIGHTS, l->item[RING_WEIGHTS]);
+    wait_for(m, RING_CACHE, l->item[RING_CACHE]);
     if (layer + 1 < m->c.layers) /* whose input this layer writes */
         wait_for(m, SAVE_INPUT, l[1].item[SAVE_INPUT]);
     for (int k = SAVE_ATTENTION; k < SAVE_LEVELS; k++)
@@ -135,6 +150,8 @@ static void after_forward(struct model *m, int64_t layer, bool back)
         send(m, k, l->item[k]);
     if (l->item[RING_WEIGHTS] >= 0)
         fetch(m, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);
+    if (l->item[RING_CACHE] >= 0)
+        turn_cache(m, l->item[RING_CACHE]);
 }
 
 void offload_forward(struct model *m, bool back, layer_fn *run, void *ctx)

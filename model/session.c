@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "kernels/exchange.h"
 #include "kernels/planned.h"
+#include "model/extend.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -213,14 +214,27 @@ int session_losses(struct session *s, int64_t n_seqs, int64_t len, const int32_t
     return rc < 0 ? rc : model_forward(s->model, &b, sum, n, e);
 }
 
-/* Keeps the tokens of a text that grows. The model has no memory of earlier tokens: for
- * logits all of them go through it again. After a failure the text is as long as before. */
+/* Behind a cache; the text's length is the cache's. */
+static int extend_cached(struct session *s, const int32_t *ids, int64_t n, float *logits,
+                         struct err *e)
+{
+    struct piece p = { 0, n, ids };
+    int rc = n ? model_extend(s->model, &(struct extend){ 1, &p, logits, false }, e) : 0;
+
+    s->n = model_text_length(s->model, 0);
+    return rc;
+}
+
+/* Keeps the tokens of a text that grows. Without a cache the model has no memory of earlier tokens:
+ * for logits all of them go through it again. After a failure the text is as long as before. */
 int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logits,
                    struct err *e)
 {
     struct batch b = { .n_seqs = 1, .len = s->n + n, .seg = &s->seg };
     int rc = 0;
 
+    if (s->options.cache.rows && n >= 0)
+        return extend_cached(s, ids, n, logits, e);
     if (n < 0 || n > s->options.ctx - s->n)
         return err_set(e, E_CONFIG, "cannot add %" PRId64 " tokens to %" PRId64 ": the session "
                                     "was opened for %" PRId64, n, s->n, s->options.ctx);
@@ -243,4 +257,9 @@ int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logi
 }
 
 /* Drops the tokens from n on; a text shorter than that stays as it is. */
-void session_rewind(struct session *s, int64_t n) { s->n = n < s->n ? n : s->n; }
+void session_rewind(struct session *s, int64_t n)
+{
+    s->n = n < s->n ? n : s->n;
+    if (s->options.cache.rows)
+        model_text_cut(s->model, 0, s->n);
+}

@@ -98,9 +98,10 @@ int session_losses(struct session *s, int64_t n_seqs, int64_t len, const int32_t
                    const int32_t *targets, float *nll, double *sum, int64_t *n, struct err *e);
 
 /* One text, grown by pieces: appends n ids to those given so far and writes the logits of the last
- * of them, host float32 [vocab], which may be NULL. What was given before is computed again: a
- * cache of keys and values between the calls has its place behind this interface, and so has one
- * more reason to fail. E_CONFIG: beyond options.ctx. E_DATA, E_DEVICE. */
+ * of them, host float32 [vocab], which may be NULL. Where the plan has a cache (options.cache), what
+ * was given before is there; else it is computed again. E_CONFIG: beyond options.cache.rows, or
+ * without a cache options.ctx. E_DATA, E_DEVICE. Several texts at once: model/extend.h, whose text 0
+ * this is. */
 int session_extend(struct session *s, const int32_t *ids, int64_t n, float *logits,
                    struct err *e);
 /* Forgets all but the first n tokens given; 0: a new text. n is at most as many as were given. */

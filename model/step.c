@@ -71,16 +71,17 @@ static void times(struct model *m, int64_t rows, double by, void *x)
 
 /* Embedding and all layers; leaves the residual stream in work.x. back: saves what the backward
  * reads. */
-static void forward(struct model *m, const struct batch *b, struct span *sp, bool back)
+static void pass(struct model *m, const int32_t *ids, const int32_t *targets, int64_t reach,
+                 struct span *sp, bool back)
 {
     struct device *d = m->d;
     void *x = m->o.mode != TRAIN_NONE ? m->layers[0].s.x : m->work.x;
 
     /* ids and targets are small and come from ordinary memory: the calls wait for them */
-    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), sp->len, m->inv_freq);
-    m->rc = d->to_device(d, m->work.ids, b->ids, (size_t)sp->rows * 4);
-    if (m->rc == 0 && b->targets)
-        m->rc = d->to_device(d, m->work.targets, b->targets, (size_t)sp->rows * 4);
+    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), reach, m->inv_freq);
+    m->rc = d->to_device(d, m->work.ids, ids, (size_t)sp->rows * 4);
+    if (m->rc == 0 && targets)
+        m->rc = d->to_device(d, m->work.targets, targets, (size_t)sp->rows * 4);
     offload_begin(m);
     if (m->rc == 0)
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
@@ -90,9 +91,19 @@ static void forward(struct model *m, const struct batch *b, struct span *sp, boo
     offload_forward(m, back, forward_layer, sp);
 }
 
+void step_forward(struct model *m, const int32_t *ids, int64_t reach, struct span *sp)
+{
+    pass(m, ids, NULL, reach, sp, false);
+}
+
+static void forward(struct model *m, const struct batch *b, struct span *sp, bool back)
+{
+    pass(m, b->ids, b->targets, sp->len, sp, back);
+}
+
 /* work.h = final norm of the residual stream, times what logits are multiplied by; rstd stays for
  * norm's backward. */
-static void final_norm(struct model *m, int64_t rows)
+void step_norm(struct model *m, int64_t rows)
 {
     const struct weight *w = &m->top[ROLE_LAST_NORM];
 
@@ -142,7 +153,7 @@ static void backward(struct model *m, struct span *sp, const struct batch *b)
 
 /* Waits for everything queued. The device's own failure comes first, for it has a reason.
  * After any failure the rings' contents are unknown, because copies may not have run. */
-static int settled(struct model *m, struct err *e)
+int step_settled(struct model *m, struct err *e)
 {
     int rc = m->d->sync(m->d, e);
 
@@ -162,7 +173,7 @@ static int finish(struct model *m, const struct batch *b, double *nll_sum, struc
 
     if (m->rc == 0)
         m->rc = m->d->to_host(m->d, nll, m->work.nll, (size_t)rows * 4);
-    rc = settled(m, e);
+    rc = step_settled(m, e);
     *nll_sum = 0;
     /* in float64 and in one order, so that equal losses give equal bits */
     for (int64_t i = 0; i < rows && rc == 0; i++)
@@ -181,7 +192,7 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
         return rc;
     note_rows(m, sp.rows);
     forward(m, b, &sp, back);
-    final_norm(m, sp.rows);
+    step_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
     if (back)
         backward(m, &sp, b);
@@ -217,7 +228,7 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
         return rc;
     note_rows(m, sp.rows);
     forward(m, b, &sp, false);
-    final_norm(m, sp.rows);
+    step_norm(m, sp.rows);
     for (int64_t at = from; at < sp.rows && m->rc == 0; at += chunk) {
         int64_t n = sp.rows - at < chunk ? sp.rows - at : chunk;
         struct op_gemm g = { .trans_b = true, .m = n, .n = vocab, .k = m->c.dim, .alpha = 1,
@@ -230,7 +241,7 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
             m->rc = m->d->to_host(m->d, logits + (at - from) * vocab, out,
                                   (size_t)(n * vocab) * 4);
     }
-    rc = settled(m, e);
+    rc = step_settled(m, e);
     m->d->release(m->d, out);
     return rc;
 }

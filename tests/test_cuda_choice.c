@@ -20,7 +20,7 @@
 
 /* What the mocks saw. */
 static struct {
-    int own, cudnn, grown, noted;
+    int own, cudnn, grown, noted, few, unpacked;
     size_t scratch[SCRATCH_KINDS], least, asked, more;
     const char *from, *to; /* the backward's scratch: nothing of cuDNN's may lie outside it */
     bool refuse, fail;
@@ -85,6 +85,19 @@ int flash_backward(struct cuda *c, const struct op_attention_back *a,
                    const struct attention_bounds b[2])
 {
     return flash_forward(c, &a->fwd, b);
+}
+bool flash_few_takes(const struct op_attention *a) { return a->q_rows == 1; }
+int flash_few(struct cuda *c, const struct op_attention *a)
+{
+    (void)c, (void)a;
+    seen.few++;
+    return 0;
+}
+void store_unpack(struct cuda *c, int64_t rows, int64_t heads, int64_t dim, const void *x,
+                  const float *scale, void *y)
+{
+    (void)c, (void)rows, (void)heads, (void)dim, (void)x, (void)scale, (void)y;
+    seen.unpacked++;
 }
 
 int sdpa_open(struct sdpa **s, const char *path, void *stream, const char *json, struct err *e)
@@ -325,6 +338,32 @@ static void test_reasons(void **state)
     close_mock();
 }
 
+/* Over a cache: few queries, or many, for which 8 bits are unpacked. */
+static void test_caches(void **state)
+{
+    static const int64_t one[] = { 0, 1 }, many[] = { 0, 32 }, keys[] = { 0, 100 }, first[] = { 68 };
+    void *p = (void *)((uintptr_t)1 << 32);
+    struct op_attention a = { .q_rows = 1, .kv_rows = 100, .heads = 8, .kv_heads = 2, .dim = 64,
+                              .q_ld = 512, .kv_ld = 128, .scale = 1, .q = p, .k = p, .v = p, .o = p,
+                              .lse = p, .k_scale = p, .v_scale = p };
+
+    (void)state;
+    assert_int_equal(open_mock(90, false), 0);
+    for (enum kv_type t = KV_ACT; t < KV_TYPES; t++)
+        for (int n = 0; n < 2; n++) {
+            int few = seen.few, own = seen.own, unpacked = seen.unpacked;
+
+            a.kv_type = t;
+            a.q_rows = n ? 32 : 1;
+            a.seg[0] = a.seg[1] = (struct op_segments){ 1, n ? many : one, keys, first };
+            assert_int_equal(cuda_attention(&dev, &a), 0);
+            assert_int_equal(seen.few - few, !n);
+            assert_int_equal(seen.own - own, n);
+            assert_int_equal(seen.unpacked - unpacked, n && t == KV_INT8 ? 2 : 0);
+        }
+    close_mock();
+}
+
 static void steady(bool want, int64_t n0, const int64_t *cu0, int64_t n1, const int64_t *cu1)
 {
     struct op_segments s[2] = { { .n = n0, .cu = cu0 }, { .n = n1, .cu = cu1 } };
@@ -354,7 +393,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_workspace_is_planned), cmocka_unit_test(test_planned_counts_the_same),
-        cmocka_unit_test(test_choice_has_no_history), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_choice_has_no_history), cmocka_unit_test(test_reasons), cmocka_unit_test(test_caches),
         cmocka_unit_test(test_steady),
     };
 

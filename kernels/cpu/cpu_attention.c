@@ -30,6 +30,7 @@ struct forward_job {
 struct tile {
     float *s;   /* [QUERIES][KEYS] scores, then weights */
     float *acc; /* [QUERIES][dim] weighted sum of values, times l */
+    float *room; /* [KEYS][dim] keys, then values, of a cache; else not there */
     float m[QUERIES], l[QUERIES]; /* l < 0: nothing seen so far */
 };
 
@@ -113,22 +114,24 @@ static void attend(const struct forward_job *job, int thread, int64_t head, cons
                    struct rows q)
 {
     const struct op_attention *a = job->a;
-    int64_t shared = head / (a->heads / a->kv_heads), dim = a->dim;
-    const float *qp = (const float *)a->q + q.first * a->q_ld + head * dim;
+    int64_t shared = head / (a->heads / a->kv_heads), dim = a->dim, ld;
+    const float *p, *qp = (const float *)a->q + q.first * a->q_ld + head * dim;
     struct tile *t = cpu_scratch_of(job->c, thread);
     struct rows seen = band_seen(b, q), k;
 
     t->s = (float *)(t + 1);
     t->acc = t->s + QUERIES * KEYS;
+    t->room = t->acc + QUERIES * dim;
     for (int64_t i = 0; i < rows_n(q); i++)
         t->l[i] = -1.0f;
     for (int64_t at = seen.first; at < seen.end; at = k.end) {
         k = rows_tile(at, KEYS, seen.end);
-        cpu_sgemm(job->c, thread, false, true, rows_n(q), rows_n(k), dim, a->scale, qp, a->q_ld,
-                  (const float *)a->k + at * a->kv_ld + shared * dim, a->kv_ld, 0, t->s, KEYS);
+        p = cpu_keys(a, at, rows_n(k), shared, t->room, &ld);
+        cpu_sgemm(job->c, thread, false, true, rows_n(q), rows_n(k), dim, a->scale, qp, a->q_ld, p,
+                  ld, 0, t->s, KEYS);
         soften(t, b, q, k, dim);
-        cpu_sgemm(job->c, thread, false, false, rows_n(q), dim, rows_n(k), 1, t->s, KEYS,
-                  (const float *)a->v + at * a->kv_ld + shared * dim, a->kv_ld,
+        p = cpu_values(a, at, rows_n(k), shared, t->room, &ld);
+        cpu_sgemm(job->c, thread, false, false, rows_n(q), dim, rows_n(k), 1, t->s, KEYS, p, ld,
                   at != seen.first, t->acc, dim);
     }
     finish(t, rows_n(q), dim, (float *)a->o + q.first * a->q_ld + head * dim, a->q_ld,
@@ -156,13 +159,16 @@ static void task(void *ctx, int64_t number, int thread)
 int cpu_attention(struct device *d, const struct op_attention *a)
 {
     struct forward_job job = { cpu_of(d), a, ceil_div(a->q_rows, QUERIES) };
+    int64_t room = a->kv_type == KV_ACT ? 0 : KEYS * a->dim;
 
     if (a->q_rows == 0)
         return 0;
     if (attention_check(a) < 0)
         return E_BUG;
+    if (cpu_attention_is_few(a))
+        return cpu_attention_few(job.c, a);
     if (cpu_scratch(job.c, sizeof(struct tile) +
-                               (size_t)(QUERIES * (KEYS + a->dim)) * sizeof(float)) < 0)
+                               (size_t)(QUERIES * (KEYS + a->dim) + room) * sizeof(float)) < 0)
         return E_SYS;
     pool_run(job.c->pool, job.blocks * a->heads, task, &job);
     cpu_account(d, 4.0 * (double)a->dim * attention_pairs(a));

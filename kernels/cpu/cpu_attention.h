@@ -19,5 +19,17 @@ static inline int64_t rows_tile_first(struct rows r, int64_t tile, int64_t first
     return r.first < r.end ? max_i64(r.first / tile * tile, first) : r.end;
 }
 
+/* Of keys or values, rows [row, row + n) of one key head as float32 rows of dim; of a cache's they are
+ * unpacked into room [n][dim]. *ld: the distance of rows. cpu_store.c */
+const float *cpu_keys(const struct op_attention *a, int64_t row, int64_t n, int64_t head,
+                      float *room, int64_t *ld);
+const float *cpu_values(const struct op_attention *a, int64_t row, int64_t n, int64_t head,
+                        float *room, int64_t *ld);
+
+/* cpu_attention_few.c: segments of so few queries that reading the keys is what takes time, both
+ * halves of the heads by one list; and the op for them. */
+bool cpu_attention_is_few(const struct op_attention *a);
+int cpu_attention_few(struct cpu *c, const struct op_attention *a);
+
 C_END
 #endif

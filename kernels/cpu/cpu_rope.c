@@ -83,6 +83,32 @@ SIMD_FN(void, turn, (float *x, int64_t heads, int64_t stride, int64_t half, cons
     }
 }
 
+/* The same of one position, without a table: rows of texts that are at different lengths. */
+static void angles_at(const struct op_rope *a, int64_t position, float *cs)
+{
+    int64_t half = a->dim / 2;
+
+    for (int64_t i = 0; i < half; i++) {
+        double angle = (double)position * (double)a->inv_freq[i];
+        cs[i] = (float)((double)a->scale * cos(angle));
+        cs[half + i] = (float)((double)a->scale * (a->inverse ? -sin(angle) : sin(angle)));
+    }
+}
+
+static void rows_at(const void *op, int64_t lo, int64_t hi)
+{
+    const struct op_rope *a = op;
+    int64_t half = a->dim / 2, stride = a->stride ? a->stride : a->dim;
+    float cs[1024];
+
+    for (int64_t r = lo; r < hi; r++) {
+        angles_at(a, a->firsts[r / a->period] + r % a->period, cs);
+        turn((float *)a->x + r * a->ld, a->heads, stride, half, cs);
+        if (a->x2)
+            turn((float *)a->x2 + r * a->ld2, a->heads2, stride, half, cs);
+    }
+}
+
 static void rows(const void *op, int64_t lo, int64_t hi)
 {
     const struct rope_job *job = op;
@@ -113,9 +139,9 @@ int cpu_rope(struct device *d, const struct op_rope *a)
         return E_BUG;
     if (a->rows == 0)
         return 0;
-    if (table(&c->rope, a) < 0)
+    if (!a->firsts && table(&c->rope, a) < 0)
         return E_SYS;
-    cpu_ranges(c, a->rows, ELEMENTS_A_TASK / max_i64((a->heads + a->heads2) * a->dim, 1), rows,
-               &job);
+    cpu_ranges(c, a->rows, ELEMENTS_A_TASK / max_i64((a->heads + a->heads2) * a->dim, 1),
+               a->firsts ? rows_at : rows, a->firsts ? (const void *)a : &job);
     return 0;
 }

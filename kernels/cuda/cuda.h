@@ -30,6 +30,7 @@ enum cuda_scratch_kind {
     SCRATCH_SORT,    /* embed_back's order of rows */
     SCRATCH_SDPA,    /* what cuDNN's forward asks for: 256 bytes on sm_90 */
     SCRATCH_CUTS,    /* segment lists */
+    SCRATCH_KEYS,    /* keys and values of 8 bits, unpacked for many queries */
     SCRATCH_KINDS
 };
 
@@ -127,6 +128,9 @@ void gemms_close(struct cuda *c);
 int gemm_run(struct device *d, const struct op_gemm *a);
 /* naive.cu: the product for shapes that cuBLASLt refuses. */
 int gemm_naive(struct cuda *c, const struct op_gemm *a);
+/* gemm_few.cu: of few rows, which reading the matrix bounds. */
+bool gemm_few_takes(const struct op_gemm *a);
+int gemm_few(struct cuda *c, const struct op_gemm *a);
 
 /* cuda_attention.c */
 int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e);
@@ -137,6 +141,13 @@ int flash_forward(struct cuda *c, const struct op_attention *a,
                   const struct attention_bounds bounds[2]);
 int flash_backward(struct cuda *c, const struct op_attention_back *a,
                    const struct attention_bounds bounds[2]);
+
+/* flash_few.cu: few queries a segment over a cache of any type, both halves of the heads by one list. */
+bool flash_few_takes(const struct op_attention *a);
+int flash_few(struct cuda *c, const struct op_attention *a);
+/* store.cu: rows of KV_INT8 to bfloat16. */
+void store_unpack(struct cuda *c, int64_t rows, int64_t heads, int64_t dim, const void *x,
+                  const float *scale, void *y);
 
 #define CUDA_OP(name, matrix, words) \
     int cuda_##name(struct device *d, const struct op_##name *a);

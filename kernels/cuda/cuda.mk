@@ -50,8 +50,9 @@ install-cuda: $(CUDA_SO)
 endif
 
 # Tests and benchmark on a GPU. The plans of attention are checked without one too.
-GPU_TESTS := test_cuda_plans test_cuda_ops test_cuda_attention test_cuda_model test_cuda_ranks
-GPU_BINS  := $(GPU_TESTS) bench_attention bench_windows make_model
+GPU_TESTS := test_cuda_plans test_cuda_ops test_cuda_attention test_cuda_model test_cuda_extend \
+  test_cuda_ranks
+GPU_BINS  := $(GPU_TESTS) bench_attention bench_windows bench_extend make_model
 $(B)/gpu/test_cuda_plans: $(B)/tests/gpu/test_cuda_plans.c.o \
   $(patsubst %,$(CUDA_B)/kernels/cuda/%.c.o,sdpa_plans sdpa_graph runs) $(B)/liblonglora.a
 	@mkdir -p $(@D)
@@ -79,9 +80,9 @@ endif
 
 # Everything that tests/gpu/run.sh needs, in a folder that can be carried to a machine with a GPU
 # and few libraries: sh build/gpu/run.sh
-gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain $(BIN)/leval
+gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain $(BIN)/leval $(BIN)/lgen
 	@rm -rf build/gpu && mkdir -p build/gpu/bin build/gpu/lib
-	cp $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain $(BIN)/leval build/gpu/bin
+	cp $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain $(BIN)/leval $(BIN)/lgen build/gpu/bin
 	cp $(CUDA_B)/liblonglora_cuda.so build/gpu/lib
 	strip -g build/gpu/bin/*
 	@for f in $$(ldd build/gpu/bin/* | awk '$$3 ~ /^\// { print $$3 }' | sort -u | \

@@ -23,7 +23,7 @@
  *
  * Our own kernels (flash.cu) compute the whole op where that does not work: lists cut by
  * documents (runs_steady), halves of the heads that share a key head, very short segments,
- * windows, keys that are not the queries' own rows. The choice depends on the op alone, never
+ * windows, keys that are not the queries' own rows (a cache). The choice depends on the op alone, never
  * on what ran before, so a continued run uses the same kernels.
  */
 enum { RUNS = 6, SHORTEST = 64 };
@@ -402,6 +402,37 @@ static int bounds(struct cuda *c, const struct op_attention *a, struct attention
     return rc;
 }
 
+/* A cache of 8 bits for many queries: its rows unpacked, of one layer. */
+static int unpacked(struct cuda *c, struct op_attention *a)
+{
+    size_t bytes = (size_t)(a->kv_rows * a->kv_ld) * 2;
+    char *p = a->kv_type == KV_INT8 ? cuda_scratch(c, SCRATCH_KEYS, 2 * bytes) : NULL;
+
+    if (a->kv_type != KV_INT8)
+        return 0;
+    if (!p)
+        return E_DEVICE;
+    store_unpack(c, a->kv_rows, a->kv_heads, a->dim, a->k, a->k_scale, p);
+    store_unpack(c, a->kv_rows, a->kv_heads, a->dim, a->v, a->v_scale, p + bytes);
+    a->k = p, a->v = p + bytes, a->kv_type = KV_ACT;
+    return 0;
+}
+
+/* The forward over a cache: few queries, or many. */
+static int over_cache(struct cuda *c, const struct op_attention *whole)
+{
+    struct attention_bounds limits[2];
+    struct op_attention a = *whole;
+    int rc;
+
+    if (flash_few_takes(&a))
+        return flash_few(c, &a);
+    if ((rc = unpacked(c, &a)) < 0 || (rc = know_both(c->attention, &a)) < 0 ||
+        (rc = bounds(c, &a, limits)) < 0)
+        return rc;
+    return flash_forward(c, &a, limits);
+}
+
 static int run(struct device *d, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct cuda *c = cuda_of(d);
@@ -413,6 +444,10 @@ static int run(struct device *d, const struct op_attention *a, const struct op_a
         return 0;
     if (a->q_rows >= INT32_MAX || a->kv_rows >= INT32_MAX || (rc = attention_check(a)) < 0)
         return E_BUG;
+    if (!b && a->seg[0].kv && !attention_square(a)) {
+        cuda_begin(c, kind);
+        return cuda_end(d, over_cache(c, a), kind, 4.0 * (double)a->dim * attention_pairs(a));
+    }
     if ((rc = know_both(c->attention, a)) < 0)
         return rc;
     cuda_begin(c, kind);

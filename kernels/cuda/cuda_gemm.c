@@ -389,6 +389,8 @@ int gemm_run(struct device *d, const struct op_gemm *a)
         return mat_gemm(d, a, &c->fault);
     if (a->k == 0)
         return gemm_naive(c, a);
+    if (gemm_few_takes(a))
+        return gemm_few(c, a);
     /* what fails is dropped for good: the next one moves to the front of the plan */
     for (p = plan_of(c, a); p->offers > 0; p->offers--) {
         if (multiply(c, p, a, a->c, &p->offer[0]))

@@ -5,18 +5,21 @@
 #include <limits.h>
 #include <string.h>
 
-enum { THREADS = 256, MOST = 512, AT_ONCE = 4 }; /* heads a thread has in flight */
+enum { THREADS = 256, MOST = 512, AT_ONCE = 4, /* heads a thread has in flight */
+       FIRSTS = 64 };
 
 /* The frequencies go along as an argument: the caller's array may change once it has returned. */
 struct turns {
     float inv_freq[MOST];
+    int64_t firsts[FIRSTS]; /* where the op has some */
 };
 
 /* Whole turns are dropped in float64: at position 100,000 a float32 angle is off by 0.006. */
-static __device__ __forceinline__ void angle(const struct op_rope &a, int64_t row, float inv_freq,
-                                             float *cosine, float *sine)
+static __device__ __forceinline__ void angle(const struct op_rope &a, const struct turns &t,
+                                             int64_t row, float inv_freq, float *cosine, float *sine)
 {
-    double x = (double)(a.first + row % a.period) * (double)inv_freq * 0.15915494309189535;
+    int64_t first = a.firsts ? t.firsts[row / a.period] : a.first;
+    double x = (double)(first + row % a.period) * (double)inv_freq * 0.15915494309189535;
     float s, k;
 
     x -= rint(x);
@@ -86,7 +89,7 @@ static __global__ void __launch_bounds__(THREADS, 3)
 
         __syncthreads();
         for (int n = (int)threadIdx.x; n < rows * half; n += THREADS)
-            angle(a, r + n / half, t.inv_freq[n % half], cosine + n, sine + n);
+            angle(a, t, r + n / half, t.inv_freq[n % half], cosine + n, sine + n);
         __syncthreads();
         turn<V, T>((bf16 *)a.x + r * a.ld, a.ld, (int)a.heads, stride, half, rows,
                    cosine, sine);
@@ -96,11 +99,36 @@ static __global__ void __launch_bounds__(THREADS, 3)
     }
 }
 
+static void launch(struct cuda *c, const struct op_rope *a, const struct turns *t)
+{
+    int64_t half = a->dim / 2, each = half < THREADS ? THREADS / half : 1;
+    unsigned blocks = (unsigned)lesser(ceil_div(a->rows, each), INT_MAX);
+
+    if (half % 8 == 0 && a->stride % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
+        (!a->x2 || (a->ld2 % 8 == 0 && aligned16(a->x2))))
+        rotate<8, uint4><<<blocks, THREADS, 0, c->stream>>>(*a, *t, (int)each);
+    else
+        rotate<1, bf16><<<blocks, THREADS, 0, c->stream>>>(*a, *t, (int)each);
+}
+
+/* Places of their own go along as an argument too, FIRSTS of them in a launch. */
+static void launch_firsts(struct cuda *c, const struct op_rope *a, struct turns *t)
+{
+    for (int64_t at = 0; at < a->rows; at += FIRSTS * a->period) {
+        struct op_rope part = *a;
+
+        part.rows = lesser(a->rows - at, FIRSTS * a->period);
+        part.x = (bf16 *)a->x + at * a->ld;
+        part.x2 = a->x2 ? (bf16 *)a->x2 + at * a->ld2 : NULL;
+        for (int64_t i = 0; i < ceil_div(part.rows, a->period); i++)
+            t->firsts[i] = a->firsts[at / a->period + i];
+        launch(c, &part, t);
+    }
+}
+
 extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
 {
     struct cuda *c = cuda_of(d);
-    int64_t half = a->dim / 2, each;
-    unsigned blocks;
     struct turns t;
 
     if (a->dim < 2 || a->dim > 2 * MOST || a->dim % 2 || a->period < 1 || a->rows < 0 ||
@@ -110,14 +138,11 @@ extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
     if (a->rows == 0)
         return 0;
     memset(&t, 0, sizeof t);
-    memcpy(t.inv_freq, a->inv_freq, (size_t)half * sizeof *t.inv_freq);
-    each = half < THREADS ? THREADS / half : 1;
-    blocks = (unsigned)lesser(ceil_div(a->rows, each), INT_MAX);
+    memcpy(t.inv_freq, a->inv_freq, (size_t)(a->dim / 2) * sizeof *t.inv_freq);
     cuda_begin(c, OP_rope);
-    if (half % 8 == 0 && a->stride % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
-        (!a->x2 || (a->ld2 % 8 == 0 && aligned16(a->x2))))
-        rotate<8, uint4><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
+    if (a->firsts)
+        launch_firsts(c, a, &t);
     else
-        rotate<1, bf16><<<blocks, THREADS, 0, c->stream>>>(*a, t, (int)each);
+        launch(c, a, &t);
     return cuda_end(d, 0, OP_rope, 0);
 }

@@ -19,6 +19,7 @@ if wanted tests; then
     step 90 attention_small_tiles env LONGLORA_SMALL_TILES=1 LONGLORA_CUDNN=none \
         "$BIN/test_cuda_attention"
     step 120 model "$BIN/test_cuda_model"
+    step 120 extend "$BIN/test_cuda_extend"
 fi
 wanted ranks && step 300 ranks "$BIN/test_cuda_ranks"
 wanted ranks && step 200 ranks_tools bash "$here/ranks.t"
@@ -56,6 +57,7 @@ wanted ranks-memcheck && step 290 ranks_memcheck env LONGLORA_GPU_SMALL=1 LONGLO
     "$(cd "$BIN" && pwd)/test_cuda_ranks"
 wanted windows && step 300 windows "$BIN/bench_windows"
 wanted bench && step 100 bench_attention "$BIN/bench_attention"
+wanted bench && step 300 bench_extend "$BIN/bench_extend"
 wanted bench && step 400 bench sh "$here/bench_gpu.sh" train:8192 train:32768
 [ -n "$OUT" ] && cat "$out"/*.log > "$OUT/gpu.log" # all of it
 echo "== summary, logs in ${OUT:-$out}"

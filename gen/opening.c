@@ -1,0 +1,266 @@
+/* gen/opening.c - opens what lgen runs on; see asked.h. */
+#include "gen/asked.h"
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "kernels/rate.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CPU_CHUNK = 512, GPU_CHUNK = 2048, LEAST_ROWS = 64 };
+
+static struct session_options options_of(const struct asked *o)
+{
+    return (struct session_options){ .model = o->model, .adapter = o->adapter, .seed = 1,
+                                     .machine = o->machine };
+}
+
+static int open_tokenizer(struct opening *g, struct err *e)
+{
+    char *own = g->o->tokenizer ? NULL : tokenizer_in_folder(g->o->model);
+    const char *path = g->o->tokenizer ? g->o->tokenizer : own;
+    int rc;
+
+    if (!path) {
+        err_set(e, E_NOINPUT, "'%s' has no tokenizer", g->o->model);
+        return err_hint(e, "name one with --tokenizer FILE");
+    }
+    rc = tokenizer_open(&g->t, path, e);
+    free(own);
+    /* an id beyond the model's embedding would be refused for each text: here it is told once */
+    if (rc == 0 && tokenizer_vocab(g->t) > g->s.config.vocab)
+        log_warn("the tokenizer has %" PRId64 " tokens, the model %" PRId64,
+                 tokenizer_vocab(g->t), g->s.config.vocab);
+    return rc;
+}
+
+/* Without --chat a model's own template is taken for a conversation; a single prompt is not one. */
+static int settle_chat(struct opening *g, struct err *e)
+{
+    bool known = true, wanted = g->o->talk || g->o->system;
+    int rc = 0;
+
+    g->chat = g->o->chat > 0 ? (enum chat)g->o->chat : CHAT_NONE;
+    if (g->o->chat < 0 && wanted && (rc = chat_recognise(g->o->model, &g->chat, &known, e)) == 0) {
+        if (!known)
+            log_warn("the chat template of '%s' is none that is known here: name one with --chat",
+                     g->o->model);
+        log_info("conversation as %s", chat_name(g->chat));
+    }
+    return rc;
+}
+
+/* A hash of an adapter's two files. */
+static int hash_adapter(struct opening *g, struct err *e)
+{
+    static const char *const names[] = { "adapter_config.json", "adapter_model.safetensors" };
+    int rc = 0;
+
+    for (int i = 0; g->o->adapter && i < 2 && rc == 0; i++) {
+        char *path = path_join(g->o->adapter, names[i]);
+        const void *p;
+        size_t n;
+
+        if (path_is_file(path) && (rc = file_map(path, &p, &n, e)) == 0) {
+            g->adapter_hash = g->adapter_hash * 31 + hash64_of(p, n);
+            file_unmap(p, n);
+        }
+        free(path);
+    }
+    return rc;
+}
+
+int opening_files(struct opening *g, const struct asked *o, struct err *e)
+{
+    struct session_options so = options_of(o);
+    int rc;
+
+    g->o = o;
+    rc = session_files(&g->s, &so, e);
+    if (rc == 0 && (rc = open_tokenizer(g, e)) == 0 && (rc = settle_chat(g, e)) == 0)
+        rc = hash_adapter(g, e);
+    return rc;
+}
+
+int opening_rows(const struct opening *g, int64_t n, int64_t *rows, struct err *e)
+{
+    int64_t reach = config_reach(&g->s.config), need = n + g->o->reply.max_tokens;
+    int64_t most = g->o->ctx ? g->o->ctx : reach;
+
+    if (g->o->window) {
+        *rows = g->o->sinks + g->o->window + (g->o->window / 4 > 256 ? g->o->window / 4 : 256);
+        return 0;
+    }
+    if (need > most) {
+        err_set(e, E_CONFIG, "the prompt has %" PRId64 " tokens and up to %" PRId64 " are to come: more "
+                "than the %s of %" PRId64, n, g->o->reply.max_tokens,
+                g->o->ctx ? "--ctx" : "model's context", most);
+        return err_hint(e, n < most ? "lower --max-tokens, or raise --ctx, or keep a --window of the text"
+                        : "give less text, raise --ctx (past its training a model is worse: ltrain "
+                          "extends it), or keep a --window of the text");
+    }
+    *rows = g->o->ctx ? g->o->ctx : need > LEAST_ROWS ? need : LEAST_ROWS;
+    return 0;
+}
+
+static int cache_type(const struct opening *g, enum kv_type *t, struct err *e)
+{
+    int cache = g->o->cache;
+
+    *t = cache == CACHE_BF16 ? KV_BF16 : cache == CACHE_INT8 ? KV_INT8 : KV_ACT;
+    if (cache == CACHE_FLOAT && g->s.device.act != DT_F32)
+        return err_set(e, E_CONFIG, "a cache of float is for the CPU: here it has bf16 or int8");
+    return 0;
+}
+
+/* As a cache in the host's memory would be asked for. */
+static int try_plan(struct opening *g, int64_t rows, int64_t seqs, bool in_host, struct err *e)
+{
+    bool gpu = g->s.device.own_memory;
+    int64_t most = g->o->chunk ? g->o->chunk : gpu ? GPU_CHUNK : CPU_CHUNK;
+    struct model_options mo;
+    int rc;
+
+    model_defaults(&mo);
+    mo.mode = TRAIN_NONE;
+    mo.seqs = 1;
+    mo.ctx = most < rows ? most : rows;
+    if (mo.ctx < seqs)
+        mo.ctx = seqs;
+    machine_plan(&g->o->machine, &mo);
+    mo.cache = (struct cache_options){ .rows = rows, .seqs = seqs, .sinks = g->o->sinks,
+                                       .window = g->o->window, .in_host = in_host };
+    if ((rc = cache_type(g, &mo.cache.type, e)) < 0)
+        return rc;
+    return session_plan(&g->s, &mo, e);
+}
+
+static int check_fits(const struct opening *g, struct err *e)
+{
+    const struct device *d = &g->s.device;
+    size_t has = model_capacity(d, &g->s.options);
+    char need[16], cache[16], left[16];
+    int rc = model_fits((struct device *)(uintptr_t)d, &g->s.plan, e);
+
+    if (rc == 0 && (!d->own_memory || g->s.plan.total <= has))
+        return 0;
+    err_set(e, E_SYS, "%" PRId64 " tokens need %s of memory, %s of it for keys and values: %s is free",
+            g->s.options.cache.rows * g->s.options.cache.seqs,
+            fmt_bytes((double)g->s.plan.total, need, sizeof need),
+            fmt_bytes((double)g->s.plan.cache, cache, sizeof cache),
+            fmt_bytes((double)(d->own_memory ? has : d->free_bytes((struct device *)(uintptr_t)d)),
+                      left, sizeof left));
+    return err_hint(e, "lower --ctx, take --cache int8, or keep a --window of the text%s",
+                    d->own_memory ? ", or --cache-in-host" : "");
+}
+
+int opening_plan(struct opening *g, int64_t rows, int64_t seqs, struct err *e)
+{
+    const struct asked *o = g->o;
+    bool in_host = o->cache_in_host;
+    size_t has;
+    int rc;
+
+    if (g->s.has_device)
+        rc = 0;
+    else if (o->plan && o->gpu >= 0)
+        rc = session_card(&g->s, card_at(o->gpu), (size_t)(card_at(o->gpu)->gib * 0x1p30), e);
+    else
+        rc = session_device(&g->s, &o->machine, e);
+    if (rc == 0 && in_host && !g->s.device.own_memory)
+        return err_set(e, E_CONFIG, "--cache-in-host is for a GPU: here the memory is the host's");
+    if (rc < 0 || (rc = try_plan(g, rows, seqs, in_host, e)) < 0)
+        return rc;
+    has = model_capacity(&g->s.device, &g->s.options);
+    if (g->s.device.own_memory && !in_host && !o->window && g->s.plan.total > has) {
+        /* the cache, not the model, is what does not fit; each token then waits for all of it */
+        log_warn("the keys and values do not fit the GPU: they lie in the host's memory, each token "
+                 "fetches them (--cache int8 halves that)");
+        if ((rc = try_plan(g, rows, seqs, true, e)) < 0)
+            return rc;
+    }
+    return check_fits(g, e);
+}
+
+int opening_load(struct opening *g, struct err *e)
+{
+    struct session_options so = options_of(g->o);
+    int rc = session_load(&g->s, &so, e);
+
+    if (rc == 0 && !(g->logits = malloc((size_t)g->s.config.vocab * sizeof *g->logits)))
+        rc = err_set(e, E_SYS, "out of memory");
+    if (rc == 0)
+        log_info("%s on %s: %.1f s to load", g->o->model, g->s.device.detail,
+                 g->s.memory_s + g->s.weights_s);
+    session_close_files(&g->s);
+    return rc;
+}
+
+void opening_close(struct opening *g)
+{
+    session_close(&g->s);
+    tokenizer_close(g->t);
+    free(g->said.ids);
+    free(g->logits);
+}
+
+/* Bytes a second that ops read: the card's, or measured. 0: cannot be told. */
+static double read_rate(struct device *d)
+{
+    enum { VALUES = 1 << 25, TIMES = 5 };
+    double best = 0, sum;
+    float *x = NULL;
+
+    if (d->rates.memory > 0)
+        return d->rates.memory;
+    if (d->alloc(d, (size_t)VALUES * sizeof *x, (void **)&x, NULL) < 0)
+        return 0;
+    d->zero(d, x, (size_t)VALUES * sizeof *x);
+    for (int i = 0; i < TIMES; i++) {
+        double start = now_s(), s;
+        d->sum_squares(d, &(struct op_sum_squares){ VALUES, x, &sum });
+        d->sync(d, NULL);
+        s = (double)VALUES * sizeof *x / (now_s() - start);
+        best = s > best ? s : best;
+    }
+    d->release(d, x);
+    return best;
+}
+
+static void line(FILE *f, const char *what, size_t bytes, const char *of)
+{
+    char s[16];
+
+    fprintf(f, "%-10s %10s  %s\n", what, fmt_bytes((double)bytes, s, sizeof s), of);
+}
+
+int opening_print(const struct opening *g, FILE *f, struct err *e)
+{
+    struct device *d = (struct device *)(uintptr_t)&g->s.device;
+    const struct memory_plan *p = &g->s.plan;
+    const struct cache_options *c = &g->s.options.cache;
+    double rate = read_rate(d), s, in = d->rates.in > 0 ? d->rates.in : 0;
+    double cache = (double)(c->in_host ? 0 : p->cache), host = (double)p->host;
+
+    (void)e;
+    fprintf(f, "device     %s, %s\n", d->name, d->detail);
+    line(f, "weights", p->frozen, "of the model");
+    line(f, "cache", p->cache, c->in_host ? "two layers of the keys and values, at a time"
+                               : c->window ? "keys and values of the sinks and the window"
+                                           : "keys and values");
+    line(f, "work", p->work, "one layer, and the logits");
+    line(f, "in all", p->total, d->own_memory ? "of the GPU's memory" : "of memory");
+    if (p->host)
+        line(f, "host", p->host, "of the host's memory, fetched for each token");
+    line(f, "free", d->own_memory ? model_capacity(d, &g->s.options) : d->free_bytes(d), "");
+    fprintf(f, "texts      %10" PRId64 "  of %" PRId64 " tokens\n", c->seqs, c->rows);
+    if (rate <= 0)
+        return 0;
+    s = ((double)p->frozen + cache) / rate + (host > 0 && in > 0 ? host / in : 0);
+    fprintf(f, "speed      %10.4g  tokens/s of each text at most, when it is full: %.4g GB/s are read\n",
+            1 / s, 1e-9 * rate);
+    return 0;
+}

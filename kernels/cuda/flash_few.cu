@@ -1,0 +1,312 @@
+/* kernels/cuda/flash_few.cu - attention of a few queries over long caches. */
+#include "kernels/cuda/bf16.cuh"
+#include "kernels/cuda/cuda.h"
+
+/*
+ * One new token has one query a head: what takes time is reading keys and values, and a block for
+ * each head would leave most of the card idle. So the keys of a query are split over several blocks
+ * (Flash-Decoding, Dao et al. 2023); each leaves the largest score, the sum of the weights and the
+ * weighted sum of values, and a second kernel puts them together. All query heads that share a key
+ * head, up to 8, are one block's, so that keys are read once.
+ *
+ * LANES neighbouring lanes have a key, 8 channels each: a warp has 32 / LANES keys at a time, and
+ * AT_ONCE of those in flight. Each group of lanes keeps sums of its own; in the end they are added by
+ * way of shared memory. Keys outside a query's are not read.
+ */
+enum { WARPS = 4, THREADS = 32 * WARPS, AT_ONCE = 4, QUERIES = 64, MOST_DIM = 256 };
+
+struct few_queries {
+    int32_t from[QUERIES], end[QUERIES]; /* of a query: the keys that it sees */
+};
+
+struct few {
+    struct op_attention a;
+    int64_t row;    /* of the first query of this launch */
+    int splits, groups; /* groups: of the query heads that share a key head */
+    float *parts;   /* [query][heads][splits][2 + dim]: most, sum, and sums of values */
+};
+
+/* Eight channels of a key or value, of either type. */
+static __device__ __forceinline__ void eight(const struct few &, const bf16 *p, float, float x[8])
+{
+    load8(p, x);
+}
+static __device__ __forceinline__ void eight(const struct few &, const int8_t *p, float scale,
+                                             float x[8])
+{
+    uint2 u = *(const uint2 *)p;
+    const int8_t *b = (const int8_t *)&u;
+
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        x[i] = scale * (float)b[i];
+}
+
+template <typename T> static __device__ __forceinline__ float scale_of(const float *s, int64_t at)
+{
+    return sizeof(T) == 1 ? s[at] : 1.0f;
+}
+
+/* The sums of one group of lanes for H query heads. */
+template <int H> struct few_sums {
+    float most[H], sum[H], o[H][8];
+};
+
+/* n <= AT_ONCE keys of a group, from key on, step apart. */
+template <int LANES, int H, typename T>
+static __device__ __forceinline__ void few_keys(const struct few &f, struct few_sums<H> &r,
+                                                const float q[H][8], int64_t key, int64_t step,
+                                                int64_t end, int kv_head, int channel)
+{
+    const struct op_attention &a = f.a;
+    bool there = channel < a.dim;
+    float k[AT_ONCE][8], v[AT_ONCE][8], s[H][AT_ONCE];
+
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++) {
+        int64_t row = key + j * step, at = row * a.kv_ld + kv_head * a.dim + channel;
+
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            k[j][i] = v[j][i] = 0;
+        if (row < end && there) {
+            eight(f, (const T *)a.k + at, scale_of<T>(a.k_scale, row * a.kv_heads + kv_head), k[j]);
+            eight(f, (const T *)a.v + at, scale_of<T>(a.v_scale, row * a.kv_heads + kv_head), v[j]);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < H; h++) {
+        float most = r.most[h], less, keep;
+
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++) {
+            float x = 0;
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                x += q[h][i] * k[j][i];
+#pragma unroll
+            for (int o = LANES / 2; o; o >>= 1)
+                x += __shfl_xor_sync(0xffffffffu, x, o);
+            s[h][j] = key + j * step < end ? x : -INFINITY;
+            most = fmaxf(most, s[h][j]);
+        }
+        less = most == -INFINITY ? 0.0f : most;
+        keep = exp2f(r.most[h] - less);
+        r.most[h] = most;
+        r.sum[h] *= keep;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            r.o[h][i] *= keep;
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++) {
+            float w = exp2f(s[h][j] - less);
+            r.sum[h] += w;
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                r.o[h][i] += w * v[j][i];
+        }
+    }
+}
+
+/* Writes what parts of one query head came to: a part, or where it is all, the result. */
+static __device__ __forceinline__ void few_write(const struct few &f, int64_t row, int head, int split,
+                                                 int i, float most, float sum, float o)
+{
+    const struct op_attention &a = f.a;
+
+    if (f.splits > 1) {
+        float *p = f.parts + (((row - f.row) * a.heads + head) * f.splits + split) * (2 + a.dim);
+        if (i == 0)
+            p[0] = most, p[1] = sum;
+        p[2 + i] = o;
+        return;
+    }
+    ((bf16 *)a.o)[row * a.q_ld + head * a.dim + i] = narrow(sum > 0 ? o / sum : 0.0f);
+    if (i == 0)
+        a.lse[head * a.q_rows + row] =
+            sum > 0 ? (most + log2f(sum)) * 0.6931471805599453f : -INFINITY;
+}
+
+/* blockIdx: a split; a key head's group of query heads; a query. */
+template <int LANES, int H, typename T>
+static __global__ void __launch_bounds__(THREADS) few_forward(const struct few f,
+                                                              const struct few_queries m)
+{
+    enum { EACH = 32 / LANES, ALL = WARPS * EACH };
+    __shared__ float most[ALL][H], sum[ALL][H], o[ALL][H][LANES * 8];
+    const struct op_attention &a = f.a;
+    int lane = threadIdx.x & 31, mine = (int)(threadIdx.x >> 5) * EACH + lane / LANES;
+    int channel = lane % LANES * 8, split = blockIdx.x, kv_head = blockIdx.y / f.groups;
+    int share = (int)(a.heads / a.kv_heads), first = blockIdx.y % f.groups * H;
+    int64_t row = f.row + blockIdx.z, from = m.from[blockIdx.z], end = m.end[blockIdx.z];
+    int64_t each = ((end - from + f.splits - 1) / f.splits + 31) / 32 * 32;
+    struct few_sums<H> r;
+    float q[H][8];
+
+    from += split * each;
+    end = min((long long)end, (long long)(from + each));
+#pragma unroll
+    for (int h = 0; h < H; h++) {
+        r.most[h] = -INFINITY, r.sum[h] = 0;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            r.o[h][i] = q[h][i] = 0;
+        if (first + h < share && channel < a.dim)
+            load8((const bf16 *)a.q + row * a.q_ld + (kv_head * share + first + h) * a.dim + channel,
+                  q[h]);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            q[h][i] *= a.scale * 1.44269504f; /* weights are powers of 2 */
+    }
+    for (int64_t key = from; key < end; key += ALL * AT_ONCE)
+        few_keys<LANES, H, T>(f, r, q, key + mine, ALL, end, kv_head, channel);
+#pragma unroll
+    for (int h = 0; h < H; h++) {
+        if (channel == 0)
+            most[mine][h] = r.most[h], sum[mine][h] = r.sum[h];
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            o[mine][h][channel + i] = r.o[h][i];
+    }
+    __syncthreads();
+    for (int n = threadIdx.x; n < H * LANES * 8; n += THREADS) {
+        int h = n / (LANES * 8), i = n % (LANES * 8);
+        float top = -INFINITY, s = 0, x = 0;
+
+        if (first + h >= share || i >= a.dim)
+            continue;
+        for (int g = 0; g < ALL; g++)
+            top = fmaxf(top, most[g][h]);
+        for (int g = 0; g < ALL; g++) {
+            float w = most[g][h] == -INFINITY ? 0.0f : exp2f(most[g][h] - top);
+            s += w * sum[g][h];
+            x += w * o[g][h][i];
+        }
+        few_write(f, row, kv_head * share + first + h, split, i, top, s, x);
+    }
+}
+
+/* The splits of one head of one query. */
+static __global__ void __launch_bounds__(MOST_DIM) few_together(const struct few f)
+{
+    const struct op_attention &a = f.a;
+    int head = blockIdx.x, i = threadIdx.x;
+    const float *p = f.parts + ((int64_t)blockIdx.y * a.heads + head) * f.splits * (2 + a.dim);
+    float top = -INFINITY, s = 0, x = 0;
+    struct few one = f;
+
+    if (i >= a.dim)
+        return;
+    for (int n = 0; n < f.splits; n++)
+        top = fmaxf(top, p[n * (2 + a.dim)]);
+    for (int n = 0; n < f.splits; n++) {
+        const float *part = p + n * (2 + a.dim);
+        float w = part[0] == -INFINITY ? 0.0f : exp2f(part[0] - top);
+        s += w * part[1];
+        x += w * part[2 + i];
+    }
+    one.splits = 1;
+    few_write(one, f.row + blockIdx.y, head, 0, i, top, s, x);
+}
+
+template <int LANES, typename T>
+static void few_launch(struct cuda *c, const struct few *f, const struct few_queries *m, int n, int h)
+{
+    dim3 grid((unsigned)f->splits, (unsigned)(f->a.kv_heads * f->groups), (unsigned)n);
+
+    if (h == 1)
+        few_forward<LANES, 1, T><<<grid, THREADS, 0, c->stream>>>(*f, *m);
+    else if (h == 2)
+        few_forward<LANES, 2, T><<<grid, THREADS, 0, c->stream>>>(*f, *m);
+    else
+        few_forward<LANES, 4, T><<<grid, THREADS, 0, c->stream>>>(*f, *m);
+}
+
+template <typename T>
+static void few_by_width(struct cuda *c, const struct few *f, const struct few_queries *m, int n,
+                         int h)
+{
+    if (f->a.dim <= 64)
+        few_launch<8, T>(c, f, m, n, h);
+    else if (f->a.dim <= 128)
+        few_launch<16, T>(c, f, m, n, h);
+    else
+        few_launch<32, T>(c, f, m, n, h);
+}
+
+/* Blocks for about four a multiprocessor, and keys enough for each to be worth its start. */
+static int splits_for(const struct cuda *c, int64_t blocks, int64_t longest)
+{
+    int64_t most = longest / 256 > 1 ? longest / 256 : 1;
+
+    return (int)lesser(ceil_div((int64_t)c->sms * 4, blocks), lesser(most, 128));
+}
+
+/* Queries [f->row, + n), which see what m says. */
+static int few_run(struct cuda *c, struct few *f, const struct few_queries *m, int n)
+{
+    int share = (int)(f->a.heads / f->a.kv_heads), h = share >= 3 ? 4 : share;
+    int64_t longest = 0;
+
+    for (int i = 0; i < n; i++)
+        longest = m->end[i] - m->from[i] > longest ? m->end[i] - m->from[i] : longest;
+    f->groups = (int)ceil_div(share, h);
+    f->splits = splits_for(c, f->a.kv_heads * f->groups * n, longest);
+    if (f->splits > 1) {
+        size_t bytes = (size_t)(n * f->a.heads * f->splits * (2 + f->a.dim)) * sizeof(float);
+        if (!(f->parts = (float *)cuda_scratch(c, SCRATCH_PARTIAL, bytes)))
+            return E_DEVICE;
+    }
+    if (f->a.kv_type == KV_INT8)
+        few_by_width<int8_t>(c, f, m, n, h);
+    else
+        few_by_width<bf16>(c, f, m, n, h);
+    if (f->splits > 1)
+        few_together<<<dim3((unsigned)f->a.heads, (unsigned)n), (unsigned)((f->a.dim + 31) / 32 * 32),
+                       0, c->stream>>>(*f);
+    return 0;
+}
+
+/* Every query by itself: what it sees of which keys. */
+extern "C" int flash_few(struct cuda *c, const struct op_attention *a)
+{
+    const struct op_segments *s = &a->seg[0];
+    struct few f;
+    struct few_queries m;
+    int n = 0, rc = 0;
+
+    memset(&f, 0, sizeof f);
+    memset(&m, 0, sizeof m);
+    f.a = *a;
+    for (int64_t i = 0; i < s->n && rc == 0; i++) {
+        struct band b = band_of(a, s, i);
+
+        for (int64_t t = b.q.first; t < b.q.end && rc == 0; t++) {
+            struct rows one = { t, t + 1 }, sees = band_seen(&b, one);
+            m.from[n] = (int32_t)sees.first;
+            m.end[n] = (int32_t)(sees.end > sees.first ? sees.end : sees.first);
+            if (++n == QUERIES || t + 1 == a->q_rows) {
+                rc = few_run(c, &f, &m, n);
+                f.row += n;
+                n = 0;
+            }
+        }
+    }
+    return rc;
+}
+
+extern "C" bool flash_few_takes(const struct op_attention *a)
+{
+    const struct op_segments *s = &a->seg[0];
+    uintptr_t keys = (uintptr_t)a->k | (uintptr_t)a->v;
+
+    if (a->q_rows > QUERIES * 4 || s->cu != a->seg[1].cu || s->kv != a->seg[1].kv || !s->kv ||
+        s->first != a->seg[1].first || s->n != a->seg[1].n || a->dim % 8 || a->dim > MOST_DIM ||
+        a->q_ld % 8 || a->kv_ld % 8 || ((uintptr_t)a->q & 15) || (keys & (a->kv_type == KV_INT8 ? 7 : 15)) ||
+        a->kv_heads * (a->heads / a->kv_heads) > 65535)
+        return false;
+    for (int64_t i = 0; i < s->n; i++)
+        if (s->cu[i + 1] - s->cu[i] > 4)
+            return false;
+    return true;
+}

@@ -1,0 +1,87 @@
+/* tests/gpu/bench_extend.c - how fast texts grow on the GPU: noise in the sizes of Llama 2 7B. */
+#include "base/log.h"
+#include "model/extend.h"
+#include "model/preset.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { WARM_UP = 3, STEPS = 40, CHUNK = 2048 };
+
+struct row {
+    const char *name;
+    int64_t texts, rows;
+    enum kv_type type;
+};
+
+static int bench(struct device *d, const struct llama_config *c, const struct row *r, struct err *e)
+{
+    float *logits = malloc((size_t)(r->texts * c->vocab) * sizeof *logits);
+    struct piece *p = calloc((size_t)r->texts, sizeof *p);
+    int32_t *ids = calloc((size_t)r->rows, sizeof *ids);
+    struct model_options o;
+    struct model *m = NULL;
+    double start = 0, read_s = 0, step_s;
+    int64_t n = r->rows - WARM_UP - STEPS;
+    int rc;
+
+    model_defaults(&o);
+    o.mode = TRAIN_NONE, o.seqs = 1, o.ctx = CHUNK;
+    o.cache = (struct cache_options){ .rows = r->rows, .seqs = r->texts, .type = r->type };
+    rc = model_open(&m, d, c, &o, e);
+    if (rc == 0)
+        rc = model_noise(m, 1, e);
+    for (int64_t i = 0; i < r->rows; i++)
+        ids[i] = (int32_t)(i % 1000);
+    for (int64_t t = 0; t < r->texts && rc == 0; t++) {
+        struct piece one = { t, n, ids };
+        start = now_s();
+        rc = model_extend(m, &(struct extend){ 1, &one, logits, false }, e);
+        read_s = now_s() - start; /* the last: what is made once is made */
+    }
+    for (int i = 0; i < WARM_UP + STEPS && rc == 0; i++) {
+        if (i == WARM_UP)
+            start = now_s();
+        for (int64_t t = 0; t < r->texts; t++)
+            p[t] = (struct piece){ t, 1, ids + i };
+        rc = model_extend(m, &(struct extend){ r->texts, p, logits, false }, e);
+    }
+    step_s = (now_s() - start) / STEPS;
+    if (rc == 0) {
+        const struct memory_plan *plan = model_memory(m);
+        double bytes = (double)plan->frozen + (double)plan->cache * (double)n / (double)r->rows;
+
+        printf("%-22s %6lld tokens: read %8.0f tokens/s; %7.3f ms a step, %7.1f tokens/s, %5.0f GB/s "
+               "of weights and cache\n", r->name, (long long)n, (double)n / read_s, 1e3 * step_s,
+               (double)r->texts / step_s, 1e-9 * bytes / step_s);
+    }
+    model_close(m);
+    free(logits), free(p), free(ids);
+    return rc;
+}
+
+int main(void)
+{
+    static const struct row rows[] = {
+        { "7B, 1 text", 1, 2048, KV_ACT },        { "7B, 1 text, int8", 1, 2048, KV_INT8 },
+        { "7B, 4 texts", 4, 2048, KV_ACT },       { "7B, 16 texts", 16, 2048, KV_ACT },
+        { "7B, 1 text", 1, 32768, KV_ACT },       { "7B, 1 text", 1, 102400, KV_ACT },
+        { "7B, 1 text, int8", 1, 102400, KV_INT8 } };
+    struct llama_config c;
+    struct err e = { 0 };
+    struct device d;
+    int rc = device_open(&d, &(struct device_options){ .name = "cuda" }, &e);
+
+    log_init("bench_extend", 0);
+    if (rc < 0) {
+        fprintf(stderr, "# no GPU, skipped: %s\n", e.msg);
+        return 0;
+    }
+    preset_config(&c, 0); /* llama-2-7b */
+    printf("# %s\n", d.detail);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && rc == 0; i++)
+        if ((rc = bench(&d, &c, &rows[i], &e)) < 0)
+            fprintf(stderr, "%s\n", e.msg);
+    d.close(&d);
+    return rc < 0;
+}

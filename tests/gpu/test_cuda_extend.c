@@ -1,0 +1,203 @@
+/* tests/gpu/test_cuda_extend.c - texts that grow, on CUDA against the CPU: the ops of a cache, and models. */
+#include "tests/gpu/gputest.h"
+
+#include "model/extend.h"
+#include "model/model.h"
+
+#define OK(x) do { if ((x) < 0) fail_msg("%s: %s", #x, err.msg); } while (0)
+static struct err err;
+
+/* Products of few rows: what the kernel for them takes, and what is next to it. */
+static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form)
+{
+    int64_t lda = k + (form & 1 ? 8 : 0), ldb = k + (form & 2 ? 16 : 0), ldc = n + 3;
+    float *a = normal(m * lda, 1, 1), *b = normal(n * ldb, 2, 1), *c = normal(m * ldc, 3, 1), *got;
+    enum dtype t = form & 4 ? DT_F32 : DT_BF16;
+    struct op_gemm g = { .trans_b = true, .m = m, .n = n, .k = k, .alpha = form & 8 ? -0.5f : 1,
+                         .beta = form & 16 ? 0.25f : 0, .a = a, .b = mat_plain(DT_F32, b), .c = c,
+                         .lda = lda, .ldb = ldb, .ldc = ldc, .c_type = DT_F32 }, h = g;
+
+    h.a = up(d, a, m * lda, DT_BF16), h.b = mat_plain(DT_BF16, up(d, b, n * ldb, DT_BF16));
+    h.c = up(d, c, m * ldc, t), h.c_type = t;
+    RUN(cpu.gemm(&cpu, &g));
+    RUN(d->gemm(d, &h));
+    d->release(d, (void *)(uintptr_t)h.a), d->release(d, (void *)(uintptr_t)h.b.data);
+    got = down(d, h.c, m * ldc, t);
+    near("few rows", got, c, m * ldc, t == DT_F32 ? 1e-4 : 6e-3);
+    free(a), free(b), free(c), free(got);
+}
+
+static void test_gemm_few(void **state)
+{
+    static const int64_t v[][2] = { { 16, 64 }, { 17, 72 }, { 33, 1000 }, { 300, 1024 }, { 1001, 2056 },
+                                    { 4096, 4096 }, { 513, 11008 }, { 40, 1288 }, { 24, 60 } };
+
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+        for (int64_t m = 1; m <= 5; m++)
+            for (int form = 0; form < 32; form += small() ? 11 : 3)
+                one_gemm(&gpu[DEFAULT], m, v[i][0], v[i][1], form);
+}
+
+struct cache_case {
+    int64_t texts, rows, heads, kv_heads, dim, queries, window;
+};
+
+/* Keys and values into a cache of a type, then queries over it; o and lse of all, as float32. */
+static float *over_cache(struct device *d, const struct cache_case *c, enum kv_type type, float **lse)
+{
+    int64_t width = c->kv_heads * c->dim, all = c->texts * c->rows, n = c->texts * c->queries;
+    int64_t q_width = c->heads * c->dim, cu[64], kv[64], first[64], to[32], ends[33];
+    float *q = normal(n * q_width, 1, 1), *k = normal(all * width, 2, 1), *v = normal(all * width, 3, 1);
+    float *zero = calloc((size_t)(n * q_width), 4), *o;
+    size_t each = type == KV_INT8 ? 1 : type == KV_BF16 ? 2 : dtype_bytes(d->act);
+    struct op_store s = { .rows = all, .heads = c->kv_heads, .dim = c->dim, .ld = width, .type = type,
+                          .n = c->texts, .cu = ends, .to = to };
+    struct op_attention a = { .q_rows = n, .kv_rows = all, .heads = c->heads, .kv_heads = c->kv_heads,
+                              .dim = c->dim, .q_ld = q_width, .kv_ld = width, .window = c->window,
+                              .scale = 1 / sqrtf((float)c->dim), .kv_type = type };
+
+    s.k = up(d, k, all * width, d->act), s.v = up(d, v, all * width, d->act);
+    RUN(d->alloc(d, (size_t)(all * width) * each, &s.k_to, NULL));
+    RUN(d->alloc(d, (size_t)(all * width) * each, &s.v_to, NULL));
+    RUN(d->alloc(d, (size_t)(all * c->kv_heads) * 4, (void **)&s.k_scale, NULL));
+    RUN(d->alloc(d, (size_t)(all * c->kv_heads) * 4, (void **)&s.v_scale, NULL));
+    for (int64_t t = 0; t <= c->texts; t++) { /* of every text the first rows are seen */
+        ends[t] = t * c->rows;
+        cu[t] = t * c->queries, kv[t] = t * c->rows;
+        if (t < c->texts) /* and texts change places */
+            to[t] = (c->texts - 1 - t) * c->rows, first[t] = c->rows - c->queries - 7 * t;
+    }
+    RUN(d->store(d, &s));
+    a.seg[0] = a.seg[1] = (struct op_segments){ c->texts, cu, kv, first };
+    a.q = up(d, q, n * q_width, d->act), a.o = up(d, zero, n * q_width, d->act);
+    a.lse = up(d, NULL, n * c->heads, DT_F32);
+    a.k = s.k_to, a.v = s.v_to, a.k_scale = s.k_scale, a.v_scale = s.v_scale;
+    RUN(d->attention(d, &a));
+    o = down(d, a.o, n * q_width, d->act);
+    *lse = down(d, a.lse, n * c->heads, DT_F32);
+    d->release(d, (void *)(uintptr_t)s.k), d->release(d, (void *)(uintptr_t)s.v);
+    d->release(d, (void *)(uintptr_t)a.q);
+    d->release(d, s.k_to), d->release(d, s.v_to), d->release(d, s.k_scale), d->release(d, s.v_scale);
+    free(q), free(k), free(v), free(zero);
+    return o;
+}
+
+static void test_attention_over_caches(void **state)
+{
+    static const struct cache_case v[] = {
+        { 1, 1, 1, 1, 64, 1, 0 },     { 1, 40, 4, 4, 128, 1, 0 },   { 3, 300, 8, 2, 128, 1, 0 },
+        { 1, 5000, 4, 4, 128, 1, 0 }, { 2, 3000, 8, 8, 64, 1, 0 },  { 1, 4001, 32, 4, 128, 1, 0 },
+        { 4, 77, 6, 3, 80, 1, 0 },    { 1, 2000, 4, 1, 96, 3, 0 },  { 2, 1500, 2, 1, 256, 1, 0 },
+        { 1, 900, 4, 2, 128, 1, 100 }, { 1, 700, 4, 2, 128, 200, 0 }, { 1, 257, 4, 4, 64, 130, 0 },
+        { 1, 300, 2, 1, 40, 50, 0 },  { 20, 64, 5, 5, 16, 1, 0 } };
+
+    NEED_GPU();
+    for (size_t i = 0; i < (small() ? 8 : sizeof v / sizeof *v); i++)
+        for (enum kv_type type = KV_ACT; type < KV_TYPES; type++) {
+            int64_t n = v[i].texts * v[i].queries * v[i].heads;
+            float *want_lse, *lse, *want = over_cache(&cpu, &v[i], type == KV_ACT ? KV_BF16 : type,
+                                                      &want_lse);
+            float *got = over_cache(&gpu[OWN], &v[i], type, &lse);
+            char what[80];
+
+            snprintf(what, sizeof what, "case %zu, type %d", i, (int)type);
+            near(what, got, want, n * v[i].dim, 8e-3);
+            near(what, lse, want_lse, n, type == KV_INT8 && v[i].queries > 4 ? 3e-3 : 1e-4);
+            free(want), free(got), free(lse), free(want_lse);
+        }
+}
+
+/* More texts than an argument has room for. */
+static void test_rope_of_texts(void **state)
+{
+    enum { ROWS = 150, HEADS = 3, DIM = 64 };
+    float inv_freq[DIM / 2], *x, *got[2];
+    int64_t firsts[ROWS];
+
+    NEED_GPU();
+    for (int i = 0; i < DIM / 2; i++)
+        inv_freq[i] = (float)pow(10000, -2.0 * i / DIM);
+    for (int i = 0; i < ROWS; i++)
+        firsts[i] = (int64_t)(mix64((uint64_t)i) % 200000);
+    x = normal(ROWS * HEADS * DIM, 1, 1);
+    for (int64_t period = 1; period <= 2; period++) {
+        for (int g = 0; g < 2; g++) {
+            struct device *d = g ? &gpu[DEFAULT] : &cpu;
+            void *p = up(d, x, ROWS * HEADS * DIM, d->act);
+            RUN(d->rope(d, &(struct op_rope){ .rows = ROWS, .ld = HEADS * DIM, .heads = HEADS,
+                .dim = DIM, .period = period, .scale = 1, .inv_freq = inv_freq, .x = p,
+                .firsts = firsts }));
+            got[g] = down(d, p, ROWS * HEADS * DIM, d->act);
+        }
+        near("rope", got[1], got[0], ROWS * HEADS * DIM, 6e-3);
+        free(got[0]), free(got[1]);
+    }
+    free(x);
+}
+
+/* Logits of two texts: read in runs, then single tokens side by side, [2 + steps] rows. */
+enum { TEXTS = 2, STEPS = 6, LEN = 150, VOCAB = 300 };
+static float *grow(struct device *d, struct cache_options o)
+{
+    struct llama_config c = { .vocab = VOCAB, .dim = 256, .ffn_dim = 320, .layers = 3, .heads = 4,
+                              .kv_heads = 2, .head_dim = 64, .context = 1024, .norm_eps = 1e-5,
+                              .init_range = 0.05, .rope = { .theta = 1e4 } };
+    float *logits = malloc((TEXTS + STEPS * TEXTS) * VOCAB * sizeof *logits);
+    int64_t texts = o.window ? 1 : TEXTS;
+    struct piece p[TEXTS];
+    struct model_options mo;
+    struct model *m;
+    int32_t ids[LEN + STEPS + TEXTS];
+
+    for (int i = 0; i < LEN + STEPS + TEXTS; i++)
+        ids[i] = (int32_t)(mix64((uint64_t)i) % VOCAB);
+    o.seqs = texts;
+    model_defaults(&mo);
+    mo.mode = TRAIN_NONE, mo.ctx = 64, mo.seqs = 1, mo.cache = o;
+    OK(model_open(&m, d, &c, &mo, &err));
+    OK(model_init(m, 5, &err));
+    for (int i = 0; i < texts; i++)
+        p[i] = (struct piece){ i, LEN - 60 * i, ids + i };
+    OK(model_extend(m, &(struct extend){ texts, p, logits, false }, &err));
+    for (int s = 0; s < STEPS; s++) {
+        for (int i = 0; i < texts; i++)
+            p[i] = (struct piece){ i, 1, ids + i + LEN - 60 * i + s };
+        OK(model_extend(m, &(struct extend){ texts, p, logits + (s + 1) * texts * VOCAB, false }, &err));
+    }
+    model_close(m);
+    return logits;
+}
+
+static void test_models(void **state)
+{
+    static const struct cache_options v[] = {
+        { .rows = 160 }, { .rows = 160, .type = KV_BF16 }, { .rows = 160, .type = KV_INT8 },
+        { .rows = 100, .sinks = 4, .window = 60 } };
+
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        int64_t texts = v[i].window ? 1 : TEXTS, n = texts * (1 + STEPS) * VOCAB;
+        struct cache_options o = v[i];
+        float *want = grow(&cpu, o), *got = grow(&gpu[DEFAULT], o), *host;
+
+        near("a text that grows", got, want, n, 3e-2);
+        if (!o.window) { /* the same cache in the host's memory */
+            o.in_host = true;
+            host = grow(&gpu[DEFAULT], o);
+            same_bits("a cache in the host's memory", host, got, n);
+            free(host);
+        }
+        free(want), free(got);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gemm_few), cmocka_unit_test(test_attention_over_caches),
+        cmocka_unit_test(test_rope_of_texts), cmocka_unit_test(test_models),
+    };
+
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
