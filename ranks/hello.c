@@ -125,12 +125,12 @@ int door_wait(struct door *d, double until_s, int called_off, int *fd, struct he
     int rc;
 
     do {
-        /* All are asked each time, as their own time may be over; backwards, as drop moves
-         * the last one. */
+        /* All are asked each time, as their own time may be over; who came first is first. drop
+         * moves the last one to this place. */
         if ((rc = let_in(d, e)) < 0)
             return rc;
-        for (int i = d->n - 1; i >= 0; i--)
-            if (hear(d, i, h) == 1) {
+        for (int i = 0, said; i < d->n; i += said == 0)
+            if ((said = hear(d, i, h)) == 1) {
                 *fd = d->waiting[i].fd;
                 d->waiting[i] = d->waiting[--d->n];
                 return 1;

@@ -82,7 +82,8 @@ int ranks_open(struct group **g, const struct ranks_options *o, struct ranks_sha
     if ((rc = open_mpi(&m, &r, o->transport, e)) == 0 &&
         (rc = find_place(&p, &m, &r, e)) == 0 &&
         (rc = rendezvous_meet(&v, &r, &p, RANKS_WAIT_S, e)) == 0 &&
-        (rc = watch_open(&v, timeout, e)) == 0 &&
+        (v.apart = strcmp(r.by, "torchrun") == 0,
+         rc = watch_open(&v, timeout, e)) == 0 &&
         (rc = connect_data(g, &v, &m, &r, timeout, e)) == 0)
         share_out(share, &v);
     if (rc == 0) {

@@ -274,6 +274,24 @@ void rendezvous_close(struct rendezvous *m)
     *m = (struct rendezvous){ 0 };
 }
 
+/* Two network namespaces of one host have its name both, but addresses of their own. */
+static bool same_place(const struct seat *a, const struct seat *b)
+{
+    return strcmp(a->host, b->host) == 0 && memcmp(a->door.ip, b->door.ip, sizeof a->door.ip) == 0;
+}
+
+bool rendezvous_speaks(const struct rendezvous *m)
+{
+    const struct seat *mine = &m->seats[m->rank], *zero = &m->seats[0];
+
+    if (m->rank < 2)
+        return true;
+    for (int r = 1; r < m->rank; r++)
+        if (m->apart ? same_place(&m->seats[r], mine) : !same_place(&m->seats[r], zero))
+            return false;
+    return m->apart || !same_place(mine, zero);
+}
+
 void rendezvous_local(const struct rendezvous *m, int *local_rank, int *local_size)
 {
     *local_rank = *local_size = 0;

@@ -23,6 +23,7 @@ struct rendezvous {
     struct seat *seats;   /* [size] */
     int *fds;             /* [size]; -1: none */
     int listener;         /* this rank's door for data */
+    bool apart;           /* what ranks of several hosts print is not seen at one place */
 };
 
 /* All come within wait_s, or none goes on: E_DEVICE, naming the first who did not. E_CONFIG:
@@ -31,6 +32,10 @@ struct rendezvous {
 int rendezvous_meet(struct rendezvous *m, const struct ranks *r, struct place *p, double wait_s,
                     struct err *e);
 void rendezvous_close(struct rendezvous *m);
+
+/* Where rank 0 has died this rank tells it: the first of the others, and the first that is elsewhere
+ * than rank 0, which may have died with its host; apart: the first of each host. */
+bool rendezvous_speaks(const struct rendezvous *m);
 
 /* Of those on this rank's host: how many there are, and this one's place among them. */
 void rendezvous_local(const struct rendezvous *m, int *local_rank, int *local_size);

@@ -22,11 +22,13 @@
  *     GOODBYE   4 bytes: 0 or an exit status, TEXT bytes: the message
  *     VERDICT   the same, from rank 0: how the run ends, and by whom */
 enum { BEAT = 'b', GOODBYE = 'q', VERDICT = 'v' };
-enum { LATE_S = 3 }; /* nobody is late before that */
+enum { LATE_S = 3,    /* nobody is late before that */
+       PEACE_S = 10 }; /* so long a rank that has nothing to complain of waits for rank 0's end */
 enum { TEXT = 512, LONG_FRAME = 1 + 4 + TEXT, SHORT_FRAME = 1 + 8 };
 
 struct peer {
-    int fd;              /* -1: has said goodbye, or was never one of ours */
+    int fd;              /* -1: is no more, or was never one of ours */
+    bool left;           /* has said goodbye in peace; its connection ends with it */
     int rank;
     char host[HOST_BYTES];
     double heard_s;
@@ -46,6 +48,7 @@ static struct {
     struct err verdict;
     atomic_int code;             /* its code, 0: none */
     atomic_bool zero_speaks;     /* rank 0 will print it */
+    bool speaks;                 /* else this rank will, and not another one for it */
     atomic_bool leaving;         /* watch_close has begun */
     atomic_int farewell;         /* eventfd of the thread's own: it is called */
     _Atomic uint64_t calls;
@@ -125,9 +128,20 @@ static void obey(struct peer *p)
     }
     snprintf(text, sizeof text, "rank %d on %s: %s", p->rank, p->host, (const char *)p->b + 5);
     text[TEXT - 1] = '\0';
-    if (code < 0)
+    p->left = code == 0;
+    if (code < 0) {
         judge(code, true, text);
-    gone(p);
+        gone(p);
+    }
+}
+
+/* Rank 0 keeps the connection: its own end is what the other waits for (see_off). */
+static void ended(struct peer *p)
+{
+    if (w.rank == 0)
+        p->fd = -1;
+    else
+        gone(p);
 }
 
 /* All that a peer has sent. */
@@ -139,6 +153,10 @@ static void listen_to(struct peer *p)
 
         if (k < 0 && (errno == EAGAIN || errno == EINTR))
             return;
+        if (k <= 0 && p->left) {
+            ended(p);
+            return;
+        }
         if (k <= 0) {
             died(p, "has died: it was killed, or crashed");
             return;
@@ -168,7 +186,7 @@ static void look_for_silence(double slept_s)
 
         if (slept_s > w.timeout_s / 2)
             p->heard_s = now;
-        if (p->fd < 0 || now - p->heard_s < w.timeout_s)
+        if (p->fd < 0 || p->left || now - p->heard_s < w.timeout_s)
             continue;
         snprintf(how, sizeof how, "was not heard of for %.3g s: it hangs, or the link to it is cut",
                  w.timeout_s);
@@ -217,7 +235,7 @@ static void beat(void)
 /* The main thread has not left by itself. */
 static void end_all(void)
 {
-    bool say = w.rank == 0 || !atomic_load(&w.zero_speaks);
+    bool say = w.rank == 0 || (!atomic_load(&w.zero_speaks) && w.speaks);
 
     must_tell_with(NULL);
     pthread_mutex_lock(&w.lock); /* for good */
@@ -225,13 +243,15 @@ static void end_all(void)
 }
 
 /* After the goodbye: until the others have read it, which they show by closing too. Data that
- * nobody has read would break the connection off, and what was sent with it. */
-static void see_off(void)
+ * nobody has read would break the connection off, and what was sent with it. Rank 0's connections
+ * stay open until its process ends, for which the others wait: what there is to say it has then
+ * printed, though the starter may end all that are left as soon as one has failed. */
+static void see_off(double wait_s)
 {
-    double until = now_s() + 1;
+    double until = now_s() + wait_s;
     bool open = true;
 
-    for (int i = 0; i < w.n; i++)
+    for (int i = 0; i < w.n && w.rank > 0; i++)
         if (w.peers[i].fd >= 0)
             shutdown(w.peers[i].fd, SHUT_WR);
     while (open && now_s() < until) {
@@ -246,7 +266,7 @@ static void see_off(void)
             open = true;
             poll(&p, 1, 5);
             if ((k = recv(p.fd, b, sizeof b, MSG_DONTWAIT)) == 0 || (k < 0 && errno != EAGAIN))
-                gone(&w.peers[i]);
+                ended(&w.peers[i]);
         }
     }
 }
@@ -354,6 +374,7 @@ int watch_open(struct rendezvous *m, double timeout_s, struct err *e)
     atomic_store(&w.code, 0), atomic_store(&w.leaving, false), atomic_store(&w.calls, 0);
     atomic_store(&w.step_s, 0);
     w.verdict = (struct err){ 0 };
+    w.speaks = rendezvous_speaks(m);
     if ((rc = begin(m, e)) < 0) {
         release();
         return rc;
@@ -390,7 +411,8 @@ bool watch_close(int code, const char *msg, bool agreed)
     pthread_join(w.thread, NULL);
     /* A rank's failure is rank 0's to print, if rank 0 is still there to hear of it. */
     say = w.rank == 0 || code == 0 ||
-          (atomic_load(&w.code) ? !atomic_load(&w.zero_speaks) : !agreed && w.peers[0].fd < 0);
+          (atomic_load(&w.code) ? !atomic_load(&w.zero_speaks) && w.speaks
+                                : !agreed && w.peers[0].fd < 0);
     code = agreed ? 0 : code;
     if (w.rank == 0 && code < 0)
         snprintf(text, sizeof text, "rank 0 on %s: %.400s", w.hosts[0], msg);
@@ -399,7 +421,8 @@ bool watch_close(int code, const char *msg, bool agreed)
     frame(b, w.rank == 0 && code < 0 ? VERDICT : GOODBYE, code, text);
     for (int i = 0; i < w.n; i++)
         post(&w.peers[i], b, sizeof b);
-    see_off();
+    /* where all leave in peace there is time for rank 0 to see off the slowest, too */
+    see_off(agreed && w.rank > 0 ? PEACE_S : 1);
     release();
     return say;
 }

@@ -613,6 +613,36 @@ static void test_who_does_not_come_is_named(void **state)
 
 /* ---- where rank 0 is */
 
+/* Who tells that rank 0 has died: a bit for each rank from 0 on. */
+static unsigned speakers(const char *places, bool apart)
+{
+    struct seat seats[8] = { 0 };
+    struct rendezvous m = { .size = (int)strlen(places), .seats = seats, .apart = apart };
+    unsigned all = 0;
+
+    for (int r = 0; r < m.size; r++) {
+        strcpy(seats[r].host, "node"); /* a digit: its address; capitals: of another name */
+        seats[r].host[0] = places[r] < 'a' ? 'N' : 'n';
+        seats[r].door.ip[15] = (unsigned char)(places[r] | 32);
+        seats[r].door.port = (uint16_t)(1000 + r);
+    }
+    for (m.rank = 0; m.rank < m.size; m.rank++)
+        all |= (unsigned)rendezvous_speaks(&m) << m.rank;
+    return all;
+}
+
+static void test_one_tells_of_rank_0(void **state)
+{
+    (void)state;
+    assert_int_equal(speakers("aaaaa", false), 3);   /* ranks 0 and 1 */
+    assert_int_equal(speakers("aabbcc", false), 7);  /* rank 1 may have died with its host */
+    assert_int_equal(speakers("abcabc", false), 3);
+    assert_int_equal(speakers("aAaA", false), 3);    /* a host of another name */
+    assert_int_equal(speakers("aaaaa", true), 3);
+    assert_int_equal(speakers("aabbcc", true), 23);  /* each host has its own terminal */
+    assert_int_equal(speakers("abab", true), 7);
+}
+
 static void test_first_host_of_a_list(void **state)
 {
     static const struct { const char *list, *first; } lists[] = {
@@ -720,7 +750,7 @@ int main(void)
         cmocka_unit_test(test_nonsense_between_ranks),
         cmocka_unit_test(test_who_does_not_come_is_named),
         cmocka_unit_test(test_ranks_asked),
-        cmocka_unit_test(test_first_host_of_a_list),
+        cmocka_unit_test(test_one_tells_of_rank_0), cmocka_unit_test(test_first_host_of_a_list),
         cmocka_unit_test(test_place_in_the_environment),
     };
 

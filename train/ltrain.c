@@ -107,6 +107,8 @@ static int train(struct group *g, int argc, char **argv, struct err *e)
     if (rc == 0 && (rc = run_begin(&r, &done, e)) == 0 &&
         (done || (rc = run_train(&r, argc, argv, e)) == 0))
         rc = finish(&r, done);
+    if (rc == E_AGAIN)
+        stop_over();
     run_close(&r);
     return rc;
 }

@@ -64,3 +64,9 @@ void stop_install(void)
 void stop_after_step(void) { steps = 1; }
 
 int stop_asked(void) { return asked; }
+
+void stop_over(void)
+{
+    for (int i = 0; i < ASKS; i++)
+        signal(asks[i], SIG_IGN);
+}

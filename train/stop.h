@@ -14,6 +14,8 @@ void stop_install(void);
 void stop_after_step(void);
 /* The signal that asked, or 0. */
 int stop_asked(void);
+/* All is saved: no more of them counts, as when a starter ends all ranks once the first has left. */
+void stop_over(void);
 
 C_END
 #endif

@@ -123,7 +123,7 @@ killed() { # killed RANK
     rm -rf "$tmp/k"
     begin "$tmp/k" --processes 3
     kill -9 "${kids[$1]}"
-    over 5000 && [ "$rc" -eq 69 ] && named "$1" 'has died' &&
+    over 5000 && [ "$rc" -eq 69 ] && named "$1" 'has died' && [ "$(grep -c 'has died' "$tmp/err")" -eq 1 ] &&
         grep -q "rank $1 (process ${kids[$1]}) was killed by SIGKILL" "$tmp/err"
 }
 ok 'rank 2 killed: 69, named, all gone' killed 2

@@ -126,12 +126,12 @@ requeued() {
     for i in $(seq 300); do [ "$(wc -l 2> /dev/null < "$tmp/job/metrics.jsonl")" -ge 20 ] 2> /dev/null && break; sleep 0.05; done
     scancel --signal=USR1 "$id" # as --signal=USR1@300 does before the time is over
     for i in $(seq 100); do grep -q 'run ended with 75' "$tmp/job.out" && break; sleep 0.1; done
-    # a job that was put back waits for two minutes, unless it is let go
-    for i in $(seq 1200); do
-        grep -q 'run ended with 0' "$tmp/job.out" && break
-        scontrol update JobId="$id" StartTime=now 2> /dev/null
-        sleep 0.2
-    done
+    # a job that was put back waits for two minutes, in which its first run is cleared away
+    for i in $(seq 250); do scontrol show job "$id" | grep -q JobState=PENDING && break; sleep 0.2; done
+    sleep 5
+    scontrol update JobId="$id" StartTime=now
+    for i in $(seq 300); do grep -q 'run ended with 0' "$tmp/job.out" && break; sleep 0.2; done
+    grep -q 'run ended with 0' "$tmp/job.out" || scontrol show job "$id"
     cat "$tmp/job.out"
     grep -q 'stopped by SIGUSR1 after step' "$tmp/job.out" && grep -q 'continuing after step' "$tmp/job.out" &&
         cmp <(numbers "$tmp/job") <(numbers "$tmp/whole") && cmp "$tmp/job/model.safetensors" "$tmp/whole/model.safetensors"
