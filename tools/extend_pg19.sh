@@ -14,13 +14,16 @@
 #   extra    as many seconds, not steps, as dense training has; full fine-tuning and plain LoRA
 #   tables   WORK/tables.md, from WORK/results/*.tsv
 #   plot     WORK/extension.png
+#   page     not by default: the tables into PAGE, between its lines '<!-- measured -->' and
+#            '<!-- end -->', plot and its points beside it
 # Every run that is done has a line in WORK/results, and is passed over: so this can be given again
 # until all is done. It stops after LIMIT seconds, with 75 where something is left to do; a run that
 # is cut goes on from its checkpoint if WORK is kept, else it is made anew. Runs that fail are named
 # at the end, with 70; the others go on. Only what 'data' made and WORK/results need to travel to
 # another machine. Without a 'search' main takes the first of RATES.
 #   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS="1 2 3", STEPS=150,
-#   VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
+#   VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH,
+#   PAGE=docs/extension.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
 begun=$(date +%s)
@@ -240,6 +243,16 @@ main_runs() { # ROPES WAYS MODE [MODE whose rates are taken]
         echo "$ctx $rope $way $3 $(best "$ctx" "$way" "${4:-$3}") $seed $STEPS"
     done; done; done; done
 }
+page() {
+    : "${PAGE:=$root/docs/extension.md}"
+    grep -qx '<!-- measured -->' "$PAGE" && grep -qx '<!-- end -->' "$PAGE" || fail "'$PAGE' has no lines '<!-- measured -->' and '<!-- end -->'"
+    plot=$(basename "$PAGE" .md).png
+    awk -v tables="$work/tables.md" -v plot="$plot" '/^<!-- end -->$/ { inside = 0 } !inside { print }
+        /^<!-- measured -->$/ { inside = 1; print "![perplexity by seconds of training, and by position](" plot ")"; while ((getline row < tables) > 0) print row }' "$PAGE" > "$PAGE.part"
+    mv "$PAGE.part" "$PAGE"
+    cp "$work/plot.tsv" "${PAGE%.md}.tsv"
+    cp "$work/extension.png" "${PAGE%.md}.png"
+}
 # As many steps of the mix as take the seconds that dense training takes.
 seconds_runs() {
     for ctx in $LENGTHS; do
@@ -271,6 +284,7 @@ for stage in $stages; do
         cat "$work/tables.md" ;;
     plot) cat "$results"/*.tsv | awk -v form=plot -f "$here/extend_table.awk" > "$work/plot.tsv"
         gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$here/extend_plot.gp" ;;
+    page) page ;;
     *) echo "extend_pg19: no stage '$stage'" >&2; exit 64 ;;
     esac
 done
