@@ -11,7 +11,8 @@
 #   search   learning rates: every way of training at three rates, and one more where the best of
 #            them is the first or the last; one seed, by validation books
 #   main     all ways, RoPE kinds, lengths and seeds, each at its best rate, by test books
-#   extra    as many seconds, not steps, as dense training has; full fine-tuning and plain LoRA
+#   extra    as many seconds, not steps, as dense training has; plain LoRA and full fine-tuning; fewer
+#            dense steps and smaller groups
 #   tables   WORK/tables.md, from WORK/results/*.tsv
 #   plot     WORK/extension.png
 #   page     not by default: the tables into PAGE, between its lines '<!-- measured -->' and
@@ -103,6 +104,8 @@ way_options() {
     s2-4) echo --attention s2 --group-ratio 1/4 --dense-every 0 --dense-last 0 ;;
     mix-4) echo --attention s2 --group-ratio 1/4 --dense-every 10 --dense-last 0.05 ;;
     mix-16 | mix-16-seconds) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
+    mix-16-20) echo --attention s2 --group-ratio 1/16 --dense-every 20 --dense-last 0.05 ;;
+    mix-32) echo --attention s2 --group-ratio 1/32 --dense-every 10 --dense-last 0.05 ;;
     *) fail "no way '$1'" ;;
     esac
 }
@@ -211,7 +214,7 @@ tried() { # CTX WAY MODE
     cat "$results/$1.parts.$2.$3".*."${SEEDS%% *}.$STEPS.tsv" 2> /dev/null | cut -f6,11 | sort -k2,2g
 }
 best() { # CTX WAY MODE: its rate
-    [ "$2" != mix-16-seconds ] || set -- "$1" mix-16 "$3"
+    case $2 in mix-16-* | mix-32) set -- "$1" mix-16 "$3" ;; esac # these are not searched
     found=$(tried "$@" | head -n 1 | cut -f1)
     rates=$(rates_of "$3")
     echo "${found:-${rates%% *}}"
@@ -278,6 +281,9 @@ for stage in $stages; do
         for way in dense mix-16; do
             search_all $way full
             main_runs parts $way full > "$work/list"
+            run_all "$work/list"
+            [ $way = dense ] || continue
+            main_runs parts 'mix-16-20 mix-32' lora+ > "$work/list"
             run_all "$work/list"
         done ;;
     tables) cat "$results"/*.tsv | awk -f "$here/extend_table.awk" > "$work/tables.md"

@@ -112,7 +112,7 @@ function ratio_deviation(g, base, len,    i, v, n, sum, squares_) {
 function order(g) { # base first, then dense; by parts before PI; LoRA+ before the others
     return (mode_of[g] == "none" ? 0 : mode_of[g] == "lora+" ? 1 : mode_of[g] == "full" ? 2 : 3) * 1000 + \
         (rope_of[g] == "parts" ? 0 : rope_of[g] == "pi" ? 100 : 200) + \
-        (index(" base dense s2-4 mix-4 mix-16 mix-16-seconds ", " " way_of[g] " "))
+        (index(" base dense s2-4 mix-4 mix-16 mix-16-20 mix-16-seconds mix-32 ", " " way_of[g] " "))
 }
 function name(g) {
     return (rope_of[g] == "parts" ? "by parts" : rope_of[g] == "pi" ? "PI" : "not scaled") ", " \
