@@ -11,16 +11,20 @@
 #   search   learning rates: every way of training at three rates, and one more where the best of
 #            them is the first or the last; one seed, by validation books
 #   main     all ways, RoPE kinds, lengths and seeds, each at its best rate, by test books
-#   extra    as many seconds, not steps, as dense training has; full fine-tuning and plain LoRA
+#   extra    as many seconds, not steps, as dense training has; plain LoRA and full fine-tuning; fewer
+#            dense steps and smaller groups
 #   tables   WORK/tables.md, from WORK/results/*.tsv
 #   plot     WORK/extension.png
+#   page     not by default: the tables into PAGE, between its lines '<!-- measured -->' and
+#            '<!-- end -->', plot and its points beside it
 # Every run that is done has a line in WORK/results, and is passed over: so this can be given again
 # until all is done. It stops after LIMIT seconds, with 75 where something is left to do; a run that
 # is cut goes on from its checkpoint if WORK is kept, else it is made anew. Runs that fail are named
 # at the end, with 70; the others go on. Only what 'data' made and WORK/results need to travel to
 # another machine. Without a 'search' main takes the first of RATES.
 #   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS="1 2 3", STEPS=150,
-#   VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH
+#   VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH,
+#   PAGE=docs/extension.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
 begun=$(date +%s)
@@ -100,6 +104,8 @@ way_options() {
     s2-4) echo --attention s2 --group-ratio 1/4 --dense-every 0 --dense-last 0 ;;
     mix-4) echo --attention s2 --group-ratio 1/4 --dense-every 10 --dense-last 0.05 ;;
     mix-16 | mix-16-seconds) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
+    mix-16-20) echo --attention s2 --group-ratio 1/16 --dense-every 20 --dense-last 0.05 ;;
+    mix-32) echo --attention s2 --group-ratio 1/32 --dense-every 10 --dense-last 0.05 ;;
     *) fail "no way '$1'" ;;
     esac
 }
@@ -208,7 +214,7 @@ tried() { # CTX WAY MODE
     cat "$results/$1.parts.$2.$3".*."${SEEDS%% *}.$STEPS.tsv" 2> /dev/null | cut -f6,11 | sort -k2,2g
 }
 best() { # CTX WAY MODE: its rate
-    [ "$2" != mix-16-seconds ] || set -- "$1" mix-16 "$3"
+    case $2 in mix-16-* | mix-32) set -- "$1" mix-16 "$3" ;; esac # these are not searched
     found=$(tried "$@" | head -n 1 | cut -f1)
     rates=$(rates_of "$3")
     echo "${found:-${rates%% *}}"
@@ -240,6 +246,16 @@ main_runs() { # ROPES WAYS MODE [MODE whose rates are taken]
         echo "$ctx $rope $way $3 $(best "$ctx" "$way" "${4:-$3}") $seed $STEPS"
     done; done; done; done
 }
+page() {
+    : "${PAGE:=$root/docs/extension.md}"
+    grep -qx '<!-- measured -->' "$PAGE" && grep -qx '<!-- end -->' "$PAGE" || fail "'$PAGE' has no lines '<!-- measured -->' and '<!-- end -->'"
+    plot=$(basename "$PAGE" .md).png
+    awk -v tables="$work/tables.md" -v plot="$plot" '/^<!-- end -->$/ { inside = 0 } !inside { print }
+        /^<!-- measured -->$/ { inside = 1; print "![perplexity by seconds of training, and by position](" plot ")"; while ((getline row < tables) > 0) print row }' "$PAGE" > "$PAGE.part"
+    mv "$PAGE.part" "$PAGE"
+    cp "$work/plot.tsv" "${PAGE%.md}.tsv"
+    cp "$work/extension.png" "${PAGE%.md}.png"
+}
 # As many steps of the mix as take the seconds that dense training takes.
 seconds_runs() {
     for ctx in $LENGTHS; do
@@ -266,11 +282,15 @@ for stage in $stages; do
             search_all $way full
             main_runs parts $way full > "$work/list"
             run_all "$work/list"
+            [ $way = dense ] || continue
+            main_runs parts 'mix-16-20 mix-32' lora+ > "$work/list"
+            run_all "$work/list"
         done ;;
     tables) cat "$results"/*.tsv | awk -f "$here/extend_table.awk" > "$work/tables.md"
         cat "$work/tables.md" ;;
     plot) cat "$results"/*.tsv | awk -v form=plot -f "$here/extend_table.awk" > "$work/plot.tsv"
         gnuplot -e "data='$work/plot.tsv'; out='$work/extension.png'" "$here/extend_plot.gp" ;;
+    page) page ;;
     *) echo "extend_pg19: no stage '$stage'" >&2; exit 64 ;;
     esac
 done

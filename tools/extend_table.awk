@@ -6,7 +6,8 @@
 # "position|P;P;..." with tokens before, tokens, loss. Of several rates that with the most seeds is
 # taken, of equal ones that of the lowest validation loss. Ratios of perplexities are over the same
 # books, losses averaged over seeds; their interval is a paired bootstrap: books drawn with
-# replacement, the same for both. A generator of its own makes the draws repeat on every awk.
+# replacement, the same for both; beside it the deviation of the ratio from seed to seed. A generator
+# of its own makes the draws repeat on every awk.
 BEGIN {
     FS = "\t"
     draws = draws ? draws : 2000
@@ -56,6 +57,7 @@ function gather(g,    r, n, i, best, k, f, m, j, part, doc, d, v, b, p, logs, fa
             }
             books[g] = d
             logs = n = far = fars = 0
+            seed_of[g, i] = f[7]
             for (b = 1; b <= d; b++) {
                 split(doc[b], v, ",")
                 logs += v[2]; n += v[1]; far += v[4]; fars += v[3]
@@ -63,6 +65,7 @@ function gather(g,    r, n, i, best, k, f, m, j, part, doc, d, v, b, p, logs, fa
                 far_tokens[g, part[1], b] = v[3]; far_nll[g, part[1], b] += v[4] / runs[k]
             }
             p = exp(logs / n)
+            loss_at[g, part[1], f[7]] = logs / n
             ppl[g, part[1]] += p / runs[k]; squares[g, part[1]] += p * p / runs[k]
             if (fars > 0)
                 far_ppl[g, part[1]] += exp(far / fars) / runs[k]
@@ -96,15 +99,25 @@ function ratio(g, base, len, far,    b, i, s, t, n, v, value, kind) {
     sort_values(drawn, draws)
     return sprintf("%.4f (%.4f to %.4f)", value, drawn[int(draws * 0.025) + 1], drawn[int(draws * 0.975)])
 }
+# The deviation of that ratio over the seeds that both have.
+function ratio_deviation(g, base, len,    i, v, n, sum, squares_) {
+    for (i = 1; i <= seeds_of[g]; i++)
+        if ((base, len, seed_of[g, i]) in loss_at) {
+            v = exp(loss_at[g, len, seed_of[g, i]] - loss_at[base, len, seed_of[g, i]])
+            n++; sum += v; squares_ += v * v
+        }
+    v = n > 1 ? (squares_ - sum * sum / n) / (n - 1) : 0
+    return n > 1 ? sprintf("%.4f", v > 0 ? sqrt(v) : 0) : "-"
+}
 function order(g) { # base first, then dense; by parts before PI; LoRA+ before the others
     return (mode_of[g] == "none" ? 0 : mode_of[g] == "lora+" ? 1 : mode_of[g] == "full" ? 2 : 3) * 1000 + \
         (rope_of[g] == "parts" ? 0 : rope_of[g] == "pi" ? 100 : 200) + \
-        (index(" base dense s2-4 mix-4 mix-16 mix-16-seconds ", " " way_of[g] " "))
+        (index(" base dense s2-4 mix-4 mix-16 mix-16-20 mix-16-seconds mix-32 ", " " way_of[g] " "))
 }
 function name(g) {
     return (rope_of[g] == "parts" ? "by parts" : rope_of[g] == "pi" ? "PI" : "not scaled") ", " \
         (mode_of[g] == "none" ? "untrained" : mode_of[g] == "lora+" ? "LoRA+" : mode_of[g] == "lora" ? "LoRA" : "full") \
-        (mode_of[g] == "none" ? "" : ", " way_of[g])
+        (mode_of[g] == "none" ? "" : way_of[g] == "mix-16-seconds" ? ", mix-16 for the seconds of dense" : ", " way_of[g])
 }
 function print_table(ctx, list, n,    i, g, len, text, least) {
     least = ctx
@@ -127,9 +140,21 @@ function print_table(ctx, list, n,    i, g, len, text, least) {
     }
 }
 function group_has(g, len) { return (g, len) in ppl }
-function print_ratios(ctx, list, n,    i, j, g, base) {
-    printf "\nPerplexity at %d over that of dense training with the same RoPE and mode (95%% of a bootstrap over books), and speed.\n\n", ctx
-    print "| | whole context | last quarter | times as fast |\n|---|---|---|---:|"
+# What a mix is to reach: by its groups the ratio, the last quarter's, and times as fast by length.
+function asked(g, base, ctx, least,    most, speed_least, r, f) {
+    most = way_of[g] == "mix-4" ? 1.01 : way_of[g] == "mix-16" ? 1.02 : 0
+    if (!most || mode_of[g] != "lora+") return ""
+    speed_least = ctx / least >= 32 ? 2 : 1.5
+    r = ratio(g, base, ctx, 0) + 0 # the number before the interval
+    f = ratio(g, base, ctx, 1) + 0
+    return sprintf("at most %.2f: %s; %.2f: %s; at least %.1f: %s", most, r <= most ? "yes" : "no", most + 0.01,
+        f <= most + 0.01 ? "yes" : "no", speed_least, speed[g] >= speed_least * speed[base] ? "yes" : "no")
+}
+function print_ratios(ctx, list, n,    i, j, g, base, least) {
+    least = ctx
+    while (group_has(list[1], least / 2)) least /= 2
+    printf "\nPerplexity at %d over that of dense training with the same RoPE and mode (95%% of a paired bootstrap over books; deviation over seeds), and speed.\n\n", ctx
+    print "| | whole context | +- seeds | last quarter | times as fast | asked for |\n|---|---|---:|---|---:|---|"
     for (i = 1; i <= n; i++) {
         g = list[i]
         if (way_of[g] == "dense" || way_of[g] == "base") continue
@@ -138,7 +163,27 @@ function print_ratios(ctx, list, n,    i, j, g, base) {
             if (way_of[list[j]] == "dense" && rope_of[list[j]] == rope_of[g] && mode_of[list[j]] == mode_of[g])
                 base = list[j]
         if (base == "") continue
-        printf "| %s | %s | %s | %.2f |\n", name(g), ratio(g, base, ctx, 0), ratio(g, base, ctx, 1), speed[g] / speed[base]
+        printf "| %s | %s | %s | %s | %.2f | %s |\n", name(g), ratio(g, base, ctx, 0), ratio_deviation(g, base, ctx),
+            ratio(g, base, ctx, 1), speed[g] / speed[base], asked(g, base, ctx, least)
+    }
+}
+# By where in the window: the last seven octaves of the number of tokens before.
+function print_positions(ctx, list, n,    i, j, g, m, from, text, ruler) {
+    m = places[list[1]]
+    if (m < 2) return
+    from = m > 7 ? m - 6 : 1
+    printf "\nPerplexity by the number of tokens before, in windows of %d.\n\n| |", ctx
+    for (j = from; j <= m; j++) {
+        text = text sprintf(" %d to %d |", before[list[1], j], j < m ? before[list[1], j + 1] : ctx)
+        ruler = ruler "---:|"
+    }
+    print text "\n|---|" ruler
+    for (i = 1; i <= n; i++) {
+        g = list[i]
+        if (places[g] != m) continue
+        text = "| " name(g) " |"
+        for (j = from; j <= m; j++) text = text sprintf(" %.2f |", exp(curve[g, j]))
+        print text
     }
 }
 function print_points(ctx, list, n,    i, j, g) {
@@ -168,5 +213,6 @@ END {
         if (form == "plot") { print_points(sorted_ctx[c], list, n); continue }
         print_table(sorted_ctx[c], list, n)
         print_ratios(sorted_ctx[c], list, n)
+        print_positions(sorted_ctx[c], list, n)
     }
 }

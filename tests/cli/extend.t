@@ -18,7 +18,8 @@ by_hand() { # losses 1000/400; (410 + 602)/400: the ratio is exp(12/400), of the
     cat "$tmp/t"
     grep -qF '| PI, LoRA+, dense | 12.18 | 0.00 | 12.18 | 3 | 2 | 5 | 100 | 10.0 |' "$tmp/t" &&
         grep -qF '| PI, LoRA+, mix-16 | 12.55 | 0.03 | 13.46 | 3 | 2 | 5 | 250 | 4.0 |' "$tmp/t" &&
-        grep -qF '| PI, LoRA+, mix-16 | 1.0305 (' "$tmp/t" && grep -qF '1.1052 (' "$tmp/t" && grep -q '| 2.50 |$' "$tmp/t"
+        grep -qF '| PI, LoRA+, mix-16 | 1.0305 (' "$tmp/t" && grep -qF ' | 0.0026 | 1.1052 (' "$tmp/t" && # of 611, 612, 613 over 400 tokens: exp(12/400) / 400
+        grep -q '| 2.50 | at most 1.02: no; 1.03: no; at least 1.5: yes |$' "$tmp/t"
 }
 ok 'tables: the rate that has all seeds, means, ratios to dense, as by hand' by_hand
 interval() { # of two books every draw is one of three: both of one, both of the other, one of each
@@ -57,12 +58,19 @@ rest() {
     rm "$tmp/w/results"/256.parts.dense.lora+.1e-3.*
     small data base search main extra tables || { cat "$tmp/err"; return 1; }
     cat "$tmp/w/tables.md"
-    grep -q '^| by parts, LoRA+, mix-16 | 1.* | .* | [0-9.]* |$' "$tmp/w/tables.md" && ! grep -q -e 'nan' -e '| 0 | [0-9.]* |$' "$tmp/w/tables.md" && grep -q '^| by parts, LoRA+, mix-16-seconds ' "$tmp/w/tables.md" &&
+    grep -q '^| by parts, LoRA+, mix-16 | 1.* | at most 1.02: .*|$' "$tmp/w/tables.md" && ! grep -q -e 'nan' -e '| 0 | [0-9.]* |$' "$tmp/w/tables.md" && grep -q '^| by parts, LoRA+, mix-16 for the seconds of dense ' "$tmp/w/tables.md" &&
         [ "$(grep -c '^| PI, LoRA+, .* 2 | 0.004 | 5 ' "$tmp/w/tables.md")" -eq 4 ] && [ "$(ls "$tmp/w/runs" | grep -vc err)" -eq 0 ] &&
         awk -F'\t' '{ n = split($14, p, /[|;]/) } NF != 15 || n != 4 || split($15, p, /[|,;]/) < 20 { print; exit 1 }' "$tmp/w/results"/*.tsv
 }
 ok 'the rest: all ways, what is missing of the search too, tables' rest
-if command -v gnuplot > /dev/null; then ok 'the plot' eval 'small plot && test -s "$tmp/w/extension.png"'
+page() { # what is between the marks is replaced, what is around them stays
+    printf 'a\n<!-- measured -->\nold\n<!-- end -->\nb\n' > "$tmp/page.md" && PAGE=$tmp/page.md small page || { cat "$tmp/err"; return 1; }
+    { printf 'a\n<!-- measured -->\n![perplexity by seconds of training, and by position](page.png)\n' && cat "$tmp/w/tables.md" && printf '<!-- end -->\nb\n'; } | diff - "$tmp/page.md" &&
+        grep -q "^run	256	pi	dense	lora+	" "$tmp/page.tsv" && echo none > "$tmp/other.md" || return 1
+    PAGE=$tmp/other.md small page
+    [ $? -eq 70 ] && [ "$(cat "$tmp/other.md")" = none ]
+}
+if command -v gnuplot > /dev/null; then ok 'the plot' eval 'small plot && test -s "$tmp/w/extension.png"' && ok 'tables and plot go into a page' page
 else skip 'the plot' 'no gnuplot'; fi
 failed() { # a run that fails ends it, with its name
     rm "$tmp/w/results"/256.pi.s2-4.*.1.5.tsv
