@@ -78,12 +78,7 @@ static void forward(struct model *m, const struct batch *b, struct span *sp, boo
  * norm's backward. */
 static void final_norm(struct model *m, int64_t rows)
 {
-    const struct weight *w = &m->top[ROLE_LAST_NORM];
-
-    if (m->rc == 0)
-        m->rc = m->d->rmsnorm(m->d, &(struct op_rmsnorm){ .rows = rows, .dim = m->c.dim,
-            .eps = (float)m->c.norm_eps, .x = m->work.x, .w = w->w, .y = m->work.h,
-            .rstd = m->work.rstd });
+    norm_forward(m, &m->top[ROLE_LAST_NORM], rows, m->work.x, m->work.h, m->work.rstd);
     times(m, rows, config_times(m->c.times.logits), m->work.h);
 }
 
@@ -107,12 +102,10 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
 static void backward(struct model *m, struct span *sp)
 {
     struct device *d = m->d;
-    const struct weight *norm = &m->top[ROLE_LAST_NORM], *embed = &m->top[ROLE_EMBED];
+    const struct weight *embed = &m->top[ROLE_EMBED];
 
-    if (m->rc == 0)
-        m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
-            .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
-            .dx = m->work.dx, .dw = norm->grad, .overwrite = true });
+    norm_backward(m, &m->top[ROLE_LAST_NORM], sp->rows, m->work.x, m->work.dh, m->work.rstd, m->work.dx,
+                  true);
     offload_backward(m, backward_layer, sp);
     if (embed->grad)
         times(m, sp->rows, config_times(m->c.times.embed), m->work.dx);

@@ -30,7 +30,8 @@ static struct device cpu;
 
 static const char *const names[] = {
     "llama32", "llama_bias", "mistral", "mistral_full", "qwen2", "qwen2_window", "qwen3", "qwen3_bias",
-    "smollm3", "phi3", "phi4mini", "olmo2", "granite", "granite_bias",
+    "smollm3", "phi3", "phi4mini", "olmo2", "granite", "granite_bias", "neox",
+    "neox_serial",
 };
 enum { NAMES = sizeof names / sizeof *names };
 
