@@ -18,6 +18,7 @@ if wanted tests; then
     step 90 attention_small_tiles env LONGLORA_SMALL_TILES=1 LONGLORA_CUDNN=none \
         "$BIN/test_cuda_attention"
     step 120 model "$BIN/test_cuda_model"
+    step 180 families "$BIN/test_cuda_families"
 fi
 wanted ranks && step 300 ranks "$BIN/test_cuda_ranks"
 wanted ranks && step 200 ranks_tools bash "$here/ranks.t"
@@ -32,7 +33,7 @@ sanitize() { # sanitize TOOL [OPTION...]
         "$san" --help 2>&1 | grep -q -e --kernel-name-exclude &&
             set -- "$@" --kernel-name-exclude "kns=$k"
     done
-    for b in ops attention; do
+    for b in ops attention families; do
         step 90 "${tool}_$b" env LONGLORA_GPU_SMALL=1 LONGLORA_CUDNN=none LONGLORA_GPU_SKIP="$skip" \
             "$san" --tool "$tool" --error-exitcode 99 "$@" "$BIN/test_cuda_$b"
     done
