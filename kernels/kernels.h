@@ -76,6 +76,39 @@ struct op_rmsnorm_back {
     float shift;
 };
 
+/* y = w * (x - mean) * rstd + b, rstd[row] = 1 / sqrt(mean((x - mean)^2) + eps), means over the row; Ba,
+ * Kiros and Hinton 2016, arXiv:1607.06450. x, y act [rows][dim] packed; w, b, rstd float32. b and rstd
+ * may be NULL, y may be x. */
+struct op_layernorm {
+    int64_t rows, dim;
+    float eps;
+    const void *x;
+    const float *w, *b;
+    void *y;
+    float *rstd;
+};
+
+/* dx += the gradient of x, or = where overwrite is set; dw and db, unless NULL, += those of w and b. x,
+ * dy, dx act [rows][dim]; dx may be dy. */
+struct op_layernorm_back {
+    int64_t rows, dim;
+    const void *x, *dy;
+    const float *w, *rstd;
+    void *dx;
+    float *dw, *db;
+    bool overwrite;
+};
+
+/* Copies columns from one layout to another: of each row and head, y's first dim channels = x's. Head h of
+ * x is at column h * x_stride of rows x_ld apart; y alike. act; no overlap. */
+struct op_heads {
+    int64_t rows, heads, dim;
+    const void *x;
+    int64_t x_ld, x_stride;
+    void *y;
+    int64_t y_ld, y_stride;
+};
+
 /* Rotary embedding in place, half-rotation form (Hugging Face Llama): for channel i < dim/2 of
  * each head, (a, b) = (x[i], x[i + dim/2]) turns by angle position * inv_freq[i], or by its
  * negative when inverse is set (the backward). position of row r is first + r % period.
@@ -162,19 +195,25 @@ struct op_attention_back {
     float *scratch;
 };
 
-/* y = silu(gate) * up, silu(z) = z / (1 + exp(-z)); act, n elements; y may be gate or up. */
+/* y = f(gate) * up, or f(gate) where up is NULL; act, n elements; y may be gate or up. f is
+ *     GATE_SILU       z / (1 + exp(-z))
+ *     GATE_GELU       z / 2 (1 + erf(z / sqrt 2)); Hendrycks and Gimpel 2016, arXiv:1606.08415
+ *     GATE_GELU_TANH  z / 2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) */
+enum gate { GATE_SILU, GATE_GELU, GATE_GELU_TANH };
 struct op_swiglu {
     int64_t n;
     const void *gate, *up;
     void *y;
+    enum gate f;
 };
-/* d_gate, d_up overwritten from dy; each may be dy, gate or up. y, unless NULL and apart from all
- * others, is the forward's result once more. */
+/* d_gate and, unless up is NULL, d_up overwritten from dy; each may be dy, gate or up. y, unless NULL and
+ * apart from all others, is the forward's result once more. */
 struct op_swiglu_back {
     int64_t n;
     const void *gate, *up, *dy;
     void *d_gate, *d_up;
     void *y;
+    enum gate f;
 };
 
 /* y[r] = table[ids[r]]. table [vocab][dim] of a type as op_gemm's b, ids device int32 in
@@ -263,6 +302,9 @@ struct op_sum_squares {
     OP(loss, 1, "the loss")                                \
     OP(rmsnorm, 0, "rmsnorm")                              \
     OP(rmsnorm_back, 0, "rmsnorm's backward")              \
+    OP(layernorm, 0, "layernorm")                          \
+    OP(layernorm_back, 0, "layernorm's backward")          \
+    OP(heads, 0, "a copy of heads")                        \
     OP(rope, 0, "rope")                                    \
     OP(store, 0, "writing to the cache")                   \
     OP(swiglu, 0, "swiglu")                                \

@@ -54,6 +54,9 @@ struct work {
                                      afterwards the gradients of those */
     float *q_rstd, *k_rstd;       /* of these norms */
     void *ones;                   /* [rows] of 1, where there are biases */
+    void *qkv;                    /* [rows][q + 2 kv] where they lie by heads in one, and their gradients */
+    void *kept;                   /* [rows][dim] where attention and MLP read the same x: dx for the second
+                                     of them; scoring, x2 */
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
     void *branch;                 /* [mlp_tile][dim] where the MLP's result has a norm: its gradient */
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
@@ -149,7 +152,8 @@ static inline bool has_role(const struct model *m, enum role r)
 {
     return arch_roles(config_arch(&m->c)) & ROLE_BIT(r);
 }
-static inline bool is_norm(enum role r) { return role_form(r) == FORM_NORM; }
+/* A vector that ops read in float32: a norm or its bias. */
+static inline bool is_norm(enum role r) { return role_form(r) == FORM_NORM || role_form(r) == FORM_SHIFT; }
 static inline struct weight *weight_at(struct model *m, enum role r, int64_t layer)
 {
     return layer < 0 ? &m->top[r] : &m->layers[layer].w[r];
@@ -219,6 +223,12 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
 bool linear_reads_input(const struct weight *w, int n);
 void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t rows,
                          const void *x, const void *const dy[]);
+
+/* norm.c: y = the norm of x, of the family's kind, in float32 weights w with their bias; rstd [rows] stays
+ * for the backward, or is NULL. Backward: dx += the gradient of x, or = where overwrite is set. */
+void norm_forward(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y, float *rstd);
+void norm_backward(struct model *m, const struct weight *w, int64_t rows, const void *x, const void *dy,
+                   const float *rstd, void *dx, bool overwrite);
 
 /* layer.c: one transformer layer. forward: y [rows][dim] is the next layer's input and may be
  * s->x. backward: computes again what the level did not keep; m->work.dx holds the gradient of

@@ -7,7 +7,8 @@
  *     x2 = x  + o(attention(rope(q, k), v))       q, k, v: products of norm(x)
  *     y  = x2 + down(silu(gate) * up)             gate, up: products of norm(x2)
  *
- * Each step is one op of the device (OP), queued. After a failure (m->rc) nothing more is queued;
+ * Families differ (arch.h): attention and MLP may read the same x, have norms of what they add in place of
+ * those or beside them, no gate, q, k and v in one matrix. Each step is one op of the device (OP), queued. After a failure (m->rc) nothing more is queued;
  * step.c looks at the end. linear() is a product with a weight, its LoRA pair and bias included.
  *
  * The backward goes through the same lines in reverse and needs their values. What the forward did
@@ -22,22 +23,6 @@
         if ((m)->rc == 0)                                               \
             (m)->rc = (m)->d->name((m)->d, &(struct op_##name){ __VA_ARGS__ }); \
     } while (0)
-
-/* work.h = norm(x); rstd stays for norm_back. */
-static void norm(struct model *m, const struct weight *w, int64_t rows, const void *x,
-                 float *rstd)
-{
-    OP(m, rmsnorm, .rows = rows, .dim = w->in, .eps = (float)m->c.norm_eps, .x = x, .w = w->w,
-       .y = m->work.h, .rstd = rstd);
-}
-
-/* work.dx += the gradient through a norm of x, from work.dh. */
-static void norm_back(struct model *m, const struct weight *w, int64_t rows, const void *x,
-                      const float *rstd)
-{
-    OP(m, rmsnorm_back, .rows = rows, .dim = w->in, .x = x, .dy = m->work.dh, .w = w->w,
-       .rstd = rstd, .dx = m->work.dx, .dw = w->grad);
-}
 
 /* Of a layer that has RoPE. */
 static void rope(struct model *m, const struct layer *l, const struct span *b, void *q, void *k,
@@ -57,7 +42,7 @@ static void *normed(struct model *m, const struct layer *l, enum role r, int64_t
 {
     if (l->w[r].in == 0)
         return x;
-    norm(m, &l->w[r], rows, x, rstd);
+    norm_forward(m, &l->w[r], rows, x, m->work.h, rstd);
     return m->work.h;
 }
 
@@ -66,7 +51,7 @@ static void normed_back(struct model *m, const struct layer *l, enum role r, int
                         const void *x, const float *rstd)
 {
     if (l->w[r].in)
-        norm_back(m, &l->w[r], rows, x, rstd);
+        norm_backward(m, &l->w[r], rows, x, m->work.dh, rstd, m->work.dx, false);
     else
         OP(m, add, .n = rows * m->c.dim, .x = m->work.dh, .y = m->work.dx);
 }
@@ -144,6 +129,49 @@ static struct op_attention attention_of(const struct model *m, const struct laye
     };
 }
 
+/* From x + at in rows of ld, or to it, where q, k and v lie by heads in one: heads of one of them. */
+static void copy_heads(struct model *m, int64_t rows, int64_t heads, int part, void *one, bool apart)
+{
+    int64_t d = m->c.head_dim, ld = config_size(&m->c, SIZE_QKV);
+    struct op_heads a = { .rows = rows, .heads = heads, .dim = d, .x = one, .x_ld = heads * d, .x_stride = d,
+        .y = act_at(m, m->work.qkv, part * d), .y_ld = ld, .y_stride = 3 * d };
+
+    if (apart)
+        a = (struct op_heads){ .rows = rows, .heads = heads, .dim = d, .x = a.y, .x_ld = ld,
+            .x_stride = 3 * d, .y = one, .y_ld = heads * d, .y_stride = d };
+    if (m->rc == 0)
+        m->rc = m->d->heads(m->d, &a);
+}
+
+/* The products q, k, v of h, as attention reads them. */
+static void qkv(struct model *m, const struct layer *l, int64_t rows, const void *h, void *const y[3])
+{
+    if (!m->work.qkv) {
+        linear(m, &l->w[ROLE_Q], 3, rows, h, y, NULL);
+        return;
+    }
+    linear(m, &l->w[ROLE_QKV], 1, rows, h, &m->work.qkv, NULL);
+    for (int i = 0; i < 3; i++)
+        copy_heads(m, rows, m->c.heads, i, y[i], true);
+}
+
+/* work.dh from their gradients dy; the weights' with what they read, which is made again where needed. */
+static void qkv_back(struct model *m, const struct layer *l, const struct saved *s, int64_t rows,
+                     const void *const dy[3])
+{
+    const struct weight *w = m->work.qkv ? &l->w[ROLE_QKV] : &l->w[ROLE_Q];
+    const void *const one[1] = { m->work.qkv }, *const *d = m->work.qkv ? one : dy;
+    int n = m->work.qkv ? 1 : 3;
+    void *h = m->work.h;
+
+    for (int i = 0; i < 3 && m->work.qkv; i++)
+        copy_heads(m, rows, m->c.heads, i, (void *)(uintptr_t)dy[i], false);
+    if (linear_reads_input(w, n))
+        h = normed(m, l, ROLE_ATTN_NORM, rows, s->x, s->rstd[0]);
+    linear_back(m, w, n, rows, d, m->work.dh);
+    linear_back_weights(m, w, n, rows, h, d);
+}
+
 /* x2 = x + attention(norm1(x)) Wo^T, which may have a norm; x2 may be x. Fills q, k, v and, unless they are there
  * already (attended), o and lse. */
 static void attention_block(struct model *m, const struct layer *l, const struct saved *s,
@@ -151,8 +179,8 @@ static void attention_block(struct model *m, const struct layer *l, const struct
 {
     struct op_attention a = attention_of(m, l, s, b);
 
-    linear(m, &l->w[ROLE_Q], 3, b->rows, normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]),
-           (void *[]){ s->q, s->k, s->v }, NULL);
+    qkv(m, l, b->rows, normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]),
+        (void *[]){ s->q, s->k, s->v });
     turn_heads(m, l, s, b);
     if (b->cached)
         cache_attend(m, l, b, a.k, a.v, &a);
@@ -172,13 +200,30 @@ static struct tile tile_at(const struct model *m, const struct saved *s, void *h
     int64_t n = rows - at < m->o.mlp_tile ? rows - at : m->o.mlp_tile;
 
     return (struct tile){ .at = at, .n = n, .h = act_at(m, h, at * m->c.dim),
-        .gate = s->gate ? act_at(m, s->gate, at * m->c.ffn_dim) : m->work.gate,
+        .gate = s->gate ? act_at(m, s->gate, at * m->c.ffn_dim) : m->work.gate, /* NULL: it has none */
         .up = s->up ? act_at(m, s->up, at * m->c.ffn_dim) : m->work.up };
+}
+
+/* What reads the MLP's input: gate and up, or up alone. */
+static const struct weight *inner_of(const struct layer *l, int *n)
+{
+    *n = l->w[ROLE_GATE].in ? 2 : 1;
+    return &l->w[*n == 2 ? ROLE_GATE : ROLE_UP];
 }
 
 static void gate_up(struct model *m, const struct layer *l, const struct tile *t)
 {
-    linear(m, &l->w[ROLE_GATE], 2, t->n, t->h, (void *[]){ t->gate, t->up }, NULL);
+    int n;
+    const struct weight *w = inner_of(l, &n);
+
+    linear(m, w, n, t->n, t->h, (void *[]){ n == 2 ? t->gate : t->up, t->up }, NULL);
+}
+
+/* work.act = f(gate) * up, or f(up). */
+static void activate(struct model *m, const struct tile *t)
+{
+    OP(m, swiglu, .n = t->n * m->c.ffn_dim, .gate = t->gate ? t->gate : t->up, .up = t->gate ? t->up : NULL,
+       .y = m->work.act, .f = (enum gate)m->c.activation);
 }
 
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,
@@ -186,15 +231,15 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
 {
     /* Not saved, it is in dh, unused as yet. In training never in y: products add what lies
      * elsewhere in one rounding, in place on a GPU in two, and every level shall give equal bits. */
-    void *x2 = s->level >= SAVE_QKV ? s->x2 : m->work.dh ? m->work.dh : y, *h;
+    void *x2 = s->level >= SAVE_QKV ? s->x2 : m->work.dh ? m->work.dh : m->c.parallel ? m->work.kept : y, *h;
 
     attention_block(m, l, s, b, false, x2);
-    h = normed(m, l, ROLE_MLP_NORM, b->rows, x2, s->rstd[1]);
+    h = normed(m, l, ROLE_MLP_NORM, b->rows, m->c.parallel ? s->x : x2, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, h, at, b->rows);
 
         gate_up(m, l, &t);
-        OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
+        activate(m, &t);
         /* the tile's h has been read */
         add_branch(m, &l->w[ROLE_DOWN], &l->w[ROLE_POST_MLP_NORM], t.n, m->work.act,
                    act_at(m, m->work.h, at * m->c.dim), act_at(m, x2, at * m->c.dim),
@@ -207,32 +252,38 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
 static void mlp_backward(struct model *m, const struct layer *l, const struct saved *s,
                          const struct span *b)
 {
-    const struct weight *inner = &l->w[ROLE_GATE], *outer = &l->w[ROLE_DOWN];
+    int n;
+    const struct weight *inner = inner_of(l, &n), *outer = &l->w[ROLE_DOWN];
     const struct weight *after = &l->w[ROLE_POST_MLP_NORM];
     void *y = linear_reads_input(outer, 1) ? m->work.act : NULL, *h = m->work.h;
+    void *x = m->c.parallel ? s->x : s->x2;
 
-    if (!s->gate || linear_reads_input(inner, 2))
-        h = normed(m, l, ROLE_MLP_NORM, b->rows, s->x2, s->rstd[1]);
+    if (!s->up || linear_reads_input(inner, n))
+        h = normed(m, l, ROLE_MLP_NORM, b->rows, x, s->rstd[1]);
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, h, at, b->rows);
         void *dh = act_at(m, m->work.dh, at * m->c.dim);
         const void *dy = act_at(m, m->work.dx, at * m->c.dim);
-        const void *d_inner[2] = { t.gate, t.up };
+        const void *d_inner[2] = { n == 2 ? t.gate : t.up, t.up };
 
-        if (!s->gate)
+        if (!s->up)
             gate_up(m, l, &t);
         if (after->in) { /* reads what was added, dh has room for it */
-            OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
+            activate(m, &t);
             dy = branch_back(m, outer, after, t.n, m->work.act, dy, dh, m->work.branch);
         }
         linear_back(m, outer, 1, t.n, &dy, m->work.d_act);
-        OP(m, swiglu_back, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up,
-           .dy = m->work.d_act, .d_gate = t.gate, .d_up = t.up, .y = after->in ? NULL : y);
+        OP(m, swiglu_back, .n = t.n * m->c.ffn_dim, .gate = d_inner[0], .up = n == 2 ? t.up : NULL,
+           .dy = m->work.d_act, .d_gate = n == 2 ? t.gate : t.up, .d_up = t.up, .y = after->in ? NULL : y,
+           .f = (enum gate)m->c.activation);
         linear_back_weights(m, outer, 1, t.n, y, &dy);
-        linear_back(m, inner, 2, t.n, d_inner, dh);
-        linear_back_weights(m, inner, 2, t.n, t.h, d_inner);
+        linear_back(m, inner, n, t.n, d_inner, dh);
+        linear_back_weights(m, inner, n, t.n, t.h, d_inner);
     }
-    normed_back(m, l, ROLE_MLP_NORM, b->rows, s->x2, s->rstd[1]);
+    if (m->c.parallel) /* attention's backward starts from the same gradient */
+        OP(m, heads, .rows = b->rows, .heads = 1, .dim = m->c.dim, .x = m->work.dx, .x_ld = m->c.dim,
+           .y = m->work.kept, .y_ld = m->c.dim);
+    normed_back(m, l, ROLE_MLP_NORM, b->rows, x, s->rstd[1]);
 }
 
 /* dx: gradient of x2 in, of the layer's input out. */
@@ -240,12 +291,12 @@ static void attention_backward(struct model *m, const struct layer *l, const str
                                const struct span *b)
 {
     struct work *k = &m->work;
-    const struct weight *inner = &l->w[ROLE_Q], *outer = &l->w[ROLE_O];
+    const struct weight *outer = &l->w[ROLE_O];
     const void *dx, *d_inner[3] = { k->dq, k->dk, k->dv };
     bool heads = normed_heads(l);
-    void *h = k->h;
 
-    dx = branch_back(m, outer, &l->w[ROLE_POST_ATTN_NORM], b->rows, s->o, k->dx, k->dh, k->x2);
+    dx = branch_back(m, outer, &l->w[ROLE_POST_ATTN_NORM], b->rows, s->o, m->c.parallel ? k->kept : k->dx,
+                     k->dh, k->x2);
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
     if (heads && s->level >= SAVE_QKV) /* else layer_backward has just made them */
@@ -258,10 +309,7 @@ static void attention_backward(struct model *m, const struct layer *l, const str
         norm_heads_back(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->dk, k->k_rstd, k->kn);
         d_inner[0] = k->qn, d_inner[1] = k->kn;
     }
-    if (linear_reads_input(inner, 3))
-        h = normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
-    linear_back(m, inner, 3, b->rows, d_inner, k->dh);
-    linear_back_weights(m, inner, 3, b->rows, h, d_inner);
+    qkv_back(m, l, s, b->rows, d_inner);
     normed_back(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
 }
 

@@ -186,7 +186,7 @@ static void lay_pairs(struct model *m, int64_t layer, enum role r)
 {
     enum role first;
     int n = role_readers(r, &first);
-    int64_t rank = m->o.rank, na = rank * weight_at(m, first, layer)->in;
+    int64_t rank = m->o.rank, na = rank * weight_at(m, r, layer)->in;
     int64_t at = take_trained(m, paired(&m->o, r) * na);
 
     /* w runs over the matrices that share the input; at is where the next A goes */
@@ -310,7 +310,7 @@ static void lay_weights(struct model *m)
         /* all matrices of the group are laid by now, and the pairs are laid once for it */
         if (lora(&m->o) && arch_last_reader(config_arch(&m->c), s.role))
             lay_pairs(m, s.layer, s.role);
-        if (first_slice(s.role) < ROLES)
+        if (first_slice(s.role) < ROLES && !config_arch(&m->c)->block.by_head)
             lay_slices(m, s.layer, s.role);
     }
     close_chunk(m, first);
@@ -349,7 +349,7 @@ static void lay_tiles(struct model *m)
     struct work *k = &m->work;
     int64_t ffn = m->c.ffn_dim, tile = m->o.mlp_tile;
 
-    k->gate = take_act(m, MEM_WORK, tile, ffn);
+    k->gate = has_role(m, ROLE_GATE) || has_role(m, ROLE_GATE_UP) ? take_act(m, MEM_WORK, tile, ffn) : NULL;
     k->up = take_act(m, MEM_WORK, tile, ffn);
     k->act = take_act(m, MEM_WORK, tile, ffn);
     if (m->o.mode != TRAIN_NONE)
@@ -375,6 +375,8 @@ static void lay_attended(struct model *m, int64_t rows)
     k->v = take_act(m, MEM_WORK, rows, kv_dim(m));
     k->o = take_act(m, MEM_WORK, rows, q_dim(m));
     k->lse = take(m, MEM_WORK, rows * m->c.heads, 4);
+    if (config_arch(&m->c)->block.by_head)
+        k->qkv = take_act(m, MEM_WORK, rows, config_size(&m->c, SIZE_QKV));
     if (!has_role(m, ROLE_Q_NORM))
         return;
     k->qn = take_act(m, MEM_WORK, rows, q_dim(m));
@@ -447,6 +449,8 @@ static void lay_work(struct model *m, int64_t rows)
         lay_scoring(m, rows);
     else
         lay_backward(m, rows);
+    if (m->c.parallel)
+        k->kept = take_act(m, MEM_WORK, rows, m->c.dim);
     /* one value for each row, in every mode */
     k->rstd = take(m, MEM_WORK, rows, 4);
     k->ids = take(m, MEM_WORK, rows, 4);
@@ -517,7 +521,8 @@ static void lay_level(struct model *m, struct arena *a, struct saved *s, int lev
         s->v = act_from(m, a, rows, kv_dim(m));
         s->x2 = act_from(m, a, rows, m->c.dim);
     } else {
-        s->gate = act_from(m, a, rows, m->c.ffn_dim);
+        if (has_role(m, ROLE_GATE) || has_role(m, ROLE_GATE_UP))
+            s->gate = act_from(m, a, rows, m->c.ffn_dim);
         s->up = act_from(m, a, rows, m->c.ffn_dim);
     }
 }

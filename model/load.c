@@ -274,7 +274,7 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
         config_tensor(&m->c, i, &s);
         to = weight_at(m, s.role, s.layer);
         matrix = role_form(s.role) == FORM_MATRIX;
-        same = is_norm(s.role) ? 1 : 0; /* and biases */
+        same = role_form(s.role) == FORM_NORM ? 1 : 0; /* and biases */
         r = (struct random){ seed_of(seed, s.name), m->c.init_range };
         rc = fill_values(m, place_of(to), type_of(to)->plain, s.count,
                          matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);

@@ -105,12 +105,7 @@ static void forward(struct model *m, const struct batch *b, struct span *sp, boo
  * norm's backward. */
 void step_norm(struct model *m, int64_t rows)
 {
-    const struct weight *w = &m->top[ROLE_LAST_NORM];
-
-    if (m->rc == 0)
-        m->rc = m->d->rmsnorm(m->d, &(struct op_rmsnorm){ .rows = rows, .dim = m->c.dim,
-            .eps = (float)m->c.norm_eps, .x = m->work.x, .w = w->w, .y = m->work.h,
-            .rstd = m->work.rstd });
+    norm_forward(m, &m->top[ROLE_LAST_NORM], rows, m->work.x, m->work.h, m->work.rstd);
     times(m, rows, config_times(m->c.times.logits), m->work.h);
 }
 
@@ -135,12 +130,10 @@ static void backward(struct model *m, struct span *sp, const struct batch *b)
 {
     struct device *d = m->d;
     struct back k = { sp, b };
-    const struct weight *norm = &m->top[ROLE_LAST_NORM], *embed = &m->top[ROLE_EMBED];
+    const struct weight *embed = &m->top[ROLE_EMBED];
 
-    if (m->rc == 0)
-        m->rc = d->rmsnorm_back(d, &(struct op_rmsnorm_back){ .rows = sp->rows, .dim = m->c.dim,
-            .x = m->work.x, .dy = m->work.dh, .w = norm->w, .rstd = m->work.rstd,
-            .dx = m->work.dx, .dw = norm->grad, .overwrite = true });
+    norm_backward(m, &m->top[ROLE_LAST_NORM], sp->rows, m->work.x, m->work.dh, m->work.rstd, m->work.dx,
+                  true);
     m->chunk_next = m->t.chunks - 1;
     offload_backward(m, backward_layer, &k);
     if (embed->grad)

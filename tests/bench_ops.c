@@ -221,13 +221,13 @@ static void do_cast(void *c)
 static void do_swiglu(void *c)
 {
     struct flat *f = c;
-    struct op_swiglu a = { N, f->x[0], f->x[1], f->x[4] };
+    struct op_swiglu a = { N, f->x[0], f->x[1], f->x[4], GATE_SILU };
     f->d->swiglu(f->d, &a);
 }
 static void do_swiglu_back(void *c)
 {
     struct flat *f = c;
-    struct op_swiglu_back a = { N, f->x[0], f->x[1], f->x[2], f->x[3], f->x[4], NULL };
+    struct op_swiglu_back a = { N, f->x[0], f->x[1], f->x[2], f->x[3], f->x[4], NULL, GATE_SILU };
     f->d->swiglu_back(f->d, &a);
 }
 static void do_norm(void *c)

@@ -76,6 +76,62 @@ static inline void ref_swiglu_back(double g, double u, double dy, double *dg, do
     *du = dy * g * s;
 }
 
+/* f of op_swiglu (0 SiLU, 1 GELU, 2 its form with tanh) and its slope. */
+static inline double ref_gate(int f, double z, double *slope)
+{
+    double p, u, t, a = sqrt(2 / M_PI);
+
+    if (f == 0) {
+        p = 1 / (1 + exp(-z));
+        *slope = p + z * p * (1 - p);
+        return z * p;
+    }
+    if (f == 1) {
+        p = (1 + erf(z / sqrt(2))) / 2;
+        *slope = p + z * exp(-z * z / 2) / sqrt(2 * M_PI);
+        return z * p;
+    }
+    u = a * (z + 0.044715 * z * z * z), t = tanh(u);
+    *slope = (1 + t) / 2 + z / 2 * (1 - t * t) * a * (1 + 3 * 0.044715 * z * z);
+    return z / 2 * (1 + t);
+}
+
+static inline void ref_layernorm(int64_t rows, int64_t dim, double eps, const double *x,
+                                 const double *w, const double *b, double *y, double *rstd)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        double m = 0, s = 0;
+        for (int64_t i = 0; i < dim; i++)
+            m += x[r * dim + i] / (double)dim;
+        for (int64_t i = 0; i < dim; i++)
+            s += (x[r * dim + i] - m) * (x[r * dim + i] - m);
+        rstd[r] = 1 / sqrt(s / (double)dim + eps);
+        for (int64_t i = 0; i < dim; i++)
+            y[r * dim + i] = w[i] * (x[r * dim + i] - m) * rstd[r] + b[i];
+    }
+}
+
+static inline void ref_layernorm_back(int64_t rows, int64_t dim, const double *x, const double *dy,
+                                      const double *w, const double *rstd, double *dx, double *dw, double *db)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        double m = 0, one = 0, two = 0;
+        for (int64_t i = 0; i < dim; i++)
+            m += x[r * dim + i] / (double)dim;
+        for (int64_t i = 0; i < dim; i++) {
+            one += w[i] * dy[r * dim + i] / (double)dim;
+            two += w[i] * dy[r * dim + i] * (x[r * dim + i] - m) * rstd[r] / (double)dim;
+        }
+        for (int64_t i = 0; i < dim; i++) {
+            int64_t at = r * dim + i;
+            double z = (x[at] - m) * rstd[r];
+            dx[at] += rstd[r] * (w[i] * dy[at] - one - z * two);
+            dw[i] += dy[at] * z;
+            db[i] += dy[at];
+        }
+    }
+}
+
 /* Attention with the whole q_rows x kv_rows mask, from the definition: query row t, i-th of its
  * segment, is at position first + i, and sees the segment's j-th key when
  * first + i - window < j <= first + i. kv NULL: as cu; first NULL: 0; window 0: none. */

@@ -339,7 +339,7 @@ static void test_fresh_values(void **state)
 static void test_its_config(void **state)
 {
     static const struct { const char *more, *why; } refused[] = {
-        { ",\"mlp_bias\":false", "mlp_bias false" }, { ",\"hidden_act\":\"gelu\"", "'gelu'" },
+        { ",\"mlp_bias\":false", "mlp_bias false" }, { ",\"hidden_act\":\"relu\"", "'relu'" },
         { ",\"partial_rotary_factor\":0.5", "not an even number" },
     };
     struct llama_config c = config();
@@ -564,7 +564,7 @@ static void test_what_is_no_family(void **state)
     a.n_tensors--;
     assert_int_equal(arch_check(&a, &e), E_CONFIG);
     a = made_family;
-    a.block.parallel = true;
+    a.block.by_head = true; /* of q, k and v in one, which it has not */
     assert_int_equal(arch_check(&a, &e), E_CONFIG);
     assert_int_equal(arch_register(&made_family, &e), E_BUG); /* twice */
     assert_null(arch_find("spoilt"));

@@ -85,7 +85,7 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{" BASE ",\"head_dim\":3}", E_CONFIG, "head_dim 3" },
     { "{" BASE ",\"head_dim\":1026}", E_DATA, "'head_dim'" },
     { "{" BASE ",\"max_position_embeddings\":2147483649}", E_DATA, "'max_position" },
-    { "{" BASE ",\"hidden_act\":\"gelu\"}", E_CONFIG, "'gelu'" },
+    { "{" BASE ",\"hidden_act\":\"relu\"}", E_CONFIG, "'relu'" },
     { "{" OF("mistral") KV ",\"attention_bias\":true}", E_CONFIG, "attention_bias" },
     { "{" OF("mistral") KV ",\"mlp_bias\":true}", E_CONFIG, "mlp_bias" },
     { "{" BASE ",\"mlp_bias\":1}", E_DATA, "'mlp_bias' is an integer" },

@@ -13,6 +13,7 @@
 #include "formats/weights/safetensors.h"
 #include "formats/weights/weights.h"
 #include "model/model.h"
+#include "tests/families.h"
 #include "tools/merge.h"
 
 #include <math.h>
@@ -21,18 +22,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DATA "tests/data/arch/"
+#define DATA FAMILIES_DATA
 #define OK(x) do { if ((x) < 0) fail_msg("%s: %s: %s", f->name, #x, err.msg); } while (0)
 
 enum { SHORT = 10, LONG = 26, VOCAB = 32, GROUP = 8 };
 static struct err err;
 static struct device cpu;
-
-static const char *const names[] = {
-    "llama32", "llama_bias", "mistral", "mistral_full", "qwen2", "qwen2_window", "qwen3", "qwen3_bias",
-    "smollm3", "phi3", "phi4mini", "olmo2", "granite", "granite_bias",
-};
-enum { NAMES = sizeof names / sizeof *names };
 
 struct fixture {
     const char *name;
@@ -193,8 +188,8 @@ static void test_equal_transformers(void **state)
     struct fixture f;
 
     (void)state;
-    for (int i = 0; i < NAMES; i++) {
-        set_up(&f, names[i]);
+    for (int i = 0; i < FAMILIES; i++) {
+        set_up(&f, family_names[i]);
         open_model(&f, weights_config(f.w), TRAIN_FULL, -1);
         check_logits(&f, LONG); /* first: nothing of it may stay */
         check_logits(&f, SHORT);
@@ -229,14 +224,14 @@ static void test_each_kind_of_rope(void **state)
     (void)state;
     if (js_load(&all, DATA "kinds.json", JS_MAX_BYTES, &err) < 0)
         fail_msg("%s", err.msg);
-    for (int i = 0; i < NAMES; i++) {
+    for (int i = 0; i < FAMILIES; i++) {
         struct fixture fixture, *f = &fixture;
         struct llama_config c;
         const char *kind;
         json_t *kinds, *v;
         char pairs[16];
 
-        set_up(f, names[i]);
+        set_up(f, family_names[i]);
         snprintf(pairs, sizeof pairs, "%d", (int)(config_rotary(weights_config(f->w)) / 2));
         kinds = json_object_get(all.obj, pairs);
         json_object_foreach(kinds, kind, v) {
@@ -277,11 +272,11 @@ static void test_levels(void **state)
     struct fixture fixture, *f = &fixture;
 
     (void)state;
-    for (int i = 0; i < 2 * NAMES; i++) {
+    for (int i = 0; i < 2 * FAMILIES; i++) {
         enum attention_kind kind = i % 2 ? ATTN_S2 : ATTN_DENSE;
         float *first = NULL;
 
-        set_up(f, names[i / 2]);
+        set_up(f, family_names[i / 2]);
         for (int k = 0; k <= (int)weights_config(f->w)->layers; k++) {
             const struct trained *t;
 
@@ -304,12 +299,12 @@ static void test_plus_gradients(void **state)
     struct fixture fixture, *f = &fixture;
 
     (void)state;
-    for (int i = 0; i < NAMES; i++) {
+    for (int i = 0; i < FAMILIES; i++) {
         const struct trained *t;
         double square = 0, slope, up, h = 4e-4;
         float *g;
 
-        set_up(f, names[i]);
+        set_up(f, family_names[i]);
         open_model(f, weights_config(f->w), TRAIN_LORA_PLUS, -1);
         stir(f);
         step(f, ATTN_S2);
@@ -372,15 +367,15 @@ static void test_adapter_and_merged_model(void **state)
     struct fixture fixture, *f = &fixture;
 
     (void)state;
-    for (int i = 0; i < NAMES; i++) {
+    for (int i = 0; i < FAMILIES; i++) {
         struct adapter_config a;
         struct merge_report r;
         struct weights *merged;
         char base[128], like[160];
         double want;
 
-        set_up(f, names[i]);
-        snprintf(base, sizeof base, DATA "%s", names[i]);
+        set_up(f, family_names[i]);
+        snprintf(base, sizeof base, DATA "%s", family_names[i]);
         snprintf(like, sizeof like, "%s/config.json", base);
         /* the embedding of a tied base would come apart */
         open_model(f, weights_config(f->w), weights_config(f->w)->tied ? TRAIN_LORA : TRAIN_LORA_PLUS, -1);
@@ -415,11 +410,11 @@ static void test_config_written_anew(void **state)
     struct fixture fixture, *f = &fixture;
 
     (void)state;
-    for (int i = 0; i < NAMES; i++) {
+    for (int i = 0; i < FAMILIES; i++) {
         struct llama_config c;
         char *text;
 
-        set_up(f, names[i]);
+        set_up(f, family_names[i]);
         OK(config_text(weights_config(f->w), NULL, "float32", "anew", &text, &err));
         OK(config_parse(&c, text, strlen(text), f->name, &err));
         assert_ptr_equal(c.arch, weights_config(f->w)->arch);

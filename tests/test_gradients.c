@@ -55,6 +55,58 @@ static void test_rmsnorm_gradient(void **state)
     point_free(&p);
 }
 
+static double layernorm_value(void *ctx)
+{
+    struct point *p = ctx;
+    double y[ROWS * DIM], rstd[ROWS], s = 0;
+
+    ref_layernorm(ROWS, DIM, 1e-3, p->x[0], p->x[1], p->x[2], y, rstd);
+    for (int i = 0; i < ROWS * DIM; i++)
+        s += p->c[i] * y[i];
+    return s;
+}
+
+static void test_layernorm_gradient(void **state)
+{
+    struct point p = point_of(ROWS * DIM, DIM, DIM, 0, ROWS * DIM);
+    double y[ROWS * DIM], rstd[ROWS], dx[ROWS * DIM] = { 0 }, dw[DIM] = { 0 }, db[DIM] = { 0 };
+
+    (void)state;
+    ref_layernorm(ROWS, DIM, 1e-3, p.x[0], p.x[1], p.x[2], y, rstd);
+    ref_layernorm_back(ROWS, DIM, p.x[0], p.c, p.x[1], rstd, dx, dw, db);
+    assert_gradient("dx", layernorm_value, &p, p.x[0], dx, ROWS * DIM);
+    assert_gradient("dw", layernorm_value, &p, p.x[1], dw, DIM);
+    assert_gradient("db", layernorm_value, &p, p.x[2], db, DIM);
+    point_free(&p);
+}
+
+static int gate_kind;
+static double gate_value(void *ctx)
+{
+    struct point *p = ctx;
+    double s = 0, unused;
+
+    for (int i = 0; i < 20; i++)
+        s += p->c[i] * ref_gate(gate_kind, p->x[0][i], &unused);
+    return s;
+}
+
+static void test_gate_gradients(void **state)
+{
+    struct point p = point_of(20, 0, 0, 0, 20);
+    double dg[20];
+
+    (void)state;
+    for (gate_kind = 0; gate_kind < 3; gate_kind++) {
+        for (int i = 0; i < 20; i++) {
+            ref_gate(gate_kind, p.x[0][i], dg + i);
+            dg[i] *= p.c[i];
+        }
+        assert_gradient("gate", gate_value, &p, p.x[0], dg, 20);
+    }
+    point_free(&p);
+}
+
 static double swiglu_value(void *ctx)
 {
     struct point *p = ctx;
@@ -188,7 +240,8 @@ static void test_attention_gradient(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rmsnorm_gradient), cmocka_unit_test(test_swiglu_gradient),
+        cmocka_unit_test(test_rmsnorm_gradient), cmocka_unit_test(test_layernorm_gradient),
+        cmocka_unit_test(test_gate_gradients), cmocka_unit_test(test_swiglu_gradient),
         cmocka_unit_test(test_loss_gradient),    cmocka_unit_test(test_rope_gradient),
         cmocka_unit_test(test_attention_gradient),
     };

@@ -329,8 +329,9 @@ struct swiglu_case {
 static void run_swiglu(struct device *d, const void *ctx, float *out)
 {
     const struct swiglu_case *c = ctx;
-    struct op_swiglu f = { c->n, c->gate, c->up, out };
-    struct op_swiglu_back b = { c->n, c->gate, c->up, c->dy, out + c->n, out + 2 * c->n, NULL };
+    struct op_swiglu f = { c->n, c->gate, c->up, out, GATE_SILU };
+    struct op_swiglu_back b = { c->n, c->gate, c->up, c->dy, out + c->n, out + 2 * c->n, NULL,
+                                GATE_SILU };
 
     assert_int_equal(d->swiglu(d, &f), 0);
     assert_int_equal(d->swiglu_back(d, &b), 0);
@@ -359,7 +360,7 @@ static void test_swiglu(void **state)
         /* each result over one of the inputs */
         again = copy_of(dy, n);
         y = copy_of(dy, n);
-        struct op_swiglu_back b = { n, gate, up, again, again, up, y };
+        struct op_swiglu_back b = { n, gate, up, again, again, up, y, GATE_SILU };
         assert_int_equal(dev[1].swiglu_back(&dev[1], &b), 0);
         assert_same_bits("y again", y, got, n);
         assert_same_bits("d_gate is dy", again, got + n, n);
@@ -372,7 +373,7 @@ static void test_swiglu_far_out(void **state)
 {
     float gate[] = { 1000, -1000, 0, -90, 90, NAN, INFINITY }, up[] = { 1, 1, 1, 1, 1, 1, 1 };
     float y[7];
-    struct op_swiglu f = { 7, gate, up, y };
+    struct op_swiglu f = { 7, gate, up, y, GATE_SILU };
 
     (void)state;
     assert_int_equal(dev[0].swiglu(&dev[0], &f), 0);

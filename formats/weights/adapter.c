@@ -56,10 +56,11 @@ int64_t adapter_tensors(const struct adapter_config *a, const struct llama_confi
 static void part_name(char *name, size_t cap, const struct tensor_spec *s, int part)
 {
     static const char *const mid[] = { "", ".lora_A", ".lora_B" };
-    /* Every tensor here ends in ".weight": biases have no parts (see adapter_find). */
-    size_t n = strlen(s->name) - strlen(".weight");
+    /* Of the biases only those of norms are in adapters, and these have no pair. */
+    const char *end = role_form(s->role) == FORM_SHIFT ? ".bias" : ".weight";
+    size_t n = strlen(s->name) - strlen(end);
 
-    snprintf(name, cap, PREFIX "%.*s%s.weight", (int)n, s->name, mid[part]);
+    snprintf(name, cap, PREFIX "%.*s%s%s", (int)n, s->name, mid[part], end);
 }
 
 /* Tensor i of the file. Part 0 is a whole tensor; part 1 is A, [rank][in]; part 2 is B,
@@ -385,9 +386,12 @@ void adapter_find(const struct adapter *a, const struct tensor_spec *s,
     char name[160];
 
     for (int part = 0; part < 3; part++) {
+        *to[part] = NULL;
+        /* A matrix's bias is never in an adapter, and its name does not end in ".weight". */
+        if (role_form(s->role) == FORM_BIAS)
+            continue;
         part_name(name, sizeof name, s, part);
-        /* A bias is never in an adapter, and its name does not end in ".weight". */
-        *to[part] = role_form(s->role) == FORM_BIAS ? NULL : st_find(a->file, name);
+        *to[part] = st_find(a->file, name);
     }
 }
 

@@ -152,8 +152,11 @@ static uint64_t ending_in(const struct arch *arch, const char *name)
     struct module m;
 
     for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
-        if (tensor_module(d, &m) && ends_with(m.path, name))
+        if (tensor_module(d, &m) && ends_with(m.path, name)) {
             found |= ROLE_BIT(d->role);
+            if (role_form(d->role) == FORM_NORM && role_bias(d->role) < ROLES) /* in its module */
+                found |= ROLE_BIT(role_bias(d->role)) & arch_roles(arch);
+        }
     return found;
 }
 

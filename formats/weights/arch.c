@@ -33,7 +33,7 @@ const struct arch *arch_with_biases(const struct arch *a, bool attention, bool m
         uint64_t has = arch_roles(k);
 
         if (strcmp(k->model_type, a->model_type) == 0 &&
-            attention == !!(has & ROLE_BIT(ROLE_Q_BIAS)) &&
+            attention == !!(has & (ROLE_BIT(ROLE_Q_BIAS) | ROLE_BIT(ROLE_QKV_BIAS))) &&
             mlp == !!(has & ROLE_BIT(ROLE_DOWN_BIAS)))
             return k;
     }
@@ -68,13 +68,13 @@ static const struct {
 } roles[ROLES] = {
     [ROLE_EMBED] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_EMBED },
     [ROLE_HEAD] = { NULL, FORM_MATRIX, false, true, SIZE_VOCAB, SIZE_DIM, ROLES, ROLE_HEAD },
-    [ROLE_LAST_NORM] = { NULL, FORM_NORM, false, true, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_LAST_NORM] = { NULL, FORM_NORM, false, true, SIZE_DIM, 0, ROLE_LAST_NORM_BIAS, ROLES },
+    [ROLE_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLE_ATTN_NORM_BIAS, ROLES },
     [ROLE_Q] = { "q", FORM_MATRIX, true, false, SIZE_Q, SIZE_DIM, ROLE_Q_BIAS, ROLE_Q },
     [ROLE_K] = { "k", FORM_MATRIX, true, false, SIZE_KV, SIZE_DIM, ROLE_K_BIAS, ROLE_Q },
     [ROLE_V] = { "v", FORM_MATRIX, true, false, SIZE_KV, SIZE_DIM, ROLE_V_BIAS, ROLE_Q },
     [ROLE_O] = { "o", FORM_MATRIX, true, true, SIZE_DIM, SIZE_Q, ROLE_O_BIAS, ROLE_O },
-    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLE_MLP_NORM_BIAS, ROLES },
     [ROLE_GATE] = { "gate", FORM_MATRIX, true, false, SIZE_FFN, SIZE_DIM, ROLE_GATE_BIAS, ROLE_GATE },
     [ROLE_UP] = { "up", FORM_MATRIX, true, false, SIZE_FFN, SIZE_DIM, ROLE_UP_BIAS, ROLE_GATE },
     [ROLE_DOWN] = { "down", FORM_MATRIX, true, true, SIZE_DIM, SIZE_FFN, ROLE_DOWN_BIAS, ROLE_DOWN },
@@ -87,8 +87,12 @@ static const struct {
     [ROLE_GATE_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_UP_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_FFN, 0, ROLES, ROLES },
     [ROLE_DOWN_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_DIM, 0, ROLES, ROLES },
-    [ROLE_QKV] = { "qkv", FORM_MATRIX, true, false, SIZE_QKV, SIZE_DIM, ROLES, ROLE_QKV },
+    [ROLE_QKV] = { "qkv", FORM_MATRIX, true, false, SIZE_QKV, SIZE_DIM, ROLE_QKV_BIAS, ROLE_QKV },
     [ROLE_GATE_UP] = { "gate_up", FORM_MATRIX, true, false, SIZE_GATE_UP, SIZE_DIM, ROLES, ROLE_GATE_UP },
+    [ROLE_QKV_BIAS] = { NULL, FORM_BIAS, true, false, SIZE_QKV, 0, ROLES, ROLES },
+    [ROLE_ATTN_NORM_BIAS] = { NULL, FORM_SHIFT, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_MLP_NORM_BIAS] = { NULL, FORM_SHIFT, true, false, SIZE_DIM, 0, ROLES, ROLES },
+    [ROLE_LAST_NORM_BIAS] = { NULL, FORM_SHIFT, false, false, SIZE_DIM, 0, ROLES, ROLES },
     [ROLE_POST_ATTN_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
     [ROLE_POST_MLP_NORM] = { NULL, FORM_NORM, true, false, SIZE_DIM, 0, ROLES, ROLES },
 };
@@ -218,7 +222,7 @@ static int check_def(const struct arch *a, const struct tensor_def *d, uint64_t 
         seen & ROLE_BIT(d->role) ? "has a role that another has" :
         tensor_of_layer(d) != roles[d->role].layer ? "is in the wrong place for its role" :
         !right_shape(d) ? "has not the shape of its role" :
-        !ends_with(d->name, roles[d->role].form == FORM_BIAS ? ".bias" : ".weight")
+        !ends_with(d->name, roles[d->role].form >= FORM_BIAS ? ".bias" : ".weight")
             ? "must end in .weight, or .bias" :
         d->plus && (roles[d->role].word || roles[d->role].form == FORM_BIAS ||
                     d->role == ROLE_HEAD) ? "cannot be trained by LoRA+" : NULL;
@@ -264,12 +268,14 @@ int arch_check(const struct arch *a, struct err *e)
         if (roles[r].must && !(seen & ROLE_BIT(r)))
             return err_set(e, E_CONFIG, "model family '%.60s' has no tensor of role %d, which every "
                            "model needs", a->model_type, r);
-    if (!(seen & ROLE_BIT(ROLE_QKV)) != ((seen & qkv) == qkv) ||
-        !(seen & ROLE_BIT(ROLE_GATE_UP)) != ((seen & gate_up) == gate_up) ||
-        (seen & ROLE_BIT(ROLE_QKV) && seen & (qkv | bias_bits(qkv))) ||
-        (seen & ROLE_BIT(ROLE_GATE_UP) && seen & (gate_up | bias_bits(gate_up))))
-        return err_set(e, E_CONFIG, "model family '%.60s' must have q, k and v, gate and up, each once, "
-                       "or all in one without biases", a->model_type);
+    if (seen & ROLE_BIT(ROLE_QKV) ? seen & (qkv | bias_bits(qkv)) : (seen & qkv) != qkv)
+        return err_set(e, E_CONFIG, "model family '%.60s' must have q, k and v, or all in one",
+                       a->model_type);
+    if (seen & ROLE_BIT(ROLE_GATE_UP) ? seen & (gate_up | bias_bits(gate_up)) : !(seen & ROLE_BIT(ROLE_UP)))
+        return err_set(e, E_CONFIG, "model family '%.60s' must have up, or gate and up in one", a->model_type);
+    if (a->block.by_head ? !(seen & ROLE_BIT(ROLE_QKV)) : seen & ROLE_BIT(ROLE_QKV_BIAS))
+        return err_set(e, E_CONFIG, "model family '%.60s': q, k and v in one, by heads or with biases, "
+                       "need one another", a->model_type);
     /* The two '!' turn the bits into 0 and 1, so that they can be compared. */
     if (!(seen & ROLE_BIT(ROLE_Q_NORM)) != !(seen & ROLE_BIT(ROLE_K_NORM)))
         return err_set(e, E_CONFIG, "model family '%.60s' has a norm for only one of q and k",
@@ -278,9 +284,13 @@ int arch_check(const struct arch *a, struct err *e)
         !(seen & (ROLE_BIT(ROLE_MLP_NORM) | ROLE_BIT(ROLE_POST_MLP_NORM))))
         return err_set(e, E_CONFIG, "model family '%.60s' has no norm before or after attention or "
                        "the MLP", a->model_type);
-    if (a->block.norm != NORM_RMS || a->block.activation != ACT_SILU || a->block.parallel)
-        return err_set(e, E_CONFIG, "model family '%.60s': only RMSNorm, a SiLU gate, and "
-                       "attention before the MLP are computed", a->model_type);
+    if (a->block.norm != NORM_LAYER &&
+        seen & (ROLE_BIT(ROLE_ATTN_NORM_BIAS) | ROLE_BIT(ROLE_MLP_NORM_BIAS) | ROLE_BIT(ROLE_LAST_NORM_BIAS)))
+        return err_set(e, E_CONFIG, "model family '%.60s': RMSNorm has no bias", a->model_type);
+    if (a->block.norm == NORM_LAYER &&
+        seen & (ROLE_BIT(ROLE_POST_ATTN_NORM) | ROLE_BIT(ROLE_POST_MLP_NORM)))
+        return err_set(e, E_CONFIG, "model family '%.60s': LayerNorm of what is added is not computed",
+                       a->model_type);
     return 0;
 }
 
@@ -290,7 +300,7 @@ bool tensor_module(const struct tensor_def *d, struct module *m)
     /* The path begins behind "#."; a tensor of the top keeps all of its name. */
     const char *number = strchr(d->name, '#'), *from = number ? number + 2 : d->name, *dot;
 
-    if (roles[d->role].form == FORM_BIAS)
+    if (roles[d->role].form >= FORM_BIAS)
         return false;
     snprintf(m->path, sizeof m->path, "%.*s", (int)(strlen(from) - strlen(".weight")), from);
     dot = strrchr(m->path, '.');

@@ -30,11 +30,13 @@ enum role {
     ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
     ROLE_POST_ATTN_NORM, ROLE_POST_MLP_NORM,                /* of what is added to x */
     ROLE_QKV, ROLE_GATE_UP, /* q, k and v, gate and up in one tensor, one below the other; one pair */
+    ROLE_QKV_BIAS,
+    ROLE_ATTN_NORM_BIAS, ROLE_MLP_NORM_BIAS, ROLE_LAST_NORM_BIAS, /* LayerNorm's */
     ROLES
 };
 #define ROLE_BIT(r) ((uint64_t)1 << (r)) /* sets of roles are uint64_t */
 
-enum form { FORM_MATRIX, FORM_NORM, FORM_BIAS };
+enum form { FORM_MATRIX, FORM_NORM, FORM_BIAS, FORM_SHIFT }; /* SHIFT: the bias of a norm */
 enum form role_form(enum role r);
 /* A matrix that may have a LoRA pair: its word on the command line, "q" or "gate"; else NULL. */
 const char *role_word(enum role r);
@@ -42,7 +44,7 @@ const char *role_word(enum role r);
 enum role role_of_word(const char *word, size_t n);
 /* All those words, "q, k, v, o, gate, up, down", for messages; returns buf. */
 const char *role_words(char *buf, size_t cap);
-/* The bias that is added to a matrix's product; ROLES: no family has one. */
+/* The bias that is added to a matrix's product, or to what a norm gives; ROLES: no family has one. */
 enum role role_bias(enum role r);
 /* The matrices of a layer that read the same input as r: how many, from *first on. */
 int role_readers(enum role r, enum role *first);
@@ -63,8 +65,10 @@ struct tensor_def {
 };
 static inline bool tensor_of_layer(const struct tensor_def *d) { return strchr(d->name, '#'); }
 
-enum norm_kind { NORM_RMS };
-enum activation { ACT_SILU }; /* down(silu(gate(x)) * up(x)) */
+enum norm_kind { NORM_RMS, NORM_LAYER }; /* of layers and behind the last; those of heads are NORM_RMS */
+/* down(f(gate(x)) * up(x)), or of a family without a gate down(f(up(x))). In the order of enum gate
+ * (kernels.h). */
+enum activation { ACT_SILU, ACT_GELU, ACT_GELU_TANH };
 
 /* Which layers see through a window (sliding_window of config.json). */
 enum windows {
@@ -75,17 +79,29 @@ enum windows {
     WINDOWS_UNTURNED  /* the same, else those that have no RoPE */
 };
 
+/* Names of fields of config.json where they are not Llama's; NULL: they are. */
+struct field_names {
+    const char *eps, *theta, *rotary, *activation; /* rms_norm_eps, rope_theta,
+                                                      partial_rotary_factor, hidden_act */
+};
+static inline const char *field_or(const char *name, const char *llamas)
+{
+    return name ? name : llamas;
+}
+
 /* What the tensors do not show. */
 struct block {
     enum norm_kind norm;
-    enum activation activation;
-    bool parallel;          /* attention and MLP read the same x; not computed as yet */
+    enum activation activation; /* where config.json does not say */
+    bool parallel;          /* attention and MLP read the same x, unless use_parallel_residual is false */
+    bool by_head;           /* ROLE_QKV's rows: q, k and v of the first head, then of the next */
     double rotary;          /* share of head_dim that RoPE turns where config.json has no
                                partial_rotary_factor; 0: all, and another share is refused */
     enum windows windows;
     bool no_rope;           /* no_rope_layers counts: layers without RoPE */
     bool multipliers;       /* embedding_multiplier, attention_multiplier, residual_multiplier and
                                logits_scaling count */
+    struct field_names field;
     bool three_fields;      /* its longrope is written with the lists alone: transformers refuse more */
 };
 
@@ -108,7 +124,7 @@ struct arch {
 };
 
 /* The family of a model_type; NULL: not known. A family whose biases config.json switches
- * (attention_bias, mlp_bias) has an entry for each set of them, the one with the fewest first. */
+ * (attention_bias, mlp_bias) has an entry for each set of them, first the one that is meant where neither is said. */
 const struct arch *arch_find(const char *model_type);
 /* The entry of a's model_type that has these biases; NULL: none. */
 const struct arch *arch_with_biases(const struct arch *a, bool attention, bool mlp);

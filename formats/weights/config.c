@@ -49,7 +49,7 @@ static int unknown_family(const struct js *o, const char *type, struct err *e)
  * that no entry has is refused. */
 static int choose_biases(struct llama_config *c, const struct js *o, struct err *e)
 {
-    bool attention = has(c, ROLE_Q_BIAS), mlp = has(c, ROLE_DOWN_BIAS), said = attention,
+    bool attention = has(c, ROLE_Q_BIAS) || has(c, ROLE_QKV_BIAS), mlp = has(c, ROLE_DOWN_BIAS), said = attention,
          mlp_said = mlp;
     const struct arch *a;
     int rc;
@@ -92,6 +92,29 @@ static int check_others(const struct arch *a, const struct js *o, struct err *e)
     return 0;
 }
 
+/* Several names of transformers mean the same, or the same but for rounding. */
+static int read_activation(struct llama_config *c, const struct js *o, struct err *e)
+{
+    static const struct { const char *name; enum activation f; } all[] = {
+        { "silu", ACT_SILU }, { "swish", ACT_SILU }, { "gelu", ACT_GELU }, { "gelu_python", ACT_GELU },
+        { "gelu_new", ACT_GELU_TANH }, { "gelu_fast", ACT_GELU_TANH },
+        { "gelu_pytorch_tanh", ACT_GELU_TANH }, { "gelu_accurate", ACT_GELU_TANH },
+    };
+    const char *key = field_or(c->arch->block.field.activation, "hidden_act"), *name = NULL;
+    int rc = js_str(o, key, JS_MAY, &name, e);
+
+    c->activation = c->arch->block.activation;
+    if (rc < 0 || !name)
+        return rc;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (strcmp(name, all[i].name) == 0) {
+            c->activation = all[i].f;
+            return 0;
+        }
+    err_set(e, E_CONFIG, "'%s': %s '%.60s' is not supported", o->file, key, name);
+    return err_hint(e, "silu, gelu and gelu_pytorch_tanh are");
+}
+
 /* Granite's: logits are divided by theirs, and the scores are multiplied by 1 where it is not said. */
 static int read_multipliers(struct llama_config *c, const struct js *o, struct err *e)
 {
@@ -113,17 +136,17 @@ static int read_multipliers(struct llama_config *c, const struct js *o, struct e
 /* Fields that would change what the model computes must say what the family's description does. */
 static int check_features(struct llama_config *c, const struct js *o, struct err *e)
 {
-    const char *type = NULL, *act = "silu";
+    const char *type = NULL;
     int rc;
 
-    if ((rc = js_str(o, "model_type", JS_MUST, &type, e)) < 0 ||
-        (rc = js_str(o, "hidden_act", JS_MAY, &act, e)) < 0)
+    if ((rc = js_str(o, "model_type", JS_MUST, &type, e)) < 0)
         return rc;
     if (!(c->arch = arch_find(type)))
         return unknown_family(o, type, e);
-    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
-        return err_set(e, E_CONFIG, "'%s': hidden_act '%.60s' is not supported, only silu",
-                       o->file, act);
+    c->parallel = c->arch->block.parallel;
+    if ((rc = read_activation(c, o, e)) < 0 ||
+        (c->parallel && (rc = js_bool(o, "use_parallel_residual", JS_MAY, &c->parallel, e)) < 0))
+        return rc;
     if ((rc = choose_biases(c, o, e)) < 0 || (rc = check_others(c->arch, o, e)) < 0)
         return rc;
     if (js_has(o, "quantization_config")) {
@@ -155,6 +178,10 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
         (rc = js_i64(o, "head_dim", JS_MAY, 1, MAX_HEAD_DIM, &c->head_dim, e)) < 0 ||
         (rc = js_i64(o, "max_position_embeddings", JS_MAY, 1, CONFIG_MAX_CONTEXT, &c->context, e)) < 0)
         return rc;
+    if (c->arch->block.by_head) { /* transformers does not read the two */
+        c->kv_heads = c->heads;
+        c->head_dim = c->dim % c->heads == 0 ? c->dim / c->heads : 0;
+    }
     if (c->head_dim == 0)
         return err_set(e, E_CONFIG, "'%s': hidden_size %lld is not a multiple of "
                        "num_attention_heads %lld", o->file, (long long)c->dim,
@@ -208,14 +235,16 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
     c->norm_eps = m->eps > 0 ? m->eps : 1e-6;
     c->tied = m->tied;
     if ((rc = config_read_layers(c, o, e)) < 0 || (rc = read_multipliers(c, o, e)) < 0 ||
-        (rc = js_f64(o, "rms_norm_eps", JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
+        (rc = js_f64(o, field_or(c->arch->block.field.eps, "rms_norm_eps"), JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
         (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
         (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||
         (rc = read_id(o, "bos_token_id", c->vocab, m->no_ids ? -1 : 1, &c->bos, e)) < 0 ||
         (rc = read_id(o, "eos_token_id", c->vocab, m->no_ids ? -1 : 2, &c->eos, e)) < 0)
         return rc;
     z = (struct rope_sizes){ .context = c->context, .head_dim = c->head_dim,
-                             .share = c->arch->block.rotary, .theta = m->theta };
+                             .share = c->arch->block.rotary, .theta = m->theta,
+                             .theta_key = field_or(c->arch->block.field.theta, "rope_theta"),
+                             .share_key = field_or(c->arch->block.field.rotary, "partial_rotary_factor") };
     return config_read_rope(&c->rope, &c->rotary_dim, o, &z, e);
 }
 

@@ -33,6 +33,8 @@ struct llama_config {
     /* What values are multiplied by: the embedding's; attention's scores, before softmax; what a layer
      * adds to x, twice; the logits. 0: 1, and of the scores 1 / sqrt(head_dim). */
     struct { double embed, scores, branch, logits; } times;
+    int activation; /* enum activation (arch.h) */
+    bool parallel;  /* attention and MLP read the same x */
 };
 static inline double config_times(double x) { return x != 0 ? x : 1; }
 /* The window of one layer; 0: none. */

@@ -232,8 +232,8 @@ int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
 
     *r = (struct rope_config){ .type = ROPE_DEFAULT, .theta = z->theta > 0 ? z->theta : 10000,
                                .factor = 1 };
-    if ((rc = js_f64(o, "partial_rotary_factor", JS_MAY, 0, 1, &share, e)) < 0 ||
-        (rc = js_f64(o, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
+    if ((rc = js_f64(o, z->share_key, JS_MAY, 0, 1, &share, e)) < 0 ||
+        (rc = js_f64(o, z->theta_key, JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
         (rc = rope_object(o, &s, e)) < 0)
         return rc;
     if (!s.obj)

@@ -34,6 +34,7 @@ struct rope_sizes {
     double share; /* of a head that the family turns where the file does not say; 0: all, and
                      another share is refused */
     double theta; /* its base where the file does not say; 0: 10000 */
+    const char *theta_key, *share_key; /* of the two at the top */
 };
 /* Fills in r from o, the top of config.json, and the channels of a head that RoPE turns; 0: all.
  * E_DATA, E_CONFIG naming the field. */

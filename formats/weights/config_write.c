@@ -124,9 +124,9 @@ json_t *config_rope_json(const struct rope_config *r)
 static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
 {
     if (config_arch(c)->block.rotary > 0)
-        set(o, "partial_rotary_factor",
+        set(o, field_or(config_arch(c)->block.field.rotary, "partial_rotary_factor"),
             json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
-    set(o, "rope_theta", json_real(c->rope.theta), ok);
+    set(o, field_or(config_arch(c)->block.field.theta, "rope_theta"), json_real(c->rope.theta), ok);
     set(o, "rope_scaling", rope_scaling(&c->rope, config_arch(c)->block.three_fields, ok), ok);
     set(o, "rope_parameters", rope_parameters(&c->rope, ok), ok);
     /* At the top as well: llama.cpp looks for llama3's there alone, transformers 4 for longrope's. */
@@ -150,12 +150,16 @@ static void set_id(json_t *o, const char *key, int64_t id, bool *ok)
 /* What a file that is not made after another also needs. */
 static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
 {
+    static const char *const activations[] = { "silu", "gelu", "gelu_pytorch_tanh" };
     const struct arch *a = config_arch(c);
 
     set(o, "architectures", json_pack("[s]", a->class_name), ok);
     set(o, "model_type", json_string(a->model_type), ok);
-    set(o, "hidden_act", json_string("silu"), ok);
-    set(o, "attention_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_Q_BIAS)), ok);
+    set(o, field_or(a->block.field.activation, "hidden_act"), json_string(activations[c->activation]), ok);
+    if (a->block.parallel)
+        set(o, "use_parallel_residual", json_boolean(c->parallel), ok);
+    set(o, "attention_bias", json_boolean(arch_roles(a) & (ROLE_BIT(ROLE_Q_BIAS) | ROLE_BIT(ROLE_QKV_BIAS))),
+        ok);
     set(o, "attention_dropout", json_real(0), ok);
     set(o, "mlp_bias", json_boolean(arch_roles(a) & ROLE_BIT(ROLE_DOWN_BIAS)), ok);
     set(o, "use_cache", json_true(), ok);
@@ -182,7 +186,7 @@ static void set_all(json_t *o, const struct llama_config *c, const char *dtype, 
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         set(o, sizes[i].key, json_integer(sizes[i].v), ok);
-    set(o, "rms_norm_eps", json_real(c->norm_eps), ok);
+    set(o, field_or(config_arch(c)->block.field.eps, "rms_norm_eps"), json_real(c->norm_eps), ok);
     set(o, "initializer_range", json_real(c->init_range), ok);
     set(o, "tie_word_embeddings", json_boolean(c->tied), ok);
     set_id(o, "bos_token_id", c->bos, ok);

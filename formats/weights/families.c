@@ -64,6 +64,28 @@ static const struct tensor_def phi3_tensors[] = {
     MATRIX("mlp.gate_up_proj", ROLE_GATE_UP, SIZE_GATE_UP, SIZE_DIM),
     MATRIX("mlp.down_proj", ROLE_DOWN, SIZE_DIM, SIZE_FFN), ENDS };
 
+#define NEOX "gpt_neox.layers.#."
+#define NEOX_NORM(name, role, bias) { NEOX name ".weight", role, SIZE_DIM, SIZE_NONE, true }, \
+                                    { NEOX name ".bias", bias, SIZE_DIM, SIZE_NONE, true }
+#define NEOX_LAYER(qkv_bias, o_bias) \
+    { "gpt_neox.embed_in.weight", ROLE_EMBED, SIZE_VOCAB, SIZE_DIM, true }, \
+    NEOX_NORM("input_layernorm", ROLE_ATTN_NORM, ROLE_ATTN_NORM_BIAS), \
+    NEOX_NORM("post_attention_layernorm", ROLE_MLP_NORM, ROLE_MLP_NORM_BIAS), \
+    { NEOX "attention.query_key_value.weight", ROLE_QKV, SIZE_QKV, SIZE_DIM, false }, qkv_bias \
+    { NEOX "attention.dense.weight", ROLE_O, SIZE_DIM, SIZE_Q, false }, o_bias \
+    { NEOX "mlp.dense_h_to_4h.weight", ROLE_UP, SIZE_FFN, SIZE_DIM, false }, \
+    { NEOX "mlp.dense_h_to_4h.bias", ROLE_UP_BIAS, SIZE_FFN, SIZE_NONE, false }, \
+    { NEOX "mlp.dense_4h_to_h.weight", ROLE_DOWN, SIZE_DIM, SIZE_FFN, false }, \
+    { NEOX "mlp.dense_4h_to_h.bias", ROLE_DOWN_BIAS, SIZE_DIM, SIZE_NONE, false }, \
+    { "gpt_neox.final_layer_norm.weight", ROLE_LAST_NORM, SIZE_DIM, SIZE_NONE, true }, \
+    { "gpt_neox.final_layer_norm.bias", ROLE_LAST_NORM_BIAS, SIZE_DIM, SIZE_NONE, true }, \
+    { "embed_out.weight", ROLE_HEAD, SIZE_VOCAB, SIZE_DIM, false }
+#define NEOX_BIAS(name, role, rows) { NEOX "attention." name ".bias", role, rows, SIZE_NONE, false },
+static const struct tensor_def neox_tensors[] = {
+    NEOX_LAYER(NEOX_BIAS("query_key_value", ROLE_QKV_BIAS, SIZE_QKV),
+               NEOX_BIAS("dense", ROLE_O_BIAS, SIZE_DIM)) };
+static const struct tensor_def neox_no_attention_biases[] = { NEOX_LAYER(, ) };
+
 /* A table and its length, for the two fields of struct arch. */
 #define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
 
@@ -80,6 +102,10 @@ static const struct tensor_def phi3_tensors[] = {
     { .eps = 1e-5, .no_ids = true } }
 #define GRANITE(t) { "granite", "GraniteForCausalLM", TENSORS(t), { .multipliers = true }, \
     { .tied = false } }
+#define NEOX_ENTRY(t) { "gpt_neox", "GPTNeoXForCausalLM", TENSORS(t), \
+    { NORM_LAYER, ACT_GELU, .parallel = true, .by_head = true, .rotary = 0.25, \
+      .field = { "layer_norm_eps", "rotary_emb_base", "rotary_pct", NULL } }, \
+    { .eps = 1e-5, .no_ids = true } }
 
 const struct arch arch_family[] = {
     LLAMA(llama_tensors),
@@ -92,11 +118,13 @@ const struct arch arch_family[] = {
       { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true }, { .eps = 1e-5, .context = 4096 } },
     OLMO2(olmo2_tensors),
     GRANITE(llama_tensors),
+    NEOX_ENTRY(neox_tensors),
     /* the same with biases */
     LLAMA(llama_attention_biases), LLAMA(llama_mlp_biases), LLAMA(llama_biases),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_biases, 128),
     SMOLLM3(llama_attention_biases), SMOLLM3(llama_mlp_biases), SMOLLM3(llama_biases),
     OLMO2(olmo2_biases),
     GRANITE(llama_attention_biases), GRANITE(llama_mlp_biases), GRANITE(llama_biases),
+    NEOX_ENTRY(neox_no_attention_biases),
 };
 const int arch_families = sizeof arch_family / sizeof *arch_family;

@@ -46,6 +46,96 @@ static __global__ void backward(int64_t n, const bf16 *gate, const bf16 *up, con
     }
 }
 
+/* f(z) and its slope, of any f; see kernels.h. */
+static __device__ __forceinline__ float value(enum gate f, float z, float *slope)
+{
+    const float a = 0.79788456080286536f; /* sqrt(2 / pi) */
+    float p, t;
+
+    if (f == GATE_GELU) {
+        p = 0.5f * (1.0f + erff(0.70710678118654752f * z));
+        *slope = p + z * 0.39894228040143268f * expf(-0.5f * z * z);
+        return z * p;
+    }
+    if (f == GATE_GELU_TANH) {
+        t = tanhf(a * (z + 0.044715f * z * z * z));
+        *slope = 0.5f * (1.0f + t) + 0.5f * z * (1.0f - t * t) * a * (1.0f + 3.0f * 0.044715f * z * z);
+        return 0.5f * z * (1.0f + t);
+    }
+    p = 1.0f / (1.0f + __expf(-z));
+    *slope = p * (1.0f + z * (1.0f - p));
+    return z * p;
+}
+
+/* Any f, gated or not (up NULL). */
+template <int V> static __global__ void forward_any(struct op_swiglu a, int64_t from)
+{
+    int64_t step = (int64_t)gridDim.x * THREADS * V;
+
+    for (int64_t i = from + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < a.n; i += step) {
+        float g[V], u[V], unused;
+        load_v<V>((const bf16 *)a.gate + i, g);
+        if (a.up)
+            load_v<V>((const bf16 *)a.up + i, u);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            g[j] = value(a.f, g[j], &unused) * (a.up ? u[j] : 1.0f);
+        store_v<V>((bf16 *)a.y + i, g);
+    }
+}
+
+template <int V> static __global__ void backward_any(struct op_swiglu_back a, int64_t from)
+{
+    int64_t step = (int64_t)gridDim.x * THREADS * V;
+
+    for (int64_t i = from + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < a.n; i += step) {
+        float g[V], u[V], e[V], v[V];
+        load_v<V>((const bf16 *)a.gate + i, g);
+        load_v<V>((const bf16 *)a.dy + i, e);
+        if (a.up)
+            load_v<V>((const bf16 *)a.up + i, u);
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            float slope, f = value(a.f, g[j], &slope), by = a.up ? u[j] : 1.0f;
+            v[j] = f * by;
+            g[j] = e[j] * by * slope;
+            u[j] = e[j] * f;
+        }
+        if (a.y)
+            store_v<V>((bf16 *)a.y + i, v);
+        store_v<V>((bf16 *)a.d_gate + i, g);
+        if (a.up)
+            store_v<V>((bf16 *)a.d_up + i, u);
+    }
+}
+
+/* In eights, and what is left over singly. */
+static void run_forward(struct cuda *c, struct op_swiglu a)
+{
+    int64_t n = a.n, main = aligned16(a.gate) && aligned16(a.up) && aligned16(a.y) ? n / 8 * 8 : 0;
+
+    a.n = main;
+    if (main)
+        forward_any<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(a, 0);
+    a.n = n;
+    if (main < n)
+        forward_any<1><<<cuda_blocks(c, n - main, THREADS), THREADS, 0, c->stream>>>(a, main);
+}
+
+static void run_backward(struct cuda *c, struct op_swiglu_back a)
+{
+    bool aligned = aligned16(a.gate) && aligned16(a.up) && aligned16(a.dy) && aligned16(a.d_gate) &&
+                   aligned16(a.d_up) && aligned16(a.y);
+    int64_t n = a.n, main = aligned ? n / 8 * 8 : 0;
+
+    a.n = main;
+    if (main)
+        backward_any<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(a, 0);
+    a.n = n;
+    if (main < n)
+        backward_any<1><<<cuda_blocks(c, n - main, THREADS), THREADS, 0, c->stream>>>(a, main);
+}
+
 extern "C" int cuda_swiglu(struct device *d, const struct op_swiglu *a)
 {
     struct cuda *c = cuda_of(d);
@@ -56,6 +146,10 @@ extern "C" int cuda_swiglu(struct device *d, const struct op_swiglu *a)
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
     cuda_begin(c, OP_swiglu);
+    if (a->f != GATE_SILU || !u) {
+        run_forward(c, *a);
+        return cuda_end(d, 0, OP_swiglu, 0);
+    }
     if (main)
         forward<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, g, u, y);
     if (main < a->n)
@@ -76,6 +170,10 @@ extern "C" int cuda_swiglu_back(struct device *d, const struct op_swiglu_back *a
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
     cuda_begin(c, OP_swiglu_back);
+    if (a->f != GATE_SILU || !u) {
+        run_backward(c, *a);
+        return cuda_end(d, 0, OP_swiglu_back, 0);
+    }
     if (main)
         backward<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, g, u, dy,
                                                                                   dg, du, y);

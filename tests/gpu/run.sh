@@ -20,6 +20,7 @@ if wanted tests; then
         "$BIN/test_cuda_attention"
     step 120 model "$BIN/test_cuda_model"
     step 120 extend "$BIN/test_cuda_extend"
+    step 180 families "$BIN/test_cuda_families"
 fi
 wanted ranks && step 300 ranks "$BIN/test_cuda_ranks"
 wanted ranks && step 200 ranks_tools bash "$here/ranks.t"
@@ -37,7 +38,7 @@ sanitize() { # sanitize TOOL [OPTION...]
     shift
     wanted sanitize || wanted "$tool" || return
     set -- "$@" $(not_ours)
-    for b in ops attention; do
+    for b in ops attention families extend; do
         step 90 "${tool}_$b" env LONGLORA_GPU_SMALL=1 LONGLORA_CUDNN=none LONGLORA_GPU_SKIP="$skip" \
             "$san" --tool "$tool" --error-exitcode 99 "$@" "$BIN/test_cuda_$b"
     done

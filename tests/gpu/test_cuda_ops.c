@@ -174,15 +174,15 @@ static void test_swiglu(void **state)
         int64_t n = sizes[s];
         float *gate = normal(n, 1, 3), *up_ = normal(n, 2, 1), *dy = normal(n, 3, 1), *got;
         float *y = normal(n, 4, 1), *dg = normal(n, 5, 1), *du = normal(n, 6, 1);
-        struct op_swiglu f = { n, gate, up_, y }, g = f;
-        struct op_swiglu_back b = { n, gate, up_, dy, dg, du, NULL }, h;
+        struct op_swiglu f = { n, gate, up_, y, GATE_SILU }, g = f;
+        struct op_swiglu_back b = { n, gate, up_, dy, dg, du, NULL, GATE_SILU }, h;
 
         if (n > 20)
             gate[3] = 200, gate[5] = -200;
         g.gate = up(d, gate, n, DT_BF16), g.up = up(d, up_, n, DT_BF16);
         g.y = up(d, NULL, n, DT_BF16);
         h = (struct op_swiglu_back){ n, g.gate, g.up, up(d, dy, n, DT_BF16), NULL, NULL,
-                                     up(d, NULL, n, DT_BF16) };
+                                     up(d, NULL, n, DT_BF16), GATE_SILU };
         h.d_gate = (void *)(uintptr_t)g.gate, h.d_up = (void *)(uintptr_t)h.dy; /* in place */
         RUN(cpu.swiglu(&cpu, &f));
         RUN(cpu.swiglu_back(&cpu, &b));
@@ -385,9 +385,9 @@ static void test_past_2_31(void **state)
         RUN(d->copy(d, (char *)p[1] + 2 * where, b, TAIL * 2));
         d->release(d, a), d->release(d, b);
     }
-    RUN(d->swiglu(d, &(struct op_swiglu){ n, p[0], p[1], p[2] }));
+    RUN(d->swiglu(d, &(struct op_swiglu){ n, p[0], p[1], p[2], GATE_SILU }));
     RUN(d->add(d, &(struct op_add){ n, p[0], p[2] }));
-    RUN(cpu.swiglu(&cpu, &(struct op_swiglu){ TAIL, g, u, y }));
+    RUN(cpu.swiglu(&cpu, &(struct op_swiglu){ TAIL, g, u, y, GATE_SILU }));
     RUN(cpu.add(&cpu, &(struct op_add){ TAIL, g, y }));
     for (int64_t where = 0; where <= at; where += at) {
         void *a = up(d, NULL, TAIL, DT_BF16);
