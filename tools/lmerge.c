@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "formats/weights/gguf_types.h"
 #include "model/model_rows.h"
+#include "tools/check.h"
 #include "tools/merge.h"
 
 #include <stdio.h>
@@ -66,6 +67,49 @@ static void print_text(const struct merge_options *o, const struct merge_report 
                r->max_delta, 100.0 * (double)r->unchanged / (double)r->delta_entries);
 }
 
+/* One line a finding, or one object a path. */
+static void print_check(const char *path, const char *program, const struct check_list *l, bool json)
+{
+    json_t *list = json_array(), *j;
+    char *text;
+
+    for (int i = 0; i < l->n; i++) {
+        const struct check_finding *f = &l->v[i];
+
+        if (!json)
+            printf("%s: %s: %s\n", path, check_word(f->kind), f->text);
+        json_array_append_new(list, json_pack("{ss ss}", "kind", check_word(f->kind), "text", f->text));
+    }
+    if (!json && l->worst == CHECK_NOTE)
+        printf("%s: nothing is lost in %s\n", path, program);
+    j = json_pack("{ss ss sb so}", "path", path, "program", program, "complete",
+                  (int)(l->worst == CHECK_NOTE), "findings", list);
+    if (json && j && (text = json_dumps(j, JSON_COMPACT))) {
+        puts(text);
+        free(text);
+    }
+    json_decref(j);
+}
+
+/* All paths are looked at; the first error ends it. E_NO where something would be lost. */
+static int run_check(int program, const char *base, int n, char **paths, bool json, bool quiet,
+                     struct err *e)
+{
+    static const char *const words[] = { "vllm", "llama.cpp", "peft", "transformers" };
+    bool lost = false;
+    int rc = n > 0 ? 0 : err_set(e, E_USAGE, "--check needs a model, an adapter or a GGUF file to look at");
+
+    for (int i = 0; i < n && rc == 0; i++) {
+        struct check_list l = { 0 };
+
+        if ((rc = check_path(&l, (enum check_program)program, paths[i], base, e)) == 0 && !quiet)
+            print_check(paths[i], words[program], &l, json);
+        lost |= rc == 0 && l.worst != CHECK_NOTE;
+        check_free(&l);
+    }
+    return rc < 0 || !lost ? rc : err_set(e, E_NO, "%s would not take all of it", words[program]);
+}
+
 /* There is no context that would tell the factor. */
 static int check_rope(const struct rope_ask *a, struct err *e)
 {
@@ -104,20 +148,39 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
     return err_hint(e, "lmerge --model BASE --adapter ADAPTER -o OUT");
 }
 
-/* 'types' goes by the place of the word in --dtype. With 'keep', the first, its entry is not
- * used: keep_dtype says so. */
-int main(int argc, char **argv)
+/* By the places of the words in --dtype and --gguf. With 'keep', the first, the type is not used:
+ * keep_dtype says so. */
+static void set_types(struct merge_options *o, int dtype, int gguf)
 {
     static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
                                                        &type_bf16 };
     static const struct tensor_type *const matrices[] = { NULL, &type_f32, &type_f16, &type_bf16,
                                                           &type_q8_0, &type_q4_0 };
+
+    o->to_gguf = is_gguf_name(o->out);
+    o->gguf = matrices[gguf];
+    o->keep_dtype = dtype == 0;
+    o->type = types[dtype];
+}
+
+/* A signal that was ignored when the program began, as by nohup, stays ignored. */
+static void catch_signals(void)
+{
     static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
+    struct sigaction was, act = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (sigaction(stops[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+            sigaction(stops[i], &act, NULL);
+}
+
+int main(int argc, char **argv)
+{
     bool quiet = false, verbose = false, json = false, done;
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
     int64_t threads = 0;
-    int dtype = 0, gguf = 0, rc;
+    int dtype = 0, gguf = 0, check = 0, rc;
     const struct opt opts[] = {
         ROW_MODEL(&o.base),
         ROW_ADAPTER(&o.adapter),
@@ -131,8 +194,9 @@ int main(int argc, char **argv)
           "of FILE.gguf: the adapter's pairs alone, for llama.cpp's --lora" },
         ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [auto]",
                   "by how much the context grew"),
-        { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
-          "largest file of weights [4g]" },
+        { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15, "largest file [4g]" },
+        { 0, "check", "none|" CHECK_PROGRAMS, OPT_ENUM, &check, 0, 0,
+          "only say what it would refuse or ignore of PATH ... [none]" },
         ROW_THREADS(&threads),
         ROW_JSON(&json, "print the summary as JSON"),
         ROW_QUIET(&quiet, "print nothing but errors"),
@@ -143,27 +207,22 @@ int main(int argc, char **argv)
         "lmerge", "--model DIR|FILE.gguf [--adapter DIR] -o DIR|FILE.gguf",
         "Merges an adapter into its base model and writes a Hugging Face model folder.",
         "  lmerge --model Llama-2-7b-hf --adapter adapter/ -o Llama-2-7b-100k/\n"
-        "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n"
         "  lmerge --model base/ --adapter adapter/ -o model.gguf --gguf q8_0\n"
-        "  lmerge --model model.gguf -o model/\n",
+        "  lmerge --model model.gguf -o model/\n"
+        "  lmerge --check vllm adapter/ merged/\n",
         opts, NULL
     };
     struct err e = {0};
-    struct sigaction was, act = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
     rc = opt_parse(&cmd, argc, argv, &done, &e);
     if (rc < 0 || done)
         return cmd_exit(&cmd, rc, &e);
     log_init(cmd.name, quiet ? -1 : verbose ? 1 : 0);
-    o.to_gguf = is_gguf_name(o.out);
-    o.gguf = matrices[gguf];
-    o.keep_dtype = dtype == 0;
-    o.type = types[dtype];
+    if (check)
+        return cmd_exit(&cmd, run_check(check - 1, o.base, rc, argv + 1, json, quiet, &e), &e);
+    set_types(&o, dtype, gguf);
     o.threads = (int)threads;
-    /* A signal that was ignored when the program began, as by nohup, stays ignored. */
-    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
-        if (sigaction(stops[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
-            sigaction(stops[i], &act, NULL);
+    catch_signals();
     if ((rc = check_options(&o, rc, argv, &e)) == 0 && (rc = merge_run(&o, &r, &e)) == 0 &&
         (json || !quiet))
         json ? print_json(&o, &r) : print_text(&o, &r);
