@@ -2,6 +2,7 @@
 """tests/diff_hf.py DIFF_HFT SECONDS SEED TOKENIZER.json ...: ids and decoded texts of our tokenizer
 against Hugging Face's tokenizers, on texts made at random. Needs tokenizers; 'make' builds DIFF_HFT
 ($(B)/fuzz/diff_hft, see Makefile). Stops at the first difference, and says how many texts were equal."""
+import fcntl
 import os
 import random
 import struct
@@ -23,32 +24,44 @@ ODD = ["'", "'s", "'S", "\u2019s", "'ll", "'LL", "'\u017f", "'re", "'Ve", "'d", 
        "\u1e9e", "\u0345", "\u05b0", "\U00011938", "\U00011935\U00011930", "\u0f71\u0f72", "\U000e0100", "\U0010ffff"]
 
 
-def make_text(r, pieces, special):
-    out = []
-    for _ in range(r.choice((1, 2, 3, 5, 8, 13, 30))):
-        k = r.randrange(12)
-        if k < 4:
-            out.append(r.choice(ODD))
-        elif k < 6:
-            out.append(r.choice(pieces))
-        elif k == 6 and special:
-            s = r.choice(special)
-            out.append(r.choice((s, s, " " + s, s + " ", " \n" + s + "  ", s[:-1], "a" + s + "b")))
-        elif k == 7:
-            out.append(chr(r.randrange(32, 127)) * r.randrange(1, 20))
-        elif k == 8:
-            c = r.randrange(0x110000)
-            out.append(chr(c) if not 0xD800 <= c < 0xE000 else "?")
-        elif k == 9:
-            out.append("".join(chr(r.randrange(0x20, 0x3000)) for _ in range(r.randrange(6))))
-        else:
-            out.append("".join(chr(r.randrange(32, 127)) for _ in range(r.randrange(12))))
-    return "".join(out)
+LENGTHS = (1, 2, 3, 5, 8, 13, 30)
+PIPE = 1 << 20
+
+
+def make_part(r, pieces, special):
+    k = r.randrange(12)
+    if k < 4:
+        return r.choice(ODD)
+    if k < 6:
+        return r.choice(pieces)
+    if k == 6 and special:
+        s = r.choice(special)
+        return r.choice((s, s, " " + s, s + " ", " \n" + s + "  ", s[:-1], "a" + s + "b"))
+    if k == 7:
+        return chr(r.randrange(32, 127)) * r.randrange(1, 20)
+    if k == 8:
+        c = r.randrange(0x110000)
+        return chr(c) if not 0xD800 <= c < 0xE000 else "?"
+    if k == 9:
+        return "".join(chr(r.randrange(0x20, 0x3000)) for _ in range(r.randrange(6)))
+    return "".join(chr(r.randrange(32, 127)) for _ in range(r.randrange(12)))
+
+
+def make_texts(r, parts):
+    """Texts of parts, together so short that what our side answers fits a pipe."""
+    texts, size = [], 0
+    while size < PIPE // 16 and len(texts) < 200:
+        t = "".join(r.choices(parts, k=r.choice(LENGTHS)))
+        if len(t) < 3000:
+            texts.append(t)
+            size += len(t.encode())
+    return texts
 
 
 class Ours:
     def __init__(self, program, path):
         self.p = subprocess.Popen([program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        fcntl.fcntl(self.p.stdout, 1031, PIPE)  # F_SETPIPE_SZ
 
     def read(self, n):
         b = self.p.stdout.read(n)
@@ -84,13 +97,17 @@ def main():
         pieces = [hf.decode([hf.token_to_id(t)], skip_special_tokens=False)
                   for t in r.sample(vocab, min(len(vocab), 3000))] + r.sample(vocab, min(len(vocab), 300))
         special = [t.content for t in hf.get_added_tokens_decoder().values()]
-        ours, end, n = Ours(program, path), time.time() + seconds, 0
+        ours, end, n, batches = Ours(program, path), time.time() + seconds, 0, 0
         while time.time() < end and not failed:
-            texts = [make_text(r, pieces, special) for _ in range(20)]
-            texts = [t for t in texts if len(t) < 3000]
-            for text, (ids, back) in zip(texts, ours.ask([t.encode() for t in texts])):
-                want = hf.encode(text, add_special_tokens=False).ids
-                decoded = hf.decode(want, skip_special_tokens=False).encode()
+            if batches % 50 == 0:
+                parts = [make_part(r, pieces, special) for _ in range(2000)]
+            batches += 1
+            texts = make_texts(r, parts)
+            wants = [x.ids for x in hf.encode_batch(texts, add_special_tokens=False)]
+            backs = hf.decode_batch(wants, skip_special_tokens=False)
+            for text, want, decoded, (ids, back) in zip(texts, wants, backs,
+                                                        ours.ask([t.encode() for t in texts])):
+                decoded = decoded.encode()
                 if ids != want or back != decoded:
                     print("%s: %s of %r" % (path, "ids" if ids != want else "text", text))
                     print("  ours ", ids if ids != want else back)

@@ -76,6 +76,12 @@ static void check_text(const char *name, const struct hft *t, struct spm_cache *
             fail_msg("%s: id %d of '%.*s' is %d, must be %.*s", name, (int)n, (int)text->len, text->p,
                      n < got.len ? got.p[n] : -1, (int)v.n, v.p);
     assert_int_equal(n, got.len);
+    /* The same when its words are remembered. */
+    assert_int_equal(hft_encode(t, c, copy, text->len, &got, &e), 0);
+    assert_int_equal(got.len, 2 * n);
+    if (n)
+        assert_memory_equal(got.p, got.p + n, (size_t)n * sizeof *got.p);
+    got.len = n;
     assert_int_equal(hft_decode(t, got.p, got.len, &out, &e), 0);
     if (back->type == JK_STRING)
         assert_int_equal(json_text(back, false, &want, &e), 0);
@@ -113,6 +119,55 @@ static struct hft *open_golden(const char *name, size_t k, const char **line, si
         return t;
     }
     return NULL;
+}
+
+/* Words by bits, many at once, and one by one: made-up texts of what the patterns look at. */
+static void test_words_many_at_once(void **state)
+{
+    static const char *const parts[] = {
+        "'", "'s", "'S", "\u2019s", "'ll", "'LL", "'\u017f", "'re", "'Ve", "'d", "'t's", "''", " '", " s",
+        " ", "  ", "    ", "\t", "\n", "\r\n", "\r", "\n\n", " \n", "\n ", "\n    ", "\n\t\t", "\n  \n  ",
+        "\u00a0", "\u3000", "\u2028", "\xC2\x85", "\u200b", "\u2581", "1", "12", "123", "1234567", "\u00b2",
+        "\u0661\u0662", "\u2167", "\u4e00", "\u3042", "a\u0301", "\u00e9", "\u00c9", "\u0301", "\u01c5",
+        "\u02b0", "\U0001f600", "!", "..", "/", "//", ";\n//", ";\n/\n", ")\n\n", "-", "_", "(", "<|", "the",
+        "The", "THE", " the", "camelCase", "ALLCaps", "x", "X", "don't", "don't's", "I'll've", "\u0416\u0438",
+        "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmno", "a b c d e f g h i j k "
+    };
+    static const char *const names[] = { "GPT-2", "Llama 3", "Qwen 2", "o200k", "tekken" };
+    struct err e = { 0 };
+    uint32_t ends[256];
+    uint64_t r = 1;
+
+    (void)state;
+    assert_int_equal(unicode_open(&e), 0);
+    for (int round = 0; round < 600; round++) {
+        struct buf b = { 0 };
+
+        for (int k = 0; k < 120; k++) {
+            r = r * 6364136223846793005u + 1442695040888963407u;
+            const char *part = parts[(r >> 33) % (sizeof parts / sizeof *parts)];
+            char c = (char)(32 + (r >> 20) % 95);
+
+            assert_int_equal(r >> 61 ? buf_add(&b, part, strlen(part), &e) : buf_add(&b, &c, 1, &e), 0);
+        }
+        for (int k = 0; k <= 5; k++) {
+            const struct words *w = k < 5 ? words_named(names[k]) : &words_gpt2_digits;
+            char *p = malloc(b.len); /* exactly so long */
+            size_t one = 0;
+
+            memcpy(p, b.p, b.len);
+            for (size_t at = 0, n; at < b.len; at = one) {
+                n = words_ends(w, p, b.len, at, ends, WORDS_ROOM + (size_t)(round % 193));
+                assert_in_range(n, 1, WORDS_ROOM + round % 193);
+                for (size_t i = 0; i < n; i++)
+                    if ((one = words_next(w, p, b.len, one)) != ends[i])
+                        fail_msg("%s, round %d: a word ends at %zu, not %u", words_name(w), round, one,
+                                 ends[i]);
+            }
+            free(p);
+        }
+        buf_free(&b);
+    }
 }
 
 static void test_golden_ids(void **state)
@@ -492,6 +547,7 @@ static void test_streams(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_words_many_at_once),
         cmocka_unit_test(test_golden_ids),
         cmocka_unit_test(test_one_meaning),
         cmocka_unit_test(test_bad_files),

@@ -207,6 +207,27 @@ static int phrase(const struct hft *t, struct spm_cache *c, const char *p, size_
     return append(out, c->ids.p, c->ids.len, e);
 }
 
+/* Ids of a word that are too many for its slot. */
+static int put_spilled(const struct spm_cache *c, const struct spm_word *w, struct spm_ids *out,
+                       struct err *e)
+{
+    return append(out, c->spilled.p + (w->ids[0] | (size_t)w->ids[1] << 16), w->ids[2], e);
+}
+
+/* False when what has been spilled is much already: the word is then merged each time. */
+static bool spill(struct spm_cache *c, struct spm_word *w, const struct spm_ids *ids)
+{
+    int64_t at = c->spilled.len;
+
+    if (at + ids->len > MAX_SPILLED || append(&c->spilled, ids->p, ids->len, NULL) < 0)
+        return false;
+    w->n_ids = IS_SPILLED;
+    w->ids[0] = (uint16_t)at;
+    w->ids[1] = (uint16_t)(at >> 16);
+    w->ids[2] = (uint16_t)ids->len; /* one a byte at most */
+    return true;
+}
+
 /* A word that the table lacks: merged and put in, its slot's last one beside it. */
 static __attribute__((noinline)) int missed(const struct hft *t, struct spm_cache *c, const char *p,
                                             size_t n, uint64_t lo, uint64_t hi,
@@ -220,7 +241,7 @@ static __attribute__((noinline)) int missed(const struct hft *t, struct spm_cach
     c->ids.len = 0;
     if ((rc = hft_merge(t, c, p, n, &c->ids, e)) < 0)
         return rc;
-    if (fill_word(&w, c->ids.p, c->ids.len, narrow)) {
+    if (fill_word(&w, c->ids.p, c->ids.len, narrow) || spill(c, &w, &c->ids)) {
         c->words[slot ^ 1] = c->words[slot];
         c->words[slot] = w;
     }
@@ -256,6 +277,8 @@ int hft_word(const struct hft *t, struct spm_cache *c, const char *p, size_t n,
     w = &c->words[slot];
     if (!is_word(w, lo, hi, n) && !is_word(w = &c->words[slot ^ 1], lo, hi, n))
         return missed(t, c, p, n, lo, hi, out, e);
+    if (w->n_ids == IS_SPILLED)
+        return put_spilled(c, w, out, e);
     if ((rc = spm_ids_reserve(out, 8, e)) == 0)
         out->len = put_word(out->p + out->len, w, t->v->vocab <= 65536) - out->p;
     return rc;
@@ -291,19 +314,24 @@ ALWAYS_INLINE int encode_batch(const struct hft *t, struct spm_cache *c, struct 
     at = from;
     for (size_t i = 0; i < k; at = b->end[i++]) {
         size_t len = b->end[i] - at;
+        const struct spm_word *w = NULL;
 
         if (len <= WORD_BYTES) {
-            const struct spm_word *w = &words[b->slot[i]], *beside = &words[b->slot[i] ^ 1];
+            const struct spm_word *beside = &words[b->slot[i] ^ 1];
 
+            w = &words[b->slot[i]];
             w = is_word(w, b->lo[i], b->hi[i], len) ? w : beside;
-            if (is_word(w, b->lo[i], b->hi[i], len)) {
+            if (!is_word(w, b->lo[i], b->hi[i], len)) {
+                w = NULL;
+            } else if (w->n_ids != IS_SPILLED) {
                 to = put_word(to, w, narrow);
                 continue;
             }
         }
         out->len = to - out->p;
-        rc = len > WORD_BYTES ? hft_word(t, c, p + at, len, out, e)
-                              : missed(t, c, p + at, len, b->lo[i], b->hi[i], out, e);
+        rc = w ? put_spilled(c, w, out, e)
+             : len > WORD_BYTES ? hft_word(t, c, p + at, len, out, e)
+                                : missed(t, c, p + at, len, b->lo[i], b->hi[i], out, e);
         if (rc < 0 || (rc = spm_ids_reserve(out, (int64_t)(k - i + 2) * 8, e)) < 0)
             return rc;
         to = out->p + out->len;

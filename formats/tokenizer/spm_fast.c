@@ -419,6 +419,7 @@ void spm_cache_close(struct spm_cache *c)
     free(c->split);
     free(c->path);
     spm_ids_free(&c->ids);
+    spm_ids_free(&c->spilled);
     free(c);
 }
 

@@ -162,6 +162,7 @@ struct spm_cache {
     void *map; /* words are in it, where a huge page may start */
     struct spm_word *words;
     struct spm_phrase *phrases;
+    struct spm_ids spilled; /* ids of words that have more than a slot has room for */
     struct buf norm; /* text in normal form */
     uint32_t *sym, *pos, *to; /* one a symbol: what it is, where it starts, what it and the
                                  next merge to */

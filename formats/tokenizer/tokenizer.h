@@ -10,7 +10,7 @@
 C_BEGIN
 
 /* A loaded model is read-only: any number of threads may encode and decode with it at once. A
- * thread that encodes keeps about 33 MiB until it ends, whatever the number of models. */
+ * thread that encodes keeps about 37 MiB until it ends, whatever the number of models. */
 struct tokenizer;
 
 /*

@@ -7,6 +7,8 @@
 
 #define WORD_BITS 20   /* slots of the table: 32 MiB; with half of them, 6 % slower on books */
 #define PHRASE_BITS 13 /* 1 MiB */
+#define MAX_SPILLED ((int64_t)1 << 20) /* 4 MiB */
+#define IS_SPILLED 0xFF /* n_ids: the ids are in c->spilled, from ids[0] | ids[1] << 16 on, ids[2] of them */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Another model was used with this cache before: none of its words count. */
@@ -16,6 +18,7 @@ static inline void word_cache_take(struct spm_cache *c, uint64_t serial)
         return;
     memset(c->words, 0, sizeof *c->words << WORD_BITS);
     memset(c->phrases, 0, sizeof *c->phrases << PHRASE_BITS);
+    c->spilled.len = 0;
     c->serial = serial;
 }
 
