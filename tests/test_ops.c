@@ -267,7 +267,7 @@ static void test_rope_again(void **state)
         int64_t first = v[i % 5][0], rows = v[i % 5][1];
         float *x = normal(rows * 4, i), *got = copy_of(x, rows * 4);
         struct op_rope op = { rows, 4, 1, 4, first, rows, false, 1, inv_freq[i / 5], got,
-                              0, 0, NULL, 0 };
+                              0, 0, NULL, 0, NULL };
         double *want = wide(x, rows * 4), *freq = wide(inv_freq[i / 5], 2);
 
         assert_int_equal(dev[1].rope(&dev[1], &op), 0);
