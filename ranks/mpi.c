@@ -126,29 +126,43 @@ struct state {
     int next, before;
 };
 
-static int exchange(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
-                    struct err *e)
+static int both_ways(const struct mpi *m, int to, const char *p, size_t n_out, int before, char *q,
+                     size_t n_in, struct err *e)
 {
     enum { MOST = 1 << 30 }; /* MPI counts in int */
-    struct state *s = c->state;
-    const char *p = out;
-    char *q = in;
     int rc = 0;
 
     while (rc == 0 && (n_out > 0 || n_in > 0)) {
         int k_out = n_out < MOST ? (int)n_out : MOST, k_in = n_in < MOST ? (int)n_in : MOST;
-        union mpi_request from, to;
+        union mpi_request in, out;
 
-        if ((k_in && s->m.receive(q, k_in, s->before, &from) != 0) ||
-            (k_out && s->m.send(p, k_out, s->next, &to) != 0))
+        if ((k_in && m->receive(q, k_in, before, &in) != 0) ||
+            (k_out && m->send(p, k_out, to, &out) != 0))
             return err_set(e, E_DEVICE, "MPI cannot begin a message");
         if (k_in)
-            rc = wait_for(&s->m, &from, 0, e);
+            rc = wait_for(m, &in, 0, e);
         if (k_out && rc == 0)
-            rc = wait_for(&s->m, &to, 0, e);
+            rc = wait_for(m, &out, 0, e);
         p += k_out, q += k_in, n_out -= (size_t)k_out, n_in -= (size_t)k_in;
     }
     return rc;
+}
+
+static int exchange(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                    struct err *e)
+{
+    struct state *s = c->state;
+
+    return both_ways(&s->m, s->next, out, n_out, s->before, in, n_in, e);
+}
+
+/* Between two ranks messages of both directions keep their order: all ranks go one way at a time. */
+static int back(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                struct err *e)
+{
+    struct state *s = c->state;
+
+    return both_ways(&s->m, s->before, out, n_out, s->next, in, n_in, e);
 }
 
 static void close_mpi(struct carrier *c, int code)
@@ -167,6 +181,6 @@ int carrier_mpi(struct carrier *c, const struct mpi *m, const struct ranks *r, s
     if (!s)
         return err_set(e, E_SYS, "out of memory");
     *s = (struct state){ *m, (r->rank + 1) % r->size, (r->rank + r->size - 1) % r->size };
-    *c = (struct carrier){ r->rank, r->size, s, exchange, close_mpi };
+    *c = (struct carrier){ r->rank, r->size, s, exchange, back, close_mpi };
     return 0;
 }

@@ -34,37 +34,58 @@ static ssize_t receive_some(int fd, char *p, size_t n)
     return k > 0 ? k : k < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
 }
 
-static int exchange(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
-                    struct err *e)
+/* One neighbour as a way of data. */
+struct way {
+    int fd, rank;
+};
+
+static int both_ways(const struct tcp *t, struct way to, const char *out, size_t n_out,
+                     struct way from, char *in, size_t n_in, struct err *e)
 {
-    struct tcp *t = c->state;
-    const char *from = out;
-    char *to = in;
     int rc = 0;
 
     while (rc == 0 && (n_out > 0 || n_in > 0)) {
-        struct pollfd p[3] = { { .fd = n_out ? t->next : -1, .events = POLLOUT },
-                               { .fd = n_in ? t->before : -1, .events = POLLIN },
+        struct pollfd p[3] = { { .fd = n_out ? to.fd : -1, .events = POLLOUT },
+                               { .fd = n_in ? from.fd : -1, .events = POLLIN },
                                { .fd = watch_fd(), .events = POLLIN } };
         ssize_t k;
 
-        if (poll(p, 3, 1000) == 0 && n_out && net_is_cut(t->next, t->timeout_s))
-            return watch_lost(t->next_rank, "what was sent is not acknowledged", e);
+        if (poll(p, 3, 1000) == 0 && n_out && net_is_cut(to.fd, t->timeout_s))
+            return watch_lost(to.rank, "what was sent is not acknowledged", e);
         if (p[0].revents) {
-            if ((k = send_some(t->next, from, n_out)) < 0)
-                return watch_lost(t->next_rank, strerror(errno), e);
-            from += k, n_out -= (size_t)k;
+            if ((k = send_some(to.fd, out, n_out)) < 0)
+                return watch_lost(to.rank, strerror(errno), e);
+            out += k, n_out -= (size_t)k;
         }
         if (p[1].revents) {
-            if ((k = receive_some(t->before, to, n_in)) < 0)
-                return watch_lost(t->before_rank, strerror(errno), e);
-            to += k, n_in -= (size_t)k;
+            if ((k = receive_some(from.fd, in, n_in)) < 0)
+                return watch_lost(from.rank, strerror(errno), e);
+            in += k, n_in -= (size_t)k;
         }
         /* what can move is moved first: a rank that ends may have sent all that is wanted */
         if (!p[0].revents && !p[1].revents)
             rc = watch_check(e);
     }
     return rc;
+}
+
+static int exchange(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                    struct err *e)
+{
+    struct tcp *t = c->state;
+
+    return both_ways(t, (struct way){ t->next, t->next_rank }, out, n_out,
+                     (struct way){ t->before, t->before_rank }, in, n_in, e);
+}
+
+/* A socket carries both ways. */
+static int back(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                struct err *e)
+{
+    struct tcp *t = c->state;
+
+    return both_ways(t, (struct way){ t->before, t->before_rank }, out, n_out,
+                     (struct way){ t->next, t->next_rank }, in, n_in, e);
 }
 
 static void tcp_close(struct carrier *c, int code)
@@ -130,7 +151,7 @@ int carrier_tcp(struct carrier *c, const struct rendezvous *m, double timeout_s,
 
     if (!t)
         return err_set(e, E_SYS, "out of memory");
-    *c = (struct carrier){ m->rank, m->size, t, exchange, tcp_close };
+    *c = (struct carrier){ m->rank, m->size, t, exchange, back, tcp_close };
     *t = (struct tcp){ -1, -1, (m->rank + 1) % m->size, (m->rank + m->size - 1) % m->size,
                        timeout_s };
     if ((rc = reach_next(t, m, e)) == 0)
