@@ -54,6 +54,7 @@ struct work {
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
+    void *flat[2];                /* of a line: keys and values to be sent, and that came */
     int32_t *ids, *targets;       /* [rows] device */
     float *nll;                   /* [rows] device */
 };
@@ -108,6 +109,10 @@ struct model {
     struct ring ring[RINGS];
     struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;
+    int64_t halo;    /* of a line: rows in front of keys and values (spread.h); all such arrays'
+                        addresses are those of their own first rows */
+    size_t flat_bytes;
+    struct spread *spread; /* NULL: sequences are here as a whole */
     struct trained t;
     void *compute;   /* act [t.n]: t.w as ops read it; NULL: they read t.w, which is float32 */
     float *norms;    /* trained ones as ops read them; NULL: in t.w */
@@ -122,6 +127,11 @@ struct model {
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 
+/* Rows of a micro-batch, the most that a rank has of it. */
+static inline int64_t model_rows(const struct model_options *o)
+{
+    return o->cp > 1 ? (o->ctx + o->cp - 1) / o->cp : o->seqs * o->ctx;
+}
 static inline int64_t q_dim(const struct model *m) { return config_size(&m->c, SIZE_Q); }
 static inline int64_t kv_dim(const struct model *m) { return config_size(&m->c, SIZE_KV); }
 static inline bool has_role(const struct model *m, enum role r)
@@ -204,6 +214,7 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
  * the layer's output and afterwards that of its input. */
 struct span {
     int64_t rows, len, first; /* rows = sequences * len, at positions first, first + 1, ... */
+    int64_t whole;            /* tokens of a sequence, of which the rows may be a part */
     const struct segments *seg;
 };
 void layer_forward(struct model *m, const struct layer *l, const struct saved *s,

@@ -1,5 +1,5 @@
 /* model/layer.c - one transformer layer: forward, recomputation, backward. */
-#include "model/inside.h"
+#include "model/spread.h"
 
 /*
  * A layer reads x and adds to it twice:
@@ -92,6 +92,13 @@ static struct op_attention attention_of(const struct model *m, const struct save
     };
 }
 
+/* Of a sequence over several ranks: what this one's rows see of another's. */
+static void keys_of_others(struct model *m, const struct saved *s)
+{
+    if (m->spread)
+        spread_keys(m, m->work.kn ? m->work.kn : s->k, s->v);
+}
+
 /* x2 = x + attention(norm1(x)) Wo^T; x2 may be x. Fills q, k, v and, unless they are there
  * already (attended), o and lse. */
 static void attention_block(struct model *m, const struct layer *l, const struct saved *s,
@@ -102,7 +109,10 @@ static void attention_block(struct model *m, const struct layer *l, const struct
     norm(m, &l->w[ROLE_ATTN_NORM], b->rows, s->x, s->rstd[0]);
     linear(m, &l->w[ROLE_Q], 3, b->rows, m->work.h, (void *[]){ s->q, s->k, s->v }, NULL);
     turn_heads(m, l, s, b);
-    if (m->rc == 0 && !attended)
+    keys_of_others(m, s);
+    if (m->spread && !attended)
+        spread_forward(m, &a);
+    else if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
     linear(m, &l->w[ROLE_O], 1, b->rows, s->o, (void *[]){ x2 }, s->x);
 }
@@ -173,6 +183,19 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
     norm_back(m, &l->w[ROLE_MLP_NORM], b->rows, s->x2, s->rstd[1]);
 }
 
+/* work.dq, dk, dv of this rank's rows; what other ranks have to do with them included. */
+static void attend_back(struct model *m, const struct saved *s, const struct span *b)
+{
+    struct work *k = &m->work;
+    struct op_attention_back a = { .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq,
+                                   .dk = k->dk, .dv = k->dv, .scratch = k->attention };
+
+    if (m->spread)
+        spread_back(m, &a);
+    else if (m->rc == 0)
+        m->rc = m->d->attention_back(m->d, &a);
+}
+
 /* dx: gradient of x2 in, of the layer's input out. */
 static void attention_backward(struct model *m, const struct layer *l, const struct saved *s,
                                const struct span *b)
@@ -184,10 +207,11 @@ static void attention_backward(struct model *m, const struct layer *l, const str
 
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
-    if (normed && s->level >= SAVE_QKV) /* else layer_backward has just made them */
+    if (normed && s->level >= SAVE_QKV) { /* else layer_backward has just made them */
         turn_heads(m, l, s, b);
-    OP(m, attention_back, .fwd = attention_of(m, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
-       .dv = k->dv, .scratch = k->attention);
+        keys_of_others(m, s);
+    }
+    attend_back(m, s, b);
     rope(m, b, k->dq, k->dk, true);
     if (normed) {
         norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);
