@@ -54,7 +54,10 @@ struct work {
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
-    void *flat[2];                /* of a line: keys and values to be sent, and that came */
+    void *flat[2];                /* of a line: what is to be sent, and what came */
+    struct turned {               /* and some heads of all rows (turn.c) */
+        void *q, *k, *v, *o, *d_o, *dq, *dk[2], *dv[2];
+    } turned;
     int32_t *ids, *targets;       /* [rows] device */
     float *nll;                   /* [rows] device */
 };

@@ -63,6 +63,17 @@ static void *take_act(struct model *m, int class, int64_t rows, int64_t cols)
     return act_from(m, &m->mem[class], rows, cols);
 }
 
+static void *take_work(struct model *m, int64_t rows, int64_t cols)
+{
+    return take_act(m, MEM_WORK, rows, cols);
+}
+
+/* Rows of lse: of a line, those that its attention may have where it is turned. */
+static int64_t lse_rows(const struct model *m, int64_t rows)
+{
+    return rows + (m->o.cp > 1 ? 2 : 0);
+}
+
 /* While measuring there is no memory: nothing plus an offset stays nothing. */
 static unsigned char *offset(unsigned char *base, size_t n) { return base ? base + n : NULL; }
 
@@ -294,7 +305,7 @@ static void lay_attended(struct model *m, int64_t rows)
     k->k = keys_from(m, &m->mem[MEM_WORK], rows);
     k->v = keys_from(m, &m->mem[MEM_WORK], rows);
     k->o = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->lse = take(m, MEM_WORK, rows * m->c.heads, 4);
+    k->lse = take(m, MEM_WORK, lse_rows(m, rows) * m->c.heads, 4);
     if (!has_role(m, ROLE_Q_NORM))
         return;
     k->qn = take_act(m, MEM_WORK, rows, q_dim(m));
@@ -308,7 +319,7 @@ static void lay_backward(struct model *m, int64_t rows)
 {
     struct arena *a = &m->mem[MEM_WORK];
     struct work *k = &m->work;
-    size_t at = a->used_bytes, far = 0;
+    size_t at = a->used_bytes, far = 0, scratch;
 
     /* h and d_o share a place */
     k->h = take_act(m, MEM_WORK, rows, m->c.dim);
@@ -320,8 +331,11 @@ static void lay_backward(struct model *m, int64_t rows)
     k->x = k->x2 = take_act(m, MEM_WORK, rows, m->c.dim);
     k->dh = take_act(m, MEM_WORK, rows, m->c.dim);
     again(a, at, &far);
-    k->attention = take(m, MEM_WORK, (int64_t)m->d->attention_scratch_bytes(
-                            m->d, rows, m->c.heads, m->c.kv_heads, m->c.head_dim), 1);
+    scratch = m->d->attention_scratch_bytes(m->d, rows, m->c.heads, m->c.kv_heads,
+                                            m->c.head_dim);
+    if (turn_scratch_bytes(m) > scratch)
+        scratch = turn_scratch_bytes(m);
+    k->attention = take(m, MEM_WORK, (int64_t)scratch, 1);
     again(a, at, &far);
     at = a->used_bytes = far;
     /* dq, dk and dv together, the MLP's tiles, and the loss: three users of one place */
@@ -378,6 +392,7 @@ static void lay_work(struct model *m, int64_t rows)
         k->xa = take_act(m, MEM_WORK, rows, most_ranks(m));
     for (int i = 0; i < 2 && m->flat_bytes; i++)
         k->flat[i] = take(m, MEM_WORK, (int64_t)m->flat_bytes, 1);
+    turn_lay(m, take_work);
 }
 
 /* Which layers are of which kind: each kind spread evenly over the depth, so that copies are, too.
@@ -427,7 +442,7 @@ static void lay_level(struct model *m, struct arena *a, struct saved *s, int lev
         s->x = act_from(m, a, rows, m->c.dim);
     } else if (level == SAVE_ATTENTION) {
         s->o = act_from(m, a, rows, q_dim(m));
-        s->lse = from(a, rows * m->c.heads, 4);
+        s->lse = from(a, lse_rows(m, rows) * m->c.heads, 4);
     } else if (level == SAVE_QKV) {
         s->q = act_from(m, a, rows, q_dim(m));
         s->k = keys_from(m, a, rows);
@@ -505,6 +520,8 @@ int model_layout(struct model *m, struct err *e)
     rows = model_rows(&m->o);
     m->halo = spread_halo(&m->o);
     m->flat_bytes = spread_flat_bytes(m);
+    if (turn_flat_bytes(m) > m->flat_bytes)
+        m->flat_bytes = turn_flat_bytes(m);
     model_spread(m);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < MEM_CLASSES; i++)

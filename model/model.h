@@ -125,6 +125,7 @@ int model_open(struct model **m, struct device *d, const struct llama_config *c,
                const struct model_options *o, struct err *e);
 void model_close(struct model *m);
 const struct llama_config *model_config(const struct model *m);
+struct group *model_line(const struct model *m); /* options.line; NULL: none */
 const struct memory_plan *model_memory(const struct model *m);
 
 /* Base weights from a folder whose sizes equal the model's. LoRA pairs start at A ~ Kaiming

@@ -316,5 +316,6 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
 }
 
 const struct llama_config *model_config(const struct model *m) { return &m->c; }
+struct group *model_line(const struct model *m) { return m->spread ? m->o.line : NULL; }
 const struct memory_plan *model_memory(const struct model *m) { return &m->plan; }
 const struct trained *model_trained(const struct model *m) { return &m->t; }

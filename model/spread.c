@@ -140,7 +140,7 @@ int spread_open(struct model *m, struct err *e)
     if (!(m->spread = calloc(1, sizeof *m->spread)))
         return err_set(e, E_SYS, "out of memory");
     line_open(&m->spread->line, m->d, m->o.line);
-    return 0;
+    return turn_open(m, e);
 }
 
 void spread_close(struct model *m)
@@ -150,6 +150,7 @@ void spread_close(struct model *m)
     if (!p)
         return;
     line_close(&p->line);
+    turn_close(p->turn);
     free(p->lists[0]);
     free(p->lists[1]);
     free(p);
@@ -211,7 +212,7 @@ int spread_begin(struct model *m, const struct batch *b, struct span *sp, struct
         for (int h = 0; h < 2 && rc == 0; h++)
             rc = make_list(p, h, &b->seg->half[h], e);
     } else {
-        rc = err_set(e, E_CONFIG, "attention reaches further than from one rank into the next");
+        rc = turn_begin(m, b, e);
     }
     sp->first = p->first, sp->rows = sp->len = p->rows;
     return rc;
@@ -272,7 +273,9 @@ void spread_forward(struct model *m, const struct op_attention *own)
 {
     struct op_attention a = with_front(m, own);
 
-    if (m->rc == 0)
+    if (m->spread->turned)
+        turn_forward(m, own);
+    else if (m->rc == 0)
         m->rc = m->d->attention(m->d, &a);
 }
 
@@ -282,6 +285,10 @@ void spread_back(struct model *m, const struct op_attention_back *own)
     struct spread *p = m->spread;
     struct op_attention_back a = *own;
 
+    if (p->turned) {
+        turn_backward(m, own);
+        return;
+    }
     a.fwd = with_front(m, &own->fwd);
     a.dk = act_at(m, own->dk, -p->halo * kv_dim(m));
     a.dv = act_at(m, own->dv, -p->halo * kv_dim(m));

@@ -15,7 +15,7 @@ C_BEGIN
  *               cross its first row, of the heads that read them. Where borders are those of groups
  *               these are half a group of half of the heads. They lie in front of its own keys, so
  *               that a segment is one run of rows, whose gradients go back the same way.
- *   turned      dense attention (turn.c).
+ *   turned      all else, such as dense attention: each rank gets all rows of some heads (turn.c).
  *
  * Keys and values thus have room for 'halo' rows in front: k - halo rows is where the op reads.
  */
@@ -72,9 +72,17 @@ void spread_keys(struct model *m, void *k, void *v);
 void spread_forward(struct model *m, const struct op_attention *a);
 void spread_back(struct model *m, const struct op_attention_back *a);
 
-/* turn.c: forward and backward of a batch that is turned; s has this rank's rows. */
-void turn_forward(struct model *m, const struct op_attention *a);
-void turn_backward(struct model *m, const struct op_attention_back *a);
+/* turn.c: the same of a batch that is turned. begin: its lists. planned: there is room for it, which
+ * lay takes (take: activations), beside flat and attention's scratch of so many bytes. */
+void turn_forward(struct model *m, const struct op_attention *own);
+void turn_backward(struct model *m, const struct op_attention_back *own);
+int turn_open(struct model *m, struct err *e);
+void turn_close(struct turn *t);
+int turn_begin(struct model *m, const struct batch *b, struct err *e);
+bool turn_planned(const struct model *m);
+void turn_lay(struct model *m, void *take(struct model *m, int64_t rows, int64_t cols));
+size_t turn_flat_bytes(const struct model *m);
+size_t turn_scratch_bytes(const struct model *m);
 
 C_END
 #endif
