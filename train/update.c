@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "kernels/exchange.h"
+#include "train/parallel.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -13,6 +14,28 @@ static bool sharded(const struct trainer *t)
     const struct trained *w = model_trained(t->m);
 
     return w->to - w->from < w->n;
+}
+
+/* Of n rows those of this rank, or of the line of ranks that it computes them with. */
+static void own_rows(const struct trainer *t, int64_t n, int64_t *from, int64_t *to)
+{
+    struct group lines = parallel_rows(t->d->group, t->s->cp);
+
+    group_part(&lines, n, from, to);
+}
+
+/* The first of a line speaks for it where all of them know the same. */
+static bool speaks(const struct trainer *t)
+{
+    return t->s->cp <= 1 || t->d->group->rank % t->s->cp == 0;
+}
+
+/* A failure of one is one of its line: they go on together, or none does. */
+static int with_line(struct trainer *t, int rc, struct err *e)
+{
+    struct group *line = model_line(t->m);
+
+    return line ? group_meet(line, rc, NULL, e) : rc;
 }
 
 /* Loads sequence k of the run (counted over all epochs) into place 'at' of the buffer. A
@@ -38,10 +61,10 @@ static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struc
     int rc = 0;
 
     *scored = 0;
-    group_part(t->d->group, t->order.batch, &from, &to);
+    own_rows(t, t->order.batch, &from, &to);
     for (int64_t j = from; rc == 0 && j < to; j++)
         rc = load_row(t, 0, first + j, scored, e);
-    note.sum[0] = (double)*scored;
+    note.sum[0] = speaks(t) ? (double)*scored : 0;
     rc = group_meet(t->d->group, rc, &note, e);
     *scored = (int64_t)note.sum[0];
     return rc;
@@ -140,14 +163,14 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
 
     *nll = 0;
     row_sums_begin(&t->sums);
-    group_part(t->d->group, t->order.batch, &from, &to);
+    own_rows(t, t->order.batch, &from, &to);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
         double sum = 0;
         int64_t unused = 0;
 
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
-        if ((rc = load_micro(t, first + j, n, &b, e)) == 0)
+        if ((rc = with_line(t, load_micro(t, first + j, n, &b, e), e)) == 0)
             rc = model_step(t->m, &b, 1.0 / (double)r->scored, &sum, &unused, e);
         *nll += sum;
         if (rc == 0 && t->sums.number)
@@ -268,7 +291,7 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
     int rc = 0;
 
     rows = rows < max_rows ? rows : max_rows;
-    group_part(t->d->group, rows, &from, &to);
+    own_rows(t, rows, &from, &to);
     for (int64_t i = from; rc == 0 && i < to; i += n) {
         struct batch b = { .len = ctx, .ids = t->rows.ids, .targets = t->rows.targets,
                            .seg = &t->seg };
@@ -282,9 +305,9 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
         if (rc == 0)
             rc = segments_build(&t->seg, ATTN_DENSE, n, ctx, ctx, t->rows.starts,
                                 t->rows.n_starts, e);
-        if (rc == 0)
+        if ((rc = with_line(t, rc, e)) == 0)
             rc = model_forward(t->m, &b, &nll, &unused, e);
-        note.sum[0] += nll, note.sum[1] += (double)scored;
+        note.sum[0] += nll, note.sum[1] += speaks(t) ? (double)scored : 0;
         if (t->sums.number)
             t->sums.number[i - from] = nll;
     }
