@@ -26,12 +26,19 @@ static int alone_broadcast(struct group *g, int root, void *x, size_t nbytes, st
     return 0;
 }
 
+static int alone_pass(struct group *g, int step, const void *out, size_t n_out, void *in,
+                      size_t n_in, struct err *e)
+{
+    (void)g, (void)step, (void)out, (void)in;
+    return n_out || n_in ? err_set(e, E_BUG, "one process has no neighbours") : 0;
+}
+
 static void alone_close(struct group *g) { (void)g; }
 
 struct group *group_alone(void)
 {
     static struct group one = { .size = 1, .host = "", .gather = alone_gather,
-                                .sum = alone_sum, .broadcast = alone_broadcast,
+                                .sum = alone_sum, .broadcast = alone_broadcast, .pass = alone_pass,
                                 .close = alone_close };
 
     return &one;

@@ -40,6 +40,7 @@ struct group_note {
 /* What a transport has to do. All memory is the host's. */
 struct group {
     int rank, size;         /* 0 <= rank < size */
+    int first;              /* which rank of the whole run is rank 0 here (split.h) */
     const char *host;       /* for messages: where this rank runs; "" not known */
     struct group_note *notes; /* [size] for group_meet; NULL where size is 1 */
     int over;               /* the failure that was met; 0: none */
@@ -64,6 +65,11 @@ struct group {
     /* Between rank 'from' and rank 0 alone, neither of them the other: its nbytes at x reach it. Left
      * out, they are broadcast. */
     int (*bring)(struct group *g, int from, void *x, size_t nbytes, struct err *e);
+    /* Between neighbours, and nobody else: out goes to rank + step, in comes from rank - step,
+     * which sends as much; step is 1 or -1. 0 bytes are not sent, so that two ranks may
+     * exchange while others do something else; nothing goes round from the last to the first. */
+    int (*pass)(struct group *g, int step, const void *out, size_t n_out, void *in, size_t n_in,
+                struct err *e);
     /* 0 while every rank is there; E_DEVICE, naming one, from when it is known to have left or
      * died. Returns at once, sends nothing, and may be asked from any thread at any time: also
      * while the ranks' devices move data among each other, where nothing else would tell. */

@@ -276,6 +276,15 @@ struct op_scale {
     void *x;
 };
 
+/* y[r][c] = x[r][c], or += where add is set: some columns of packed or wider rows; act, cols in
+ * each of the rows. x and y must not overlap. */
+struct op_strip {
+    int64_t rows, cols, x_ld, y_ld;
+    bool add;
+    const void *x;
+    void *y;
+};
+
 /* dst[i] = src[i] between element types. */
 struct op_cast {
     int64_t n;
@@ -314,6 +323,7 @@ struct op_sum_squares {
     OP(adamw, 0, "adamw")                                  \
     OP(add, 0, "adding arrays")                            \
     OP(scale, 0, "a multiplication")                       \
+    OP(strip, 0, "a copy of columns")                      \
     OP(cast, 0, "a conversion of types")                   \
     OP(sum_squares, 0, "a sum of squares")
 #define OP_NUMBER(name, matrix, words) OP_##name,
@@ -351,10 +361,18 @@ enum { MAT_PRODUCTS = 32 };
  * by every rank in the same order, and does what group.h says of its namesake; n of the parts is
  * a multiple of the group's size. A wait for it (sync, a copy) ends with E_DEVICE when a rank is
  * gone (group.check), the group is over or the links fail, and they are of no use from then on. */
+struct device_move { /* what one rank of the run is sent, and what it sends; nothing where n is 0 */
+    int rank;
+    const void *out;
+    void *in;
+    size_t n_out, n_in;
+};
 struct device_links {
     int (*sum)(struct device *d, float *x, int64_t n);
     int (*sum_parts)(struct device *d, float *x, int64_t n);
     int (*share_parts)(struct device *d, float *x, int64_t n);
+    /* Between these ranks and this one alone, all at once: who is sent something waits for it. */
+    int (*move)(struct device *d, const struct device_move *m, int n);
 };
 
 struct device {

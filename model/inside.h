@@ -62,6 +62,10 @@ struct work {
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
+    void *flat[2];                /* of a line: what is to be sent, and what came */
+    struct turned {               /* and some heads of all rows (turn.c) */
+        void *q, *k, *v, *o, *d_o, *dq, *dk[2], *dv[2];
+    } turned;
     int32_t *ids, *targets;       /* [rows] device */
     float *nll;                   /* [rows] device */
     float *logits;                /* [LOGIT_ROWS][vocab] device, where there is a cache */
@@ -128,6 +132,10 @@ struct model {
     struct ring ring[RINGS];
     struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;
+    int64_t halo;    /* of a line: rows in front of keys and values (spread.h); all such arrays'
+                        addresses are those of their own first rows */
+    size_t flat_bytes;
+    struct spread *spread; /* NULL: sequences are here as a whole */
     struct trained t;
     int64_t chunk_layer[CHUNKS_MOST]; /* with whose backward a chunk is final; -1: the embedding's */
     int chunk_next;  /* of this batch: the next one that will be final */
@@ -146,6 +154,11 @@ struct model {
     int rc;          /* the first op that failed in this call; ops after it do nothing */
 };
 
+/* Rows of a micro-batch, the most that a rank has of it. */
+static inline int64_t model_rows(const struct model_options *o)
+{
+    return o->cp > 1 ? (o->ctx + o->cp - 1) / o->cp : o->seqs * o->ctx;
+}
 static inline int64_t q_dim(const struct model *m) { return config_size(&m->c, SIZE_Q); }
 static inline int64_t kv_dim(const struct model *m) { return config_size(&m->c, SIZE_KV); }
 static inline bool has_role(const struct model *m, enum role r)
@@ -235,6 +248,7 @@ void norm_backward(struct model *m, const struct weight *w, int64_t rows, const 
  * the layer's output and afterwards that of its input. */
 struct span {
     int64_t rows, len, first; /* rows = sequences * len, at positions first, first + 1, ... */
+    int64_t whole;            /* tokens of a sequence, of which the rows may be a part */
     const struct segments *seg;
     const struct cached *cached; /* rows behind those of a cache; NULL: alone */
 };

@@ -1,5 +1,5 @@
 /* model/layer.c - one transformer layer: forward, recomputation, backward. */
-#include "model/inside.h"
+#include "model/spread.h"
 
 /*
  * A layer reads x and adds to it twice:
@@ -172,6 +172,13 @@ static void qkv_back(struct model *m, const struct layer *l, const struct saved 
     linear_back_weights(m, w, n, rows, h, d);
 }
 
+/* Of a sequence over several ranks: what this one's rows see of another's. */
+static void keys_of_others(struct model *m, const struct saved *s)
+{
+    if (m->spread)
+        spread_keys(m, m->work.kn ? m->work.kn : s->k, s->v);
+}
+
 /* x2 = x + attention(norm1(x)) Wo^T, which may have a norm; x2 may be x. Fills q, k, v and, unless they are there
  * already (attended), o and lse. */
 static void attention_block(struct model *m, const struct layer *l, const struct saved *s,
@@ -184,7 +191,10 @@ static void attention_block(struct model *m, const struct layer *l, const struct
     turn_heads(m, l, s, b);
     if (b->cached)
         cache_attend(m, l, b, a.k, a.v, &a);
-    if (m->rc == 0 && !attended)
+    keys_of_others(m, s);
+    if (m->spread && !attended)
+        spread_forward(m, &a);
+    else if (m->rc == 0 && !attended)
         m->rc = m->d->attention(m->d, &a);
     add_branch(m, &l->w[ROLE_O], &l->w[ROLE_POST_ATTN_NORM], b->rows, s->o, m->work.h, s->x, x2);
 }
@@ -286,6 +296,20 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
     normed_back(m, l, ROLE_MLP_NORM, b->rows, x, s->rstd[1]);
 }
 
+/* work.dq, dk, dv of this rank's rows; what other ranks have to do with them included. */
+static void attend_back(struct model *m, const struct layer *l, const struct saved *s,
+                        const struct span *b)
+{
+    struct work *k = &m->work;
+    struct op_attention_back a = { .fwd = attention_of(m, l, s, b), .d_o = k->d_o, .dq = k->dq,
+                                   .dk = k->dk, .dv = k->dv, .scratch = k->attention };
+
+    if (m->spread)
+        spread_back(m, &a);
+    else if (m->rc == 0)
+        m->rc = m->d->attention_back(m->d, &a);
+}
+
 /* dx: gradient of x2 in, of the layer's input out. */
 static void attention_backward(struct model *m, const struct layer *l, const struct saved *s,
                                const struct span *b)
@@ -299,10 +323,11 @@ static void attention_backward(struct model *m, const struct layer *l, const str
                      k->dh, k->x2);
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
-    if (heads && s->level >= SAVE_QKV) /* else layer_backward has just made them */
+    if (heads && s->level >= SAVE_QKV) { /* else layer_backward has just made them */
         turn_heads(m, l, s, b);
-    OP(m, attention_back, .fwd = attention_of(m, l, s, b), .d_o = k->d_o, .dq = k->dq, .dk = k->dk,
-       .dv = k->dv, .scratch = k->attention);
+        keys_of_others(m, s);
+    }
+    attend_back(m, l, s, b);
     rope(m, l, b, k->dq, k->dk, true);
     if (heads) {
         norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);

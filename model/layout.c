@@ -1,5 +1,5 @@
 /* model/layout.c - where every buffer of a model lies: run once to measure, once to place. */
-#include "model/inside.h"
+#include "model/spread.h"
 
 #include "base/bytes.h"
 #include "kernels/group.h"
@@ -52,9 +52,26 @@ static void *act_from(const struct model *m, struct arena *a, int64_t rows, int6
     return from(a, n, dtype_bytes(m->d->act));
 }
 
+/* Keys or values, with room in front for those of another rank's rows. */
+static void *keys_from(const struct model *m, struct arena *a, int64_t rows)
+{
+    return act_at(m, act_from(m, a, rows + m->halo, kv_dim(m)), m->halo * kv_dim(m));
+}
+
 static void *take_act(struct model *m, int class, int64_t rows, int64_t cols)
 {
     return act_from(m, &m->mem[class], rows, cols);
+}
+
+static void *take_work(struct model *m, int64_t rows, int64_t cols)
+{
+    return take_act(m, MEM_WORK, rows, cols);
+}
+
+/* Rows of lse: of a line, those that its attention may have where it is turned. */
+static int64_t lse_rows(const struct model *m, int64_t rows)
+{
+    return rows + (m->o.cp > 1 ? 2 : 0);
 }
 
 /* While measuring there is no memory: nothing plus an offset stays nothing. */
@@ -371,16 +388,16 @@ static void lay_attended(struct model *m, int64_t rows)
     struct work *k = &m->work;
 
     k->q = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->k = take_act(m, MEM_WORK, rows, kv_dim(m));
-    k->v = take_act(m, MEM_WORK, rows, kv_dim(m));
+    k->k = keys_from(m, &m->mem[MEM_WORK], rows);
+    k->v = keys_from(m, &m->mem[MEM_WORK], rows);
     k->o = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->lse = take(m, MEM_WORK, rows * m->c.heads, 4);
+    k->lse = take(m, MEM_WORK, lse_rows(m, rows) * m->c.heads, 4);
     if (config_arch(&m->c)->block.by_head)
         k->qkv = take_act(m, MEM_WORK, rows, config_size(&m->c, SIZE_QKV));
     if (!has_role(m, ROLE_Q_NORM))
         return;
     k->qn = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->kn = take_act(m, MEM_WORK, rows, kv_dim(m));
+    k->kn = keys_from(m, &m->mem[MEM_WORK], rows);
     k->q_rstd = take(m, MEM_WORK, rows * m->c.heads, 4);
     k->k_rstd = take(m, MEM_WORK, rows * m->c.kv_heads, 4);
 }
@@ -390,7 +407,7 @@ static void lay_backward(struct model *m, int64_t rows)
 {
     struct arena *a = &m->mem[MEM_WORK];
     struct work *k = &m->work;
-    size_t at = a->used_bytes, far = 0;
+    size_t at = a->used_bytes, far = 0, scratch;
 
     /* h and d_o share a place */
     k->h = take_act(m, MEM_WORK, rows, m->c.dim);
@@ -402,14 +419,17 @@ static void lay_backward(struct model *m, int64_t rows)
     k->x = k->x2 = take_act(m, MEM_WORK, rows, m->c.dim);
     k->dh = take_act(m, MEM_WORK, rows, m->c.dim);
     again(a, at, &far);
-    k->attention = take(m, MEM_WORK, (int64_t)m->d->attention_scratch_bytes(
-                            m->d, rows, m->c.heads, m->c.kv_heads, m->c.head_dim), 1);
+    scratch = m->d->attention_scratch_bytes(m->d, rows, m->c.heads, m->c.kv_heads,
+                                            m->c.head_dim);
+    if (turn_scratch_bytes(m) > scratch)
+        scratch = turn_scratch_bytes(m);
+    k->attention = take(m, MEM_WORK, (int64_t)scratch, 1);
     again(a, at, &far);
     at = a->used_bytes = far;
     /* dq, dk and dv together, the MLP's tiles, and the loss: three users of one place */
     k->dq = take_act(m, MEM_WORK, rows, q_dim(m));
-    k->dk = take_act(m, MEM_WORK, rows, kv_dim(m));
-    k->dv = take_act(m, MEM_WORK, rows, kv_dim(m));
+    k->dk = keys_from(m, &m->mem[MEM_WORK], rows);
+    k->dv = keys_from(m, &m->mem[MEM_WORK], rows);
     again(a, at, &far);
     lay_tiles(m);
     again(a, at, &far);
@@ -462,6 +482,9 @@ static void lay_work(struct model *m, int64_t rows)
         k->ones = take_act(m, MEM_WORK, rows, 1);
     if (lora(&m->o))
         k->xa = take_act(m, MEM_WORK, rows, most_ranks(m));
+    for (int i = 0; i < 2 && m->flat_bytes; i++)
+        k->flat[i] = take(m, MEM_WORK, (int64_t)m->flat_bytes, 1);
+    turn_lay(m, take_work);
 }
 
 /* Which layers are of which kind: each kind spread evenly over the depth, so that copies are, too.
@@ -514,11 +537,11 @@ static void lay_level(struct model *m, struct arena *a, struct saved *s, int lev
         s->x = act_from(m, a, rows, m->c.dim);
     } else if (level == SAVE_ATTENTION) {
         s->o = act_from(m, a, rows, q_dim(m));
-        s->lse = from(a, rows * m->c.heads, 4);
+        s->lse = from(a, lse_rows(m, rows) * m->c.heads, 4);
     } else if (level == SAVE_QKV) {
         s->q = act_from(m, a, rows, q_dim(m));
-        s->k = act_from(m, a, rows, kv_dim(m));
-        s->v = act_from(m, a, rows, kv_dim(m));
+        s->k = keys_from(m, a, rows);
+        s->v = keys_from(m, a, rows);
         s->x2 = act_from(m, a, rows, m->c.dim);
     } else {
         if (has_role(m, ROLE_GATE) || has_role(m, ROLE_GATE_UP))
@@ -590,6 +613,11 @@ int model_layout(struct model *m, struct err *e)
     if (__builtin_mul_overflow(m->o.seqs, m->o.ctx, &rows) || rows > (int64_t)1 << 40)
         return err_set(e, E_CONFIG, "%lld sequences of %lld tokens are too many",
                        (long long)m->o.seqs, (long long)m->o.ctx);
+    rows = model_rows(&m->o);
+    m->halo = spread_halo(&m->o);
+    m->flat_bytes = spread_flat_bytes(m);
+    if (turn_flat_bytes(m) > m->flat_bytes)
+        m->flat_bytes = turn_flat_bytes(m);
     model_spread(m);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < MEM_CLASSES; i++)

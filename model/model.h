@@ -45,6 +45,11 @@ struct model_options {
                                    part is by the device's group. 0, 1: all is here */
     int64_t chunk;              /* floats that a chunk of what shards train has at least, but for
                                    the first and the last one; 0: 2^23 */
+    int64_t cp;                 /* ranks that a sequence lies over, each with a part of its tokens;
+                                   0, 1: one. seqs is 1 then, and every batch is given to all of
+                                   them alike */
+    struct group *line;         /* these ranks (kernels/split.h); NULL: only to plan */
+    bool spans_ctx;             /* with cp: batches may be dense, whatever attention_span says */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
     double dense_share;         /* training: of the batches, so many span ctx instead, [0, 1]. What
@@ -138,6 +143,7 @@ int model_open(struct model **m, struct device *d, const struct llama_config *c,
                const struct model_options *o, struct err *e);
 void model_close(struct model *m);
 const struct llama_config *model_config(const struct model *m);
+struct group *model_line(const struct model *m); /* options.line; NULL: none */
 const struct memory_plan *model_memory(const struct model *m);
 
 /* Base weights from a folder whose sizes equal the model's. LoRA pairs start at A ~ Kaiming
@@ -209,6 +215,8 @@ int model_sync_trained(struct model *m);
  * (so many short ones may take the place of few long ones). ids and targets: host int32
  * [n_seqs * len] (-1: not scored; targets[i] is what follows ids[i]).
  * seg: attention, rows n_seqs * len. nll: host float32 [n_seqs * len], may be NULL.
+ * Of a sequence over several ranks each is given all of it and computes its part: nll, *nll_sum,
+ * *n_scored and the gradient are of this part; logits are not to be had.
  * model_forward only scores. model_step also adds to trained.grad the gradient of
  * grad_scale * sum(nll). *nll_sum is a float64 sum in row order; *n_scored counts. */
 struct batch {

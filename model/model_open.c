@@ -1,5 +1,5 @@
 /* model/model_open.c - plan, open and close a model. */
-#include "model/inside.h"
+#include "model/spread.h"
 
 #include "base/log.h"
 
@@ -48,6 +48,9 @@ static int check_options(struct model *m, struct err *e)
                        (long long)o->ctx);
     if (arch_targets(config_arch(&m->c), &o->targets, e) < 0)
         return E_CONFIG;
+    if (o->cp > 1 && (o->seqs != 1 || o->cp > 1024 || o->ctx < o->cp))
+        return err_set(e, E_CONFIG, "cannot lay %lld sequences of %lld tokens over %lld ranks",
+                       (long long)o->seqs, (long long)o->ctx, (long long)o->cp);
     if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || !o->targets))
         return err_set(e, E_CONFIG, "LoRA needs a rank, an alpha and target matrices: got rank "
                                     "%lld, alpha %g, %d targets",
@@ -58,7 +61,7 @@ static int check_options(struct model *m, struct err *e)
                   : bf16 ? within(8192, ((int64_t)90 << 20) / m->c.ffn_dim, 1 << 20) : 2048;
     o->loss_chunk = o->loss_chunk > 0 ? o->loss_chunk
                     : bf16 ? within(2048, ((int64_t)8 << 20) / m->c.dim, 8192) : 1024;
-    rows = o->seqs * o->ctx;
+    rows = model_rows(o);
     /* no more rows than a batch has */
     if (o->mlp_tile > rows)
         o->mlp_tile = rows;
@@ -97,6 +100,7 @@ void model_close(struct model *m)
         else if (m->mem[i].base)
             m->d->release(m->d, m->mem[i].base);
     cache_close(m);
+    spread_close(m);
     free(m->layers);
     free(m->params);
     free(m->inv_freq);
@@ -265,7 +269,7 @@ static int allocate(struct model *m, struct err *e)
 /* What biases are multiplied by. */
 static int fill_ones(struct model *m, struct err *e)
 {
-    int64_t rows = m->o.seqs * m->o.ctx;
+    int64_t rows = model_rows(&m->o);
     uint16_t one = m->d->act == DT_BF16 ? f32_to_bf16(1) : f32_to_f16(1);
     size_t size = dtype_bytes(m->d->act);
     char *ones = malloc((size_t)rows * size);
@@ -298,8 +302,10 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         rc = allocate(m, e);
     /* now with memory: every buffer gets its address */
     if (rc == 0 && (rc = model_layout(m, e)) == 0 && (rc = list_params(m, e)) == 0 &&
-        !(m->host_nll = calloc((size_t)(o->seqs * o->ctx), sizeof *m->host_nll)))
+        !(m->host_nll = calloc((size_t)model_rows(o), sizeof *m->host_nll)))
         rc = err_set(e, E_SYS, "out of memory");
+    if (rc == 0)
+        rc = spread_open(m, e);
     if (rc == 0 && m->work.ones)
         rc = fill_ones(m, e);
     if (rc == 0 && m->o.cache.rows)
@@ -313,5 +319,6 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
 }
 
 const struct llama_config *model_config(const struct model *m) { return &m->c; }
+struct group *model_line(const struct model *m) { return m->spread ? m->o.line : NULL; }
 const struct memory_plan *model_memory(const struct model *m) { return &m->plan; }
 const struct trained *model_trained(const struct model *m) { return &m->t; }

@@ -92,7 +92,7 @@ static int measure(struct choice *c, struct model *m, struct err *e)
         /* level k costs what layers take that save up to k, less what they take with one
          * level less */
         c->level[k] = k ? (all[k] - all[k - 1]) / (size_t)c->layers
-                        : (size_t)(m->o.seqs * m->o.ctx * m->c.dim) * dtype_bytes(m->d->act);
+                        : (size_t)(model_rows(&m->o) * m->c.dim) * dtype_bytes(m->d->act);
     }
     c->base = all[SAVE_INPUT];
     if (m->o.mode == TRAIN_NONE)

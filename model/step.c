@@ -1,9 +1,10 @@
 /* model/step.c - a batch through the model: score it, or add its gradient. */
-#include "model/inside.h"
+#include "model/spread.h"
 #include "model/rope.h"
 
 /* Refuses ids that no row of the embedding has, and targets that the head does not know.
- * Counts the scored rows: a target of -1 is not scored. */
+ * Counts the scored rows: a target of -1 is not scored. Of a sequence over several ranks all look
+ * at all of it; spread counts anew. */
 static int check_batch(const struct model *m, const struct batch *b, int64_t *n_scored,
                        struct err *e)
 {
@@ -26,10 +27,35 @@ static int check_batch(const struct model *m, const struct batch *b, int64_t *n_
     return 0;
 }
 
+static int64_t scored_in(const struct batch *b, const struct span *sp)
+{
+    int64_t n = 0;
+
+    for (int64_t i = sp->first; i < sp->first + sp->rows && b->targets; i++)
+        n += b->targets[i] >= 0;
+    return n;
+}
+
+/* Rows and lists of this rank, where others have a part of the sequence: all begin, or none. */
+static int begin(struct model *m, const struct batch *b, struct span *sp, int64_t *n_scored,
+                 struct err *e)
+{
+    int rc = check_batch(m, b, n_scored, e);
+
+    *sp = (struct span){ .rows = b->n_seqs * b->len, .len = b->len, .whole = b->len,
+                         .seg = b->seg };
+    if (!m->spread)
+        return rc;
+    rc = group_meet(m->o.line, rc < 0 ? rc : spread_begin(m, b, sp, e), NULL, e);
+    if (rc == 0)
+        *n_scored = scored_in(b, sp);
+    return rc;
+}
+
 /* Training has the same rows step after step, or a few; windows to score may have any number. */
 static void note_rows(struct model *m, int64_t rows)
 {
-    m->varies = m->o.mode == TRAIN_NONE && rows != m->o.seqs * m->o.ctx;
+    m->varies = m->o.mode == TRAIN_NONE && rows != model_rows(&m->o);
 }
 
 static void forward_layer(struct model *m, int64_t layer, void *ctx)
@@ -98,7 +124,7 @@ void step_forward(struct model *m, const int32_t *ids, int64_t reach, struct spa
 
 static void forward(struct model *m, const struct batch *b, struct span *sp, bool back)
 {
-    pass(m, b->ids, b->targets, sp->len, sp, back);
+    pass(m, b->ids + sp->first, b->targets ? b->targets + sp->first : NULL, sp->whole, sp, back);
 }
 
 /* work.h = final norm of the residual stream, times what logits are multiplied by; rstd stays for
@@ -150,6 +176,8 @@ int step_settled(struct model *m, struct err *e)
 {
     int rc = m->d->sync(m->d, e);
 
+    if (m->spread)
+        rc = spread_settled(m, rc, e);
     if (rc == 0 && m->rc < 0)
         rc = err_set(e, m->rc, "a device operation failed");
     if (rc < 0)
@@ -158,10 +186,11 @@ int step_settled(struct model *m, struct err *e)
 }
 
 /* Brings the losses to the host and adds them in row order. */
-static int finish(struct model *m, const struct batch *b, double *nll_sum, struct err *e)
+static int finish(struct model *m, const struct batch *b, const struct span *sp, double *nll_sum,
+                  struct err *e)
 {
-    int64_t rows = b->n_seqs * b->len;
-    float *nll = b->nll ? b->nll : m->host_nll;
+    int64_t rows = sp->rows;
+    float *nll = b->nll ? b->nll + sp->first : m->host_nll;
     int rc;
 
     if (m->rc == 0)
@@ -178,8 +207,8 @@ static int finish(struct model *m, const struct batch *b, double *nll_sum, struc
 static int run(struct model *m, const struct batch *b, bool back, double grad_scale,
                double *nll_sum, int64_t *n_scored, struct err *e)
 {
-    struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
-    int rc = check_batch(m, b, n_scored, e);
+    struct span sp;
+    int rc = begin(m, b, &sp, n_scored, e);
 
     if (rc < 0)
         return rc;
@@ -189,7 +218,7 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
     loss(m, sp.rows, grad_scale, back);
     if (back)
         backward(m, &sp, b);
-    return finish(m, b, nll_sum, e);
+    return finish(m, b, &sp, nll_sum, e);
 }
 
 int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64_t *n_scored,
@@ -210,13 +239,16 @@ int model_step(struct model *m, const struct batch *b, double grad_scale, double
 static int logits_from(struct model *m, const struct batch *b, int64_t from, float *logits,
                        struct err *e)
 {
-    struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .seg = b->seg };
+    struct span sp = { .rows = b->n_seqs * b->len, .len = b->len, .whole = b->len, .seg = b->seg };
     int64_t vocab = m->c.vocab, left = sp.rows - from;
     /* logits are large, vocab values a row: only a chunk of rows is on the device at a time */
     int64_t chunk = left < m->o.loss_chunk ? left : m->o.loss_chunk;
     float *out = NULL;
-    int rc = m->d->alloc(m->d, (size_t)(chunk * vocab) * 4, (void **)&out, e);
+    int rc;
 
+    if (m->spread)
+        return err_set(e, E_BUG, "no rank has the logits of a sequence that lies over several");
+    rc = m->d->alloc(m->d, (size_t)(chunk * vocab) * 4, (void **)&out, e);
     if (rc < 0)
         return rc;
     note_rows(m, sp.rows);

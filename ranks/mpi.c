@@ -163,6 +163,15 @@ static int bring(struct carrier *c, int from, void *x, size_t n, struct err *e)
     return both_ways(&s->m, 0, x, c->rank == from ? n : 0, from, x, c->rank == from ? 0 : n, e);
 }
 
+/* Between two ranks messages of both directions keep their order: all ranks go one way at a time. */
+static int back(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                struct err *e)
+{
+    struct state *s = c->state;
+
+    return both_ways(&s->m, s->before, out, n_out, s->next, in, n_in, e);
+}
+
 static void close_mpi(struct carrier *c, int code)
 {
     struct state *s = c->state;
@@ -179,6 +188,6 @@ int carrier_mpi(struct carrier *c, const struct mpi *m, const struct ranks *r, s
     if (!s)
         return err_set(e, E_SYS, "out of memory");
     *s = (struct state){ *m, (r->rank + 1) % r->size, (r->rank + r->size - 1) % r->size };
-    *c = (struct carrier){ r->rank, r->size, s, exchange, bring, close_mpi };
+    *c = (struct carrier){ r->rank, r->size, s, exchange, back, bring, close_mpi };
     return 0;
 }

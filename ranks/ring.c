@@ -10,9 +10,9 @@
 
 enum { PIECE = 1 << 18 }; /* floats that are on their way at once: 1 MiB */
 enum call { CALL_GATHER = 1, CALL_SUM, CALL_BROADCAST, CALL_SUM_PARTS, CALL_SHARE_PARTS,
-            CALLS };
+            CALL_PASS, CALLS };
 static const char *const names[CALLS] = { "?", "gather", "sum", "broadcast", "sum in parts",
-                                          "share" };
+                                          "share", "pass" };
 
 struct ring {
     struct group g;
@@ -190,6 +190,43 @@ static int bring(struct group *g, int from, void *x, size_t nbytes, struct err *
     return rc;
 }
 
+/* The head of what a neighbour is given: no number of the call, as others may have made more. */
+static void pass_head(unsigned char *head, int step, size_t nbytes)
+{
+    put_le(head, 0, 8);
+    put_le(head + 8, CALL_PASS, 8);
+    put_le(head + 16, nbytes << 1 | (step > 0), 8);
+}
+
+static int pass(struct group *g, int step, const void *out, size_t n_out, void *in, size_t n_in,
+                struct err *e)
+{
+    struct ring *r = g->state;
+    int (*way)(struct carrier *, const void *, size_t, void *, size_t, struct err *) =
+        step > 0 ? r->c.exchange : r->c.back;
+    unsigned char mine[RING_HEAD], its[RING_HEAD], want[RING_HEAD];
+    bool to = n_out > 0, from = n_in > 0;
+    int rc;
+
+    if ((to && (g->rank + step < 0 || g->rank + step >= g->size)) ||
+        (from && (g->rank - step < 0 || g->rank - step >= g->size)))
+        return err_set(e, E_BUG, "rank %d has no neighbour there", g->rank);
+    watch_call();
+    pass_head(mine, step, n_out);
+    pass_head(want, step, n_in);
+    if ((rc = way(&r->c, mine, to ? RING_HEAD : 0, its, from ? RING_HEAD : 0, e)) < 0)
+        return rc;
+    if (from && memcmp(its, want, RING_HEAD) != 0)
+        return err_set(e, E_BUG, "rank %d waits for %zu bytes of rank %d, which calls %s",
+                       g->rank, n_in, g->rank - step,
+                       names[get_le(its + 8, 8) < CALLS ? get_le(its + 8, 8) : 0]);
+    if ((rc = way(&r->c, out, n_out, in, n_in, e)) < 0)
+        return rc;
+    g->sent += (int64_t)n_out + to * RING_HEAD;
+    g->received += (int64_t)n_in + from * RING_HEAD;
+    return 0;
+}
+
 static void close_well(struct group *g) { ring_close(g, 0); }
 
 int ring_open(struct group **g, const struct carrier *c, const char *host, struct err *e)
@@ -200,7 +237,7 @@ int ring_open(struct group **g, const struct carrier *c, const char *host, struc
         r->g = (struct group){ .rank = c->rank, .size = c->size, .host = host, .state = r,
                                .gather = gather, .sum = sum, .broadcast = broadcast,
                                .sum_parts = sum_parts, .share_parts = share, .check = check,
-                               .bring = bring,
+                               .bring = bring, .pass = pass,
                                .close = close_well };
         r->c = *c;
         r->piece = malloc(PIECE * sizeof *r->piece);

@@ -13,6 +13,7 @@ C_BEGIN
  *     sum         2 (S - 1) parts of group_part, one of each twice but for one: with n a multiple of S,
  *                 8 n (S - 1) / S bytes from each rank
  *     sum_parts, share_parts   its two halves, 4 n (S - 1) / S bytes each
+ *     pass        RING_HEAD and nbytes to the neighbour, if there are any
  *     broadcast   nbytes from each rank but the one before the root
  *     bring       nbytes from one rank straight to rank 0, and no head
  *

@@ -98,6 +98,16 @@ static int bring(struct carrier *c, int from, void *x, size_t n, struct err *e)
     return both_ways(t, way, x, n, none, NULL, 0, e);
 }
 
+/* A socket carries both ways. */
+static int back(struct carrier *c, const void *out, size_t n_out, void *in, size_t n_in,
+                struct err *e)
+{
+    struct tcp *t = c->state;
+
+    return both_ways(t, (struct way){ t->before, t->before_rank }, out, n_out,
+                     (struct way){ t->next, t->next_rank }, in, n_in, e);
+}
+
 static void tcp_close(struct carrier *c, int code)
 {
     struct tcp *t = c->state;
@@ -190,7 +200,7 @@ int carrier_tcp(struct carrier *c, const struct rendezvous *m, double timeout_s,
 
     if (!t)
         return err_set(e, E_SYS, "out of memory");
-    *c = (struct carrier){ m->rank, m->size, t, exchange, bring, tcp_close };
+    *c = (struct carrier){ m->rank, m->size, t, exchange, back, bring, tcp_close };
     *t = (struct tcp){ -1, -1, (m->rank + 1) % m->size, (m->rank + m->size - 1) % m->size, NULL, -1,
                        timeout_s };
     if (m->rank == 0 && m->size > 3) {

@@ -30,6 +30,10 @@ static struct {
     bool straight;                  /* they have bring, from one rank to rank 0 */
     int64_t brought;                /* bytes */
     const void *hand[RANKS_MAX];    /* what a rank holds out to rank 0 */
+    struct { const void *x; size_t nbytes; bool full; } box[RANKS_MAX][2]; /* for this rank: from
+                                       below, from above */
+    bool gone[RANKS_MAX], lost;
+    int64_t passed;                 /* bytes from neighbour to neighbour */
 } made = { .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER };
 
 static inline void made_break(const char *why)
@@ -182,9 +186,52 @@ static inline int made_straight(struct group *g, int from, void *x, size_t nbyte
     return broken ? err_set(e, E_DEVICE, "%s", made.broken) : 0;
 }
 
+/* Waits, with the lock, until a box is full or empty; not for one who has left. */
+static inline bool made_await(int rank, int way, bool full, int peer, const struct timespec *until)
+{
+    while (made.box[rank][way].full != full && !made.gone[peer] && !made.lost)
+        if (pthread_cond_timedwait(&made.came, &made.lock, until) != 0) {
+            made.lost = true;
+            made_break("a rank hangs");
+        }
+    return made.box[rank][way].full == full;
+}
+
+/* Into the neighbour's box and out of one's own; a sender stays until it is empty. Only these two
+ * must be there. */
+static inline int made_pass(struct group *g, int step, const void *out, size_t n_out, void *in,
+                            size_t n_in, struct err *e)
+{
+    int way = step < 0, to = g->rank + step, from = g->rank - step;
+    struct timespec until;
+    bool ok = (!n_out || (to >= 0 && to < g->size)) && (!n_in || (from >= 0 && from < g->size));
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    pthread_mutex_lock(&made.lock);
+    if (n_out && ok && (ok = made_await(to, way, false, to, &until))) {
+        made.box[to][way].x = out, made.box[to][way].nbytes = n_out;
+        made.box[to][way].full = true;
+        made.passed += (int64_t)n_out;
+        pthread_cond_broadcast(&made.came);
+    }
+    if (n_in && ok && (ok = made_await(g->rank, way, true, from, &until))) {
+        if ((ok = made.box[g->rank][way].nbytes == n_in))
+            memcpy(in, made.box[g->rank][way].x, n_in);
+        made.box[g->rank][way].full = false;
+        pthread_cond_broadcast(&made.came);
+    }
+    if (n_out && ok)
+        ok = made_await(to, way, false, to, &until);
+    made.failed += !ok;
+    pthread_mutex_unlock(&made.lock);
+    return ok ? 0 : err_set(e, E_DEVICE, "a neighbour passes something else, or is gone");
+}
+
 static inline void made_leave(struct group *g)
 {
     pthread_mutex_lock(&made.lock);
+    made.gone[g->rank] = true;
     made_break("a rank has left");
     pthread_mutex_unlock(&made.lock);
     free(g->notes);
@@ -213,12 +260,16 @@ static inline void made_ranks(int size, void (*run)(struct group *g, void *arg),
     pthread_t thread[RANKS_MAX];
 
     made.size = size, made.here = 0, made.round = 0, made.bytes = made.sums = made.failed = 0;
-    made.parts_bytes = made.brought = 0;
+    made.parts_bytes = made.brought = made.passed = 0;
+    made.lost = false;
+    memset(made.gone, 0, sizeof made.gone);
+    memset(made.box, 0, sizeof made.box);
     made.broken[0] = '\0';
     for (int k = 0; k < size; k++) {
         rank[k] = (struct made_rank){ { .rank = k, .size = size, .host = k ? "b" : "a",
                                         .gather = made_gather, .sum = made_sum,
-                                        .broadcast = made_broadcast, .close = made_leave },
+                                        .broadcast = made_broadcast, .pass = made_pass,
+                                        .close = made_leave },
                                       run, (char *)args + (size_t)k * each };
         if (made.parts)
             rank[k].g.sum_parts = made_sum_parts, rank[k].g.share_parts = made_share_parts;

@@ -21,7 +21,9 @@ static struct {
     int version, other_version, async, id;
     double dies_s;          /* so long after 'start_s' the group knows that a rank is gone */
     double start_s;
-    int aborted, reduced, parts, gathered;
+    int aborted, reduced, parts, gathered, open, moves; /* open: a call that is several */
+    struct { const void *out; void *in; size_t n; int rank; } move[8];
+    int bad_move;           /* what NCCL answers to one */
     size_t n;
 } made;
 static struct cuda cuda;
@@ -150,6 +152,25 @@ static int all_gather(const void *from, void *to, size_t part, int type, void *c
     return NCCL_OK;
 }
 
+static int begin_calls(void) { return made.open++, NCCL_OK; }
+static int end_calls(void) { return made.open--, NCCL_IN_PROGRESS; }
+static int note_move(const void *out, void *in, size_t n, int type, int rank, void *comm,
+                     cudaStream_t s)
+{
+    assert_true(type == NCCL_BYTE && made.open == 1 && comm == &made && s == cuda.queue[QUEUE_LINK]);
+    made.move[made.moves % 8].out = out, made.move[made.moves % 8].in = in;
+    made.move[made.moves % 8].n = n, made.move[made.moves++ % 8].rank = rank;
+    return made.bad_move;
+}
+static int send_to(const void *from, size_t n, int type, int rank, void *comm, cudaStream_t s)
+{
+    return note_move(from, NULL, n, type, rank, comm, s);
+}
+static int receive_from(void *to, size_t n, int type, int rank, void *comm, cudaStream_t s)
+{
+    return note_move(NULL, to, n, type, rank, comm, s);
+}
+
 void *made_dlopen(const char *name, int flags);
 void *made_dlsym(void *lib, const char *name);
 int made_dlclose(void *lib);
@@ -168,6 +189,8 @@ void *made_dlsym(void *lib, const char *name)
         { "ncclCommAbort", FN(stop) }, { "ncclGetErrorString", FN(error_string) },
         { "ncclGetLastError", FN(last_error) }, { "ncclAllReduce", FN(all_reduce) },
         { "ncclReduceScatter", FN(reduce_scatter) }, { "ncclAllGather", FN(all_gather) },
+        { "ncclSend", FN(send_to) }, { "ncclRecv", FN(receive_from) },
+        { "ncclGroupStart", FN(begin_calls) }, { "ncclGroupEnd", FN(end_calls) },
     };
 
     assert_ptr_equal(lib, &made);
@@ -267,6 +290,29 @@ static void test_what_travels(void **state)
     assert_int_equal(group.sent, 4 * 20 * 4);
     assert_int_equal(group.received, group.sent);
     assert_int_equal(dev.sync(&dev, NULL), 0);
+}
+
+/* Each to whom it is meant for, nothing where there is nothing, in one call. */
+static void test_moves_between_some(void **state)
+{
+    static char x[64];
+    const struct device_move m[] = { { 0, x, NULL, 24, 0 }, { 2, x + 24, x + 32, 8, 16 } };
+
+    (void)state;
+    assert_int_equal(cuda_link(&dev, NULL), 0);
+    assert_int_equal(made.moves, 4); /* warmed, with both others */
+    made.moves = 0, group.sent = group.received = 0;
+    assert_int_equal(dev.links->move(&dev, m, 2), 0);
+    assert_int_equal(made.moves, 3);
+    assert_true(made.move[0].out == x && made.move[0].n == 24 && made.move[0].rank == 0);
+    assert_true(made.move[1].out == x + 24 && made.move[1].n == 8 && made.move[1].rank == 2);
+    assert_true(made.move[2].in == x + 32 && made.move[2].n == 16 && made.move[2].rank == 2);
+    assert_true(group.sent == 32 && group.received == 16 && made.open == 0);
+    made.bad_move = 6;
+    assert_int_equal(dev.links->move(&dev, m, 2), E_DEVICE);
+    assert_true(made.aborted == 1 && made.open == 0);
+    assert_int_equal(dev.links->move(&dev, m, 2), E_DEVICE);
+    cuda.fault.code = 0;
 }
 
 static void test_the_users_settings_stay(void **state)
@@ -413,7 +459,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_what_travels), TEST(test_the_users_settings_stay), TEST(test_who_cannot_be_linked),
+        TEST(test_what_travels), TEST(test_moves_between_some), TEST(test_the_users_settings_stay), TEST(test_who_cannot_be_linked),
         TEST(test_a_rank_that_died_ends_the_wait), TEST(test_work_that_a_death_ended_is_no_work), TEST(test_a_group_that_is_over_ends_the_wait), TEST(test_a_failure_of_nccl_ends_the_wait),
         TEST(test_a_gpu_that_does_not_stop_is_left), TEST(test_a_rank_that_dies_while_all_connect),
         TEST(test_rank_0_that_cannot_start_is_told_to_all),

@@ -557,6 +557,39 @@ static void test_vec(void **state)
     }
 }
 
+/* Columns of rows, set or added to; those beside them stay. */
+static void run_strip(struct device *d, const void *ctx, float *out)
+{
+    const int64_t *n = ctx; /* rows, cols, x_ld, y_ld, add */
+    float *x = normal(n[0] * n[2] + 1, 1), *y = normal(n[0] * n[3] + 1, 2);
+
+    memcpy(out, y, (size_t)(n[0] * n[3]) * sizeof *y);
+    assert_int_equal(d->strip(d, &(struct op_strip){ n[0], n[1], n[2], n[3], n[4], x, out }), 0);
+    free(x), free(y);
+}
+
+static void test_strip(void **state)
+{
+    static const int64_t sizes[][5] = { { 1, 1, 1, 1, 0 }, { 7, 5, 9, 6, 1 }, { 300, 64, 64, 192, 0 },
+                                        { 1000, 33, 70, 33, 1 }, { 3, 0, 4, 4, 1 } };
+    (void)state;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        const int64_t *n = sizes[s];
+        float *got = on_all_devices("strip", run_strip, n, n[0] * n[3]);
+        double *want = zeros(n[0] * n[3] + 1);
+
+        for (int64_t i = 0; i < n[0] * n[3]; i++) {
+            int64_t r = i / n[3], c = i % n[3];
+            double y = (double)(float)normal_at(2, (uint64_t)i);
+
+            want[i] = c >= n[1] ? y : (double)(float)normal_at(1, (uint64_t)(r * n[2] + c)) +
+                                          (n[4] ? y : 0);
+        }
+        assert_near("strip", got, want, n[0] * n[3], 1e-7);
+        free(got), free(want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -568,6 +601,7 @@ int main(void)
         cmocka_unit_test(test_swiglu),         cmocka_unit_test(test_swiglu_far_out),
         cmocka_unit_test(test_embed),          cmocka_unit_test(test_loss),
         cmocka_unit_test(test_adamw),          cmocka_unit_test(test_vec),
+        cmocka_unit_test(test_strip),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

@@ -32,6 +32,8 @@ struct mode {
     bool links;          /* and to have links; with every layer a chunk */
     int64_t batch, micro, steps;
     double decay;
+    int64_t group, dense_every; /* s2 */
+    const char *cp;      /* of these runs ranks that share a sequence */
 };
 struct one {
     const struct mode *mode;
@@ -110,6 +112,10 @@ static void run_rank(struct group *g, void *arg)
     s.steps = m->steps ? m->steps : STEPS, s.lr = 1e-3, s.warmup = 1, s.val_every = 2;
     s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
     s.metrics_ranks = m->each;
+    if (m->group)
+        s.attention = ATTN_S2, s.group = m->group, s.dense_every = m->dense_every;
+    if (m->cp && g->size > 1)
+        s.cp_text = m->cp;
     o->rc = run_open(&r, &s, &o->e);
     r.session.device.own_memory = m->apart;
     if (m->links && g->size > 1) {
@@ -297,6 +303,57 @@ static void test_chunks_travel_while_layers_go_back(void **state)
             train(size, &plain, at(b));
             assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
         }
+}
+
+/* A sequence over ranks, and rows over lines of them: S2-Attn, dense, a mix, documents. Validation
+ * is dense. The run goes on with other numbers of both. */
+static void test_a_sequence_over_ranks(void **state)
+{
+    static const struct mode tried[] = {
+        { "cp_full", .batch = 5, .micro = 1, .group = 8 },
+        { "cp_dense", .batch = 4, .micro = 1, .apart = true },
+        { "cp_mix", 2, .batch = 6, .micro = 1, .group = 9, .dense_every = 2, .decay = 0.1 },
+        { "cp_docs", 2, .bestfit = true, .mask = true, .batch = 3, .micro = 1, .group = 10 },
+    };
+    static const struct { int size; const char *cp; } ways[] = {
+        { 2, "2" }, { 3, "3" }, { 4, "2" }, { 4, "4" } };
+    char a[32], b[32];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        struct mode m = tried[i];
+
+        snprintf(a, sizeof a, "%s1", m.name);
+        train(1, &m, at(a));
+        for (size_t k = 0; k < sizeof ways / sizeof *ways; k++) {
+            snprintf(b, sizeof b, "%s%d%s", m.name, ways[k].size, ways[k].cp);
+            m.cp = ways[k].cp, m.steps = 2;
+            train(ways[k].size, &m, at(b));
+            m.cp = ways[3 - k].cp, m.steps = STEPS;
+            train(ways[3 - k].size, &m, at(b));
+            assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+        }
+    }
+}
+
+/* What does not fit the ranks is said by all of them. */
+static void test_ranks_that_do_not_fit(void **state)
+{
+    static const struct mode tried[] = {
+        { "three", .batch = 2, .cp = "3" }, { "word", .batch = 2, .cp = "all" },
+        { "tree", .batch = 2, .cp = "2", .same_bits = true }, { "micro", .batch = 2, .micro = 2, .cp = "2" },
+    };
+    static struct one one[RANKS_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        for (int k = 0; k < 2; k++)
+            one[k] = (struct one){ .mode = &tried[i], .out = at("none") };
+        made_ranks(2, run_rank, one, sizeof *one);
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(one[k].rc, E_USAGE);
+        assert_non_null(strstr(one[0].e.msg, i == 2 ? "--same-on" : i == 3 ? "--micro" : "--cp"));
+    }
 }
 
 /* Also of a batch that no tree fills, on ranks whose rows end inside its nodes. */
@@ -523,6 +580,8 @@ int main(void)
         cmocka_unit_test(test_whatever_is_trained_ranks_agree_with_one),
         cmocka_unit_test(test_masters_may_be_in_parts_too),
         cmocka_unit_test(test_chunks_travel_while_layers_go_back),
+        cmocka_unit_test(test_a_sequence_over_ranks),
+        cmocka_unit_test(test_ranks_that_do_not_fit),
         cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),
         cmocka_unit_test(test_any_number_of_ranks_goes_on),
         cmocka_unit_test(test_parts_are_saved_as_one_process_saves),

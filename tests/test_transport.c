@@ -292,6 +292,57 @@ static void test_a_rank_brings_to_the_first(void **state)
         all_end(size, brings, 0);
 }
 
+/* Up and down the line, as much as the two agree on, at their own pace; heads are counted. */
+static int passes(struct group *g, struct err *e)
+{
+    static const size_t sizes[] = { 1, 3, 1000, 3000001 };
+    int64_t had = g->sent, moved = 0;
+
+    for (int step = 1; step >= -1; step -= 2)
+        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+            int to = me + step, from = me - step;
+            size_t n_out = to < 0 || to >= g->size ? 0 : sizes[k] + (size_t)me;
+            size_t n_in = from < 0 || from >= g->size ? 0 : sizes[k] + (size_t)from;
+            unsigned char *x = malloc(n_out + 1), *y = malloc(n_in + 1);
+
+            memset(x, 11 * (me + 1), n_out);
+            y[n_in] = 77;
+            MUST(g->pass(g, step, x, n_out, y, n_in, e) == 0);
+            for (size_t i = 0; i < n_in; i++)
+                if (y[i] != 11 * (from + 1))
+                    MUST(i > n_in);
+            MUST(y[n_in] == 77);
+            moved += (int64_t)n_out + (n_out > 0) * RING_HEAD;
+            free(x), free(y);
+        }
+    MUST(g->sent - had == moved);
+    for (int i = 0; i < 3; i++) { /* two alone: the others are not asked */
+        int it = -1;
+
+        MUST(g->pass(g, 1, &i, me == 0 ? sizeof i : 0, &it, me == 1 ? sizeof it : 0, e) == 0);
+        MUST(it == (me == 1 ? i : -1));
+    }
+    return 0;
+}
+
+static int passes_differ(struct group *g, struct err *e)
+{
+    char x[16] = { 0 };
+
+    return g->pass(g, 1, x, me == 0 ? 8 : 0, x, me == 1 ? 9 : 0, e);
+}
+
+static void test_neighbours(void **state)
+{
+    int status[MOST];
+
+    (void)state;
+    for (int size = 2; size <= MOST; size++)
+        all_end(size, passes, 0);
+    in_ranks(2, passes_differ, 20, NULL, status);
+    assert_int_equal(status[1], -E_BUG);
+}
+
 static void test_gather_and_broadcast(void **state)
 {
     (void)state;
@@ -741,6 +792,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sums_are_the_rings_to_the_bit_and_the_byte),
         cmocka_unit_test(test_a_rank_brings_to_the_first), cmocka_unit_test(test_gather_and_broadcast),
+        cmocka_unit_test(test_neighbours),
         cmocka_unit_test(test_ranks_that_call_different_things_end),
         cmocka_unit_test(test_what_differs_between_ranks_is_named),
         cmocka_unit_test(test_who_is_gone_is_named_and_nobody_waits),

@@ -8,6 +8,7 @@
 #include "model/flops.h"
 #include "model/preset.h"
 #include "train/budget.h"
+#include "train/parallel.h"
 #include "train/plan.h"
 #include "train/update.h"
 
@@ -59,6 +60,14 @@ static int random_rows(struct bench *b, struct err *e)
     return preset_batch(&b->batch, b->s.micro, b->s.ctx, b->open->config.vocab, &b->t.seg, e);
 }
 
+/* Micro-batches of a step: one for each line of ranks. */
+static int lines(const struct bench *b)
+{
+    struct group g = parallel_rows(b->t.d->group, b->s.cp);
+
+    return g.size;
+}
+
 /* One training step as in update.c, but always of the same rows: a micro-batch on every rank. */
 static int one_step(struct bench *b, struct err *e)
 {
@@ -70,7 +79,7 @@ static int one_step(struct bench *b, struct err *e)
 
     /* The last token of a sequence has no next one to predict. */
     b->last = (struct step_result){ .lr = b->s.lr,
-                                    .scored = b->s.micro * (b->s.ctx - 1) * d->group->size };
+                                    .scored = b->s.micro * (b->s.ctx - 1) * lines(b) };
     b->t.comm_s = 0;
     update_begin_sums(&b->t);
     update_sum_early(&b->t, &b->batch);
@@ -133,7 +142,7 @@ static void say(const struct bench *b, FILE *f, size_t taken)
     const struct memory_plan *p = &b->budget.model;
     char saved[SAVED_CHARS], mem[16], plan[16], host[16];
 
-    tokens = (double)(b->s.micro * b->s.ctx) * ranks;
+    tokens = (double)(b->s.micro * b->s.ctx) * lines(b);
     if (b->s.json) {
         fprintf(f, "{\"ctx\":%" PRId64 ",\"micro\":%" PRId64 ",\"mode\":\"%s\",\"attention\":"
                 "\"%s\",\"tok_s\":%.1f,\"step_s\":%.6f,\"min_s\":%.6f,\"max_s\":%.6f,"
@@ -231,7 +240,7 @@ static int one_kind(struct bench *b, enum attention_kind kind, int warm_up, FILE
 static void say_mix(const struct bench *b, FILE *f)
 {
     double share = b->open->options.dense_share;
-    double tokens = (double)(b->s.micro * b->s.ctx) * b->t.d->group->size;
+    double tokens = (double)(b->s.micro * b->s.ctx) * lines(b);
     double s = (1 - share) * b->median_s[ATTN_S2] + share * b->median_s[ATTN_DENSE];
 
     if (b->s.json)
@@ -305,7 +314,12 @@ int bench_run(const struct settings *s, FILE *f, struct err *e)
     struct device *d = &open.device;
     double rate = 0;
     struct group *g = s->machine.group ? s->machine.group : group_alone();
+    struct settings own = *s;
     int rc = settings_check(s, e);
+
+    if (rc == 0 && (rc = parallel_resolve(&own, g->size, e)) == 0 && own.cp == 0)
+        rc = err_set(e, E_USAGE, "--bench measures one --cp at a time: give a number");
+    s = &own;
 
     if (rc == 0)
         rc = bench_config(s, &c, e);

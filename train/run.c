@@ -186,7 +186,7 @@ static void echo_mix(const struct run *r, const struct mix *m)
 {
     const struct memory_plan *p = &r->budget.model;
     double sparse, dense;
-    double micros = (double)r->s->batch / (double)(r->s->micro * r->group->size);
+    double micros = (double)r->s->batch / (double)(r->s->micro * r->group->size) * (double)r->s->cp;
 
     mix_times(p, mix_share(m), &sparse, &dense);
     log_info("dense_every=%" PRId64 " dense_last=%g: %" PRId64 " of %" PRId64 " steps are dense",

@@ -9,6 +9,7 @@
 #include "model/model_tokenizer.h"
 #include "train/bench.h"
 #include "train/outdir.h"
+#include "train/parallel.h"
 #include "train/plan.h"
 
 #include <inttypes.h>
@@ -305,6 +306,8 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     r->lock = -1;
     r->metrics.fd = -1;
     r->started_s = r->mark_s = now_s();
+    if (rc == 0)
+        rc = parallel_resolve(s, s->plan ? settings_ranks(s) : r->group->size, e);
     if (rc == 0 && (rc = settings_before(s, &before, e)) == 0 &&
         (rc = open_files(r, before, &n_tokens, e)) == 0)
         rc = resolve(r, before, n_tokens, e);

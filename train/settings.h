@@ -55,6 +55,9 @@ struct settings {
     int64_t memory_bytes, keep_layers;
     struct machine machine;
     struct ranks_options ranks;
+    const char *cp_text;  /* --cp: a number, or "auto"; NULL: not given */
+    int64_t dp;           /* 0: not given */
+    int64_t cp;           /* ranks that a sequence lies over (parallel.h); 0: to be chosen */
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int64_t hosts;        /* for a plan, of ranks.gpus each */
     const char *link;     /* for a plan: of wires.h, or bytes a second */

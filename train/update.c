@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "kernels/exchange.h"
+#include "train/parallel.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,6 +16,28 @@ static struct share own_share(const struct trainer *t, int chunk)
     const struct trained *w = model_trained(t->m);
 
     return trained_share(w, chunk, w->rank);
+}
+
+/* Of n rows those of this rank, or of the line of ranks that it computes them with. */
+static void own_rows(const struct trainer *t, int64_t n, int64_t *from, int64_t *to)
+{
+    struct group lines = parallel_rows(t->d->group, t->s->cp);
+
+    group_part(&lines, n, from, to);
+}
+
+/* The first of a line speaks for it where all of them know the same. */
+static bool speaks(const struct trainer *t)
+{
+    return t->s->cp <= 1 || t->d->group->rank % t->s->cp == 0;
+}
+
+/* A failure of one is one of its line: they go on together, or none does. */
+static int with_line(struct trainer *t, int rc, struct err *e)
+{
+    struct group *line = model_line(t->m);
+
+    return line ? group_meet(line, rc, NULL, e) : rc;
 }
 
 /* Loads sequence k of the run (counted over all epochs) into place 'at' of the buffer. A
@@ -40,10 +63,10 @@ static int count_scored(struct trainer *t, int64_t first, int64_t *scored, struc
     int rc = 0;
 
     *scored = 0;
-    group_part(t->d->group, t->order.batch, &from, &to);
+    own_rows(t, t->order.batch, &from, &to);
     for (int64_t j = from; rc == 0 && j < to; j++)
         rc = load_row(t, 0, first + j, scored, e);
-    note.sum[0] = (double)*scored;
+    note.sum[0] = speaks(t) ? (double)*scored : 0;
     rc = group_meet(t->d->group, rc, &note, e);
     *scored = (int64_t)note.sum[0];
     return rc;
@@ -88,9 +111,11 @@ void update_begin_sums(struct trainer *t)
     t->link_rc = 0, t->chunks_left = model_trained(t->m)->chunks;
 }
 
+/* Not where ranks share a sequence: what its layers send each other would stand behind the sums of
+ * other lines of ranks, of which one may have failed. */
 void update_sum_early(struct trainer *t, struct batch *b)
 {
-    b->final = sums_early(t) ? queue_chunk : NULL;
+    b->final = sums_early(t) && t->s->cp <= 1 ? queue_chunk : NULL;
     b->final_arg = t;
 }
 
@@ -196,14 +221,14 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
     *nll = 0;
     row_sums_begin(&t->sums);
     update_begin_sums(t);
-    group_part(t->d->group, t->order.batch, &from, &to);
+    own_rows(t, t->order.batch, &from, &to);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
         double sum = 0;
         int64_t unused = 0;
 
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
-        rc = load_micro(t, first + j, n, &b, e);
+        rc = with_line(t, load_micro(t, first + j, n, &b, e), e);
         if (rc == 0 && j + n == to)
             update_sum_early(t, &b);
         if (rc == 0)
@@ -367,7 +392,7 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
     int rc = 0;
 
     rows = rows < max_rows ? rows : max_rows;
-    group_part(t->d->group, rows, &from, &to);
+    own_rows(t, rows, &from, &to);
     for (int64_t i = from; rc == 0 && i < to; i += n) {
         struct batch b = { .len = ctx, .ids = t->rows.ids, .targets = t->rows.targets,
                            .seg = &t->seg };
@@ -381,9 +406,9 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
         if (rc == 0)
             rc = segments_build(&t->seg, ATTN_DENSE, n, ctx, ctx, t->rows.starts,
                                 t->rows.n_starts, e);
-        if (rc == 0)
+        if ((rc = with_line(t, rc, e)) == 0)
             rc = model_forward(t->m, &b, &nll, &unused, e);
-        note.sum[0] += nll, note.sum[1] += (double)scored;
+        note.sum[0] += nll, note.sum[1] += speaks(t) ? (double)scored : 0;
         if (t->sums.number)
             t->sums.number[i - from] = nll;
     }

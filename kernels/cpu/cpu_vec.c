@@ -37,6 +37,32 @@ int cpu_scale(struct device *d, const struct op_scale *a)
     return 0;
 }
 
+SIMD_FN(void, strip, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
+{
+    const struct op_strip *a = op;
+
+    for (int64_t r = lo; r < hi; r++) {
+        const float *restrict x = (const float *)a->x + r * a->x_ld;
+        float *restrict y = (float *)a->y + r * a->y_ld;
+
+        if (!a->add) {
+            memcpy(y, x, (size_t)a->cols * sizeof *y);
+            continue;
+        }
+        SIMD_LOOP
+        for (int64_t c = 0; c < a->cols; c++)
+            y[c] += x[c];
+    }
+}
+
+int cpu_strip(struct device *d, const struct op_strip *a)
+{
+    if (a->rows < 0 || a->cols < 0 || a->x_ld < a->cols || a->y_ld < a->cols)
+        return E_BUG;
+    cpu_ranges(cpu_of(d), a->rows, ELEMENTS_A_TASK / (a->cols < 1 ? 1 : a->cols) + 1, strip, a);
+    return 0;
+}
+
 SIMD_INLINE float as_float(uint32_t u)
 {
     float f;

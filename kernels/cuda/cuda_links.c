@@ -61,7 +61,9 @@ static bool load_all(struct cuda_links *k)
            load(lib, "ncclGetLastError", &l->last_error) &&
            load(lib, "ncclAllReduce", &l->all_reduce) &&
            load(lib, "ncclReduceScatter", &l->reduce_scatter) &&
-           load(lib, "ncclAllGather", &l->all_gather);
+           load(lib, "ncclAllGather", &l->all_gather) && load(lib, "ncclSend", &l->send) &&
+           load(lib, "ncclRecv", &l->receive) && load(lib, "ncclGroupStart", &l->begin) &&
+           load(lib, "ncclGroupEnd", &l->end);
 }
 
 /* Finds the library, or says in why what is missing and where it comes from. */
@@ -219,34 +221,71 @@ bool links_stuck(const struct cuda *c) { return c->links && c->links->stuck; }
 
 enum way { SUM, SUM_PARTS, SHARE_PARTS };
 
+/* Before NCCL is called, and after it, with what it answered. */
+static int begin(struct cuda *c, cudaStream_t *s)
+{
+    struct cuda_links *k = c->links;
+
+    if (!(*s = cuda_stream(c, QUEUE_LINK)))
+        return E_DEVICE;
+    if (!k->comm)
+        return cuda_fault(c, "the links between the GPUs are closed after a failure");
+    k->busy = true;
+    clock_start(c->clock, CUDA_LINK, *s);
+    return 0;
+}
+
+static int end(struct cuda *c, int r, cudaStream_t s)
+{
+    if (r != NCCL_OK && r != NCCL_IN_PROGRESS) {
+        nccl_fault(c, r, "an exchange");
+        give_up(c->links);
+        return E_DEVICE;
+    }
+    r = settle(c, "an exchange", OPEN_S);
+    clock_stop(c->clock, CUDA_LINK, 0, s);
+    return r;
+}
+
 static int queue(struct cuda *c, enum way way, float *x, int64_t n)
 {
     struct cuda_links *k = c->links;
     size_t part = (size_t)(n / c->group->size);
     float *mine = x + (size_t)c->group->rank * part;
-    cudaStream_t s = cuda_stream(c, QUEUE_LINK);
+    cudaStream_t s;
     int r;
 
-    if (!s)
-        return E_DEVICE;
-    if (!k->comm)
-        return cuda_fault(c, "the links between the GPUs are closed after a failure");
-    k->busy = true;
-    clock_start(c->clock, CUDA_LINK, s);
+    if ((r = begin(c, &s)) < 0)
+        return r;
     if (way == SUM)
         r = k->l.all_reduce(x, x, (size_t)n, NCCL_F32, NCCL_SUM, k->comm, s);
     else if (way == SUM_PARTS)
         r = k->l.reduce_scatter(x, mine, part, NCCL_F32, NCCL_SUM, k->comm, s);
     else
         r = k->l.all_gather(mine, x, part, NCCL_F32, k->comm, s);
-    if (r != NCCL_OK && r != NCCL_IN_PROGRESS) {
-        nccl_fault(c, r, "an exchange");
-        give_up(k);
-        return E_DEVICE;
+    return end(c, r, s);
+}
+
+static bool goes(int r) { return r == NCCL_OK || r == NCCL_IN_PROGRESS; }
+
+/* All in one call: nobody waits for its own turn. */
+static int queue_moves(struct cuda *c, const struct device_move *m, int n)
+{
+    struct cuda_links *k = c->links;
+    cudaStream_t s;
+    int r, last;
+
+    if ((r = begin(c, &s)) < 0)
+        return r;
+    r = k->l.begin();
+    for (int i = 0; i < n && goes(r); i++) {
+        if (m[i].n_out)
+            r = k->l.send(m[i].out, m[i].n_out, NCCL_BYTE, m[i].rank, k->comm, s);
+        if (m[i].n_in && goes(r))
+            r = k->l.receive(m[i].in, m[i].n_in, NCCL_BYTE, m[i].rank, k->comm, s);
     }
-    r = settle(c, "an exchange", OPEN_S);
-    clock_stop(c->clock, CUDA_LINK, 0, s);
-    return r;
+    last = k->l.end();
+    return end(c, goes(r) ? last : r, s);
 }
 
 /* What a ring carries: each rank sends and receives all but its own part, for a sum twice. */
@@ -271,7 +310,15 @@ static int link_share_parts(struct device *d, float *x, int64_t n)
     return travel(d, SHARE_PARTS, x, n);
 }
 
-static const struct device_links nccl_links = { link_sum, link_sum_parts, link_share_parts };
+static int link_move(struct device *d, const struct device_move *m, int n)
+{
+    for (int i = 0; i < n; i++)
+        d->group->sent += (int64_t)m[i].n_out, d->group->received += (int64_t)m[i].n_in;
+    return queue_moves(cuda_of(d), m, n);
+}
+
+static const struct device_links nccl_links = { link_sum, link_sum_parts, link_share_parts,
+                                                link_move };
 
 /* ---- opening ---- */
 
@@ -343,6 +390,22 @@ static int find_ranks(struct cuda *c, struct group *g, struct err *e)
     return settle(c, "meeting the other ranks", OPEN_S);
 }
 
+/* A little to every rank, or of many to the neighbours: where a sequence may lie over them. */
+static int warm_moves(struct cuda *c, char *x)
+{
+    enum { MOST = 64 };
+    struct device_move m[MOST];
+    int rank = c->group->rank, size = c->group->size, n = 0;
+
+    for (int i = 0; i < size && n < MOST; i++) {
+        size_t some = (size_t)(WARM / size) & ~(size_t)255;
+
+        if (i != rank && (size <= MOST || i == rank - 1 || i == rank + 1))
+            m[n++] = (struct device_move){ i, x, x + WARM + (size_t)i * some, some, some };
+    }
+    return queue_moves(c, m, n);
+}
+
 /* The first exchange of each kind takes memory and loads kernels: both before the plan. */
 static int warm(struct cuda *c)
 {
@@ -356,6 +419,8 @@ static int warm(struct cuda *c)
         rc = cuda_check(c, cudaDeviceSynchronize(), "clearing memory");
     for (int way = SUM; way <= SHARE_PARTS && rc == 0; way++)
         rc = queue(c, (enum way)way, x, n);
+    if (rc == 0)
+        rc = warm_moves(c, x);
     cuda_wait_all(c);
     cudaFree(x);
     return rc == 0 ? c->fault.code : rc;

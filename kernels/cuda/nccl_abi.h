@@ -7,7 +7,7 @@
 /* The library is found at run time, so that neither its header nor it is needed to build.
  * Numbers and layout are those of its binary interface since 2.14, which brought communicators
  * that do not block. */
-enum { NCCL_OK = 0, NCCL_IN_PROGRESS = 7, NCCL_F32 = 7, NCCL_SUM = 0, NCCL_OLDEST = 21400 };
+enum { NCCL_OK = 0, NCCL_IN_PROGRESS = 7, NCCL_BYTE = 0, NCCL_F32 = 7, NCCL_SUM = 0, NCCL_OLDEST = 21400 };
 
 struct nccl_id { char bytes[128]; };
 
@@ -32,5 +32,9 @@ struct nccl {
                           cudaStream_t s);
     int (*all_gather)(const void *from, void *to, size_t part, int type, void *comm,
                       cudaStream_t s);
+    int (*send)(const void *from, size_t n, int type, int rank, void *comm, cudaStream_t s);
+    int (*receive)(void *to, size_t n, int type, int rank, void *comm, cudaStream_t s);
+    int (*begin)(void); /* of calls that are one: none of them waits for another */
+    int (*end)(void);
 };
 #endif

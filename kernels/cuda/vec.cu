@@ -71,6 +71,50 @@ extern "C" int cuda_scale(struct device *d, const struct op_scale *a)
     return cuda_end(d, 0, OP_scale, 0);
 }
 
+/* V channels at a time of a strip's rows. */
+template <int V>
+static __global__ void strip_kernel(int64_t rows, int64_t cols, const bf16 *x, int64_t x_ld, bf16 *y,
+                                    int64_t y_ld, bool add)
+{
+    int64_t n = rows * cols, step = (int64_t)gridDim.x * THREADS;
+
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
+        int64_t r = i / cols, c = i % cols * V;
+        float a[V], b[V];
+
+        load_v<V>(x + r * x_ld + c, a);
+        if (add) {
+            load_v<V>(y + r * y_ld + c, b);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                a[j] += b[j];
+        }
+        store_v<V>(y + r * y_ld + c, a);
+    }
+}
+
+extern "C" int cuda_strip(struct device *d, const struct op_strip *a)
+{
+    struct cuda *c = cuda_of(d);
+    const bf16 *x = (const bf16 *)a->x;
+    bf16 *y = (bf16 *)a->y;
+    bool wide = aligned16(x) && aligned16(y) && (a->cols | a->x_ld | a->y_ld) % 8 == 0;
+    int64_t cols = wide ? a->cols / 8 : a->cols, n = a->rows * cols;
+
+    if (a->rows < 0 || a->cols < 0 || a->x_ld < a->cols || a->y_ld < a->cols)
+        return E_BUG;
+    if (n == 0)
+        return 0;
+    cuda_begin(c, OP_strip);
+    if (wide)
+        strip_kernel<8><<<cuda_blocks(c, n, THREADS), THREADS, 0, c->stream>>>(
+            a->rows, cols, x, a->x_ld, y, a->y_ld, a->add);
+    else
+        strip_kernel<1><<<cuda_blocks(c, n, THREADS), THREADS, 0, c->stream>>>(
+            a->rows, cols, x, a->x_ld, y, a->y_ld, a->add);
+    return cuda_end(d, 0, OP_strip, 0);
+}
+
 static __device__ __forceinline__ float to_f32(float x) { return x; }
 static __device__ __forceinline__ float to_f32(__half x) { return __half2float(x); }
 static __device__ __forceinline__ float to_f32(bf16 x) { return __bfloat162float(x); }

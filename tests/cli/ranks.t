@@ -29,6 +29,18 @@ as_one() { # as_one N: so many ranks have the losses of one
 for k in 1 2 3 4; do ok "--processes $k: the losses of one" as_one $k; done
 again() { "${train[@]}" -q --steps 6 --processes 3 -o "$tmp/again" && same "$tmp/again" "$tmp/n3"; }
 ok 'three processes twice: the same bits' again
+together() { # a sequence over ranks, rows over pairs of them: the losses of one
+    "${train[@]}" --micro 1 --attention s2 --group 24 --val "$tmp/d.bin" --val-every 3 --steps 6 \
+        -o "$tmp/c1" || return 1
+    for k in '2 2' '3 3' '4 2'; do
+        set -- $k
+        "${train[@]}" --micro 1 --attention s2 --group 24 --val "$tmp/d.bin" --val-every 3 --steps 6 \
+            --processes "$1" --cp "$2" -o "$tmp/c$1" && close_to "$tmp/c$1" "$tmp/c1" || return 1
+    done
+}
+ok '--cp: the losses of one' together
+ok '--cp that does not fit' ends 64 'does not fit 3 ranks' \
+    "${train[@]}" --micro 1 --processes 3 --cp 2 -o "$tmp/no"
 one_speaks() { # rank 0's lines and its JSON, once
     "${train[@]}" --steps 2 --processes 3 -o "$tmp/speaks" --json > "$tmp/out" 2> "$tmp/err"
     cat "$tmp/err" "$tmp/out"

@@ -1,0 +1,416 @@
+/* tests/test_spread.c - a sequence over several ranks against one: losses, gradients, what travels,
+ * and who sees whom by brute force. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "base/perm.h"
+#include "kernels/split.h"
+#include "model/spread.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/rankstest.h"
+
+enum { VOCAB = 61, DIM = 24, HEAD = 6, LAYERS = 2, MOST = 96 };
+
+struct try {
+    int64_t ctx, group, dense; /* group: planned for; dense: the batch's attention is; 2: unplanned */
+    int64_t heads, kv_heads, window, docs, keep;
+    enum train_mode mode;
+    bool spans;
+};
+struct result {
+    const struct try *t;
+    int rc;
+    struct err e;
+    double loss;
+    int64_t scored, n, sent;
+    float *grad, nll[MOST];
+};
+
+static struct llama_config config_of(const struct try *t)
+{
+    return (struct llama_config){ .vocab = VOCAB, .dim = DIM, .layers = LAYERS, .heads = t->heads,
+                                  .kv_heads = t->kv_heads, .head_dim = HEAD, .ffn_dim = 40,
+                                  .norm_eps = 1e-5, .init_range = 0.2, .window = t->window,
+                                  .context = MOST, .rope = { .theta = 10000 } };
+}
+
+/* Documents begin where a hash says. */
+static int64_t starts_of(const struct try *t, int64_t *at)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 1; i < t->ctx && t->docs; i++)
+        if (mix64((uint64_t)(i * 31 + t->docs)) % 9 == 0)
+            at[n++] = i;
+    return n;
+}
+
+static void segments_of(const struct try *t, struct segments *s)
+{
+    int64_t at[MOST], n = starts_of(t, at);
+    struct err e = { 0 };
+
+    if (segments_build(s, t->dense ? ATTN_DENSE : ATTN_S2, 1, t->ctx, t->group, n ? at : NULL, n,
+                       &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
+static void run_batch(struct result *r, struct device *d, struct group *line)
+{
+    const struct try *t = r->t;
+    struct llama_config c = config_of(t);
+    int32_t ids[MOST], targets[MOST];
+    struct segments seg = { 0 };
+    struct batch b = { .n_seqs = 1, .len = t->ctx, .ids = ids, .targets = targets, .seg = &seg,
+                       .nll = r->nll };
+    struct model_options o;
+    struct model *m = NULL;
+
+    for (int i = 0; i < t->ctx; i++) {
+        ids[i] = (int32_t)(mix64((uint64_t)i) % VOCAB);
+        targets[i] = i % 7 == 3 ? -1 : (int32_t)(mix64((uint64_t)i + 1) % VOCAB);
+    }
+    model_defaults(&o);
+    o.mode = t->mode, o.ctx = t->ctx, o.seqs = 1, o.attention_span = t->group;
+    o.keep_layers = t->keep, o.rank = 2, o.spans_ctx = t->spans || t->dense == 1;
+    o.cp = line->size, o.line = line;
+    segments_of(t, &seg);
+    r->rc = model_open(&m, d, &c, &o, &r->e);
+    if (r->rc == 0 && (r->rc = model_noise(m, 7, &r->e)) == 0) {
+        const struct trained *w = model_trained(m);
+
+        r->n = w->n;
+        if (t->mode == TRAIN_NONE)
+            r->rc = model_forward(m, &b, &r->loss, &r->scored, &r->e);
+        else
+            r->rc = model_step(m, &b, 0.25, &r->loss, &r->scored, &r->e);
+        r->grad = malloc((size_t)(w->n + 1) * sizeof *r->grad);
+        memcpy(r->grad, w->grad, (size_t)w->n * sizeof *r->grad);
+        r->sent = m->spread ? m->spread->line.bytes : 0;
+    }
+    model_close(m);
+    segments_free(&seg);
+}
+
+static void one_rank(struct group *g, void *arg)
+{
+    struct result *r = arg;
+    struct device d;
+    struct group *line;
+
+    r->rc = device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1, .group = g },
+                        &r->e);
+    if (r->rc < 0)
+        return;
+    d.group = g;
+    if ((r->rc = group_split(g, g->size, &line, &r->e)) == 0)
+        run_batch(r, &d, line);
+    if (line->size > 1)
+        line->close(line);
+    d.close(&d);
+}
+
+static struct result result[RANKS_MAX];
+
+static void compute(const struct try *t, int size)
+{
+    for (int k = 0; k < RANKS_MAX; k++) {
+        free(result[k].grad);
+        result[k] = (struct result){ .t = t };
+    }
+    if (size == 1)
+        one_rank(group_alone(), result);
+    else
+        made_ranks(size, one_rank, result, sizeof *result);
+}
+
+static void assert_near(const char *what, const struct try *t, int size, double a, double b,
+                        double scale)
+{
+    if (!(fabs(a - b) <= 1e-6 * scale))
+        fail_msg("ctx %d group %d heads %d/%d docs %d dense %d over %d ranks: %s %.9g, not %.9g, of %.9g",
+                 (int)t->ctx, (int)t->group, (int)t->heads, (int)t->kv_heads, (int)t->docs,
+                 (int)t->dense, size, what, b, a, scale);
+}
+
+/* The sum of the ranks' losses and gradients is one's: to 1e-6, of every value of the gradient to 4e-6
+ * of the largest (float32 sums in another order). */
+static void assert_alike(const struct try *t, int size, struct result *one)
+{
+    double loss = 0, most = 0, apart = 0, squares = 0, other = 0;
+    int64_t scored = 0, at = 0;
+
+    compute(t, size);
+    for (int k = 0; k < size; k++) {
+        struct group who = { .rank = k, .size = size };
+        int64_t from, to;
+
+        if (result[k].rc < 0)
+            fail_msg("rank %d of %d: %s", k, size, result[k].e.msg);
+        loss += result[k].loss, scored += result[k].scored;
+        group_part(&who, t->ctx, &from, &to);
+        assert_int_equal(from, at);
+        for (; at < to; at++)
+            assert_near("nll", t, size, one->nll[at], result[k].nll[at], 5);
+    }
+    assert_near("loss", t, size, one->loss, loss, fabs(one->loss));
+    assert_int_equal(scored, one->scored);
+    for (int64_t i = 0; i < one->n; i++) {
+        double sum = 0, x = (double)one->grad[i];
+
+        for (int k = 0; k < size; k++)
+            sum += (double)result[k].grad[i];
+        squares += x * x, other += (x - sum) * (x - sum);
+        most = fmax(most, fabs(x)), apart = fmax(apart, fabs(x - sum));
+    }
+    assert_near("gradient, as a vector", t, size, 0, sqrt(other), sqrt(squares));
+    assert_near("a value of the gradient", t, size, 0, apart, 4 * most);
+}
+
+static void try_all(const struct try *t)
+{
+    struct result one;
+
+    compute(t, 1);
+    if (result[0].rc < 0)
+        fail_msg("%s", result[0].e.msg);
+    one = result[0], result[0].grad = NULL;
+    for (int size = 2; size <= RANKS_MAX; size++)
+        if (t->dense || t->spans || t->group <= t->ctx / size)
+            assert_alike(t, size, &one);
+    free(one.grad);
+}
+
+/* Groups of any size: borders at every place in them, over heads that share keys or do not. */
+static void test_groups_over_borders(void **state)
+{
+    static const int64_t heads[][2] = { { 4, 4 }, { 4, 2 }, { 4, 1 }, { 6, 3 }, { 3, 3 }, { 5, 1 } };
+
+    (void)state;
+    for (int64_t group = 2; group <= 12; group++) {
+        const int64_t *h = heads[group % 6];
+        struct try t = { .ctx = 48, .group = group, .heads = h[0], .kv_heads = h[1],
+                         .mode = TRAIN_FULL, .keep = group % 3 };
+
+        try_all(&t);
+    }
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        struct try t = { .ctx = 47, .group = 11, .heads = heads[i][0], .kv_heads = heads[i][1],
+                         .mode = TRAIN_LORA_PLUS, .keep = (int64_t)i % 3 };
+
+        try_all(&t);
+    }
+}
+
+static void test_documents_and_windows(void **state)
+{
+    (void)state;
+    for (int64_t i = 1; i < 6; i++) {
+        struct try t = { .ctx = 45, .group = 6 + i, .heads = 4, .kv_heads = 2, .docs = i,
+                         .window = i % 2 ? 0 : 5, .mode = i % 2 ? TRAIN_FULL : TRAIN_NONE };
+
+        try_all(&t);
+    }
+}
+
+/* Half a group of keys and values of half of the heads: once forward, once again where they were
+ * not saved, and their gradients back. Nothing else. */
+static void test_what_travels_is_half_a_group(void **state)
+{
+    (void)state;
+    for (int size = 2; size <= RANKS_MAX; size++)
+        for (int64_t keep = 0; keep <= LAYERS; keep += LAYERS) {
+            struct try t = { .ctx = 24 * size, .group = 12, .heads = 4, .kv_heads = 2,
+                             .mode = TRAIN_FULL, .keep = keep };
+            int64_t half = t.group / 2 * (t.kv_heads / 2) * HEAD * 2 * (int64_t)sizeof(float);
+
+            if (t.ctx > MOST)
+                continue;
+            compute(&t, size);
+            for (int k = 0; k < size; k++) {
+                int64_t ups = k < size - 1 ? (keep ? 1 : 2) : 0, downs = k > 0;
+
+                assert_int_equal(result[k].rc, 0);
+                assert_int_equal(result[k].sent, LAYERS * half * (ups + downs));
+            }
+        }
+}
+
+/* Heads that divide, that do not, fewer than ranks; documents, windows; groups over many ranks. */
+static void test_whole_sequences(void **state)
+{
+    static const int64_t heads[][2] = { { 4, 4 }, { 4, 2 }, { 4, 1 }, { 6, 3 }, { 3, 3 }, { 8, 4 },
+                                        { 12, 12 } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        for (int64_t docs = 0; docs < 2; docs++) {
+            struct try t = { .ctx = 43 + (int64_t)i, .group = docs ? 7 : 40, .dense = 1,
+                             .heads = heads[i][0], .kv_heads = heads[i][1], .docs = docs,
+                             .window = i == 2 ? 9 : 0, .keep = (int64_t)i % 3,
+                             .mode = i % 2 ? TRAIN_LORA_PLUS : TRAIN_FULL };
+
+            try_all(&t);
+        }
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        struct try t = { .ctx = 46, .group = 37, .heads = heads[i][0], .kv_heads = heads[i][1],
+                         .docs = i % 2, .mode = i % 2 ? TRAIN_FULL : TRAIN_NONE, .spans = true };
+
+        try_all(&t);
+    }
+}
+
+/* Turned, a rank sends all but its own share of q, k, v and o, and back of their gradients. */
+static void test_what_travels_is_no_gather(void **state)
+{
+    struct try t = { .ctx = 48, .group = 48, .dense = 1, .heads = 4, .kv_heads = 4,
+                     .mode = TRAIN_FULL, .keep = LAYERS };
+    int64_t each = 48 * 4 * HEAD * (int64_t)sizeof(float);
+
+    (void)state;
+    for (int size = 2; size <= RANKS_MAX; size += 2) {
+        compute(&t, size);
+        for (int k = 0; k < size; k++) {
+            int64_t share = each / size * (size - 1) / size;
+
+            assert_int_equal(result[k].rc, 0);
+            /* q k v o; of the last layer these are there still: d_o dq dk dv; of the first again */
+            assert_int_equal(result[k].sent, share * (4 * LAYERS + 4 * LAYERS + 4 * (LAYERS - 1)));
+        }
+    }
+}
+
+/* What there is no room for is refused by all, with words. */
+static void test_what_was_not_planned_is_refused(void **state)
+{
+    struct try t = { .ctx = 48, .group = 12, .dense = 2, .heads = 4, .kv_heads = 4,
+                     .mode = TRAIN_FULL };
+
+    (void)state;
+    compute(&t, 4);
+    for (int k = 0; k < 4; k++) {
+        assert_int_equal(result[k].rc, E_CONFIG);
+        assert_non_null(strstr(result[k].e.msg, "further than"));
+    }
+    assert_int_equal(made.failed, 0);
+}
+
+static bool sees(const struct op_segments *s, int64_t q, int64_t k)
+{
+    for (int64_t i = 0; i < s->n; i++)
+        if (q >= s->cu[i] && q < s->cu[i + 1])
+            return k >= s->cu[i] && k <= q;
+    return false;
+}
+
+/* Every pair of rows: seen by the list of a part exactly where the whole one sees it. */
+static void test_parts_of_lists_by_brute_force(void **state)
+{
+    struct segments seg = { 0 };
+
+    (void)state;
+    for (int64_t group = 2; group <= 20; group++) {
+        struct try t = { .ctx = 40, .group = group, .docs = group % 3 };
+
+        segments_of(&t, &seg);
+        for (int h = 0; h < 2; h++)
+            for (int64_t from = 0; from < t.ctx; from += 3) {
+                const struct op_segments *s = &seg.half[h];
+                int64_t at[3 * (MOST + 2)], keys = from, to = from + 13 < t.ctx ? from + 13 : t.ctx;
+                struct op_segments part;
+
+                for (int64_t i = 0; i < s->n; i++)
+                    if (s->cu[i] <= from)
+                        keys = s->cu[i];
+                keys = keys > 2 ? keys - 2 : 0; /* some that are the other half's */
+                segments_part(s, from, to, keys, to, at, &part);
+                assert_int_equal(part.cu[part.n], to - from);
+                assert_int_equal(part.kv[part.n], to - keys);
+                for (int64_t q = from; q < to; q++)
+                    for (int64_t k = keys; k < to; k++) {
+                        bool seen = false;
+
+                        for (int64_t i = 0; i < part.n; i++) {
+                            int64_t place = q - from - part.cu[i] + part.first[i];
+
+                            if (q - from >= part.cu[i] && q - from < part.cu[i + 1])
+                                seen = k - keys >= part.kv[i] && k - keys < part.kv[i + 1] &&
+                                       k - keys - part.kv[i] <= place;
+                        }
+                        assert_int_equal(seen, sees(s, q, k));
+                    }
+            }
+    }
+    segments_free(&seg);
+}
+
+static void in_parts(struct group *g, void *arg)
+{
+    struct err e = { 0 };
+    struct group *part;
+    struct group_note note = { .most = g->rank, .sum = { 1 } };
+    int all[4] = { 0 }, mine = 10 + g->rank, told = g->rank * 7;
+    float x[3] = { 1, 2, (float)g->rank };
+
+    (void)arg;
+    assert_int_equal(group_split(g, 2, &part, &e), 0);
+    assert_int_equal(part->first, g->rank / 2 * 2);
+    if (g->rank < 2) /* the other part does not know of it */
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(part->gather(part, &mine, all, sizeof mine, &e), 0);
+            assert_true(all[0] == 10 && all[1] == 11);
+        }
+    assert_int_equal(part->broadcast(part, 1, &told, sizeof told, &e), 0);
+    assert_int_equal(told, 7 * (part->first + 1));
+    assert_int_equal(part->sum(part, x, 3, &e), 0);
+    assert_true(x[0] == 2 && x[1] == 4 && x[2] == 2 * part->first + 1);
+    assert_int_equal(group_meet(part, 0, &note, &e), 0);
+    assert_true(note.sum[0] == 2 && note.most_rank == 1);
+    if (g->rank == 3)
+        err_set(&e, E_DATA, "it is so");
+    assert_int_equal(group_meet(part, g->rank == 3 ? E_DATA : 0, NULL, &e), g->rank < 2 ? 0 : E_DATA);
+    assert_int_equal(group_meet(g, 0, NULL, &e), 0);
+    part->close(part);
+}
+
+static void test_parts_of_a_group(void **state)
+{
+    int none[4];
+
+    (void)state;
+    made_ranks(4, in_parts, none, sizeof *none);
+    assert_int_equal(made.failed, 0);
+}
+
+static int quiet(void **state)
+{
+    (void)state;
+    log_init("test_spread", -2);
+    setenv("LONGLORA_BLAS", "builtin", 1);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parts_of_a_group),
+        cmocka_unit_test(test_parts_of_lists_by_brute_force),
+        cmocka_unit_test(test_groups_over_borders),
+        cmocka_unit_test(test_documents_and_windows),
+        cmocka_unit_test(test_what_travels_is_half_a_group),
+        cmocka_unit_test(test_whole_sequences),
+        cmocka_unit_test(test_what_travels_is_no_gather),
+        cmocka_unit_test(test_what_was_not_planned_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, quiet, NULL);
+}
