@@ -186,6 +186,11 @@ void upload_end(struct model *m);
 int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *to,
                   const struct tensor *t, uint64_t *hash, struct err *e);
 
+/* pair_merge.c: what the adapter adds to the matrix w of tensor s: its pair, and with DoRA the lengths
+ * of the rows. E_CONFIG where w is packed. */
+int pair_merge(struct model *m, const struct weight *w, const struct tensor_spec *s,
+               const struct adapter_change *x, struct err *e);
+
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
  * y[i] [rows][out] = x W^T + s (x A^T) B^T + bias (+ add unless NULL; it may be y[i] itself).
  * The backward: dx [rows][in] = the sum of dy[i] W + s (dy[i] B) A. What that leaves in work.dxa

@@ -93,8 +93,8 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
  * used: keep_dtype says so. */
 int main(int argc, char **argv)
 {
-    static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
-                                                       &type_bf16 };
+    static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16, &type_bf16,
+                                                       &type_f32, &type_f16, &type_bf16 };
     static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
     bool quiet = false, verbose = false, json = false, done;
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
@@ -106,7 +106,7 @@ int main(int argc, char **argv)
         ROW_ADAPTER(&o.adapter),
         { 'o', "output", "DIR", OPT_STR, &o.out, 0, 0, "folder to make" },
         ROW_FORCE(&o.force, "replace a model folder at -o"),
-        { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
+        { 0, "dtype", "keep|float32|float16|bfloat16|f32|f16|bf16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
         ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [auto]",
                   "by how much the context grew"),
