@@ -21,6 +21,7 @@ struct weight {
         float *master_a, *master_b, *grad_a, *grad_b;
     } pair;
     int64_t rank;
+    float scale; /* alpha / rank, or with rsLoRA by its root: what the pair's product is multiplied by */
     const struct weight *bias; /* that is added to its product; NULL: none */
 };
 
@@ -52,6 +53,7 @@ struct work {
     void *ones;                   /* [rows] of 1, where there are biases */
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
+    void *xd;                     /* with dropout: what the pairs read, [rows][in] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
     int32_t *ids, *targets;       /* [rows] device */
@@ -117,6 +119,12 @@ struct model {
     float rope_scale;
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
+    struct {
+        uint32_t drop;  /* of 65536; 0: none in this call */
+        uint64_t seed;
+        int64_t token;  /* number of the batch's first row among all tokens, */
+        int64_t at;     /* and of the rows in hand in the batch (a tile of the MLP) */
+    } dropout;
     bool varies;     /* this call's rows are others than those it was planned for */
     uint64_t base_hash; /* of the files that were loaded; 0: none were */
     int rc;          /* the first op that failed in this call; ops after it do nothing */
@@ -151,6 +159,11 @@ static inline void *act_at(const struct model *m, void *p, int64_t n)
 {
     return p ? (char *)p + (size_t)n * dtype_bytes(m->d->act) : NULL;
 }
+
+/* The roles that are trained whole: all, the LoRA modes' set, or none. */
+uint64_t model_whole(const struct model *m);
+/* Rank and factor of a pair; 0 where there is none, or no LoRA mode. */
+int64_t model_rank(const struct model *m, enum role r, int64_t layer, float *scale);
 
 /* layout.c: places everything; run with empty arenas it only measures. */
 int model_layout(struct model *m, struct err *e);

@@ -140,10 +140,12 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
         struct tile t = tile_at(m, s, at, b->rows);
         void *to = act_at(m, y, at * m->c.dim);
 
+        m->dropout.at = at;
         gate_up(m, l, &t);
         OP(m, swiglu, .n = t.n * m->c.ffn_dim, .gate = t.gate, .up = t.up, .y = m->work.act);
         linear(m, &l->w[ROLE_DOWN], 1, t.n, m->work.act, &to, act_at(m, x2, at * m->c.dim));
     }
+    m->dropout.at = 0;
 }
 
 /* dx: gradient of the layer's output in, of x2 out. work.dh is overwritten. What no gradient
@@ -161,6 +163,7 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
         const void *dy = act_at(m, m->work.dx, at * m->c.dim);
         const void *d_inner[2] = { t.gate, t.up };
 
+        m->dropout.at = at;
         if (!s->gate)
             gate_up(m, l, &t);
         linear_back(m, outer, 1, t.n, &dy, m->work.d_act);
@@ -170,6 +173,7 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
         linear_back(m, inner, 2, t.n, d_inner, act_at(m, m->work.dh, at * m->c.dim));
         linear_back_weights(m, inner, 2, t.n, t.h, d_inner);
     }
+    m->dropout.at = 0;
     norm_back(m, &l->w[ROLE_MLP_NORM], b->rows, s->x2, s->rstd[1]);
 }
 

@@ -331,6 +331,9 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
  * merges it, so that any will do. */
 static int same_shape(const struct model *m, const struct adapter_config *a, struct err *e)
 {
+    struct adapter_config ours;
+    bool same;
+
     if (m->o.mode == TRAIN_NONE)
         return 0;
     if (m->o.mode == TRAIN_FULL)
@@ -338,12 +341,17 @@ static int same_shape(const struct model *m, const struct adapter_config *a, str
                                     "(lmerge)");
     if (a->dora)
         return err_set(e, E_CONFIG, "an adapter with DoRA cannot be trained on: merge it first (lmerge)");
-    if (a->rank != m->o.rank || adapter_scale(a) != m->o.alpha / (double)m->o.rank ||
-        a->targets != m->o.targets)
+    model_adapter_config(m, &ours);
+    same = a->targets == ours.targets;
+    for (int64_t l = -1; l < m->c.layers; l++)
+        for (int r = 0; r < ROLES; r++)
+            same &= adapter_rank(a, r, l) == adapter_rank(&ours, r, l) &&
+                    adapter_pair_scale(a, r, l) == adapter_pair_scale(&ours, r, l);
+    if (!same)
         return err_set(e, E_CONFIG, "the adapter has rank %lld and scale %g (alpha / rank); "
                                     "the options ask for rank %lld, scale %g, or other "
                                     "--targets", (long long)a->rank,
-                       adapter_scale(a), (long long)m->o.rank, m->o.alpha / (double)m->o.rank);
+                       adapter_scale(a), (long long)m->o.rank, adapter_scale(&ours));
     return 0;
 }
 
