@@ -30,7 +30,8 @@ struct mode {
     bool bestfit, mask, same_bits, each;
     bool apart;          /* the device's memory is taken not to be the host's */
     int64_t batch, micro, steps;
-    double decay;
+    double decay, dropout;
+    const char *ranks;   /* --rank-pattern */
 };
 struct one {
     const struct mode *mode;
@@ -63,7 +64,7 @@ static void run_rank(struct group *g, void *arg)
     s.packing = m->bestfit ? PACKING_BESTFIT : PACKING_CONCAT, s.mask_documents = m->mask;
     s.steps = m->steps ? m->steps : STEPS, s.lr = 1e-3, s.warmup = 1, s.val_every = 2;
     s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
-    s.metrics_ranks = m->each;
+    s.metrics_ranks = m->each, s.dropout = m->dropout, s.rank_pattern = m->ranks;
     o->rc = run_open(&r, &s, &o->e);
     r.session.device.own_memory = m->apart;
     if (o->rc == 0 && (o->rc = run_begin(&r, &done, &o->e)) == 0 && !done)
@@ -228,6 +229,7 @@ static void test_the_tree_of_rows_gives_the_same_bits(void **state)
     static const struct mode tried[] = {
         { "tree", .same_bits = true, .batch = 8 }, { "odd", 2, .same_bits = true, .batch = 7 },
         { "masked", .bestfit = true, .mask = true, .same_bits = true, .batch = 11 },
+        { "left_out", 2, .same_bits = true, .batch = 7, .dropout = 0.2, .ranks = "q=3,layers.0.self_attn.v_proj=1" },
     };
     char a[32], b[32];
 
