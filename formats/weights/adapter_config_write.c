@@ -89,25 +89,41 @@ static json_t *targets(const struct adapter_config *a, const struct arch *arch)
     return list;
 }
 
-/* What differs from r, or lora_alpha. */
+/* Rank or alpha is another than the adapter's own. */
+static bool differs(const struct adapter_config *a, const struct tensor_def *d, int64_t layer)
+{
+    return value_of(a, d, layer, HAS) != 0 && (value_of(a, d, layer, RANK) != (double)a->rank ||
+                                               value_of(a, d, layer, ALPHA) != a->alpha);
+}
+
+static bool any_differs(const struct adapter_config *a, const struct tensor_def *d)
+{
+    bool any = false;
+
+    for (int64_t l = 0; l < layers_of(a, d); l++)
+        any |= differs(a, d, l);
+    return any;
+}
+
+/* rank_pattern or alpha_pattern, with the same keys in both: peft before 0.14 looks for one key in the
+ * two, and takes both values by it. */
 static json_t *pattern(const struct adapter_config *a, const struct arch *arch, enum what w)
 {
-    double plain = w == RANK ? (double)a->rank : a->alpha, v = plain;
     json_t *o = json_object();
+    double rank = 0, alpha = 0;
     char path[PATH];
     struct module m;
 
     for (const struct tensor_def *d = arch->tensors; a->pairs && d < arch->tensors + arch->n_tensors;
          d++) {
-        if (!(a->targets & ROLE_BIT(d->role)) || !tensor_module(d, &m))
+        if (!(a->targets & ROLE_BIT(d->role)) || !tensor_module(d, &m) || !any_differs(a, d))
             continue;
-        if (in_common(a, d, w, &v)) {
-            if (v != plain)
-                json_object_set_new(o, short_name(arch, &m, a->targets), number(v));
+        if (in_common(a, d, RANK, &rank) && in_common(a, d, ALPHA, &alpha)) {
+            json_object_set_new(o, short_name(arch, &m, a->targets), number(w == RANK ? rank : alpha));
             continue;
         }
         for (int64_t l = 0; l < layers_of(a, d); l++)
-            if (value_of(a, d, l, HAS) != 0 && value_of(a, d, l, w) != plain)
+            if (differs(a, d, l))
                 json_object_set_new(o, layer_name(d, l, path, sizeof path),
                                     number(value_of(a, d, l, w)));
     }

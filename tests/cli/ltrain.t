@@ -121,8 +121,8 @@ of_each_kind() { # trained, stopped, continued, merged; ranks and alphas by patt
         tune -q -o "$tmp/kinds2" "${kinds[@]}" --steps 4 &&
         cmp "$tmp/kinds/adapter_model.safetensors" "$tmp/kinds2/adapter_model.safetensors" &&
         tr -d ' \n' < "$tmp/kinds/adapter_config.json" > "$tmp/flat" &&
-        grep -q '"rank_pattern":{"q_proj":3,"layers.0.self_attn.v_proj":2}' "$tmp/flat" &&
-        grep -q '"alpha_pattern":{"v_proj":5}' "$tmp/flat" && grep -q '"use_rslora":true' "$tmp/flat" &&
+        grep -q '"rank_pattern":{"q_proj":3,"layers.0.self_attn.v_proj":2,"layers.1' "$tmp/flat" &&
+        grep -q '"alpha_pattern":{"q_proj":16,"layers.0.self_attn.v_proj":5,' "$tmp/flat" && grep -q '"use_rslora":true' "$tmp/flat" &&
         grep -q '"lora_dropout":0.1' "$tmp/flat" && grep -q '"layers.1.mlp.up_proj"' "$tmp/flat" &&
         grep -q '"modules_to_save":.*"lm_head"' "$tmp/flat" &&
         lmerge -m "$tmp/base" -a "$tmp/kinds" -o "$tmp/kinds3" | grep -q 'merged, [0-9]* replaced' &&
