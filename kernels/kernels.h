@@ -285,6 +285,18 @@ struct op_strip {
     void *y;
 };
 
+/* y = x / (1 - p) where an element is kept, else 0; act, n elements; y may be x. p = drop / 65536, drop
+ * below 65536. Element i is kept where the 16 bits numbered k % 4, from the low ones, of
+ * mix64(seed ^ k / 4) (base/perm.h) are drop or more, k = first + i: so what is kept depends on numbers
+ * alone, not on devices, nor on how elements are cut into calls. */
+struct op_dropout {
+    int64_t n, first;
+    uint64_t seed;
+    uint32_t drop;
+    const void *x;
+    void *y;
+};
+
 /* dst[i] = src[i] between element types. */
 struct op_cast {
     int64_t n;
@@ -324,6 +336,7 @@ struct op_sum_squares {
     OP(add, 0, "adding arrays")                            \
     OP(scale, 0, "a multiplication")                       \
     OP(strip, 0, "a copy of columns")                      \
+    OP(dropout, 0, "dropout")                              \
     OP(cast, 0, "a conversion of types")                   \
     OP(sum_squares, 0, "a sum of squares")
 #define OP_NUMBER(name, matrix, words) OP_##name,

@@ -21,6 +21,7 @@ struct weight {
         float *master_a, *master_b, *grad_a, *grad_b;
     } pair;
     int64_t rank;
+    float scale; /* alpha / rank, or with rsLoRA by its root: what the pair's product is multiplied by */
     const struct weight *bias; /* that is added to its product; NULL: none */
     float times;               /* its product is multiplied by it, bias and pair included */
     bool slice;                /* rows of the matrix that the family has (role_whole), which is what is
@@ -60,6 +61,7 @@ struct work {
     void *gate, *up, *act, *d_act; /* [mlp_tile][ffn] */
     void *branch;                 /* [mlp_tile][dim] where the MLP's result has a norm: its gradient */
     void *xa, *dxa;               /* [rows][ranks of the layers with one input] */
+    void *xd;                     /* with dropout: what the pairs read, [rows][in] */
     void *dx, *dh, *d_o, *dq, *dk, *dv;
     void *attention, *loss;       /* scratch of attention_back and of the loss */
     void *flat[2];                /* of a line: what is to be sent, and what came */
@@ -148,6 +150,12 @@ struct model {
     float rope_scale;
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
+    struct {
+        uint32_t drop;  /* of 65536; 0: none in this call */
+        uint64_t seed;
+        int64_t token;  /* number of the batch's first row among all tokens, */
+        int64_t at;     /* and of the rows in hand in the batch (a tile of the MLP) */
+    } dropout;
     bool varies;     /* this call's rows are others than those it was planned for */
     uint64_t base_hash; /* of the files that were loaded; 0: none were */
     struct cache *cache; /* cache.c's; NULL: there is none */
@@ -190,6 +198,11 @@ static inline void *act_at(const struct model *m, void *p, int64_t n)
     return p ? (char *)p + (size_t)n * dtype_bytes(m->d->act) : NULL;
 }
 
+/* The roles that are trained whole: all, the LoRA modes' set, or none. */
+uint64_t model_whole(const struct model *m);
+/* Rank and factor of a pair; 0 where there is none, or no LoRA mode. */
+int64_t model_rank(const struct model *m, enum role r, int64_t layer, float *scale);
+
 /* layout.c: places everything; run with empty arenas it only measures. */
 int model_layout(struct model *m, struct err *e);
 
@@ -223,6 +236,11 @@ void upload_end(struct model *m);
  * and the tensor of another type. */
 int upload_tensor(struct model *m, struct pool *p, void *dst, const struct tensor_type *to,
                   const struct tensor *t, uint64_t *hash, struct err *e);
+
+/* pair_merge.c: what the adapter adds to the matrix w of tensor s: its pair, and with DoRA the lengths
+ * of the rows. E_CONFIG where w is packed. */
+int pair_merge(struct model *m, const struct weight *w, const struct tensor_spec *s,
+               const struct adapter_change *x, struct err *e);
 
 /* linear.c: the layers w[0..n) that read one input, neighbours in struct layer.
  * y[i] [rows][out] = times (x W^T + s (x A^T) B^T + bias) (+ add unless NULL; it may be y[i] itself).

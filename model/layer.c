@@ -248,6 +248,7 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
     for (int64_t at = 0; at < b->rows; at += m->o.mlp_tile) {
         struct tile t = tile_at(m, s, h, at, b->rows);
 
+        m->dropout.at = at;
         gate_up(m, l, &t);
         activate(m, &t);
         /* the tile's h has been read */
@@ -255,6 +256,7 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
                    act_at(m, m->work.h, at * m->c.dim), act_at(m, x2, at * m->c.dim),
                    act_at(m, y, at * m->c.dim));
     }
+    m->dropout.at = 0;
 }
 
 /* dx: gradient of the layer's output in, of x2 out. work.dh is overwritten. What no gradient
@@ -276,6 +278,7 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
         const void *dy = act_at(m, m->work.dx, at * m->c.dim);
         const void *d_inner[2] = { n == 2 ? t.gate : t.up, t.up };
 
+        m->dropout.at = at;
         if (!s->up)
             gate_up(m, l, &t);
         if (after->in) { /* reads what was added, dh has room for it */
@@ -290,6 +293,7 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
         linear_back(m, inner, n, t.n, d_inner, dh);
         linear_back_weights(m, inner, n, t.n, t.h, d_inner);
     }
+    m->dropout.at = 0;
     if (m->c.parallel) /* attention's backward starts from the same gradient */
         OP(m, heads, .rows = b->rows, .heads = 1, .dim = m->c.dim, .x = m->work.dx, .x_ld = m->c.dim,
            .y = m->work.kept, .y_ld = m->c.dim);

@@ -78,11 +78,7 @@ static int64_t lse_rows(const struct model *m, int64_t rows)
 static unsigned char *offset(unsigned char *base, size_t n) { return base ? base + n : NULL; }
 
 /* Trained as a whole rather than through a pair of small matrices (LoRA). */
-static bool trained_whole(const struct model *m, enum role r)
-{
-    return m->o.mode == TRAIN_FULL ||
-           (m->o.mode == TRAIN_LORA_PLUS && (arch_plus(config_arch(&m->c)) & ROLE_BIT(r)));
-}
+static bool trained_whole(const struct model *m, enum role r) { return model_whole(m) & ROLE_BIT(r); }
 
 /* A place in the flat array of trained values; each starts on a 256-byte boundary. */
 static int64_t take_trained(struct model *m, int64_t count)
@@ -188,14 +184,17 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
         w->w = take(m, MEM_FROZEN, (int64_t)weight_bytes(w), 1);
 }
 
-/* How many of the matrices that read r's input have pairs. Such matrices have neighbouring
- * roles: with targets q and v, the bits of q, k and v are 101, and the result is 2. */
-static int64_t paired(const struct model_options *o, enum role r)
+/* The ranks of the pairs of the matrices that read r's input, in one layer. */
+static int64_t ranks_at(const struct model *m, enum role r, int64_t layer)
 {
     enum role first;
     int n = role_readers(r, &first);
+    int64_t sum = 0;
+    float unused;
 
-    return __builtin_popcountll(o->targets >> first & (ROLE_BIT(n) - 1));
+    for (int i = 0; i < n; i++)
+        sum += model_rank(m, first + i, layer, &unused);
+    return sum;
 }
 
 /* The pairs of the matrices that read r's input: their As lie together. */
@@ -203,19 +202,17 @@ static void lay_pairs(struct model *m, int64_t layer, enum role r)
 {
     enum role first;
     int n = role_readers(r, &first);
-    int64_t rank = m->o.rank, na = rank * weight_at(m, r, layer)->in;
-    int64_t at = take_trained(m, paired(&m->o, r) * na);
+    int64_t in = weight_at(m, first, layer)->in, at = take_trained(m, ranks_at(m, r, layer) * in);
 
     /* w runs over the matrices that share the input; at is where the next A goes */
     for (int i = 0; i < n; i++) {
         struct weight *w = weight_at(m, first, layer) + i;
 
-        if (!(m->o.targets & ROLE_BIT(first + i)))
+        if (!(w->rank = model_rank(m, first + i, layer, &w->scale)))
             continue;
-        w->rank = rank;
         place_trained(m, at, 0, &w->pair.a, &w->pair.master_a, &w->pair.grad_a);
-        at += na;
-        place_trained(m, take_trained(m, rank * w->out), 0, &w->pair.b, &w->pair.master_b,
+        at += w->rank * in;
+        place_trained(m, take_trained(m, w->rank * w->out), 0, &w->pair.b, &w->pair.master_b,
                       &w->pair.grad_b);
     }
 }
@@ -339,17 +336,27 @@ static void lay_weights(struct model *m)
     lay_trained(m);
 }
 
-/* Of the pairs of matrices with one input. */
+/* Of the pairs of matrices with one input, in any layer. */
 static int64_t most_ranks(const struct model *m)
 {
-    int64_t most = 0;
+    int64_t most = 0, layers = m->o.pairs ? m->c.layers : 1;
 
-    for (uint64_t left = m->o.targets; left; left &= left - 1) {
-        int64_t n = paired(&m->o, (enum role)__builtin_ctzll(left));
+    for (int64_t l = 0; l < layers; l++)
+        for (uint64_t left = m->o.targets; left; left &= left - 1) {
+            int64_t n = ranks_at(m, (enum role)__builtin_ctzll(left), l);
 
-        most = n > most ? n : most;
-    }
-    return most * m->o.rank;
+            most = n > most ? n : most;
+        }
+    return most;
+}
+
+/* What dropout makes of the widest input of pairs: a layer's rows, or a tile of the MLP's. */
+static void lay_dropped(struct model *m, int64_t rows)
+{
+    int64_t dim = m->c.dim > q_dim(m) ? m->c.dim : q_dim(m), ffn = m->c.ffn_dim;
+    bool wide = (m->o.targets & ROLE_BIT(ROLE_DOWN)) && m->o.mlp_tile * ffn > rows * dim;
+
+    m->work.xd = wide ? take_act(m, MEM_WORK, m->o.mlp_tile, ffn) : take_act(m, MEM_WORK, rows, dim);
 }
 
 /* Buffers that never live together begin at the same place: back to it, noting how far any of
@@ -482,6 +489,8 @@ static void lay_work(struct model *m, int64_t rows)
         k->ones = take_act(m, MEM_WORK, rows, 1);
     if (lora(&m->o))
         k->xa = take_act(m, MEM_WORK, rows, most_ranks(m));
+    if (lora(&m->o) && m->o.dropout > 0)
+        lay_dropped(m, rows);
     for (int i = 0; i < 2 && m->flat_bytes; i++)
         k->flat[i] = take(m, MEM_WORK, (int64_t)m->flat_bytes, 1);
     turn_lay(m, take_work);

@@ -1,6 +1,8 @@
 /* model/linear.c - linear layers of one input with optional LoRA pairs, forward and backward. */
 #include "model/inside.h"
 
+#include "base/perm.h"
+
 /*
  * The As of layers that read one input lie together (layout.c), so that x A^T is one product for
  * all of them, [rows][ranks], and so are its gradients. The thin product of a pair comes first and
@@ -16,11 +18,8 @@ static void gemm(struct model *m, struct op_gemm *g)
         m->rc = m->d->gemm(m->d, g);
 }
 
-/* LoRA's factor alpha / rank, by which every pair's product is multiplied, times the matrix's. */
-static float pair_scale(const struct model *m, const struct weight *w)
-{
-    return (float)(m->o.alpha / (double)m->o.rank) * w->times;
-}
+/* By what a pair's product is multiplied: its own scale, times the matrix's. */
+static float pair_scale(const struct weight *w) { return w->scale * w->times; }
 
 /* The columns in xa from the pair of w[i] to the next one's, which may be the same. */
 static int64_t columns(const struct weight *w, int i, int n)
@@ -40,6 +39,28 @@ static int64_t ranks_of(const struct weight *w, int n, const struct weight **fir
         ranks += columns(w, i, n);
     }
     return ranks;
+}
+
+/* Dropout of rows of what the pairs of w read, its numbers those of the tokens, its seed the layer's
+ * and the input's: the backward leaves out the same. */
+static void drop(struct model *m, const struct weight *w, int64_t rows, const void *x, void *y)
+{
+    int64_t layer = ((const char *)w - (const char *)m->layers) / (int64_t)sizeof *m->layers;
+    uint64_t input = (uint64_t)(layer * ROLES + (w - m->layers[layer].w));
+
+    if (m->rc == 0)
+        m->rc = m->d->dropout(m->d, &(struct op_dropout){ .n = rows * w->in,
+            .first = (m->dropout.token + m->dropout.at) * w->in,
+            .seed = mix64(m->dropout.seed ^ mix64(input)), .drop = m->dropout.drop, .x = x, .y = y });
+}
+
+/* What the pairs of w read: x, or with dropout a part of it, in work.xd. */
+static const void *kept(struct model *m, const struct weight *w, int64_t rows, const void *x)
+{
+    if (!m->dropout.drop)
+        return x;
+    drop(m, w, rows, x, m->work.xd);
+    return m->work.xd;
 }
 
 /* xa [rows][ranks] = x A^T for all pairs, into work.xa. */
@@ -68,7 +89,7 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
     int64_t ranks = ranks_of(w, n, &first), at = 0;
 
     if (ranks)
-        down(m, first, ranks, rows, x);
+        down(m, first, ranks, rows, kept(m, w, rows, x));
     /* at: the first column of this matrix's pair in xa; the next one begins rank columns on */
     for (int i = 0; i < n; at += columns(w, i, n), i++) {
         /* what the next product adds to: nothing, the caller's addend, or y as it is by then */
@@ -80,7 +101,7 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
         }
         if (w[i].rank) {
             gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
-                .k = w[i].rank, .alpha = pair_scale(m, &w[i]), .beta = to != NULL,
+                .k = w[i].rank, .alpha = pair_scale(&w[i]), .beta = to != NULL,
                 .a = act_at(m, m->work.xa, at), .lda = ranks,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = y[i], .ldc = w[i].out,
                 .c_type = m->d->act,
@@ -104,7 +125,7 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
     for (int i = 0; i < n; at += columns(w, i, n), i++)
         if (w[i].rank)
             gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].rank, .k = w[i].out,
-                .beta = w[i].shares, .alpha = pair_scale(m, &w[i]), .a = dy[i], .lda = w[i].out,
+                .beta = w[i].shares, .alpha = pair_scale(&w[i]), .a = dy[i], .lda = w[i].out,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
                 .c_type = m->d->act });
     /* dx = dxa A for all pairs at once; it only writes */
@@ -112,6 +133,8 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
         gemm(m, &(struct op_gemm){ .m = rows, .n = first->in, .k = ranks, .alpha = 1,
             .a = m->work.dxa, .lda = ranks, .b = act_mat(m, first->pair.a), .ldb = first->in, .c = dx,
             .ldc = first->in, .c_type = m->d->act });
+    if (ranks && m->dropout.drop)
+        drop(m, w, rows, dx, dx);
     /* dx += dy W, one matrix after the other; without pairs the first only writes */
     for (int i = 0; i < n; i++)
         gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out,
@@ -146,14 +169,16 @@ void linear_back_weights(struct model *m, const struct weight *w, int n, int64_t
 
     /* xa was overwritten since the forward, so it is made again */
     if (ranks) {
-        down(m, first, ranks, rows, x);
+        const void *xd = kept(m, w, rows, x);
+
+        down(m, first, ranks, rows, xd);
         /* the gradients of all As lie together as the As do: one product makes them */
-        weight_grad(m, rows, 1, m->work.dxa, ranks, x, first->in, first->in,
+        weight_grad(m, rows, 1, m->work.dxa, ranks, xd, first->in, first->in,
                     first->pair.grad_a);
     }
     for (int i = 0; i < n; at += columns(w, i, n), i++) {
         if (w[i].rank)
-            weight_grad(m, rows, pair_scale(m, &w[i]), dy[i], w[i].out, act_at(m, m->work.xa, at),
+            weight_grad(m, rows, pair_scale(&w[i]), dy[i], w[i].out, act_at(m, m->work.xa, at),
                         w[i].rank, ranks, w[i].pair.grad_b);
         if (w[i].grad)
             weight_grad(m, rows, w[i].times, dy[i], w[i].out, x, w[i].in, w[i].in, w[i].grad);

@@ -350,95 +350,71 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
     return rc;
 }
 
-/* W += scale B A on the device, for a model that is only evaluated. */
-static int merge_pair(struct model *m, const struct weight *w, double scale,
-                      const struct tensor *ta, const struct tensor *tb, struct err *e)
-{
-    int64_t rank = ta->shape[0];
-    size_t nbytes = weight_bytes(w);
-    void *a = NULL, *b = NULL, *c = NULL; /* c: of a streamed matrix, which no op can write */
-    int rc = m->d->alloc(m->d, (size_t)ta->count * dtype_bytes(m->d->act), &a, e);
-
-    if (rc == 0)
-        rc = m->d->alloc(m->d, (size_t)tb->count * dtype_bytes(m->d->act), &b, e);
-    if (rc == 0)
-        rc = upload_tensor(m, NULL, a, dtype_type(m->d->act), ta, NULL, e);
-    if (rc == 0)
-        rc = upload_tensor(m, NULL, b, dtype_type(m->d->act), tb, NULL, e);
-    if (rc == 0 && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
-        m->d->copy(m->d, c, w->host, nbytes) < 0)
-        rc = m->d->sync(m->d, e);
-    if (rc == 0) {
-        struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)scale, .beta = 1,
-            .a = b, .lda = rank, .b = act_mat(m, a), .ldb = w->in, .c = c ? c : w->w, .ldc = w->in,
-            .c_type = m->d->act };
-        int done;
-
-        if ((rc = m->d->gemm(m->d, &g)) == 0 && c)
-            rc = m->d->copy(m->d, w->host, c, nbytes);
-        if (rc < 0)
-            err_set(e, rc, "cannot merge a LoRA pair");
-        /* waits even after a failure, because a, b and c are about to be released */
-        rc = (done = m->d->sync(m->d, e)) < 0 ? done : rc;
-    }
-    if (a)
-        m->d->release(m->d, a);
-    if (b)
-        m->d->release(m->d, b);
-    if (c)
-        m->d->release(m->d, c);
-    return rc;
-}
-
 /* Training goes on with an adapter only as it is: same rank, scale and matrices. Scoring
  * merges it, so that any will do. */
 static int same_shape(const struct model *m, const struct adapter_config *a, struct err *e)
 {
+    struct adapter_config ours;
+    bool same;
+
     if (m->o.mode == TRAIN_NONE)
         return 0;
     if (m->o.mode == TRAIN_FULL)
         return err_set(e, E_CONFIG, "--mode full cannot continue an adapter: merge it first "
                                     "(lmerge)");
-    if (a->rank != m->o.rank || adapter_scale(a) != m->o.alpha / (double)m->o.rank ||
-        a->targets != m->o.targets)
+    if (a->dora)
+        return err_set(e, E_CONFIG, "an adapter with DoRA cannot be trained on: merge it first (lmerge)");
+    model_adapter_config(m, &ours);
+    same = a->targets == ours.targets;
+    for (int64_t l = -1; l < m->c.layers; l++)
+        for (int r = 0; r < ROLES; r++)
+            same &= adapter_rank(a, r, l) == adapter_rank(&ours, r, l) &&
+                    adapter_pair_scale(a, r, l) == adapter_pair_scale(&ours, r, l);
+    if (!same)
         return err_set(e, E_CONFIG, "the adapter has rank %lld and scale %g (alpha / rank); "
                                     "the options ask for rank %lld, scale %g, or other "
                                     "--targets", (long long)a->rank,
-                       adapter_scale(a), (long long)m->o.rank, m->o.alpha / (double)m->o.rank);
+                       adapter_scale(a), (long long)m->o.rank, adapter_scale(&ours));
     return 0;
+}
+
+/* What the adapter has for one tensor: scoring adds the pair to its matrix, training fills the pair's
+ * masters. */
+static int load_change(struct model *m, const struct adapter_change *x, const struct tensor_spec *s,
+                       struct err *e)
+{
+    struct weight *to = weight_at(m, s->role, s->layer);
+    int rc = x->whole ? upload_tensor(m, NULL, place_of(to), type_of(to), x->whole, NULL, e) : 0;
+
+    if (rc < 0 || !x->a)
+        return rc;
+    if (m->o.mode == TRAIN_NONE)
+        return pair_merge(m, to, s, x, e);
+    if ((rc = upload_tensor(m, NULL, to->pair.master_a, &type_f32, x->a, NULL, e)) == 0)
+        rc = upload_tensor(m, NULL, to->pair.master_b, &type_f32, x->b, NULL, e);
+    return rc;
 }
 
 int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
 {
     const uint64_t both = ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD);
     const struct adapter_config *ac = adapter_config(a);
+    uint64_t named = ac->saved & ~adapter_loose(a) & both;
     int rc = same_shape(m, ac, e);
     struct tensor_spec s;
 
     offload_forget(m);
     /* a whole embedding or head alone would change the other use of the tied matrix, too */
-    if (rc == 0 && m->c.tied && (ac->saved & both) != 0 && (ac->saved & both) != both)
+    if (rc == 0 && m->c.tied && named != 0 && named != both)
         rc = err_set(e, E_CONFIG, "the adapter holds a trained embedding or head, and the "
                                   "model uses one matrix for both: set tie_word_embeddings to "
                                   "false in its config.json");
     for (int64_t i = 0; i < config_tensors(&m->c) && rc == 0; i++) {
-        const struct tensor *whole, *la, *lb;
-        struct weight *to;
+        struct adapter_change x;
 
         config_tensor(&m->c, i, &s);
-        to = weight_at(m, s.role, s.layer);
-        adapter_find(a, &s, &whole, &la, &lb);
-        if (whole)
-            rc = upload_tensor(m, NULL, place_of(to), type_of(to), whole, NULL, e);
-        /* scoring adds the pair to its matrix, training fills the pair's masters */
-        if (rc == 0 && la && m->o.mode == TRAIN_NONE && to->type->plain != m->d->act)
-            rc = err_set(e, E_CONFIG, "a LoRA pair cannot be merged into '%s', which is kept as %s",
-                         s.name, to->type->name);
-        else if (rc == 0 && la && m->o.mode == TRAIN_NONE)
-            rc = merge_pair(m, to, adapter_scale(ac), la, lb, e);
-        else if (rc == 0 && la &&
-                 (rc = upload_tensor(m, NULL, to->pair.master_a, &type_f32, la, NULL, e)) == 0)
-            rc = upload_tensor(m, NULL, to->pair.master_b, &type_f32, lb, NULL, e);
+        adapter_change(a, &s, &x);
+        rc = load_change(m, &x, &s, e);
     }
     if (rc == 0 && model_sync_trained(m) < 0)
         rc = m->d->sync(m->d, e);

@@ -36,6 +36,14 @@ struct model_options {
     int64_t rank;               /* LoRA; 8 */
     double alpha;               /* 16; pairs add alpha/rank * B A */
     uint64_t targets;           /* roles with pairs (arch.h); q k v o */
+    const struct adapter_pairs *pairs; /* which of them in which layer, of which rank and alpha; NULL:
+                                   all, of rank and alpha. The caller's, as long as the model */
+    bool rslora;                /* pairs add alpha / sqrt(rank) * B A instead */
+    uint64_t whole;             /* roles that the LoRA modes train whole; 0: none, and with
+                                   TRAIN_LORA_PLUS what the family says. Over a tied base the head
+                                   is the embedding */
+    double dropout;             /* share of what a pair reads that a training step leaves out, [0, 1);
+                                   matrices with one input (q k v; gate up) leave out the same */
     int64_t ctx;                /* tokens a sequence */
     int64_t seqs;               /* sequences computed at once (micro-batch) */
     int64_t keep_layers;        /* training: layers that save all activations; the others save
@@ -156,7 +164,7 @@ int model_init(struct model *m, uint64_t seed, struct err *e);
 /* Numbers for measuring: as wide as model_init's, soon made, and they repeat. B is not zero. */
 int model_noise(struct model *m, uint64_t seed, struct err *e);
 /* Trained values (pairs and whole modules) from an adapter. With TRAIN_NONE they are merged
- * into the weights in float32; with a LoRA mode rank, alpha and targets must equal it. */
+ * into the weights in float32; with a LoRA mode the ranks and factors of all pairs must equal it. */
 int model_load_adapter(struct model *m, const struct adapter *a, struct err *e);
 
 /* The trained parameters: one flat float32 array, and its parts in the order of
@@ -224,6 +232,8 @@ struct batch {
     const int32_t *ids, *targets;
     const struct segments *seg;
     float *nll;
+    uint64_t seed; /* dropout: what is left out follows from it and the sequences' numbers, */
+    int64_t first; /* of which the first is this one's */
     /* model_step, unless NULL: the chunk of trained.grad is what it will be when the ops queued so
      * far are done. Called from the last chunk to the first; not after a failure. */
     void (*final)(void *arg, int chunk);

@@ -51,6 +51,15 @@ static int check_options(struct model *m, struct err *e)
     if (o->cp > 1 && (o->seqs != 1 || o->cp > 1024 || o->ctx < o->cp))
         return err_set(e, E_CONFIG, "cannot lay %lld sequences of %lld tokens over %lld ranks",
                        (long long)o->seqs, (long long)o->ctx, (long long)o->cp);
+    if (!(o->dropout >= 0 && o->dropout < 0.999))
+        return err_set(e, E_CONFIG, "a dropout of %g: must be at least 0, and below 1", o->dropout);
+    if (lora && (o->whole & o->targets))
+        return err_set(e, E_CONFIG, "a matrix cannot both have a LoRA pair and be trained whole");
+    for (int64_t l = 0; lora && o->pairs && l < o->pairs->layers; l++)
+        for (int r = 0; r < ROLES; r++)
+            if (o->pairs->at[l][r].rank > 4096)
+                return err_set(e, E_CONFIG, "a LoRA pair of rank %lld: at most 4096",
+                               (long long)o->pairs->at[l][r].rank);
     if (lora && (o->rank < 1 || o->rank > 4096 || !(o->alpha > 0) || !o->targets))
         return err_set(e, E_CONFIG, "LoRA needs a rank, an alpha and target matrices: got rank "
                                     "%lld, alpha %g, %d targets",
@@ -141,12 +150,33 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
 
 void model_adapter_config(const struct model *m, struct adapter_config *a)
 {
-    const struct arch *arch = config_arch(&m->c);
+    bool lora = m->o.mode == TRAIN_LORA || m->o.mode == TRAIN_LORA_PLUS;
 
-    *a = (struct adapter_config){ .arch = arch, .rank = m->o.rank, .alpha = m->o.alpha,
-                                  .targets = m->o.targets,
-                                  .saved = m->o.mode == TRAIN_LORA_PLUS ? arch_plus(arch) : 0,
-                                  .base_hash = m->base_hash };
+    *a = (struct adapter_config){ .arch = config_arch(&m->c), .rank = m->o.rank, .alpha = m->o.alpha,
+                                  .targets = m->o.targets, .pairs = m->o.pairs,
+                                  .rslora = m->o.rslora, .saved = lora ? model_whole(m) : 0,
+                                  .dropout = m->o.dropout, .base_hash = m->base_hash };
+}
+
+uint64_t model_whole(const struct model *m)
+{
+    const struct arch *arch = config_arch(&m->c);
+    uint64_t set = m->o.mode == TRAIN_FULL ? arch_roles(arch) : m->o.mode == TRAIN_NONE ? 0
+                   : m->o.mode == TRAIN_LORA_PLUS && !m->o.whole ? arch_plus(arch) : m->o.whole;
+
+    /* one matrix, which has the embedding's place */
+    if (m->c.tied && (set & ROLE_BIT(ROLE_HEAD)))
+        set = (set & ~ROLE_BIT(ROLE_HEAD)) | ROLE_BIT(ROLE_EMBED);
+    return set;
+}
+
+int64_t model_rank(const struct model *m, enum role r, int64_t layer, float *scale)
+{
+    struct adapter_config a;
+
+    model_adapter_config(m, &a);
+    *scale = (float)adapter_pair_scale(&a, r, layer);
+    return adapter_rank(&a, r, layer);
 }
 
 /* Names, roles and places of the trained parts, in the order of their files. */

@@ -17,6 +17,18 @@ static void warn_changed(const char *folder, const char *names)
         log_warn("'%s': changed after the weights were written: %s", folder, names);
 }
 
+/* The model is what the adapter makes of the base: also in its vocabulary. */
+static int take_adapter(struct session *s, const struct session_options *o, struct err *e)
+{
+    int64_t was = s->config.vocab;
+
+    s->config = *adapter_model_config(s->adapter);
+    if (s->config.vocab != was)
+        log_warn("the vocabulary becomes that of '%s': %" PRId64 " tokens, the base's has %" PRId64,
+                 o->adapter, s->config.vocab, was);
+    return s->weights ? weights_resize(s->weights, s->config.vocab, e) : 0;
+}
+
 /* An adapter comes after the weights: it may change the configuration, such as the context. */
 int session_files(struct session *s, const struct session_options *o, struct err *e)
 {
@@ -28,7 +40,7 @@ int session_files(struct session *s, const struct session_options *o, struct err
         s->config = *weights_config(s->weights);
     if (rc == 0 && o->adapter &&
         (rc = adapter_open(&s->adapter, o->adapter, &s->config, e)) == 0)
-        s->config = *adapter_model_config(s->adapter);
+        rc = take_adapter(s, o, e);
     if (rc == 0 && s->weights)
         warn_changed(o->model, weights_changed(s->weights));
     if (rc == 0 && s->adapter)

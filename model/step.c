@@ -213,6 +213,9 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
     if (rc < 0)
         return rc;
     note_rows(m, sp.rows);
+    m->dropout.drop = back ? (uint32_t)(m->o.dropout * 65536 + 0.5) : 0;
+    m->dropout.seed = b->seed;
+    m->dropout.token = b->first * b->len + sp.first;
     forward(m, b, &sp, back);
     step_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
@@ -252,6 +255,7 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
     if (rc < 0)
         return rc;
     note_rows(m, sp.rows);
+    m->dropout.drop = 0;
     forward(m, b, &sp, false);
     step_norm(m, sp.rows);
     for (int64_t at = from; at < sp.rows && m->rc == 0; at += chunk) {

@@ -11,6 +11,7 @@
 #include "formats/weights/adapter_config.h"
 #include "base/json.h"
 #include "model/model.h"
+#include "tests/adaptertest.h"
 #include "tools/merge.h"
 
 #include <math.h>
@@ -22,7 +23,6 @@
 #define DATA "tests/data/peft_tiny/"
 #define QKVO (ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_K) | ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_O))
 #define NORMS (ROLE_BIT(ROLE_ATTN_NORM) | ROLE_BIT(ROLE_MLP_NORM) | ROLE_BIT(ROLE_LAST_NORM))
-#define OK(x) do { if ((x) < 0) fail_msg("%s: %s", #x, e.msg); } while (0)
 
 static char *scratch(const char *name)
 {
@@ -39,30 +39,39 @@ static const struct { const char *json, *why; int rc; } spoilt[] = {
     { "", "not valid JSON", E_DATA }, { "{}", "'peft_type' is missing", E_DATA },
     { "{\"peft_type\":\"IA3\"}", "'IA3'", E_CONFIG },
     { "{\"peft_type\":\"LORA\"}", "'target_modules' is missing", E_DATA },
-    { "{\"peft_type\":\"LORA\",\"target_modules\":\".*q_proj\"}", "pattern", E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":\"(q_proj\"}", "not a regular expression", E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":\"(.*.*.*.*.*.*.*.*)*[0-9][a-z]\"}", "takes too long",
+      E_CONFIG },
+    { "{\"peft_type\":\"LORA\",\"target_modules\":\"q_proj\"}", "none of target_modules ('q_proj')",
+      E_CONFIG }, /* all of the path */
+    { "{\"peft_type\":\"LORA\",\"target_modules\":7}", "must be an array", E_DATA },
     { "{\"peft_type\":\"LORA\",\"target_modules\":[1]}", "not a string", E_DATA },
-    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"lm_head\"]}", "'lm_head'", E_CONFIG },
-    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"embed_tokens\"]}", "embed", E_CONFIG },
-    { "{\"peft_type\":\"LORA\",\"target_modules\":[\"model.layers.0.self_attn.q_proj\"]}",
-      "layers.0", E_CONFIG },
     { "{\"peft_type\":\"LORA\",\"target_modules\":[\"q\"]}", "'q'", E_CONFIG },
     { "{" PEFT ",\"r\":8}", "duplicate", E_DATA },
     { "{" PEFT ",\"lora_alpha\":\"16\"}", "'lora_alpha' is a string", E_DATA },
     { "{\"peft_type\":\"LORA\",\"r\":0}", "'r' is 0", E_DATA },
     { "{\"peft_type\":\"LORA\",\"r\":65537}", "'r'", E_DATA },
-    { "{" PEFT ",\"use_dora\":true}", "use_dora", E_CONFIG },
-    { "{" PEFT ",\"bias\":\"all\"}", "bias 'all'", E_CONFIG },
-    { "{" PEFT ",\"fan_in_fan_out\":true}", "fan_in_fan_out", E_CONFIG },
-    { "{" PEFT ",\"rank_pattern\":{\"q_proj\":16}}", "rank_pattern", E_CONFIG },
-    { "{" PEFT ",\"alpha_pattern\":{\"q_proj\":16}}", "alpha_pattern", E_CONFIG },
-    { "{" PEFT ",\"layers_to_transform\":0}", "layers_to_transform", E_CONFIG },
-    { "{" PEFT ",\"layers_to_transform\":[1]}", "layers_to_transform", E_CONFIG },
+    { "{" PEFT ",\"use_dora\":1}", "'use_dora' is an integer", E_DATA },
+    { "{" PEFT ",\"bias\":\"some\"}", "bias 'some'", E_CONFIG },
+    { "{" PEFT ",\"lora_bias\":true}", "lora_bias", E_CONFIG },
+    { "{" PEFT ",\"new_field\":[1]}", "new_field is not supported", E_CONFIG },
+    { "{" PEFT ",\"rank_pattern\":{\"q_proj\":0}}", "rank_pattern has no rank", E_DATA },
+    { "{" PEFT ",\"rank_pattern\":{\"q_proj\":\"4\"}}", "rank_pattern has no rank", E_DATA },
+    { "{" PEFT ",\"rank_pattern\":[4]}", "must be an object", E_DATA },
+    { "{" PEFT ",\"rank_pattern\":{\"[q_proj\":4}}", "rank_pattern '[q_proj' is not", E_CONFIG },
+    { "{" PEFT ",\"alpha_pattern\":{\"q_proj\":[]}}", "alpha_pattern has no number", E_DATA },
+    { "{" PEFT ",\"layers_to_transform\":\"1\"}", "layers_to_transform", E_DATA },
+    { "{" PEFT ",\"layers_to_transform\":[0.5]}", "layers_to_transform[0]", E_DATA },
+    { "{" PEFT ",\"layers_to_transform\":[1],\"layers_pattern\":\"h\"}", "none of target_modules",
+      E_CONFIG },
     { "{" PEFT ",\"trainable_token_indices\":[1]}", "trainable_token_indices", E_CONFIG },
     { "{" PEFT ",\"layer_replication\":[[0,4]]}", "layer_replication", E_CONFIG },
-    { "{" PEFT ",\"exclude_modules\":\"x\"}", "exclude_modules", E_CONFIG },
+    { "{" PEFT ",\"exclude_modules\":\".*q_proj\"}", "none of target_modules", E_CONFIG },
+    { "{" PEFT ",\"exclude_modules\":[\"self_attn.q_proj\"]}", "none of target_modules", E_CONFIG },
     { "{" PEFT ",\"init_lora_weights\":\"pissa_niter_4\"}", "pissa_niter_4", E_CONFIG },
-    { "{" PEFT ",\"modules_to_save\":[\"self_attn\"]}", "self_attn", E_CONFIG },
-    { "{" PEFT ",\"modules_to_save\":[\"o_proj\"]}", "o_proj", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":[\"score\"]}", "score", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":[\"q_proj\"]}", "none of target_modules", E_CONFIG },
+    { "{" PEFT ",\"modules_to_save\":[\"proj\"]}", "in target_modules and in modules_to_save", E_CONFIG },
     { "{" PEFT ",\"modules_to_save\":[\"\"]}", "not a name", E_DATA },
     { "{" PEFT ",\"modules_to_save\":[\"layers.0.input_layernorm\"]}", "layers.0", E_CONFIG },
     { "{" PEFT ",\"modules_to_save\":\"norm\"}", "must be an array", E_DATA },
@@ -75,7 +84,7 @@ static void test_what_is_refused_is_named(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
         struct err e = {0};
-        int rc = adapter_config_parse(&a, NULL, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
+        int rc = adapter_config_parse(&a, NULL, 0, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
         if (rc != spoilt[i].rc || !strstr(e.msg, spoilt[i].why))
             fail_msg("%s: %d %s", spoilt[i].json, rc, e.msg);
     }
@@ -85,25 +94,28 @@ static void test_names_as_peft_matches_them(void **state)
 {
     static const char json[] = "{\"peft_type\":\"LORA\",\"r\":16,\"lora_alpha\":8,"
         "\"use_rslora\":true,\"target_modules\":[\"self_attn.v_proj\",\"down_proj\"],"
-        "\"modules_to_save\":[\"norm\",\"lm_head\"],\"eva_config\":null,\"new_field\":[1]}";
+        "\"modules_to_save\":[\"norm\",\"lm_head\"],\"eva_config\":null,\"new_field\":[],"
+        "\"runtime_config\":{\"ephemeral_gpu_offload\":false},\"qalora_group_size\":16,"
+        "\"layers_to_transform\":null,\"layers_pattern\":[],\"rank_pattern\":{},"
+        "\"megatron_core\":\"megatron.core\",\"fan_in_fan_out\":true,\"bias\":\"all\"}";
     static const char all[] = "{\"peft_type\":\"LORA\",\"target_modules\":\"all-linear\"}";
     struct adapter_config a;
     struct err e = {0};
 
     (void)state;
-    OK(adapter_config_parse(&a, NULL, json, strlen(json), "a", &e));
+    OK(adapter_config_parse(&a, NULL, 0, json, strlen(json), "a", &e));
     assert_true(a.targets == (ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_DOWN)));
     assert_true(a.saved == (NORMS | ROLE_BIT(ROLE_HEAD))); /* bare endswith */
     assert_true(a.rank == 16 && adapter_scale(&a) == 2.0); /* 8 / sqrt 16 */
-    OK(adapter_config_parse(&a, NULL, all, strlen(all), "a", &e));
+    OK(adapter_config_parse(&a, NULL, 0, all, strlen(all), "a", &e));
     assert_true(a.targets == arch_pairs(arch_nth(0)) && a.rank == 8);
     assert_true(adapter_scale(&a) == 1.0);
 }
 
 static void test_one_that_peft_made(void **state)
 {
-    const struct tensor *whole, *la, *lb;
     const struct adapter_config *ac;
+    struct adapter_change x;
     struct weights *w;
     struct adapter *a;
     struct tensor_spec s;
@@ -121,72 +133,14 @@ static void test_one_that_peft_made(void **state)
     assert_false(adapter_model_config(a)->tied); /* it came apart */
     for (int64_t i = 0; i < config_tensors(weights_config(w)); i++) {
         config_tensor(weights_config(w), i, &s);
-        adapter_find(a, &s, &whole, &la, &lb);
-        assert_int_equal(whole != NULL, (ac->saved & ROLE_BIT(s.role)) != 0);
-        assert_int_equal(la != NULL, (ac->targets & ROLE_BIT(s.role)) != 0);
-        assert_int_equal(lb != NULL, (ac->targets & ROLE_BIT(s.role)) != 0);
+        adapter_change(a, &s, &x);
+        assert_int_equal(x.whole != NULL, (ac->saved & ROLE_BIT(s.role)) != 0);
+        assert_int_equal(x.a != NULL, (ac->targets & ROLE_BIT(s.role)) != 0);
+        assert_int_equal(x.b != NULL, (ac->targets & ROLE_BIT(s.role)) != 0);
+        assert_null(x.magnitude);
     }
     adapter_close(a);
     weights_close(w);
-}
-
-/* Largest difference of our logits from those in folder/logits.json. adapter may be NULL. */
-static double logits_differ(const char *model, const char *adapter, const char *golden)
-{
-    int32_t ids[64], targets[64];
-    struct segments seg = {0};
-    struct model_options o;
-    struct weights *w;
-    struct adapter *a = NULL;
-    struct device d;
-    struct model *m;
-    struct err e = {0};
-    struct js js;
-    json_t *list, *rows;
-    double worst = 0;
-    float *logits;
-    size_t n;
-
-    OK(js_load(&js, golden, JS_MAX_BYTES, &e));
-    OK(js_array(&js, "ids", JS_MUST, &list, &e));
-    OK(js_array(&js, "logits", JS_MUST, &rows, &e));
-    n = json_array_size(list);
-    assert_true(n > 1 && n <= 64);
-    for (size_t i = 0; i < n; i++) {
-        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
-        targets[i] = -1;
-    }
-    OK(device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1 }, &e));
-    OK(weights_open(&w, model, &e));
-    if (adapter)
-        OK(adapter_open(&a, adapter, weights_config(w), &e));
-    model_defaults(&o);
-    o.mode = TRAIN_NONE;
-    o.ctx = (int64_t)n;
-    o.seqs = 1;
-    OK(model_open(&m, &d, a ? adapter_model_config(a) : weights_config(w), &o, &e));
-    OK(model_load(m, w, 1, &e));
-    if (a)
-        OK(model_load_adapter(m, a, &e));
-    OK(segments_build(&seg, ATTN_DENSE, 1, (int64_t)n, 0, NULL, 0, &e));
-    logits = calloc(n * (size_t)weights_config(w)->vocab, sizeof *logits);
-    assert_non_null(logits);
-    OK(model_logits(m, &(struct batch){ 1, (int64_t)n, ids, targets, &seg, NULL, NULL, NULL }, logits, &e));
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < (size_t)weights_config(w)->vocab; k++) {
-            double want = json_number_value(json_array_get(json_array_get(rows, i), k));
-            double got = logits[i * (size_t)weights_config(w)->vocab + k];
-            if (!(fabs(got - want) <= worst))
-                worst = fabs(got - want);
-        }
-    free(logits);
-    segments_free(&seg);
-    model_close(m);
-    adapter_close(a);
-    weights_close(w);
-    d.close(&d);
-    js_free(&js);
-    return worst;
 }
 
 static void test_logits_are_those_of_peft(void **state)
@@ -371,6 +325,16 @@ static void expect(int rc, const char *why, const struct llama_config *c)
         fail_msg("%d %s; expected %d %s", got, e.msg, rc, why);
 }
 
+static void opens_with_vocab(const struct llama_config *c)
+{
+    struct adapter *a;
+    struct err e = {0};
+
+    OK(adapter_open(&a, scratch(""), c, &e));
+    assert_int_equal(adapter_model_config(a)->vocab, small.vocab);
+    adapter_close(a);
+}
+
 static void edit_config(const char *key, json_t *v)
 {
     struct err e = {0};
@@ -394,11 +358,11 @@ static void test_files_that_do_not_fit(void **state)
     expect(E_CONFIG, "other sizes", &c);
     expect(E_CONFIG, "trained on another base model", &c);
     c.layers = small.layers;
-    c.vocab = 24;
-    expect(E_CONFIG, "the adapter's has 20 tokens, the base's 24", &c);
+    c.vocab = 24; /* the adapter's own embedding tells that it has another vocabulary */
+    opens_with_vocab(&c);
     unlink(scratch("config.json"));
-    expect(E_CONFIG, "the adapter's has 20 tokens, the base's 24", &c);
-    c.ffn_dim *= 2; /* no tensor before the embedding differs, but one behind it does */
+    opens_with_vocab(&c);
+    c.ffn_dim *= 2;
     expect(E_CONFIG, "trained on another base model", &c);
     c = small;
     c.layers = 3;
@@ -423,9 +387,21 @@ static void test_files_that_do_not_fit(void **state)
                                             "v_proj"));
     OK(file_replace(scratch("adapter_model.bin"), "x", 1, &e));
     unlink(scratch("adapter_model.safetensors"));
-    expect(E_NOINPUT, "adapter_model.bin", &small);
+    expect(E_DATA, "adapter_model.bin' is no zip archive", &small);
+    unlink(scratch("adapter_model.bin"));
+    expect(E_NOINPUT, "neither adapter_model.safetensors nor adapter_model.bin", &small);
     unlink(scratch("adapter_config.json"));
     expect(E_NOINPUT, "adapter_config.json", &small);
+    OK(dir_remove(scratch(""), &e));
+}
+
+static void test_folders_that_hold_an_adapter(void **state)
+{
+    struct adapter_config a;
+    struct err e = {0};
+
+    (void)state;
+    write_small(&a);
     /* one folder down, as the newest of a training by others */
     unlink(scratch("adapter_config.json"));
     expect(E_NOINPUT, "an adapter has adapter_config.json", &small);
@@ -510,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_merged_is_what_peft_merges),
         cmocka_unit_test(test_ours_reads_back),
         cmocka_unit_test(test_files_that_do_not_fit),
+        cmocka_unit_test(test_folders_that_hold_an_adapter),
         cmocka_unit_test(test_merged_rows),
         cmocka_unit_test(test_what_a_merge_counts),
     };

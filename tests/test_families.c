@@ -130,7 +130,7 @@ static struct batch batch(struct fixture *f, int64_t len, enum attention_kind ki
 {
     segments_free(&f->seg);
     OK(segments_build(&f->seg, kind, 1, len, kind == ATTN_DENSE ? 0 : GROUP, NULL, 0, &err));
-    return (struct batch){ 1, len, f->ids, f->targets, &f->seg, NULL, NULL, NULL };
+    return (struct batch){ .n_seqs = 1, .len = len, .ids = f->ids, .targets = f->targets, .seg = &f->seg };
 }
 
 static void check_logits(struct fixture *f, int64_t len)

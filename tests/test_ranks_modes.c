@@ -31,7 +31,8 @@ struct mode {
     bool apart;          /* the device's memory is taken not to be the host's */
     bool links;          /* and to have links; with every layer a chunk */
     int64_t batch, micro, steps;
-    double decay;
+    double decay, dropout;
+    const char *ranks;   /* --rank-pattern */
     int64_t group, dense_every; /* s2 */
     const char *cp;      /* of these runs ranks that share a sequence */
 };
@@ -111,7 +112,7 @@ static void run_rank(struct group *g, void *arg)
     s.packing = m->bestfit ? PACKING_BESTFIT : PACKING_CONCAT, s.mask_documents = m->mask;
     s.steps = m->steps ? m->steps : STEPS, s.lr = 1e-3, s.warmup = 1, s.val_every = 2;
     s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
-    s.metrics_ranks = m->each;
+    s.metrics_ranks = m->each, s.dropout = m->dropout, s.rank_pattern = m->ranks;
     if (m->group)
         s.attention = ATTN_S2, s.group = m->group, s.dense_every = m->dense_every;
     if (m->cp && g->size > 1)
@@ -362,6 +363,7 @@ static void test_the_tree_of_rows_gives_the_same_bits(void **state)
     static const struct mode tried[] = {
         { "tree", .same_bits = true, .batch = 8 }, { "odd", 2, .same_bits = true, .batch = 7 },
         { "masked", .bestfit = true, .mask = true, .same_bits = true, .batch = 11 },
+        { "left_out", 2, .same_bits = true, .batch = 7, .dropout = 0.2, .ranks = "q=3,layers.0.self_attn.v_proj=1" },
     };
     char a[32], b[32];
 

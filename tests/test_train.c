@@ -4,6 +4,7 @@
 #include "base/opt_json.h"
 #include "base/perm.h"
 #include "formats/tokens/shard.h"
+#include "train/lora.h"
 #include "train/metrics.h"
 #include "train/order.h"
 #include "train/rows.h"
@@ -114,20 +115,71 @@ static void test_schedules(void **state)
 
 /* ---- settings ---- */
 
-static void test_targets_and_ratios(void **state)
+static const struct llama_config four = { .vocab = 20, .dim = 8, .ffn_dim = 12, .layers = 4, .heads = 2,
+                                          .kv_heads = 1, .head_dim = 4 };
+
+/* The options of pairs against a model of four layers; the code, or 0 and what the model gets. */
+static int lists(const char *targets, const char *ranks, const char *alphas, const char *whole,
+                 struct model_options *o, struct adapter_config *a, struct err *e)
 {
-    uint64_t t;
+    static struct settings s;
+    int rc;
+
+    lora_free(&s);
+    settings_defaults(&s);
+    s.mode = 1, s.targets = targets, s.rank_pattern = ranks, s.alpha_pattern = alphas;
+    s.trainable = whole;
+    model_defaults(o);
+    o->whole = 0;
+    if ((rc = lora_check(&s, e)) < 0 || (rc = lora_resolve(&s, &four, o, e)) < 0) {
+        lora_free(&s);
+        return rc;
+    }
+    *a = (struct adapter_config){ .rank = 8, .alpha = 16, .targets = o->targets, .pairs = o->pairs };
+    return 0;
+}
+
+static void test_lists_of_pairs(void **state)
+{
+    static const struct { const char *targets, *ranks, *alphas, *whole, *why; } bad[] = {
+        { "q,,v", NULL, NULL, NULL, "''" }, { "", NULL, NULL, NULL, "''" },
+        { "q,q", NULL, NULL, NULL, "'q' is given twice" }, { "q,embed", NULL, NULL, NULL, "'embed'" },
+        { "q,self_attn.q_proj", NULL, NULL, NULL, "given twice" },
+        { "q,c_attn", NULL, NULL, NULL, "1 of the names" }, { "q,x(y_", NULL, NULL, NULL, "'x(y_'" },
+        { "q", "q", NULL, NULL, "'q' has no number" }, { "q", "q=0", NULL, NULL, "not a rank" },
+        { "q", "q=4x", NULL, NULL, "not a rank" }, { "q", "q=4,q=5", NULL, NULL, "'q' is given twice" },
+        { "q", NULL, "q=0", NULL, "above 0" }, { "q", NULL, "w=1", NULL, "'w'" },
+        { "q", NULL, NULL, "embeds", "'embeds' is no module" }, { "q", NULL, NULL, "norm,", "'' is no" },
+    };
+    struct model_options o;
+    struct adapter_config a;
+    struct err e = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (lists(bad[i].targets, bad[i].ranks, bad[i].alphas, bad[i].whole, &o, &a, &e) != E_USAGE ||
+            !strstr(e.msg, bad[i].why))
+            fail_msg("%zu: %s, expected %s", i, e.msg, bad[i].why);
+    assert_int_equal(lists("q,down", NULL, NULL, NULL, &o, &a, &e), 0);
+    assert_true(o.targets == (ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_DOWN)) && !o.pairs && !o.whole);
+    assert_int_equal(lists("all-linear", NULL, NULL, "embed,norm,head", &o, &a, &e), 0);
+    assert_true(o.targets == arch_pairs(arch_nth(0)));
+    assert_true(o.whole == (arch_plus(arch_nth(0)) | ROLE_BIT(ROLE_HEAD)));
+    assert_int_equal(lists("q,layers.2.mlp.up_proj", "layers.1.self_attn.q_proj=4,up=2", "q=3.5",
+                           "o_proj", &o, &a, &e), 0);
+    assert_true(o.whole == ROLE_BIT(ROLE_O) && adapter_rank(&a, ROLE_UP, 1) == 0);
+    assert_true(adapter_rank(&a, ROLE_UP, 2) == 2 && adapter_pair_scale(&a, ROLE_UP, 2) == 8);
+    assert_true(adapter_rank(&a, ROLE_Q, 0) == 8 && adapter_rank(&a, ROLE_Q, 1) == 4);
+    assert_true(adapter_pair_scale(&a, ROLE_Q, 1) == 3.5 / 4);
+    assert_int_equal(lists("q", NULL, NULL, NULL, &o, &a, &e), 0);
+}
+
+static void test_ratios(void **state)
+{
     struct err e = { 0 };
     int64_t g;
 
     (void)state;
-    assert_int_equal(settings_targets("q,down", &t, &e), 0);
-    assert_true(t == (ROLE_BIT(ROLE_Q) | ROLE_BIT(ROLE_DOWN)));
-    assert_int_equal(settings_targets("q,,v", &t, &e), E_USAGE);
-    assert_int_equal(settings_targets("", &t, &e), E_USAGE);
-    assert_int_equal(settings_targets("q,q", &t, &e), E_USAGE);
-    assert_int_equal(settings_targets("q,embed", &t, &e), E_USAGE);
-    assert_non_null(strstr(e.msg, "'embed'"));
     assert_int_equal(settings_ratio("1/4", 1000, &g, &e), 0);
     assert_int_equal(g, 250);
     assert_int_equal(settings_ratio("0.25", 102400, &g, &e), 0);
@@ -530,7 +582,8 @@ int main(void)
         cmocka_unit_test(test_any_sequence_without_the_others),
         cmocka_unit_test(test_too_little_data_is_said),
         cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_targets_and_ratios),
+        cmocka_unit_test(test_lists_of_pairs),
+        cmocka_unit_test(test_ratios),
         cmocka_unit_test(test_resolving),
         cmocka_unit_test(test_impossible_combinations),
         cmocka_unit_test(test_what_changes_results_is_compared),

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "formats/weights/adapter.h"
+#include "formats/weights/adapter_files.h"
 #include "base/json.h"
 #include "formats/weights/beside.h"
 #include "formats/tokenizer/tokenizer.h"
@@ -254,29 +255,28 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
                         struct err *e)
 {
     char *config = path_join(path, "adapter_config.json"),
-         *model = path_join(path, "config.json"),
-         *file = path_join(path, "adapter_model.safetensors");
+         *model = path_join(path, "config.json");
     struct tally y = tally_start(o);
-    struct adapter_config a;
+    struct adapter_config a = { 0 };
     struct adapter *whole = NULL;
     struct llama_config c;
-    struct st_file *f = NULL;
+    struct adapter_files *f = NULL;
     struct buf changed = { 0 };
     bool known = path_exists(model);
     int rc = known ? config_read(&c, model, e) : 0;
 
     if (rc == 0)
-        rc = adapter_config_load(&a, known ? config_arch(&c) : NULL, config, e);
+        rc = adapter_config_load(&a, known ? config_arch(&c) : NULL, known ? c.layers : 0, config, e);
     /* With a configuration the adapter is opened as a merge would do it, which
      * checks each shape. */
     if (rc == 0 && known)
         rc = adapter_open(&whole, path, &c, e);
     if (rc == 0)
-        rc = st_open(&f, file, e);
-    for (int64_t i = 0; rc == 0 && i < st_count(f); i++)
-        rc = tally_add(&y, st_at(f, i), NULL, e);
+        rc = adapter_files_open(&f, path, e);
+    for (int64_t i = 0; rc == 0 && i < adapter_files_count(f); i++)
+        rc = tally_add(&y, &adapter_files_at(f, i)->t, NULL, e);
     /* Also where config.json is gone, without which adapter_open cannot be asked. */
-    if (rc == 0 && (rc = beside_changed(st_metadata(f, BESIDE_KEY), path, &changed, e)) == 0 &&
+    if (rc == 0 && (rc = beside_changed(adapter_files_note(f, BESIDE_KEY), path, &changed, e)) == 0 &&
         changed.len)
         rc = buf_add(&changed, "", 1, e);
     if (rc < 0) {
@@ -295,11 +295,11 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
         show_changed(changed.p, out);
     }
     buf_free(&changed);
-    st_close(f);
+    adapter_files_close(f);
+    adapter_config_free(&a);
     adapter_close(whole);
     free(config);
     free(model);
-    free(file);
     return rc < 0 ? rc : info_checkpoints(path, o, out, e);
 }
 

@@ -152,8 +152,8 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
  * keep_dtype says so. */
 static void set_types(struct merge_options *o, int dtype, int gguf)
 {
-    static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
-                                                       &type_bf16 };
+    static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16, &type_bf16,
+                                                       &type_f32, &type_f16, &type_bf16 };
     static const struct tensor_type *const matrices[] = { NULL, &type_f32, &type_f16, &type_bf16,
                                                           &type_q8_0, &type_q4_0 };
 
@@ -186,7 +186,7 @@ int main(int argc, char **argv)
         ROW_ADAPTER(&o.adapter),
         { 'o', "output", "DIR", OPT_STR, &o.out, 0, 0, "folder to make, or FILE.gguf" },
         ROW_FORCE(&o.force, "replace a model folder at -o"),
-        { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
+        { 0, "dtype", "keep|float32|float16|bfloat16|f32|f16|bf16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
         { 0, "gguf", "auto|f32|f16|bf16|q8_0|q4_0", OPT_ENUM, &gguf, 0, 0,
           "of FILE.gguf: type of the matrices [auto: the base's, or f16]" },

@@ -14,8 +14,8 @@
 /* One tensor of the file: what it is made of, with views in llama.cpp's order of rows. */
 struct item {
     struct merge_item m;
-    struct tensor base, whole, b;  /* the views */
-    struct turn turns[3];
+    struct tensor base, rows[3];   /* the views: base, and what the adapter has by its rows */
+    struct turn turns[4];
     const struct tensor *origin;   /* the base's own, of whose hash each is kept */
     char name[96];
     uint64_t at;                   /* from the start of the data */
@@ -81,6 +81,7 @@ static const struct merge_item **sorted(const struct merge_plan *p)
 static void turn(struct item *it, int64_t head)
 {
     struct merge_item *m = &it->m;
+    const struct tensor **rows[] = { &m->x.whole, &m->x.b, &m->x.magnitude }; /* A has none of the result */
 
     if (tensor_stored(m->base) != m->base->type) {
         it->base = *m->base;
@@ -90,14 +91,11 @@ static void turn(struct item *it, int64_t head)
         it->base = tensor_turned(m->base, &it->turns[0], head, false);
     }
     m->base = &it->base;
-    if (m->whole) {
-        it->whole = tensor_turned(m->whole, &it->turns[1], head, false);
-        m->whole = &it->whole;
-    }
-    if (m->b) { /* A has no rows of the result */
-        it->b = tensor_turned(m->b, &it->turns[2], head, false);
-        m->b = &it->b;
-    }
+    for (int i = 0; i < 3; i++)
+        if (*rows[i]) {
+            it->rows[i] = tensor_turned(*rows[i], &it->turns[i + 1], head, false);
+            *rows[i] = &it->rows[i];
+        }
 }
 
 static int add_item(struct job *j, struct gguf_head *h, const struct tensor_spec *s,
@@ -277,6 +275,8 @@ static int check_pairs(const struct adapter_config *c, const struct llama_config
     if (!gguf_arch_of(model))
         return err_set(e, E_CONFIG, "models of the family '%s' are not written to GGUF",
                        config_arch(model)->model_type);
+    if (c->dora)
+        return err_set(e, E_CONFIG, "the adapter is of DoRA, which llama.cpp does not know: merge it");
     if (!c->saved)
         return 0;
     err_set(e, E_CONFIG, "the adapter has trained %s, which llama.cpp does not take from an adapter",
@@ -285,27 +285,33 @@ static int check_pairs(const struct adapter_config *c, const struct llama_config
     return err_hint(e, "merge it: without --adapter-only the file is the whole model");
 }
 
-/* One half of a pair, as float32. */
-static int write_half(struct gguf_out *out, uint64_t at, const struct tensor *t, struct err *e)
-{
-    float *f = malloc((size_t)t->count * sizeof *f + 1);
-    int rc = f ? tensor_check(t, e) : err_set(e, E_SYS, "out of memory");
-
-    if (rc == 0 && (rc = tensor_to_f32(t, 0, t->count, f, e)) == 0) {
-        if (merge_not_finite(DT_F32, f, t->count))
-            rc = err_set(e, E_DATA, "tensor '%.200s' has values that are not finite", t->name);
-        else
-            rc = gguf_write_at(out, at, f, (size_t)t->count * sizeof *f, e);
-    }
-    free(f);
-    return rc;
-}
-
+/* times: llama.cpp multiplies a pair by alpha / its rank, and knows one alpha: what another scale asks
+ * for is in B. */
 struct half {
     struct tensor t;
     struct turn turn;
     uint64_t at;
+    float times;
 };
+
+/* One half of a pair, as float32. */
+static int write_half(struct gguf_out *out, const struct half *h, struct err *e)
+{
+    const struct tensor *t = &h->t;
+    float *f = malloc((size_t)t->count * sizeof *f + 1);
+    int rc = f ? tensor_check(t, e) : err_set(e, E_SYS, "out of memory");
+
+    if (rc == 0 && (rc = tensor_to_f32(t, 0, t->count, f, e)) == 0) {
+        for (int64_t i = 0; i < t->count; i++)
+            f[i] *= h->times;
+        if (merge_not_finite(DT_F32, f, t->count))
+            rc = err_set(e, E_DATA, "tensor '%.200s' has values that are not finite", t->name);
+        else
+            rc = gguf_write_at(out, h->at, f, (size_t)t->count * sizeof *f, e);
+    }
+    free(f);
+    return rc;
+}
 
 static void put_half(struct gguf_head *h, struct half *half, const struct tensor *t, int64_t head,
                      const char *name, const char *ending)
@@ -315,7 +321,15 @@ static void put_half(struct gguf_head *h, struct half *half, const struct tensor
 
     snprintf(whole, sizeof whole, "%s%s", name, ending);
     half->t = head ? tensor_turned(t, &half->turn, head, false) : *t;
+    half->times = 1;
     half->at = gguf_put_tensor(h, whole, GGML_F32, 2, size, (size_t)t->count * 4);
+}
+
+static double alpha_of(const struct adapter *a)
+{
+    const struct adapter_config *c = adapter_config(a);
+
+    return adapter_scale(c) * (double)c->rank;
 }
 
 /* Fills halves, two a pair; returns how many. */
@@ -326,16 +340,17 @@ static int64_t put_pairs(struct gguf_head *h, const struct adapter *a, struct ha
     int64_t k = 0;
 
     for (int64_t i = 0; i < config_tensors(c); i++) {
-        const struct tensor *whole, *la, *lb;
+        struct adapter_change x;
         struct tensor_spec s;
         char name[96];
 
         config_tensor(c, i, &s);
-        adapter_find(a, &s, &whole, &la, &lb);
-        if (!la || !gguf_tensor_name(&s, name, sizeof name))
+        adapter_change(a, &s, &x);
+        if (!x.a || !gguf_tensor_name(&s, name, sizeof name))
             continue;
-        put_half(h, &halves[k++], la, 0, name, ".lora_a");
-        put_half(h, &halves[k++], lb, gguf_turned_head(arch, c, s.role), name, ".lora_b");
+        put_half(h, &halves[k++], x.a, 0, name, ".lora_a");
+        put_half(h, &halves[k], x.b, gguf_turned_head(arch, c, s.role), name, ".lora_b");
+        halves[k++].times = (float)(x.scale * (double)x.a->shape[0] / alpha_of(a));
     }
     return k;
 }
@@ -357,7 +372,7 @@ int merge_gguf_adapter(const struct merge_options *o, const struct adapter *a, c
         gguf_put_string(&h, "adapter.type", "lora", 4);
         put_name(&h, path);
         /* llama.cpp divides it by the rank. */
-        gguf_put_f32(&h, "adapter.lora.alpha", adapter_scale(ac) * (double)ac->rank);
+        gguf_put_f32(&h, "adapter.lora.alpha", alpha_of(a));
         gguf_put_u32(&h, "general.quantization_version", 2);
         gguf_put_u32(&h, "general.file_type", 0);
         n = put_pairs(&h, a, halves);
@@ -367,7 +382,7 @@ int merge_gguf_adapter(const struct merge_options *o, const struct adapter *a, c
         for (int64_t i = 0; i < n && rc == 0; i++) {
             rc = o->stop && *o->stop ? err_set(e, E_NO, "stopped") : 0;
             if (rc == 0)
-                rc = write_half(&out, halves[i].at, &halves[i].t, e);
+                rc = write_half(&out, &halves[i], e);
         }
         if (rc == 0)
             rc = gguf_publish(&out, e);

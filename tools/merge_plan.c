@@ -69,7 +69,7 @@ static int add_listed(struct merge_plan *p, const struct merge_options *o,
             return rc;
         /* A whole tensor of the adapter's, or a pair, or neither: the item says which. */
         if (a)
-            adapter_find(a, &s, &it.whole, &it.a, &it.b);
+            adapter_change(a, &s, &it.x);
         if ((rc = add(p, o, &it, e)) < 0)
             return rc;
     }
@@ -161,10 +161,10 @@ static void count(const struct merge_plan *p, struct merge_report *r)
     for (int64_t i = 0; i < p->n; i++) {
         const struct merge_item *m = &p->items[i];
         /* A pair is merged, a whole tensor replaces the base's, and all others are copies. */
-        *(m->a ? &r->merged : m->whole ? &r->replaced : &r->copied) += 1;
+        *(m->x.a ? &r->merged : m->x.whole ? &r->replaced : &r->copied) += 1;
         bytes[m->type->plain] += (int64_t)m->nbytes;
         r->bytes += (int64_t)m->nbytes;
-        if (m->a)
+        if (m->x.a)
             r->delta_entries += m->base->count;
     }
     for (int t = 0; t < DT_OTHER; t++)

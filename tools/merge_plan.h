@@ -5,11 +5,12 @@
 #include "formats/weights/weights.h"
 #include "tools/merge.h"
 
-/* One tensor of the result. With whole: its values; else base's, plus the pair where there is
- * one. */
+/* One tensor of the result. Its values are x.whole's, where there is one, else base's; then
+ * x's pair is added. */
 struct merge_item {
     const char *name;
-    const struct tensor *base, *whole, *a, *b;
+    const struct tensor *base;
+    struct adapter_change x;        /* what the adapter has for it */
     const struct tensor_type *type; /* of the result */
     size_t nbytes;
     int file;

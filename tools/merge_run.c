@@ -155,9 +155,15 @@ static int write_all(struct run *r, const char *folder, struct err *e)
     char *like = gguf ? NULL : path_join(r->o->base, "config.json"), *config = NULL, *index = NULL;
     struct beside files = { 0 };
     struct buf list = { 0 };
-    int rc = gguf ? gguf_files(r->o->base, folder, &files, e)
-                  : weights_copy_side_files(r->o->base, folder, config_reach(&r->plan.config), &files, e);
+    int64_t reach = config_reach(&r->plan.config);
+    char *tokenizer = r->o->adapter ? weights_tokenizer_path(r->o->adapter) : NULL;
+    /* A tokenizer that was saved with the adapter knows the tokens that were added. */
+    int rc = tokenizer ? weights_copy_side_files(r->o->adapter, folder, reach, &files, e) : 0;
 
+    free(tokenizer);
+    if (rc == 0)
+        rc = gguf ? gguf_files(r->o->base, folder, &files, e)
+                  : weights_copy_side_files(r->o->base, folder, reach, &files, e);
     if (rc == 0 && (rc = config_text(&r->plan.config, like, r->r->dtype, CONFIG, &config, e)) == 0)
         rc = beside_add(&files, CONFIG, config, strlen(config), e);
     if (rc == 0 && r->plan.files > 1 && (rc = index_text(r, &index, e)) == 0 &&
@@ -319,6 +325,18 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     return rc;
 }
 
+/* The adapter may have been trained with more tokens, or fewer, than its base has. */
+static int set_vocab(const struct merge_options *o, struct weights *w, const struct adapter *a,
+                     struct err *e)
+{
+    int64_t was = weights_config(w)->vocab, now = adapter_model_config(a)->vocab;
+
+    if (now != was)
+        log_warn("the vocabulary becomes that of '%s': %lld tokens, the base's has %lld", o->adapter,
+                 (long long)now, (long long)was);
+    return weights_resize(w, now, e);
+}
+
 /* Base, adapter, and what will be made of them. */
 static int open_all(struct run *r, struct weights **w, struct adapter **a, struct err *e)
 {
@@ -331,12 +349,14 @@ static int open_all(struct run *r, struct weights **w, struct adapter **a, struc
     warn_changed(o->base, weights_changed(*w));
     if (o->adapter)
         warn_changed(o->adapter, adapter_changed(*a));
+    if (o->adapter && (rc = set_vocab(o, *w, *a, e)) < 0)
+        return rc;
     r->weights = *w;
     if (!(r->each = calloc((size_t)weights_count(*w) + 1, sizeof *r->each)))
         return err_set(e, E_SYS, "out of memory");
     if ((rc = merge_plan_make(&r->plan, o, *w, *a, r->r, e)) < 0 || (rc = set_rope(r, *a, e)) < 0)
         return rc;
-    return merger_open(&r->merger, o->threads, *a ? adapter_scale(adapter_config(*a)) : 1, o->stop, e);
+    return merger_open(&r->merger, o->threads, o->stop, e);
 }
 
 int merge_run(const struct merge_options *o, struct merge_report *report, struct err *e)

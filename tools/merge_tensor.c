@@ -15,8 +15,8 @@
 
 /* Values of a task, which are written at once: the larger that is, the less the system has to do.
  * They are whole blocks of the hash, of 2 or 4 bytes a value; PART of them go through it all at a
- * time, STEP of these through float32. COPY: bytes of a task that only copies. */
-enum { TASK = 1 << 19, PART = 1 << 16, STEP = 1 << 13, COMPARED = 1 << 10 };
+ * time, STEP of these through float32. ROWS: of a task that measures rows. COPY: bytes of a task that only copies. */
+enum { TASK = 1 << 19, PART = 1 << 16, STEP = 1 << 13, COMPARED = 1 << 10, ROWS = 16 };
 #define COPY (8 * HASH_BLOCK)
 
 struct merge_thread {
@@ -38,10 +38,8 @@ struct job {
     _Atomic bool bad;                  /* a value is not finite */
 };
 
-int merger_open(struct merger *g, int threads, double scale, volatile sig_atomic_t *stop,
-                struct err *e)
+int merger_open(struct merger *g, int threads, volatile sig_atomic_t *stop, struct err *e)
 {
-    g->scale = scale;
     g->stop = stop;
     if (!(g->pool = pool_open(threads, e)))
         return E_SYS;
@@ -55,6 +53,7 @@ void merger_close(struct merger *g)
     free(g->threads);
     free(g->a);
     free(g->b);
+    free(g->rows);
     free(g->in_sums);
     free(g->out_sums);
     *g = (struct merger){ 0 };
@@ -91,7 +90,7 @@ static void sum_range(unsigned char *sums, const void *p, size_t at, size_t n)
 static float add_pair(const struct job *j, float *f, int64_t first, int64_t n)
 {
     const struct merger *g = j->g;
-    int64_t cols = j->m->base->shape[1], rank = j->m->a->shape[0];
+    int64_t cols = j->m->base->shape[1], rank = j->m->x.a->shape[0];
     float most = 0;
 
     for (int64_t rows, k; n > 0; f += rows * k, first += rows * k, n -= rows * k) {
@@ -100,10 +99,45 @@ static float add_pair(const struct job *j, float *f, int64_t first, int64_t n)
 
         k = cols - at < n ? cols - at : n;
         rows = k == cols ? n / cols : 1;
-        max = merge_rows(f, g->b + row * rank, g->a + at, rows, k, cols, rank, (float)g->scale);
+        max = merge_rows(f, g->b + row * rank, g->a + at, rows, k, cols, rank, (float)j->m->x.scale);
         most = max > most ? max : most;
     }
     return most;
+}
+
+/* n values from 'first' on *= what their rows are multiplied by. */
+static void scale_rows(const struct job *j, float *f, int64_t first, int64_t n)
+{
+    int64_t cols = j->m->base->shape[1];
+
+    for (int64_t row = first / cols, at = first % cols, k; n > 0; f += k, n -= k, at = 0, row++) {
+        k = cols - at < n ? cols - at : n;
+        for (int64_t i = 0; i < k; i++)
+            f[i] *= j->g->rows[row];
+    }
+}
+
+/* DoRA: of some rows of W + scale B A the lengths, which the magnitudes are divided by. */
+static void lengths_task(void *ctx, int64_t task, int thread)
+{
+    struct job *j = ctx;
+    float *f = j->g->threads[thread].f;
+    int64_t cols = j->m->base->shape[1], end = (task + 1) * ROWS;
+
+    if (is_stopped(j->g))
+        return;
+    end = end < j->m->base->shape[0] ? end : j->m->base->shape[0];
+    for (int64_t row = task * ROWS; row < end; row++) {
+        double squares = 0;
+        for (int64_t at = 0, n; at < cols; at += n) {
+            n = cols - at < STEP ? cols - at : STEP;
+            tensor_to_f32(j->from, row * cols + at, n, f, NULL);
+            add_pair(j, f, row * cols + at, n);
+            for (int64_t i = 0; i < n; i++)
+                squares += (double)f[i] * (double)f[i];
+        }
+        j->g->rows[row] = squares > 0 ? (float)((double)j->g->rows[row] / sqrt(squares)) : 1;
+    }
 }
 
 /* Of n values from 'first' on: those that are the base's own in the result's type. */
@@ -140,8 +174,10 @@ static bool convert(struct job *j, struct merge_thread *t, int64_t first, int64_
     for (int64_t i = 0, k; i < n; i += k) {
         k = n - i < STEP ? n - i : STEP;
         tensor_to_f32(j->from, first + i, k, t->f, NULL);
-        if (m->a)
+        if (m->x.a)
             t->max_delta = fmaxf(t->max_delta, add_pair(j, t->f, first + i, k));
+        if (m->x.magnitude)
+            scale_rows(j, t->f, first + i, k);
         /* What is packed shows its values here alone. */
         if (packed && merge_not_finite(DT_F32, t->f, k))
             return false;
@@ -150,7 +186,7 @@ static bool convert(struct job *j, struct merge_thread *t, int64_t first, int64_
     /* Checked after rounding: what float32 holds may be infinite in the result's type. */
     if (!packed && merge_not_finite(m->type->plain, out, n))
         return false;
-    if (m->a && !packed)
+    if (m->x.a && !packed)
         t->unchanged += count_unchanged(m, first, out, n);
     if (j->out_sums)
         sum_range(j->out_sums, out, bytes_of(m->type, first), bytes_of(m->type, n));
@@ -266,13 +302,13 @@ static int check_input(struct job *j, uint64_t *hash, struct err *e)
 /* The bytes stay: no value is converted. */
 static bool is_copy(const struct merge_item *m, const struct tensor *from)
 {
-    return !m->a && from->type == m->type && (!type_real(from->type) || from->type->plain != DT_OTHER);
+    return !m->x.a && from->type == m->type && (!type_real(from->type) || from->type->plain != DT_OTHER);
 }
 
 int merger_write(struct merger *g, const struct merge_sink *w, const struct merge_item *m,
                  uint64_t *base_hash, struct err *e)
 {
-    struct job j = { .g = g, .w = w, .m = m, .from = m->whole ? m->whole : m->base };
+    struct job j = { .g = g, .w = w, .m = m, .from = m->x.whole ? m->x.whole : m->base };
     bool copy = is_copy(m, j.from);
     uint64_t in = 0;
     int rc;
@@ -282,8 +318,10 @@ int merger_write(struct merger *g, const struct merge_sink *w, const struct merg
     rc = w->begin(w->to, m->nbytes, e);
     if (rc == 0 && (rc = room(&g->in_sums, &g->in_cap, hash_blocks(j.from->nbytes), 8, e)) == 0)
         rc = room(&g->out_sums, &g->out_cap, hash_blocks(m->nbytes), 8, e);
-    if (rc == 0 && m->a && (rc = widen(m->a, &g->a, &g->a_cap, e)) == 0)
-        rc = widen(m->b, &g->b, &g->b_cap, e);
+    if (rc == 0 && m->x.a && (rc = widen(m->x.a, &g->a, &g->a_cap, e)) == 0)
+        rc = widen(m->x.b, &g->b, &g->b_cap, e);
+    if (rc == 0 && m->x.magnitude && (rc = widen(m->x.magnitude, &g->rows, &g->rows_cap, e)) == 0)
+        pool_run(g->pool, (m->base->shape[0] + ROWS - 1) / ROWS, lengths_task, &j);
     if (rc < 0)
         return rc;
     j.in_sums = copy || sums_fit(j.from->type) ? g->in_sums : NULL;
@@ -293,7 +331,7 @@ int merger_write(struct merger *g, const struct merge_sink *w, const struct merg
              copy ? copy_task : convert_task, &j);
     if ((rc = outcome(&j, e)) < 0 || (rc = check_input(&j, &in, e)) < 0)
         return rc;
-    if (!m->whole)
+    if (!m->x.whole)
         *base_hash = in;
     for (int i = 0; i < pool_threads(g->pool); i++) {
         g->max_delta = fmaxf(g->max_delta, g->threads[i].max_delta);

@@ -8,16 +8,16 @@
 struct merger {
     struct pool *pool;
     volatile sig_atomic_t *stop; /* may be NULL */
-    double scale;                /* of B A */
     struct merge_thread *threads;
     float *a, *b;                /* the pair in hand, as float32 */
-    int64_t a_cap, b_cap;
+    float *rows;                 /* with DoRA: what each row is multiplied by */
+    int64_t a_cap, b_cap, rows_cap;
     unsigned char *in_sums, *out_sums; /* of the blocks of what is read and written */
     size_t in_cap, out_cap;
     float max_delta;             /* largest |scale B A| so far; */
     int64_t unchanged;           /* merged entries that rounding left as they were */
 };
-int merger_open(struct merger *g, int threads, double scale, volatile sig_atomic_t *stop,
+int merger_open(struct merger *g, int threads, volatile sig_atomic_t *stop,
                 struct err *e);
 void merger_close(struct merger *g);
 

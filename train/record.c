@@ -2,6 +2,8 @@
  * settings.h. */
 #include "train/settings.h"
 
+#include "train/lora.h"
+
 #include "base/file.h"
 #include "base/json.h"
 #include "base/opt_json.h"
@@ -40,7 +42,8 @@ static json_t *rows_record(const struct settings *s, int flags)
 /* An option that changes nothing in this run is no reason to refuse to continue it. */
 static bool in_use(const struct settings *s, const char *key)
 {
-    static const char *const lora[] = { "rank", "alpha", "targets" };
+    static const char *const lora[] = { "rank", "alpha", "targets", "rank_pattern",
+        "alpha_pattern", "rslora", "dropout", "trainable" };
 
     for (size_t i = 0; i < sizeof lora / sizeof *lora; i++)
         if (strcmp(key, lora[i]) == 0)
@@ -122,7 +125,7 @@ void settings_packing(struct settings *s, bool masked, const json_t *before)
 
 void settings_tied(struct settings *s, bool tied, const json_t *before)
 {
-    if (!tied || s->mode != 2)
+    if (!tied || !lora_trains_ends(s))
         s->tied = -1;
     else if (s->tied < 0)
         s->tied = before && !was(before, "tied", "keep") ? TIED_SPLIT : TIED_KEEP;

@@ -1,6 +1,8 @@
 /* train/settings.c - see settings.h. */
 #include "train/settings.h"
 
+#include "train/lora.h"
+
 #include "kernels/wires.h"
 
 #include "base/utf8.h"
@@ -73,26 +75,6 @@ const char *settings_attention_name(enum attention_kind kind)
     return kind == ATTN_DENSE ? "dense" : "s2";
 }
 
-/* "q,k,v" to a set of bits, one per role. */
-int settings_targets(const char *list, uint64_t *targets, struct err *e)
-{
-    *targets = 0;
-    for (const char *p = list;; p++) {
-        size_t n = strcspn(p, ",");
-        enum role r = role_of_word(p, n);
-        char words[128];
-        if (r == ROLES)
-            return err_set(e, E_USAGE, "--targets: '%.*s' is not one of %s", (int)n, p,
-                           role_words(words, sizeof words));
-        if (*targets & ROLE_BIT(r))
-            return err_set(e, E_USAGE, "--targets: '%.*s' is given twice", (int)n, p);
-        *targets |= ROLE_BIT(r);
-        p += n;
-        if (*p == '\0')
-            return 0;
-    }
-}
-
 /* "1/4" or "0.25" of ctx, in tokens. A fraction of two numbers is computed in integers, so
  * that 1/3 of 3072 is exactly 1024. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e)
@@ -131,8 +113,6 @@ int settings_contexts(struct settings *s, struct err *e)
 /* --bench makes its own weights and ids, so it needs sizes and nothing else. */
 static int check_bench(const struct settings *s, struct err *e)
 {
-    uint64_t targets;
-
     if (!s->init == (s->shape < 0)) {
         err_set(e, E_USAGE, "--bench needs either --shape or --init config.json");
         return err_hint(e, "ltrain --bench --shape llama-2-7b --ctx 32k");
@@ -140,7 +120,7 @@ static int check_bench(const struct settings *s, struct err *e)
     if (s->data || s->model || s->plan || s->out)
         return err_set(e, E_USAGE, "--bench takes no data, no --model, no --output and no --plan: "
                        "its weights and ids are random");
-    return settings_targets(s->targets, &targets, e);
+    return lora_check(s, e);
 }
 
 /* Options about a GPU and its plan. */
@@ -224,7 +204,6 @@ static int check_base(const struct settings *s, struct err *e)
  * for settings_resolve. */
 int settings_check(const struct settings *s, struct err *e)
 {
-    uint64_t targets;
     int64_t group;
 
     if (check_gpu(s, e) < 0 || check_ranks(s, e) < 0 || rope_check(&s->rope, e) < 0 ||
@@ -262,7 +241,7 @@ int settings_check(const struct settings *s, struct err *e)
     /* 4096 only stands in for the context: what is checked is the form of the text. */
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
-    return settings_targets(s->targets, &targets, e);
+    return lora_check(s, e);
 }
 
 /* Sets the number of tokens in a group of S2 attention. Dense attention is one group as long
@@ -347,5 +326,5 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->dense_share = mix_share(&mix);
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
     machine_plan(&s->machine, o);
-    return settings_targets(s->targets, &o->targets, e);
+    return lora_resolve(s, c, o, e);
 }

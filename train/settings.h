@@ -30,6 +30,11 @@ struct settings {
     int64_t rank;
     double alpha;
     const char *targets; /* q,k,v,o */
+    const char *rank_pattern, *alpha_pattern; /* down=16,layers.0.mlp.up_proj=4; NULL: none (lora.h) */
+    const char *trainable; /* embed,norm,head; NULL: what the mode says */
+    bool rslora;
+    double dropout;
+    struct adapter_pairs *pairs; /* by: of these, for the model; lora_free gives it back */
     int attention;       /* enum attention_kind; by: dense with --init and no group, else s2 */
     int64_t ctx;         /* by: the model's context */
     int64_t group;       /* tokens; by: group_ratio of ctx */
@@ -92,8 +97,6 @@ int settings_check(const struct settings *s, struct err *e);
 int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_tokens,
                      struct model_options *o, char *note, int cap, struct err *e);
 
-/* "q,k,v,o,gate,up,down" in any order to a set of roles. E_USAGE naming the word. */
-int settings_targets(const char *list, uint64_t *targets, struct err *e);
 /* "1/4" or "0.25" of ctx, in (0, 1], rounded down. E_USAGE. */
 int settings_ratio(const char *ratio, int64_t ctx, int64_t *group, struct err *e);
 /* That a plan is for: --gpus times --hosts. 0: --gpus is no number. */

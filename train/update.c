@@ -85,7 +85,8 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
         rc = segments_build(&t->seg, settings_attention(t->s, first / t->order.batch + 1), n,
                             t->order.ctx, t->s->group, t->rows.starts, t->rows.n_starts, e);
     *b = (struct batch){ .n_seqs = n, .len = t->order.ctx, .ids = t->rows.ids,
-                         .targets = t->rows.targets, .seg = &t->seg };
+                         .targets = t->rows.targets, .seg = &t->seg,
+                         .seed = (uint64_t)t->s->seed, .first = first };
     return rc;
 }
 

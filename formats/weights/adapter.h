@@ -6,19 +6,24 @@
 C_BEGIN
 
 /*
- * adapter_config.json (PEFT's), adapter_model.safetensors, and config.json of the model as
- * extended (PEFT has no place for RoPE scaling). Keys, with P = "base_model.model.":
+ * adapter_config.json (PEFT's), adapter_model.safetensors or .bin (adapter_files.h), and config.json of
+ * the model as extended (PEFT has no place for RoPE scaling). Keys, with P = "base_model.model.":
  *   P model.layers.{i}.self_attn.q_proj.lora_A.weight [r][in], .lora_B.weight [out][r]
+ *   P model.layers.{i}.self_attn.q_proj.lora_magnitude_vector [out]           with DoRA
  *   P model.embed_tokens.weight, P model.norm.weight, P model.layers.{i}.input_layernorm.weight
- * A delta is (alpha / r) B A, or alpha / sqrt(r) with use_rslora.
+ * A delta is (alpha / r) B A, or alpha / sqrt(r) with use_rslora; with DoRA row i of W + delta becomes
+ * as long as magnitude i.
  */
 
 struct adapter;
 /* Opens and checks: every pair the config promises is there in the shape that c gives, no
- * unknown tensor, nothing unsupported (DoRA, bias, rank_pattern, embedding LoRA...: E_CONFIG
- * naming it), no other file with trained values that would be left out. c: the base model's configuration. A tied base whose embedding (or head) the
- * adapter saves comes apart, as in peft: the embedding changes, and lm_head stays what the
- * base had, frozen. If the adapter saves both and they are the same, the model stays tied. */
+ * unknown tensor, nothing that is not supported (E_CONFIG naming it). c: the base model's
+ * configuration; its vocabulary may be another one, which the adapter's embedding and head, or its
+ * config.json, tell: adapter_model_config has it, and weights_resize gives the base as many. A tied
+ * base whose embedding (or head) the adapter saves comes apart, as in peft: the embedding changes, and
+ * lm_head stays what the base had, frozen. If the adapter saves both and they are the same, or was
+ * trained without peft's wrappers (a whole embedding that modules_to_save does not name), the model
+ * stays tied. */
 int adapter_open(struct adapter **a, const char *folder, const struct llama_config *c,
                  struct err *e);
 void adapter_close(struct adapter *a);
@@ -32,13 +37,18 @@ bool adapter_has_model(const struct adapter *a);
  * none, or nothing is known. */
 const char *adapter_changed(const struct adapter *a);
 /* What the adapter has for one model tensor: NULLs where nothing. whole replaces the base's
- * values; A and B add adapter_scale * B A. */
-void adapter_find(const struct adapter *a, const struct tensor_spec *s,
-                  const struct tensor **whole, const struct tensor **lora_a,
-                  const struct tensor **lora_b);
+ * values; then a and b add scale * b a; then magnitude, if any, is what the rows' lengths become. */
+struct adapter_change {
+    const struct tensor *whole, *a, *b, *magnitude;
+    double scale;
+};
+void adapter_change(const struct adapter *a, const struct tensor_spec *s, struct adapter_change *x);
+/* Whole tensors that modules_to_save does not name: of a resized vocabulary, or of a trainer beside
+ * peft. A tied base stays tied with these. */
+uint64_t adapter_loose(const struct adapter *a);
 
 /* The tensors an adapter of this configuration has, in file order: names with prefix, shapes.
- * role and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B. */
+ * role and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B, 3 magnitude. */
 struct adapter_tensor {
     char name[160];
     enum role role;

@@ -29,6 +29,8 @@ struct weights_reader {
 
 /* config.json, and model.safetensors or model.safetensors.index.json and the files it names. */
 extern const struct weights_reader safetensors_reader;
+/* The same of torch.save: pytorch_model.bin, or its index and the files that names (pt_file.h). */
+extern const struct weights_reader pickle_reader;
 /* One file of llama.cpp's (gguf.md), which has the configuration too. */
 extern const struct weights_reader gguf_reader;
 

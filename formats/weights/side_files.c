@@ -99,7 +99,7 @@ int weights_copy_side_files(const char *from, const char *to, int64_t context, s
         if (!is_carried(f->d_name))
             continue;
         a = path_join(from, f->d_name), b = path_join(to, f->d_name);
-        if (path_is_file(a)) { /* a pipe would wait for its writer */
+        if (path_is_file(a) && !path_exists(b)) { /* a pipe would wait for its writer */
             rc = strcmp(f->d_name, "tokenizer_config.json") == 0
                      ? copy_tokenizer_config(a, b, context, e)
                      : file_copy(a, b, e);

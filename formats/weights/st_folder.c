@@ -1,9 +1,10 @@
-/* formats/weights/st_folder.c - a model folder of safetensors files; see reader.h. */
+/* formats/weights/st_folder.c - a model folder of safetensors files, or of torch.save's; see reader.h. */
 #include "formats/weights/reader.h"
 
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/weights/beside.h"
+#include "formats/weights/pt_file.h"
 #include "formats/weights/safetensors.h"
 
 #include <stdlib.h>
@@ -12,14 +13,49 @@
 /* Far more files than a model has; each stays open as a mapping. */
 enum { MAX_FILES = 4096 };
 
+/* The two forms of a file of tensors: what one is called where there is one, and where there are
+ * several their index; and what opens one. */
+struct form {
+    const char *one, *index;
+    int (*open)(void **f, const char *path, struct err *e);
+    void (*close)(void *f);
+    int64_t (*count)(const void *f);
+    const struct tensor *(*at)(const void *f, int64_t i);
+    const struct tensor *(*find)(const void *f, const char *name);
+};
+
+#define FORM(x, type)                                                                          \
+    static int x##_open_any(void **f, const char *path, struct err *e)                         \
+    {                                                                                          \
+        struct type *t = NULL;                                                                 \
+        int rc = x##_open(&t, path, e);                                                        \
+        *f = t;                                                                                \
+        return rc;                                                                             \
+    }                                                                                          \
+    static void x##_close_any(void *f) { x##_close(f); }                                       \
+    static int64_t x##_count_any(const void *f) { return x##_count(f); }                       \
+    static const struct tensor *x##_at_any(const void *f, int64_t i) { return x##_at(f, i); }  \
+    static const struct tensor *x##_find_any(const void *f, const char *name)                  \
+    {                                                                                          \
+        return x##_find(f, name);                                                              \
+    }
+FORM(st, st_file)
+FORM(pt, pt_file)
+
+static const struct form st_form = { "model.safetensors", "model.safetensors.index.json",
+                                     st_open_any, st_close_any, st_count_any, st_at_any,
+                                     st_find_any };
+static const struct form pt_form = { "pytorch_model.bin", "pytorch_model.bin.index.json",
+                                     pt_open_any, pt_close_any, pt_count_any, pt_at_any,
+                                     pt_find_any };
+
 /* The files of a folder. */
 struct st_folder {
-    struct st_file **files;
+    const struct form *form;
+    void **files;
     char **paths;
     int n_files;
 };
-
-static const char index_name[] = "model.safetensors.index.json";
 
 static void st_folder_close(void *state)
 {
@@ -28,7 +64,7 @@ static void st_folder_close(void *state)
     if (!w)
         return;
     for (int i = 0; i < w->n_files; i++) {
-        st_close(w->files[i]);
+        w->form->close(w->files[i]);
         free(w->paths[i]);
     }
     free(w->files);
@@ -43,7 +79,7 @@ static int add_file(struct st_folder *w, const char *folder, const char *name, s
     w->paths[w->n_files] = path_join(folder, name);
     /* Counted before it is opened, so that st_folder_close frees the path on failure too. */
     w->n_files++;
-    return st_open(&w->files[w->n_files - 1], w->paths[w->n_files - 1], e);
+    return w->form->open(&w->files[w->n_files - 1], w->paths[w->n_files - 1], e);
 }
 
 /* Room for n files; calloc leaves every pointer NULL. */
@@ -66,12 +102,12 @@ static int gather(const struct st_folder *w, struct weights_files *f, struct err
 
     /* First the number of all tensors, then one array for them, sorted by name. */
     for (int i = 0; i < w->n_files; i++)
-        n += st_count(w->files[i]);
+        n += w->form->count(w->files[i]);
     if (!(f->all = malloc(((size_t)n + 1) * sizeof *f->all)))
         return err_set(e, E_SYS, "out of memory");
     for (int i = 0; i < w->n_files; i++)
-        for (int64_t k = 0; k < st_count(w->files[i]); k++)
-            f->all[f->n++] = *st_at(w->files[i], k);
+        for (int64_t k = 0; k < w->form->count(w->files[i]); k++)
+            f->all[f->n++] = *w->form->at(w->files[i], k);
     return weights_sort(f, e);
 }
 
@@ -120,7 +156,7 @@ static const char *file_of(const struct st_folder *w, const char *tensor, const 
     const char *found = NULL;
 
     for (int i = 0; i < w->n_files; i++)
-        if (st_find(w->files[i], tensor) &&
+        if (w->form->find(w->files[i], tensor) &&
             (!found || strcmp(file_name(w->paths[i]), name) == 0))
             found = file_name(w->paths[i]);
     return found;
@@ -146,20 +182,14 @@ static int check_index(const struct st_folder *w, const struct js *map, struct e
     return 0;
 }
 
-/* Says what makes a model folder, and what to do about the older kind of weights. */
+/* Says what makes a model folder. */
 static int no_weights(const char *folder, struct err *e)
 {
-    char *bin = path_join(folder, "pytorch_model.bin"),
-         *bins = path_join(folder, "pytorch_model.bin.index.json"),
-         *lora = path_join(folder, "adapter_config.json");
-    bool pickle = path_exists(bin) || path_exists(bins), adapter = path_exists(lora);
+    char *lora = path_join(folder, "adapter_config.json");
+    bool adapter = path_exists(lora);
 
-    free(bin);
-    free(bins);
     free(lora);
-    err_set(e, E_NOINPUT, "'%s' has neither model.safetensors nor %s", folder, index_name);
-    if (pickle)
-        return err_hint(e, "its weights are in pytorch_model.bin: save it as safetensors");
+    err_set(e, E_NOINPUT, "'%s' has neither %s nor %s", folder, st_form.one, st_form.index);
     if (adapter)
         return err_hint(e, "this is an adapter: give it with --adapter, and its base with --model");
     return err_hint(e, "a model folder has config.json and the weights as *.safetensors");
@@ -169,13 +199,13 @@ static int no_weights(const char *folder, struct err *e)
 static int open_files(struct st_folder *w, struct weights_files *f, const char *folder,
                       struct err *e)
 {
-    char *one = path_join(folder, "model.safetensors"), *index = path_join(folder, index_name);
+    char *one = path_join(folder, w->form->one), *index = path_join(folder, w->form->index);
     struct js o = {0}, map;
     int rc;
 
     if (path_exists(one)) {
         if ((rc = make_room(w, 1, e)) == 0)
-            rc = add_file(w, folder, "model.safetensors", e);
+            rc = add_file(w, folder, w->form->one, e);
         if (rc == 0)
             rc = gather(w, f, e);
     } else if (!path_exists(index)) {
@@ -202,14 +232,14 @@ static int compare_beside(const struct st_folder *w, struct weights_files *f, co
     const char *list = NULL;
     int rc;
 
-    for (int i = 0; i < w->n_files && !list; i++)
+    for (int i = 0; i < w->n_files && !list && w->form == &st_form; i++)
         list = st_metadata(w->files[i], BESIDE_KEY);
     rc = beside_changed(list, folder, &f->changed, e);
     return rc < 0 || !f->changed.len ? rc : buf_add(&f->changed, "", 1, e);
 }
 
 /* config.json first: the weights cannot be judged without it. */
-static int st_folder_open(struct weights_files *f, const char *folder, struct err *e)
+static int open_form(struct weights_files *f, const char *folder, const struct form *form, struct err *e)
 {
     char *path = path_join(folder, "config.json");
     struct st_folder *w = NULL;
@@ -221,15 +251,17 @@ static int st_folder_open(struct weights_files *f, const char *folder, struct er
         err_hint(e, "a model folder has config.json and the weights as *.safetensors");
     if (rc == 0 && !(f->state = w = calloc(1, sizeof *w)))
         rc = err_set(e, E_SYS, "out of memory");
-    if (rc == 0)
-        rc = open_files(w, f, folder, e);
+    if (rc < 0)
+        return rc;
+    w->form = form;
+    rc = open_files(w, f, folder, e);
     return rc < 0 ? rc : compare_beside(w, f, folder, e);
 }
 
 /* The folder has weights of this form. */
-static bool st_folder_finds(const char *folder)
+static bool finds_form(const char *folder, const struct form *form)
 {
-    char *one = path_join(folder, "model.safetensors"), *index = path_join(folder, index_name);
+    char *one = path_join(folder, form->one), *index = path_join(folder, form->index);
     bool found = path_exists(one) || path_exists(index);
 
     free(one);
@@ -237,9 +269,27 @@ static bool st_folder_finds(const char *folder)
     return found;
 }
 
+static int st_folder_open(struct weights_files *f, const char *folder, struct err *e)
+{
+    return open_form(f, folder, &st_form, e);
+}
+static bool st_folder_finds(const char *folder) { return finds_form(folder, &st_form); }
+
+static int pt_folder_open(struct weights_files *f, const char *folder, struct err *e)
+{
+    return open_form(f, folder, &pt_form, e);
+}
+static bool pt_folder_finds(const char *folder) { return finds_form(folder, &pt_form); }
+
 const struct weights_reader safetensors_reader = {
     .name = "safetensors",
     .finds = st_folder_finds,
     .open = st_folder_open,
+    .close = st_folder_close,
+};
+const struct weights_reader pickle_reader = {
+    .name = "pickle",
+    .finds = pt_folder_finds,
+    .open = pt_folder_open,
     .close = st_folder_close,
 };

@@ -6,6 +6,7 @@
 #include "base/gguf.h"
 #define XXH_STATIC_LINKING_ONLY /* for a state on the stack */
 #include "base/hash.h"
+#include "formats/weights/vocab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,17 +15,21 @@
 struct weights {
     struct weights_files f; /* all sorted by name */
     const struct weights_reader *reader;
+    void *resized[2]; /* embedding and head of another vocabulary */
 };
 
 /* Forms of a model folder, the first that is found. A folder that has none is told what is
  * missing by the first of all. */
-static const struct weights_reader *const readers[] = { &safetensors_reader, &gguf_reader };
+static const struct weights_reader *const readers[] = { &safetensors_reader, &pickle_reader,
+                                                       &gguf_reader };
 
 void weights_close(struct weights *w)
 {
     if (!w)
         return;
     w->reader->close(w->f.state);
+    free(w->resized[0]);
+    free(w->resized[1]);
     free(w->f.all);
     buf_free(&w->f.changed);
     free(w);
@@ -156,6 +161,29 @@ int weights_open(struct weights **w, const char *folder, struct err *e)
     while (i < sizeof readers / sizeof *readers && !readers[i]->finds(folder))
         i++;
     return weights_open_by(w, readers[i < sizeof readers / sizeof *readers ? i : 0], folder, e);
+}
+
+int weights_resize(struct weights *w, int64_t vocab, struct err *e)
+{
+    static const enum role role[] = { ROLE_EMBED, ROLE_HEAD };
+    int rc = 0;
+
+    for (int i = 0; i < 2 && rc == 0 && vocab != w->f.config.vocab; i++) {
+        struct tensor_spec s;
+        struct tensor *t, out;
+        void *memory;
+
+        tensor_spec_of(&w->f.config, role[i], -1, &s);
+        if (!(t = (struct tensor *)(uintptr_t)weights_find(w, s.name)))
+            continue; /* a tied head */
+        if ((rc = vocab_resize(t, vocab, &out, &memory, e)) == 0)
+            *t = out;
+        free(w->resized[i]);
+        w->resized[i] = memory;
+    }
+    if (rc == 0)
+        w->f.config.vocab = vocab;
+    return rc;
 }
 
 const struct llama_config *weights_config(const struct weights *w) { return &w->f.config; }

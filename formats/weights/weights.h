@@ -29,6 +29,11 @@ int64_t weights_count(const struct weights *w);
 const struct tensor *weights_at(const struct weights *w, int64_t i);
 const struct tensor *weights_find(const struct weights *w, const char *name); /* NULL: absent */
 
+/* From now on embedding and head have so many rows: the first of the files', then their mean, in
+ * memory; nothing where they have as many. Tensors that were looked up before are no longer valid.
+ * E_CONFIG, E_SYS. */
+int weights_resize(struct weights *w, int64_t vocab, struct err *e);
+
 /* A tensor by name that must be there in this shape (dims, shape as declared); E_DATA naming
  * it, what was found and what was expected. */
 int weights_get(const struct weights *w, const char *name, int dims, const int64_t *shape,
@@ -42,7 +47,8 @@ uint64_t weights_hash(const struct weights *w, const uint64_t *each);
 const char *weights_changed(const struct weights *w);
 
 /* Copies what is in folder 'from' of the tokenizer's and generation files, licences and policies to
- * 'to', byte for byte; but a model_max_length (tokenizer_config.json) below context becomes it. Adds what it wrote to files. */
+ * 'to', byte for byte; but a model_max_length (tokenizer_config.json) below context becomes it, and what 'to' has already
+ * stays. Adds what it wrote to files. */
 struct beside;
 int weights_copy_side_files(const char *from, const char *to, int64_t context, struct beside *files,
                             struct err *e);

@@ -85,11 +85,29 @@ cp "$data/plain/base/config.json" "$tmp/own"
 ok '--rope-factor beside a config.json is refused' ends 64 'leave --rope-factor out' \
     lmerge -m "$tmp/base" -a "$tmp/own" --rope-factor 4 -o "$tmp/w/o"
 ok 'a factor below 1 is refused' ends 64 'rope-factor' merge --rope-factor 0.5 -o "$tmp/w/o"
-touch "$tmp/own/trainable_params.bin"
-ok "the reference's trained embedding and norms are not left out" ends 78 'trainable_params.bin' \
+printf 'PK\3\4' > "$tmp/own/trainable_params.bin"
+ok 'what is beside the pairs is not left out' ends 65 "trainable_params.bin': not a zip archive, or cut short" \
     lmerge -m "$tmp/base" -a "$tmp/own" -o "$tmp/w/o"
-ok 'nor by leval' ends 78 'trainable_params.bin' leval --ppl "$tmp/base/README.md" \
+ok 'nor by leval' ends 65 'trainable_params.bin' leval --ppl "$tmp/base/README.md" \
     -t "$tmp/base/tokenizer.model" -m "$tmp/base" -a "$tmp/own"
+features=tests/data/peft_features
+cp -r "$features/reference/adapter" "$tmp/reference"
+echo '{"added": 1}' > "$tmp/reference/tokenizer_config.json"
+cp tests/data/tiny.model "$tmp/reference/tokenizer.model"
+ok "a checkpoint of the reference: one token more, and its tokenizer" eval 'lmerge -m "$features/base_bin" \
+    -a "$tmp/reference" -o "$tmp/w/o" > "$tmp/said" 2>&1 && has "$tmp/said" "12 merged, 8 replaced" &&
+    has "$tmp/said" "49 tokens, the base.s has 48" && has "$tmp/w/o/config.json" "\"vocab_size\": 49" &&
+    cmp "$tmp/reference/tokenizer_config.json" "$tmp/w/o/tokenizer_config.json" && linfo --verify "$tmp/w/o" &&
+    linfo "$tmp/reference" | grep -q trained'
+printf '\x80\2cos\nsystem\nX\4\0\0\0true\x85R.' > "$tmp/data.pkl"
+ok 'a pickle that wants to run something does not' eval 'mkdir "$tmp/evil" && mkdir "$tmp/archive" &&
+    mv "$tmp/data.pkl" "$tmp/archive" && python3 - "$tmp" << "END"
+import sys, zipfile
+with zipfile.ZipFile(sys.argv[1] + "/evil/adapter_model.bin", "w") as z:
+    z.write(sys.argv[1] + "/archive/data.pkl", "archive/data.pkl")
+END
+    cp "$features/bin/adapter/adapter_config.json" "$tmp/evil" &&
+    ends 65 "os.system.*only tensors are read" lmerge -m "$features/base" -a "$tmp/evil" -o "$tmp/w/p"'
 rm -rf "$tmp/w/long" "$tmp/w/o"
 
 # --- what is there stays

@@ -115,6 +115,22 @@ ok 'no such recipe' is 64 "'best' is not one of mix-2026, longlora-2023" tune -o
 plain() { tune -q -o "$tmp/lora" --mode lora --targets q,v,down --rank 4 --steps 2 --mask-documents \
         --attention dense && ! grep -q embed_tokens "$tmp/lora/adapter_config.json"; }
 ok 'plain LoRA of chosen targets, dense, documents apart' plain
+of_each_kind() { # trained, stopped, continued, merged; ranks and alphas by pattern, dropout, modules by name
+    local kinds=(--mode lora --targets q,v,layers.1.mlp.up_proj --rank-pattern q=3,layers.0.self_attn.v_proj=2
+        --alpha-pattern v=5 --rslora --dropout 0.1 --trainable norm,head)
+    tune -q -o "$tmp/kinds" "${kinds[@]}" --steps 4 && tune -q -o "$tmp/kinds2" "${kinds[@]}" --steps 2 &&
+        tune -q -o "$tmp/kinds2" "${kinds[@]}" --steps 4 &&
+        cmp "$tmp/kinds/adapter_model.safetensors" "$tmp/kinds2/adapter_model.safetensors" &&
+        tr -d ' \n' < "$tmp/kinds/adapter_config.json" > "$tmp/flat" &&
+        grep -q '"rank_pattern":{"q_proj":3,"layers.0.self_attn.v_proj":2,"layers.1' "$tmp/flat" &&
+        grep -q '"alpha_pattern":{"q_proj":16,"layers.0.self_attn.v_proj":5,' "$tmp/flat" && grep -q '"use_rslora":true' "$tmp/flat" &&
+        grep -q '"lora_dropout":0.1' "$tmp/flat" && grep -q '"layers.1.mlp.up_proj"' "$tmp/flat" &&
+        grep -q '"modules_to_save":.*"lm_head"' "$tmp/flat" &&
+        lmerge -m "$tmp/base" -a "$tmp/kinds" -o "$tmp/kinds3" | grep -q 'merged, [0-9]* replaced' &&
+        linfo "$tmp/kinds" > /dev/null && is 78 "'dropout' 0.1, this run has 0.2" \
+            tune -q -o "$tmp/kinds" "${kinds[@]}" --steps 5 --dropout 0.2
+}
+ok 'pairs of each kind, and what is trained beside them' of_each_kind
 whole() { tune -q -o "$tmp/full" --mode full --steps 2 --schedule cosine --dtype bfloat16 &&
         grep -q bfloat16 "$tmp/full/config.json" && [ -s "$tmp/full/model.safetensors" ] &&
         ltrain -q "$tmp/d.bin" --model "$tmp/full" --batch 2 --steps 1 -o "$tmp/again"; }
@@ -395,6 +411,9 @@ ok 'context not divisible by the group is said' is 0 '128 tokens, is not divisib
     tune "${out[@]}" --group 50 --steps 1
 ok 'ratio that is none' is 64 'group-ratio' tune "${out[@]}" --group-ratio 5/4
 ok 'target that is none' is 64 "'x'" tune "${out[@]}" --targets q,x
+ok 'a name that is no module' is 64 '1 of the names are no modules' tune "${out[@]}" --targets q,c_attn
+ok 'a rank that is none' is 64 "'q=0' is not a rank" tune "${out[@]}" --rank-pattern q=0
+ok 'nothing of that name to train' is 64 "'embeddings' is no module of a llama" tune "${out[@]}" --trainable embeddings
 ok 'LoRA of nothing' is 64 'mode lora+' fresh "${out[@]}" --mode lora+
 ok 'a cosine that would rise' is 64 'min-lr 0.1 is above --lr' tune "${out[@]}" \
     --schedule cosine --min-lr 0.1

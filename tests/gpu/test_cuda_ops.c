@@ -399,6 +399,39 @@ static void test_past_2_31(void **state)
     free(g), free(u), free(y);
 }
 
+/* Any number of elements from any number on, aligned or not, in place or not: what is left out is the
+ * same as on the CPU. */
+static void test_dropout(void **state)
+{
+    static const struct { int64_t n, first; int at; } cases[] = {
+        { 1, 0, 0 }, { 8, 0, 0 }, { 100, 3, 0 }, { 300007, 16, 0 }, { 4096, 8, 1 }, { 1000, (int64_t)1 << 40, 0 },
+    };
+    struct device *d = &gpu[0];
+
+    (void)state;
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (uint32_t drop = 1; drop < 65536; drop += 21845) {
+            int64_t n = cases[i].n, all = n + cases[i].at;
+            float *x = normal(all, 1, 1), *y = normal(all, 2, 1), *got;
+            uint16_t *px = up(d, x, all, DT_BF16), *py = up(d, y, all, DT_BF16);
+            struct op_dropout a = { n, cases[i].first, 99, drop, x + cases[i].at, y + cases[i].at },
+                              b = { n, cases[i].first, 99, drop, px + cases[i].at, py + cases[i].at };
+            RUN(cpu.dropout(&cpu, &a));
+            RUN(d->dropout(d, &b));
+            got = down(d, py, all, DT_BF16);
+            for (int64_t k = cases[i].at; k < all; k++)
+                assert_int_equal(got[k] != 0, y[k] != 0);
+            near("dropout", got, y, all, tol), free(got);
+            b.y = px + cases[i].at;
+            RUN(d->dropout(d, &b));
+            got = down(d, px, all, DT_BF16);
+            near("dropout in place", got + cases[i].at, y + cases[i].at, n, tol), free(got);
+            d->release(d, px), d->release(d, py);
+            free(x), free(y);
+        }
+}
+
 /* An index past the GPUs there are is an error, not the CPU. */
 static void test_index(void **state)
 {
@@ -422,7 +455,7 @@ int main(void)
         cmocka_unit_test(test_swiglu), cmocka_unit_test(test_embed),
         cmocka_unit_test(test_gemm_loss), cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_vec),    cmocka_unit_test(test_cast),
-        cmocka_unit_test(test_past_2_31),
+        cmocka_unit_test(test_dropout), cmocka_unit_test(test_past_2_31),
     };
 
     if (skip && *skip) /* a pattern of names */
