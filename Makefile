@@ -1,5 +1,6 @@
 # make             the tools, in build/bin        make check        all tests
 # make SAN=1 check the same under ASan and UBSan  make fuzz         60 s a parser (FUZZ_S=60)
+# make SAN=thread check-threads   under TSan, the tests of ranks
 # make install     DESTDIR= PREFIX=/usr/local     make uninstall    make man     lint the pages
 # make bench       the speeds of this machine     make completion   make clean
 # make bench-data  those of the data tools, as a table beside what they must reach
@@ -10,7 +11,9 @@ PREFIX   ?= /usr/local
 WARN      = -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Werror=implicit
 CWARN     = -Wstrict-prototypes -Wmissing-prototypes
 OPT      ?= -O3 -g
-SANFLAGS  = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+SANFLAGS  = $(if $(filter thread,$(SAN)),-fsanitize=thread,-fsanitize=address$(,)undefined \
+  -fno-sanitize-recover=undefined) -fno-omit-frame-pointer
+, := ,
 HARDEN    = -fstack-protector-strong $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 PKGS      = libzstd libarchive zlib jansson libxxhash libpcre2-8
 
@@ -20,7 +23,7 @@ CXX_FLAGS = -std=c++17 $(filter-out -Werror=implicit,$(WARN)) $(FLAGS) $(CXXFLAG
 
 # One folder for the objects of each set of flags, so that SAN=1 never links a plain object.
 B     := build/$(shell echo '$(CC) $(CXX) $(C_FLAGS)' | cksum | cut -d' ' -f1)
-BIN   := $(if $(SAN),build/bin-san,build/bin)
+BIN   := $(if $(SAN),build/bin-san$(filter thread,$(SAN)),build/bin)
 TOOLS := lprep lpack ltrain leval lgen lmerge linfo
 
 # The rooms, lowest first; every .c of a room is in its library, but for the tools' mains.
@@ -118,6 +121,13 @@ replays: $(FUZZERS:%=$(B)/fuzz/replay_%)
 
 check: all tests replays pages
 	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests TESTS="$(TESTS)" SAN=$(SAN) sh tests/run.sh
+
+# Threads of the ranks: with SAN=thread. OpenBLAS is not compiled for it, so the matrix products are ours.
+THREADED := test_transport test_ranks test_ranks_modes
+check-threads: all $(THREADED:%=$(B)/tests/%)
+	@export PATH="$(CURDIR)/$(BIN):$$PATH" LONGLORA_BLAS=builtin SAN=$(SAN) CMOCKA_MESSAGE_OUTPUT=TAP \
+	  TSAN_OPTIONS="die_after_fork=0 exitcode=66 history_size=4"; \
+	prove --timer -e 'bash tests/tap.sh' $(THREADED:%=$(B)/tests/%) tests/cli/ranks.t
 
 # The same targets under libFuzzer, on a library that clang has instrumented.
 FB     := build/fuzz

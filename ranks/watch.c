@@ -27,7 +27,7 @@ enum { LATE_S = 3,    /* nobody is late before that */
 enum { TEXT = 512, LONG_FRAME = 1 + 4 + TEXT, SHORT_FRAME = 1 + 8 };
 
 struct peer {
-    int fd;              /* -1: is no more, or was never one of ours */
+    atomic_int fd;       /* -1: is no more, or was never one of ours */
     bool left;           /* has said goodbye in peace; its connection ends with it */
     int rank;
     char host[HOST_BYTES];
@@ -96,10 +96,12 @@ static void judge(int code, bool zero_speaks, const char *text)
     if (write(w.wake, &one, sizeof one) < 0) { /* it is full: readable */ }
 }
 
+/* last_words may be at it in another thread: it is to find none, not one that was closed. */
 static void gone(struct peer *p)
 {
-    close(p->fd);
-    p->fd = -1;
+    int fd = atomic_exchange(&p->fd, -1);
+
+    close(fd);
 }
 
 static void died(struct peer *p, const char *how)

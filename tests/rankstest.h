@@ -104,7 +104,9 @@ static inline int made_sum(struct group *g, float *x, int64_t n, struct err *e)
             sum[i] += ((const float *)made.in[r])[i];
     if (rc == 0 && (rc = made_meet("summed", e)) == 0)
         memcpy(x, sum, (size_t)n * sizeof *x);
+    pthread_mutex_lock(&made.lock);
     made.sums += g->rank == 0;
+    pthread_mutex_unlock(&made.lock);
     free(sum);
     return rc;
 }

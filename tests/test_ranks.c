@@ -47,7 +47,7 @@ static _Thread_local int losses, squares, questions;
 int stop_asked(void) { return now && ++questions == now->stop ? SIGTERM : 0; }
 void stop_after_step(void) {}
 
-static int (*real_loss)(struct device *d, const struct op_loss *a);
+static _Thread_local int (*real_loss)(struct device *d, const struct op_loss *a);
 static int faulty_loss(struct device *d, const struct op_loss *a)
 {
     int rc = real_loss(d, a);
@@ -58,7 +58,7 @@ static int faulty_loss(struct device *d, const struct op_loss *a)
     return now->fail_loss && losses == now->fail_loss ? E_DEVICE : rc;
 }
 
-static int (*real_squares)(struct device *d, const struct op_sum_squares *a);
+static _Thread_local int (*real_squares)(struct device *d, const struct op_sum_squares *a);
 static int faulty_squares(struct device *d, const struct op_sum_squares *a)
 {
     return ++squares == now->fail_squares ? E_DEVICE : real_squares(d, a);
