@@ -139,11 +139,53 @@ function print_table(ctx, list, n,    i, g, len, text, least) {
                 seeds_of[g], rate_of[g], steps_of[g], speed[g], seconds[g])
     }
 }
+# Where rates were searched: by rate, the validation books by which one was chosen, and the test books.
+function print_rates(ctx, list, n,    i, j, k, m, r, all, rate, lines, row, f) {
+    for (i = 1; i <= n; i++) {
+        m = split(rates[list[i]], r, " ")
+        if (m < 2) continue
+        for (j = 1; j <= m; j++) {
+            k = r[j] + 0
+            if (!(k in all)) { all[k] = 1; rate[++lines] = k }
+        }
+    }
+    if (!lines) return
+    sort_values(rate, lines)
+    printf "\nThe search: perplexity at %d of the validation books, by which the rate was chosen (*), and of the test books; first seed.\n\n| |", ctx
+    for (j = 1; j <= lines; j++) printf " %g |", rate[j]
+    printf "\n|---|"
+    for (j = 1; j <= lines; j++) printf "---:|"
+    print ""
+    for (i = 1; i <= n; i++) {
+        m = split(rates[list[i]], r, " ")
+        if (m < 2) continue
+        for (j = 1; j <= lines; j++) row[j] = ""
+        for (k = 1; k <= m; k++)
+            for (j = 1; j <= lines; j++)
+                if (r[k] + 0 == rate[j]) {
+                    split(line[list[i] SUBSEP r[k], 1], f, "\t")
+                    row[j] = sprintf("%.2f%s, %.2f", exp(f[11]), r[k] == rate_of[list[i]] ? "*" : "", read_at(f, ctx))
+                }
+        printf "| %s |", name(list[i])
+        for (j = 1; j <= lines; j++) printf " %s |", row[j]
+        print ""
+    }
+}
+function read_at(f, len,    j, part, doc, d, b, v, s, n) { # the perplexity of one run's books at len
+    for (j = 12; j in f; j++) {
+        split(f[j], part, "|")
+        if (part[1] + 0 != len) continue
+        d = split(part[2], doc, ";")
+        for (b = 1; b <= d; b++) { split(doc[b], v, ","); n += v[1]; s += v[2] }
+    }
+    return n > 0 ? exp(s / n) : 0
+}
 function group_has(g, len) { return (g, len) in ppl }
 # What a mix is to reach: by its groups the ratio, the last quarter's, and times as fast by length.
 function asked(g, base, ctx, least,    most, speed_least, r, f) {
     most = way_of[g] == "mix-4" ? 1.01 : way_of[g] == "mix-16" ? 1.02 : 0
-    if (!most || mode_of[g] != "lora+") return ""
+    if (!most || mode_of[g] != "lora+" || rope_of[g] != "parts") # PI has no rates of its own
+        return rate_of[g] != rate_of[base] ? "(at another rate than dense)" : ""
     speed_least = ctx / least >= 32 ? 2 : 1.5
     r = ratio(g, base, ctx, 0) + 0 # the number before the interval
     f = ratio(g, base, ctx, 1) + 0
@@ -214,5 +256,6 @@ END {
         print_table(sorted_ctx[c], list, n)
         print_ratios(sorted_ctx[c], list, n)
         print_positions(sorted_ctx[c], list, n)
+        print_rates(sorted_ctx[c], list, n)
     }
 }
