@@ -1,5 +1,6 @@
 /* model/cost.c - see cost.h. */
 #include "model/cost.h"
+#include "model/spread.h"
 
 #include "kernels/planned.h"
 
@@ -51,7 +52,7 @@ struct shape {
 static struct shape shape_of(const struct model *m)
 {
     const struct llama_config *c = &m->c;
-    double rows = (double)(m->o.seqs * m->o.ctx), dim = (double)c->dim;
+    double rows = (double)model_rows(&m->o), dim = (double)c->dim;
     double q = (double)q_dim(m), kv = (double)kv_dim(m), ctx = (double)m->o.ctx;
     double span = m->o.attention_span > 0 && m->o.attention_span < m->o.ctx
                       ? (double)m->o.attention_span : ctx;
@@ -69,6 +70,7 @@ static struct shape shape_of(const struct model *m)
     for (int64_t l = 0; l < c->layers; l++)
         windowed += (config_window(c, l) > 0) / (double)c->layers;
     s.attention *= 1 - windowed * far * far;
+    s.attention *= spread_slowest(m, span >= ctx);
     s.added = 2 * rows * (double)dtype_bytes(m->d->act) *
               (config_biases(c) + (has_role(m, ROLE_Q_NORM) ? q + kv : 0));
 
@@ -98,6 +100,8 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     double all = s.qkv + s.o + s.inner + s.outer;
     double mm_back = BACK_SHARE * reached(r->matrix, s.rows, MATRIX_BACK_HALF);
     double dw = m->o.mode == TRAIN_FULL ? 2 : 1;
+    struct spread_traffic t = spread_traffic(m, !shifted);
+    double wire = m->o.link_rate > 0 ? m->o.link_rate : INFINITY;
 
     c->forward = all / mm + s.attention / at +
                  ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin + s.added) / r->memory;
@@ -108,6 +112,10 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     c->again[SAVE_ATTENTION] = c->again[SAVE_QKV] + (s.qkv + s.o) / mm +
                                (2 * s.heads * s.unit + s.thin) / r->memory;
     c->again[SAVE_INPUT] = c->again[SAVE_ATTENTION] + s.attention / at;
+    c->forward += t.forward / wire, c->backward += t.back / wire;
+    c->again[SAVE_INPUT] += (t.whole - t.keys) / wire;
+    for (int k = SAVE_INPUT; k < SAVE_QKV; k++)
+        c->again[k] += t.keys / wire;
     c->top = (m->o.mode == TRAIN_NONE ? 1 : 1 + dw) * 2 * s.rows * (double)m->c.dim *
              (double)m->c.vocab / mm +
              (6 * s.unit + LOGIT_BYTES * s.rows * (double)m->c.vocab) / r->memory;

@@ -57,6 +57,7 @@ struct model_options {
                                    0, 1: one. seqs is 1 then, and every batch is given to all of
                                    them alike */
     struct group *line;         /* these ranks (kernels/split.h); NULL: only to plan */
+    double link_rate;           /* bytes a second between them, to foretell; 0: endless */
     bool spans_ctx;             /* with cp: batches may be dense, whatever attention_span says */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
                                    costs; 0: ctx. Changes no result */
@@ -123,6 +124,9 @@ struct memory_plan {
                            known */
     double dense_ratio; /* time of a dense one over that of one of attention_span; 0 where
                            dense_share is */
+    double line_bytes, line_s;  /* with cp: what a rank sends in a micro-batch (as attention_span says),
+                                   the time of it; 0: link_rate is not known */
+    double line_most;           /* pairs to attend to of the rank that has most, over the mean */
     int64_t layers;
     int64_t params, trained_params;
 };

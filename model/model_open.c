@@ -79,6 +79,24 @@ static int check_options(struct model *m, struct err *e)
     return 0;
 }
 
+/* What ranks that share a sequence exchange, by what their layers keep. */
+static void foretell_line(struct model *m)
+{
+    bool dense = m->o.attention_span < 2 || m->o.attention_span >= m->o.ctx;
+    struct spread_traffic t = spread_traffic(m, dense);
+    double layers = (double)m->c.layers, bytes = layers * t.forward;
+
+    if (m->o.mode != TRAIN_NONE) {
+        const struct placement *p = &m->plan.placement;
+
+        bytes += layers * t.back + (double)placement_layers(p, SAVE_INPUT) * t.whole +
+                 (double)placement_layers(p, SAVE_ATTENTION) * t.keys;
+    }
+    m->plan.line_bytes = bytes;
+    m->plan.line_s = m->o.link_rate > 0 ? bytes / m->o.link_rate : 0;
+    m->plan.line_most = spread_slowest(m, dense);
+}
+
 /* What the layout has measured, under the names that a plan shows. */
 static void fill_plan(struct model *m)
 {
@@ -93,6 +111,7 @@ static void fill_plan(struct model *m)
     p->cache = m->mem[MEM_CACHE].used_bytes;
     p->total = model_bytes(m);
     p->host = m->mem[MEM_HOST].used_bytes;
+    foretell_line(m);
     p->layers = m->c.layers;
     p->mlp_tile = m->o.mlp_tile;
     p->loss_chunk = m->o.loss_chunk;

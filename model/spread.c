@@ -2,6 +2,7 @@
 #include "model/spread.h"
 
 #include "kernels/attention.h"
+#include "model/segments.h"
 
 #include <stdlib.h>
 
@@ -309,4 +310,46 @@ int spread_settled(struct model *m, int rc, struct err *e)
     if (rc < 0 || failed == 0)
         return rc;
     return line_failed(l, e);
+}
+
+struct spread_traffic spread_traffic(const struct model *m, bool dense)
+{
+    double size = (double)line_size(&m->o), flat = (double)spread_flat_bytes(m);
+    double turned = turn_bytes(m) * (size - 1) / size;
+
+    if (size < 2)
+        return (struct spread_traffic){ 0 };
+    if (dense || m->halo == 0)
+        return (struct spread_traffic){ turned, 2 * turned, turned, 0 };
+    return (struct spread_traffic){ flat, flat, flat, flat };
+}
+
+/* Lists of S2-Attn without documents, part by part. */
+double spread_slowest(const struct model *m, bool dense)
+{
+    int64_t size = line_size(&m->o), ctx = m->o.ctx, n;
+    struct op_attention a = { .heads = 2, .kv_heads = 2, .dim = 1, .window = m->c.window };
+    struct segments s = { 0 };
+    double most = 0, all = 0;
+    int64_t *at = NULL;
+
+    if (size < 2 || dense || m->halo == 0 ||
+        segments_build(&s, ATTN_S2, 1, ctx, m->o.attention_span, NULL, 0, NULL) < 0)
+        return 1;
+    n = 3 * (s.half[1].n + 3);
+    at = malloc((size_t)(2 * n) * sizeof *at);
+    for (int64_t r = 0; r < size && at; r++) {
+        int64_t from = first_row(ctx, size, r), to = first_row(ctx, size, r + 1);
+        double pairs;
+
+        for (int h = 0; h < 2; h++)
+            segments_part(&s.half[h], from, to, from - (from < m->halo ? from : m->halo), to,
+                          at + h * n, &a.seg[h]);
+        pairs = attention_pairs(&a);
+        all += pairs;
+        most = pairs > most ? pairs : most;
+    }
+    free(at);
+    segments_free(&s);
+    return all > 0 ? most * (double)size / all : 1;
 }

@@ -56,6 +56,16 @@ struct strips strips_over(const struct model *m, const struct op_segments half[2
 void segments_part(const struct op_segments *s, int64_t from, int64_t to, int64_t keys,
                    int64_t keys_to, int64_t *at, struct op_segments *part);
 
+/* Of a layer, the bytes that a rank sends forwards; its backward sends back of that what 'back' says,
+ * and as much as forwards where it computes attention again (whole) or keys alone. */
+struct spread_traffic {
+    double forward, back, whole, keys;
+};
+struct spread_traffic spread_traffic(const struct model *m, bool dense);
+/* How many pairs of queries and keys the rank has that has most, over the mean. 1 for dense
+ * attention. */
+double spread_slowest(const struct model *m, bool dense);
+
 int spread_open(struct model *m, struct err *e);
 void spread_close(struct model *m);
 /* Before a batch: rows and lists of this rank. E_CONFIG, E_SYS; alike on all ranks but for E_SYS. */
@@ -82,6 +92,7 @@ int turn_begin(struct model *m, const struct batch *b, struct err *e);
 bool turn_planned(const struct model *m);
 void turn_lay(struct model *m, void *take(struct model *m, int64_t rows, int64_t cols));
 size_t turn_flat_bytes(const struct model *m);
+double turn_bytes(const struct model *m); /* of q, k, v and o, of one rank's rows, to all that want them */
 size_t turn_scratch_bytes(const struct model *m);
 
 C_END

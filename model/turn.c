@@ -73,11 +73,19 @@ size_t turn_flat_bytes(const struct model *m)
     return turn_planned(m) ? (size_t)(q > kv ? q : kv) * dtype_bytes(m->d->act) : 0;
 }
 
+double turn_bytes(const struct model *m)
+{
+    double rows = (double)model_rows(&m->o), keys = (double)(kv_dim(m) * parts_of(m));
+
+    return 2 * rows * ((double)q_dim(m) + keys) * (double)dtype_bytes(m->d->act);
+}
+
 size_t turn_scratch_bytes(const struct model *m)
 {
-    int64_t sets = sets_of(m);
+    int64_t sets = sets_of(m), rows = parts_of(m) > 1 ? m->o.ctx : most_queries(m);
 
-    return turn_planned(m) ? m->d->attention_scratch_bytes(m->d, most_queries(m), m->c.heads / sets,
+    /* cuDNN may want it by the keys */
+    return turn_planned(m) ? m->d->attention_scratch_bytes(m->d, rows, m->c.heads / sets,
                                                            m->c.kv_heads / sets, m->c.head_dim)
                            : 0;
 }

@@ -24,6 +24,7 @@ static struct {
     size_t scratch[SCRATCH_KINDS], least, asked, more;
     const char *from, *to; /* the backward's scratch: nothing of cuDNN's may lie outside it */
     bool refuse, fail;
+    int64_t cleared, pairs; /* pairs: of a head's scores, in all calls */
 } seen;
 static struct cuda cuda;
 static struct device dev;
@@ -38,6 +39,12 @@ cudaError_t cudaGetLastError(void)
 
     remembered = 0;
     return r;
+}
+cudaError_t cudaMemset2DAsync(void *p, size_t ld, int value, size_t n, size_t rows, cudaStream_t s)
+{
+    assert_true(p && value == 0 && n <= ld && s == cuda.stream);
+    seen.cleared += (int64_t)(n * rows);
+    return cudaSuccess;
 }
 void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 {
@@ -139,6 +146,7 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
         return err_set(e, E_DEVICE, "attention failed in cuDNN");
     }
     seen.cudnn++;
+    seen.pairs += h->hq * h->b * ((h->keys - h->s) * h->s + h->s * (h->s + 1) / 2);
     assert_non_null(work);
     if (!h->back)
         return 0;
@@ -301,6 +309,74 @@ static void test_choice_has_no_history(void **state)
     close_mock();
 }
 
+/* A rank's part of a sequence: queries [from, to) of S2's groups, with the keys of groups that begin
+ * before, whatever the border; cuDNN scores every pair that is seen. With documents it does not. */
+static void test_parts_of_sequences(void **state)
+{
+    enum { CTX = 4096, GROUP = 1024 };
+    static const int64_t froms[] = { 0, 1024, 1536, 2048, 2200, 3000 };
+
+    (void)state;
+    assert_int_equal(open_mock(90, false), 0);
+    for (size_t i = 0; i < sizeof froms / sizeof *froms; i++)
+        for (int docs = 0; docs < 2; docs++) {
+            int64_t from = froms[i], to = from + 1000, cut = docs ? from + 500 : 0, front = from;
+            int64_t cu[2][16], kv[2][16], first[2][16], n[2], pairs = 0;
+            void *p = (void *)(uintptr_t)4096;
+            struct op_attention_back b;
+
+            for (int h = 0; h < 2; h++) { /* rows in front of the part that are seen */
+                int64_t shift = h * GROUP / 2, start = from < shift ? 0 : (from - shift) / GROUP * GROUP + shift;
+
+                front = start < front ? start : front;
+            }
+            for (int h = 0; h < 2; h++) {
+                int64_t shift = h * GROUP / 2, at = from < shift ? 0 : (from - shift) / GROUP * GROUP + shift;
+
+                n[h] = 0, cu[h][0] = kv[h][0] = 0;
+                if (at > front)
+                    cu[h][1] = 0, kv[h][1] = at - front, first[h][0] = 0, n[h] = 1;
+                while (at < to) {
+                    int64_t end = at < shift ? shift : at + GROUP, q = at > from ? at : from;
+
+                    end = at < cut && cut < end ? cut : end;
+                    end = (end - shift) % GROUP && end != cut && end > shift ? end - (end - shift) % GROUP : end;
+                    end = end < to ? end : to;
+                    if (end > from) {
+                        cu[h][n[h] + 1] = end - from, kv[h][n[h] + 1] = end - front;
+                        first[h][n[h]++] = q - at;
+                        pairs += 4 * ((end - q) * (q - at) + (end - q) * (end - q + 1) / 2);
+                    }
+                    at = end;
+                }
+            }
+            b = (struct op_attention_back){
+                .fwd = { .q_rows = 1000, .kv_rows = to - front, .heads = 8, .kv_heads = 4, .dim = 64,
+                         .q_ld = 512, .kv_ld = 256, .scale = 1, .q = p, .k = p, .v = p, .o = p,
+                         .lse = p,
+                         .seg = { { n[0], cu[0], kv[0], first[0] }, { n[1], cu[1], kv[1], first[1] } } },
+                .d_o = p, .dq = p, .dk = p, .dv = p, .scratch = (float *)((uintptr_t)1 << 40) };
+            seen.from = (const char *)b.scratch, seen.to = seen.from + ((size_t)1 << 32);
+            seen.own = 0, seen.pairs = seen.cleared = 0;
+            assert_int_equal(cuda_attention(&dev, &b.fwd), 0);
+            if (docs) {
+                assert_int_equal(seen.own, 1);
+                continue;
+            }
+            if (seen.own)
+                fail_msg("from %d: %s", (int)from, cuda.notes);
+            assert_int_equal(seen.pairs, pairs);
+            assert_int_equal(cuda_attention_back(&dev, &b), 0);
+            if (seen.own)
+                fail_msg("from %d, backward: %s", (int)from, cuda.notes);
+            assert_int_equal(seen.pairs, 2 * pairs);
+            /* keys and values in front that one half's two heads do not see */
+            assert_int_equal(seen.cleared, 2 * 2 * 64 * 2 *
+                             ((n[0] && cu[0][1] == 0 ? kv[0][1] : 0) + (n[1] && cu[1][1] == 0 ? kv[1][1] : 0)));
+        }
+    close_mock();
+}
+
 /* What is not cuDNN's is said, with the reason. */
 static void test_reasons(void **state)
 {
@@ -395,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_workspace_is_planned), cmocka_unit_test(test_planned_counts_the_same),
         cmocka_unit_test(test_choice_has_no_history), cmocka_unit_test(test_reasons), cmocka_unit_test(test_caches),
         cmocka_unit_test(test_steady),
+        cmocka_unit_test(test_parts_of_sequences),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

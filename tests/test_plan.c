@@ -421,6 +421,37 @@ static void test_wide_heads(void **state)
     }
 }
 
+/* A sequence over ranks: half a group of keys and values of half the heads a layer each way, or all
+ * heads' shares; a rank's part of the memory; the work of the rank that has most. */
+static void test_a_sequence_over_ranks(void **state)
+{
+    struct model_options o = options(TRAIN_LORA_PLUS, 102400, 0, 64 * GIB);
+    double halo = 12800.0 * 2048 * 2 * 2, share = 51200.0 * 4096 * 2 * 4 / 2;
+    struct memory_plan one = plan(&llama_7b, &o, 0), p;
+
+    (void)state;
+    assert_true(one.line_bytes == 0 && one.line_most == 1);
+    o.cp = 2, o.link_rate = 310e9;
+    p = plan(&llama_7b, &o, 0);
+    assert_true(p.line_bytes >= 2 * 32 * halo && p.line_bytes <= 3 * 32 * halo);
+    assert_true(p.line_s > 0.02 && p.line_s < 0.04);
+    assert_true(fabs(p.line_most - 2 / 1.875) < 1e-3); /* of 4 groups' pairs the second half has 2 */
+    assert_true(p.step_s < one.step_s / 1.95 && p.step_s > one.step_s / 2.3);
+    o.cp = 8; /* a part is half a group */
+    p = plan(&llama_7b, &o, 0);
+    assert_true(p.line_bytes >= 2 * 32 * halo && p.line_bytes <= 3 * 32 * halo);
+    assert_true(p.step_s < one.step_s / 7);
+    o.cp = 2, o.attention_span = o.ctx;
+    p = plan(&llama_7b, &o, 0);
+    assert_true(p.line_bytes >= 3 * 32 * share && p.line_bytes <= 4 * 32 * share);
+    assert_true(p.line_most == 1);
+    o.attention_span = o.ctx / 4, o.cp = 16; /* groups of four parts: turned */
+    p = plan(&llama_7b, &o, 0);
+    assert_true(p.line_bytes > 2.99 * 32 * 6400.0 * 4096 * 2 * 4 * 15 / 16 && p.line_most == 1);
+    o.cp = 2, o.attention_span = o.ctx / 4, o.spans_ctx = true; /* room for dense steps */
+    assert_true(plan(&llama_7b, &o, 0).work > p.work);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +467,7 @@ int main(void)
         cmocka_unit_test(test_memory_that_cannot_be_pinned),
         cmocka_unit_test(test_processes_share_the_host),
         cmocka_unit_test(test_wide_heads),
+        cmocka_unit_test(test_a_sequence_over_ranks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,6 +64,15 @@ static void segments_of(const struct try *t, struct segments *s)
         fail_msg("%s", e.msg);
 }
 
+/* One op of one rank fails: the others must not wait for what it does not compute. */
+static int fails_rank = -1, fails_call;
+static _Thread_local int norms;
+static int (*real_norm)(struct device *d, const struct op_rmsnorm *a);
+static int faulty_norm(struct device *d, const struct op_rmsnorm *a)
+{
+    return d->group->rank == fails_rank && ++norms == fails_call ? E_DEVICE : real_norm(d, a);
+}
+
 static void run_batch(struct result *r, struct device *d, struct group *line)
 {
     const struct try *t = r->t;
@@ -112,6 +121,8 @@ static void one_rank(struct group *g, void *arg)
     if (r->rc < 0)
         return;
     d.group = g;
+    if (fails_rank >= 0)
+        real_norm = d.rmsnorm, d.rmsnorm = faulty_norm;
     if ((r->rc = group_split(g, g->size, &line, &r->e)) == 0)
         run_batch(r, &d, line);
     if (line->size > 1)
@@ -304,6 +315,23 @@ static void test_what_was_not_planned_is_refused(void **state)
     assert_int_equal(made.failed, 0);
 }
 
+static void test_a_rank_that_fails_keeps_no_other_waiting(void **state)
+{
+    (void)state;
+    for (int call = 1; call < 12; call += 2)
+        for (int dense = 0; dense < 2; dense++) {
+            struct try t = { .ctx = 48, .group = 12, .dense = dense, .heads = 4, .kv_heads = 4,
+                             .mode = TRAIN_FULL };
+
+            fails_rank = call % 3, fails_call = call / 2 + 1;
+            compute(&t, 3);
+            for (int k = 0; k < 3; k++)
+                assert_int_equal(result[k].rc, k == fails_rank ? E_DEVICE : 0);
+            assert_int_equal(made.failed, 0);
+        }
+    fails_rank = -1;
+}
+
 static bool sees(const struct op_segments *s, int64_t q, int64_t k)
 {
     for (int64_t i = 0; i < s->n; i++)
@@ -410,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_whole_sequences),
         cmocka_unit_test(test_what_travels_is_no_gather),
         cmocka_unit_test(test_what_was_not_planned_is_refused),
+        cmocka_unit_test(test_a_rank_that_fails_keeps_no_other_waiting),
     };
 
     return cmocka_run_group_tests(tests, quiet, NULL);

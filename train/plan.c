@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "kernels/planned.h"
 #include "kernels/wires.h"
+#include "train/parallel.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -104,10 +105,25 @@ static void print_kinds(const struct run *r, FILE *f)
 /* What many ranks take for a step of the whole batch. Sums in parts and their sharing are as much
  * as one sum; a mode that trains little sends little. */
 struct many {
-    int64_t ranks, rows;   /* of a batch, the most that one rank has */
+    int64_t ranks, cp, rows; /* of a batch, the most that one rank, or cp of them together, has */
     const char *link;
     double rate, bytes, exchange_s, step_s, tok_s, speed; /* 0: not known; speed over one rank */
 };
+
+/* What one rank alone would take for a micro-batch; 0: it has no room, or it is not known. */
+static double alone_s(const struct run *r)
+{
+    struct model_options o = r->session.options;
+    struct memory_plan p;
+
+    if (o.cp <= 1)
+        return r->budget.model.step_s;
+    o.cp = 1, o.line = NULL, o.placement = NULL, o.mlp_tile = o.loss_chunk = 0;
+    if (model_plan(&r->session.device, &r->session.config, &o, &p, NULL) < 0 ||
+        p.total > model_capacity(&r->session.device, &o))
+        return 0;
+    return p.step_s;
+}
 
 static struct many foretell(const struct run *r)
 {
@@ -119,15 +135,28 @@ static struct many foretell(const struct run *r)
     m.link = s->link ? s->link : s->hosts > 1 ? "400g" : wire_of_card(card->name);
     wire_rate(m.link, &m.rate);
     m.exchange_s = wire_sum_s(m.bytes, m.ranks, m.rate);
-    m.rows = (s->batch + m.ranks - 1) / m.ranks;
+    m.cp = s->cp > 1 ? s->cp : 1;
+    m.rows = (s->batch + m.ranks / m.cp - 1) / (m.ranks / m.cp);
     micros = (double)((m.rows + s->micro - 1) / s->micro);
-    alone = (double)((s->batch + s->micro - 1) / s->micro) * micro_s;
+    alone = (double)((s->batch + s->micro - 1) / s->micro) * alone_s(r);
     if (micro_s <= 0)
         return m;
     m.step_s = micros * micro_s + m.exchange_s;
     m.tok_s = (double)(s->batch * s->ctx) / m.step_s;
     m.speed = alone / m.step_s;
     return m;
+}
+
+/* Ranks that share a sequence. */
+static void print_line(const struct run *r, FILE *f)
+{
+    const struct memory_plan *p = &r->budget.model;
+    char bytes[16];
+
+    fprintf(f, "%-10s %12s  sent by a rank in a micro-batch, predicted %.4g s; %" PRId64 " ranks share a "
+            "sequence, the one with most to attend to has %.1f%% more than the mean\n", "sequence",
+            fmt_bytes(p->line_bytes, bytes, sizeof bytes), p->line_s, r->s->cp,
+            100 * (p->line_most - 1));
 }
 
 static void print_many(const struct run *r, FILE *f)
@@ -146,10 +175,16 @@ static void print_many(const struct run *r, FILE *f)
     fprintf(f, "%-10s %10.4g s  predicted, a step: a sum of %s by a ring over %s, %s/s\n",
             "exchange", m.exchange_s, fmt_bytes(m.bytes, bytes, sizeof bytes), m.link,
             fmt_bytes(m.rate, rate, sizeof rate));
+    if (m.cp > 1)
+        print_line(r, f);
     if (m.step_s > 0)
-        fprintf(f, "%-10s %10.4g s  predicted for --batch %" PRId64 ", up to %" PRId64 " on a rank: "
-                "%.0f tokens/s, %.2f times one rank\n", "batch", m.step_s, s->batch, m.rows, m.tok_s,
-                m.speed);
+        fprintf(f, "%-10s %10.4g s  predicted for --batch %" PRId64 ", up to %" PRId64 " on %s: "
+                "%.0f tokens/s", "batch", m.step_s, s->batch, m.rows,
+                m.cp > 1 ? "a group of ranks" : "a rank", m.tok_s);
+    if (m.step_s > 0 && m.speed > 0)
+        fprintf(f, ", %.2f times one rank\n", m.speed);
+    else if (m.step_s > 0)
+        fputs("; one rank has no room for it\n", f);
     if (b->own_memory)
         fprintf(f, "%-10s %12s  predicted, memory of all ranks of a host\n", "host, all",
                 fmt_bytes(all + (double)b->mapped, host, sizeof host));
@@ -161,13 +196,20 @@ static void put_many(const struct run *r, json_t *j)
 
     json_object_set_new(j, "ranks", json_integer(m.ranks));
     json_object_set_new(j, "hosts", json_integer(r->s->hosts));
+    json_object_set_new(j, "cp", json_integer(m.cp));
+    if (m.cp > 1) {
+        json_object_set_new(j, "line_bytes", json_real(r->budget.model.line_bytes));
+        json_object_set_new(j, "line_s", json_real(r->budget.model.line_s));
+        json_object_set_new(j, "line_most", json_real(r->budget.model.line_most));
+    }
     json_object_set_new(j, "exchange_bytes", json_integer((json_int_t)m.bytes));
     json_object_set_new(j, "link_bytes_s", json_real(m.rate));
     json_object_set_new(j, "exchange_s", json_real(m.exchange_s));
     if (m.step_s > 0) {
         json_object_set_new(j, "batch_s", json_real(m.step_s));
         json_object_set_new(j, "batch_tok_s", json_real(m.tok_s));
-        json_object_set_new(j, "scaling", json_real(m.speed));
+        if (m.speed > 0)
+            json_object_set_new(j, "scaling", json_real(m.speed));
     }
 }
 

@@ -319,6 +319,11 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0)
         rc = plan_device(&r->session, s, r->group, e);
     run_phase(r, PHASE_DEVICE);
+    if (s->cp != 1) /* whoever failed so far would not come to what follows */
+        rc = group_meet(r->group, rc, NULL, e);
+    if (rc == 0)
+        rc = parallel_choose(s, &r->session, &r->open.plan,
+                             s->plan ? settings_ranks(s) : r->group->size, r->group, e);
     if (rc == 0 && (rc = session_plan(&r->session, &r->open.plan, e)) == 0 &&
         (rc = budget_make(&r->budget, &r->session, base_bytes(r), e)) == 0)
         warn_too_large(r);

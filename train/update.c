@@ -223,6 +223,7 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
     row_sums_begin(&t->sums);
     update_begin_sums(t);
     own_rows(t, t->order.batch, &from, &to);
+    rc = with_line(t, rc, e);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
         double sum = 0;

@@ -21,9 +21,12 @@
  * is one strided call on the arrays as they lie, nothing copied. Where both lists are equal
  * (dense attention) all heads go into the same call.
  *
+ * A rank's part of a sequence may begin inside a group: its first segment then has more keys than
+ * queries, and is a run of one.
+ *
  * Our own kernels (flash.cu) compute the whole op where that does not work: lists cut by
  * documents (runs_steady), halves of the heads that share a key head, very short segments,
- * windows, keys that are not the queries' own rows (a cache). The choice depends on the op alone, never
+ * windows, a cache's keys, queries that do not end with their keys. The choice depends on the op alone, never
  * on what ran before, so a continued run uses the same kernels.
  */
 enum { RUNS = 6, SHORTEST = 64 };
@@ -52,7 +55,7 @@ struct heads {
 
 /* One cuDNN call: b of a run's segments, for some heads. */
 struct call {
-    int64_t first, b, step, len, head, hq, kv, hkv;
+    int64_t first, b, step, len, keys_first, keys, head, hq, kv, hkv;
 };
 
 /* What the calls of an op need together; the second pass, with it, runs them. */
@@ -146,6 +149,15 @@ static int know(struct list *l, const struct op_segments *s, bool *changed)
     return 0;
 }
 
+static bool lists_equal(const struct list *a, const struct list *b)
+{
+    size_t bytes = (size_t)a->n * sizeof(int64_t);
+
+    return a->n == b->n && memcmp(a->cu, b->cu, bytes + sizeof(int64_t)) == 0 &&
+           memcmp(a->kv, b->kv, bytes + sizeof(int64_t)) == 0 &&
+           memcmp(a->first, b->first, bytes) == 0;
+}
+
 static int know_both(struct cuda_attention *t, const struct op_attention *a)
 {
     const struct list *l = t->list;
@@ -158,8 +170,7 @@ static int know_both(struct cuda_attention *t, const struct op_attention *a)
         t->window = a->window;
         t->square = attention_square(a);
         t->steady = runs_steady(a->seg);
-        t->same = l[0].n == l[1].n &&
-                  memcmp(l[0].cu, l[1].cu, (size_t)(l[0].n + 1) * sizeof(int64_t)) == 0;
+        t->same = lists_equal(&l[0], &l[1]);
     }
     return 0;
 }
@@ -190,10 +201,12 @@ static bool aligned(const void *p) { return ((uintptr_t)p & 15) == 0; }
 
 /* NULL: cuDNN may take it; else what it is that it does not. */
 static const char *not_cudnn(const struct cuda_attention *t, const struct op_attention *a,
-                             const struct op_attention_back *b)
+                             const struct op_attention_back *b, bool deterministic)
 {
-    if (!t->square)
+    if (!t->square && (t->list[0].runs < 0 || t->list[1].runs < 0))
         return "keys that are not the queries' own";
+    if (!t->square && b && deterministic)
+        return "keys of another rank's, deterministic";
     if (attention_window(a))
         return "a sliding window";
     if (!t->steady)
@@ -222,12 +235,13 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
     struct sdpa_shape s = { b != NULL, b && c->deterministic, k->b, k->hq, k->hkv, k->len, a->dim,
                             { k->step * a->q_ld, a->dim, a->q_ld },
                             { k->step * a->kv_ld, a->dim, a->kv_ld },
-                            { k->step, a->q_rows, 1 }, a->scale };
+                            { k->step, a->q_rows, 1 }, a->scale,
+                            k->keys };
     const struct sdpa_plan *p;
     struct err e = { 0 };
     struct sdpa_args g;
 
-    if (s.back && s.s % 128 && sdpa_version(t->dnn) <= 91500) { /* wants a padding mask there */
+    if (s.back && (s.s | s.keys) % 128 && sdpa_version(t->dnn) <= 91500) { /* wants a padding mask there */
         snprintf(n->why, sizeof n->why, "cuDNN before 9.15.1 wants rows in multiples of 128");
         return 1;
     }
@@ -240,15 +254,15 @@ static int one(struct cuda *c, const struct op_attention *a, const struct op_att
         return 0;
     memset(&g, 0, sizeof g);
     g.q = act(a->q, k->first, a->q_ld, k->head, a->dim);
-    g.k = act(a->k, k->first, a->kv_ld, k->kv, a->dim);
-    g.v = act(a->v, k->first, a->kv_ld, k->kv, a->dim);
+    g.k = act(a->k, k->keys_first, a->kv_ld, k->kv, a->dim);
+    g.v = act(a->v, k->keys_first, a->kv_ld, k->kv, a->dim);
     g.o = act(a->o, k->first, a->q_ld, k->head, a->dim);
     g.lse = a->lse + k->head * a->q_rows + k->first;
     if (b) {
         g.d_o = act(b->d_o, k->first, a->q_ld, k->head, a->dim);
         g.dq = act(b->dq, k->first, a->q_ld, k->head, a->dim);
-        g.dk = act(b->dk, k->first, a->kv_ld, k->kv, a->dim);
-        g.dv = act(b->dv, k->first, a->kv_ld, k->kv, a->dim);
+        g.dk = act(b->dk, k->keys_first, a->kv_ld, k->kv, a->dim);
+        g.dv = act(b->dv, k->keys_first, a->kv_ld, k->kv, a->dim);
         g.sum = b->scratch;
         g.acc = n->acc_at;
     }
@@ -299,7 +313,7 @@ static int whole_run(struct cuda *c, const struct op_attention *a,
     for (int64_t s = 0; s < r->n && rc == 0; s += segs)
         for (int64_t k = 0; k < g->hkv && rc == 0; k += keys) {
             struct call one_call = { r->first + s * r->step, segs, r->step, r->len,
-                                     g->head + k * share, keys * share, g->kv + k, keys };
+                                     r->keys_first + s * r->step, r->keys, g->head + k * share, keys * share, g->kv + k, keys };
             rc = one(c, a, b, &one_call, n);
         }
     return rc;
@@ -331,12 +345,39 @@ size_t cuda_attention_scratch_bytes(const struct device *d, int64_t q_rows, int6
                                 kv_heads, dim);
 }
 
+/* Keys that no query of their heads sees: those of segments without any. */
+static int no_gradients(struct cuda *c, const struct op_attention_back *b)
+{
+    const struct op_attention *a = &b->fwd;
+    int n = c->attention->same ? 1 : 2;
+
+    for (int h = 0; h < n; h++) {
+        const struct op_segments *s = &a->seg[h];
+        int64_t head = h * a->kv_heads / n, heads = a->kv_heads / n;
+
+        for (int64_t i = 0; i < s->n; i++) {
+            int64_t rows = s->kv[i + 1] - s->kv[i], end = s->cu[i + 1];
+            void *at[2] = { act(b->dk, s->kv[i], a->kv_ld, head, a->dim),
+                            act(b->dv, s->kv[i], a->kv_ld, head, a->dim) };
+
+            for (int k = 0; k < 2 && rows > 0 && end == s->cu[i]; k++) {
+                int rc = cuda_check(c, cudaMemset2DAsync(at[k], (size_t)a->kv_ld * 2, 0,
+                                                         (size_t)(heads * a->dim) * 2, (size_t)rows,
+                                                         c->stream), "clearing memory");
+                if (rc < 0)
+                    return rc;
+            }
+        }
+    }
+    return 0;
+}
+
 /* 0: done; 1: cuDNN does not take it, or failed, and a person is told why, once. A
  * forward wants next to no workspace; a backward's is in its scratch, or it is not cuDNN's. */
 static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct op_attention_back *b)
 {
     struct needs n = { 0 };
-    const char *why = not_cudnn(c->attention, a, b);
+    const char *why = not_cudnn(c->attention, a, b, c->deterministic);
     size_t room = b ? workspace_room(c, a) : CUDA_SDPA_SLACK;
     char *rest = b ? (char *)b->scratch + cuda_sum_bytes(a->q_rows, a->heads) : NULL;
 
@@ -358,7 +399,7 @@ static int by_cudnn(struct cuda *c, const struct op_attention *a, const struct o
     if (!why && all_runs(c, a, b, &n) != 0)
         why = n.why;
     if (!why)
-        return 0;
+        return b && !c->attention->square ? no_gradients(c, b) : 0;
     (void)cudaGetLastError(); /* cuDNN's; one that sticks shows in what comes now */
     cuda_note(c, "attention runs on kernels of its own, not cuDNN's: %s", why);
     return 1;

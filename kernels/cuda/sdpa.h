@@ -8,7 +8,8 @@
 C_BEGIN
 
 /*
- * b segments of s rows, hq query and hkv key/value heads of d channels; strides in elements,
+ * b segments of s rows of queries and as many of keys, or (keys, at least s; 0: s) more, of which the
+ * last query sees all; hq query and hkv key/value heads of d channels; strides in elements,
  * {segment, head, row}; q, o, d_o, dq share one set, k, v, dk, dv another. lse float32 with its
  * own. Any strides: nothing is copied. The backward wants scratch: sum, float32 b * hq * s, and
  * (unless det) acc, float32 b * hq * s * d. A det backward gives equal bits run after run, for a
@@ -19,6 +20,7 @@ struct sdpa_shape {
     int64_t b, hq, hkv, s, d;
     int64_t q[3], kv[3], lse[3];
     float scale;
+    int64_t keys;
 };
 struct sdpa_args {
     const void *q, *k, *v, *d_o;

@@ -117,14 +117,19 @@ static dnn_desc tensor(struct builder *b, int type, const int64_t *dims, const i
 }
 
 /* A number that the graph reads, such as the scale. */
-static dnn_desc scalar(struct builder *b, float v)
+static dnn_desc number(struct builder *b, int type, union sdpa_scalar v)
 {
     const int64_t one[4] = { 1, 1, 1, 1 };
-    dnn_desc t = tensor(b, DNN_F32, one, one, SLOT_SCALAR);
+    dnn_desc t = tensor(b, type, one, one, SLOT_SCALAR);
 
     b->p->scalar_uid[b->p->n_scalars] = b->next_uid;
     b->p->scalar[b->p->n_scalars++] = v;
     return t;
+}
+
+static dnn_desc scalar(struct builder *b, float v)
+{
+    return number(b, DNN_F32, (union sdpa_scalar){ .f = v });
 }
 
 /* y = mode(x, with); of a selection: x where mask holds, else with. */
@@ -202,24 +207,28 @@ static void reshape(struct builder *b, dnn_desc x, dnn_desc y)
 /* The shapes that the graphs share: dimensions and strides of four. */
 struct forms {
     int64_t q[4], qs[4];                /* [b][hq][s][d] queries and results */
-    int64_t v[4], vs[4], kt[4], kts[4]; /* [b][hkv][s][d], and turned [d][s] */
-    int64_t sc[4], scs[4], turned[4];   /* scores [s][s], packed, and the strides of their transpose */
+    int64_t v[4], vs[4], kt[4], kts[4]; /* [b][hkv][n][d], and turned [d][n] */
+    int64_t sc[4], scs[4];              /* scores [s][n], packed, */
+    int64_t tr[4], trs[4];              /* and their transpose */
     int64_t st[4], sts[4], lse[4];      /* one a row: packed, and as the caller's lse */
     int64_t full[4], fulls[4];          /* [b][hq][s][d] packed */
+    int64_t each[4], eachs[4];          /* [b][hq][n][d] packed */
 };
 
 /* kt is k with its last two strides exchanged: transposed without a copy. */
 static struct forms forms_of(const struct sdpa_shape *c)
 {
-    int64_t b = c->b, h = c->hq, g = c->hkv, s = c->s, d = c->d;
+    int64_t b = c->b, h = c->hq, g = c->hkv, s = c->s, d = c->d, n = c->keys ? c->keys : s;
     struct forms f = {
         .q = { b, h, s, d }, .qs = { c->q[0], c->q[1], c->q[2], 1 },
-        .v = { b, g, s, d }, .vs = { c->kv[0], c->kv[1], c->kv[2], 1 },
-        .kt = { b, g, d, s }, .kts = { c->kv[0], c->kv[1], 1, c->kv[2] },
-        .sc = { b, h, s, s }, .scs = { h * s * s, s * s, s, 1 }, .turned = { h * s * s, s * s, 1, s },
+        .v = { b, g, n, d }, .vs = { c->kv[0], c->kv[1], c->kv[2], 1 },
+        .kt = { b, g, d, n }, .kts = { c->kv[0], c->kv[1], 1, c->kv[2] },
+        .sc = { b, h, s, n }, .scs = { h * s * n, s * n, n, 1 },
+        .tr = { b, h, n, s }, .trs = { h * s * n, s * n, 1, n },
         .st = { b, h, s, 1 }, .sts = { h * s, s, 1, 1 },
         .lse = { c->lse[0], c->lse[1], c->lse[2], 1 },
         .full = { b, h, s, d }, .fulls = { h * s * d, s * d, d, 1 },
+        .each = { b, h, n, d }, .eachs = { h * n * d, n * d, d, 1 },
     };
     return f;
 }
@@ -235,6 +244,22 @@ static dnn_desc virt_row(struct builder *b, const struct forms *f)
     return tensor(b, DNN_F32, f->st, f->sts, SLOT_VIRTUAL);
 }
 
+/* The place of each row's query among the keys: with more keys than queries the last one of both
+ * is the same. */
+static dnn_desc place(struct builder *b, const struct forms *f, dnn_desc row)
+{
+    dnn_desc more, y = row;
+    const int32_t step[2] = { (int32_t)f->sc[3], (int32_t)f->sc[2] };
+
+    for (int i = 0; i < 2 && f->sc[3] != f->sc[2]; i++) { /* cuDNN knows this form: + keys - rows */
+        more = number(b, DNN_I32, (union sdpa_scalar){ .i = step[i] });
+        y = virt(b, f, DNN_I32);
+        pointwise(b, i ? DNN_SUB : DNN_ADD, DNN_I32, -1, row, more, NULL, y);
+        row = y;
+    }
+    return y;
+}
+
 /* Scores of keys after the query become -infinity. */
 static dnn_desc causal(struct builder *b, const struct forms *f, dnn_desc s)
 {
@@ -243,6 +268,7 @@ static dnn_desc causal(struct builder *b, const struct forms *f, dnn_desc s)
 
     /* dimension 2 of the scores counts queries, 3 counts keys */
     pointwise(b, DNN_GEN_INDEX, DNN_F32, 2, s, NULL, NULL, row);
+    row = place(b, f, row);
     pointwise(b, DNN_GEN_INDEX, DNN_F32, 3, s, NULL, NULL, col);
     pointwise(b, DNN_CMP_GE, DNN_BOOL, -1, row, col, NULL, seen);
     pointwise(b, DNN_SELECT, DNN_F32, -1, s, none, seen, y);
@@ -285,7 +311,7 @@ static void shared_product(struct builder *b, const struct forms *f, dnn_desc x,
         matmul(b, x, y, out);
         return;
     }
-    each = tensor(b, DNN_BF16, f->full, f->fulls, SLOT_VIRTUAL);
+    each = tensor(b, DNN_BF16, f->each, f->eachs, SLOT_VIRTUAL);
     matmul(b, x, y, each);
     reduce(b, DNN_REDUCE_ADD, each, out);
 }
@@ -319,7 +345,7 @@ static void backward(struct builder *b, const struct forms *f)
     e = virt(b, f, DNN_F32);
     two(b, DNN_EXP, s, NULL, e);
     /* dv = e^T d_o */
-    pt = tensor(b, DNN_BF16, f->sc, f->turned, SLOT_VIRTUAL);
+    pt = tensor(b, DNN_BF16, f->tr, f->trs, SLOT_VIRTUAL);
     reshape(b, e, pt);
     shared_product(b, f, pt, d_o, dv);
     /* ds = (d_o v^T - sum) * e * scale */
@@ -330,7 +356,7 @@ static void backward(struct builder *b, const struct forms *f)
     two(b, DNN_MUL, dpr, e, w);
     two(b, DNN_MUL, w, scale, ds);
     /* dk = ds^T q */
-    dst = tensor(b, DNN_BF16, f->sc, f->turned, SLOT_VIRTUAL);
+    dst = tensor(b, DNN_BF16, f->tr, f->trs, SLOT_VIRTUAL);
     reshape(b, ds, dst);
     shared_product(b, f, dst, q, dk);
     /* dq = ds k */

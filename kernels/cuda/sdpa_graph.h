@@ -18,7 +18,7 @@ struct sdpa_plan {
     int n_tensors, n_scalars;
     int64_t uid[16], scalar_uid[8];
     enum sdpa_slot slot[16];
-    float scalar[8];
+    union sdpa_scalar { float f; int32_t i; } scalar[8];
     char why[320];
     dnn_desc made[SDPA_DESCS]; /* all that the plan was made of, kept as long as it */
     int n_made;

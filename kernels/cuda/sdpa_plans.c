@@ -129,7 +129,7 @@ size_t sdpa_workspace(const struct sdpa_plan *p) { return (size_t)p->workspace; 
 static bool same(const struct sdpa_shape *a, const struct sdpa_shape *b)
 {
     return a->back == b->back && a->det == b->det && a->b == b->b && a->hq == b->hq &&
-           a->hkv == b->hkv && a->s == b->s && a->d == b->d && a->scale == b->scale &&
+           a->hkv == b->hkv && a->s == b->s && a->d == b->d && a->keys == b->keys && a->scale == b->scale &&
            memcmp(a->q, b->q, sizeof a->q) == 0 && memcmp(a->kv, b->kv, sizeof a->kv) == 0 &&
            memcmp(a->lse, b->lse, sizeof a->lse) == 0;
 }
@@ -222,7 +222,7 @@ int sdpa_run(struct sdpa *s, const struct sdpa_plan *p, const struct sdpa_args *
     /* room for all tensors and scalars of the larger graph, the backward */
     int64_t uid[24];
     void *at[24], *workspace = a->workspace;
-    float scalar[8];
+    union sdpa_scalar scalar[8];
     dnn_desc pack = NULL;
     char msg[200] = "";
     int n = 0, status;

@@ -88,6 +88,20 @@ hosts() { # the network is slower, and two thirds of a step
 }
 ok 'two hosts by a slow network' hosts
 ok 'the table of it' says 0 '^exchange .*over 100g, 10.8 GiB/s' '' --ctx 8k --gpu h200 --gpus 4 --hosts 2 --link 100g
+longer() { # 8 ranks share a sequence that one has no room for
+    plan --ctx 1m --group 32k --gpu h200 --host-memory 64g --gpus 8 --cp 8 --batch 8 --json || return 1
+    between cp 8 8 && between line_most 1 1.02 && between line_bytes 8e9 12e9 &&
+        between batch_tok_s 60000 85000 && ! grep -q scaling "$tmp/out"
+}
+ok '8 GPUs to a sequence of a million tokens' longer
+ok 'the table of it' says 0 '^sequence .*2 ranks share a sequence, the one with most .* 6.7% more' '' \
+    --ctx 100k --gpu h200 --gpus 2 --cp 2
+auto() { # short rows need no two ranks; rows that one has no room for do
+    plan --ctx 8k --gpu h200 --gpus 8 --batch 64 --cp auto --json && between cp 1 1 &&
+        plan --ctx 1m --gpu h200 --host-memory 64g --gpus 8 --batch 8 --cp auto --json && between cp 2 8
+}
+ok '--cp auto' auto
+ok '--cp of no divisor' says 64 '' 'does not fit 8 ranks' --ctx 8k --gpu h200 --gpus 8 --cp 3
 ok 'a rate in bytes' says 0 'over 1g, 1.00 GiB/s' '' --ctx 8k --gpu h200 --gpus 2 --link 1g
 ok 'full training of 7B fits sixteen cards of 80 GiB, and not one' says 0 'it fits' '' \
     --ctx 8k --gpu h100 --mode full --gpus 16

@@ -18,6 +18,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int index);
 cudaError_t cudaMalloc(void **p, size_t n);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMemset(void *p, int value, size_t n);
+cudaError_t cudaMemset2DAsync(void *p, size_t ld, int value, size_t n, size_t rows, cudaStream_t s);
 cudaError_t cudaDeviceSynchronize(void);
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, int kind,
                                           cudaStream_t s)

@@ -333,6 +333,27 @@ static void test_vec(void **state)
     }
 }
 
+/* Columns of rows, in sixteens of bytes and otherwise, set and added to. */
+static void test_strip(void **state)
+{
+    static const int64_t v[][5] = { { 300, 64, 64, 192, 0 }, { 100, 33, 70, 35, 1 },
+                                    { 513, 128, 256, 128, 1 }, { 1, 8, 16, 9, 0 } };
+    struct device *d = &gpu[0];
+
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        int64_t rows = v[i][0], nx = rows * v[i][2], ny = rows * v[i][3];
+        float *x = normal(nx, 1, 1), *y = normal(ny, 2, 1), *got;
+        void *px = up(d, x, nx, DT_BF16), *py = up(d, y, ny, DT_BF16);
+
+        RUN(cpu.strip(&cpu, &(struct op_strip){ rows, v[i][1], v[i][2], v[i][3], v[i][4], x, y }));
+        RUN(d->strip(d, &(struct op_strip){ rows, v[i][1], v[i][2], v[i][3], v[i][4], px, py }));
+        got = down(d, py, ny, DT_BF16), near("strip", got, y, ny, tol), free(got);
+        d->release(d, px), d->release(d, py);
+        free(x), free(y);
+    }
+}
+
 /* Every 16-bit value there and back. */
 static void test_cast(void **state)
 {
@@ -454,7 +475,7 @@ int main(void)
         cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_rope),
         cmocka_unit_test(test_swiglu), cmocka_unit_test(test_embed),
         cmocka_unit_test(test_gemm_loss), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_vec),    cmocka_unit_test(test_cast),
+        cmocka_unit_test(test_vec), cmocka_unit_test(test_strip), cmocka_unit_test(test_cast),
         cmocka_unit_test(test_dropout), cmocka_unit_test(test_past_2_31),
     };
 

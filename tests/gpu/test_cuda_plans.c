@@ -150,7 +150,7 @@ static void test_every_shape_can_be_planned(void **state)
             struct sdpa_shape sh = { back > 0, back == 2, v[i].b, hq, hkv, v[i].s, d,
                                      { step * 2 * hq * d, d, 2 * hq * d },
                                      { step * 2 * hkv * d, d, 2 * hkv * d },
-                                     { step, v[i].rows, 1 }, 0.125f };
+                                     { step, v[i].rows, 1 }, 0.125f, 0 };
             const struct sdpa_plan *p = NULL;
 
             if (back == 2 && v[i].s > 8192)
@@ -163,6 +163,41 @@ static void test_every_shape_can_be_planned(void **state)
                           (double)sdpa_workspace(p) / 0x1p20);
         }
     sdpa_close(s);
+}
+
+/* A group that began on another rank, chunks of queries that see all before them. */
+static void test_more_keys_than_queries(void **state)
+{
+    static const struct { int64_t b, hq, hkv, s, keys, d; } v[] = {
+        { 1, 16, 16, 12800, 25600, 128 }, { 1, 4, 2, 333, 500, 64 }, { 1, 8, 1, 16384, 131072, 128 },
+    };
+
+    (void)state;
+    for (int k = 0; k < KINDS; k++) {
+        struct sdpa *s = open_kind(&kinds[k]);
+        struct err e = { 0 };
+
+        if (!s)
+            skip();
+        for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+            for (int back = 0; back < 2; back++) {
+                int64_t hq = v[i].hq, hkv = v[i].hkv, d = v[i].d;
+                struct sdpa_shape sh = { back > 0, false, v[i].b, hq, hkv, v[i].s, d,
+                                         { v[i].s * hq * d, d, hq * d },
+                                         { v[i].keys * hkv * d, d, hkv * d },
+                                         { v[i].s, v[i].s, 1 }, 0.125f, v[i].keys };
+                size_t most = back ? cuda_sdpa_bytes(kinds[k].sm, false, hq > hkv, v[i].b, hq,
+                                                     v[i].keys, d) : CUDA_SDPA_SLACK;
+                const struct sdpa_plan *p = NULL;
+
+                if (sdpa_plan(s, &sh, &p, &e) < 0)
+                    fail_msg("sm_%d: %s", kinds[k].sm, e.msg);
+                if (sdpa_workspace(p) > most)
+                    fail_msg("sm_%d, %lld of %lld: %zu bytes, planned are %zu", kinds[k].sm,
+                             (long long)v[i].s, (long long)v[i].keys, sdpa_workspace(p), most);
+            }
+        sdpa_close(s);
+    }
 }
 
 /* What cuDNN asks for is what is planned for, on every architecture: no more, and less by no more
@@ -185,7 +220,7 @@ static void test_workspaces(void **state)
                 int64_t b = v[i].b, hq = v[i].hq, hkv = v[i].hkv, n = v[i].s, d = v[i].d;
                 struct sdpa_shape sh = { back > 0, back == 2, b, hq, hkv, n, d,
                                          { n * hq * d, d, hq * d }, { n * hkv * d, d, hkv * d },
-                                         { n, b * n, 1 }, 0.125f };
+                                         { n, b * n, 1 }, 0.125f, 0 };
                 size_t most = back ? cuda_sdpa_bytes(kinds[k].sm, back == 2, hq > hkv, b, hq, n, d)
                                    : CUDA_SDPA_SLACK;
                 const struct sdpa_plan *p = NULL;
@@ -238,6 +273,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_more_keys_than_queries),
         cmocka_unit_test(test_every_shape_can_be_planned),
         cmocka_unit_test(test_workspaces),
     };

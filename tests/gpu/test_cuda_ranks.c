@@ -92,6 +92,17 @@ static int pair_broadcast(struct group *g, int root, void *x, size_t n, struct e
     return all_of(g, g->rank == root, x, n, e);
 }
 
+static int pair_pass(struct group *g, int step, const void *out, size_t n_out, void *in, size_t n_in,
+                     struct err *e)
+{
+    int rc = 0;
+
+    (void)step; /* of two one sends and one receives */
+    if (n_out)
+        rc = all_of(g, true, (void *)(uintptr_t)out, n_out, e);
+    return rc == 0 && n_in ? all_of(g, false, in, n_in, e) : rc;
+}
+
 static void pair_close(struct group *g) { close(pipe_of(g)); }
 
 /* ---- what a rank does, and what it leaves in memory that all share ---- */
@@ -139,7 +150,8 @@ static int run_rank(rank_fn *f, int rank, int fd)
     struct group_note notes[2];
     struct group g = { .rank = rank, .size = 2, .host = "here", .notes = notes,
                        .state = (void *)(intptr_t)fd, .gather = pair_gather, .sum = pair_sum,
-                       .broadcast = pair_broadcast, .close = pair_close, .check = pair_check };
+                       .broadcast = pair_broadcast, .close = pair_close, .check = pair_check,
+                       .pass = pair_pass };
 
     crash_for_real();
     f(&g, &report[rank]);
@@ -299,7 +311,11 @@ static void dies(struct group *g, struct report *r)
 
 /* ---- training ---- */
 
-static struct { const char *out, *base; int64_t batch; bool deterministic; } what;
+static struct {
+    const char *out, *base, *cp;
+    int64_t batch, group; /* group: of s2; 0: dense, where cp is given */
+    bool deterministic;
+} what;
 
 static void put_numbers(struct report *r, const char *out)
 {
@@ -333,7 +349,11 @@ static void train(struct group *g, struct report *r)
     s.machine.device = "cuda", s.machine.index = g->size > 1 ? g->rank % cards : 0;
     s.machine.deterministic = what.deterministic;
     s.init = what.base ? NULL : init, s.model = what.base, s.data = data, s.out = what.out;
-    s.batch = what.batch, s.micro = 2, s.steps = steps, s.lr = 1e-3, s.warmup = 2;
+    if (what.cp) { /* a sequence over both, or here as one process computes it */
+        s.attention = what.group ? ATTN_S2 : ATTN_DENSE, s.group = what.group ? what.group : -1;
+        s.cp_text = g->size > 1 ? what.cp : NULL;
+    }
+    s.batch = what.batch, s.micro = what.cp ? 1 : 2, s.steps = steps, s.lr = 1e-3, s.warmup = 2;
     s.contexts = (struct opt_counts){ .v = { 256 }, .n = 1 };
     r->rc = settings_contexts(&s, &e);
     if (r->rc == 0 && (r->rc = run_open(&run, &s, &e)) == 0)
@@ -450,6 +470,51 @@ static void test_two_ranks_train_as_one(void **state)
     }
 }
 
+/* S2-Attn whose groups end at the border, lie over it, half or by a few rows, or reach further than a
+ * part; dense; each with the heads' halo or turned. */
+static void test_a_sequence_over_two_ranks(void **state)
+{
+    static const struct { const char *one, *two; bool lora; int64_t group; } tried[] = {
+        { "cp_a1", "cp_a2", false, 64 }, { "cp_b1", "cp_b2", true, 100 },
+        { "cp_c1", "cp_c2", false, 37 }, { "cp_d1", "cp_d2", false, 200 },
+        { "cp_e1", "cp_e2", true, 0 },
+    };
+
+    NEED(1);
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        what.batch = 3, what.base = tried[i].lora ? at("cp_a1") : NULL;
+        what.deterministic = false, what.cp = "2", what.group = tried[i].group;
+        what.out = at(tried[i].one);
+        alone();
+        what.out = at(tried[i].two);
+        assert_true(two(train, 150) > 0);
+        good();
+        assert_int_equal(report[0].steps, STEPS);
+        near(tried[i].two, 2e-3);
+    }
+    what.cp = NULL;
+}
+
+static void test_a_sequence_repeats_its_bits(void **state)
+{
+    double was[STEPS];
+
+    NEED(1);
+    for (int dense = 0; dense < 2; dense++) {
+        what.batch = 2, what.base = NULL, what.deterministic = true, what.cp = "2";
+        what.group = dense ? 0 : 100;
+        what.out = at(dense ? "cpd_a" : "cps_a");
+        assert_true(two(train, 150) > 0);
+        good();
+        memcpy(was, report[0].loss, sizeof was);
+        what.out = at(dense ? "cpd_b" : "cps_b");
+        assert_true(two(train, 150) > 0);
+        good();
+        assert_memory_equal(was, report[0].loss, sizeof was);
+    }
+    what.cp = NULL;
+}
+
 static void test_deterministic_ranks_repeat_their_bits(void **state)
 {
     double was[STEPS];
@@ -534,6 +599,8 @@ int main(void)
         cmocka_unit_test(test_a_rank_that_dies_ends_the_wait),
         cmocka_unit_test(test_two_ranks_train_as_one),
         cmocka_unit_test(test_deterministic_ranks_repeat_their_bits),
+        cmocka_unit_test(test_a_sequence_over_two_ranks),
+        cmocka_unit_test(test_a_sequence_repeats_its_bits),
     };
 
     signal(SIGPIPE, SIG_IGN); /* as ltrain does */
