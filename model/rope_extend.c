@@ -268,10 +268,22 @@ void rope_words(const struct rope_config *r, double theta, char *out, size_t cap
 void rope_advice(const struct llama_config *c, char *out, size_t cap)
 {
     long long n = (long long)config_reach(c);
+    uint32_t kinds4 = config_arch(c)->block.kinds4;
+    char taken[64] = "";
+    size_t at = 0;
 
     *out = '\0';
     if (!scaled(&c->rope))
         return;
+    if (kinds4 && !(kinds4 >> c->rope.type & 1)) {
+        for (int t = 0; t <= ROPE_LONGROPE && at < sizeof taken; t++)
+            if (kinds4 >> t & 1)
+                at += (size_t)snprintf(taken + at, sizeof taken - at, "%s%s", at ? " or " : "",
+                                       config_rope_name((enum rope_type)t));
+        snprintf(out, cap, "transformers 4 refuse a model of the family %s whose RoPE is scaled by %s, and take "
+                 "%s alone", config_arch(c)->model_type, config_rope_name(c->rope.type), taken);
+        return;
+    }
     switch (c->rope.type) {
     case ROPE_LINEAR:
         snprintf(out, cap, "vLLM and SGLang take the context times the factor for the model's: give "

@@ -447,12 +447,38 @@ static void test_targets(void **state)
     assert_int_equal(arch_targets(arch_nth(0), &t, &err), E_CONFIG);
 }
 
+/* Who makes a RoPE that transformers 4 refuse of the family is told. */
+static void test_advice(void **state)
+{
+    static const struct { const char *name; enum rope_type t; const char *says; } of[] = {
+        { "olmo2", ROPE_LLAMA3, "linear or dynamic alone" }, { "olmo2", ROPE_DYNAMIC, "vLLM" },
+        { "phi3", ROPE_LINEAR, "longrope alone" }, { "phi4mini", ROPE_LONGROPE, "vLLM" },
+        { "qwen3", ROPE_LLAMA3, "" },
+    };
+    struct fixture fixture, *f = &fixture;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        struct llama_config c;
+        char out[256];
+
+        set_up(f, of[i].name);
+        c = *weights_config(f->w);
+        c.rope.type = of[i].t, c.rope.factor = 2;
+        rope_advice(&c, out, sizeof out);
+        if (!strstr(out, of[i].says) || (!*of[i].says && *out))
+            fail_msg("%s: '%s' does not say '%s'", f->name, out, of[i].says);
+        tear_down(f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_transformers), cmocka_unit_test(test_each_kind_of_rope),
         cmocka_unit_test(test_levels), cmocka_unit_test(test_plus_gradients),
         cmocka_unit_test(test_adapter_and_merged_model), cmocka_unit_test(test_config_written_anew), cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_advice),
     };
     int rc;
 

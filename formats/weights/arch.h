@@ -103,6 +103,7 @@ struct block {
                                logits_scaling count */
     struct field_names field;
     bool three_fields;      /* its longrope is written with the lists alone: transformers refuse more */
+    uint32_t kinds4;        /* bits of enum rope_type that transformers 4 take of the family; 0: all */
 };
 
 /* What a field that config.json does not have means to transformers; 0: as Llama's. */

@@ -1,6 +1,8 @@
 /* formats/weights/families.c - the families of models; see arch.h. To add one, add an entry. */
 #include "formats/weights/families.h"
 
+#include "formats/weights/config_rope.h"
+
 /* ---- rows that families share; '#' stands for the number of the layer ---- */
 
 #define LAYER "model.layers.#."
@@ -98,8 +100,8 @@ static const struct tensor_def neox_no_attention_biases[] = { NEOX_LAYER(, ) };
 #define SMOLLM3(t) { "smollm3", "SmolLM3ForCausalLM", TENSORS(t), \
     { .windows = WINDOWS_UNTURNED, .no_rope = true }, \
     { .theta = 2e6, .kv_heads = 4, .context = 32768, .tied = true, .no_ids = true } }
-#define OLMO2(t) { "olmo2", "Olmo2ForCausalLM", TENSORS(t), { .norm = NORM_RMS }, \
-    { .eps = 1e-5, .no_ids = true } }
+#define OLMO2(t) { "olmo2", "Olmo2ForCausalLM", TENSORS(t), \
+    { .kinds4 = 1u << ROPE_LINEAR | 1u << ROPE_DYNAMIC }, { .eps = 1e-5, .no_ids = true } }
 #define GRANITE(t) { "granite", "GraniteForCausalLM", TENSORS(t), { .multipliers = true }, \
     { .tied = false } }
 #define NEOX_ENTRY(t) { "gpt_neox", "GPTNeoXForCausalLM", TENSORS(t), \
@@ -115,7 +117,7 @@ const struct arch arch_family[] = {
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_tensors, 128),
     SMOLLM3(llama_tensors),
     { "phi3", "Phi3ForCausalLM", TENSORS(phi3_tensors),
-      { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true }, { .eps = 1e-5, .context = 4096 } },
+      { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true, .kinds4 = 1u << ROPE_LONGROPE }, { .eps = 1e-5, .context = 4096 } },
     OLMO2(olmo2_tensors),
     GRANITE(llama_tensors),
     NEOX_ENTRY(neox_tensors),

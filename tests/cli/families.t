@@ -1,0 +1,56 @@
+#!/bin/bash
+# A tiny model of each family through the tools: described, trained in each mode, merged, scored, and under
+# its own names in what is written.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+awk 'BEGIN { x = 5; for (i = 0; i < 800; i++) { x = (x * 7 + i) % 29; printf "\\x%02x\\x00%s", x + 3, i % 200 == 199 ? "\n" : "" } }' |
+    while read -r line; do printf '%b' "$line"; done > "$tmp/d.bin"
+loss() { # loss OPTION...: to 6 digits
+    leval -q --ppl "$tmp/d.bin" --form raw --ctx 32 --max-windows 3 --json -j 1 "$@" |
+        sed -n 's/^      "loss": \([0-9.]\{7\}\).*/\1/p'
+}
+train() { # train BASE MODE OUT OPTION...
+    local base=$1 mode=$2 out=$3
+    shift 3
+    ltrain -q "$tmp/d.bin" --model "tests/data/arch/$base" --ctx 32 --batch 2 --mode "$mode" --steps 2 --rank 2 \
+        --lr 1e-2 -j 1 -o "$out" "$@" 2> "$tmp/said" || { cat "$tmp/said"; return 1; }
+}
+names() { # of the tensors, out of the header
+    head -c 20000 "$1/model.safetensors" | grep -aoE '"[a-z][a-z_0-9.]*\.(weight|bias)"' | sort
+}
+family() { # family NAME
+    local base=tests/data/arch/$1 a=$tmp/$1 want
+    linfo "$base" > "$tmp/info" && grep -q layers "$tmp/info" || return 1
+    train "$1" full "$a.full" || return 1
+    train "$1" lora+ "$a.plus" --attention s2 --group 8 || return 1
+    lmerge -q --model "$base" --adapter "$a.plus" --dtype float32 -o "$a.merged" || return 1
+    want=$(loss --model "$base" --adapter "$a.plus")
+    [ "$want" ] && [ "$(loss --model "$a.merged")" = "$want" ] || { echo "merged: not $want"; return 1; }
+    [ "$(loss --model "$a.full")" ] || return 1
+    grep -o '"model_type": "[a-z0-9_]*"' "$base/config.json" > "$tmp/type"
+    grep -qF "$(cat "$tmp/type")" "$a.full/config.json" && grep -qF "$(cat "$tmp/type")" "$a.merged/config.json" &&
+        [ "$(names "$a.full")" = "$(names "$base")" ] || { echo "other tensors than the base's"; return 1; }
+}
+for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox; do
+    ok "$f from base to merged" family "$f"
+done
+one_matrix() {
+    ends 78 'one matrix for q, k and v' ltrain -q "$tmp/d.bin" --model tests/data/arch/phi3 --ctx 32 --mode lora \
+        --targets q,v --steps 1 -o "$tmp/no"
+}
+ok 'Phi-3 has one pair for q, k and v' one_matrix
+told() {
+    lmerge --model tests/data/arch/olmo2 --adapter "$tmp/olmo2.plus" -o "$tmp/told" > "$tmp/said" 2>&1
+    grep -q 'transformers 4 refuse a model of the family olmo2' "$tmp/said"
+}
+ok 'a kind of RoPE that transformers 4 refuse of the family is told' told
+# A window narrower than the groups, and one as wide as the context: both change S2's loss as they should.
+windows() {
+    sed 's/"sliding_window": 5/"sliding_window": null/' tests/data/arch/mistral/config.json > "$tmp/open.json"
+    mkdir -p "$tmp/open" && cp tests/data/arch/mistral/model.safetensors "$tmp/open" && cp "$tmp/open.json" "$tmp/open/config.json"
+    local a b
+    a=$(loss --model tests/data/arch/mistral) b=$(loss --model "$tmp/open")
+    [ "$a" ] && [ "$b" ] && [ "$a" != "$b" ]
+}
+ok 'a sliding window is honoured, and null is none' windows
+echo "1..$n"
