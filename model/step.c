@@ -148,14 +148,19 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
         return rc;
     note_rows(m, sp.rows);
     m->dropout.drop = back ? (uint32_t)(m->o.dropout * 65536 + 0.5) : 0;
-    m->dropout.seed = b->seed;
-    m->dropout.token = b->first * b->len;
+    m->dropout.token = m->dropout.first * b->len;
     forward(m, b, &sp, back);
     final_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
     if (back)
         backward(m, &sp);
     return finish(m, b, nll_sum, e);
+}
+
+void model_number(struct model *m, uint64_t seed, int64_t first)
+{
+    m->dropout.seed = seed;
+    m->dropout.first = first;
 }
 
 int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64_t *n_scored,
