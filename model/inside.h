@@ -153,7 +153,8 @@ struct model {
     struct {
         uint32_t drop;  /* of 65536; 0: none in this call */
         uint64_t seed;
-        int64_t token;  /* number of the batch's first row among all tokens, */
+        int64_t first;  /* number of the batch's first sequence (model_number) */
+        int64_t token;  /* of its first row among all tokens, */
         int64_t at;     /* and of the rows in hand in the batch (a tile of the MLP) */
     } dropout;
     bool varies;     /* this call's rows are others than those it was planned for */

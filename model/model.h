@@ -236,8 +236,6 @@ struct batch {
     const int32_t *ids, *targets;
     const struct segments *seg;
     float *nll;
-    uint64_t seed; /* dropout: what is left out follows from it and the sequences' numbers, */
-    int64_t first; /* of which the first is this one's */
     /* model_step, unless NULL: the chunk of trained.grad is what it will be when the ops queued so
      * far are done. Called from the last chunk to the first; not after a failure. */
     void (*final)(void *arg, int chunk);
@@ -247,6 +245,9 @@ int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64
                   struct err *e);
 int model_step(struct model *m, const struct batch *b, double grad_scale, double *nll_sum,
                int64_t *n_scored, struct err *e);
+/* For dropout, before a step: what is left out follows from the seed and the sequences' numbers, of
+ * which the batch's first is this one's, and from nothing else. */
+void model_number(struct model *m, uint64_t seed, int64_t first);
 /* Logits float32 [n_seqs * len][vocab] into host memory. */
 int model_logits(struct model *m, const struct batch *b, float *logits, struct err *e);
 /* Of the batch's last row alone: [vocab]. */

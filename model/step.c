@@ -214,14 +214,19 @@ static int run(struct model *m, const struct batch *b, bool back, double grad_sc
         return rc;
     note_rows(m, sp.rows);
     m->dropout.drop = back ? (uint32_t)(m->o.dropout * 65536 + 0.5) : 0;
-    m->dropout.seed = b->seed;
-    m->dropout.token = b->first * b->len + sp.first;
+    m->dropout.token = m->dropout.first * b->len + sp.first;
     forward(m, b, &sp, back);
     step_norm(m, sp.rows);
     loss(m, sp.rows, grad_scale, back);
     if (back)
         backward(m, &sp, b);
     return finish(m, b, &sp, nll_sum, e);
+}
+
+void model_number(struct model *m, uint64_t seed, int64_t first)
+{
+    m->dropout.seed = seed;
+    m->dropout.first = first;
 }
 
 int model_forward(struct model *m, const struct batch *b, double *nll_sum, int64_t *n_scored,

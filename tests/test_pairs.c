@@ -68,7 +68,8 @@ static void set_up(struct fixture *f, const char *name, const char *kinds, int64
     }
     OK(segments_build(&f->seg, ATTN_S2, SEQS, LEN, 4, NULL, 0, &e));
     f->b = (struct batch){ .n_seqs = SEQS, .len = LEN, .ids = f->ids, .targets = f->targets,
-                           .seg = &f->seg, .seed = 11, .first = 6 };
+                           .seg = &f->seg };
+    model_number(f->m, 11, 6);
     weights_close(w);
 }
 
@@ -221,13 +222,13 @@ static void test_what_is_left_out_follows_from_numbers(void **state)
     f.b.n_seqs = 1, f.b.seg = &one;
     first = trained_loss(&f);
     f.b.ids += LEN, f.b.targets += LEN;
-    f.b.first++;
+    model_number(f.m, 11, 7);
     second = trained_loss(&f);
     assert_true(fabs(first + second - together) < 1e-4 * together);
-    f.b.first += 2;
+    model_number(f.m, 11, 9);
     other = trained_loss(&f);
     assert_true(fabs(other - second) > 1e-3 * second);
-    f.b.first -= 2, f.b.seed++;
+    model_number(f.m, 12, 7);
     assert_true(fabs(trained_loss(&f) - second) > 1e-3 * second);
     /* scoring leaves out nothing */
     OK(model_forward(f.m, &f.b, &other, &n, &e));

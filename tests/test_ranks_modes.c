@@ -112,7 +112,7 @@ static void run_rank(struct group *g, void *arg)
     s.packing = m->bestfit ? PACKING_BESTFIT : PACKING_CONCAT, s.mask_documents = m->mask;
     s.steps = m->steps ? m->steps : STEPS, s.lr = 1e-3, s.warmup = 1, s.val_every = 2;
     s.val_rows = 5, s.save_every = 100, s.decay = m->decay, s.same_bits = m->same_bits;
-    s.metrics_ranks = m->each, s.dropout = m->dropout, s.rank_pattern = m->ranks;
+    s.metrics_ranks = m->each, s.lora.dropout = m->dropout, s.lora.rank_pattern = m->ranks;
     if (m->group)
         s.attention = ATTN_S2, s.group = m->group, s.dense_every = m->dense_every;
     if (m->cp && g->size > 1)

@@ -122,17 +122,14 @@ static const struct llama_config four = { .vocab = 20, .dim = 8, .ffn_dim = 12, 
 static int lists(const char *targets, const char *ranks, const char *alphas, const char *whole,
                  struct model_options *o, struct adapter_config *a, struct err *e)
 {
-    static struct settings s;
+    static struct lora_lists l;
     int rc;
 
-    lora_free(&s);
-    settings_defaults(&s);
-    s.mode = 1, s.targets = targets, s.rank_pattern = ranks, s.alpha_pattern = alphas;
-    s.trainable = whole;
+    lora_free(&l);
+    l = (struct lora_lists){ targets, ranks, alphas, whole, false, 0, NULL };
     model_defaults(o);
-    o->whole = 0;
-    if ((rc = lora_check(&s, e)) < 0 || (rc = lora_resolve(&s, &four, o, e)) < 0) {
-        lora_free(&s);
+    if ((rc = lora_check(&l, false, e)) < 0 || (rc = lora_resolve(&l, &four, o, e)) < 0) {
+        lora_free(&l);
         return rc;
     }
     *a = (struct adapter_config){ .rank = 8, .alpha = 16, .targets = o->targets, .pairs = o->pairs };

@@ -5,6 +5,7 @@
 #include "train/lora.h"
 
 #include "base/json.h"
+#include "base/opt.h"
 #include "formats/weights/adapter_config.h"
 
 #include <math.h>
@@ -116,14 +117,14 @@ static int read_pattern(const char *option, const char *field, const char *list,
 }
 
 /* The options as fields of adapter_config.json. */
-static int read_lists(const struct settings *s, const struct arch *a, json_t *root, struct err *e)
+static int read_lists(const struct lora_lists *l, const struct arch *a, json_t *root, struct err *e)
 {
-    int rc = read_targets(s->targets, a, root, e);
+    int rc = read_targets(l->targets, a, root, e);
 
-    if (rc == 0 && s->rank_pattern)
-        rc = read_pattern("--rank-pattern", "rank_pattern", s->rank_pattern, a, true, root, e);
-    if (rc == 0 && s->alpha_pattern)
-        rc = read_pattern("--alpha-pattern", "alpha_pattern", s->alpha_pattern, a, false, root, e);
+    if (rc == 0 && l->rank_pattern)
+        rc = read_pattern("--rank-pattern", "rank_pattern", l->rank_pattern, a, true, root, e);
+    if (rc == 0 && l->alpha_pattern)
+        rc = read_pattern("--alpha-pattern", "alpha_pattern", l->alpha_pattern, a, false, root, e);
     return rc;
 }
 
@@ -157,48 +158,48 @@ static int read_trainable(const char *list, const struct arch *a, uint64_t *whol
     }
 }
 
-int lora_check(const struct settings *s, struct err *e)
+int lora_check(const struct lora_lists *l, bool full, struct err *e)
 {
     json_t *root = json_object();
-    int rc = read_lists(s, arch_nth(0), root, e);
+    int rc = read_lists(l, arch_nth(0), root, e);
 
     json_decref(root);
-    if (rc == 0 && s->trainable && s->mode == 0)
+    if (rc == 0 && l->trainable && full)
         rc = err_set(e, E_USAGE, "--trainable goes with LoRA: --mode full trains everything");
     return rc;
 }
 
-bool lora_trains_ends(const struct settings *s)
+bool lora_trains_ends(const struct lora_lists *l, bool plus)
 {
-    return s->mode > 0 && (s->trainable ? strstr(s->trainable, "embed") || strstr(s->trainable, "head")
-                                        : s->mode == 2);
+    return l->trainable ? strstr(l->trainable, "embed") || strstr(l->trainable, "head") : plus;
 }
 
-void lora_free(struct settings *s)
+void lora_free(struct lora_lists *l)
 {
-    free(s->pairs);
-    s->pairs = NULL;
+    free(l->pairs);
+    l->pairs = NULL;
 }
 
-int lora_resolve(struct settings *s, const struct llama_config *c, struct model_options *o,
+int lora_resolve(struct lora_lists *l, const struct llama_config *c, struct model_options *o,
                  struct err *e)
 {
     json_t *root = json_object();
     const struct js js = { .file = "--targets", .obj = root };
-    const struct adapter_rules rules = { &js, config_arch(c), c->layers, s->rank, s->alpha };
-    int unknown = 0, rc = read_lists(s, config_arch(c), root, e);
+    const struct adapter_rules rules = { &js, config_arch(c), c->layers, o->rank, o->alpha };
+    bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
+    int unknown = 0, rc = read_lists(l, config_arch(c), root, e);
 
-    lora_free(s);
+    lora_free(l);
     if (rc == 0)
-        rc = adapter_pairs_read(&rules, &o->targets, &s->pairs, &unknown, e);
+        rc = adapter_pairs_read(&rules, &o->targets, &l->pairs, &unknown, e);
     json_decref(root);
     if (rc == 0 && unknown)
-        rc = err_set(e, E_USAGE, "--targets '%s': %d of the names are no modules of a %s model", s->targets,
+        rc = err_set(e, E_USAGE, "--targets '%s': %d of the names are no modules of a %s model", l->targets,
                      unknown, config_arch(c)->model_type);
-    if (rc == 0 && s->trainable && s->mode > 0)
-        rc = read_trainable(s->trainable, config_arch(c), &o->whole, e);
-    o->pairs = s->pairs;
-    o->rslora = s->rslora;
-    o->dropout = s->mode > 0 ? s->dropout : 0;
+    if (rc == 0 && l->trainable && lora)
+        rc = read_trainable(l->trainable, config_arch(c), &o->whole, e);
+    o->pairs = l->pairs;
+    o->rslora = l->rslora;
+    o->dropout = lora ? l->dropout : 0;
     return rc;
 }

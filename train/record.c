@@ -2,8 +2,6 @@
  * settings.h. */
 #include "train/settings.h"
 
-#include "train/lora.h"
-
 #include "base/file.h"
 #include "base/json.h"
 #include "base/opt_json.h"
@@ -125,7 +123,7 @@ void settings_packing(struct settings *s, bool masked, const json_t *before)
 
 void settings_tied(struct settings *s, bool tied, const json_t *before)
 {
-    if (!tied || !lora_trains_ends(s))
+    if (!tied || s->mode == 0 || !lora_trains_ends(&s->lora, s->mode == 2))
         s->tied = -1;
     else if (s->tied < 0)
         s->tied = before && !was(before, "tied", "keep") ? TIED_SPLIT : TIED_KEEP;

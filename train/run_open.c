@@ -274,7 +274,7 @@ static int resolve(struct run *r, const json_t *before, int64_t n_tokens, struct
     settings_tied(s, r->session.config.tied, before);
     if (rc == 0 && s->tied >= 0)
         log_info("the base uses one matrix as embedding and lm_head: %s (--tied %s)",
-                 s->tied == TIED_SPLIT && s->trainable ? "from now on they are two"
+                 s->tied == TIED_SPLIT && s->lora.trainable ? "from now on they are two"
                  : s->tied == TIED_SPLIT ? "the embedding is trained, lm_head stays as it was"
                                        : "it is trained through both uses",
                  s->tied == TIED_SPLIT ? "split" : "keep");

@@ -1,8 +1,6 @@
 /* train/settings.c - see settings.h. */
 #include "train/settings.h"
 
-#include "train/lora.h"
-
 #include "kernels/wires.h"
 
 #include "base/utf8.h"
@@ -23,7 +21,7 @@
 void settings_defaults(struct settings *s)
 {
     *s = (struct settings){
-        .mode = -1, .rank = 8, .alpha = 16, .targets = "q,k,v,o",
+        .mode = -1, .rank = 8, .alpha = 16, .lora.targets = "q,k,v,o",
         .attention = -1, .rope.factor = -1, .ctx = -1, .shape = -1,
         .group = -1, .batch = 64, .micro = -1, .steps = -1, .lr = 2e-5, .warmup = 20,
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
@@ -120,7 +118,7 @@ static int check_bench(const struct settings *s, struct err *e)
     if (s->data || s->model || s->plan || s->out)
         return err_set(e, E_USAGE, "--bench takes no data, no --model, no --output and no --plan: "
                        "its weights and ids are random");
-    return lora_check(s, e);
+    return lora_check(&s->lora, s->mode == 0, e);
 }
 
 /* Options about a GPU and its plan. */
@@ -241,7 +239,7 @@ int settings_check(const struct settings *s, struct err *e)
     /* 4096 only stands in for the context: what is checked is the form of the text. */
     if (s->group_ratio && settings_ratio(s->group_ratio, 4096, &group, e) < 0)
         return E_USAGE;
-    return lora_check(s, e);
+    return lora_check(&s->lora, s->mode == 0, e);
 }
 
 /* Sets the number of tokens in a group of S2 attention. Dense attention is one group as long
@@ -326,5 +324,5 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->dense_share = mix_share(&mix);
     o->keep_layers = s->keep_layers, o->memory_bytes = s->memory_bytes;
     machine_plan(&s->machine, o);
-    return lora_resolve(s, c, o, e);
+    return lora_resolve(&s->lora, c, o, e);
 }

@@ -8,6 +8,7 @@
 #include "model/rope.h"
 #include "model/session.h"
 #include "ranks/open.h"
+#include "train/lora.h"
 #include "train/mix.h"
 #include "train/schedule.h"
 #include <jansson.h>
@@ -29,12 +30,7 @@ struct settings {
     int mode;            /* 0 full, 1 lora, 2 lora+; by: full with --init, else lora+ */
     int64_t rank;
     double alpha;
-    const char *targets; /* q,k,v,o */
-    const char *rank_pattern, *alpha_pattern; /* down=16,layers.0.mlp.up_proj=4; NULL: none (lora.h) */
-    const char *trainable; /* embed,norm,head; NULL: what the mode says */
-    bool rslora;
-    double dropout;
-    struct adapter_pairs *pairs; /* by: of these, for the model; lora_free gives it back */
+    struct lora_lists lora;
     int attention;       /* enum attention_kind; by: dense with --init and no group, else s2 */
     int64_t ctx;         /* by: the model's context */
     int64_t group;       /* tokens; by: group_ratio of ctx */

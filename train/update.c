@@ -85,8 +85,7 @@ static int load_micro(struct trainer *t, int64_t first, int64_t n, struct batch 
         rc = segments_build(&t->seg, settings_attention(t->s, first / t->order.batch + 1), n,
                             t->order.ctx, t->s->group, t->rows.starts, t->rows.n_starts, e);
     *b = (struct batch){ .n_seqs = n, .len = t->order.ctx, .ids = t->rows.ids,
-                         .targets = t->rows.targets, .seg = &t->seg,
-                         .seed = (uint64_t)t->s->seed, .first = first };
+                         .targets = t->rows.targets, .seg = &t->seg };
     return rc;
 }
 
@@ -230,6 +229,7 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
         int64_t unused = 0;
 
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
+        model_number(t->m, (uint64_t)t->s->seed, first + j);
         rc = with_line(t, load_micro(t, first + j, n, &b, e), e);
         if (rc == 0 && j + n == to)
             update_sum_early(t, &b);
