@@ -20,11 +20,11 @@ int weights_sort(struct weights_files *f, struct err *e);
 
 struct weights_reader {
     const char *name;
-    bool file; /* it reads a file and not a folder */
     bool (*finds)(const char *folder); /* files of this form are there */
     /* Fills *f, zeroed before. On an error close is called too. */
     int (*open)(struct weights_files *f, const char *folder, struct err *e);
     void (*close)(void *state); /* which may be NULL */
+    bool file; /* it reads a file and not a folder */
 };
 
 /* config.json, and model.safetensors or model.safetensors.index.json and the files it names. */
