@@ -472,7 +472,7 @@ static const struct {
     { { MAGIC_OTHER, "sound or pictures", of_no_text }, false, 4, "RIFF", is_riff },
     { { MAGIC_OTHER, "a video", of_no_text }, false, 0, "", is_mp4 },
     { { MAGIC_OTHER, "a program", of_no_text }, false, 4, "\x7F" "ELF", NULL },
-    { { MAGIC_OTHER, "a GGUF model", of_no_text }, false, 4, "GGUF", is_gguf },
+    { { MAGIC_GGUF, "a GGUF model", of_no_text }, false, 4, "GGUF", is_gguf },
     { { MAGIC_OTHER, "a Parquet table", of_table }, false, 4, "PAR1", is_parquet },
     { { MAGIC_OTHER, "an encrypted Parquet table", of_table }, false, 4, "PARE", is_parquet },
     { { MAGIC_OTHER, "an Arrow table", of_table }, false, 8, "ARROW1\0\0", NULL },

@@ -10,7 +10,7 @@ enum magic {
     MAGIC_SHARD = 1, MAGIC_STREAM,                     /* ours */
     MAGIC_GZIP, MAGIC_ZSTD, MAGIC_XZ, MAGIC_ZIP, MAGIC_TAR, /* what a source unpacks */
     MAGIC_LLMC, MAGIC_MEGATRON,                        /* other programs' token files */
-    MAGIC_SAFETENSORS, MAGIC_SENTENCEPIECE, MAGIC_TIKTOKEN, MAGIC_TOKENIZER_JSON,
+    MAGIC_SAFETENSORS, MAGIC_GGUF, MAGIC_SENTENCEPIECE, MAGIC_TIKTOKEN, MAGIC_TOKENIZER_JSON,
     MAGIC_LFS,                                         /* stands for a file that is elsewhere */
     MAGIC_MARKUP,     /* text, but not as it stands: HTML, XML, WARC, RTF */
     MAGIC_UTF16_BARE, /* without a mark; small token ids look the same */

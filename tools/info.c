@@ -46,7 +46,7 @@ static int unknown(const char *path, const struct magic_form *m, struct err *e)
         err_set(e, E_DATA, "'%s' is %s, which linfo does not show", path, m->name);
     else
         err_set(e, E_DATA, "'%s' is not of a known format", path);
-    return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, "
+    return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, GGUF, "
                     "tokenizer, llm.c's and Megatron's tokens; u16 ids with --raw");
 }
 
@@ -87,6 +87,7 @@ static int kind_of_bytes(const char *path, const char *p, size_t n, bool whole,
         [MAGIC_SHARD] = INFO_SHARD + 1,           [MAGIC_STREAM] = INFO_STREAM + 1,
         [MAGIC_LLMC] = INFO_LLMC + 1,             [MAGIC_MEGATRON] = INFO_MEGATRON + 1,
         [MAGIC_SAFETENSORS] = INFO_TENSORS + 1,   [MAGIC_SENTENCEPIECE] = INFO_TOKENIZER + 1,
+        [MAGIC_GGUF] = INFO_MODEL + 1,
         [MAGIC_TIKTOKEN] = INFO_TOKENIZER + 1,    [MAGIC_TOKENIZER_JSON] = INFO_TOKENIZER + 1,
         [MAGIC_OTHER] = 0,
     };

@@ -85,8 +85,9 @@ static int tally_add(struct tally *y, const struct tensor *t, uint64_t *hash, st
     y->bytes += (int64_t)t->nbytes;
     y->values += t->count;
     y->hashed += t->hashed;
-    /* The types are few, so a search is enough; equal types have one address. */
-    while (i < TYPES - 1 && y->by_type[i].n && y->by_type[i].type != t->type)
+    /* The types are few, so a search is enough. Two of one name are two orders of the rows. */
+    while (i < TYPES - 1 && y->by_type[i].n &&
+           strcmp(y->by_type[i].type->name, t->type->name) != 0)
         i++;
     y->by_type[i].type = t->type;
     y->by_type[i].n++;
@@ -188,7 +189,14 @@ static void show_changed(const char *names, json_t *out)
         set_text(out, "changed", names);
 }
 
-/* A model's folder; opening it checks that each tensor of the configuration is there. */
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+/* A model's folder, or GGUF file; opening it checks that each tensor of the configuration is there. */
 static int model_info(const char *path, const struct info_options *o, json_t *out,
                       struct err *e)
 {
@@ -206,7 +214,7 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
         set_text(out, "form", "model");
         show_config(weights_config(w), out);
         tokenizer = weights_tokenizer_path(path);
-        set(out, "tokenizer", tokenizer ? json_string(strrchr(tokenizer, '/') + 1) : json_null());
+        set(out, "tokenizer", tokenizer ? json_string(base_name(tokenizer)) : json_null());
         free(tokenizer);
         tally_show(&y, out);
         if (hash)

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/magic.h"
 #include "formats/tokenizer/engine.h"
+#include "formats/tokenizer/gguf_vocab.h"
 #include "formats/tokenizer/hft.h"
 #include "formats/tokenizer/splib.h"
 #include "formats/tokenizer/spmodel.h"
@@ -171,10 +172,13 @@ static char *tiktoken_in(const char *folder)
     return path;
 }
 
+/* A GGUF model is its own tokenizer. */
 char *tokenizer_in_folder(const char *folder)
 {
     static const char *const names[] = { JSON_FILE, MODEL_FILE };
 
+    if (gguf_is(folder))
+        return strdup(folder);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = path_join(folder, names[i]);
 
@@ -183,6 +187,21 @@ char *tokenizer_in_folder(const char *folder)
         free(path);
     }
     return tiktoken_in(folder);
+}
+
+/* What the keys of a GGUF say, as the file that they were made from. */
+static int open_gguf(struct tokenizer **t, const char *path, struct err *e)
+{
+    struct gguf_vocab v = { 0 };
+    struct gguf *g;
+    int rc = gguf_open(&g, path, e);
+
+    if (rc == 0 && (rc = gguf_vocab_read(&v, g, e)) == 0 &&
+        (rc = tokenizer_parse(t, v.bytes.p, v.bytes.len, path, e)) == 0 && (*t)->engine->set)
+        (*t)->engine->set((*t)->self, v.bos, v.eos);
+    buf_free(&v.bytes);
+    gguf_close(g);
+    return rc;
 }
 
 int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
@@ -196,6 +215,8 @@ int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
     if (!inside && path_is_dir(path)) {
         rc = err_set(e, E_NOINPUT, "the folder '%s' has no tokenizer", path);
         err_hint(e, "it is called " JSON_FILE ", " MODEL_FILE " or *.tiktoken");
+    } else if (!inside && gguf_is(path)) {
+        rc = open_gguf(t, path, e);
     } else if ((rc = file_read(inside ? inside : path, max, &bytes, &n, e)) == 0 &&
                (rc = tokenizer_parse(t, bytes, n, inside ? inside : path, e)) == 0) {
         rc = read_config(*t, e);

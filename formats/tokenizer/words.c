@@ -289,6 +289,7 @@ static const struct words others_known[] = {
 };
 
 const char *words_name(const struct words *w) { return w->name; }
+const char *words_pattern(const struct words *w) { return w->pattern; }
 
 const struct words *words_named(const char *name)
 {

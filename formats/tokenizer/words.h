@@ -17,6 +17,7 @@ extern const struct words words_gpt2;
 extern const struct words words_gpt2_digits;
 const struct words *words_named(const char *name);
 const char *words_name(const struct words *w);
+const char *words_pattern(const struct words *w); /* as a tokenizer.json has it */
 
 /* Where the word that begins at 'at' ends, at < n. */
 size_t words_next(const struct words *w, const char *p, size_t n, size_t at);

@@ -24,10 +24,13 @@ struct weights_reader {
     /* Fills *f, zeroed before. On an error close is called too. */
     int (*open)(struct weights_files *f, const char *folder, struct err *e);
     void (*close)(void *state); /* which may be NULL */
+    bool file; /* it reads a file and not a folder */
 };
 
 /* config.json, and model.safetensors or model.safetensors.index.json and the files it names. */
 extern const struct weights_reader safetensors_reader;
+/* One file of llama.cpp's (gguf.md), which has the configuration too. */
+extern const struct weights_reader gguf_reader;
 
 C_END
 #endif

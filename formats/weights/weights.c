@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/gguf.h"
 #define XXH_STATIC_LINKING_ONLY /* for a state on the stack */
 #include "base/hash.h"
 
@@ -17,7 +18,7 @@ struct weights {
 
 /* Forms of a model folder, the first that is found. A folder that has none is told what is
  * missing by the first of all. */
-static const struct weights_reader *const readers[] = { &safetensors_reader };
+static const struct weights_reader *const readers[] = { &safetensors_reader, &gguf_reader };
 
 void weights_close(struct weights *w)
 {
@@ -128,9 +129,9 @@ int weights_open_by(struct weights **out, const struct weights_reader *r, const 
     int rc;
 
     *out = NULL;
-    if (!path_is_dir(folder)) {
+    if (!r->file && !path_is_dir(folder)) {
         err_set(e, E_NOINPUT, "'%s' is not a folder", folder);
-        return err_hint(e, "a model folder has config.json and the weights as *.safetensors");
+        return err_hint(e, "a model is a folder with config.json and *.safetensors, or a GGUF file");
     }
     if (!(w = calloc(1, sizeof *w)))
         return err_set(e, E_SYS, "out of memory");
@@ -224,6 +225,8 @@ char *weights_tokenizer_path(const char *folder)
 {
     static const char *const names[] = { "tokenizer.json", "tokenizer.model" };
 
+    if (gguf_is(folder)) /* which has it among its keys */
+        return strdup(folder);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = path_join(folder, names[i]);
 

@@ -1,0 +1,52 @@
+/* formats/weights/gguf_arch.h - what llama.cpp calls a family, its tensors and its fields. */
+#ifndef FORMATS_WEIGHTS_GGUF_ARCH_H
+#define FORMATS_WEIGHTS_GGUF_ARCH_H
+#include "base/gguf.h"
+#include "base/json.h"
+#include "formats/weights/config.h"
+#include "formats/weights/tensors.h"
+C_BEGIN
+
+/* One family: Hugging Face's model_type and general.architecture. */
+struct gguf_arch {
+    const char *model_type, *name;
+    bool turned; /* rows of q and k are in the order that turns neighbours (turned.h) */
+};
+/* By a configuration; NULL: llama.cpp has no such, or none that is written here. */
+const struct gguf_arch *gguf_arch_of(const struct llama_config *c);
+/* By general.architecture, the first of that name; NULL: not known here. */
+const struct gguf_arch *gguf_arch_named(const char *name, size_t n);
+/* The names of all, for messages: "llama, qwen2"; returns buf. */
+const char *gguf_arch_names(char *buf, size_t cap);
+
+/* "blk.3.attn_q.weight" for a tensor of the model; false where llama.cpp has none of that role. */
+bool gguf_tensor_name(const struct tensor_spec *s, char *name, size_t cap);
+/* The rows of q and k, or values of their biases, are turned: the channels of a head; else 0. */
+int64_t gguf_turned_head(const struct gguf_arch *a, const struct llama_config *c, enum role role);
+
+/* Fields of config.json that are keys of the file, one row each. key: behind "ARCH.". */
+struct gguf_field {
+    const char *key, *field;
+    bool real, must; /* a float; a file has to have it */
+};
+extern const struct gguf_field gguf_fields[];
+extern const int gguf_n_fields;
+
+/* How RoPE is scaled, in llama.cpp's terms. */
+struct gguf_rope {
+    const char *type;     /* "none", "linear", "yarn", "longrope" */
+    double factor, scale; /* 0: not written; scale is rope.scaling.attn_factor, 1: not written */
+    int64_t original;     /* 0: not written */
+    int lists;            /* 1: rope_freqs, 2: rope_factors_long and _short; 0: none */
+    int64_t pairs;
+    float list[2][ROPE_PAIRS]; /* of 2: the long one first */
+};
+/* E_CONFIG for what llama.cpp cannot compute, with what to do. dim: the channels of a head that turn. */
+int gguf_rope_of(struct gguf_rope *g, const struct rope_config *r, int64_t dim, struct err *e);
+/* The other way. lists as a file has them, NULL where it has not: rope_freqs, long, short. */
+int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch, int64_t dim,
+                   int64_t context, const struct gguf_tensor *const lists[3], struct err *e);
+extern const char *const gguf_rope_tensors[3];
+
+C_END
+#endif
