@@ -1,8 +1,10 @@
 /* tools/lmerge.c - merges an adapter into its base model: option handling and wiring. */
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/log.h"
 #include "base/opt.h"
 #include "base/json.h"
+#include "formats/weights/gguf_types.h"
 #include "model/model_rows.h"
 #include "tools/merge.h"
 
@@ -76,14 +78,27 @@ static int check_rope(const struct rope_ask *a, struct err *e)
     return rc;
 }
 
+static bool is_gguf_name(const char *out)
+{
+    size_t n = out ? strlen(out) : 0;
+
+    return n > 5 && strcmp(out + n - 5, ".gguf") == 0;
+}
+
 /* All three paths must be there; the first that is missing is named. */
 static int check_options(const struct merge_options *o, int n, char **argv, struct err *e)
 {
-    const char *missing = !o->base ? "--model" : !o->adapter ? "--adapter" : "-o";
+    /* A file of another kind needs no adapter: the model alone is converted. */
+    bool converts = o->base && (o->to_gguf || gguf_is(o->base));
+    const char *missing = !o->base ? "--model" : !o->adapter && !converts ? "--adapter" : "-o";
 
     if (n > 0)
         return err_set(e, E_USAGE, "unexpected operand '%.200s'", argv[1]);
-    if (o->base && o->adapter && o->out)
+    if (o->gguf && !o->to_gguf)
+        return err_set(e, E_USAGE, "--gguf needs an output that ends in .gguf");
+    if (o->adapter_only && !(o->to_gguf && o->adapter))
+        return err_set(e, E_USAGE, "--adapter-only needs --adapter and an output that ends in .gguf");
+    if (o->base && (o->adapter || converts) && o->out)
         return check_rope(&o->rope, e);
     err_set(e, E_USAGE, "no %s given", missing);
     return err_hint(e, "lmerge --model BASE --adapter ADAPTER -o OUT");
@@ -95,19 +110,25 @@ int main(int argc, char **argv)
 {
     static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
                                                        &type_bf16 };
+    static const struct tensor_type *const matrices[] = { NULL, &type_f32, &type_f16, &type_bf16,
+                                                          &type_q8_0, &type_q4_0 };
     static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
     bool quiet = false, verbose = false, json = false, done;
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
     int64_t threads = 0;
-    int dtype = 0, rc;
+    int dtype = 0, gguf = 0, rc;
     const struct opt opts[] = {
         ROW_MODEL(&o.base),
         ROW_ADAPTER(&o.adapter),
-        { 'o', "output", "DIR", OPT_STR, &o.out, 0, 0, "folder to make" },
+        { 'o', "output", "DIR", OPT_STR, &o.out, 0, 0, "folder to make, or FILE.gguf" },
         ROW_FORCE(&o.force, "replace a model folder at -o"),
         { 0, "dtype", "keep|float32|float16|bfloat16", OPT_ENUM, &dtype, 0, 0,
           "type of the merged weights [keep: each as it is]" },
+        { 0, "gguf", "auto|f32|f16|bf16|q8_0|q4_0", OPT_ENUM, &gguf, 0, 0,
+          "of FILE.gguf: type of the matrices [auto: the base's, or f16]" },
+        { 0, "adapter-only", NULL, OPT_FLAG, &o.adapter_only, 0, 0,
+          "of FILE.gguf: the adapter's pairs alone, for llama.cpp's --lora" },
         ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [auto]",
                   "by how much the context grew"),
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
@@ -119,10 +140,12 @@ int main(int argc, char **argv)
         OPT_END
     };
     const struct cmd cmd = {
-        "lmerge", "--model DIR --adapter DIR -o DIR",
+        "lmerge", "--model DIR|FILE.gguf [--adapter DIR] -o DIR|FILE.gguf",
         "Merges an adapter into its base model and writes a Hugging Face model folder.",
         "  lmerge --model Llama-2-7b-hf --adapter adapter/ -o Llama-2-7b-100k/\n"
-        "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n",
+        "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n"
+        "  lmerge --model base/ --adapter adapter/ -o model.gguf --gguf q8_0\n"
+        "  lmerge --model model.gguf -o model/\n",
         opts, NULL
     };
     struct err e = {0};
@@ -132,6 +155,8 @@ int main(int argc, char **argv)
     if (rc < 0 || done)
         return cmd_exit(&cmd, rc, &e);
     log_init(cmd.name, quiet ? -1 : verbose ? 1 : 0);
+    o.to_gguf = is_gguf_name(o.out);
+    o.gguf = matrices[gguf];
     o.keep_dtype = dtype == 0;
     o.type = types[dtype];
     o.threads = (int)threads;

@@ -10,9 +10,12 @@
 C_BEGIN
 
 struct merge_options {
-    const char *base, *adapter, *out; /* folders */
+    const char *base, *adapter, *out; /* folders, or of base and out a GGUF file; adapter NULL: none */
     bool keep_dtype;                  /* each tensor in its own type; else in dtype */
     const struct tensor_type *type;
+    bool to_gguf;                     /* out is a GGUF file, */
+    const struct tensor_type *gguf;   /* with matrices of this type; NULL: the base's, F16 of packed ones */
+    bool adapter_only;                /* and that has the adapter's pairs alone */
     int64_t shard_bytes;              /* tensor bytes a file, more only for one larger tensor */
     struct rope_ask rope;             /* of an adapter that has no config.json to say it; no kind
                                          and a factor of 0: the base's RoPE */

@@ -1,6 +1,7 @@
 /* tools/merge_plan.c - see merge_plan.h. */
 #include "tools/merge_plan.h"
 
+#include "formats/weights/gguf_types.h"
 #include "formats/weights/safetensors.h"
 
 #include <stdlib.h>
@@ -17,7 +18,10 @@ void merge_plan_free(struct merge_plan *p)
 static const struct tensor_type *out_type(const struct merge_options *o,
                                           const struct tensor_type *t)
 {
-    return o->keep_dtype || !type_real(t) ? t : o->type;
+    if (!type_real(t) || !o->keep_dtype)
+        return type_real(t) ? o->type : t;
+    /* What GGUF has packed in blocks is float16 in a folder, rows in another order the same type. */
+    return st_type(t->name) ? st_type(t->name) : gguf_type_number(t) >= 0 ? &type_f16 : t;
 }
 
 /* Appends an item with its type and size. There is room: the list was made large
@@ -64,7 +68,8 @@ static int add_listed(struct merge_plan *p, const struct merge_options *o,
         if ((rc = weights_get(w, from.name, from.dims, from.shape, &it.base, e)) < 0)
             return rc;
         /* A whole tensor of the adapter's, or a pair, or neither: the item says which. */
-        adapter_find(a, &s, &it.whole, &it.a, &it.b);
+        if (a)
+            adapter_find(a, &s, &it.whole, &it.a, &it.b);
         if ((rc = add(p, o, &it, e)) < 0)
             return rc;
     }
@@ -178,7 +183,7 @@ int merge_plan_make(struct merge_plan *p, const struct merge_options *o,
     int64_t room;
     int rc;
 
-    *p = (struct merge_plan){ .config = *adapter_model_config(a) };
+    *p = (struct merge_plan){ .config = a ? *adapter_model_config(a) : *weights_config(w) };
     /* The base's head is its embedding, and the result has a head of its own. */
     r->untied = weights_config(w)->tied && !p->config.tied;
     /* At most: each listed tensor, and each of the base that is not listed. */

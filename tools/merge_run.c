@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/must.h"
 #include "base/staging.h"
 #include "base/log.h"
@@ -10,7 +11,8 @@
 #include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
 #include "model/rope.h"
-#include "tools/merge_tensor.h"
+#include "tools/gguf_tokens.h"
+#include "tools/merge_gguf.h"
 
 #include <dirent.h>
 #include <limits.h>
@@ -44,9 +46,17 @@ static void file_name(char *name, size_t cap, int file, int files)
         snprintf(name, cap, "model-%05d-of-%05d.safetensors", file + 1, files);
 }
 
+static int begin(void *w, size_t nbytes, struct err *e) { return st_begin(w, nbytes, e); }
+static int end_with(void *w, uint64_t hash, struct err *e) { return st_end(w, hash, e); }
+static int write_at(void *w, size_t at, const void *p, size_t n, struct err *e)
+{
+    return st_write_at(w, at, p, n, e);
+}
+
 static int write_items(struct run *r, struct st_writer *w, int64_t first, int64_t end,
                        struct err *e)
 {
+    const struct merge_sink to = { w, begin, write_at, end_with };
     int rc = 0;
 
     for (int64_t i = first; i < end && rc == 0; i++) {
@@ -54,7 +64,7 @@ static int write_items(struct run *r, struct st_writer *w, int64_t first, int64_
         /* 1 more, as a model may have no bytes at all. */
         log_progress("%s  %.0f%%", m->name,
                      100.0 * (double)r->done_bytes / ((double)r->r->bytes + 1));
-        rc = merger_write(&r->merger, w, m, &r->each[m->base - weights_at(r->weights, 0)], e);
+        rc = merger_write(&r->merger, &to, m, &r->each[m->base - weights_at(r->weights, 0)], e);
         r->done_bytes += (int64_t)m->nbytes;
     }
     return rc;
@@ -141,10 +151,12 @@ static int write_files(struct run *r, const char *folder, const struct st_note *
  * is made up at least, as they hold its hashes. */
 static int write_all(struct run *r, const char *folder, struct err *e)
 {
-    char *like = path_join(r->o->base, "config.json"), *config = NULL, *index = NULL;
+    bool gguf = gguf_is(r->o->base);
+    char *like = gguf ? NULL : path_join(r->o->base, "config.json"), *config = NULL, *index = NULL;
     struct beside files = { 0 };
     struct buf list = { 0 };
-    int rc = weights_copy_side_files(r->o->base, folder, config_reach(&r->plan.config), &files, e);
+    int rc = gguf ? gguf_tokenizer_files(r->o->base, folder, &files, e)
+                  : weights_copy_side_files(r->o->base, folder, config_reach(&r->plan.config), &files, e);
 
     if (rc == 0 && (rc = config_text(&r->plan.config, like, r->r->dtype, CONFIG, &config, e)) == 0)
         rc = beside_add(&files, CONFIG, config, strlen(config), e);
@@ -202,10 +214,12 @@ static int check_out(const struct merge_options *o, const char *out, struct err 
 {
     if (!path_exists(out))
         return 0;
-    if (same_place(out, o->base) || same_place(out, o->adapter))
+    if (same_place(out, o->base) || (o->adapter && same_place(out, o->adapter)))
         return err_set(e, E_USAGE, "'%s' is an input: it cannot be the output too", out);
+    if (o->to_gguf && path_is_dir(out))
+        return err_set(e, E_CREATE, "'%s' is a folder", out);
     if (o->force)
-        return check_replaceable(out, e);
+        return o->to_gguf ? 0 : check_replaceable(out, e);
     err_set(e, E_CREATE, "'%s' is there already", out);
     return err_hint(e, "name another folder with -o, or replace it with -f");
 }
@@ -221,7 +235,7 @@ static void remove_building(void) { staging_abandon(building); }
  * on, and every byte of that. */
 static int check_base(struct run *r, const struct adapter *a, struct err *e)
 {
-    uint64_t want = adapter_config(a)->base_hash;
+    uint64_t want = a ? adapter_config(a)->base_hash : 0;
     int rc = 0;
 
     for (int64_t i = 0; i < weights_count(r->weights) && rc == 0; i++)
@@ -255,6 +269,23 @@ static int build(struct run *r, const struct adapter *a, const char *out, struct
     return rc;
 }
 
+/* The same for one file, of which nothing is left when the process ends in the middle. */
+static int build_gguf(struct run *r, const struct adapter *a, const char *out, struct err *e)
+{
+    struct merge_gguf m;
+    int rc;
+
+    if (r->o->adapter_only)
+        return merge_gguf_adapter(r->o, a, out, r->r, e);
+    rc = merge_gguf_build(&m, r->o, &r->plan, &r->merger, r->weights, r->each, out, r->r, e);
+    if (rc == 0 && (rc = check_base(r, a, e)) == 0)
+        rc = r->o->stop && *r->o->stop ? err_set(e, E_NO, "stopped") : 0;
+    if (rc == 0)
+        return merge_gguf_publish(&m, e);
+    merge_gguf_abandon(&m);
+    return rc;
+}
+
 /* Edited by hand, most likely, and meant; or damaged. */
 static void warn_changed(const char *folder, const char *names)
 {
@@ -270,12 +301,14 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     int rc;
 
     if (o->rope.factor == 0 && o->rope.theta == 0) {
-        if (!adapter_has_model(a))
+        if (a && !adapter_has_model(a))
             log_info("'%s' has no config.json: RoPE stays the base's; if it was trained for a "
                      "longer context, give --rope-factor", o->adapter);
         return 0;
     }
     /* Such an adapter brings its own RoPE, and a second factor would scale it twice. */
+    if (!a)
+        return err_set(e, E_USAGE, "--rope and its options are for an adapter, and none is given");
     if (adapter_has_model(a)) {
         err_set(e, E_USAGE, "--rope and its options are only for an adapter without config.json, "
                             "and '%s' has one", o->adapter);
@@ -293,16 +326,17 @@ static int open_all(struct run *r, struct weights **w, struct adapter **a, struc
     int rc;
 
     if ((rc = weights_open(w, o->base, e)) < 0 ||
-        (rc = adapter_open(a, o->adapter, weights_config(*w), e)) < 0)
+        (o->adapter && (rc = adapter_open(a, o->adapter, weights_config(*w), e)) < 0))
         return rc;
     warn_changed(o->base, weights_changed(*w));
-    warn_changed(o->adapter, adapter_changed(*a));
+    if (o->adapter)
+        warn_changed(o->adapter, adapter_changed(*a));
     r->weights = *w;
     if (!(r->each = calloc((size_t)weights_count(*w) + 1, sizeof *r->each)))
         return err_set(e, E_SYS, "out of memory");
     if ((rc = merge_plan_make(&r->plan, o, *w, *a, r->r, e)) < 0 || (rc = set_rope(r, *a, e)) < 0)
         return rc;
-    return merger_open(&r->merger, o->threads, adapter_scale(adapter_config(*a)), o->stop, e);
+    return merger_open(&r->merger, o->threads, *a ? adapter_scale(adapter_config(*a)) : 1, o->stop, e);
 }
 
 int merge_run(const struct merge_options *o, struct merge_report *report, struct err *e)
@@ -321,7 +355,7 @@ int merge_run(const struct merge_options *o, struct merge_report *report, struct
     /* Cheap checks come first: nothing is opened when the output is refused. */
     if (rc == 0 && (rc = check_out(o, out, e)) == 0 && (rc = open_all(&r, &w, &a, e)) == 0) {
         rope_advice(&r.plan.config, report->advice, sizeof report->advice);
-        rc = build(&r, a, out, e);
+        rc = o->to_gguf ? build_gguf(&r, a, out, e) : build(&r, a, out, e);
     }
     report->max_delta = r.merger.max_delta;
     report->unchanged = r.merger.unchanged;

@@ -6,6 +6,7 @@
 #include "tools/merge_tensor.h"
 
 #include "base/block_hash.h"
+#include "formats/weights/gguf_types.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -28,7 +29,7 @@ struct merge_thread {
 /* A tensor in hand. */
 struct job {
     struct merger *g;
-    struct st_writer *w;
+    const struct merge_sink *w;
     const struct merge_item *m;
     const struct tensor *from;         /* whose values the result begins with */
     unsigned char *in_sums, *out_sums; /* NULL: taken elsewhere, or the same as the other */
@@ -131,6 +132,7 @@ static int64_t count_unchanged(const struct merge_item *m, int64_t first, const 
 static bool convert(struct job *j, struct merge_thread *t, int64_t first, int64_t n, char *out)
 {
     const struct merge_item *m = j->m;
+    bool packed = m->type->plain == DT_OTHER;
 
     if (j->in_sums)
         sum_range(j->in_sums, (const char *)j->from->data + bytes_of(j->from->type, first),
@@ -140,14 +142,18 @@ static bool convert(struct job *j, struct merge_thread *t, int64_t first, int64_
         tensor_to_f32(j->from, first + i, k, t->f, NULL);
         if (m->a)
             t->max_delta = fmaxf(t->max_delta, add_pair(j, t->f, first + i, k));
-        floats_narrow(m->type->plain, t->f, k, out + bytes_of(m->type, i));
+        /* What is packed shows its values here alone. */
+        if (packed && merge_not_finite(DT_F32, t->f, k))
+            return false;
+        gguf_narrow(m->type, t->f, k, out + bytes_of(m->type, i));
     }
     /* Checked after rounding: what float32 holds may be infinite in the result's type. */
-    if (merge_not_finite(m->type->plain, out, n))
+    if (!packed && merge_not_finite(m->type->plain, out, n))
         return false;
-    if (m->a)
+    if (m->a && !packed)
         t->unchanged += count_unchanged(m, first, out, n);
-    sum_range(j->out_sums, out, bytes_of(m->type, first), bytes_of(m->type, n));
+    if (j->out_sums)
+        sum_range(j->out_sums, out, bytes_of(m->type, first), bytes_of(m->type, n));
     return true;
 }
 
@@ -167,7 +173,7 @@ static void convert_task(void *ctx, int64_t task, int thread)
             return;
         }
     }
-    if (st_write_at(j->w, bytes_of(j->m->type, first), t->out, bytes_of(j->m->type, n), &e) < 0)
+    if (j->w->write_at(j->w->to, bytes_of(j->m->type, first), t->out, bytes_of(j->m->type, n), &e) < 0)
         fail(j, &e);
 }
 
@@ -193,7 +199,7 @@ static void copy_task(void *ctx, int64_t task, int thread)
             return;
         }
     }
-    if (st_write_at(j->w, at, p, n, &e) < 0)
+    if (j->w->write_at(j->w->to, at, p, n, &e) < 0)
         fail(j, &e);
 }
 
@@ -263,7 +269,7 @@ static bool is_copy(const struct merge_item *m, const struct tensor *from)
     return !m->a && from->type == m->type && (!type_real(from->type) || from->type->plain != DT_OTHER);
 }
 
-int merger_write(struct merger *g, struct st_writer *w, const struct merge_item *m,
+int merger_write(struct merger *g, const struct merge_sink *w, const struct merge_item *m,
                  uint64_t *base_hash, struct err *e)
 {
     struct job j = { .g = g, .w = w, .m = m, .from = m->whole ? m->whole : m->base };
@@ -273,7 +279,7 @@ int merger_write(struct merger *g, struct st_writer *w, const struct merge_item 
 
     if (m->nbytes == 0)
         return 0;
-    rc = st_begin(w, m->nbytes, e);
+    rc = w->begin(w->to, m->nbytes, e);
     if (rc == 0 && (rc = room(&g->in_sums, &g->in_cap, hash_blocks(j.from->nbytes), 8, e)) == 0)
         rc = room(&g->out_sums, &g->out_cap, hash_blocks(m->nbytes), 8, e);
     if (rc == 0 && m->a && (rc = widen(m->a, &g->a, &g->a_cap, e)) == 0)
@@ -281,7 +287,7 @@ int merger_write(struct merger *g, struct st_writer *w, const struct merge_item 
     if (rc < 0)
         return rc;
     j.in_sums = copy || sums_fit(j.from->type) ? g->in_sums : NULL;
-    j.out_sums = copy ? g->in_sums : g->out_sums; /* a copy has the same */
+    j.out_sums = copy ? g->in_sums : sums_fit(m->type) ? g->out_sums : NULL; /* a copy has the same */
     pool_run(g->pool, copy ? (int64_t)((j.from->nbytes + COPY - 1) / COPY)
                            : (j.from->count + TASK - 1) / TASK,
              copy ? copy_task : convert_task, &j);
@@ -294,7 +300,7 @@ int merger_write(struct merger *g, struct st_writer *w, const struct merge_item 
         g->unchanged += g->threads[i].unchanged;
         g->threads[i].unchanged = 0;
     }
-    return st_end(w, block_hash_of(j.out_sums, m->nbytes), e);
+    return w->end(w->to, j.out_sums ? block_hash_of(j.out_sums, m->nbytes) : 0, e);
 }
 
 int merger_hash(struct merger *g, const struct tensor *t, uint64_t *hash, struct err *e)

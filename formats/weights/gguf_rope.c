@@ -62,8 +62,7 @@ int gguf_rope_of(struct gguf_rope *g, const struct rope_config *r, int64_t dim, 
     if (r->type == ROPE_DYNAMIC) {
         err_set(e, E_CONFIG, "RoPE of type dynamic depends on the length of the text, and llama.cpp has no "
                 "such");
-        return err_hint(e, "train with another --rope, or write a folder and let llama.cpp have "
-                        "--rope-scaling by hand");
+        return err_hint(e, "train with another --rope, or write a folder for transformers or vLLM");
     }
     if (g->pairs > ROPE_PAIRS)
         return err_set(e, E_CONFIG, "heads of more than %d channels are not written to GGUF",

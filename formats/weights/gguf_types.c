@@ -153,7 +153,7 @@ const struct tensor_type *gguf_type(uint32_t ggml_type)
 int gguf_type_number(const struct tensor_type *t)
 {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (types[i].type == t)
+        if (strcmp(types[i].type->name, t->name) == 0) /* of a turned view too */
             return types[i].number;
     return -1;
 }

@@ -1,0 +1,437 @@
+/* tools/gguf_tokens.c - see gguf_tokens.h. */
+#include "tools/gguf_tokens.h"
+
+#include "base/file.h"
+#include "formats/tokenizer/gguf_vocab.h"
+#include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/words.h"
+#include "formats/weights/beside.h"
+#include "tools/gguf_vocabulary.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KEY(k) "tokenizer.ggml." k
+
+/* What is gathered of a folder before anything is written. */
+struct source {
+    struct gguf_head *h;
+    const char *folder;
+    struct vocabulary v;
+    int64_t bos, eos, unk, pad;
+    bool add_bos, add_eos;
+    struct err *e;
+};
+
+/* ---- the lists ---- */
+
+static void put_tokens(struct gguf_head *h, const struct vocabulary *v)
+{
+    gguf_put_array(h, KEY("tokens"), GGUF_STRING, (uint64_t)v->n);
+    for (int64_t i = 0; i < v->n; i++)
+        gguf_add_string(h, v->v[i].text, v->v[i].n);
+}
+
+static void put_scores(struct gguf_head *h, const struct vocabulary *v)
+{
+    gguf_put_array(h, KEY("scores"), GGUF_F32, (uint64_t)v->n);
+    for (int64_t i = 0; i < v->n; i++)
+        gguf_add_raw(h, &v->v[i].score, 4);
+}
+
+static void put_types(struct gguf_head *h, const struct vocabulary *v)
+{
+    gguf_put_array(h, KEY("token_type"), GGUF_I32, (uint64_t)v->n);
+    for (int64_t i = 0; i < v->n; i++) {
+        unsigned char b[4];
+
+        put_le(b, (uint64_t)v->v[i].type, 4);
+        gguf_add_raw(h, b, 4);
+    }
+}
+
+static void put_id(struct gguf_head *h, const char *key, int64_t id, int64_t vocab)
+{
+    if (id >= 0 && id < vocab)
+        gguf_put_u32(h, key, (uint32_t)id);
+}
+
+static void put_ids(struct source *s)
+{
+    put_id(s->h, KEY("bos_token_id"), s->bos, s->v.n);
+    put_id(s->h, KEY("eos_token_id"), s->eos, s->v.n);
+    put_id(s->h, KEY("unknown_token_id"), s->unk, s->v.n);
+    put_id(s->h, KEY("padding_token_id"), s->pad, s->v.n);
+    gguf_put_bool(s->h, KEY("add_bos_token"), s->add_bos);
+    gguf_put_bool(s->h, KEY("add_eos_token"), s->add_eos);
+}
+
+/* ---- SentencePiece ---- */
+
+struct pieces {
+    struct source *s;
+    int64_t next;
+};
+
+static int add_piece(void *ctx, const char *text, size_t n, float score, enum spmodel_type type,
+                     struct err *e)
+{
+    struct pieces *p = ctx;
+
+    if (type == PIECE_UNKNOWN && p->s->unk < 0)
+        p->s->unk = p->next;
+    return vocabulary_set(&p->s->v, p->next++, text, n, score, type, e);
+}
+
+/* What llama.cpp does not have of a model. */
+static int check_spm(const struct spmodel *m, const char *path, struct err *e)
+{
+    const char *what = m->type != 2 ? "is not of type BPE"
+                       : m->norm[SPMODEL_ENCODES].units ? "has a table of characters"
+                       : m->space_is_suffix ? "puts spaces behind words" : NULL;
+
+    return what ? err_set(e, E_CONFIG, "'%s' %s, and llama.cpp would cut text in another way", path, what)
+                : 0;
+}
+
+static int put_spm(struct source *s, const char *path)
+{
+    struct pieces all = { s, 0 };
+    struct spmodel m;
+    char *bytes;
+    size_t n;
+    int rc = file_read(path, SPMODEL_MAX_BYTES, &bytes, &n, s->e);
+
+    if (rc < 0)
+        return rc;
+    if ((rc = spmodel_read(&m, bytes, n, add_piece, &all, s->e)) < 0)
+        err_within(s->e, "'%s'", path);
+    if (rc == 0 && (rc = check_spm(&m, path, s->e)) == 0 &&
+        (rc = vocabulary_added(&s->v, s->folder, s->e)) == 0 &&
+        (rc = vocabulary_fill(&s->v, s->e)) == 0) {
+        gguf_put_string(s->h, KEY("model"), "llama", 5);
+        gguf_put_string(s->h, KEY("pre"), "default", 7);
+        put_tokens(s->h, &s->v);
+        put_scores(s->h, &s->v);
+        put_types(s->h, &s->v);
+        if (!m.norm[SPMODEL_ENCODES].dummy_prefix)
+            gguf_put_bool(s->h, KEY("add_space_prefix"), false);
+        if (m.norm[SPMODEL_ENCODES].strip_spaces)
+            gguf_put_bool(s->h, KEY("remove_extra_whitespaces"), true);
+    }
+    free(bytes);
+    return rc;
+}
+
+/* ---- tokenizer.json ---- */
+
+/* What the pre-tokenizer says: a pattern, "" for GPT-2's, and whether digits are cut off first. */
+static bool read_step(json_t *step, const char **pattern, bool *digits, bool *bytes)
+{
+    const char *type = json_string_value(json_object_get(step, "type"));
+    json_t *p = json_object_get(json_object_get(step, "pattern"), "Regex");
+
+    if (!type)
+        return false;
+    if (strcmp(type, "Split") == 0 && json_is_string(p) && !*pattern)
+        *pattern = json_string_value(p);
+    else if (strcmp(type, "Digits") == 0 && json_is_true(json_object_get(step, "individual_digits")))
+        *digits = true;
+    else if (strcmp(type, "ByteLevel") == 0 && !json_is_true(json_object_get(step, "add_prefix_space"))) {
+        *bytes = true;
+        if (!json_is_false(json_object_get(step, "use_regex")) && !*pattern)
+            *pattern = "";
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* The entry of the table that cuts text as this file does; NULL: none. */
+static const struct gguf_pre *find_pre(json_t *root)
+{
+    json_t *pre = json_object_get(root, "pre_tokenizer"), *list = json_object_get(pre, "pretokenizers");
+    bool whole = json_is_true(json_object_get(json_object_get(root, "model"), "ignore_merges"));
+    bool digits = false, bytes = false;
+    const char *pattern = NULL;
+    const struct words *w;
+
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!read_step(json_array_get(list, i), &pattern, &digits, &bytes))
+            return NULL;
+    if (!list && !read_step(pre, &pattern, &digits, &bytes))
+        return NULL;
+    if (!bytes || !pattern)
+        return NULL;
+    w = *pattern ? words_known(pattern, strlen(pattern)) : NULL;
+    if (*pattern && !w)
+        return NULL;
+    pattern = w ? words_name(w) : "";
+    if (strcmp(pattern, words_name(&words_gpt2)) == 0)
+        pattern = "";
+    for (int i = 0; i < gguf_n_pres; i++)
+        if (strcmp(gguf_pres[i].words, pattern) == 0 && gguf_pres[i].digits == digits &&
+            gguf_pres[i].whole == whole)
+            return &gguf_pres[i];
+    return NULL;
+}
+
+/* Added tokens win over those of the model. */
+static int read_tokens(struct source *s, json_t *root, const char *path)
+{
+    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab"), *id, *t;
+    const char *text;
+    size_t i;
+    int rc = 0;
+
+    json_object_foreach(vocab, text, id)
+        if (rc == 0)
+            rc = json_is_integer(id) ? vocabulary_set(&s->v, json_integer_value(id), text, strlen(text), 0,
+                                                      PIECE_NORMAL, s->e)
+                                     : err_set(s->e, E_DATA, "'%s': token '%.60s' has no id", path, text);
+    json_array_foreach(json_object_get(root, "added_tokens"), i, t) {
+        text = json_string_value(json_object_get(t, "content"));
+        if (rc == 0 && text)
+            rc = vocabulary_add(&s->v, json_integer_value(json_object_get(t, "id")), text,
+                                json_is_true(json_object_get(t, "special")), s->e);
+    }
+    return rc < 0 ? rc : vocabulary_fill(&s->v, s->e);
+}
+
+/* "a b", or ["a", "b"]. */
+static int put_merges(struct source *s, json_t *root, const char *path)
+{
+    json_t *list = json_object_get(json_object_get(root, "model"), "merges"), *m;
+    struct buf pair = { 0 };
+    size_t i;
+    int rc = 0;
+
+    gguf_put_array(s->h, KEY("merges"), GGUF_STRING, json_array_size(list));
+    json_array_foreach(list, i, m) {
+        const char *a = json_string_value(json_array_get(m, 0)), *b = json_string_value(json_array_get(m, 1)),
+                   *both = json_string_value(m);
+
+        pair.len = 0;
+        if (rc == 0 && !both && !(a && b))
+            rc = err_set(s->e, E_DATA, "'%s': merge %zu is no pair of tokens", path, i);
+        if (rc == 0 && (rc = both ? buf_add(&pair, both, strlen(both), s->e)
+                                  : buf_printf(&pair, s->e, "%s %s", a, b)) == 0)
+            gguf_add_string(s->h, pair.p, pair.len);
+    }
+    buf_free(&pair);
+    return rc;
+}
+
+/* A template that begins or ends with a special token. */
+static void read_template(struct source *s, json_t *root)
+{
+    json_t *post = json_object_get(root, "post_processor"), *each, *list = json_array();
+    size_t i;
+
+    if (json_is_array(json_object_get(post, "processors"))) {
+        json_array_foreach(json_object_get(post, "processors"), i, each)
+            json_array_append(list, each);
+    } else {
+        json_array_append(list, post);
+    }
+    json_array_foreach(list, i, each) {
+        json_t *single = json_object_get(each, "single");
+        size_t n = json_array_size(single);
+
+        if (n > 1) {
+            s->add_bos = json_object_get(json_array_get(single, 0), "SpecialToken") != NULL;
+            s->add_eos = json_object_get(json_array_get(single, n - 1), "SpecialToken") != NULL;
+        }
+    }
+    json_decref(list);
+}
+
+static int put_bpe(struct source *s, const char *path)
+{
+    const struct gguf_pre *pre = NULL;
+    struct js o;
+    int rc = js_load(&o, path, JS_MAX_BYTES, s->e);
+
+    if (rc < 0)
+        return rc;
+    if (!(pre = find_pre(o.obj))) {
+        rc = err_set(s->e, E_CONFIG, "'%s' cuts text in a way that llama.cpp has no name for here", path);
+        err_hint(s->e, "known are byte-level BPE as of GPT-2, Llama 3, Qwen 2, SmolLM, tekken and o200k; a "
+                       "tokenizer.model beside it is taken first");
+    }
+    if (rc == 0 && (rc = read_tokens(s, o.obj, path)) == 0) {
+        read_template(s, o.obj);
+        gguf_put_string(s->h, KEY("model"), "gpt2", 4);
+        gguf_put_string(s->h, KEY("pre"), pre->name, strlen(pre->name));
+        put_tokens(s->h, &s->v);
+        put_types(s->h, &s->v);
+        rc = put_merges(s, o.obj, path);
+    }
+    js_free(&o);
+    return rc;
+}
+
+/* ---- what is beside ---- */
+
+static int64_t id_of(const struct source *s, const json_t *token)
+{
+    const char *text = json_string_value(json_is_object(token) ? json_object_get(token, "content") : token);
+
+    for (int64_t i = 0; text && i < s->v.n; i++)
+        if (strcmp(s->v.v[i].text, text) == 0)
+            return i;
+    return -1;
+}
+
+/* tokenizer_config.json has the last word on what is added; and the chat template. */
+static int read_config(struct source *s)
+{
+    const char *chat = NULL;
+    struct js o;
+    char *path, *file = path_join(s->folder, "chat_template.jinja"), *text = NULL;
+    json_t *list, *t;
+    size_t i, n;
+    int rc = vocabulary_json(&o, &path, s->folder, "tokenizer_config.json", s->e);
+
+    if (rc == 0 && path_is_file(file) && (rc = file_read(file, JS_MAX_BYTES, &text, &n, s->e)) == 0)
+        chat = text;
+    if (rc == 0 && o.obj) {
+        rc = js_bool(&o, "add_bos_token", JS_MAY, &s->add_bos, s->e);
+        rc = rc < 0 ? rc : js_bool(&o, "add_eos_token", JS_MAY, &s->add_eos, s->e);
+        s->pad = id_of(s, json_object_get(o.obj, "pad_token"));
+        list = json_object_get(o.obj, "chat_template");
+        if (!chat)
+            chat = json_string_value(list);
+        json_array_foreach(list, i, t)
+            if (!chat && strcmp(json_string_value(json_object_get(t, "name")) ? : "", "default") == 0)
+                chat = json_string_value(json_object_get(t, "template"));
+    }
+    if (rc == 0)
+        put_ids(s);
+    if (rc == 0 && chat)
+        gguf_put_string(s->h, "tokenizer.chat_template", chat, strlen(chat));
+    js_free(&o);
+    free(path);
+    free(file);
+    free(text);
+    return rc;
+}
+
+/* All that another GGUF says of its tokenizer, unless the vocabulary grew. */
+static int copy_keys(struct gguf_head *h, const char *path, struct err *e)
+{
+    struct gguf *g;
+    int rc = gguf_open(&g, path, e);
+
+    for (int64_t i = 0; rc == 0 && i < gguf_values(g); i++)
+        if (strncmp(gguf_value_at(g, i)->key, "tokenizer.", 10) == 0)
+            gguf_put_value(h, gguf_value_at(g, i));
+    gguf_close(g);
+    return rc;
+}
+
+/* BOS and EOS as whoever opens the folder's tokenizer has them, else the configuration's. */
+static int read_marks(struct source *s, const char *path, const struct llama_config *c)
+{
+    struct tokenizer *t;
+    int rc = tokenizer_open(&t, path, s->e);
+
+    if (rc < 0)
+        return rc;
+    s->bos = tokenizer_bos(t) >= 0 ? tokenizer_bos(t) : c->bos;
+    s->eos = tokenizer_eos(t) >= 0 ? tokenizer_eos(t) : c->eos;
+    tokenizer_close(t);
+    return 0;
+}
+
+int gguf_put_tokenizer(struct gguf_head *h, const char *model, const struct llama_config *c,
+                       bool *none, struct err *e)
+{
+    struct source s = { .h = h, .folder = model, .bos = -1, .eos = -1, .unk = -1, .pad = -1, .e = e };
+    char *spm = path_join(model, "tokenizer.model"), *json = path_join(model, "tokenizer.json");
+    bool has_spm = path_is_file(spm), has = has_spm || path_is_file(json);
+    int rc = 0;
+
+    *none = false;
+    if (gguf_is(model)) {
+        rc = copy_keys(h, model, e);
+    } else if (!has) {
+        *none = true;
+        gguf_put_string(h, KEY("model"), "none", 4);
+    } else if ((rc = vocabulary_open(&s.v, c->vocab, e)) == 0 &&
+               (rc = read_marks(&s, has_spm ? spm : json, c)) == 0) {
+        s.add_bos = has_spm; /* as llama.cpp has it where nothing is said */
+        rc = has_spm ? put_spm(&s, spm) : put_bpe(&s, json);
+        rc = rc < 0 ? rc : read_config(&s);
+    }
+    vocabulary_free(&s.v);
+    free(spm);
+    free(json);
+    return rc;
+}
+
+/* ---- the other way ---- */
+
+static int put_file(const char *folder, const char *name, const void *p, size_t n,
+                    struct beside *files, struct err *e)
+{
+    char *path = path_join(folder, name);
+    int rc = file_replace(path, p, n, e);
+
+    free(path);
+    return rc < 0 ? rc : beside_add(files, name, p, n, e);
+}
+
+/* {"bos_token": ...}, by which transformers knows them. */
+static int put_config(const struct gguf *g, const struct gguf_vocab *v, const char *folder,
+                      struct beside *files, struct err *e)
+{
+    const int32_t ids[2] = { v->bos, v->eos };
+    static const char *const keys[2] = { "bos_token", "eos_token" };
+    const struct gguf_value *tokens;
+    json_t *o = json_object();
+    bool adds = false;
+    char *text;
+    int rc = gguf_array(g, KEY("tokens"), true, GGUF_STRING, &tokens, e);
+
+    for (int k = 0; k < 2 && rc == 0; k++) {
+        size_t at = 0, n = 0;
+        const char *p = "";
+
+        for (int32_t i = 0; i <= ids[k]; i++)
+            p = gguf_next_string(tokens, &at, &n);
+        if (ids[k] >= 0)
+            json_object_set_new(o, keys[k], json_stringn(p, n));
+    }
+    if (rc == 0 && (rc = gguf_bool(g, KEY("add_bos_token"), false, &adds, e)) == 0)
+        json_object_set_new(o, "add_bos_token", json_boolean(adds));
+    json_object_set_new(o, "tokenizer_class",
+                        json_string(strcmp(v->file, "tokenizer.json") ? "LlamaTokenizer"
+                                                                      : "PreTrainedTokenizerFast"));
+    text = js_text(o);
+    if (rc == 0)
+        rc = text ? put_file(folder, "tokenizer_config.json", text, strlen(text), files, e)
+                  : err_set(e, E_SYS, "out of memory");
+    free(text);
+    json_decref(o);
+    return rc;
+}
+
+int gguf_tokenizer_files(const char *path, const char *folder, struct beside *files, struct err *e)
+{
+    struct gguf_vocab v = { 0 };
+    struct gguf *g;
+    const char *chat = NULL;
+    size_t n = 0;
+    int rc = gguf_open(&g, path, e);
+
+    if (rc == 0 && gguf_find(g, KEY("tokens")) && (rc = gguf_vocab_read(&v, g, e)) == 0 &&
+        (rc = put_file(folder, v.file, v.bytes.p, v.bytes.len, files, e)) == 0)
+        rc = put_config(g, &v, folder, files, e);
+    if (rc == 0 && (rc = gguf_string(g, "tokenizer.chat_template", "", false, &chat, &n, e)) == 0 && chat)
+        rc = put_file(folder, "chat_template.jinja", chat, n, files, e);
+    buf_free(&v.bytes);
+    gguf_close(g);
+    return rc;
+}
