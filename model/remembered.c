@@ -2,6 +2,7 @@
 #include "model/remembered.h"
 
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/json.h"
 
 #include <stdlib.h>
@@ -13,7 +14,7 @@ enum { RECORD_BYTES = 1 << 20 }; /* no options.json is longer */
 static bool is_model(const char *folder)
 {
     char *config = path_join(folder, "config.json");
-    bool yes = config && path_is_file(config);
+    bool yes = (config && path_is_file(config)) || gguf_is(folder);
 
     free(config);
     return yes;
@@ -33,6 +34,8 @@ int remembered_model(char **folder, const struct token_info *info, const char *d
     int rc;
 
     *folder = NULL;
+    if (*path == '/' && gguf_is(path)) /* the model and its tokenizer are one file */
+        return (*folder = strdup(path)) ? 0 : err_set(e, E_SYS, "out of memory");
     if (*path == '/' && end > path && !(*folder = strndup(path, (size_t)(end - path))))
         return err_set(e, E_SYS, "out of memory");
     if (*folder && is_model(*folder))

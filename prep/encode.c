@@ -2,6 +2,7 @@
 #include "prep/prep.h"
 
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/utf8.h"
 #include "formats/tokens/document.h"
 
@@ -104,7 +105,7 @@ static bool exact_label(const char *path, size_t cap)
     return plain;
 }
 
-/* The absolute path of a file in a model's folder, which a config.json shows; else NULL. The folder
+/* The absolute path of a file in a model's folder, which a config.json shows, or of a GGUF; else NULL. The folder
  * alone is resolved: the files of Hugging Face's cache are links to where no model is. */
 static char *path_in_model(const char *path)
 {
@@ -112,7 +113,7 @@ static char *path_in_model(const char *path)
     char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
     char *config = folder ? path_join(folder, "config.json") : NULL;
     char *whole = config && path_is_file(config) ? realpath(folder, NULL) : NULL;
-    char *out = whole ? path_join(whole, slash ? slash + 1 : path) : NULL;
+    char *out = gguf_is(path) ? realpath(path, NULL) : whole ? path_join(whole, slash ? slash + 1 : path) : NULL;
 
     free(folder);
     free(config);

@@ -11,9 +11,6 @@ C_BEGIN
  * way, E_DATA, E_SYS. */
 int gguf_put_tokenizer(struct gguf_head *h, const char *model, const struct llama_config *c,
                        bool *none, struct err *e);
-/* The other way: the tokenizer of a GGUF as files of a model's folder, and its chat template. */
-struct beside;
-int gguf_tokenizer_files(const char *gguf, const char *folder, struct beside *files, struct err *e);
 
 C_END
 #endif

@@ -376,6 +376,8 @@ int merge_gguf_adapter(const struct merge_options *o, const struct adapter *a, c
     }
     *r = (struct merge_report){ .merged = n / 2, .files = 1, .bytes = (int64_t)h.data_bytes, .dtype = "F32",
                                 .context = config_reach(c) };
+    for (int64_t i = 0; i < n; i++)
+        r->params += halves[i].t.count;
     gguf_head_free(&h);
     free(halves);
     return rc;

@@ -10,8 +10,8 @@
 #include "base/json.h"
 #include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
+#include "model/gguf_files.h"
 #include "model/rope.h"
-#include "tools/gguf_tokens.h"
 #include "tools/merge_gguf.h"
 
 #include <dirent.h>
@@ -155,7 +155,7 @@ static int write_all(struct run *r, const char *folder, struct err *e)
     char *like = gguf ? NULL : path_join(r->o->base, "config.json"), *config = NULL, *index = NULL;
     struct beside files = { 0 };
     struct buf list = { 0 };
-    int rc = gguf ? gguf_tokenizer_files(r->o->base, folder, &files, e)
+    int rc = gguf ? gguf_files(r->o->base, folder, &files, e)
                   : weights_copy_side_files(r->o->base, folder, config_reach(&r->plan.config), &files, e);
 
     if (rc == 0 && (rc = config_text(&r->plan.config, like, r->r->dtype, CONFIG, &config, e)) == 0)

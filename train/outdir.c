@@ -2,12 +2,14 @@
 #include "train/outdir.h"
 
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/temp.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
+#include "model/gguf_files.h"
 #include "train/state.h"
 
 #include <dirent.h>
@@ -326,7 +328,9 @@ static int write_model(const struct settings *s, struct device *d, struct model 
     struct buf list = { 0 };
     int rc = config_text(model_config(m), like, dtype_names[s->dtype], config, &text, e);
 
-    if (rc == 0 && s->model)
+    if (rc == 0 && s->model && gguf_is(s->model))
+        rc = gguf_files(s->model, s->out, &files, e);
+    else if (rc == 0 && s->model)
         rc = weights_copy_side_files(s->model, s->out, config_reach(model_config(m)), &files, e);
     if (rc == 0 && (s->init || s->tokenizer))
         rc = copy_tokenizer(s, info, &files, e);
@@ -346,10 +350,11 @@ int outdir_results(const struct settings *s, struct device *d, struct model *m,
                    const struct token_info *info, struct err *e)
 {
     /* The file that config.json or adapter_config.json takes its other fields from. */
-    char *like = s->init ? strdup(s->init) : path_join(s->model, "config.json");
+    bool gguf = !s->init && gguf_is(s->model); /* which has none: it is written anew */
+    char *like = s->init ? strdup(s->init) : gguf ? NULL : path_join(s->model, "config.json");
     int rc;
 
-    if (!like)
+    if (!like && !gguf)
         return err_set(e, E_SYS, "out of memory");
     rc = s->mode > 0 ? write_adapter(s, d, m, like, e) : write_model(s, d, m, info, like, e);
     free(like);

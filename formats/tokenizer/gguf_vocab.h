@@ -5,7 +5,8 @@
 C_BEGIN
 
 /* A SentencePiece model (tokenizer.ggml.model "llama") or a tokenizer.json ("gpt2" with a
- * tokenizer.ggml.pre of the table) that makes the ids that llama.cpp would make of the same text. */
+ * tokenizer.ggml.pre of the table) of the same tokens: what the model was
+ * trained with, as far as the keys say it. */
 struct gguf_vocab {
     struct buf bytes;    /* the caller frees */
     const char *file;    /* what it is called in a model's folder: "tokenizer.json" */
