@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "formats/weights/gguf_types.h"
 #include "model/model_rows.h"
+#include "tools/check.h"
 #include "tools/merge.h"
 
 #include <stdio.h>
@@ -66,6 +67,49 @@ static void print_text(const struct merge_options *o, const struct merge_report 
                r->max_delta, 100.0 * (double)r->unchanged / (double)r->delta_entries);
 }
 
+/* One line a finding, or one object a path. */
+static void print_check(const char *path, const char *program, const struct check_list *l, bool json)
+{
+    json_t *list = json_array(), *j;
+    char *text;
+
+    for (int i = 0; i < l->n; i++) {
+        const struct check_finding *f = &l->v[i];
+
+        if (!json)
+            printf("%s: %s: %s\n", path, check_word(f->kind), f->text);
+        json_array_append_new(list, json_pack("{ss ss}", "kind", check_word(f->kind), "text", f->text));
+    }
+    if (!json && l->worst == CHECK_NOTE)
+        printf("%s: nothing is lost in %s\n", path, program);
+    j = json_pack("{ss ss sb so}", "path", path, "program", program, "complete",
+                  (int)(l->worst == CHECK_NOTE), "findings", list);
+    if (json && j && (text = json_dumps(j, JSON_COMPACT))) {
+        puts(text);
+        free(text);
+    }
+    json_decref(j);
+}
+
+/* All paths are looked at; the first error ends it. E_NO where something would be lost. */
+static int run_check(int program, const char *base, int n, char **paths, bool json, bool quiet,
+                     struct err *e)
+{
+    static const char *const words[] = { "vllm", "llama.cpp", "peft", "transformers" };
+    bool lost = false;
+    int rc = n > 0 ? 0 : err_set(e, E_USAGE, "--check needs a model, an adapter or a GGUF file to look at");
+
+    for (int i = 0; i < n && rc == 0; i++) {
+        struct check_list l = { 0 };
+
+        if ((rc = check_path(&l, (enum check_program)program, paths[i], base, e)) == 0 && !quiet)
+            print_check(paths[i], words[program], &l, json);
+        lost |= rc == 0 && l.worst != CHECK_NOTE;
+        check_free(&l);
+    }
+    return rc < 0 || !lost ? rc : err_set(e, E_NO, "%s would not take all of it", words[program]);
+}
+
 /* There is no context that would tell the factor. */
 static int check_rope(const struct rope_ask *a, struct err *e)
 {
@@ -117,7 +161,7 @@ int main(int argc, char **argv)
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
     int64_t threads = 0;
-    int dtype = 0, gguf = 0, rc;
+    int dtype = 0, gguf = 0, check = 0, rc;
     const struct opt opts[] = {
         ROW_MODEL(&o.base),
         ROW_ADAPTER(&o.adapter),
@@ -133,6 +177,8 @@ int main(int argc, char **argv)
                   "by how much the context grew"),
         { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
           "largest file of weights [4g]" },
+        { 0, "check", "none|" CHECK_PROGRAMS, OPT_ENUM, &check, 0, 0,
+          "say what that program would refuse or ignore of PATH ..., and write nothing [none]" },
         ROW_THREADS(&threads),
         ROW_JSON(&json, "print the summary as JSON"),
         ROW_QUIET(&quiet, "print nothing but errors"),
@@ -145,7 +191,8 @@ int main(int argc, char **argv)
         "  lmerge --model Llama-2-7b-hf --adapter adapter/ -o Llama-2-7b-100k/\n"
         "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n"
         "  lmerge --model base/ --adapter adapter/ -o model.gguf --gguf q8_0\n"
-        "  lmerge --model model.gguf -o model/\n",
+        "  lmerge --model model.gguf -o model/\n"
+        "  lmerge --check vllm adapter/ merged/\n",
         opts, NULL
     };
     struct err e = {0};
@@ -155,6 +202,8 @@ int main(int argc, char **argv)
     if (rc < 0 || done)
         return cmd_exit(&cmd, rc, &e);
     log_init(cmd.name, quiet ? -1 : verbose ? 1 : 0);
+    if (check)
+        return cmd_exit(&cmd, run_check(check - 1, o.base, rc, argv + 1, json, quiet, &e), &e);
     o.to_gguf = is_gguf_name(o.out);
     o.gguf = matrices[gguf];
     o.keep_dtype = dtype == 0;
