@@ -148,15 +148,34 @@ static int check_options(const struct merge_options *o, int n, char **argv, stru
     return err_hint(e, "lmerge --model BASE --adapter ADAPTER -o OUT");
 }
 
-/* 'types' goes by the place of the word in --dtype. With 'keep', the first, its entry is not
- * used: keep_dtype says so. */
-int main(int argc, char **argv)
+/* By the places of the words in --dtype and --gguf. With 'keep', the first, the type is not used:
+ * keep_dtype says so. */
+static void set_types(struct merge_options *o, int dtype, int gguf)
 {
     static const struct tensor_type *const types[] = { &type_f32, &type_f32, &type_f16,
                                                        &type_bf16 };
     static const struct tensor_type *const matrices[] = { NULL, &type_f32, &type_f16, &type_bf16,
                                                           &type_q8_0, &type_q4_0 };
+
+    o->to_gguf = is_gguf_name(o->out);
+    o->gguf = matrices[gguf];
+    o->keep_dtype = dtype == 0;
+    o->type = types[dtype];
+}
+
+/* A signal that was ignored when the program began, as by nohup, stays ignored. */
+static void catch_signals(void)
+{
     static const int stops[] = { SIGINT, SIGTERM, SIGHUP, SIGXCPU };
+    struct sigaction was, act = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (sigaction(stops[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+            sigaction(stops[i], &act, NULL);
+}
+
+int main(int argc, char **argv)
+{
     bool quiet = false, verbose = false, json = false, done;
     struct merge_options o = { .shard_bytes = (int64_t)4 << 30, .stop = &stop };
     struct merge_report r;
@@ -175,10 +194,9 @@ int main(int argc, char **argv)
           "of FILE.gguf: the adapter's pairs alone, for llama.cpp's --lora" },
         ROWS_ROPE(&o.rope, 0, "what an adapter without config.json was trained with [auto]",
                   "by how much the context grew"),
-        { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15,
-          "largest file of weights [4g]" },
+        { 0, "shard-size", "BYTES", OPT_BYTES, &o.shard_bytes, 1, 1e15, "largest file [4g]" },
         { 0, "check", "none|" CHECK_PROGRAMS, OPT_ENUM, &check, 0, 0,
-          "say what that program would refuse or ignore of PATH ..., and write nothing [none]" },
+          "only say what it would refuse or ignore of PATH ... [none]" },
         ROW_THREADS(&threads),
         ROW_JSON(&json, "print the summary as JSON"),
         ROW_QUIET(&quiet, "print nothing but errors"),
@@ -189,14 +207,12 @@ int main(int argc, char **argv)
         "lmerge", "--model DIR|FILE.gguf [--adapter DIR] -o DIR|FILE.gguf",
         "Merges an adapter into its base model and writes a Hugging Face model folder.",
         "  lmerge --model Llama-2-7b-hf --adapter adapter/ -o Llama-2-7b-100k/\n"
-        "  lmerge --model base/ --adapter adapter/ -o merged/ --dtype bfloat16\n"
         "  lmerge --model base/ --adapter adapter/ -o model.gguf --gguf q8_0\n"
         "  lmerge --model model.gguf -o model/\n"
         "  lmerge --check vllm adapter/ merged/\n",
         opts, NULL
     };
     struct err e = {0};
-    struct sigaction was, act = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
     rc = opt_parse(&cmd, argc, argv, &done, &e);
     if (rc < 0 || done)
@@ -204,15 +220,9 @@ int main(int argc, char **argv)
     log_init(cmd.name, quiet ? -1 : verbose ? 1 : 0);
     if (check)
         return cmd_exit(&cmd, run_check(check - 1, o.base, rc, argv + 1, json, quiet, &e), &e);
-    o.to_gguf = is_gguf_name(o.out);
-    o.gguf = matrices[gguf];
-    o.keep_dtype = dtype == 0;
-    o.type = types[dtype];
+    set_types(&o, dtype, gguf);
     o.threads = (int)threads;
-    /* A signal that was ignored when the program began, as by nohup, stays ignored. */
-    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
-        if (sigaction(stops[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
-            sigaction(stops[i], &act, NULL);
+    catch_signals();
     if ((rc = check_options(&o, rc, argv, &e)) == 0 && (rc = merge_run(&o, &r, &e)) == 0 &&
         (json || !quiet))
         json ? print_json(&o, &r) : print_text(&o, &r);

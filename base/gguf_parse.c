@@ -1,4 +1,4 @@
-/* base/gguf.c - the reader of GGUF's container; see gguf.h.
+/* base/gguf_parse.c - the reader of GGUF's container; see gguf.h.
  *
  * Every number of the file is compared with the bytes that are left before it is used, all products
  * and sums are checked, and nothing is allocated by a count that the file could not hold. */
