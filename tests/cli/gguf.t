@@ -1,0 +1,132 @@
+#!/bin/bash
+# GGUF both ways: a model as one file and back, adapters, tokenizers, bad files; and --check. Where
+# xllamacpp is at hand (GGUF_PYTHON names its Python), llama.cpp's losses are ours.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+has() { grep -q -- "$2" "$1" || { cat "$1"; return 1; }; } # FILE WORDS
+sums() { linfo --verify -v --json "$1" | grep -o '"list".*' | sed 's/],"weights_xxh3.*//'; }
+same_values() { [ -n "$(sums "$1")" ] && diff <(sums "$1") <(sums "$2"); } # MODEL MODEL: every tensor's hash
+ids_of() { lprep -q -t "$1" --no-eos "$2" 2> "$tmp/err" | linfo --ids -; }
+poke() { printf '%b' "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; } # FILE AT BYTES
+at() { grep -abo -m 1 -- "$2" "$1" | head -n 1 | cut -d: -f1; } # FILE WORDS: where they are
+
+export LC_ALL=C
+data=tests/data/peft_tiny
+cp -r "$data/plain/base" "$tmp/base"
+mkdir "$tmp/w"
+# one with a tokenizer, of 400 tokens in a vocabulary of 512
+lprep -q -t tests/data/tiny.model tests/data/tiny.txt | lpack -q -o "$tmp/fresh"
+ltrain -q "$tmp/fresh" --init tests/data/tiny-config.json --ctx 16 --steps 1 --tokenizer tests/data/tiny.model \
+    -o "$tmp/model" 2> "$tmp/err" || cat "$tmp/err"
+echo '{"chat_template": "{{ x }}", "add_bos_token": true}' > "$tmp/model/tokenizer_config.json"
+
+# --- a model there and back
+ok 'a model as f32' lmerge -q -m "$tmp/model" -o "$tmp/f32.gguf" --gguf f32
+ok 'linfo shows it' eval 'linfo "$tmp/f32.gguf" > "$tmp/said" && has "$tmp/said" "form .*model" &&
+    has "$tmp/said" "types .*F32 21"'
+ok 'and back, every value' eval 'lmerge -q -m "$tmp/f32.gguf" -o "$tmp/back" && same_values "$tmp/model" "$tmp/back"'
+ok 'with the tokenizer' eval '[ "$(ids_of "$tmp/model" tests/data/tiny.txt)" = "$(ids_of "$tmp/back" tests/data/tiny.txt)" ]'
+ok 'which the file has too' eval '[ "$(ids_of "$tmp/model" tests/data/tiny.txt)" = "$(ids_of "$tmp/f32.gguf" tests/data/tiny.txt)" ]'
+ok 'and the chat template' eval '[ "$(cat "$tmp/back/chat_template.jinja")" = "{{ x }}" ]'
+for t in f16 bf16 q8_0 q4_0; do
+    ok "as $t, and read again" eval 'lmerge -q -m "$tmp/model" -o "$tmp/$t.gguf" --gguf $t &&
+        lmerge -q -m "$tmp/$t.gguf" -o "$tmp/again.gguf" --gguf $t -f && same_values "$tmp/$t.gguf" "$tmp/again.gguf"'
+done
+ok 'the same bytes by any number of threads' eval 'lmerge -q -m "$tmp/model" -o "$tmp/w/q8_0.gguf" --gguf q8_0 --threads 3 &&
+    cmp "$tmp/q8_0.gguf" "$tmp/w/q8_0.gguf"'
+ok 'the base decides' eval 'lmerge -m "$tmp/bf16.gguf" -o "$tmp/auto.gguf" > "$tmp/said" && has "$tmp/said" " BF16, "'
+
+# --- adapters
+ok 'an adapter merged into a file' lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m.gguf" --gguf f32
+ok 'is the merged folder as a file' eval 'lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m" &&
+    lmerge -q -m "$tmp/m" -o "$tmp/w/m.gguf" --gguf f32 && cmp "$tmp/m.gguf" "$tmp/w/m.gguf"'
+ok 'also over a base in GGUF' eval 'lmerge -q -m "$tmp/base" -o "$tmp/base.gguf" --gguf f32 &&
+    lmerge -q -m "$tmp/base.gguf" -a "$data/plain/adapter" -o "$tmp/w/n.gguf" &&
+    same_values "$tmp/m.gguf" "$tmp/w/n.gguf"'
+ok 'alone it would lose its norms: 78' ends 78 'merge it' lmerge -q -m "$tmp/base" -a "$data/plain/adapter" \
+    -o "$tmp/a.gguf" --adapter-only
+ok 'and no file is there' [ ! -e "$tmp/a.gguf" ]
+cp -r "$tmp/base" "$tmp/dynamic"
+sed -i 's/"rope_type": "default"/"rope_type": "dynamic", "factor": 2.0/' \
+    "$tmp/dynamic/config.json"
+ok 'RoPE that llama.cpp has not: 78' ends 78 'dynamic' lmerge -q -m "$tmp/dynamic" -o "$tmp/a.gguf"
+
+# --- what is there, and options
+ok 'a file that is there stays: 73' ends 73 'is there already' lmerge -q -m "$tmp/base" -o "$tmp/f32.gguf"
+ok 'nor is an input overwritten: 64' ends 64 'is an input' lmerge -q -f -m "$tmp/f32.gguf" -o "$tmp/f32.gguf"
+mkdir "$tmp/dir.gguf"
+ok 'nor a folder: 73' ends 73 'is a folder' lmerge -q -f -m "$tmp/base" -o "$tmp/dir.gguf"
+ok '--gguf needs the name: 64' ends 64 'ends in .gguf' lmerge -q -m "$tmp/base" -o "$tmp/x" --gguf f16
+ok 'a folder needs an adapter: 64' ends 64 'no --adapter' lmerge -q -m "$tmp/base" -o "$tmp/x"
+
+# --- training on one
+ok 'data by its tokenizer, which remembers it' eval 'lprep -q -t "$tmp/q8_0.gguf" tests/data/tiny.txt 2> "$tmp/err" |
+    lpack -q -o "$tmp/shards" && ltrain -q "$tmp/shards" --attention dense --ctx 16 --steps 1 --rank 2 -o "$tmp/lora"'
+ok 'and the adapter fits it' eval 'lmerge -q -m "$tmp/q8_0.gguf" -a "$tmp/lora" -o "$tmp/w/l.gguf" &&
+    leval -q --ppl "$tmp/shards" --split train -m "$tmp/w/l.gguf" --ctx 16 --max-windows 2 > "$tmp/said"'
+
+# --- files that are no models
+head -c 3000 "$tmp/f32.gguf" > "$tmp/cut.gguf"
+ok 'a file cut short: 65' ends 65 'cut.gguf' linfo "$tmp/cut.gguf"
+bad() { # NAME WORDS KEY FROM BYTES: a field spoilt, by all that read it
+    cp "$tmp/q4_0.gguf" "$tmp/bad.gguf"
+    poke "$tmp/bad.gguf" $(($(at "$tmp/bad.gguf" "$3") + $4)) "$5"
+    ok "$1: 65 by linfo" ends 65 "$2" linfo "$tmp/bad.gguf"
+    ok "$1: 65 by lmerge" ends 65 "$2" lmerge -q -m "$tmp/bad.gguf" -o "$tmp/x"
+}
+bad 'an impossible count' 'keys at byte 16' GGUF 20 '\xff\xff\xff\xff'
+bad 'a tensor of 5 dimensions' '5 dimensions' token_embd.weight 17 '\x05'
+bad 'a type that is none' 'not known' token_embd.weight 37 '\xff'
+bad 'a missing key' "llama.block_count' is missing" llama.block_count 6 X
+bad 'a mistyped key' 'is not a whole number' llama.block_count 17 '\x06'
+bad 'a size out of range' "llama.attention.head_count' at byte" llama.attention.head_count 30 '\0\0\0\0'
+cp "$tmp/q4_0.gguf" "$tmp/bad.gguf"
+poke "$tmp/bad.gguf" $(($(at "$tmp/bad.gguf" general.architecture) + 32)) lla2a
+ok 'another family: 78' ends 78 "'lla2a' is not supported" linfo "$tmp/bad.gguf"
+cp "$tmp/q4_0.gguf" "$tmp/bad.gguf"
+poke "$tmp/bad.gguf" $(($(at "$tmp/bad.gguf" tokenizer.ggml.model) + 32)) 'l1ama'
+ok 'another kind of tokenizer: 78' ends 78 "'l1ama' is not supported" lprep -t "$tmp/bad.gguf" tests/data/tiny.txt
+
+# --- what others would not take
+ok '--check of a plain model: 0' eval 'lmerge --check transformers "$tmp/model" > "$tmp/said" && has "$tmp/said" "nothing is lost"'
+ok 'vLLM takes no trained norms: 1' eval '! lmerge --check vllm "$data/plain/adapter" > "$tmp/said" &&
+    has "$tmp/said" "refused: modules_to_save" && has "$tmp/said" "refused: trained norms"'
+ok 'llama.cpp ignores them' eval '! lmerge --check llama.cpp --json "$data/plain/adapter" > "$tmp/said" &&
+    has "$tmp/said" "\"kind\":\"ignored\",\"text\":\"trained norms" && has "$tmp/said" "\"complete\":false"'
+ok 'PEFT takes them' eval 'lmerge --check peft "$data/plain/adapter" > "$tmp/said" && has "$tmp/said" "nothing is lost"'
+ok 'RoPE kinds' eval '! lmerge --check llama.cpp "$tmp/dynamic" > "$tmp/said" && has "$tmp/said" "ignored: RoPE of type dynamic" &&
+    ! lmerge --check vllm "$tmp/dynamic" > "$tmp/said" && has "$tmp/said" "differs: dynamic RoPE"'
+ok 'a GGUF' lmerge -q --check llama.cpp "$tmp/f32.gguf"
+ok 'nothing to look at: 64' ends 64 'needs a model' lmerge --check vllm
+ok 'something else: 66' ends 66 'no model, adapter or GGUF' lmerge --check vllm "$tmp/w"
+
+# --- llama.cpp itself
+py=${GGUF_PYTHON:-python3} stories=../shared/data/weights/stories260K
+losses() { # MODEL GGUF [--lora ADAPTER]: ours of 20 tokens against llama.cpp's
+    local model=$1
+    shift
+    leval -q --ppl "$tmp/text" -m "$model" ${adapter:+-a "$adapter"} --ctx 20 --protocol nonoverlap --max-windows 1 \
+        --by-position --json > "$tmp/ours.json" 2> "$tmp/err" || return 1
+    # shellcheck disable=SC2046
+    timeout 100 "$py" tests/gguf_check.py "$@" "$tmp/ours.json" $(ids_of "$tmp/st" "$tmp/text" | cut -d' ' -f1-20)
+}
+if [ ! -e $stories ]; then
+    skip 'llama.cpp has our losses' 'no stories260K'
+elif ! "$py" -c 'import xllamacpp' 2> "$tmp/err"; then
+    skip 'llama.cpp has our losses' 'no xllamacpp'
+else
+    mkdir "$tmp/st"
+    cp $stories/hf/config.json "$tmp/st"
+    cp $stories/tok512.model "$tmp/st/tokenizer.model"
+    zstd -qd $stories/hf/model.safetensors.zst -o "$tmp/st/model.safetensors"
+    chmod -R u+w "$tmp/st"
+    echo 'Once upon a time, there was a little girl named Lily. She loved to play.' > "$tmp/text"
+    lmerge -q -m "$tmp/st" -o "$tmp/st.gguf" 2> "$tmp/err"
+    ok 'llama.cpp has our losses' losses "$tmp/st" "$tmp/st.gguf"
+    ok 'a LoRA alone' eval 'lprep -q -t "$tmp/st" "$tmp/text" 2> "$tmp/err" | lpack -q -o "$tmp/sd" &&
+        ltrain -q "$tmp/sd" --mode lora --attention dense --ctx 16 --steps 2 --lr 1e-2 -o "$tmp/sl" &&
+        lmerge -q -m "$tmp/st" -a "$tmp/sl" --adapter-only -o "$tmp/sl.gguf"'
+    adapter=$tmp/sl
+    ok 'llama.cpp has its losses' losses "$tmp/st" "$tmp/st.gguf" --lora "$tmp/sl.gguf"
+fi
+echo "1..$n"
