@@ -30,7 +30,7 @@ TEXTS = [
     "  <mask>  y<mask>z", "\u2581x\u2581\u2581 y \ufffd\ufffe\x00\x7f\x1c", "".join(chr(c) for c in (9, 10, 11, 12, 13, 28, 31, 32, 0x85, 0xA0, 0x1680, 0x180E,
     0x2000, 0x200B, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000, 0xFEFF)), "a".join(chr(c) for c in (0x2003, 0xA0, 0x3000, 0x85, 0x2028)),
     "".join(chr(p << 16 | c) for p in range(17) for c in (0x0041, 0x0561, 0x1234, 0xA000, 0xFFFF)), "word keyword word, word_ \u00e9word word\u0301",
-    "ab" * 40, "supercalifragilisticexpialidocious" * 3, "..//..\n\n!!?\r/\n \u2014\u201cq\u201d $5 +-=<>|~^`", "x" * 17 + " " * 70 + "\n" * 3 + "z",
+    "ab" * 40, "x\u00b2y \u00bd\u00b9 \u00b5\u00aa\u00b3", "supercalifragilisticexpialidocious" * 3, "..//..\n\n!!?\r/\n \u2014\u201cq\u201d $5 +-=<>|~^`", "x" * 17 + " " * 70 + "\n" * 3 + "z",
 ]
 
 
@@ -147,6 +147,7 @@ def all_kinds():
     yield "deepseek", tokenizer(b, steps(*[split(p) for p in DEEPSEEK], BYTES), None, level, end)
     yield "falcon", tokenizer(b, steps({"type": "Punctuation", "behavior": "Contiguous"}, GPT2,
                               {"type": "Digits", "individual_digits": False}, split("[0-9][0-9][0-9]")), None, level, end)
+    yield "edges", tokenizer(b, steps(split(r"(?<word>\b\w[\w'\u2019]*\b)|(?'number'\p{N}+)|\B\S+?\B|(?<s_1>\s+)\b|."), BYTES), None, level)
     yield "prefix", tokenizer(b, dict(GPT2, add_prefix_space=True), form("NFKC"), level, end)
     yield "tiny", tokenizer(sp, None, LEGACY, FALLBACK, post=template)
     yield "tiny-first", tokenizer(sp, metaspace("first", False), None, FALLBACK, strips)

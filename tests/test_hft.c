@@ -198,7 +198,7 @@ static void test_golden_ids(void **state)
         buf_free(&text);
         hft_free(t);
     }
-    assert_int_equal(k, 16);
+    assert_int_equal(k, 17);
     spm_cache_close(c);
 }
 
