@@ -81,6 +81,7 @@ struct hft {
     bool bytes; /* the alphabet is 256 characters that stand for bytes */
     bool ignore_merges, byte_fallback, fuse_unk;
     int32_t unk, bos, eos;
+    bool adds_bos, adds_eos; /* its template does */
     uint32_t base[256]; /* bytes: the symbol of each, or SYM_NONE */
     bool all_bytes;     /* none is SYM_NONE */
     struct hft_pair {   /* all_bytes: what two bytes merge to */
