@@ -115,6 +115,12 @@ def sentences_model(parts):
             "vocab": vocab, "merges": [[a, b] for a, b, _ in merges]}
 
 
+def unigram_model(parts, fallback):
+    """Scores by length and place, so that paths differ and some are equal; special tokens have 0, as T5's."""
+    vocab = [[text, 0.0 if kind != 1 else -4.0 - i % 7 / 2 - len(text) * 0.75] for i, (text, _, kind) in enumerate(parts)]
+    return {"type": "Unigram", "unk_id": [p[0] for p in parts].index("<unk>"), "vocab": vocab, "byte_fallback": fallback}
+
+
 def added(id, content, **kw):
     return dict(dict(id=id, content=content, single_word=False, lstrip=False, rstrip=False,
                      normalized=False, special=False), **kw)
@@ -122,7 +128,8 @@ def added(id, content, **kw):
 
 def tokenizer(model, pre, normalizer=None, decoder=None, more=(), post=None):
     n = len(model["vocab"])
-    tokens = [added(model["vocab"][c], c, special=True) for c in ("<unk>", "<s>", "</s>") if c in model["vocab"]]
+    ids = {t[0]: i for i, t in enumerate(model["vocab"])} if model["type"] == "Unigram" else model["vocab"]
+    tokens = [added(ids[c], c, special=True) for c in ("<unk>", "<s>", "</s>") if c in ids]
     tokens += [added(n + i, c, **kw) for i, (c, kw) in enumerate(more)]
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens,
             "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": post, "decoder": decoder, "model": model}
@@ -159,6 +166,10 @@ def all_kinds():
                              "Contiguous", True), metaspace("always", True)),
                              {"type": "Sequence", "normalizers": [form("NFD"), form("Lowercase"), {"type": "Replace",
                               "pattern": {"Regex": "[ \\t]{2,}"}, "content": " "}]}, metaspace("always", True))
+    parts = pieces(HERE + "/data/tiny.model")
+    yield "unigram", tokenizer(unigram_model(parts, False), steps({"type": "WhitespaceSplit"}, metaspace("always", True)),
+                               form("NFKC"), metaspace("always", True), [("<extra>", dict(special=True))], template)
+    yield "unigram-bytes", tokenizer(unigram_model(parts, True), metaspace("first", False), None, FALLBACK)
     yield "unknown", tokenizer(dict(sp, byte_fallback=False, fuse_unk=False), form("Whitespace"), form("NFKD"), None)
 
 

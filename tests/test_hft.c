@@ -199,7 +199,7 @@ static void test_golden_ids(void **state)
         buf_free(&text);
         hft_free(t);
     }
-    assert_int_equal(k, 17);
+    assert_int_equal(k, 19);
     spm_cache_close(c);
 }
 
@@ -242,7 +242,18 @@ static const struct {
     { "[]", "not an object" },
     { "{}", "'model' is missing" },
     { HEAD "\"model\":[]}", "must be an object" },
-    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "'Unigram' is not supported" },
+    { HEAD "\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "'WordPiece' is not supported" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "field 'model.vocab' is empty" },
+    { HEAD "\"model\":{\"type\":\"Unigram\"}}", "field 'model.vocab' is missing" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":{}}}", "must be an array" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"b\"]]}}", "'model.vocab[1]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0,0]]}}", "'model.vocab[0]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",-Infinity]]}}", "'model.vocab[0]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"\",0]]}}", "'model.vocab[0]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"a\",1]]}}", "is there twice" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",0]]}}", "'model.unk_id' must be 0 to 0" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]]}}",
+      "Unigram behind ByteLevel" },
     { HEAD "\"model\":{\"type\":\"BPE\",\"merges\":[]}}", "'model.vocab' is missing" },
     { HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "'model.merges' is missing" },
     { HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "'model.vocab' is empty" },

@@ -11,7 +11,7 @@ C_BEGIN
 
 /*
  * ids are those of tokenizers 0.23.3 with add_special_tokens=False, but that each byte which is not
- * UTF-8 becomes U+FFFD. BPE models; what else a file asks for is refused by name. A loaded one is
+ * UTF-8 becomes U+FFFD. BPE and Unigram models; what else a file asks for is refused by name. A loaded one is
  * read-only and shared by any number of threads, each with its own struct spm_cache.
  */
 struct hft;
