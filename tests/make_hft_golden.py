@@ -30,7 +30,7 @@ TEXTS = [
     "  <mask>  y<mask>z", "\u2581x\u2581\u2581 y \ufffd\ufffe\x00\x7f\x1c", "".join(chr(c) for c in (9, 10, 11, 12, 13, 28, 31, 32, 0x85, 0xA0, 0x1680, 0x180E,
     0x2000, 0x200B, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000, 0xFEFF)), "a".join(chr(c) for c in (0x2003, 0xA0, 0x3000, 0x85, 0x2028)),
     "".join(chr(p << 16 | c) for p in range(17) for c in (0x0041, 0x0561, 0x1234, 0xA000, 0xFFFF)), "word keyword word, word_ \u00e9word word\u0301",
-    "ab" * 40, "supercalifragilisticexpialidocious" * 3, "..//..\n\n!!?\r/\n \u2014\u201cq\u201d $5 +-=<>|~^`", "x" * 17 + " " * 70 + "\n" * 3 + "z",
+    "ab" * 40, "x\u00b2y \u00bd\u00b9 \u00b5\u00aa\u00b3", "supercalifragilisticexpialidocious" * 3, "..//..\n\n!!?\r/\n \u2014\u201cq\u201d $5 +-=<>|~^`", "x" * 17 + " " * 70 + "\n" * 3 + "z",
 ]
 
 
@@ -115,6 +115,12 @@ def sentences_model(parts):
             "vocab": vocab, "merges": [[a, b] for a, b, _ in merges]}
 
 
+def unigram_model(parts, fallback):
+    """Scores by length and place, so that paths differ and some are equal; special tokens have 0, as T5's."""
+    vocab = [[text, 0.0 if kind != 1 else -4.0 - i % 7 / 2 - len(text) * 0.75] for i, (text, _, kind) in enumerate(parts)]
+    return {"type": "Unigram", "unk_id": [p[0] for p in parts].index("<unk>"), "vocab": vocab, "byte_fallback": fallback}
+
+
 def added(id, content, **kw):
     return dict(dict(id=id, content=content, single_word=False, lstrip=False, rstrip=False,
                      normalized=False, special=False), **kw)
@@ -122,7 +128,8 @@ def added(id, content, **kw):
 
 def tokenizer(model, pre, normalizer=None, decoder=None, more=(), post=None):
     n = len(model["vocab"])
-    tokens = [added(model["vocab"][c], c, special=True) for c in ("<unk>", "<s>", "</s>") if c in model["vocab"]]
+    ids = {t[0]: i for i, t in enumerate(model["vocab"])} if model["type"] == "Unigram" else model["vocab"]
+    tokens = [added(ids[c], c, special=True) for c in ("<unk>", "<s>", "</s>") if c in ids]
     tokens += [added(n + i, c, **kw) for i, (c, kw) in enumerate(more)]
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens,
             "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": post, "decoder": decoder, "model": model}
@@ -147,6 +154,7 @@ def all_kinds():
     yield "deepseek", tokenizer(b, steps(*[split(p) for p in DEEPSEEK], BYTES), None, level, end)
     yield "falcon", tokenizer(b, steps({"type": "Punctuation", "behavior": "Contiguous"}, GPT2,
                               {"type": "Digits", "individual_digits": False}, split("[0-9][0-9][0-9]")), None, level, end)
+    yield "edges", tokenizer(b, steps(split(r"(?<word>\b\w[\w'\u2019]*\b)|(?'number'\p{N}+)|\B\S+?\B|(?<s_1>\s+)\b|."), BYTES), None, level)
     yield "prefix", tokenizer(b, dict(GPT2, add_prefix_space=True), form("NFKC"), level, end)
     yield "tiny", tokenizer(sp, None, LEGACY, FALLBACK, post=template)
     yield "tiny-first", tokenizer(sp, metaspace("first", False), None, FALLBACK, strips)
@@ -158,6 +166,10 @@ def all_kinds():
                              "Contiguous", True), metaspace("always", True)),
                              {"type": "Sequence", "normalizers": [form("NFD"), form("Lowercase"), {"type": "Replace",
                               "pattern": {"Regex": "[ \\t]{2,}"}, "content": " "}]}, metaspace("always", True))
+    parts = pieces(HERE + "/data/tiny.model")
+    yield "unigram", tokenizer(unigram_model(parts, False), steps({"type": "WhitespaceSplit"}, metaspace("always", True)),
+                               form("NFKC"), metaspace("always", True), [("<extra>", dict(special=True))], template)
+    yield "unigram-bytes", tokenizer(unigram_model(parts, True), metaspace("first", False), None, FALLBACK)
     yield "unknown", tokenizer(dict(sp, byte_fallback=False, fuse_unk=False), form("Whitespace"), form("NFKD"), None)
 
 

@@ -1,6 +1,7 @@
 /* tests/test_hft.c - tokenizer.json and rank files: ids as tokenizers gives them, and hostile files. */
 #include "base/file.h"
 #include "base/jsonscan.h"
+#include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/hft.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/tokenizer/unicode.h"
@@ -198,7 +199,7 @@ static void test_golden_ids(void **state)
         buf_free(&text);
         hft_free(t);
     }
-    assert_int_equal(k, 16);
+    assert_int_equal(k, 19);
     spm_cache_close(c);
 }
 
@@ -241,7 +242,18 @@ static const struct {
     { "[]", "not an object" },
     { "{}", "'model' is missing" },
     { HEAD "\"model\":[]}", "must be an object" },
-    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "'Unigram' is not supported" },
+    { HEAD "\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "'WordPiece' is not supported" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "field 'model.vocab' is empty" },
+    { HEAD "\"model\":{\"type\":\"Unigram\"}}", "field 'model.vocab' is missing" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":{}}}", "must be an array" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"b\"]]}}", "'model.vocab[1]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0,0]]}}", "'model.vocab[0]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",-Infinity]]}}", "'model.vocab[0]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"\",0]]}}", "'model.vocab[0]' is not a token" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"a\",1]]}}", "is there twice" },
+    { HEAD "\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",0]]}}", "'model.unk_id' must be 0 to 0" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]]}}",
+      "Unigram behind ByteLevel" },
     { HEAD "\"model\":{\"type\":\"BPE\",\"merges\":[]}}", "'model.vocab' is missing" },
     { HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "'model.merges' is missing" },
     { HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "'model.vocab' is empty" },
@@ -484,6 +496,98 @@ static void test_folder(void **state)
     free(config);
 }
 
+/* Who adds BOS and EOS, as transformers 4.57 does it, and chat templates by their text. */
+static void test_config(void **state)
+{
+    static const struct {
+        const char *config;
+        bool bos, eos; /* of a file without a template */
+    } flags[] = {
+        { "{}", false, false },
+        { "{\"add_bos_token\":true}", true, false },
+        { "{\"tokenizer_class\":\"LlamaTokenizer\"}", true, false },
+        { "{\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":false,\"add_eos_token\":true}",
+          false, true },
+        { "{\"tokenizer_class\":\"GPTNeoXTokenizer\"}", false, false },
+        { "{\"tokenizer_class\":\"GPTNeoXTokenizerFast\",\"add_bos_token\":true}", true, false },
+        { "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":true}", false, false },
+        { "{\"tokenizer_class\":\"GemmaTokenizer\",\"bos_token\":null}", false, false },
+    };
+    static const struct {
+        const char *text;
+        enum chat_form form;
+    } chats[] = {
+        { "{{ bos_token + '[INST] ' + '<<SYS>>\n' + content + '[/INST]' }}", CHAT_LLAMA2 },
+        { "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}", CHAT_MISTRAL },
+        { "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'}}", CHAT_CHATML },
+        { "'<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content + '<|eot_id|>'", CHAT_LLAMA3 },
+        { "### Instruction:\n{{ m }}\n\n### Response:\n", CHAT_ALPACA },
+        { "<|im_start|> and <|start_header_id|> and <|eot_id|>", CHAT_OTHER },
+        { "", CHAT_OTHER },
+    };
+    char folder[] = "/tmp/test_hft.XXXXXX", *json, *config, *jinja, line[1024], name[32], *got;
+    struct json_value v;
+    struct err e = { 0 };
+    struct tokenizer *t;
+    const char *text;
+    size_t n;
+
+    (void)state;
+    hft_free(open_golden("tiny-first", 0, &text, &n, name));
+    v = member(text, n, "tokenizer");
+    assert_non_null(mkdtemp(folder));
+    json = path_join(folder, "tokenizer.json");
+    config = path_join(folder, "tokenizer_config.json");
+    jinja = path_join(folder, "chat_template.jinja");
+    assert_int_equal(file_replace(json, v.p, v.n, &e), 0);
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        assert_int_equal(file_replace(config, flags[i].config, strlen(flags[i].config), &e), 0);
+        assert_int_equal(tokenizer_open(&t, folder, &e), 0);
+        if (tokenizer_adds_bos(t) != flags[i].bos || tokenizer_adds_eos(t) != flags[i].eos)
+            fail_msg("%s", flags[i].config);
+        assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
+        assert_null(got);
+        tokenizer_close(t);
+    }
+    for (size_t i = 0; i < sizeof chats / sizeof *chats; i++) {
+        assert_int_equal(chat_form_of(chats[i].text, strlen(chats[i].text)), chats[i].form);
+        assert_int_equal(chat_form_named(chat_form_name(chats[i].form)), chats[i].form);
+    }
+    assert_int_equal(chat_form_named("vicuna"), CHAT_OTHER);
+    /* The file goes before the field; of a list the default counts. */
+    text = "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},{\"name\":\"default\","
+           "\"template\":\"<|im_start|>\u00e9\"}]}";
+    assert_int_equal(file_replace(config, text, strlen(text), &e), 0);
+    assert_int_equal(tokenizer_open(&t, folder, &e), 0);
+    assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
+    assert_string_equal(got, "<|im_start|>\xC3\xA9");
+    assert_int_equal(n, 14);
+    free(got);
+    assert_int_equal(tokenizer_note(t, line, sizeof line, &e), 0);
+    assert_non_null(strstr(line, "transformers adds neither; chat template: chatml"));
+    assert_int_equal(file_replace(jinja, "[INST]", 6, &e), 0);
+    assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
+    assert_string_equal(got, "[INST]");
+    free(got);
+    assert_int_equal(file_replace(jinja, "\xFF", 1, &e), 0);
+    assert_int_equal(tokenizer_template(t, &got, &n, &e), E_DATA);
+    assert_null(got);
+    assert_int_equal(unlink(jinja), 0);
+    assert_int_equal(file_replace(config, "{\"chat_template\":3}", 19, &e), 0);
+    assert_int_equal(tokenizer_template(t, &got, &n, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "field 'chat_template' is neither"));
+    tokenizer_close(t);
+    assert_int_equal(file_replace(config, "{\"add_bos_token\":1}", 19, &e), 0);
+    assert_int_equal(tokenizer_open(&t, folder, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "add_bos_token"));
+    unlink(json);
+    unlink(config);
+    rmdir(folder);
+    free(json);
+    free(config);
+    free(jinja);
+}
+
 /* Every text of every kind, id by id: the same text, in whole characters. */
 static void stream_all(const struct tokenizer *t, const char *name, const struct buf *text)
 {
@@ -556,6 +660,7 @@ int main(void)
         cmocka_unit_test(test_no_spaces),
         cmocka_unit_test(test_rank_file),
         cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_config),
         cmocka_unit_test(test_streams),
     };
 

@@ -8,6 +8,7 @@
 #include "formats/weights/adapter_files.h"
 #include "base/json.h"
 #include "formats/weights/beside.h"
+#include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/weights/safetensors.h"
 
@@ -307,6 +308,8 @@ static int tokenizer_info(const char *path, const struct info_options *o, json_t
                           struct err *e)
 {
     struct tokenizer *t;
+    char *chat = NULL;
+    size_t n = 0;
     int rc = tokenizer_open(&t, path, e);
 
     (void)o; /* opening one reads and checks all of it */
@@ -316,9 +319,14 @@ static int tokenizer_info(const char *path, const struct info_options *o, json_t
     set_int(out, "vocab", tokenizer_vocab(t));
     set_int(out, "bos", tokenizer_bos(t));
     set_int(out, "eos", tokenizer_eos(t));
+    json_object_set_new(out, "adds_bos", json_boolean(tokenizer_adds_bos(t)));
+    json_object_set_new(out, "adds_eos", json_boolean(tokenizer_adds_eos(t)));
     set_text(out, "fingerprint", tokenizer_fingerprint(t));
+    if ((rc = tokenizer_template(t, &chat, &n, e)) == 0 && chat)
+        set_text(out, "chat_template", chat_form_name(chat_form_of(chat, n)));
+    free(chat);
     tokenizer_close(t);
-    return 0;
+    return rc;
 }
 
 int info_model(const char *path, enum info_kind kind, const struct info_options *o, json_t *out,

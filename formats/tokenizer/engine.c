@@ -38,6 +38,13 @@ static int meaning_spm(const void *self, const void *bytes, size_t n, char first
     return rc < 0 ? rc : hft_meaning_spm(self, second, e);
 }
 
+/* As LlamaTokenizer does where no configuration says otherwise. */
+static void adds_spm(const void *self, bool *bos, bool *eos)
+{
+    *bos = bos_spm(self) >= 0;
+    *eos = false;
+}
+
 static int parse_hft(void **self, const void *bytes, size_t n, const char *name, struct err *e)
 {
     struct hft *t;
@@ -64,6 +71,7 @@ static int32_t find_hft(const void *self, const char *text, size_t n)
     return hft_find(self, text, n);
 }
 static void set_hft(void *self, int32_t bos, int32_t eos) { hft_set_marks(self, bos, eos); }
+static void adds_hft(const void *self, bool *bos, bool *eos) { hft_adds(self, bos, eos); }
 static int encode_hft(const void *self, struct spm_cache *c, const char *text, size_t n,
                       struct spm_ids *out, struct err *e)
 {
@@ -85,15 +93,15 @@ static int meaning_hft(const void *self, const void *bytes, size_t n, char first
 
 static const struct tokenizer_engine sentencepiece = {
     "SentencePiece model", "tokenizer.model", false, parse_spm, free_spm, vocab_spm, bos_spm, eos_spm, piece_spm,
-    NULL, NULL, encode_spm, decode_spm, meaning_spm
+    NULL, NULL, adds_spm, encode_spm, decode_spm, meaning_spm
 };
 static const struct tokenizer_engine tokenizer_json = {
     "tokenizer.json", "tokenizer.json", true, parse_hft, free_hft, vocab_hft, bos_hft, eos_hft, piece_hft,
-    find_hft, set_hft, encode_hft, decode_hft, meaning_hft
+    find_hft, set_hft, adds_hft, encode_hft, decode_hft, meaning_hft
 };
 static const struct tokenizer_engine rank_file = {
     "rank file of tiktoken", "tokenizer.model", true, parse_ranks, free_hft, vocab_hft, bos_hft, eos_hft, piece_hft,
-    NULL, NULL, encode_hft, decode_hft, meaning_hft
+    NULL, NULL, adds_hft, encode_hft, decode_hft, meaning_hft
 };
 
 static bool ends_with(const char *s, const char *end)

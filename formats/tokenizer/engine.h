@@ -25,6 +25,8 @@ struct tokenizer_engine {
      * file itself has the last word. */
     int32_t (*find)(const void *self, const char *text, size_t n);
     void (*set)(void *self, int32_t bos, int32_t eos);
+    /* Whether its file puts BOS before a text, EOS behind it. */
+    void (*adds)(const void *self, bool *bos, bool *eos);
     int (*encode)(const void *self, struct spm_cache *c, const char *text, size_t n,
                   struct spm_ids *out, struct err *e);
     int (*decode)(const void *self, const int32_t *ids, int64_t n, struct buf *out, struct err *e);
@@ -35,6 +37,11 @@ struct tokenizer_engine {
 
 /* The kind of a file by its first bytes, and where those do not tell, by its name. */
 const struct tokenizer_engine *engine_of(const void *bytes, size_t n, const char *name);
+
+#define TOKENIZER_CONFIG_FILE "tokenizer_config.json"
+#define TOKENIZER_CONFIG_MAX_BYTES ((size_t)16 << 20) /* some list every added token */
+/* A file of this name in the folder of another; malloc'ed. */
+char *tokenizer_beside(const char *path, const char *name);
 
 C_END
 #endif

@@ -11,7 +11,7 @@ C_BEGIN
 
 /*
  * ids are those of tokenizers 0.23.3 with add_special_tokens=False, but that each byte which is not
- * UTF-8 becomes U+FFFD. BPE models; what else a file asks for is refused by name. A loaded one is
+ * UTF-8 becomes U+FFFD. BPE and Unigram models; what else a file asks for is refused by name. A loaded one is
  * read-only and shared by any number of threads, each with its own struct spm_cache.
  */
 struct hft;
@@ -32,6 +32,8 @@ int32_t hft_eos(const struct hft *t);
 int32_t hft_find(const struct hft *t, const char *text, size_t n);
 /* What a file beside it says; -1 for none. */
 void hft_set_marks(struct hft *t, int32_t bos, int32_t eos);
+/* Whether its template puts BOS before a text, EOS behind it. */
+void hft_adds(const struct hft *t, bool *bos, bool *eos);
 /* As the file writes it; "" when out of range. */
 const char *hft_piece(const struct hft *t, int32_t id);
 

@@ -81,6 +81,7 @@ struct hft {
     bool bytes; /* the alphabet is 256 characters that stand for bytes */
     bool ignore_merges, byte_fallback, fuse_unk;
     int32_t unk, bos, eos;
+    bool adds_bos, adds_eos; /* its template does */
     uint32_t base[256]; /* bytes: the symbol of each, or SYM_NONE */
     bool all_bytes;     /* none is SYM_NONE */
     struct hft_pair {   /* all_bytes: what two bytes merge to */
@@ -91,6 +92,9 @@ struct hft {
         char p[2], n;
     } alphabet[256];    /* the character of each byte */
     size_t longest;     /* bytes of the longest token of the model */
+    double *score;      /* Unigram: of each token of the model; then these two as well */
+    double unknown;     /* of a character that is no token */
+    struct spm_trie tokens; /* by their texts: their ids */
     struct spm_string *raw; /* bytes: what each token stands for */
     char *raw_text;
     char *extra; /* text of added tokens that the model has not */
@@ -166,6 +170,11 @@ int hft_encode_words(const struct hft *t, struct spm_cache *c, const char *p, si
 /* One word, as remembered or merged. */
 int hft_word(const struct hft *t, struct spm_cache *c, const char *p, size_t n,
              struct spm_ids *out, struct err *e);
+/* The same by a Unigram model. E_DATA: a character that is no token, where the file has no unknown one. */
+int hft_unigram(const struct hft *t, struct spm_cache *c, const char *p, size_t n,
+                struct spm_ids *out, struct err *e);
+/* Its tables: v has the model's tokens, the first n of which are its own. */
+int hft_make_unigram(struct hft *t, size_t n, struct err *e);
 int hft_merge(const struct hft *t, struct spm_cache *c, const char *p, size_t n,
               struct spm_ids *out, struct err *e);
 

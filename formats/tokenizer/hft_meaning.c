@@ -143,6 +143,12 @@ int hft_meaning(const struct hft *t, char hex[33], struct err *e)
         put(h, t->map.used); /* of the model's own */
         rc = put_model(h, t->v, special, e);
     }
+    for (size_t i = 0; i < t->map.used && rc == 0 && t->score; i++) {
+        uint64_t bits;
+
+        memcpy(&bits, &t->score[i], sizeof bits);
+        put(h, bits);
+    }
     for (size_t i = 0; i < t->n_added && rc == 0; i++)
         if (!t->added[i].special) {
             put(h, (uint64_t)t->added[i].id);

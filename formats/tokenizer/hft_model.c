@@ -1,6 +1,7 @@
 /* formats/tokenizer/hft_model.c - the model of a tokenizer.json: tokens by their ids, and merges. */
 #include "formats/tokenizer/hft_impl.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +74,46 @@ static int read_vocab(struct list *l, const struct hft_value *vocab, struct err 
         if (key.n > 6 * SPMODEL_MAX_PIECE_BYTES || (rc = add_listed(l, &key, id, e)) < 0)
             return rc < 0 ? rc : hft_bad(vocab->start, key.p, e, "field 'model.vocab': a token of "
                                          "%zu bytes", key.n);
+    }
+    return rc;
+}
+
+/* Unigram: [text, score] each, in order of their ids. */
+static int read_scores(struct hft *t, struct list *l, const struct hft_value *vocab, struct err *e)
+{
+    struct json_object scan = json_scan(vocab->v.p, vocab->v.n);
+    struct json_value item, part[2];
+    size_t cap = 0;
+    int rc;
+
+    if (vocab->v.type != JK_ARRAY)
+        return hft_bad(vocab->start, vocab->v.p, e, "field 'model.vocab' is %s, must be an array",
+                       json_type_name(vocab->v.type));
+    while ((rc = json_next_element(&scan, &item, e)) == 1) {
+        struct json_object pair = json_scan(item.p, item.n);
+        double *longer, score = NAN;
+        int n = 0;
+
+        while (item.type == JK_ARRAY && n < 3 &&
+               (rc = json_next_element(&pair, &part[n < 2 ? n : 1], e)) == 1)
+            n++;
+        if (rc < 0)
+            return rc;
+        if (n == 2 && part[1].type == JK_NUMBER)
+            score = strtod(part[1].p, NULL); /* the text goes on behind it */
+        if (n != 2 || part[0].type != JK_STRING || part[0].n == 0 || !isfinite(score) ||
+            part[0].n > 6 * SPMODEL_MAX_PIECE_BYTES || l->n == SPMODEL_MAX_PIECES)
+            return hft_bad(vocab->start, item.p, e, "field 'model.vocab[%zu]' is not a token and a number",
+                           l->n);
+        if (l->n == cap) {
+            cap = cap ? 2 * cap : 4096;
+            if (!(longer = realloc(t->score, cap * sizeof *longer)))
+                return err_set(e, E_SYS, "out of memory for %zu tokens", cap);
+            t->score = longer;
+        }
+        t->score[l->n] = score;
+        if ((rc = add_listed(l, &part[0], (int64_t)l->n, e)) < 0)
+            return rc;
     }
     return rc;
 }
@@ -301,9 +342,9 @@ static int refuse(const struct hft_value *model, struct err *e)
     struct hft_value v;
     int rc;
 
-    if ((rc = hft_field(model, "type", &v, e)) == 1 && !json_is(&v.v, "BPE"))
-        return hft_bad(v.start, v.v.p, e, "field 'model.type': '%.*s' is not supported, BPE alone "
-                       "is", v.v.n < 40 ? (int)v.v.n : 40, v.v.p);
+    if ((rc = hft_field(model, "type", &v, e)) == 1 && !json_is(&v.v, "BPE") && !json_is(&v.v, "Unigram"))
+        return hft_bad(v.start, v.v.p, e, "field 'model.type': '%.*s' is not supported, BPE and "
+                       "Unigram are", v.v.n < 40 ? (int)v.v.n : 40, v.v.p);
     if (rc >= 0 && (rc = hft_field(model, "dropout", &v, e)) == 1 &&
         (v.v.type != JK_NUMBER || strspn(v.v.p, "0.") < v.v.n))
         return hft_bad(v.start, v.v.p, e, "field 'model.dropout' must be null: ids would be random");
@@ -361,17 +402,59 @@ static int make_merges(struct hft *t, struct spm_merges *m, struct err *e)
 static int read_flags(struct hft *t, const struct hft_value *model, char **unk, size_t *n_unk,
                       struct err *e)
 {
-    int rc = refuse(model, e);
+    int rc = hft_bool(model, "ignore_merges", false, &t->ignore_merges, e);
 
-    if (rc == 0 && (rc = hft_bool(model, "ignore_merges", false, &t->ignore_merges, e)) == 0 &&
-        (rc = hft_bool(model, "byte_fallback", false, &t->byte_fallback, e)) == 0 &&
+    if (rc == 0 && (rc = hft_bool(model, "byte_fallback", false, &t->byte_fallback, e)) == 0 &&
         (rc = hft_bool(model, "fuse_unk", false, &t->fuse_unk, e)) == 0)
         rc = hft_string(model, "unk_token", unk, n_unk, e);
     return rc;
 }
 
-static int read_model(struct hft *t, const struct hft_value *model, const struct hft_value *added,
-                      struct err *e)
+/* The model's tokens are known, and those it has not as well. */
+static int take_list(struct hft *t, struct list *l, size_t n_model, const struct hft_value *vocab,
+                     const struct hft_value *added, struct err *e)
+{
+    int rc = read_added_ids(t, l, added, e);
+
+    if (rc == 0 && (rc = make_vocab(t, l, n_model, vocab, e)) == 0)
+        map_tokens(t, l, n_model);
+    return rc;
+}
+
+static int read_unigram(struct hft *t, const struct hft_value *model, const struct hft_value *added,
+                        struct err *e)
+{
+    struct list l = { .max_id = -1 };
+    struct hft_value vocab, unk;
+    int rc = hft_bool(model, "byte_fallback", false, &t->byte_fallback, e);
+    size_t n_model;
+
+    if (rc == 0 && t->bytes)
+        rc = hft_bad(model->start, model->v.p, e, "field 'model.type': Unigram behind ByteLevel is not "
+                     "supported");
+    t->way = WAY_STEPS;
+    if (rc == 0 && (rc = hft_field(model, "vocab", &vocab, e)) == 0)
+        rc = hft_bad(model->start, model->v.p, e, "field 'model.vocab' is missing");
+    if (rc == 1 && (rc = read_scores(t, &l, &vocab, e)) == 0 && l.n == 0)
+        rc = hft_bad(vocab.start, vocab.v.p, e, "field 'model.vocab' is empty");
+    if (rc == 0 && (rc = hft_field(model, "unk_id", &unk, e)) == 1) {
+        int64_t id = whole_number(&unk.v);
+
+        rc = id < 0 || id >= (int64_t)l.n
+                 ? hft_bad(unk.start, unk.v.p, e, "field 'model.unk_id' must be 0 to %zu", l.n - 1) : 0;
+        t->unk = rc == 0 ? (int32_t)id : -1;
+    }
+    n_model = l.n;
+    if (rc == 0 && (rc = map_listed(t, &l, &vocab, e)) == 0 &&
+        (rc = take_list(t, &l, n_model, &vocab, added, e)) == 0)
+        rc = hft_make_unigram(t, n_model, e);
+    free(l.v);
+    buf_free(&l.text);
+    return rc;
+}
+
+static int read_bpe(struct hft *t, const struct hft_value *model, const struct hft_value *added,
+                    struct err *e)
 {
     struct list l = { .max_id = -1 };
     struct hft_value vocab, merges;
@@ -393,10 +476,8 @@ static int read_model(struct hft *t, const struct hft_value *model, const struct
     n_model = l.n;
     /* Merges know the model's own tokens alone. */
     if (rc == 0 && (rc = read_merges(t, &l, &merges, &m, e)) == 0 &&
-        (rc = read_added_ids(t, &l, added, e)) == 0 && (rc = make_vocab(t, &l, n_model, &vocab, e)) == 0) {
-        map_tokens(t, &l, n_model);
+        (rc = take_list(t, &l, n_model, &vocab, added, e)) == 0)
         rc = make_merges(t, &m, e);
-    }
     if (rc == 0 && t->bytes) {
         hft_make_bytes(t);
         rc = hft_make_pairs(t, e);
@@ -411,10 +492,13 @@ static int read_model(struct hft *t, const struct hft_value *model, const struct
 int hft_read_model(struct hft *t, const struct hft_value *model, const struct hft_value *added,
                    struct err *e)
 {
-    struct hft_value with = *model;
+    struct hft_value with = *model, type;
     struct hft_members m;
     int rc = hft_find_members(model, &m, e);
 
     with.members = &m;
-    return rc < 0 ? rc : read_model(t, &with, added, e);
+    if (rc < 0 || (rc = refuse(&with, e)) < 0 || (rc = hft_field(&with, "type", &type, e)) < 0)
+        return rc;
+    return rc == 1 && json_is(&type.v, "Unigram") ? read_unigram(t, &with, added, e)
+                                                  : read_bpe(t, &with, added, e);
 }

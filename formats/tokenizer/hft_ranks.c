@@ -195,6 +195,7 @@ static int read_all(struct hft *t, struct ranks *r, const char *bytes, size_t n,
     t->bytes = t->ignore_merges = t->decode.bytes = true;
     t->bos = k->bos;
     t->eos = k->eos;
+    t->adds_bos = k->bos >= 0;
     hft_make_bytes(t); /* the alphabet */
     if ((rc = add_tokens(t, r, k, e)) == 0 && (rc = add_merges(t, r->n, &m, e)) == 0 &&
         (rc = spm_bpe_merges(t->v, &m, e)) == 0) {

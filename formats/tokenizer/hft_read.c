@@ -35,6 +35,8 @@ void hft_free(struct hft *t)
     free(t->raw);
     free(t->raw_text);
     free(t->pair);
+    free(t->score);
+    free(t->tokens.units);
     for (size_t i = 0; i < t->n_added; i++)
         free((char *)t->added[i].content);
     free(t->added);

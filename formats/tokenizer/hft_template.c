@@ -108,9 +108,17 @@ int hft_read_template(struct hft *t, const struct hft_value *post, struct err *e
 
     if (rc < 0)
         return rc;
+    t->adds_bos = t->bos >= 0;
+    t->adds_eos = t->eos >= 0;
     if (t->bos < 0)
         t->bos = usual(t, bos, sizeof bos / sizeof *bos);
     if (t->eos < 0)
         t->eos = usual(t, eos, sizeof eos / sizeof *eos);
     return 0;
+}
+
+void hft_adds(const struct hft *t, bool *bos, bool *eos)
+{
+    *bos = t->adds_bos;
+    *eos = t->adds_eos;
 }

@@ -162,8 +162,11 @@ int hft_merge(const struct hft *t, struct spm_cache *c, const char *p, size_t n,
               struct spm_ids *out, struct err *e)
 {
     int32_t id = -1;
-    int rc = t->ignore_merges ? whole(t, c, p, n, &id, e) : 0;
+    int rc;
 
+    if (t->score)
+        return hft_unigram(t, c, p, n, out, e);
+    rc = t->ignore_merges ? whole(t, c, p, n, &id, e) : 0;
     if (rc < 0)
         return rc;
     if (id >= 0) {

@@ -92,6 +92,8 @@ static int read_hex(struct reading *r, bool is_u, struct pattern_item *item)
     return 0;
 }
 
+static bool is_letter(char c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
+
 int pattern_escape(struct reading *r, struct pattern_item *item)
 {
     static const char named[] = "n\nr\rt\tf\fv\va\ae\033";
@@ -128,7 +130,7 @@ int pattern_escape(struct reading *r, struct pattern_item *item)
         return read_hex(r, c == 'u', item);
     default:
         r->p--;
-        if ((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || (c & 0x80))
+        if ((c >= '0' && c <= '9') || is_letter(c) || (c & 0x80))
             return pattern_bad(r, "this escape");
         item->c = (unsigned char)c;
         r->p++;
@@ -152,14 +154,32 @@ static int put_char(struct reading *r, struct buf *out, uint32_t c)
     return put(r, out, text);
 }
 
+/* Behind '(': ?<name> or ?'name', if that is what stands there. */
+static bool pass_name(struct reading *r)
+{
+    const char *p = r->p + 1, *from;
+    char close;
+
+    if (p == r->end || (*p != '<' && *p != '\''))
+        return false;
+    close = *p == '<' ? '>' : '\'';
+    from = ++p;
+    while (p < r->end && (is_letter(*p) || *p == '_' || (p > from && *p >= '0' && *p <= '9')))
+        p++;
+    if (p == from || p == r->end || *p != close)
+        return false;
+    r->p = p + 1;
+    return true;
+}
+
 /* Behind '(': what kind of group it is. */
 static int open_group(struct reading *r, struct buf *out)
 {
     static const char *const kinds[] = { "?:", "?i:", "?-i:", "?=", "?!", "?<=", "?<!", "?>" };
     size_t left = (size_t)(r->end - r->p), n;
 
-    if (left == 0 || *r->p != '?')
-        return put(r, out, "(?:"); /* nothing asks for the groups */
+    if (left == 0 || *r->p != '?' || pass_name(r))
+        return put(r, out, "(?:"); /* nothing asks for the groups, by number or by name */
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if ((n = strlen(kinds[i])) <= left && memcmp(r->p, kinds[i], n) == 0) {
             int rc = put(r, out, "(");
@@ -208,10 +228,34 @@ static int quantifier(struct reading *r, struct buf *out, bool *repeats)
     return rc;
 }
 
+/* \b or \B: whether the characters on both sides are one of a word and one of none. Group 1 is the class
+ * of the former: each copy of it would take a tenth of what PCRE2 allows a pattern. */
+static int word_edge(struct reading *r, bool inverted, struct buf *out)
+{
+    r->p += 2;
+    r->edges = true;
+    return put(r, out, inverted ? "(?:(?<=(?1))(?=(?1))|(?<!(?1))(?!(?1)))"
+                                : "(?:(?<=(?1))(?!(?1))|(?<!(?1))(?=(?1)))");
+}
+
+/* The pattern, behind what it refers to. */
+static int put_edges(struct reading *r, const struct buf *pattern, struct buf *to)
+{
+    int rc = 0;
+
+    if (r->edges && (rc = put(r, to, "(?(DEFINE)(")) == 0 &&
+        (rc = pattern_bits(r, UNI_WORD, false, to)) == 0)
+        rc = put(r, to, "))");
+    return rc < 0 ? rc : buf_add(to, pattern->p ? pattern->p : "", pattern->len, r->e);
+}
+
 static int escape(struct reading *r, struct buf *out)
 {
     struct pattern_item item;
     int rc;
+
+    if (r->end - r->p >= 2 && (r->p[1] | 32) == 'b')
+        return word_edge(r, r->p[1] == 'B', out);
 
     if (r->end - r->p >= 2 && one_of(r->p[1], "AzZ")) {
         rc = buf_add(out, r->p, 2, r->e);
@@ -276,7 +320,7 @@ static int compile(struct pattern *p, const struct buf *b, struct err *e)
     char why[256];
     int code;
 
-    p->code = pcre2_compile((PCRE2_SPTR)b->p, b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK, &code, &at,
+    p->code = pcre2_compile((PCRE2_SPTR)(b->p ? b->p : ""), b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK, &code, &at,
                             NULL);
     if (!p->code) {
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
@@ -288,9 +332,9 @@ static int compile(struct pattern *p, const struct buf *b, struct err *e)
 
 int pattern_make(struct pattern **out, const char *regex, size_t n, struct err *e)
 {
-    struct reading r = { regex, regex, regex + n, e };
+    struct reading r = { regex, regex, regex + n, false, e };
     struct pattern *p = NULL;
-    struct buf b = { 0 };
+    struct buf b = { 0 }, whole = { 0 };
     int rc = unicode_open(e), depth = 0;
 
     *out = NULL;
@@ -304,11 +348,10 @@ int pattern_make(struct pattern **out, const char *regex, size_t n, struct err *
     }
     if (rc == 0 && !(p = calloc(1, sizeof *p)))
         rc = err_set(e, E_SYS, "out of memory");
-    if (rc == 0 && (rc = buf_add(&b, "", 1, e)) == 0) {
-        b.len--;
-        rc = compile(p, &b, e);
-    }
+    if (rc == 0 && (rc = put_edges(&r, &b, &whole)) == 0)
+        rc = compile(p, &whole, e);
     buf_free(&b);
+    buf_free(&whole);
     if (rc < 0)
         free(p);
     else

@@ -27,6 +27,27 @@ static void add_bits(struct set *s, uint64_t bits, bool inverted)
             s->w[c / 64] |= UINT64_C(1) << c % 64;
 }
 
+/* Oniguruma has two tables of what a word's characters are: these numbers are of the one for \w and \b,
+ * and not of the one for [\w]. */
+static bool is_half_word(uint32_t c)
+{
+    return c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0xBC && c <= 0xBE);
+}
+
+/* What stands in a class. */
+static void add_item(struct set *s, const struct pattern_item *a)
+{
+    bool had[0xC0 - 0xB0];
+
+    for (uint32_t c = 0xB0; c < 0xC0; c++)
+        had[c - 0xB0] = s->w[c / 64] >> c % 64 & 1;
+    add_bits(s, a->bits, a->inverted);
+    for (uint32_t c = 0xB0; c < 0xC0 && a->bits == UNI_WORD; c++)
+        if (is_half_word(c) && !had[c - 0xB0])
+            s->w[c / 64] = (s->w[c / 64] & ~(UINT64_C(1) << c % 64)) |
+                           (uint64_t)a->inverted << c % 64;
+}
+
 static void invert(struct set *s)
 {
     for (size_t i = 0; i < WORDS; i++)
@@ -160,7 +181,7 @@ static int read_items(struct reading *r, struct set *s, int depth)
         if ((rc = one(r, &a)) < 0)
             return rc;
         if (a.bits) {
-            add_bits(s, a.bits, a.inverted);
+            add_item(s, &a);
             continue;
         }
         b = a;

@@ -9,6 +9,7 @@
 /* A pattern as it is read, from p on. */
 struct reading {
     const char *start, *p, *end;
+    bool edges; /* \b or \B was there */
     struct err *e;
 };
 int pattern_bad(const struct reading *r, const char *what); /* E_DATA with the offset */

@@ -172,7 +172,7 @@ struct spm_cache {
     uint32_t (*split)[2]; /* of the model's symbols, where bpe.local does not hold */
     size_t split_cap;
     void *path; /* unigram: one node a byte */
-    size_t path_cap;
+    size_t path_cap; /* in bytes */
     struct spm_ids ids; /* of one fragment */
 };
 

@@ -382,7 +382,8 @@ static void fill_ascii_pairs(const struct spm *m)
 
 size_t spm_bpe_slots(const struct spm_bpe *b)
 {
-    return b->small ? b->n_small : b->listed ? b->n_listed : (size_t)1 << (64 - b->pair_shift);
+    return b->small ? b->n_small : b->listed ? b->n_listed
+           : b->pairs ? (size_t)1 << (64 - b->pair_shift) : 0;
 }
 
 bool spm_bpe_slot(const struct spm_bpe *b, size_t i, struct spm_pair *p)

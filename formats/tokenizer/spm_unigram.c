@@ -71,13 +71,13 @@ int spm_unigram_encode(const struct spm *m, struct spm_cache *c, const char *tex
     int32_t at = (int32_t)n, before;
     int rc = 0;
 
-    if (n + 1 > c->path_cap) {
+    if ((n + 1) * sizeof *path > c->path_cap) {
         size_t cap = n + n / 4 + 1024;
 
         if (!(path = realloc(c->path, cap * sizeof *path)))
             return err_set(e, E_SYS, "out of memory for a text of %zu bytes", n);
         c->path = path;
-        c->path_cap = cap;
+        c->path_cap = cap * sizeof *path;
     }
     for (size_t i = 0; i <= n; i++)
         path[i] = (struct node){ 0, -1, -1 };

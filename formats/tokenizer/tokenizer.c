@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/magic.h"
+#include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/engine.h"
 #include "formats/tokenizer/gguf_vocab.h"
 #include "formats/tokenizer/hft.h"
@@ -19,8 +20,6 @@
 
 #define MODEL_FILE "tokenizer.model"
 #define JSON_FILE "tokenizer.json"
-#define CONFIG_FILE "tokenizer_config.json"
-#define CONFIG_MAX_BYTES ((size_t)16 << 20) /* some list every added token */
 
 struct tokenizer {
     const struct tokenizer_engine *engine;
@@ -28,6 +27,7 @@ struct tokenizer {
     struct splib *library; /* NULL: self makes the ids */
     char *path, *bytes;    /* the model's file, for whoever wants the library after all */
     size_t n_bytes;
+    bool adds_bos, adds_eos; /* transformers' encode */
     char fingerprint[FINGERPRINT_HEX + 1];
 };
 
@@ -58,8 +58,7 @@ static int thread_cache(struct spm_cache **c, struct err *e)
     return 0;
 }
 
-/* A file of this name in the folder of another; malloc'ed. */
-static char *beside_file(const char *path, const char *name)
+char *tokenizer_beside(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("."),
@@ -80,7 +79,7 @@ static int parse_failed(const void *bytes, size_t n, const char *name, struct er
     if (m && m->form != MAGIC_SENTENCEPIECE && m->form != MAGIC_TOKENIZER_JSON &&
         m->form != MAGIC_TIKTOKEN)
         err_set(e, E_DATA, "'%s' is %s, not a tokenizer", name, m->name);
-    beside = strcmp(file, MODEL_FILE) ? beside_file(name, MODEL_FILE) : NULL;
+    beside = strcmp(file, MODEL_FILE) ? tokenizer_beside(name, MODEL_FILE) : NULL;
     if (beside && path_is_file(beside))
         err_hint(e, "use the SentencePiece model beside it: -t %s", beside);
     else if (!strstr(e->msg, "\n"))
@@ -109,6 +108,7 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t n, const c
         memcpy(t->bytes, bytes, n);
         t->n_bytes = n;
         hash_hex(XXH3_128bits(bytes, n), t->fingerprint);
+        t->engine->adds(t->self, &t->adds_bos, &t->adds_eos);
         if (t->engine->by_meaning)
             rc = tokenizer_meaning(t, t->fingerprint, e);
     }
@@ -136,17 +136,52 @@ static int config_token(const struct tokenizer *t, const struct js *o, const cha
     return 0;
 }
 
-/* What lies beside a tokenizer.json has the last word on BOS and EOS. */
+/* Classes of transformers that put BOS and EOS round a text themselves, whatever the file says. */
+static const struct adding {
+    const char *name; /* or with "Fast" behind it */
+    bool bos, eos;
+} adding[] = {
+    { "LlamaTokenizer", true, false },  { "CodeLlamaTokenizer", true, false },
+    { "GemmaTokenizer", true, false },  { "CohereTokenizer", true, false },
+    { "GPTNeoXTokenizer", false, false },
+};
+
+/* The class's word, then that of the fields add_bos_token and add_eos_token, which other classes leave to
+ * the template of a tokenizer.json (transformers 4.57). */
+static int config_adds(struct tokenizer *t, const struct js *o, struct err *e)
+{
+    const char *name = json_string_value(json_object_get(o->obj, "tokenizer_class"));
+    bool follows = !name || !t->engine->set;
+    int rc;
+
+    for (size_t i = 0; name && i < sizeof adding / sizeof *adding; i++) {
+        size_t n = strlen(adding[i].name);
+
+        if (strncmp(name, adding[i].name, n) == 0 && (!name[n] || strcmp(name + n, "Fast") == 0)) {
+            t->adds_bos = adding[i].bos;
+            t->adds_eos = adding[i].eos;
+            follows = true;
+        }
+    }
+    if (!follows)
+        return 0;
+    rc = js_bool(o, "add_bos_token", JS_MAY, &t->adds_bos, e);
+    return rc < 0 ? rc : js_bool(o, "add_eos_token", JS_MAY, &t->adds_eos, e);
+}
+
+/* What lies beside a tokenizer has the last word on BOS and EOS: of a tokenizer.json which they are, of
+ * all kinds whether they are added. */
 static int read_config(struct tokenizer *t, struct err *e)
 {
     int32_t bos = tokenizer_bos(t), eos = tokenizer_eos(t);
-    char *path;
+    char *path = tokenizer_beside(t->path, TOKENIZER_CONFIG_FILE);
     struct js o = { 0 };
     int rc = 0;
 
-    if (!t->engine->set || !(path = beside_file(t->path, CONFIG_FILE)))
-        return 0;
-    if (path_is_file(path) && (rc = js_load(&o, path, CONFIG_MAX_BYTES, e)) == 0 &&
+    if (!path)
+        return err_set(e, E_SYS, "out of memory");
+    if (path_is_file(path) && (rc = js_load(&o, path, TOKENIZER_CONFIG_MAX_BYTES, e)) == 0 &&
+        (rc = config_adds(t, &o, e)) == 0 && t->engine->set &&
         (rc = config_token(t, &o, "bos_token", &bos, e)) == 0 &&
         (rc = config_token(t, &o, "eos_token", &eos, e)) == 0)
         t->engine->set(t->self, bos, eos);
@@ -234,24 +269,32 @@ static bool same_meaning(const struct tokenizer *a, const struct tokenizer *b);
 
 int tokenizer_note(const struct tokenizer *t, char *line, size_t size, struct err *e)
 {
-    char *model = t->engine->by_meaning ? beside_file(t->path, MODEL_FILE) : NULL;
+    char *model = t->engine->by_meaning ? tokenizer_beside(t->path, MODEL_FILE) : NULL;
     const char *also = "";
     struct tokenizer *other = NULL;
     struct err ignored = { 0 };
     int32_t bos = tokenizer_bos(t), eos = tokenizer_eos(t);
+    const char *adds = tokenizer_adds_bos(t) ? (tokenizer_adds_eos(t) ? "BOS and EOS" : "BOS")
+                       : tokenizer_adds_eos(t) ? "EOS" : "neither";
+    char *chat = NULL;
+    size_t n_chat = 0;
 
     (void)e;
+    tokenizer_template(t, &chat, &n_chat, &ignored); /* one that cannot be read is none for this line */
     if (model && strcmp(model, t->path) != 0 && path_is_file(model))
         also = tokenizer_open(&other, model, &ignored) < 0 ? "; " MODEL_FILE " beside it was not read"
                : same_meaning(t, other) ? "; " MODEL_FILE " beside it means the same"
                                         : "; " MODEL_FILE " beside it gives other ids";
-    snprintf(line, size, "'%s' (%s): %lld tokens, BOS %s%s%s, EOS %s%s%s%s", t->path,
+    snprintf(line, size, "'%s' (%s): %lld tokens, BOS %s%s%s, EOS %s%s%s%s; transformers "
+             "adds %s%s%s", t->path,
              t->engine->form, (long long)tokenizer_vocab(t), bos < 0 ? "none" : "'",
              bos < 0 ? "" : tokenizer_piece(t, bos), bos < 0 ? "" : "'", eos < 0 ? "none" : "'",
-             eos < 0 ? "" : tokenizer_piece(t, eos), eos < 0 ? "" : "'", also);
+             eos < 0 ? "" : tokenizer_piece(t, eos), eos < 0 ? "" : "'", also, adds,
+             chat ? "; chat template: " : "", chat ? chat_form_name(chat_form_of(chat, n_chat)) : "");
     text_clean(line, false);
     tokenizer_close(other);
     free(model);
+    free(chat);
     return 0;
 }
 
@@ -288,6 +331,8 @@ void tokenizer_close(struct tokenizer *t)
 int64_t tokenizer_vocab(const struct tokenizer *t) { return t->engine->vocab(t->self); }
 int32_t tokenizer_bos(const struct tokenizer *t) { return t->engine->bos(t->self); }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->engine->eos(t->self); }
+bool tokenizer_adds_bos(const struct tokenizer *t) { return t->adds_bos && tokenizer_bos(t) >= 0; }
+bool tokenizer_adds_eos(const struct tokenizer *t) { return t->adds_eos && tokenizer_eos(t) >= 0; }
 const char *tokenizer_path(const struct tokenizer *t) { return t->path; }
 const char *tokenizer_form(const struct tokenizer *t) { return t->engine->form; }
 const char *tokenizer_file(const struct tokenizer *t) { return t->engine->file; }

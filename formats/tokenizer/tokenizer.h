@@ -28,8 +28,9 @@ int tokenizer_parse(struct tokenizer **t, const void *bytes, size_t nbytes, cons
                     struct err *e);
 void tokenizer_close(struct tokenizer *t);
 
-/* What was read, and BOS and EOS, in one line for people: "'m/tokenizer.json' ...". It says what a
- * tokenizer.model beside a tokenizer.json means. E_SYS. */
+/* What was read, BOS and EOS and whether transformers adds them, the chat template by name (chat.h), in one
+ * line for people: "'m/tokenizer.json' ...". It says what a tokenizer.model beside a tokenizer.json
+ * means. E_SYS. */
 int tokenizer_note(const struct tokenizer *t, char *line, size_t size, struct err *e);
 
 /* Who makes the ids: our own code, as from tokenizer_open, or for a SentencePiece model
@@ -41,6 +42,11 @@ int tokenizer_use(struct tokenizer *t, enum tokenizer_maker maker, struct err *e
 int64_t tokenizer_vocab(const struct tokenizer *t);  /* ids are 0 .. vocab-1 */
 int32_t tokenizer_bos(const struct tokenizer *t);    /* -1 when the model has none */
 int32_t tokenizer_eos(const struct tokenizer *t);
+/* Whether transformers' encode puts BOS before a text, EOS behind it: by the class that a
+ * tokenizer_config.json names and, where that class asks, its add_bos_token and add_eos_token, else by
+ * the template of the tokenizer.json; a SentencePiece model and Llama 3's ranks get BOS. tokenizer_encode adds neither. */
+bool tokenizer_adds_bos(const struct tokenizer *t);
+bool tokenizer_adds_eos(const struct tokenizer *t);
 /* FINGERPRINT_HEX chars and NUL: of a SentencePiece model XXH3-128 of the file, else its meaning. */
 const char *tokenizer_fingerprint(const struct tokenizer *t);
 const char *tokenizer_path(const struct tokenizer *t); /* of the file */
