@@ -4,14 +4,36 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* W += scale B A on the device. */
+static int cast_matrix(struct model *m, const void *from, enum dtype is, void *to, enum dtype wanted,
+                       const struct weight *w)
+{
+    return m->d->cast(m->d, &(struct op_cast){ w->out * w->in, from, is, to, wanted });
+}
+
+/* A copy of the matrix that ops can write: of a streamed one, or as act of a narrow one; else NULL. */
+static int copy_of(struct model *m, const struct weight *w, bool narrow, void **c, struct err *e)
+{
+    size_t nbytes = (size_t)(w->out * w->in) * dtype_bytes(m->d->act);
+    int rc;
+
+    if (!narrow && !w->host)
+        return 0;
+    if ((rc = m->d->alloc(m->d, nbytes, c, e)) < 0)
+        return rc;
+    rc = narrow ? cast_matrix(m, w->w, w->type->plain, *c, m->d->act, w)
+                : m->d->copy(m->d, *c, w->host, nbytes);
+    return rc < 0 ? m->d->sync(m->d, e) : 0;
+}
+
+/* W += scale B A on the device. A matrix of 16 bits, where products are float32, is rounded once, with
+ * the pair in it. */
 static int add_product(struct model *m, const struct weight *w, const struct adapter_change *x,
                        struct err *e)
 {
     const struct tensor *ta = x->a, *tb = x->b;
     int64_t rank = ta->shape[0];
-    size_t nbytes = weight_bytes(w);
-    void *a = NULL, *b = NULL, *c = NULL; /* c: of a streamed matrix, which no op can write */
+    bool narrow = w->type->plain != m->d->act;
+    void *a = NULL, *b = NULL, *c = NULL;
     int rc = m->d->alloc(m->d, (size_t)ta->count * dtype_bytes(m->d->act), &a, e);
 
     if (rc == 0)
@@ -20,17 +42,18 @@ static int add_product(struct model *m, const struct weight *w, const struct ada
         rc = upload_tensor(m, NULL, a, dtype_type(m->d->act), ta, NULL, e);
     if (rc == 0)
         rc = upload_tensor(m, NULL, b, dtype_type(m->d->act), tb, NULL, e);
-    if (rc == 0 && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
-        m->d->copy(m->d, c, w->host, nbytes) < 0)
-        rc = m->d->sync(m->d, e);
+    if (rc == 0)
+        rc = copy_of(m, w, narrow, &c, e);
     if (rc == 0) {
         struct op_gemm g = { .m = w->out, .n = w->in, .k = rank, .alpha = (float)x->scale, .beta = 1,
             .a = b, .lda = rank, .b = act_mat(m, a), .ldb = w->in, .c = c ? c : w->w, .ldc = w->in,
             .c_type = m->d->act };
         int done;
 
-        if ((rc = m->d->gemm(m->d, &g)) == 0 && c)
-            rc = m->d->copy(m->d, w->host, c, nbytes);
+        if ((rc = m->d->gemm(m->d, &g)) == 0 && narrow)
+            rc = cast_matrix(m, c, m->d->act, w->w, w->type->plain, w);
+        else if (rc == 0 && c)
+            rc = m->d->copy(m->d, w->host, c, weight_bytes(w));
         if (rc < 0)
             err_set(e, rc, "cannot merge a LoRA pair");
         /* waits even after a failure, because a, b and c are about to be released */
@@ -104,7 +127,7 @@ static int rescale_rows(struct model *m, const struct weight *w, const struct ad
 int pair_merge(struct model *m, const struct weight *w, const struct tensor_spec *s,
                const struct adapter_change *x, struct err *e)
 {
-    if (w->type->plain != m->d->act)
+    if (w->type->plain != m->d->act && (w->type->plain == DT_OTHER || w->host))
         return err_set(e, E_CONFIG, "a LoRA pair cannot be merged into '%s', which is kept as %s",
                        s->name, w->type->name);
     return x->magnitude ? rescale_rows(m, w, x, e) : add_product(m, w, x, e);
