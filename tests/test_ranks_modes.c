@@ -30,6 +30,7 @@ struct mode {
     bool bestfit, mask, same_bits, each;
     bool apart;          /* the device's memory is taken not to be the host's */
     bool links;          /* and to have links; with every layer a chunk */
+    bool fails;          /* rank 1's loss, in its third micro-batch */
     int64_t batch, micro, steps;
     double decay, dropout;
     const char *ranks;   /* --rank-pattern */
@@ -55,6 +56,7 @@ void stop_after_step(void) {}
  * must be as it was then: nobody has changed it since.
  */
 static int64_t queued_sums; /* by rank 0 */
+static _Thread_local int (*device_loss)(struct device *d, const struct op_loss *a);
 static _Thread_local struct {
     struct { float *x, *was; int64_t n; } q[64];
     int n;
@@ -95,6 +97,13 @@ static int late_mark(struct device *d, enum queue q, int fence)
 }
 static const struct device_links late_links = { .sum_parts = late_sum, .share_parts = late_share };
 
+static _Thread_local int losses;
+static int failing_loss(struct device *d, const struct op_loss *a)
+{
+    (void)a;
+    return ++losses == 3 ? E_DEVICE : device_loss(d, a);
+}
+
 static void run_rank(struct group *g, void *arg)
 {
     struct one *o = arg;
@@ -123,6 +132,9 @@ static void run_rank(struct group *g, void *arg)
         r.session.device.links = &late_links, r.session.device.mark = late_mark;
         r.open.plan.chunk = r.session.options.chunk = 1;
     }
+    device_loss = r.session.device.loss, losses = 0;
+    if (m->fails && g->rank == 1)
+        r.session.device.loss = failing_loss;
     if (o->rc == 0 && (o->rc = run_begin(&r, &done, &o->e)) == 0 && !done)
         o->rc = run_train(&r, 1, argv, &o->e);
     o->p = r.p;
@@ -134,6 +146,8 @@ static void run_rank(struct group *g, void *arg)
         memcpy(o->w, t->w, (size_t)t->n * sizeof *o->w);
     }
     run_close(&r);
+    while (late.n > 0) /* after a failure nothing waits for them */
+        free(late.q[--late.n].was);
 }
 
 static const char *at(const char *name)
@@ -355,6 +369,27 @@ static void test_ranks_that_do_not_fit(void **state)
             assert_int_equal(one[k].rc, E_USAGE);
         assert_non_null(strstr(one[0].e.msg, i == 2 ? "--same-on" : i == 3 ? "--micro" : "--cp"));
     }
+}
+
+/* What the others have queued a rank that fails has not: it is met, and none waits. */
+static void test_a_failure_beside_what_is_queued_ends_all(void **state)
+{
+    static const struct mode m = { "torn", .batch = 9, .micro = 2, .apart = true, .links = true,
+                                   .fails = true };
+    static struct one one[RANKS_MAX];
+
+    (void)state;
+    queued_sums = 0;
+    for (int k = 0; k < 3; k++)
+        one[k] = (struct one){ .mode = &m, .out = at("torn") };
+    made_ranks(3, run_rank, one, sizeof *one);
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(one[k].rc, E_DEVICE);
+        assert_non_null(strstr(one[k].e.msg, k == 1 ? "failed" : "rank 1 on b: "));
+        free(one[k].w);
+    }
+    assert_int_equal(queued_sums, 3); /* of the first step alone */
+    assert_int_equal(made.failed, 0);
 }
 
 /* Also of a batch that no tree fills, on ranks whose rows end inside its nodes. */
@@ -584,6 +619,7 @@ int main(void)
         cmocka_unit_test(test_chunks_travel_while_layers_go_back),
         cmocka_unit_test(test_a_sequence_over_ranks),
         cmocka_unit_test(test_ranks_that_do_not_fit),
+        cmocka_unit_test(test_a_failure_beside_what_is_queued_ends_all),
         cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),
         cmocka_unit_test(test_any_number_of_ranks_goes_on),
         cmocka_unit_test(test_parts_are_saved_as_one_process_saves),

@@ -119,7 +119,7 @@ begin() { # begin FOLDER OPTION...: in the background, some steps under way; set
 }
 lives() { # one of them; who has ended and was not waited for does not
     local i
-    for i; do kill -0 "$i" 2> /dev/null && ! grep -q ') Z' "/proc/$i/stat" && return; done
+    for i; do kill -0 "$i" 2> /dev/null && ! grep -qs ') Z' "/proc/$i/stat" && return; done
     return 1
 }
 over() { # over MS: the starter and all ranks are gone by then; sets rc
