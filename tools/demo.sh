@@ -1,8 +1,11 @@
 #!/bin/sh
 # The main job, small: text found on this machine (or the FILES given), a small model that this
-# project trained, its context extended four times by LoRA, LongLoRA and full fine-tuning, and a
-# table of perplexities on held-out text. Everything printed is computed here and now.
+# project trained, its context extended four times by LongLoRA, and a table of perplexities on held-out
+# text. Training on a text also teaches the text: so the same steps are made at the base's own context
+# too, and what is left beside them is what the longer context gives.
+# Everything printed is computed here and now.
 # usage: tools/demo.sh [FILE|FOLDER ...]     (called by ./setup demo; results in demo-out/)
+#   environment: DEMO_FULL=1: full fine-tuning with dense attention beside it, a minute more
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 PATH=$root/build/bin:$PATH
@@ -34,15 +37,22 @@ say "3. The base: the shipped model of $ctx tokens, made used to this text at it
 run ltrain "$out/shards" --model "$base" -o "$out/base" --mode full --attention dense \
     --ctx $ctx --batch 32 --steps 120 --lr 1e-3 --schedule cosine --warmup 6 --save-every 1000 --log-every 20
 
-# extend NAME MODE ATTENTION LR STEPS
-extend() {
-    run ltrain "$out/shards" --model "$out/base" -o "$out/$1" --recipe longlora-2023 --mode "$2" --attention "$3" \
-        --ctx $long --batch $batch --steps "$5" --lr "$4" --schedule cosine --warmup 4 --save-every 1000 --log-every 20
+# train NAME OPTIONS...: as many steps and tokens for each
+train() {
+    name=$1
+    shift
+    run ltrain "$out/shards" --model "$out/base" -o "$out/$name" --steps 80 "$@" --schedule cosine --warmup 4 \
+        --save-every 1000 --log-every 20
 }
-say "4. From $ctx to $long tokens, three ways"
-extend lora lora s2 5e-3 80
-extend longlora lora+ s2 5e-3 80
-extend full full dense 1e-3 80
+pairs="--mode lora+ --rank 32 --alpha 64 --targets q,k,v,o,gate,up,down --lr 5e-3"
+say "4. From $ctx to $long tokens: LongLoRA, by the default recipe, in groups of the base's $ctx tokens"
+train longlora --ctx $long --batch $batch --group-ratio 1/4 $pairs
+say "   The same at $ctx tokens: what the text alone teaches"
+train text --ctx $ctx --batch $((batch * long / ctx)) --attention dense $pairs
+if [ -n "${DEMO_FULL:-}" ]; then
+    say "   Full fine-tuning with dense attention at $long tokens"
+    train full --ctx $long --batch $batch --mode full --attention dense --lr 1e-3
+fi
 
 say "5. Perplexity of held-out text at 1, 2 and 4 times the original context"
 # score LABEL FILE [leval options]
@@ -53,12 +63,22 @@ score() {
         --label "$label" --max-tokens 60000 --json "$@" > "$out/$file.json"
 }
 score "base, $ctx tokens" base --model "$out/base"
-score "plain LoRA" lora --model "$out/base" --adapter "$out/lora"
-score "LongLoRA" longlora --model "$out/base" --adapter "$out/longlora"
-score "full fine-tuning" full --model "$out/full"
-leval --table "$out/base.json" "$out/lora.json" "$out/longlora.json" "$out/full.json" \
-    --plot "$out/perplexity.png" --title "Extended from $ctx to $long tokens"
-
+score "base, RoPE by parts" parts --model "$out/base" --rope parts --rope-factor $((long / ctx))
+score "base, as many steps more at $ctx" text --model "$out/base" --adapter "$out/text"
+score "LongLoRA to $long" longlora --model "$out/base" --adapter "$out/longlora"
+[ -z "${DEMO_FULL:-}" ] || score "full fine-tuning to $long" full --model "$out/full"
+leval --table "$out/base.json" "$out/parts.json" "$out/text.json" "$out/longlora.json" \
+    ${DEMO_FULL:+"$out/full.json"} --plot "$out/perplexity.png" --title "Extended from $ctx to $long tokens"
+# What the same steps at the base's own context change, and what the longer context does beside it.
+gained() { # CTX
+    for f in base text longlora; do
+        awk -F'[:,]' -v ctx="$1" '/"ctx":/ { on = $2 + 0 == ctx } on && /"ppl":/ { print $2; exit }' "$out/$f.json"
+    done | awk -v ctx="$1" '{ p[NR] = $1 } END { printf "  at %4d tokens: base %.1f; the text alone %.1f (%+.0f%%); and the longer context %.1f (%+.0f%%)\n",
+        ctx, p[1], p[2], 100 * p[2] / p[1] - 100, p[3], 100 * p[3] / p[2] - 100 }'
+}
+printf '\nWhat of it is text, learnt by the same steps at %d tokens, and what is context:\n' $ctx
+for n in 256 512 1024; do gained $n; done
+echo
 lmerge -q --model "$out/base" --adapter "$out/longlora" -o "$out/merged"
 say "Done in $(($(date +%s) - start)) s. Plot: $out/perplexity.png; merged model: $out/merged"
 cat <<END
