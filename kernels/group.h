@@ -40,7 +40,7 @@ struct group_note {
 /* What a transport has to do. All memory is the host's. */
 struct group {
     int rank, size;         /* 0 <= rank < size */
-    int first;              /* which rank of the whole run is rank 0 here (split.h) */
+    int first;              /* which rank of the whole run is rank 0 here (subgroup.h) */
     const char *host;       /* for messages: where this rank runs; "" not known */
     struct group_note *notes; /* [size] for group_meet; NULL where size is 1 */
     int over;               /* the failure that was met; 0: none */

@@ -235,3 +235,48 @@ int line_turn(struct line *l, bool ok, const void *const out[], void *const in[]
     l->seconds += now_s() - start;
     return rc < 0 ? rc : own;
 }
+
+static int share_by_links(struct line *l, const void *mine, char *all, size_t n)
+{
+    struct device_move m[1024];
+    int size = l->g->size, k = 0, rc;
+
+    for (int i = 0; i < size; i++)
+        if (i != l->g->rank)
+            m[k++] = (struct device_move){ l->g->first + i, mine, all + (size_t)i * n, n, n };
+    if ((rc = l->d->links->move(l->d, m, k)) < 0 && note(l, rc) < 0)
+        l->d->group->over = l->g->over = rc;
+    return rc;
+}
+
+static int share_by_host(struct line *l, bool ok, const void *mine, char *all, size_t n)
+{
+    int size = l->g->size, me = l->g->rank, own = settle(l, ok), rc;
+    unsigned char *host = l->d->own_memory ? stage(l, n * (size_t)size) : (unsigned char *)all;
+
+    if (own == 0 && l->d->own_memory)
+        own = to_host(l, ok, host + (size_t)me * n, mine, n);
+    rc = l->g->gather(l->g, l->d->own_memory ? host + (size_t)me * n : mine, host, n, &l->why);
+    if (rc < 0)
+        return note(l, rc);
+    for (int i = 0; i < size && l->d->own_memory; i++)
+        if (i != me && own == 0)
+            own = to_device(l, ok, all + (size_t)i * n, host + (size_t)i * n, n);
+    return own;
+}
+
+int line_share(struct line *l, bool ok, const void *mine, void *all, size_t n)
+{
+    int size = l->g->size, rc = 0;
+
+    if (l->why.code < 0)
+        return l->why.code;
+    if (size > 1024)
+        return note(l, err_set(&l->why, E_CONFIG, "%d ranks are too many", size));
+    l->bytes += (int64_t)n * (size - 1);
+    if (ok && l->d->own_memory)
+        rc = l->d->copy(l->d, (char *)all + (size_t)l->g->rank * n, mine, n);
+    if (l->d->links)
+        return share_by_links(l, mine, all, n) < 0 ? l->why.code : rc;
+    return share_by_host(l, ok && rc == 0, mine, all, n);
+}

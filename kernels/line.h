@@ -5,7 +5,7 @@
 C_BEGIN
 
 /*
- * The ranks of a group (split.h), each with a device, compute parts of one sequence. Between their
+ * The ranks of a group (subgroup.h), each with a device, compute parts of one sequence. Between their
  * ops they exchange arrays of the devices' memory: over the devices' links where there are some,
  * queued behind the ops so far and before those that follow; else by way of the host.
  *
@@ -36,6 +36,10 @@ int line_pass(struct line *l, bool ok, int step, const void *out, size_t n_out, 
  * are passed on from neighbour to neighbour. */
 int line_turn(struct line *l, bool ok, const void *const out[], void *const in[],
               const size_t *n);
+
+/* all[r] becomes rank r's mine, n bytes each. Over links nothing is ordered: it is the caller who marks
+ * and awaits QUEUE_LINK, but for one's own part, which ops copy. */
+int line_share(struct line *l, bool ok, const void *mine, void *all, size_t n);
 
 /* The code of what failed and, unless NULL, its words; 0: nothing has. */
 int line_failed(const struct line *l, struct err *e);

@@ -92,6 +92,7 @@ struct ring_source {
     enum queue bring_on, store_on;
     int (*bring)(struct device *d, const struct ring *r, int64_t item, void *slot);
     int (*store)(struct device *d, const struct ring *r, int64_t item, const void *slot);
+    bool always; /* bring is called after a failure too: other ranks wait for it */
 };
 extern const struct ring_source ring_host; /* item i at ring.host + i * nbytes */
 
@@ -137,6 +138,9 @@ struct model {
     int64_t halo;    /* of a line: rows in front of keys and values (spread.h); all such arrays'
                         addresses are those of their own first rows */
     size_t flat_bytes;
+    struct share *share;   /* NULL: frozen matrices are here as a whole (share.c) */
+    size_t share_part;     /* bytes of a layer's that each rank has */
+    unsigned char *share_store;
     struct spread *spread; /* NULL: sequences are here as a whole */
     struct trained t;
     int64_t chunk_layer[CHUNKS_MOST]; /* with whose backward a chunk is final; -1: the embedding's */

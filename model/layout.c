@@ -330,9 +330,14 @@ static void lay_weights(struct model *m)
     close_chunk(m, first);
     if (m->c.tied) /* one tensor, read twice; its gradient is the sum of both uses */
         m->top[ROLE_HEAD] = m->top[ROLE_EMBED];
+    if (m->o.shares > 1) { /* slots for all parts, and this rank's of every layer */
+        m->share_part = (r->nbytes / (size_t)m->o.shares + 256) & ~(size_t)255;
+        m->share_store = take(m, MEM_FROZEN, r->n, m->share_part);
+    }
     for (int i = 0; i < 2 && i < r->n; i++)
-        r->slot[i] = take(m, MEM_FROZEN, (int64_t)r->nbytes, 1);
-    r->host = take(m, MEM_HOST, r->n, r->nbytes);
+        r->slot[i] = take(m, MEM_FROZEN, (int64_t)(m->o.shares > 1 ? (size_t)m->o.shares * m->share_part
+                                                                   : r->nbytes), 1);
+    r->host = m->o.shares > 1 ? NULL : take(m, MEM_HOST, r->n, r->nbytes);
     lay_trained(m);
 }
 

@@ -1,5 +1,5 @@
 /* model/load.c - values into a model: base weights, fresh ones, adapters. */
-#include "model/inside.h"
+#include "model/spread.h"
 
 #include "base/block_hash.h"
 #include "base/perm.h"
@@ -216,6 +216,8 @@ static int load_listed(struct model *m, const struct weights *w, uint64_t *each,
         tensor_source(weights_config(w), &s, &from);
         if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0)
             rc = upload_tensor(m, p, place_of(to), type_of(to), t, &each[t - weights_at(w, 0)], e);
+        if (rc == 0)
+            rc = share_keep(m, s.layer, e);
     }
     return rc;
 }
@@ -278,6 +280,8 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
         r = (struct random){ seed_of(seed, s.name), m->c.init_range };
         rc = fill_values(m, place_of(to), type_of(to)->plain, s.count,
                          matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);
+        if (rc == 0)
+            rc = share_keep(m, s.layer, e);
     }
     if (rc == 0)
         rc = init_pairs(m, seed, e);
@@ -337,6 +341,8 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
             rc = fill_values(m, place_of(to), DT_F32, s.count, same_values, &one, e);
         else if (put_noise(m, &z, place_of(to), type_of(to)->plain, s.count) < 0)
             rc = m->d->sync(m->d, e);
+        if (rc == 0)
+            rc = share_keep(m, s.layer, e);
     }
     for (int64_t i = 0; i < m->t.n_params && rc == 0; i++)
         /* part 0 is a whole tensor, done above; 1 and 2 are A and B of a pair */

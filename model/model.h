@@ -56,7 +56,11 @@ struct model_options {
     int64_t cp;                 /* ranks that a sequence lies over, each with a part of its tokens;
                                    0, 1: one. seqs is 1 then, and every batch is given to all of
                                    them alike */
-    struct group *line;         /* these ranks (kernels/split.h); NULL: only to plan */
+    struct group *line;         /* these ranks (kernels/subgroup.h); NULL: only to plan */
+    int64_t shares;             /* ranks that hold the layers' frozen matrices together, each a part of
+                                   every layer, brought together for its use; 0, 1: each has all. They
+                                   make the same calls */
+    struct group *sharers;      /* these ranks; NULL: only to plan */
     double link_rate;           /* bytes a second between them, to foretell; 0: endless */
     bool spans_ctx;             /* with cp: batches may be dense, whatever attention_span says */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
@@ -124,6 +128,7 @@ struct memory_plan {
                            known */
     double dense_ratio; /* time of a dense one over that of one of attention_span; 0 where
                            dense_share is */
+    int64_t shares;             /* ranks that hold streamed weights together; 0, 1: the host does */
     double line_bytes, line_s;  /* with cp: what a rank sends in a micro-batch (as attention_span says),
                                    the time of it; 0: link_rate is not known */
     double line_most;           /* pairs to attend to of the rank that has most, over the mean */
@@ -156,6 +161,7 @@ int model_open(struct model **m, struct device *d, const struct llama_config *c,
 void model_close(struct model *m);
 const struct llama_config *model_config(const struct model *m);
 struct group *model_line(const struct model *m); /* options.line; NULL: none */
+struct group *model_sharers(const struct model *m); /* options.sharers; the same */
 const struct memory_plan *model_memory(const struct model *m);
 
 /* Base weights from a folder whose sizes equal the model's. LoRA pairs start at A ~ Kaiming

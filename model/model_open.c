@@ -51,6 +51,9 @@ static int check_options(struct model *m, struct err *e)
     if (o->cp > 1 && (o->seqs != 1 || o->cp > 1024 || o->ctx < o->cp))
         return err_set(e, E_CONFIG, "cannot lay %lld sequences of %lld tokens over %lld ranks",
                        (long long)o->seqs, (long long)o->ctx, (long long)o->cp);
+    if (o->shares > 1 && (o->mode == TRAIN_FULL || o->shares > 1024))
+        return err_set(e, E_CONFIG, "weights cannot lie over %lld ranks%s", (long long)o->shares,
+                       o->mode == TRAIN_FULL ? ": all of them are trained" : "");
     if (!(o->dropout >= 0 && o->dropout < 0.999))
         return err_set(e, E_CONFIG, "a dropout of %g: must be at least 0, and below 1", o->dropout);
     if (lora && (o->whole & o->targets))
@@ -112,6 +115,7 @@ static void fill_plan(struct model *m)
     p->total = model_bytes(m);
     p->host = m->mem[MEM_HOST].used_bytes;
     foretell_line(m);
+    p->shares = m->o.shares;
     p->layers = m->c.layers;
     p->mlp_tile = m->o.mlp_tile;
     p->loss_chunk = m->o.loss_chunk;
@@ -129,6 +133,7 @@ void model_close(struct model *m)
             m->d->release(m->d, m->mem[i].base);
     cache_close(m);
     spread_close(m);
+    share_close(m);
     free(m->layers);
     free(m->params);
     free(m->inv_freq);
@@ -355,6 +360,8 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         rc = err_set(e, E_SYS, "out of memory");
     if (rc == 0)
         rc = spread_open(m, e);
+    if (rc == 0)
+        rc = share_open(m, e);
     if (rc == 0 && m->work.ones)
         rc = fill_ones(m, e);
     if (rc == 0 && m->o.cache.rows)
@@ -369,5 +376,6 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
 
 const struct llama_config *model_config(const struct model *m) { return &m->c; }
 struct group *model_line(const struct model *m) { return m->spread ? m->o.line : NULL; }
+struct group *model_sharers(const struct model *m) { return m->share ? m->o.sharers : NULL; }
 const struct memory_plan *model_memory(const struct model *m) { return &m->plan; }
 const struct trained *model_trained(const struct model *m) { return &m->t; }

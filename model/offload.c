@@ -73,8 +73,11 @@ static void move(struct model *m, struct ring *r, int64_t item, bool in)
         m->rc = d->mark(d, QUEUE_OPS, fence_of(m, r, slot, OPS_DONE));
     if (m->rc == 0)
         m->rc = d->await(d, q, fence_of(m, r, slot, OPS_DONE));
-    if (m->rc == 0)
-        m->rc = (in ? s->bring(d, r, item, r->slot[slot]) : s->store(d, r, item, r->slot[slot]));
+    if (m->rc == 0 || (in && s->always)) {
+        int rc = in ? s->bring(d, r, item, r->slot[slot]) : s->store(d, r, item, r->slot[slot]);
+
+        m->rc = m->rc < 0 ? m->rc : rc;
+    }
     if (m->rc == 0)
         m->rc = d->mark(d, q, fence_of(m, r, slot, COPY_DONE));
     r->moving[slot] = true;

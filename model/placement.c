@@ -137,6 +137,22 @@ static void count_levels(const struct choice *c, struct demand *d)
     }
 }
 
+/* All layers' matrices lie over ranks: a part of each here, and two of them as a whole. What is brought
+ * counts as if it came from the host, in as much time. */
+static void share_out(struct choice *c, struct demand *d)
+{
+    double n = (double)c->layers, shares = (double)c->m->o.shares, in = c->cost[0].in;
+    size_t part = c->matrices / (size_t)c->m->o.shares + 256;
+    int64_t whole = c->layers < SLOTS ? c->layers : SLOTS;
+
+    c->candidate.streamed = c->layers;
+    d->device += (size_t)c->layers * part;
+    d->device -= (size_t)(c->layers - whole) * c->matrices;
+    if (c->m->o.link_rate > 0 && in > 0)
+        d->traffic.forward = n * (double)c->matrices * (shares - 1) / shares * in / c->m->o.link_rate;
+    d->traffic.backward = d->traffic.forward * (n - (double)whole) / n;
+}
+
 /* Bytes on both sides and of the copies; sets how many layers are streamed. */
 static void count_bytes(struct choice *c, struct demand *d)
 {
@@ -157,6 +173,10 @@ static void count_bytes(struct choice *c, struct demand *d)
         d->host += (size_t)(offloaded[k] > SLOTS ? offloaded[k] - SLOTS : 0) * c->level[k];
     }
     d->traffic.sent = (double)d->host;
+    if (c->m->o.shares > 1) {
+        share_out(c, d);
+        return;
+    }
     if ((*streamed = streamed_for(c, d->device, d->host)) == 0)
         return;
     d->traffic.forward = (double)*streamed * (double)c->matrices;
@@ -180,7 +200,8 @@ static double kind_time(struct choice *c, int kind, const struct demand *d, enum
     if (how == TELL_BOUND)
         return cost_lower_bound(cost, &d->traffic, d->saved, c->layers, back);
     memcpy(nbytes, c->level, sizeof c->level);
-    nbytes[RING_WEIGHTS] = c->matrices;
+    nbytes[RING_WEIGHTS] = c->m->o.shares > 1 ? (size_t)(d->traffic.forward / (double)c->layers)
+                                              : c->matrices;
     return cost_simulated(c->m, cost, &d->traffic, nbytes, d->saved, back);
 }
 

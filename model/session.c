@@ -4,8 +4,8 @@
 #include "base/log.h"
 #include "kernels/exchange.h"
 #include "kernels/planned.h"
+#include "kernels/subgroup.h"
 #include "model/extend.h"
-#include "kernels/split.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -83,56 +83,67 @@ int session_card(struct session *s, const struct card *c, size_t memory_bytes, s
     return rc;
 }
 
-static void close_line(struct session *s)
+static void close_groups(struct session *s)
 {
     if (s->line)
         s->line->close(s->line);
-    s->line = NULL;
+    if (s->sharers)
+        s->sharers->close(s->sharers);
+    s->line = s->sharers = NULL;
 }
 
-/* The ranks that share a sequence; none where the plan is for ranks that are not here. */
-static int open_line(struct session *s, int64_t cp, struct err *e)
+/* Groups of so many of the ranks; none where the plan is for ranks that are not here. */
+static int open_group(struct session *s, int64_t size, struct group **part, struct err *e)
 {
     struct group *g = s->device.group;
     int rc;
 
-    close_line(s);
-    if (cp <= 1 || !g || g->size < cp)
+    if (size <= 1 || !g || g->size < size)
         return 0;
-    rc = group_split(g, (int)cp, &s->line, e);
-    if (rc < 0 || s->line->size == 1)
-        s->line = NULL;
+    rc = group_split(g, (int)size, part, e);
+    if (rc < 0)
+        *part = NULL;
     return rc;
+}
+
+static int open_groups(struct session *s, const struct model_options *o, struct err *e)
+{
+    int rc;
+
+    close_groups(s);
+    rc = open_group(s, o->cp, &s->line, e);
+    return rc < 0 ? rc : open_group(s, o->shares, &s->sharers, e);
 }
 
 /* What is exchanged in a step follows from what layers save: it is the same on all of them. */
 static int plan_alike(struct session *s, int rc, struct err *e)
 {
     struct group_note note = { .most = -(double)model_capacity(&s->device, &s->options) };
+    struct group *g = s->device.group;
     struct memory_plan p = s->plan;
 
-    if (!s->line)
+    if (!s->line && !s->sharers)
         return rc;
-    if ((rc = group_meet(s->line, rc, &note, e)) < 0 ||
-        (rc = s->line->broadcast(s->line, note.most_rank, &p, sizeof p, e)) < 0)
+    if ((rc = group_meet(g, rc, &note, e)) < 0 ||
+        (rc = g->broadcast(g, note.most_rank, &p, sizeof p, e)) < 0)
         return rc;
-    if (s->line->rank != note.most_rank) {
+    if (g->rank != note.most_rank) {
         s->options.placement = &p.placement;
         s->options.mlp_tile = p.mlp_tile, s->options.loss_chunk = p.loss_chunk;
         rc = model_plan(&s->device, &s->config, &s->options, &s->plan, e);
         s->plan.step_s = p.step_s, s->plan.dense_ratio = p.dense_ratio;
     }
-    return group_meet(s->line, rc, NULL, e);
+    return group_meet(g, rc, NULL, e);
 }
 
 int session_plan(struct session *s, const struct model_options *o, struct err *e)
 {
-    int rc = open_line(s, o->cp, e);
+    int rc = open_groups(s, o, e);
 
     if (rc < 0)
         return rc;
     s->options = *o;
-    s->options.line = s->line;
+    s->options.line = s->line, s->options.sharers = s->sharers;
     if (s->options.ctx == 0)
         s->options.ctx = config_reach(&s->config);
     /* what is merged into a matrix is added where it is act, and rounded once; or as it is kept */
@@ -163,7 +174,8 @@ static int open_without_host(struct session *s, int rc, struct err *e)
 
     /* only where the plan itself chose to use host memory: 0 leaves it to the plan, -1
      * forbids it */
-    if ((rc != E_SYS && rc != E_DEVICE) || s->plan.host == 0 || o.host_bytes != 0 || s->line)
+    if ((rc != E_SYS && rc != E_DEVICE) || s->plan.host == 0 || o.host_bytes != 0 || s->line ||
+        s->sharers)
         return rc;
     o.placement = NULL, o.host_bytes = -1;
     /* a plan without host memory has to fit the device; otherwise the first failure stands */
@@ -241,7 +253,7 @@ void session_close(struct session *s)
     session_unload(s);
     segments_free(&s->seg);
     session_close_files(s);
-    close_line(s);
+    close_groups(s);
     if (s->has_device)
         s->device.close(&s->device);
     s->has_device = false;

@@ -63,6 +63,7 @@ struct session {
     struct model_options options; /* what was planned */
     struct memory_plan plan;
     struct group *line;           /* of options.cp ranks; NULL: none, or only planned */
+    struct group *sharers;        /* the same of options.shares */
     struct model *model;          /* NULL: not loaded */
     double memory_s, weights_s;   /* seconds that session_load took for each */
     struct segments seg;          /* of the last batch */
@@ -79,9 +80,9 @@ int session_files(struct session *s, const struct session_options *o, struct err
 int session_device(struct session *s, const struct machine *m, struct err *e);
 /* In its place, for a plan alone: a card that need not be here (kernels/planned.h). */
 int session_card(struct session *s, const struct card *c, size_t memory_bytes, struct err *e);
-/* Fills in plan, and in options what o asks with what the plan chose. With cp all ranks of the
- * device's group call it, if it has as many, and those of a line get the plan of the one that has the
- * least memory. E_CONFIG, E_DEVICE. */
+/* Fills in plan, and in options what o asks with what the plan chose. With cp or shares all ranks of
+ * the device's group call it, if it has as many, and all get the plan of the one that has the least
+ * memory. E_CONFIG, E_DEVICE. */
 int session_plan(struct session *s, const struct model_options *o, struct err *e);
 /* Takes the memory and fills it. E_SYS, E_DEVICE, E_DATA. */
 int session_load(struct session *s, const struct session_options *o, struct err *e);

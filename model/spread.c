@@ -300,9 +300,8 @@ void spread_back(struct model *m, const struct op_attention_back *own)
     carry(m, &p->out, own->dk, own->dv, p->rows, m->work.flat[1], false, true);
 }
 
-int spread_settled(struct model *m, int rc, struct err *e)
+int line_settled(struct model *m, struct line *l, int rc, struct err *e)
 {
-    struct line *l = &m->spread->line;
     int failed = line_failed(l, NULL);
 
     if (rc < 0 && m->d->links)

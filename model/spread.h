@@ -73,7 +73,7 @@ int spread_begin(struct model *m, const struct batch *b, struct span *sp, struct
 
 /* After the device has done all of a batch (rc and e): what the line failed of, if it did. A rank
  * whose device failed while others wait for its links leaves (group.over). */
-int spread_settled(struct model *m, int rc, struct err *e);
+int line_settled(struct model *m, struct line *l, int rc, struct err *e);
 
 /* Keys and values (addresses of own rows) get those in front. */
 void spread_keys(struct model *m, void *k, void *v);
@@ -94,6 +94,12 @@ void turn_lay(struct model *m, void *take(struct model *m, int64_t rows, int64_t
 size_t turn_flat_bytes(const struct model *m);
 double turn_bytes(const struct model *m); /* of q, k, v and o, of one rank's rows, to all that want them */
 size_t turn_scratch_bytes(const struct model *m);
+
+/* share.c: frozen matrices over ranks. keep: what has been loaded of a layer into its slot. */
+int share_open(struct model *m, struct err *e);
+void share_close(struct model *m);
+struct line *share_line(const struct model *m); /* NULL: none */
+int share_keep(struct model *m, int64_t layer, struct err *e);
 
 C_END
 #endif

@@ -44,10 +44,13 @@ static int begin(struct model *m, const struct batch *b, struct span *sp, int64_
 
     *sp = (struct span){ .rows = b->n_seqs * b->len, .len = b->len, .whole = b->len,
                          .seg = b->seg };
-    if (!m->spread)
-        return rc;
-    rc = group_meet(m->o.line, rc < 0 ? rc : spread_begin(m, b, sp, e), NULL, e);
-    if (rc == 0)
+    if (m->spread && rc == 0)
+        rc = spread_begin(m, b, sp, e);
+    if (m->spread)
+        rc = group_meet(m->o.line, rc, NULL, e);
+    if (m->share)
+        rc = group_meet(m->o.sharers, rc, NULL, e);
+    if (rc == 0 && m->spread)
         *n_scored = scored_in(b, sp);
     return rc;
 }
@@ -177,7 +180,9 @@ int step_settled(struct model *m, struct err *e)
     int rc = m->d->sync(m->d, e);
 
     if (m->spread)
-        rc = spread_settled(m, rc, e);
+        rc = line_settled(m, &m->spread->line, rc, e);
+    if (m->share)
+        rc = line_settled(m, share_line(m), rc, e);
     if (rc == 0 && m->rc < 0)
         rc = err_set(e, m->rc, "a device operation failed");
     if (rc < 0)

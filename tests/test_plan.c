@@ -448,7 +448,14 @@ static void test_a_sequence_over_ranks(void **state)
     o.attention_span = o.ctx / 4, o.cp = 16; /* groups of four parts: turned */
     p = plan(&llama_7b, &o, 0);
     assert_true(p.line_bytes > 2.99 * 32 * 6400.0 * 4096 * 2 * 4 * 15 / 16 && p.line_most == 1);
-    o.cp = 2, o.attention_span = o.ctx / 4, o.spans_ctx = true; /* room for dense steps */
+    o.cp = 0, o.shares = 8; /* of the matrices an eighth, and two layers */
+    p = plan(&llama_7b, &o, 0);
+    assert_true(p.placement.streamed == 32 && p.frozen < one.frozen / 8 + 2 * 406 * (GIB >> 10) + 600 * (GIB >> 10));
+    assert_true(p.step_s < one.step_s * 1.05);
+    o.shares = 1;
+    o.cp = 2, o.attention_span = o.ctx / 4;
+    p = plan(&llama_7b, &o, 0);
+    o.spans_ctx = true; /* room for dense steps */
     assert_true(plan(&llama_7b, &o, 0).work > p.work);
 }
 

@@ -36,6 +36,7 @@ struct mode {
     const char *ranks;   /* --rank-pattern */
     int64_t group, dense_every; /* s2 */
     const char *cp;      /* of these runs ranks that share a sequence */
+    bool shares;         /* frozen weights lie over all ranks */
 };
 struct one {
     const struct mode *mode;
@@ -126,6 +127,7 @@ static void run_rank(struct group *g, void *arg)
         s.attention = ATTN_S2, s.group = m->group, s.dense_every = m->dense_every;
     if (m->cp && g->size > 1)
         s.cp_text = m->cp;
+    s.shares = m->shares ? g->size : 1;
     o->rc = run_open(&r, &s, &o->e);
     r.session.device.own_memory = m->apart;
     if (m->links && g->size > 1) {
@@ -351,12 +353,35 @@ static void test_a_sequence_over_ranks(void **state)
     }
 }
 
+/* Each holds a part of the frozen weights: of plain rows, of which validation gives some ranks more,
+ * and of sequences over two. */
+static void test_frozen_weights_over_ranks(void **state)
+{
+    static const struct mode one = { "share", 2, .batch = 12, .micro = 2, .shares = true };
+    struct mode m = one;
+
+    (void)state;
+    train(1, &m, at("share1"));
+    for (int size = 2; size <= RANKS_MAX; size++) {
+        char b[32];
+
+        snprintf(b, sizeof b, "share%d", size);
+        train(size, &m, at(b));
+        assert_near(at("share1"), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+    }
+    m.micro = 1;
+    train(1, &m, at("pairs1"));
+    m.cp = "2";
+    train(4, &m, at("pairs4"));
+    assert_near(at("pairs1"), at("pairs4"), 2 * STEPS + STEPS / 2, 1e-6);
+}
+
 /* What does not fit the ranks is said by all of them. */
 static void test_ranks_that_do_not_fit(void **state)
 {
     static const struct mode tried[] = {
         { "three", .batch = 2, .cp = "3" }, { "word", .batch = 2, .cp = "all" },
-        { "tree", .batch = 2, .cp = "2", .same_bits = true }, { "micro", .batch = 2, .micro = 2, .cp = "2" },
+        { "tree", .batch = 2, .cp = "2", .same_bits = true }, { "rows", 2, .batch = 3, .shares = true }, { "micro", .batch = 2, .micro = 2, .cp = "2" },
     };
     static struct one one[RANKS_MAX];
 
@@ -367,7 +392,8 @@ static void test_ranks_that_do_not_fit(void **state)
         made_ranks(2, run_rank, one, sizeof *one);
         for (int k = 0; k < 2; k++)
             assert_int_equal(one[k].rc, E_USAGE);
-        assert_non_null(strstr(one[0].e.msg, i == 2 ? "--same-on" : i == 3 ? "--micro" : "--cp"));
+        assert_non_null(strstr(one[0].e.msg, i == 2 ? "--same-on" : i == 3 ? "--batch"
+                               : i == 4 ? "--micro" : "--cp"));
     }
 }
 
@@ -618,6 +644,7 @@ int main(void)
         cmocka_unit_test(test_masters_may_be_in_parts_too),
         cmocka_unit_test(test_chunks_travel_while_layers_go_back),
         cmocka_unit_test(test_a_sequence_over_ranks),
+        cmocka_unit_test(test_frozen_weights_over_ranks),
         cmocka_unit_test(test_ranks_that_do_not_fit),
         cmocka_unit_test(test_a_failure_beside_what_is_queued_ends_all),
         cmocka_unit_test(test_the_tree_of_rows_gives_the_same_bits),

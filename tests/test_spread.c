@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "base/perm.h"
-#include "kernels/split.h"
+#include "kernels/subgroup.h"
 #include "model/spread.h"
 
 #include <math.h>
@@ -18,20 +18,22 @@
 
 #include "tests/rankstest.h"
 
-enum { VOCAB = 61, DIM = 24, HEAD = 6, LAYERS = 2, MOST = 96 };
+enum { VOCAB = 61, DIM = 24, HEAD = 6, LAYERS = 3, MOST = 96 };
 
 struct try {
     int64_t ctx, group, dense; /* group: planned for; dense: the batch's attention is; 2: unplanned */
     int64_t heads, kv_heads, window, docs, keep;
     enum train_mode mode;
-    bool spans;
+    bool spans, shares, alone; /* frozen matrices over the ranks; each with the whole sequence */
+    bool apart;                /* the device's memory is taken not to be the host's */
 };
 struct result {
     const struct try *t;
     int rc;
     struct err e;
     double loss;
-    int64_t scored, n, sent;
+    int64_t scored, n, sent, shared;
+    size_t frozen;
     float *grad, nll[MOST];
 };
 
@@ -39,7 +41,7 @@ static struct llama_config config_of(const struct try *t)
 {
     return (struct llama_config){ .vocab = VOCAB, .dim = DIM, .layers = LAYERS, .heads = t->heads,
                                   .kv_heads = t->kv_heads, .head_dim = HEAD, .ffn_dim = 40,
-                                  .norm_eps = 1e-5, .init_range = 0.2, .window = t->window,
+                                  .norm_eps = 1e-5, .init_range = 0.08, .window = t->window,
                                   .context = MOST, .rope = { .theta = 10000 } };
 }
 
@@ -91,7 +93,8 @@ static void run_batch(struct result *r, struct device *d, struct group *line)
     model_defaults(&o);
     o.mode = t->mode, o.ctx = t->ctx, o.seqs = 1, o.attention_span = t->group;
     o.keep_layers = t->keep, o.rank = 2, o.spans_ctx = t->spans || t->dense == 1;
-    o.cp = line->size, o.line = line;
+    o.cp = t->alone ? 1 : line->size, o.line = line;
+    o.shares = t->shares ? line->size : 1, o.sharers = line;
     segments_of(t, &seg);
     r->rc = model_open(&m, d, &c, &o, &r->e);
     if (r->rc == 0 && (r->rc = model_noise(m, 7, &r->e)) == 0) {
@@ -105,6 +108,8 @@ static void run_batch(struct result *r, struct device *d, struct group *line)
         r->grad = malloc((size_t)(w->n + 1) * sizeof *r->grad);
         memcpy(r->grad, w->grad, (size_t)w->n * sizeof *r->grad);
         r->sent = m->spread ? m->spread->line.bytes : 0;
+        r->shared = m->share ? share_line(m)->bytes : 0;
+        r->frozen = model_memory(m)->frozen;
     }
     model_close(m);
     segments_free(&seg);
@@ -121,6 +126,7 @@ static void one_rank(struct group *g, void *arg)
     if (r->rc < 0)
         return;
     d.group = g;
+    d.own_memory = r->t->apart;
     if (fails_rank >= 0)
         real_norm = d.rmsnorm, d.rmsnorm = faulty_norm;
     if ((r->rc = group_split(g, g->size, &line, &r->e)) == 0)
@@ -315,6 +321,52 @@ static void test_what_was_not_planned_is_refused(void **state)
     assert_int_equal(made.failed, 0);
 }
 
+/* Frozen matrices over the ranks, forwards and backwards, by all paths of the layers; what each holds
+ * and sends is a part of every layer. */
+static void test_shared_weights(void **state)
+{
+    static const struct try tried[] = {
+        { .ctx = 48, .group = 11, .heads = 4, .kv_heads = 2, .mode = TRAIN_LORA_PLUS, .keep = 1 },
+        { .ctx = 40, .group = 40, .dense = 1, .heads = 4, .kv_heads = 4, .mode = TRAIN_LORA },
+        { .ctx = 40, .group = 40, .dense = 1, .heads = 6, .kv_heads = 3, .mode = TRAIN_NONE },
+        { .ctx = 30, .group = 10, .heads = 4, .kv_heads = 4, .mode = TRAIN_LORA_PLUS, .alone = true },
+        { .ctx = 30, .group = 10, .heads = 4, .kv_heads = 4, .mode = TRAIN_LORA, .alone = true,
+          .apart = true },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof tried / sizeof *tried; i++) {
+        struct try t = tried[i];
+        struct result one;
+
+        compute(&t, 1);
+        assert_int_equal(result[0].rc, 0);
+        one = result[0], result[0].grad = NULL;
+        for (int size = 2; size <= RANKS_MAX; size++) {
+            t.shares = true;
+            if (!t.alone) {
+                assert_alike(&t, size, &one);
+            } else {
+                compute(&t, size);
+                for (int k = 0; k < size; k++) { /* the same ops: the same bits */
+                    assert_int_equal(result[k].rc, 0);
+                    assert_true(result[k].loss == one.loss);
+                    assert_memory_equal(result[k].grad, one.grad, (size_t)one.n * sizeof(float));
+                }
+            }
+            for (int k = 0; k < size; k++) {
+                /* the last two are there still when the backward begins */
+                int64_t times = (size - 1) * (LAYERS + (t.mode == TRAIN_NONE ? 0 : LAYERS - 2));
+                int64_t part = result[k].shared / times;
+
+                assert_true(part > 0 && part * times == result[k].shared);
+                assert_int_equal(part % 256, 0);
+            }
+        }
+        free(one.grad);
+    }
+}
+
 static void test_a_rank_that_fails_keeps_no_other_waiting(void **state)
 {
     (void)state;
@@ -323,6 +375,7 @@ static void test_a_rank_that_fails_keeps_no_other_waiting(void **state)
             struct try t = { .ctx = 48, .group = 12, .dense = dense, .heads = 4, .kv_heads = 4,
                              .mode = TRAIN_FULL };
 
+            t.shares = call % 4 == 3, t.mode = t.shares ? TRAIN_LORA_PLUS : TRAIN_FULL;
             fails_rank = call % 3, fails_call = call / 2 + 1;
             compute(&t, 3);
             for (int k = 0; k < 3; k++)
@@ -438,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_whole_sequences),
         cmocka_unit_test(test_what_travels_is_no_gather),
         cmocka_unit_test(test_what_was_not_planned_is_refused),
+        cmocka_unit_test(test_shared_weights),
         cmocka_unit_test(test_a_rank_that_fails_keeps_no_other_waiting),
     };
 

@@ -35,9 +35,10 @@ int run_agree(const struct run *r, struct err *e)
         return 0;
     rc = buf_printf(&b, e, "version %s\ndata %016" PRIx64 "\nval %016" PRIx64 "\n"
                     "steps %" PRId64 "\nsave_every %" PRId64 "\nval_every %" PRId64 "\n"
-                    "val_rows %" PRId64 "\nforce %d\ncp %" PRId64 "\n", LONGLORA_VERSION,
+                    "val_rows %" PRId64 "\nforce %d\ncp %" PRId64 "\nshares %" PRId64 "\n",
+                    LONGLORA_VERSION,
                     r->data ? dataset_hash(r->data) : 0, r->val ? dataset_hash(r->val) : 0,
-                    s->steps, s->save_every, s->val_every, s->val_rows, s->force, s->cp);
+                    s->steps, s->save_every, s->val_every, s->val_rows, s->force, s->cp, s->shares);
     if (rc == 0 && (rc = add_record(r->run, &b, e)) == 0)
         rc = buf_add(&b, "", 1, e);
     if ((rc = group_meet(r->group, rc, NULL, e)) == 0)

@@ -287,7 +287,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
     o.shards = b->t.d->group->size;
     if (rc == 0 && !(b->seconds = calloc((size_t)b->s.steps, sizeof *b->seconds)))
         rc = err_set(e, E_SYS, "out of memory");
-    if (b->s.cp > 1)
+    if (b->s.cp > 1 || b->s.shares > 1)
         rc = group_meet(b->t.d->group, rc, NULL, e);
     if (rc == 0)
         rc = parallel_choose(&b->s, open, &o, b->t.d->group->size, b->t.d->group, e);

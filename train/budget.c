@@ -147,8 +147,12 @@ void budget_saved(const struct memory_plan *p, char *text, size_t cap)
                               name[offloaded - 1]);
         }
     if (p->placement.streamed)
-        add_text(text, n, cap, "%sweights of %" PRId64 " layer%s streamed", n ? "; " : "",
-                 p->placement.streamed, p->placement.streamed == 1 ? "" : "s");
+        n += add_text(text, n, cap, "%sweights of %" PRId64 " layer%s ", n ? "; " : "",
+                      p->placement.streamed, p->placement.streamed == 1 ? "" : "s");
+    if (p->placement.streamed && p->shares > 1)
+        add_text(text, n, cap, "over %" PRId64 " ranks", p->shares);
+    else if (p->placement.streamed)
+        add_text(text, n, cap, "streamed");
 }
 
 /* The table of --plan: one line per kind of memory. */

@@ -149,6 +149,8 @@ static void machine_rows(struct opt_table *t, struct settings *s)
           "ranks that share a sequence; auto: as the plan is fastest [1]" },
         { 0, "dp", "N", OPT_I64, &s->dp, 1, 1 << 20,
           "ranks, or groups of --cp of them, that share a batch [all]" },
+        { 0, "shard-weights", "N", OPT_I64, &s->shares, 1, 1024,
+          "ranks that hold the frozen weights together, each a part [1]" },
         { 0, "memory", "SIZE", OPT_BYTES, &s->memory_bytes, 0, 1LL << 50,
           "limit on saved activations, 24g [four fifths of what is free]" },
         { 0, "keep-layers", "N", OPT_I64, &s->keep_layers, -1, 1 << 20,

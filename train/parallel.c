@@ -36,6 +36,17 @@ int parallel_resolve(struct settings *s, int64_t ranks, struct err *e)
     if (s->cp > 1 && s->micro > 1)
         return err_set(e, E_USAGE, "--micro %" PRId64 ": ranks that share a sequence compute one at "
                        "a time", s->micro);
+    if (ranks % s->shares) {
+        err_set(e, E_USAGE, "--shard-weights %" PRId64 " does not fit %" PRId64 " ranks", s->shares,
+                ranks);
+        return err_hint(e, "it divides their number");
+    }
+    /* they make the same calls, row by row */
+    if (s->shares > (s->cp > 1 ? s->cp : 1) && s->cp && s->batch % (ranks / s->cp) && !s->bench) {
+        err_set(e, E_USAGE, "--shard-weights %" PRId64 ": --batch %" PRId64 " gives some ranks more rows "
+                "than others", s->shares, s->batch);
+        return err_hint(e, "give a multiple of %" PRId64, ranks / s->cp);
+    }
     return 0;
 }
 

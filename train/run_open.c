@@ -319,7 +319,7 @@ int run_open(struct run *r, struct settings *s, struct err *e)
     if (rc == 0)
         rc = plan_device(&r->session, s, r->group, e);
     run_phase(r, PHASE_DEVICE);
-    if (s->cp != 1) /* whoever failed so far would not come to what follows */
+    if (s->cp != 1 || s->shares > 1) /* whoever failed so far would not come to what follows */
         rc = group_meet(r->group, rc, NULL, e);
     if (rc == 0)
         rc = parallel_choose(s, &r->session, &r->open.plan,

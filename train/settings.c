@@ -27,7 +27,7 @@ void settings_defaults(struct settings *s)
         .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip = 1.0, .seed = 42, .save_every = 100,
         .packing = -1, .pack_order = PACK_NEW, .tied = -1,
         .keep = 2, .log_every = 10, .val_every = 100, .val_rows = 16, .keep_layers = -1,
-        .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1, .hosts = 1, .cp = 1,
+        .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1, .hosts = 1, .cp = 1, .shares = 1,
     };
 }
 
@@ -317,7 +317,7 @@ int settings_resolve(struct settings *s, struct llama_config *c, int64_t data_to
     o->ctx = s->ctx, o->seqs = s->micro;
     o->attention_span = s->group;
     mix = settings_mix(s);
-    o->cp = s->cp;
+    o->cp = s->cp, o->shares = s->shares;
     o->spans_ctx = s->val || mix_any(&mix);
     if (s->bench) /* its steps are those that are measured */
         mix.steps = 0;

@@ -58,6 +58,7 @@ struct settings {
     struct ranks_options ranks;
     const char *cp_text;  /* --cp: a number, or "auto"; NULL: not given */
     int64_t dp;           /* 0: not given */
+    int64_t shares;       /* ranks that hold frozen weights together; 1: none */
     int64_t cp;           /* ranks that a sequence lies over (parallel.h); 0: to be chosen */
     int gpu;              /* of cards.h's CARDS, for a plan; -1: not given */
     int64_t hosts;        /* for a plan, of ranks.gpus each */

@@ -32,12 +32,13 @@ static bool speaks(const struct trainer *t)
     return t->s->cp <= 1 || t->d->group->rank % t->s->cp == 0;
 }
 
-/* A failure of one is one of its line: they go on together, or none does. */
-static int with_line(struct trainer *t, int rc, struct err *e)
+/* A failure of one is one of all whose calls are made together: they go on, or none does. */
+static int with_others(struct trainer *t, int rc, struct err *e)
 {
-    struct group *line = model_line(t->m);
+    struct group *line = model_line(t->m), *sharers = model_sharers(t->m);
 
-    return line ? group_meet(line, rc, NULL, e) : rc;
+    rc = line ? group_meet(line, rc, NULL, e) : rc;
+    return sharers ? group_meet(sharers, rc, NULL, e) : rc;
 }
 
 /* Loads sequence k of the run (counted over all epochs) into place 'at' of the buffer. A
@@ -111,11 +112,13 @@ void update_begin_sums(struct trainer *t)
     t->link_rc = 0, t->chunks_left = model_trained(t->m)->chunks;
 }
 
-/* Not where ranks share a sequence: what its layers send each other would stand behind the sums of
- * other lines of ranks, of which one may have failed. */
+/* Not where ranks share a sequence or weights: what its layers send each other would stand behind sums
+ * with ranks that are not there yet, of which one may have failed. */
 void update_sum_early(struct trainer *t, struct batch *b)
 {
-    b->final = sums_early(t) && t->s->cp <= 1 ? queue_chunk : NULL;
+    bool between = model_line(t->m) || model_sharers(t->m);
+
+    b->final = sums_early(t) && !between ? queue_chunk : NULL;
     b->final_arg = t;
 }
 
@@ -222,7 +225,7 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
     row_sums_begin(&t->sums);
     update_begin_sums(t);
     own_rows(t, t->order.batch, &from, &to);
-    rc = with_line(t, rc, e);
+    rc = with_others(t, rc, e);
     for (int64_t j = from, n; rc == 0 && j < to; j += n) {
         struct batch b;
         double sum = 0;
@@ -230,7 +233,7 @@ static int gradients(struct trainer *t, int64_t first, double *nll, struct step_
 
         n = to - j < t->rows.cap ? to - j : t->rows.cap;
         model_number(t->m, (uint64_t)t->s->seed, first + j);
-        rc = with_line(t, load_micro(t, first + j, n, &b, e), e);
+        rc = with_others(t, load_micro(t, first + j, n, &b, e), e);
         if (rc == 0 && j + n == to)
             update_sum_early(t, &b);
         if (rc == 0)
@@ -384,6 +387,15 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     return rc < 0 ? rc : t->d->sync(t->d, e);
 }
 
+/* Where weights lie over ranks all of these make as many calls: this one's end, so many rows on. */
+static int64_t last_row(const struct trainer *t, int64_t rows, int64_t from, int64_t to)
+{
+    struct group lines = parallel_rows(t->d->group, t->s->cp);
+    int64_t cap = t->rows.cap, most = (rows + lines.size - 1) / lines.size;
+
+    return model_sharers(t->m) ? to + (most + cap - 1) / cap - (to - from + cap - 1) / cap : to;
+}
+
 /* The mean loss of the first rows of d. Attention is dense, whatever the training uses: this
  * is how the model will be used. */
 int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, double *loss,
@@ -395,21 +407,24 @@ int update_validate(struct trainer *t, struct dataset *d, int64_t max_rows, doub
 
     rows = rows < max_rows ? rows : max_rows;
     own_rows(t, rows, &from, &to);
-    for (int64_t i = from; rc == 0 && i < to; i += n) {
+    for (int64_t i = from; rc == 0 && i < last_row(t, rows, from, to); i += n) {
+        bool extra = i >= to; /* computed with the others, and left out */
         struct batch b = { .len = ctx, .ids = t->rows.ids, .targets = t->rows.targets,
                            .seg = &t->seg };
         int64_t scored = 0, unused = 0;
         double nll = 0;
 
-        n = to - i < t->rows.cap ? to - i : t->rows.cap;
+        n = extra ? 1 : to - i < t->rows.cap ? to - i : t->rows.cap;
         for (int64_t j = 0; rc == 0 && j < n; j++)
-            rc = rows_load(&t->rows, j, d, i + j, &scored, e);
+            rc = rows_load(&t->rows, j, d, extra ? 0 : i + j, &scored, e);
         b.n_seqs = n;
         if (rc == 0)
             rc = segments_build(&t->seg, ATTN_DENSE, n, ctx, ctx, t->rows.starts,
                                 t->rows.n_starts, e);
-        if ((rc = with_line(t, rc, e)) == 0)
+        if ((rc = with_others(t, rc, e)) == 0)
             rc = model_forward(t->m, &b, &nll, &unused, e);
+        if (extra)
+            continue;
         note.sum[0] += nll, note.sum[1] += speaks(t) ? (double)scored : 0;
         if (t->sums.number)
             t->sums.number[i - from] = nll;

@@ -1,6 +1,6 @@
-/* kernels/split.h - a group in parts of neighbouring ranks, each a group of its own. */
-#ifndef KERNELS_SPLIT_H
-#define KERNELS_SPLIT_H
+/* kernels/subgroup.h - a group in parts of neighbouring ranks, each a group of its own. */
+#ifndef KERNELS_SUBGROUP_H
+#define KERNELS_SUBGROUP_H
 #include "kernels/group.h"
 C_BEGIN
 

@@ -1,5 +1,5 @@
-/* kernels/split.c - see split.h. */
-#include "kernels/split.h"
+/* kernels/subgroup.c - see subgroup.h. */
+#include "kernels/subgroup.h"
 
 #include <stdlib.h>
 #include <string.h>
