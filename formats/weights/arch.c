@@ -1,6 +1,6 @@
 /* formats/weights/arch.c - what is known of a family by its entry; see arch.h. The entries stand in
  * families.c. */
-#include "formats/weights/families.h"
+#include "formats/weights/arch.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -124,6 +124,9 @@ struct arch {
     struct missing missing;
 };
 
+/* Those of families.c; all that are known, registered ones too, come by these functions. */
+extern const struct arch arch_family[];
+extern const int arch_families;
 /* The family of a model_type; NULL: not known. A family whose biases config.json switches
  * (attention_bias, mlp_bias) has an entry for each set of them, first the one that is meant where neither is said. */
 const struct arch *arch_find(const char *model_type);

@@ -8,7 +8,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/weights/arch.h"
-#include "formats/weights/config_layers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,6 +224,7 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
 static int read_all(struct llama_config *c, const struct js *o, struct err *e)
 {
     const struct missing *m;
+    struct layers_config l;
     struct rope_sizes z;
     int rc;
 
@@ -234,7 +234,10 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
     m = &c->arch->missing;
     c->norm_eps = m->eps > 0 ? m->eps : 1e-6;
     c->tied = m->tied;
-    if ((rc = config_read_layers(c, o, e)) < 0 || (rc = read_multipliers(c, o, e)) < 0 ||
+    if ((rc = config_read_layers(&l, c->arch, c->layers, o, e)) < 0)
+        return rc;
+    c->window = l.window, c->full = l.full, c->no_rope = l.no_rope;
+    if ((rc = read_multipliers(c, o, e)) < 0 ||
         (rc = js_f64(o, field_or(c->arch->block.field.eps, "rms_norm_eps"), JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
         (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
         (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||

@@ -1,20 +1,12 @@
 /* formats/weights/config.h - config.json of a Hugging Face model, read and written. */
 #ifndef FORMATS_WEIGHTS_CONFIG_H
 #define FORMATS_WEIGHTS_CONFIG_H
+#include "formats/weights/config_layers.h"
 #include "formats/weights/config_rope.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 C_BEGIN
-
-enum { CONFIG_MAX_LAYERS = 4096 };
-struct layer_set {
-    uint64_t bits[CONFIG_MAX_LAYERS / 64];
-};
-static inline bool layer_in(const struct layer_set *s, int64_t layer)
-{
-    return s->bits[layer / 64] >> (layer % 64) & 1;
-}
 
 struct arch;
 struct llama_config {

@@ -1,7 +1,9 @@
 /* formats/weights/config_layers.c - windows and RoPE by layer; see config_layers.h. */
 #include "formats/weights/config_layers.h"
 
-#include "formats/weights/tensors.h"
+#include "base/json.h"
+#include "formats/weights/arch.h"
+#include "formats/weights/config_rope.h"
 
 #include <string.h>
 
@@ -46,7 +48,7 @@ static int read_types(const struct js *o, int64_t layers, struct layer_set *full
 
 /* no_rope_layers: a 0 stands for a layer without RoPE. Left out, or empty: every fourth layer, or
  * every no_rope_layer_interval-th. */
-static int read_no_rope(struct llama_config *c, const struct js *o, struct err *e)
+static int read_no_rope(struct layers_config *l, int64_t layers, const struct js *o, struct err *e)
 {
     int64_t every = 4;
     json_t *list;
@@ -55,9 +57,9 @@ static int read_no_rope(struct llama_config *c, const struct js *o, struct err *
     if ((rc = js_i64(o, "no_rope_layer_interval", JS_MAY, 1, CONFIG_MAX_LAYERS, &every, e)) < 0 ||
         (rc = js_array(o, "no_rope_layers", JS_MAY, &list, e)) < 0)
         return rc;
-    if (json_array_size(list) > 0 && (rc = read_list(o, "no_rope_layers", c->layers, &list, e)) < 0)
+    if (json_array_size(list) > 0 && (rc = read_list(o, "no_rope_layers", layers, &list, e)) < 0)
         return rc;
-    for (int64_t i = 0; i < c->layers; i++) {
+    for (int64_t i = 0; i < layers; i++) {
         const json_t *v = json_array_size(list) ? json_array_get(list, (size_t)i) : NULL;
         bool turns = v ? json_integer_value(v) != 0 || json_is_true(v) : (i + 1) % every != 0;
 
@@ -65,7 +67,7 @@ static int read_no_rope(struct llama_config *c, const struct js *o, struct err *
             return err_set(e, E_DATA, "'%s': field 'no_rope_layers[%lld]' is not 0 or 1", o->file,
                            (long long)i);
         if (!turns)
-            put(&c->no_rope, i);
+            put(&l->no_rope, i);
     }
     return 0;
 }
@@ -88,9 +90,8 @@ static int check_no_rope(const struct js *o, struct err *e)
 }
 
 /* The window of those layers that have one. null: none. */
-static int read_window(struct llama_config *c, const struct js *o, struct err *e)
+static int read_window(struct layers_config *l, const struct arch *a, const struct js *o, struct err *e)
 {
-    const struct arch *a = c->arch;
     bool use = a->block.windows == WINDOWS_ALL;
     int64_t n;
     int rc;
@@ -102,68 +103,71 @@ static int read_window(struct llama_config *c, const struct js *o, struct err *e
     if ((rc = js_i64(o, "sliding_window", JS_MAY, 1, CONFIG_MAX_CONTEXT, &n, e)) < 0 ||
         (!use && (rc = js_bool(o, "use_sliding_window", JS_MAY, &use, e)) < 0))
         return rc;
-    c->window = use ? n : 0;
+    l->window = use ? n : 0;
     return 0;
 }
 
 /* Which layers have it, where the file has no list of them. */
-static int window_layers(struct llama_config *c, const struct js *o, struct err *e)
+static int window_layers(struct layers_config *l, const struct arch *a, int64_t layers, const struct js *o,
+                         struct err *e)
 {
-    const struct arch *a = c->arch;
     int64_t from = a->missing.window_layers;
     int rc = a->block.windows == WINDOWS_SWITCHED
                  ? js_i64(o, "max_window_layers", JS_MAY, 0, INT64_MAX, &from, e) : 0;
 
-    for (int64_t i = 0; rc == 0 && i < c->layers; i++)
-        if (a->block.windows == WINDOWS_UNTURNED ? !layer_in(&c->no_rope, i)
+    for (int64_t i = 0; rc == 0 && i < layers; i++)
+        if (a->block.windows == WINDOWS_UNTURNED ? !layer_in(&l->no_rope, i)
                                                  : a->block.windows == WINDOWS_SWITCHED && i < from)
-            put(&c->full, i);
+            put(&l->full, i);
     return rc;
 }
 
-int config_read_layers(struct llama_config *c, const struct js *o, struct err *e)
+int config_read_layers(struct layers_config *l, const struct arch *a, int64_t layers, const struct js *o,
+                       struct err *e)
 {
     struct layer_set full = { { 0 } };
     bool there, windows;
     int rc;
 
-    if ((rc = read_window(c, o, e)) < 0 ||
-        (rc = c->arch->block.no_rope ? read_no_rope(c, o, e) : check_no_rope(o, e)) < 0 ||
-        (rc = read_types(o, c->layers, &full, &there, &windows, e)) < 0)
+    *l = (struct layers_config){ 0 };
+    if ((rc = read_window(l, a, o, e)) < 0 ||
+        (rc = a->block.no_rope ? read_no_rope(l, layers, o, e) : check_no_rope(o, e)) < 0 ||
+        (rc = read_types(o, layers, &full, &there, &windows, e)) < 0)
         return rc;
-    if (windows && c->window == 0)
+    if (windows && l->window == 0)
         return err_set(e, E_CONFIG, "'%s': layer_types has sliding_attention, and the other fields "
                        "say that there is no sliding_window", o->file);
-    if (c->window == 0)
+    if (l->window == 0)
         return 0;
     if (!there)
-        return window_layers(c, o, e);
+        return window_layers(l, a, layers, o, e);
     /* transformers does not read the list of a family whose layers are alike */
-    for (int64_t i = 0; i < c->layers && c->arch->block.windows == WINDOWS_ALL; i++)
+    for (int64_t i = 0; i < layers && a->block.windows == WINDOWS_ALL; i++)
         if (layer_in(&full, i))
             return err_set(e, E_CONFIG, "'%s': layer_types[%lld] full_attention is not supported in "
                            "this model family, whose layers all have the sliding_window", o->file,
                            (long long)i);
-    c->full = full;
+    l->full = full;
     return 0;
 }
 
-bool config_write_layers(const struct llama_config *c, json_t *o)
+bool config_write_layers(const struct layers_config *l, const struct arch *a, int64_t layers, json_t *o)
 {
-    const struct block *b = &config_arch(c)->block;
+    const struct block *b = &a->block;
     json_t *types = json_array(), *turned = json_array();
     bool ok = true;
 
-    for (int64_t i = 0; i < c->layers; i++) {
-        ok &= json_array_append_new(types, json_string(config_window(c, i) ? "sliding_attention"
-                                                                           : "full_attention")) == 0;
-        ok &= json_array_append_new(turned, json_integer(!layer_in(&c->no_rope, i))) == 0;
+    for (int64_t i = 0; i < layers; i++) {
+        bool sees = l->window > 0 && !layer_in(&l->full, i);
+
+        ok &= json_array_append_new(types, json_string(sees ? "sliding_attention" : "full_attention")) == 0;
+        ok &= json_array_append_new(turned, json_integer(!layer_in(&l->no_rope, i))) == 0;
     }
     if (b->windows != WINDOWS_NONE)
-        ok &= json_object_set_new(o, "sliding_window", c->window ? json_integer(c->window)
+        ok &= json_object_set_new(o, "sliding_window", l->window ? json_integer(l->window)
                                                                   : json_null()) == 0;
     if (b->windows > WINDOWS_ALL)
-        ok &= json_object_set_new(o, "use_sliding_window", json_boolean(c->window > 0)) == 0 &&
+        ok &= json_object_set_new(o, "use_sliding_window", json_boolean(l->window > 0)) == 0 &&
               json_object_set(o, "layer_types", types) == 0;
     if (b->no_rope)
         ok &= json_object_set(o, "no_rope_layers", turned) == 0;

@@ -2,7 +2,6 @@
 #include "formats/weights/config.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "formats/weights/config_layers.h"
 #include "formats/weights/tensors.h"
 
 #include <stdlib.h>
@@ -151,6 +150,7 @@ static void set_id(json_t *o, const char *key, int64_t id, bool *ok)
 static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
 {
     static const char *const activations[] = { "silu", "gelu", "gelu_pytorch_tanh" };
+    const struct layers_config l = { c->window, c->full, c->no_rope };
     const struct arch *a = config_arch(c);
 
     set(o, "architectures", json_pack("[s]", a->class_name), ok);
@@ -169,7 +169,7 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
         set(o, "residual_multiplier", json_real(config_times(c->times.branch)), ok);
         set(o, "logits_scaling", json_real(1 / config_times(c->times.logits)), ok);
     }
-    if (!config_write_layers(c, o))
+    if (!config_write_layers(&l, a, c->layers, o))
         *ok = false;
 }
 

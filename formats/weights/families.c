@@ -1,6 +1,5 @@
 /* formats/weights/families.c - the families of models; see arch.h. To add one, add an entry. */
-#include "formats/weights/families.h"
-
+#include "formats/weights/arch.h"
 #include "formats/weights/config_rope.h"
 
 /* ---- rows that families share; '#' stands for the number of the layer ---- */
