@@ -95,7 +95,8 @@ static void close_int8(void *state)
     free(z);
 }
 
-static const struct weights_reader int8_reader = { "int8", NULL, read_int8, close_int8 };
+static const struct weights_reader int8_reader = { .name = "int8", .open = read_int8,
+                                                  .close = close_int8 };
 
 /* The product: what the device does with float32, of the values that the matrix stands for. */
 static int products, look_ups;
