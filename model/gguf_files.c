@@ -28,7 +28,6 @@ static int put_config(const struct gguf *g, const struct gguf_vocab *v, const ch
     static const char *const keys[2] = { "bos_token", "eos_token" };
     const struct gguf_value *tokens;
     json_t *o = json_object();
-    bool adds = false;
     char *text;
     int rc = gguf_array(g, KEY("tokens"), true, GGUF_STRING, &tokens, e);
 
@@ -41,8 +40,7 @@ static int put_config(const struct gguf *g, const struct gguf_vocab *v, const ch
         if (ids[k] >= 0)
             json_object_set_new(o, keys[k], json_stringn(p, n));
     }
-    if (rc == 0 && (rc = gguf_bool(g, KEY("add_bos_token"), false, &adds, e)) == 0)
-        json_object_set_new(o, "add_bos_token", json_boolean(adds));
+    json_object_set_new(o, "add_bos_token", json_boolean(v->add_bos));
     json_object_set_new(o, "tokenizer_class",
                         json_string(strcmp(v->file, "tokenizer.json") ? "LlamaTokenizer"
                                                                       : "PreTrainedTokenizerFast"));

@@ -7,7 +7,7 @@
 #include "model/session.h"
 
 #define ROW_MODEL(dst) \
-    { 'm', "model", "FOLDER", OPT_STR, dst, 0, 0, "base model: config.json and safetensors" }
+    { 'm', "model", "FOLDER", OPT_STR, dst, 0, 0, "base model: a folder, or a GGUF file" }
 #define ROW_ADAPTER(dst) { 'a', "adapter", "FOLDER", OPT_STR, dst, 0, 0, "LoRA adapter (PEFT)" }
 #define ROW_SHAPE(dst, what) { 0, "shape", SHAPES, OPT_ENUM, dst, 0, 0, what }
 /* struct opt_counts */

@@ -8,8 +8,10 @@
 
 #include "base/file.h"
 #include "base/gguf.h"
+#include "formats/weights/gguf_config.h"
 #include "formats/weights/gguf_types.h"
 #include "formats/weights/turned.h"
+#include "model/rope.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -306,6 +308,116 @@ static void test_turned_rows_come_back(void **state)
     assert_ptr_equal(tensor_stored(&w), &type_f32);
 }
 
+/* ---- a configuration there and back ---- */
+
+/* A file of these keys and of what else a model must have to be asked for its configuration. */
+static struct gguf *config_file(const struct llama_config *c, const char *path)
+{
+    const int64_t embed[2] = { c->dim, c->vocab };
+    struct gguf_head h = { 0 };
+    struct gguf_rope rope;
+    struct gguf_out o;
+    struct gguf *g = NULL;
+    struct err e = { 0 };
+    uint64_t at[2] = { 0 };
+
+    assert_int_equal(gguf_config_write(&h, c, &rope, &e), 0);
+    for (int i = 0; i < rope.lists; i++)
+        at[i] = gguf_put_tensor(&h, gguf_rope_tensors[rope.lists == 1 ? 0 : 1 + i], GGML_F32, 1, &rope.pairs,
+                                (size_t)rope.pairs * 4);
+    gguf_put_tensor(&h, "token_embd.weight", GGML_F32, 2, embed, (size_t)(c->dim * c->vocab) * 4);
+    assert_int_equal(gguf_create(&o, path, &h, &e), 0);
+    for (int i = 0; i < rope.lists; i++)
+        assert_int_equal(gguf_write_at(&o, at[i], rope.list[i], (size_t)rope.pairs * 4, &e), 0);
+    assert_int_equal(gguf_publish(&o, &e), 0);
+    gguf_head_free(&h);
+    assert_int_equal(gguf_open(&g, path, &e), 0);
+    return g;
+}
+
+enum { HEAD_DIM = 64 };
+static const struct {
+    struct rope_config r;
+    enum rope_type back;
+} kinds[] = {
+    { { .type = ROPE_DEFAULT, .theta = 5e5, .factor = 1 }, ROPE_DEFAULT },
+    { { .type = ROPE_LINEAR, .theta = 1e4, .factor = 8 }, ROPE_LINEAR },
+    { { .type = ROPE_LLAMA3, .theta = 5e5, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4,
+        .original_context = 8192 }, ROPE_LLAMA3 },
+    { { .type = ROPE_LLAMA3, .theta = 1e4, .factor = 4, .low_freq_factor = 2, .high_freq_factor = 9,
+        .original_context = 4096 }, ROPE_LONGROPE },
+    { { .type = ROPE_YARN, .theta = 1e4, .factor = 16, .original_context = 4096, .beta_fast = 32,
+        .beta_slow = 1 }, ROPE_YARN },
+    { { .type = ROPE_YARN, .theta = 1e4, .factor = 16, .original_context = 4096, .beta_fast = 32,
+        .beta_slow = 1, .attention_factor = 1.5 }, ROPE_YARN },
+    { { .type = ROPE_YARN, .theta = 1e4, .factor = 16, .original_context = 4096, .beta_fast = 16,
+        .beta_slow = 2 }, ROPE_LONGROPE },
+    { { .type = ROPE_YARN, .theta = 1e4, .factor = 16, .original_context = 4096, .beta_fast = 32,
+        .beta_slow = 1, .smooth = true, .attention_factor = 1 }, ROPE_LONGROPE },
+    { { .type = ROPE_LONGROPE, .theta = 1e4, .factor = 16, .original_context = 4096,
+        .attention_factor = 1.2, .pairs = HEAD_DIM / 2 }, ROPE_LONGROPE },
+};
+
+/* The frequencies and the scale, which is all that RoPE does, at lengths on both sides of the original. */
+static void test_rope_comes_back(void **state)
+{
+    char path[] = "/tmp/gguf-XXXXXX";
+
+    (void)state;
+    close(mkstemp(path));
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        struct llama_config c = { .vocab = 3, .dim = 128, .ffn_dim = 64, .layers = 1, .heads = 2,
+                                  .kv_heads = 1, .head_dim = HEAD_DIM, .context = 65536, .norm_eps = 1e-5,
+                                  .bos = -1, .eos = -1, .rope = kinds[k].r }, back;
+        const struct gguf_arch *a;
+        struct gguf *g;
+        struct err e = { 0 };
+
+        for (int i = 0; i < c.rope.pairs; i++) {
+            c.rope.short_factor[i] = 1 + 0.01 * i;
+            c.rope.long_factor[i] = 1 + 0.5 * i;
+        }
+        g = config_file(&c, path);
+        assert_int_equal(gguf_config_read(&back, &a, g, &e), 0);
+        assert_int_equal(back.rope.type, kinds[k].back);
+        assert_int_equal(config_reach(&back), config_reach(&c));
+        assert_int_equal(back.kv_heads, 1);
+        assert_true(back.tied);
+        for (int64_t len = 512; len <= 65536; len *= 2) {
+            float f[HEAD_DIM / 2], was[HEAD_DIM / 2];
+            float scale = rope_inv_freq(&back.rope, HEAD_DIM, len, f);
+
+            assert_float_equal(scale, rope_inv_freq(&c.rope, HEAD_DIM, len, was), 1e-6);
+            for (int i = 0; i < HEAD_DIM / 2; i++)
+                assert_true(fabsf(f[i] - was[i]) <= 2e-6F * was[i]);
+        }
+        gguf_close(g);
+    }
+    unlink(path);
+}
+
+static void test_what_llama_cpp_has_not_is_refused(void **state)
+{
+    struct rope_config dynamic = { .type = ROPE_DYNAMIC, .theta = 1e4, .factor = 2, .original_context = 64 };
+    struct llama_config c = { .vocab = 3, .dim = 128, .ffn_dim = 64, .layers = 1, .heads = 2, .kv_heads = 1,
+                              .head_dim = 64, .context = 128, .norm_eps = 1e-5, .bos = -1, .eos = -1,
+                              .rope = dynamic, .arch = arch_find("mistral") };
+    struct gguf_head h = { 0 };
+    struct gguf_rope rope;
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(gguf_config_write(&h, &c, &rope, &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "type dynamic"));
+    c.rope.type = ROPE_DEFAULT;
+    c.window = 64;
+    assert_int_equal(gguf_config_write(&h, &c, &rope, &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "window of 64 tokens"));
+    c.window = 128; /* as long as the context: no difference */
+    assert_int_equal(gguf_config_write(&h, &c, &rope, &e), 0);
+    gguf_head_free(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +427,8 @@ int main(void)
         cmocka_unit_test(test_an_unfinished_file_does_not_appear),
         cmocka_unit_test(test_types_as_ggml_has_them),
         cmocka_unit_test(test_turned_rows_come_back),
+        cmocka_unit_test(test_rope_comes_back),
+        cmocka_unit_test(test_what_llama_cpp_has_not_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -107,6 +107,9 @@ static int put_spm(struct source *s, const char *path)
         return rc;
     if ((rc = spmodel_read(&m, bytes, n, add_piece, &all, s->e)) < 0)
         err_within(s->e, "'%s'", path);
+    else if (m.pieces > s->v.n)
+        log_warn("'%s' has %lld tokens, the model %lld: those above are left out", path,
+                 (long long)m.pieces, (long long)s->v.n);
     if (rc == 0 && (rc = check_spm(&m, path, s->e)) == 0 &&
         (rc = vocabulary_added(&s->v, s->folder, s->e)) == 0 &&
         (rc = vocabulary_fill(&s->v, s->e)) == 0) {
@@ -320,11 +323,17 @@ static int read_config(struct source *s)
     return rc;
 }
 
-/* All that another GGUF says of its tokenizer, unless the vocabulary grew. */
-static int copy_keys(struct gguf_head *h, const char *path, struct err *e)
+/* All that another GGUF says of its tokenizer. */
+static int copy_keys(struct gguf_head *h, const char *path, int64_t vocab, struct err *e)
 {
+    const struct gguf_value *tokens = NULL;
     struct gguf *g;
     int rc = gguf_open(&g, path, e);
+
+    if (rc == 0 && (rc = gguf_array(g, KEY("tokens"), false, GGUF_STRING, &tokens, e)) == 0 && tokens &&
+        (int64_t)tokens->n != vocab)
+        rc = err_set(e, E_CONFIG, "'%s' has a tokenizer of %lld tokens, and the model has %lld", path,
+                     (long long)tokens->n, (long long)vocab);
 
     for (int64_t i = 0; rc == 0 && i < gguf_values(g); i++)
         if (strncmp(gguf_value_at(g, i)->key, "tokenizer.", 10) == 0)
@@ -357,7 +366,7 @@ int gguf_put_tokenizer(struct gguf_head *h, const char *model, const struct llam
 
     *none = false;
     if (gguf_is(model)) {
-        rc = copy_keys(h, model, e);
+        rc = copy_keys(h, model, c->vocab, e);
     } else if (!has) {
         *none = true;
         gguf_put_string(h, KEY("model"), "none", 4);

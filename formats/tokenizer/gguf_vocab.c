@@ -305,13 +305,15 @@ static int add_model(struct buf *b, const struct source *s, const struct gguf_pr
     return rc < 0 ? rc : add_text(b, "]}}", s->e);
 }
 
-static int make_json(struct buf *out, const struct source *s)
+/* add_bos: what llama.cpp does where the file says nothing. */
+static int make_json(struct buf *out, const struct source *s, bool *add_bos)
 {
     const struct gguf_pre *pre = find_pre(s);
     int rc;
 
     if (!pre)
         return s->e->code;
+    *add_bos = pre->whole;
     if ((rc = add_added(out, s)) == 0 && (rc = add_steps(out, s, pre)) == 0)
         rc = add_model(out, s, pre);
     return rc;
@@ -332,7 +334,7 @@ int gguf_vocab_read(struct gguf_vocab *v, const struct gguf *g, struct err *e)
     size_t n = 0;
     int rc;
 
-    *v = (struct gguf_vocab){ .bos = -1, .eos = -1 };
+    *v = (struct gguf_vocab){ .bos = -1, .eos = -1, .add_bos = true };
     if ((rc = gguf_string(g, "tokenizer.ggml.model", "", true, &model, &n, e)) < 0 ||
         (rc = read_lists(&s)) < 0)
         return rc;
@@ -343,11 +345,13 @@ int gguf_vocab_read(struct gguf_vocab *v, const struct gguf *g, struct err *e)
         rc = make_spm(&v->bytes, &s);
     } else if (n == 4 && memcmp(model, "gpt2", n) == 0) {
         v->file = "tokenizer.json";
-        rc = make_json(&v->bytes, &s);
+        rc = make_json(&v->bytes, &s, &v->add_bos);
     } else {
         rc = err_set(e, E_CONFIG, "'%s': tokenizer.ggml.model '%.*s' is not supported", gguf_name(g),
                      n < 40 ? (int)n : 40, model);
     }
+    if (rc == 0)
+        rc = gguf_bool(g, "tokenizer.ggml.add_bos_token", false, &v->add_bos, e);
     v->bos = (int32_t)s.bos;
     v->eos = (int32_t)s.eos;
     return rc;

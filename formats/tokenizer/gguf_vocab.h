@@ -11,6 +11,7 @@ struct gguf_vocab {
     struct buf bytes;    /* the caller frees */
     const char *file;    /* what it is called in a model's folder: "tokenizer.json" */
     int32_t bos, eos;    /* -1: none */
+    bool add_bos;        /* llama.cpp puts BOS before a text */
 };
 /* E_DATA naming the key, E_CONFIG (a kind or a pre-tokenizer that is not known), E_SYS. */
 int gguf_vocab_read(struct gguf_vocab *v, const struct gguf *g, struct err *e);

@@ -121,6 +121,18 @@ static int read_tensors(json_t *o, const struct gguf *g, const char *arch, struc
     return 0;
 }
 
+/* Llama's biases, which config.json switches, are told by the first layer's. */
+static int read_biases(json_t *o, const struct gguf *g, const struct gguf_arch *a, struct err *e)
+{
+    if (strcmp(a->name, "llama") != 0) /* the family has them or not */
+        return 0;
+    if (json_object_set_new(o, "attention_bias",
+                            json_boolean(gguf_tensor_find(g, "blk.0.attn_q.bias"))) < 0 ||
+        json_object_set_new(o, "mlp_bias", json_boolean(gguf_tensor_find(g, "blk.0.ffn_up.bias"))) < 0)
+        return err_set(e, E_SYS, "out of memory");
+    return 0;
+}
+
 /* RoPE needs the sizes of a head first: c has been read without it. */
 static int read_rope(struct llama_config *c, const struct gguf *g, const char *arch, struct err *e)
 {
@@ -165,7 +177,8 @@ int gguf_config_read(struct llama_config *c, const struct gguf_arch **a, const s
     int rc = o ? read_arch(g, a, e) : err_set(e, E_SYS, "out of memory");
 
     if (rc == 0 && (rc = read_window(o, g, *a, e)) == 0 &&
-        (rc = read_fields(o, g, (*a)->name, e)) == 0 && (rc = read_tensors(o, g, (*a)->name, e)) == 0) {
+        (rc = read_fields(o, g, (*a)->name, e)) == 0 && (rc = read_tensors(o, g, (*a)->name, e)) == 0 &&
+        (rc = read_biases(o, g, *a, e)) == 0) {
         if (!(text = json_dumps(o, 0)))
             rc = err_set(e, E_SYS, "out of memory");
         else

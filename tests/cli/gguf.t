@@ -36,6 +36,14 @@ ok 'the same bytes by any number of threads' eval 'lmerge -q -m "$tmp/model" -o 
     cmp "$tmp/q8_0.gguf" "$tmp/w/q8_0.gguf"'
 ok 'the base decides' eval 'lmerge -m "$tmp/bf16.gguf" -o "$tmp/auto.gguf" > "$tmp/said" && has "$tmp/said" " BF16, "'
 
+for t in smollm llama3 spm; do # byte-level BPE with and without single digits, SentencePiece
+    ok "the ids of $t, by file, folder and file again" eval 'lmerge -q -m "tests/fuzz/seeds/gguf/$t" -o "$tmp/t-$t" &&
+        lmerge -q -m "$tmp/t-$t" -o "$tmp/t-$t.gguf" && printf "ab a1ab aab<|x|>b" > "$tmp/text" &&
+        [ "$(ids_of "tests/fuzz/seeds/gguf/$t" "$tmp/text" | wc -w)" -ge 8 ] &&
+        [ "$(ids_of "tests/fuzz/seeds/gguf/$t" "$tmp/text")" = "$(ids_of "$tmp/t-$t" "$tmp/text")" ] &&
+        [ "$(ids_of "$tmp/t-$t" "$tmp/text")" = "$(ids_of "$tmp/t-$t.gguf" "$tmp/text")" ]'
+done
+
 # --- adapters
 ok 'an adapter merged into a file' lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m.gguf" --gguf f32
 ok 'is the merged folder as a file' eval 'lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m" &&
