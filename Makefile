@@ -206,5 +206,5 @@ clean:
 	rm -rf build
 .PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data bench-gen man completion install uninstall
 .SECONDARY:
--include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d))
+-include $(wildcard $(OBJS:.o=.d) $(B)/tests/bench_*.d $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

@@ -27,6 +27,22 @@ int buf_reserve(struct buf *b, size_t extra_bytes, struct err *e)
     return 0;
 }
 
+int array_grow(void *at, size_t *cap, size_t n, size_t each, size_t first, const char *what,
+               struct err *e)
+{
+    size_t bigger = *cap ? 2 * *cap : first, bytes;
+    void *p;
+
+    if (n < *cap)
+        return 0;
+    memcpy(&p, at, sizeof p); /* a pointer of any type */
+    if (__builtin_mul_overflow(bigger, each, &bytes) || !(p = realloc(p, bytes)))
+        return err_set(e, E_SYS, "out of memory for %zu %s", bigger, what);
+    memcpy(at, &p, sizeof p);
+    *cap = bigger;
+    return 0;
+}
+
 int buf_add(struct buf *b, const void *p, size_t nbytes, struct err *e)
 {
     int rc = buf_reserve(b, nbytes, e);

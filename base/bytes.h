@@ -47,6 +47,12 @@ static inline void bytes_fetch(const void *p, size_t n, bool nearest)
     }
 }
 
+/* Room for one more item of 'each' bytes in a malloc'ed array that holds n of *cap items: twice as many, or
+ * at first 'first'. at is the address of the pointer to it; what names the items in the message. E_SYS,
+ * and all stays as it was. */
+int array_grow(void *at, size_t *cap, size_t n, size_t each, size_t first, const char *what,
+               struct err *e);
+
 /* A growable byte string. Zero it before use; buf_free releases it. Growth that fails
  * returns E_SYS and leaves the content as it was. */
 struct buf {

@@ -54,19 +54,10 @@ int hft_read_added(struct hft *t, const struct hft_value *added, struct err *e)
                        json_type_name(added->v.type));
     scan = json_scan(added->v.p, added->v.n);
     while ((rc = json_next_element(&scan, &item.v, e)) == 1) {
-        if (t->n_added == cap) {
-            size_t bigger = cap ? 2 * cap : 64;
-            struct hft_added *v = bigger > MAX_ADDED ? NULL : realloc(t->added, bigger * sizeof *v);
-
-            if (bigger > MAX_ADDED)
-                return hft_bad(added->start, item.v.p, e, "field 'added_tokens': more than %zu",
-                               MAX_ADDED);
-            if (!v)
-                return err_set(e, E_SYS, "out of memory for %zu added tokens", bigger);
-            t->added = v;
-            cap = bigger;
-        }
-        if ((rc = read_one(t, &item, e)) < 0)
+        if (t->n_added == MAX_ADDED)
+            return hft_bad(added->start, item.v.p, e, "field 'added_tokens': more than %zu", MAX_ADDED);
+        if ((rc = array_grow(&t->added, &cap, t->n_added, sizeof *t->added, 64, "added tokens", e)) < 0 ||
+            (rc = read_one(t, &item, e)) < 0)
             return rc;
     }
     return rc;

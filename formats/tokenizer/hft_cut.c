@@ -21,17 +21,11 @@ struct state {
 
 static int add(struct spans *s, size_t at, size_t n, bool mark, struct err *e)
 {
-    if (s->n == s->cap) {
-        size_t cap = s->cap ? 2 * s->cap : 64;
-        struct span *v = realloc(s->v, cap * sizeof *v);
+    int rc = array_grow(&s->v, &s->cap, s->n, sizeof *s->v, 64, "words", e);
 
-        if (!v)
-            return err_set(e, E_SYS, "out of memory for %zu words", cap);
-        s->v = v;
-        s->cap = cap;
-    }
-    s->v[s->n++] = (struct span){ at, n, mark };
-    return 0;
+    if (rc == 0)
+        s->v[s->n++] = (struct span){ at, n, mark };
+    return rc;
 }
 
 /* A match and what lies between it and the one before; from is moved. */

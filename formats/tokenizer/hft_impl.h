@@ -148,6 +148,9 @@ int hft_bool(const struct hft_value *o, const char *key, bool missing, bool *v, 
 int hft_string(const struct hft_value *o, const char *key, char **text, size_t *n, struct err *e);
 
 struct hft *hft_new(struct err *e);
+/* What parsing ends with: *out is t, or, rc being an error, NULL; name goes before what was wrong. */
+int hft_finish(struct hft **out, struct hft *t, int rc, const char *name, struct err *e);
+int hft_add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, struct err *e);
 int hft_make_raw(struct hft *t, struct err *e);
 void hft_make_bytes(struct hft *t);
 int hft_make_pairs(struct hft *t, struct err *e); /* once the merges are known */

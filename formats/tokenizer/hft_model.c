@@ -22,18 +22,9 @@ struct list {
 static int add_listed(struct list *l, const struct json_value *key, int64_t id, struct err *e)
 {
     size_t at = l->text.len;
-    int rc;
+    int rc = array_grow(&l->v, &l->cap, l->n, sizeof *l->v, 4096, "tokens", e);
 
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 4096;
-        struct listed *v = realloc(l->v, cap * sizeof *v);
-
-        if (!v)
-            return err_set(e, E_SYS, "out of memory for %zu tokens", cap);
-        l->v = v;
-        l->cap = cap;
-    }
-    if ((rc = json_text(key, false, &l->text, e)) < 0 || (rc = buf_add(&l->text, "", 1, e)) < 0)
+    if (rc < 0 || (rc = json_text(key, false, &l->text, e)) < 0 || (rc = buf_add(&l->text, "", 1, e)) < 0)
         return rc;
     l->v[l->n++] = (struct listed){ at, key->p, (uint32_t)(l->text.len - at - 1), (int32_t)id };
     if (id > l->max_id)
@@ -91,7 +82,7 @@ static int read_scores(struct hft *t, struct list *l, const struct hft_value *vo
                        json_type_name(vocab->v.type));
     while ((rc = json_next_element(&scan, &item, e)) == 1) {
         struct json_object pair = json_scan(item.p, item.n);
-        double *longer, score = NAN;
+        double score = NAN;
         int n = 0;
 
         while (item.type == JK_ARRAY && n < 3 &&
@@ -105,12 +96,8 @@ static int read_scores(struct hft *t, struct list *l, const struct hft_value *vo
             part[0].n > 6 * SPMODEL_MAX_PIECE_BYTES || l->n == SPMODEL_MAX_PIECES)
             return hft_bad(vocab->start, item.p, e, "field 'model.vocab[%zu]' is not a token and a number",
                            l->n);
-        if (l->n == cap) {
-            cap = cap ? 2 * cap : 4096;
-            if (!(longer = realloc(t->score, cap * sizeof *longer)))
-                return err_set(e, E_SYS, "out of memory for %zu tokens", cap);
-            t->score = longer;
-        }
+        if ((rc = array_grow(&t->score, &cap, l->n, sizeof *t->score, 4096, "tokens", e)) < 0)
+            return rc;
         t->score[l->n] = score;
         if ((rc = add_listed(l, &part[0], (int64_t)l->n, e)) < 0)
             return rc;
@@ -262,19 +249,13 @@ static int read_merge(const struct json_value *v, struct buf *b, size_t *cut, st
     return rc == 0 && parts < 2 ? E_NO : rc;
 }
 
-static int add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, struct err *e)
+int hft_add_merge(struct spm_merges *m, size_t *cap, struct spm_merge x, struct err *e)
 {
-    if (m->n == *cap) {
-        size_t bigger = *cap ? 2 * *cap : 4096;
-        struct spm_merge *v = realloc(m->v, bigger * sizeof *v);
+    int rc = array_grow(&m->v, cap, m->n, sizeof *m->v, 4096, "merges", e);
 
-        if (!v)
-            return err_set(e, E_SYS, "out of memory for %zu merges", bigger);
-        m->v = v;
-        *cap = bigger;
-    }
-    m->v[m->n++] = x;
-    return 0;
+    if (rc == 0)
+        m->v[m->n++] = x;
+    return rc;
 }
 
 /* The token of this text. Merges make tokens in the order of the list as a rule: the one that the last
@@ -326,8 +307,8 @@ static int read_merges(struct hft *t, const struct list *l, const struct hft_val
                              out->n, n < 60 ? (int)n : 60, p);
         }
         if (rc == 0)
-            rc = add_merge(out, &cap, (struct spm_merge){ (uint32_t)id[0], (uint32_t)id[1],
-                                                          (uint32_t)id[2] }, e);
+            rc = hft_add_merge(out, &cap, (struct spm_merge){ (uint32_t)id[0], (uint32_t)id[1],
+                                                              (uint32_t)id[2] }, e);
         if (rc < 0)
             break;
     }

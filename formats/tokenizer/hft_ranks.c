@@ -62,20 +62,6 @@ static bool decode64(const char *p, size_t n, struct buf *out)
     return true;
 }
 
-static int grow(struct ranks *r, struct err *e)
-{
-    size_t cap = r->cap ? 2 * r->cap : 4096;
-    struct rank *v;
-
-    if (r->n < r->cap)
-        return 0;
-    if (!(v = realloc(r->v, cap * sizeof *v)))
-        return err_set(e, E_SYS, "out of memory for %zu ranks", cap);
-    r->v = v;
-    r->cap = cap;
-    return 0;
-}
-
 /* The ranks count up from 0, one a line. */
 static int read_lines(struct ranks *r, const char *bytes, size_t n, struct err *e)
 {
@@ -98,7 +84,7 @@ static int read_lines(struct ranks *r, const char *bytes, size_t n, struct err *
             rank = rank * 10 + (size_t)(p[i] - '0');
         if (i < len || rank != r->n || r->n >= SPMODEL_MAX_PIECES)
             return hft_bad(bytes, space, e, "line %zu: the rank must be %zu", r->n + 1, r->n);
-        if ((rc = grow(r, e)) == 0)
+        if ((rc = array_grow(&r->v, &r->cap, r->n, sizeof *r->v, 4096, "ranks", e)) == 0)
             r->v[r->n++] = (struct rank){ from, (uint32_t)(r->text.len - from) };
     }
     return rc;
@@ -146,6 +132,7 @@ static int add_tokens(struct hft *t, const struct ranks *r, const struct known *
 static int add_merges(struct hft *t, size_t n, struct spm_merges *m, struct err *e)
 {
     size_t cap = 0, steps = 0;
+    int rc;
 
     for (size_t id = 0; id < n; id++) {
         const struct spm_string *s = &t->v->piece[id];
@@ -159,14 +146,9 @@ static int add_merges(struct hft *t, size_t n, struct spm_merges *m, struct err 
             if ((l = hft_map_find(&t->map, s->p, cut)) < 0 ||
                 (r = hft_map_find(&t->map, s->p + cut, s->n - cut)) < 0)
                 continue;
-            if (m->n == cap) {
-                struct spm_merge *v = realloc(m->v, (cap = cap ? 2 * cap : 65536) * sizeof *v);
-
-                if (!v)
-                    return err_set(e, E_SYS, "out of memory for %zu merges", cap);
-                m->v = v;
-            }
-            m->v[m->n++] = (struct spm_merge){ (uint32_t)l, (uint32_t)r, (uint32_t)id };
+            if ((rc = hft_add_merge(m, &cap, (struct spm_merge){ (uint32_t)l, (uint32_t)r,
+                                                                 (uint32_t)id }, e)) < 0)
+                return rc;
         }
         if (steps > (size_t)1 << 28)
             return err_set(e, E_DATA, "the tokens are too long to be merged (rank %zu)", id);
@@ -215,12 +197,5 @@ int hft_parse_ranks(struct hft **out, const void *bytes, size_t n, const char *n
 
     buf_free(&r.text);
     free(r.v);
-    if (rc < 0) {
-        hft_free(t);
-        t = NULL;
-        if (e)
-            err_within(e, "'%s'", name);
-    }
-    *out = t;
-    return rc;
+    return hft_finish(out, t, rc, name, e);
 }

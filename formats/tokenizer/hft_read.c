@@ -149,19 +149,22 @@ static int read_all(struct hft *t, const char *bytes, size_t n, struct err *e)
     return hft_read_template(t, &part[POST_PROCESSOR], e);
 }
 
+int hft_finish(struct hft **out, struct hft *t, int rc, const char *name, struct err *e)
+{
+    if (rc < 0 && e)
+        err_within(e, "'%s'", name);
+    if (rc < 0)
+        hft_free(t);
+    *out = rc < 0 ? NULL : t;
+    return rc;
+}
+
 int hft_parse(struct hft **out, const void *bytes, size_t n, const char *name, struct err *e)
 {
     struct hft *t = hft_new(e);
     int rc = t ? read_all(t, bytes, n, e) : e ? e->code : E_SYS;
 
-    if (rc < 0) {
-        hft_free(t);
-        t = NULL;
-        if (e)
-            err_within(e, "'%s'", name);
-    }
-    *out = t;
-    return rc;
+    return hft_finish(out, t, rc, name, e);
 }
 
 int64_t hft_vocab(const struct hft *t) { return t->v->vocab; }

@@ -238,17 +238,11 @@ struct line {
 
 static int put(struct line *l, uint32_t c, struct err *e)
 {
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 256;
-        uint32_t *v = realloc(l->v, cap * sizeof *v);
+    int rc = array_grow(&l->v, &l->cap, l->n, sizeof *l->v, 256, "characters", e);
 
-        if (!v)
-            return err_set(e, E_SYS, "out of memory for a text of %zu characters", cap);
-        l->v = v;
-        l->cap = cap;
-    }
-    l->v[l->n++] = c;
-    return 0;
+    if (rc == 0)
+        l->v[l->n++] = c;
+    return rc;
 }
 
 static int put_change(struct line *l, const struct change *x, struct err *e)
