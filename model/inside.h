@@ -138,7 +138,7 @@ struct model {
     int64_t halo;    /* of a line: rows in front of keys and values (spread.h); all such arrays'
                         addresses are those of their own first rows */
     size_t flat_bytes;
-    struct share *share;   /* NULL: frozen matrices are here as a whole (share.c) */
+    struct sharing *share;  /* NULL: frozen matrices are here as a whole (share.c) */
     size_t share_part;     /* bytes of a layer's that each rank has */
     unsigned char *share_store;
     struct spread *spread; /* NULL: sequences are here as a whole */

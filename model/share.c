@@ -10,7 +10,7 @@
  * weights (offload.c). Nothing is ever added or sent back, as nothing of it is trained (in ZeRO's
  * terms, Rajbhandari et al. 2020, arXiv:1910.02054: stage 3 of the frozen weights alone).
  */
-struct share {
+struct sharing {
     struct line line;
     struct ring_source source;
 };

@@ -277,6 +277,9 @@ static int check_pairs(const struct adapter_config *c, const struct llama_config
                        config_arch(model)->model_type);
     if (c->dora)
         return err_set(e, E_CONFIG, "the adapter is of DoRA, which llama.cpp does not know: merge it");
+    if (c->targets & ROLE_BIT(ROLE_EMBED))
+        return err_set(e, E_CONFIG, "the adapter has a pair of the embedding, which is not written to GGUF: "
+                                    "merge it");
     if (!c->saved)
         return 0;
     err_set(e, E_CONFIG, "the adapter has trained %s, which llama.cpp does not take from an adapter",
