@@ -171,7 +171,8 @@ static double logits_differ(const char *model, const char *adapter, const char *
     OK(segments_build(&seg, ATTN_DENSE, 1, (int64_t)n, 0, NULL, 0, &e));
     logits = calloc(n * (size_t)weights_config(w)->vocab, sizeof *logits);
     assert_non_null(logits);
-    OK(model_logits(m, &(struct batch){ 1, (int64_t)n, ids, targets, &seg, NULL }, logits, &e));
+    OK(model_logits(m, &(struct batch){ .n_seqs = 1, .len = (int64_t)n, .ids = ids,
+                                          .targets = targets, .seg = &seg }, logits, &e));
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < (size_t)weights_config(w)->vocab; k++) {
             double want = json_number_value(json_array_get(json_array_get(rows, i), k));
