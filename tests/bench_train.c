@@ -59,7 +59,7 @@ static void bench(struct device *d, const struct llama_config *c, enum train_mod
         segments_build(&seg, kind, seqs, ctx, ctx / 4, NULL, 0, &e) < 0)
         die(&e);
     for (int i = 0; i < 5; i++) {
-        struct batch b = { seqs, ctx, ids, ids, &seg, NULL };
+        struct batch b = { .n_seqs = seqs, .len = ctx, .ids = ids, .targets = ids, .seg = &seg };
         const struct trained *tr = model_trained(m);
         double f0 = d->gemm_flop, g0 = d->gemm_s, s;
 

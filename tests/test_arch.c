@@ -260,7 +260,8 @@ static void set_up(struct fixture *f, const struct model_options *o, const struc
         f->net.ids[i] = (int32_t)(mix64((uint64_t)i) % VOCAB);
         f->net.targets[i] = i % LEN == LEN - 1 ? -1 : (int32_t)(mix64((uint64_t)i + 1) % VOCAB);
     }
-    f->b = (struct batch){ .n_seqs = SEQS, .len = LEN, .ids = f->net.ids, .targets = f->net.targets, .seg = &f->seg };
+    f->b = (struct batch){ .n_seqs = SEQS, .len = LEN, .ids = f->net.ids, .targets = f->net.targets,
+                           .seg = &f->seg };
 }
 
 static void tear_down(struct fixture *f)

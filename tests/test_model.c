@@ -79,7 +79,8 @@ static void set_up(struct fixture *f, const char *name, struct model_options *o,
         f->ids[i] = (int32_t)id;
     }
     shift_targets(f);
-    f->b = (struct batch){ .n_seqs = SEQS, .len = LEN, .ids = f->ids, .targets = f->targets, .seg = &f->seg };
+    f->b = (struct batch){ .n_seqs = SEQS, .len = LEN, .ids = f->ids, .targets = f->targets,
+                           .seg = &f->seg };
     OK(segments_build(&f->seg, ATTN_DENSE, SEQS, LEN, 0, NULL, 0, &f->e));
 }
 

@@ -69,7 +69,8 @@ static void run(struct model *m, enum train_mode mode, struct outcome *out)
     if (mode != TRAIN_NONE)
         OK(dev.zero(&dev, t->grad, (size_t)t->n * 4));
     for (int i = 0; i < 4; i++) { /* score one, learn two, score one */
-        struct batch b = { .n_seqs = SEQS, .len = LEN, .ids = ids[i & 1], .targets = targets[i & 1], .seg = &seg, .nll = out->nll[i] };
+        struct batch b = { .n_seqs = SEQS, .len = LEN, .ids = ids[i & 1], .targets = targets[i & 1],
+                           .seg = &seg, .nll = out->nll[i] };
         int64_t scored;
 
         for (int k = 0; k < ROWS; k++) {
@@ -438,7 +439,8 @@ static void test_merging_into_streamed_weights(void **state)
     OK(segments_build(&seg, ATTN_DENSE, 1, 8, 0, NULL, 0, &err));
     for (int i = 0; i < 3; i++) {
         struct placement p = { .streamed = i };
-        struct batch b = { .n_seqs = 1, .len = 8, .ids = ids, .targets = ids, .seg = &seg, .nll = nll[i] };
+        struct batch b = { .n_seqs = 1, .len = 8, .ids = ids, .targets = ids, .seg = &seg,
+                           .nll = nll[i] };
         struct llama_config c = *weights_config(w);
         struct model *m;
         double sum;

@@ -34,7 +34,8 @@ static void set_batch(struct fixture *f, int64_t seqs, int64_t len, int64_t voca
         f->ids[i] = (int32_t)(mix64((uint64_t)i / 3) % (uint64_t)vocab);
     for (int64_t i = 0; i < n; i++)
         f->targets[i] = i % len == len - 1 || i % 11 == 5 ? -1 : f->ids[i + 1];
-    f->b = (struct batch){ seqs, len, f->ids, f->targets, &f->seg, NULL };
+    f->b = (struct batch){ .n_seqs = seqs, .len = len, .ids = f->ids, .targets = f->targets,
+                           .seg = &f->seg };
     OK(segments_build(&f->seg, kind, seqs, len, group, NULL, 0, &f->e));
 }
 
