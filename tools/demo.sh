@@ -78,7 +78,6 @@ gained() { # CTX
 }
 printf '\nWhat of it is text, learnt by the same steps at %d tokens, and what is context:\n' $ctx
 for n in 256 512 1024; do gained $n; done
-echo
 lmerge -q --model "$out/base" --adapter "$out/longlora" -o "$out/merged"
 say "Done in $(($(date +%s) - start)) s. Plot: $out/perplexity.png; merged model: $out/merged"
 cat <<END
