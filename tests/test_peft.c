@@ -137,6 +137,31 @@ static void test_what_is_read_is_written(void **state)
     }
 }
 
+/* The expression that Unsloth writes; and one adapter with an expression for each of many modules. */
+static void test_long_expressions(void **state)
+{
+    static const char unsloth[] = "{\"peft_type\":\"LORA\",\"auto_mapping\":{\"unsloth_fixed\":true},"
+        "\"target_modules\":\"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|"
+        "dense).*?(?:k_proj|v_proj|q_proj|gate_proj|up_proj|down_proj|o_proj).*?)|(?:\\\\bmodel\\\\.layers"
+        "\\\\.[\\\\d]{1,}\\\\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\\\\.(?:(?:k_proj|v_proj|"
+        "q_proj|gate_proj|up_proj|down_proj|o_proj)))\"}";
+    struct adapter_config a;
+    struct err e = { 0 };
+    char many[8192];
+    size_t n;
+
+    (void)state;
+    OK(adapter_config_parse(&a, NULL, 126, unsloth, sizeof unsloth - 1, "a", &e));
+    assert_true(a.targets == arch_pairs(&arch_llama) && !a.pairs);
+    n = (size_t)snprintf(many, sizeof many, "{\"peft_type\":\"LORA\",\"target_modules\":\"all-linear\","
+                                            "\"rank_pattern\":{");
+    for (int i = 0; i < 60; i++)
+        n += (size_t)snprintf(many + n, sizeof many - n, "%s\"(x|y)%d$\":4", i ? "," : "", i);
+    n += (size_t)snprintf(many + n, sizeof many - n, "}}");
+    assert_int_equal(adapter_config_parse(&a, NULL, 4096, many, n, "a", &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "takes too long"));
+}
+
 /* Both kinds of keys: one for all layers, one with its layer. */
 static void test_ranks_of_patterns(void **state)
 {
@@ -164,6 +189,7 @@ int main(void)
         cmocka_unit_test(test_a_base_of_pickles),
         cmocka_unit_test(test_values_of_a_pickle),
         cmocka_unit_test(test_what_is_read_is_written),
+        cmocka_unit_test(test_long_expressions),
         cmocka_unit_test(test_ranks_of_patterns),
     };
 

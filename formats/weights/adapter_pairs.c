@@ -13,8 +13,8 @@
 #include <strings.h>
 
 /* Real adapters have a handful of expressions; of plain names one for each module. STEPS: of one
- * match, which need some hundred. */
-enum { MAX_RANK = 1 << 16, MAX_EXPRESSIONS = 64, MAX_BYTES = 1 << 14, STEPS = 10000 };
+ * match, which need some hundred. MATCHES: of all, so that a hostile file costs seconds. */
+enum { MAX_RANK = 1 << 16, MAX_EXPRESSIONS = 64, MAX_BYTES = 1 << 14, STEPS = 10000, MATCHES = 50000 };
 /* Where the number of layers is not known: more than any model has that adapters are made for. */
 enum { ANY_LAYERS = 256, PATH = 160 };
 
@@ -36,7 +36,7 @@ struct reading {
     bool all_linear;
     int64_t *layers;         /* layers_to_transform; NULL: all */
     size_t n_layers;
-    int expressions;
+    int expressions, matched;
     pcre2_match_data *match;
     pcre2_match_context *limit;
     struct err *e;
@@ -78,7 +78,8 @@ static int compile(struct reading *b, const char *field, const char *before, con
 /* The expression matches from the path's beginning; group 1 into *group, unless NULL. */
 static bool matches(struct reading *b, const struct rule *r, const char *path, const char **group)
 {
-    int n = pcre2_match(r->code, (PCRE2_SPTR)path, strlen(path), 0, 0, b->match, b->limit);
+    int n = b->matched++ == MATCHES || b->rc < 0 ? PCRE2_ERROR_MATCHLIMIT
+            : pcre2_match(r->code, (PCRE2_SPTR)path, strlen(path), 0, 0, b->match, b->limit);
 
     if (n == PCRE2_ERROR_NOMATCH)
         return false;
