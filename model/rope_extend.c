@@ -300,7 +300,7 @@ void rope_advice(const struct llama_config *c, char *out, size_t cap)
         break;
     case ROPE_LONGROPE:
         snprintf(out, cap, "vLLM has longrope's scale from the contexts, and needs --max-model-len "
-                 "%lld; llama.cpp does not read it for this family", n);
+                 "%lld; llama.cpp's converter leaves its lists out, lmerge -o FILE.gguf does not", n);
         break;
     default:
         break;

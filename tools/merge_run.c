@@ -374,7 +374,8 @@ int merge_run(const struct merge_options *o, struct merge_report *report, struct
         out[--n] = '\0';
     /* Cheap checks come first: nothing is opened when the output is refused. */
     if (rc == 0 && (rc = check_out(o, out, e)) == 0 && (rc = open_all(&r, &w, &a, e)) == 0) {
-        rope_advice(&r.plan.config, report->advice, sizeof report->advice);
+        if (!o->to_gguf) /* it is of programs that read folders */
+            rope_advice(&r.plan.config, report->advice, sizeof report->advice);
         rc = o->to_gguf ? build_gguf(&r, a, out, e) : build(&r, a, out, e);
     }
     report->max_delta = r.merger.max_delta;
