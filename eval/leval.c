@@ -36,6 +36,7 @@ static const struct opt result_rows[] = {
     OPT_HEADING("the machine"),
     ROWS_MACHINE(&o.machine),
     ROWS_RANKS(&o.ranks),
+    { 0, "cp", "N", OPT_I64, &o.cp, 1, 1024, "ranks that share each window [1]" },
     { 0, "batch-tokens", "N", OPT_TOKENS, &o.batch_tokens, 1, 0x1p31,
       "tokens computed at once, or one window [8k]" },
     ROW_SHAPE(&o.shape, "for --bench: sizes by name"),

@@ -281,10 +281,10 @@ static int64_t padded(const struct scoring *r, int64_t len, int64_t longest)
 static int64_t together(const struct scoring *r, const struct window *w, int64_t n, int64_t longest,
                         int64_t rows, int64_t *len)
 {
-    int64_t k = 0;
+    int64_t k = 0, cp = r->m->options.cp > 1 ? r->m->options.cp : 1;
 
     *len = 0;
-    while (k < n) {
+    while (k < n && (cp == 1 || k == 0)) {
         const struct rope_config *rope = &r->m->config.rope;
         int64_t its = padded(r, w[k].len, longest), most = its > *len ? its : *len;
 
@@ -295,6 +295,7 @@ static int64_t together(const struct scoring *r, const struct window *w, int64_t
         *len = most;
         k++;
     }
+    *len = *len < cp ? cp : *len; /* each of the ranks that share it has a token */
     return k;
 }
 
@@ -320,11 +321,14 @@ static int compute(struct scoring *r, const struct piece *p, struct err *e)
     int64_t scored;
     int rc = fill_batch(r, p->w, p->n, p->len, e);
 
+    if (r->m->line) /* each fills in its part */
+        rc = group_meet(r->m->line, rc, NULL, e);
     return rc < 0 ? rc : session_losses(r->m, p->n, p->len, r->ids, r->targets, r->nll, &sum,
                                         &scored, e);
 }
 
-/* The next pieces, one for each rank of the device's group: every rank computes its own, then
+/* The next pieces, one for each rank of the device's group, or for each line of ranks that share a
+ * window: every rank computes its own, or its part of it, then
  * all have all losses, and add them in the order of the windows: so the sums are those of one
  * rank. */
 static int score_round(struct scoring *r, const struct window_list *l, int64_t rows, int64_t *at,
@@ -332,21 +336,27 @@ static int score_round(struct scoring *r, const struct window_list *l, int64_t r
 {
     struct group *g = r->m->device.group;
     int64_t next = *at;
-    int rc = 0;
+    int cp = r->m->line ? r->m->line->size : 1, rc = 0;
+
+    if (cp > 1)
+        memset(r->nll, 0, (size_t)rows * sizeof *r->nll);
 
     /* Every rank goes through the pieces before its own, as that is how it finds where they
      * end. */
-    for (int k = 0; k <= g->rank && next < l->n && rc == 0; k++) {
+    for (int k = 0; k <= g->rank / cp && next < l->n && rc == 0; k++) {
         struct piece p = next_piece(r, l, rows, &next);
-        if (k == g->rank)
+        if (k == g->rank / cp)
             rc = compute(r, &p, e);
     }
     if ((rc = group_meet(g, rc, NULL, e)) == 0)
         rc = g->gather(g, r->nll, r->all, (size_t)rows * sizeof *r->nll, e);
     /* Now all go through the same pieces once more, with the losses of all ranks. *at moves
      * on. */
-    for (int k = 0; k < g->size && *at < l->n && rc == 0; k++) {
+    for (int k = 0; k < g->size && *at < l->n && rc == 0; k += cp) {
         struct piece p = next_piece(r, l, rows, at);
+
+        for (int64_t i = rows; i < cp * rows; i++) /* the parts of others are 0 */
+            r->all[k * rows + i % rows] += r->all[k * rows + i];
         for (int64_t q = 0; q < p.n && rc == 0; q++)
             rc = add_window(r, &p.w[q], r->all + k * rows + q * p.len, e);
     }

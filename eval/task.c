@@ -103,6 +103,8 @@ static int load(struct eval *v, const struct session_options *so, int64_t i, int
     mo.mode = TRAIN_NONE;
     mo.ctx = longest;
     mo.seqs = v->o->batch_tokens / longest > 1 ? v->o->batch_tokens / longest : 1;
+    if (v->o->cp > 1) /* ranks share one window at a time */
+        mo.cp = v->o->cp, mo.seqs = 1;
     machine_plan(&so->machine, &mo);
     s->config = v->config[i];
     /* Free memory before the model: eval_taken measures from here. */
@@ -156,6 +158,11 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
         (rc = settle_contexts(v, random, e)) == 0 &&
         (!t->prepare || (rc = t->prepare(v, e)) == 0))
         rc = open_device(v, &so, e);
+    if (rc == 0 && o->cp > 1 && (random || g->size % o->cp)) {
+        rc = err_set(e, E_USAGE, "--cp %" PRId64 " does not fit %s", o->cp,
+                     random ? "--bench, whose ranks measure alone" : "the number of ranks");
+        err_hint(e, "it divides the ranks of --gpus or --processes");
+    }
     /* From here on ranks work together: none goes on if one has failed. */
     if ((rc = group_meet(g, rc, NULL, e)) < 0)
         return rc;

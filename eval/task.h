@@ -20,6 +20,7 @@ struct eval_options {
     int64_t batch_tokens;        /* tokens computed at once, where a sequence is not longer */
     struct machine machine;
     struct ranks_options ranks;
+    int64_t cp;         /* ranks that share a window; 0, 1: none do */
     const char *out;             /* file of the result; NULL: standard output */
     bool json, force, quiet, verbose;
     char **operand;

@@ -57,6 +57,14 @@ evaluates() {
         cmp "$tmp/score" "$tmp/score1"
 }
 ok 'leval of three: the result of one' evaluates
+shares_windows() { # the losses of one to a millionth
+    scores && mv "$tmp/score" "$tmp/score1" && scores --processes 4 --cp 2 || return 1
+    paste -d: "$tmp/score" "$tmp/score1" | awk -F : '{ d = $2 - $4; if ($1 != $3 || d * d > 1e-12 * $2 * $2) bad = 1 }
+        { print } END { exit bad || NR < 2 }'
+}
+ok 'leval --cp: the result of one' shares_windows
+ok 'leval --cp that does not fit' ends 64 'does not fit' \
+    leval -q --ppl "$tmp/d.bin" --model "$tmp/n1" --ctx 32 --processes 3 --cp 2
 
 # What cannot be is refused, by name and at once.
 ok '--gpus and --processes' ends 64 'give one of them' "${train[@]}" --gpus 2 --processes 2 -o "$tmp/no"
