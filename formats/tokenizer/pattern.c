@@ -320,8 +320,8 @@ static int compile(struct pattern *p, const struct buf *b, struct err *e)
     char why[256];
     int code;
 
-    p->code = pcre2_compile((PCRE2_SPTR)(b->p ? b->p : ""), b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK, &code, &at,
-                            NULL);
+    p->code = pcre2_compile((PCRE2_SPTR)(b->p ? b->p : ""), b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK,
+                            &code, &at, NULL);
     if (!p->code) {
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
         return err_set(e, E_DATA, "the pattern cannot be compiled: %s", why);

@@ -44,7 +44,8 @@ int32_t tokenizer_bos(const struct tokenizer *t);    /* -1 when the model has no
 int32_t tokenizer_eos(const struct tokenizer *t);
 /* Whether transformers' encode puts BOS before a text, EOS behind it: by the class that a
  * tokenizer_config.json names and, where that class asks, its add_bos_token and add_eos_token, else by
- * the template of the tokenizer.json; a SentencePiece model and Llama 3's ranks get BOS. tokenizer_encode adds neither. */
+ * the template of the tokenizer.json; a SentencePiece model and Llama 3's ranks get BOS.
+ * tokenizer_encode adds neither. */
 bool tokenizer_adds_bos(const struct tokenizer *t);
 bool tokenizer_adds_eos(const struct tokenizer *t);
 /* FINGERPRINT_HEX chars and NUL: of a SentencePiece model XXH3-128 of the file, else its meaning. */
