@@ -386,7 +386,8 @@ void model_spread(struct model *m)
     memset(m->ring, 0, sizeof m->ring);
     for (int k = 0; k < RINGS; k++)
         m->ring[k].source = k == RING_CACHE ? &ring_cache : &ring_host;
-    m->ring[RING_CACHE].state = m;
+    if (m->o.cache.in_host)
+        m->ring[RING_CACHE].state = m;
     offload_forget(m);
     /* Of 3 layers of one kind and 1 of a later kind, the order becomes first, first, later,
      * first. */

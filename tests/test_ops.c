@@ -201,7 +201,7 @@ static void test_rope(void **state)
         int64_t n = rows * ld;
         float *x = normal(n, s), inv_freq[32], *got;
         struct rope_case c = { { rows, ld, heads, dim, v[s][4], v[s][5], false, 1.25f, inv_freq,
-                                 NULL, 0, 0, NULL, 0 }, x };
+                                 NULL, 0, 0, NULL, 0, NULL }, x };
         double *want = wide(x, n), *freq, *back = wide(x, n);
 
         for (int64_t i = 0; i < dim / 2; i++)
@@ -222,7 +222,7 @@ static void test_rope_both(void **state)
     float inv_freq[8] = { 1, 0.5f, 0.25f, 0.1f, 0.01f, 1e-3f, 1e-4f, 1e-5f };
     float *x = normal(ROWS * LD, 1), *x2 = normal(ROWS * LD2, 2);
     float *y = copy_of(x, ROWS * LD), *y2 = copy_of(x2, ROWS * LD2);
-    struct op_rope a = { ROWS, LD, 3, 16, 5, 40, true, 0.5f, inv_freq, x, 0, 0, NULL, 0 },
+    struct op_rope a = { ROWS, LD, 3, 16, 5, 40, true, 0.5f, inv_freq, x, 0, 0, NULL, 0, NULL },
                    b = a;
 
     (void)state;
@@ -267,7 +267,7 @@ static void test_rope_again(void **state)
         int64_t first = v[i % 5][0], rows = v[i % 5][1];
         float *x = normal(rows * 4, i), *got = copy_of(x, rows * 4);
         struct op_rope op = { rows, 4, 1, 4, first, rows, false, 1, inv_freq[i / 5], got,
-                              0, 0, NULL, 0 };
+                              0, 0, NULL, 0, NULL };
         double *want = wide(x, rows * 4), *freq = wide(inv_freq[i / 5], 2);
 
         assert_int_equal(dev[1].rope(&dev[1], &op), 0);

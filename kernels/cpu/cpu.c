@@ -1,5 +1,5 @@
 /* kernels/cpu/cpu.c - the CPU device: opening, memory, scratch, sharing out work. */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/cpu_few.h"
 
 #include "base/bytes.h"
 #include "base/memory.h"
@@ -236,6 +236,7 @@ int device_open_cpu(struct device *d, const struct device_options *o, struct err
     d->state = c;
     d->group = o->group ? o->group : group_alone();
     fill_table(d);
+    device_add_product(d, &cpu_bf16);
     /* whatever fails, cpu_close frees what there is */
     if (rc == 0)
         rc = blas_open(&c->blas, e);

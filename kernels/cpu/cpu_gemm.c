@@ -1,7 +1,6 @@
 /* kernels/cpu/cpu_gemm.c - matrix products, shared out in blocks of C. */
 #include "base/log.h"
-#include "kernels/cpu/cpu.h"
-#include "kernels/product.h"
+#include "kernels/cpu/cpu_few.h"
 
 #include <limits.h>
 #include <string.h>
@@ -105,6 +104,11 @@ int cpu_gemm(struct device *d, const struct op_gemm *g)
         return 0;
     if (g->b.type->plain != DT_F32)
         return mat_gemm(d, g, &job.c->fault);
+    if (cpu_few_takes(g)) {
+        cpu_few(d, g);
+        cpu_account(d, 2.0 * (double)g->m * (double)g->n * (double)g->k);
+        return 0;
+    }
     cut(&job, g->m, g->n, g->k);
     pool_run(job.c->pool, job.blocks_down * job.blocks_across, gemm_block, &job);
     cpu_account(d, 2.0 * (double)g->m * (double)g->n * (double)g->k);
