@@ -116,24 +116,50 @@ static int order(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* Those that may be among the chosen, sorted; returns their number. To sort a whole vocabulary would
- * take longer than a small model: what is too unlikely for min_p, or for the p of top_p whatever the
- * others are, stays out. most: of the logits, over the temperature as all of them. */
+/* A heap of the k likeliest, the least likely on top: c comes in, and where there are k one goes. */
+static void push(struct choice *heap, int64_t *n, int64_t k, struct choice c)
+{
+    int64_t i = *n;
+
+    if (*n == k && order(&c, heap) > 0)
+        return;
+    if (*n < k) {
+        for ((*n)++; i > 0 && order(&heap[(i - 1) / 2], &c) < 0; i = (i - 1) / 2)
+            heap[i] = heap[(i - 1) / 2];
+    } else {
+        int64_t child;
+        for (i = 0; (child = 2 * i + 1) < k; i = child) {
+            if (child + 1 < k && order(&heap[child + 1], &heap[child]) > 0)
+                child++;
+            if (order(&heap[child], &c) < 0)
+                break;
+            heap[i] = heap[child];
+        }
+    }
+    heap[i] = c;
+}
+
+/* Those that may be among the chosen, sorted where their order matters; returns their number. To sort a
+ * whole vocabulary would take longer than a small model: of top_k a heap is kept, and without it what cannot be
+ * among those that have top_p, whatever the others are, stays out. total: of all weights. */
 static int64_t gather(struct sampler *s, const float *x, float most, double total)
 {
-    double floor = s->o.min_p, least = (1 - s->o.top_p) / (double)s->vocab * total;
+    double floor = s->o.top_p < 1 ? (1 - s->o.top_p) / (double)s->vocab * total : s->o.min_p;
     int64_t n = 0;
 
-    floor = floor > least ? floor : least;
     for (int64_t i = 0; i < s->vocab; i++) {
-        double w = x[i] == x[i] ? exp(((double)x[i] - (double)most) / s->o.temperature) : -1;
+        struct choice c = { x[i], (int32_t)i };
 
-        if (w >= floor && w > 0)
-            s->list[n++] = (struct choice){ x[i], (int32_t)i };
+        if (x[i] != x[i] || isinf(x[i]))
+            continue;
+        if (s->o.top_k > 0)
+            push(s->list, &n, s->o.top_k, c);
+        else if (exp(((double)x[i] - (double)most) / s->o.temperature) >= floor)
+            s->list[n++] = c;
     }
     if (s->o.top_k > 0 || s->o.top_p < 1)
         qsort(s->list, (size_t)n, sizeof *s->list, order);
-    return s->o.top_k > 0 && n > s->o.top_k ? s->o.top_k : n;
+    return n;
 }
 
 static double weight(const struct sampler *s, int64_t i, float most)
@@ -141,19 +167,23 @@ static double weight(const struct sampler *s, int64_t i, float most)
     return exp(((double)s->list[i].logit - (double)most) / s->o.temperature);
 }
 
-/* Of a sorted list, so many as have top_p of the whole that is left. */
+/* Of a sorted list, so many as have top_p of the whole that is left, and of those what min_p leaves;
+ * of one that is not sorted min_p was seen to. */
 static int64_t nucleus(const struct sampler *s, int64_t n, float most)
 {
     double total = 0, sum = 0;
     int64_t i = 0;
 
-    if (s->o.top_p >= 1)
+    if (s->o.top_p >= 1 && s->o.top_k == 0)
         return n;
     for (int64_t k = 0; k < n; k++)
         total += weight(s, k, most);
     while (i < n && sum < s->o.top_p * total)
         sum += weight(s, i++, most);
-    return i > 0 ? i : 1;
+    i = i > 0 ? i : 1;
+    while (i > 1 && weight(s, i - 1, most) < s->o.min_p)
+        i--;
+    return i;
 }
 
 static int32_t draw(struct sampler *s, const float *x, float most)

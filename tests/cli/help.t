@@ -54,7 +54,7 @@ no_drift() { local d; [ -s "$tmp/help" ] || return 1; d=$(defaults_agree "$tmp/h
 width() { [ -z "$(awk 'length > 100' "$tmp/help" | tee /dev/stderr)" ]; }
 full_disk() { "$1" --help > /dev/full 2> "$tmp/err"; [ $? -eq 74 ]; }
 
-for t in lprep lpack ltrain leval lmerge linfo; do
+for t in lprep lpack ltrain leval lgen lmerge linfo; do
     ok "$t --help: to stdout, exit 0, under a second" fast_help $t
     ok "$t --help: no line over 100 columns" width $t
     ok "$t --help on a full disk: 74" full_disk $t

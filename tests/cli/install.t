@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.." || exit 70
 into() { make -s "$1" SAN="$SAN" DESTDIR="$tmp/to" PREFIX=/opt/long; }
 all_there() {
     local f missing=0
-    for t in lprep lpack ltrain leval lmerge linfo; do
+    for t in lprep lpack ltrain leval lgen lmerge linfo; do
         set -- "$@" "bin/$t" "share/man/man1/$t.1" "share/bash-completion/completions/$t"
     done
     set -- "$@" share/man/man7/longlora.7 share/man/man5/longlora-shard.5 \
