@@ -1,7 +1,7 @@
 /* gen/book.h - what a session keeps of files, saved and brought back. */
 #ifndef GEN_BOOK_H
 #define GEN_BOOK_H
-#include "gen/talk.h"
+#include "gen/ask.h"
 C_BEGIN
 
 /* The session comes to have what q's files are, from o->session where that is there, else by reading

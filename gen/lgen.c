@@ -24,7 +24,7 @@ static const struct opt rows[] = {
     { 0, "batch", "FILE", OPT_STR, &o.batch, 0, 0, "many prompts, a JSON object a line; - is standard input" },
     { 0, "parallel", "N", OPT_I64, &o.parallel, 1, 4096, "with --batch: prompts at once [8]" },
     { 0, "chat", CHATS, OPT_ENUM, &o.chat, 0, 0,
-      "the form of a conversation [with -i the model's own, else none]" },
+      "the form of a conversation [the model's own, else none]" },
     { 0, "system", "TEXT", OPT_STR, &o.system, 0, 0, "a conversation's first, standing message" },
     { 0, "no-bos", NULL, OPT_FLAG, &o.no_bos, 0, 0, "no BOS before the text" },
     OPT_HEADING("what it writes"),
@@ -46,13 +46,13 @@ static const struct opt rows[] = {
     { 0, "raw", NULL, OPT_FLAG, &o.raw, 0, 0, "to a terminal as it is, control characters too" },
     OPT_HEADING("memory"),
     { 'c', "ctx", "TOKENS", OPT_TOKENS, &o.ctx, 2, 0x1p31,
-      "tokens of a text [as many as it needs; -i and --batch: the model's, at most 4k]" },
+      "room for a text [as many as it needs; -i, --batch: at most 4k]" },
     { 0, "cache", CACHES, OPT_ENUM, &o.cache, 0, 0,
       "keys and values: auto is float on the CPU, bf16 on a GPU [auto]" },
     { 0, "cache-in-host", NULL, OPT_FLAG, &o.cache_in_host, 0, 0,
       "of a GPU: in the host's memory, where they are too many for it" },
     { 0, "window", "N", OPT_TOKENS, &o.window, 4, 0x1p30,
-      "keep a text's first tokens and its last N only (StreamingLLM); 0: all [0]" },
+      "keep a text's first tokens and its last N (StreamingLLM); 0: all [0]" },
     { 0, "sinks", "N", OPT_I64, &o.sinks, 0, 4096, "with --window: so many first ones [4]" },
     { 0, "chunk", "N", OPT_TOKENS, &o.chunk, 1, 0x1p24,
       "tokens of a prompt computed at once; 0: 512, of a GPU 2k [0]" },
@@ -136,9 +136,9 @@ static int run(struct opening *g, struct question *q, struct err *e)
         settle_stops(g);
     if (rc == 0 && one)
         rc = question_read(q, g, e);
-    if (rc == 0)
-        rc = opening_rows(g, one ? q->n : 0, &need, e);
-    if (rc == 0 && !one && !o.window)
+    if (rc == 0 && (one || o.window))
+        rc = opening_rows(g, q->n, &need, e);
+    else if (rc == 0)
         need = usual_rows(g);
     if (rc == 0)
         rc = opening_plan(g, need, o.batch ? o.parallel : 1, e);

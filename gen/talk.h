@@ -1,20 +1,8 @@
 /* gen/talk.h - prompts answered: one, a conversation, or many from a file. */
 #ifndef GEN_TALK_H
 #define GEN_TALK_H
-#include "gen/asked.h"
+#include "gen/ask.h"
 C_BEGIN
-
-/* Ids of what the options ask with: files, the prompt, the chat's texts round them. *files: of its
- * beginning, so many bytes are the files'. One of no prompt and no file reads standard input. E_NOINPUT, E_DATA,
- * E_USAGE. */
-struct question {
-    struct buf text;             /* files, then the prompt */
-    size_t files_bytes;
-    int32_t *ids;
-    int64_t n, files_n;          /* files_n: ids that the files alone begin with */
-};
-int question_read(struct question *q, const struct opening *g, struct err *e);
-void question_free(struct question *q);
 
 /* Answers q on standard output; the session is loaded. */
 int talk_once(struct opening *g, const struct question *q, struct err *e);

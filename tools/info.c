@@ -8,6 +8,7 @@
 #include "formats/tokens/manifest.h"
 #include "formats/tokens/shard.h"
 #include "formats/weights/checkpoint.h"
+#include "formats/weights/session_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +48,7 @@ static int unknown(const char *path, const struct magic_form *m, struct err *e)
     else
         err_set(e, E_DATA, "'%s' is not of a known format", path);
     return err_hint(e, "known: shards, shard, token stream, model, adapter, safetensors, "
-                    "tokenizer, llm.c's and Megatron's tokens; u16 ids with --raw");
+                    "tokenizer, lgen's sessions, llm.c's and Megatron's tokens; u16 ids with --raw");
 }
 
 /* The order matters: an adapter's folder has a config.json too. */
@@ -92,7 +93,9 @@ static int kind_of_bytes(const char *path, const char *p, size_t n, bool whole,
     };
     const struct magic_form *m = magic_of(p, n, whole);
 
-    if (m && of[m->form])
+    if (session_is(p, n))
+        *kind = INFO_SESSION;
+    else if (m && of[m->form])
         *kind = of[m->form] - 1;
     else if (!m && shard_is(p, n))
         *kind = INFO_SHARD;
@@ -163,6 +166,7 @@ int info_describe(const char *path, enum info_kind kind, const struct info_optio
         rc = kind <= INFO_RAW        ? info_data(path, kind, o, j, e)
              : kind >= INFO_LLMC     ? info_interop(path, kind, j, e)
              : kind == INFO_JOURNAL  ? info_journal(path, o, j, e)
+             : kind == INFO_SESSION  ? info_session(path, o, j, e)
                                      : info_model(path, kind, o, j, e);
     }
     if (rc < 0)

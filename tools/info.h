@@ -19,6 +19,7 @@ enum info_kind {
     INFO_TOKENIZER, /* whatever formats/tokenizer reads */
     INFO_CHECKPOINT, /* a folder with MANIFEST.json */
     INFO_JOURNAL,    /* what an lpack that has not ended has done so far */
+    INFO_SESSION,    /* what a model keeps of a text, by lgen --session */
     INFO_RUN,        /* a folder whose training has not ended: checkpoints/, and no results */
     INFO_LLMC,      /* token files of other programs: a data file of llm.c, */
     INFO_MEGATRON   /* an index of Megatron's, with the ids beside it */
@@ -93,6 +94,7 @@ int info_checkpoint(const char *path, const struct info_options *o, json_t *out,
 int info_journal(const char *path, const struct info_options *o, json_t *out, struct err *e);
 /* Those in folder/checkpoints: how many, and with o->verify every byte of them. */
 int info_checkpoints(const char *folder, const struct info_options *o, json_t *out, struct err *e);
+int info_session(const char *path, const struct info_options *o, json_t *out, struct err *e);
 int info_interop(const char *path, enum info_kind kind, json_t *out, struct err *e);
 
 C_END

@@ -1,9 +1,10 @@
 /* kernels/cpu/cpu.c - the CPU device: opening, memory, scratch, sharing out work. */
-#include "kernels/cpu/cpu_few.h"
+#include "kernels/cpu/cpu.h"
 
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "kernels/group.h"
+#include "kernels/product.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

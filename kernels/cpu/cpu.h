@@ -56,6 +56,12 @@ void cpu_sgemm(struct cpu *c, int thread, bool trans_a, bool trans_b, int64_t m,
  * seconds over their number. flop are the op's floating-point operations in products. */
 void cpu_account(struct device *d, double flop);
 
+/* cpu_few.c: few rows times a matrix of float32 or bfloat16 that is read once, which memory bounds; and
+ * matrices of bfloat16 with any number of rows. */
+bool cpu_few_takes(const struct op_gemm *g);
+void cpu_few(struct device *d, const struct op_gemm *g);
+extern const struct mat_product cpu_bf16;
+
 #define CPU_OP(name, matrix, words) int cpu_##name(struct device *d, const struct op_##name *a);
 OPS(CPU_OP)
 size_t cpu_attention_scratch_bytes(const struct device *d, int64_t rows, int64_t heads,

@@ -1,7 +1,7 @@
 /* kernels/cpu/cpu_few.c - matrix products with few rows, and with matrices of bfloat16. */
-#include "kernels/cpu/cpu_few.h"
-
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/product.h"
 
 #include <stdlib.h>
 #include <string.h>

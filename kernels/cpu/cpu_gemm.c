@@ -1,6 +1,7 @@
 /* kernels/cpu/cpu_gemm.c - matrix products, shared out in blocks of C. */
 #include "base/log.h"
-#include "kernels/cpu/cpu_few.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/product.h"
 
 #include <limits.h>
 #include <string.h>

@@ -90,7 +90,7 @@ stage "$tmp/0"
 cp -R "$tmp/0" "$tmp/1" && ok 'sample data is packed' pack "$tmp/1"
 cp -R "$tmp/1" "$tmp/2" && ok 'a tiny model is trained' pretrain "$tmp/2"
 cp -R "$tmp/2" "$tmp/3" && ok 'and extended' extend "$tmp/3"
-for p in lprep.1:0 lpack.1:0 ltrain.1:2 leval.1:3 lmerge.1:3 linfo.1:3 longlora.7:0; do
+for p in lprep.1:0 lpack.1:0 ltrain.1:2 leval.1:3 lmerge.1:3 lgen.1:3 linfo.1:3 longlora.7:0; do
     page=man/${p%:*}
     cp -R "$tmp/${p#*:}" "$tmp/run"
     ok "${p%:*}: all $(commands "$page" | wc -l) examples run" runs "$page" "$tmp/run"

@@ -1,0 +1,111 @@
+#!/bin/bash
+# lgen as a user meets it: prompts, files, sessions, conversations, batches, refusals; and a pretrained
+# model's published text.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+export LC_ALL=C.UTF-8
+ok 'a tiny model' eval 'cat > "$tmp/c.json" <<END
+{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 400,
+  "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+  "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+  "initializer_range": 0.6, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
+END
+lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
+    ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 3 --lr 1e-3 \
+        --warmup 1 --seed 3 -o "$tmp/m" && cp tests/data/tiny.model "$tmp/m/tokenizer.model"'
+m=$tmp/m
+g() { lgen -q -m "$m" -n 24 --ignore-eos "$@"; }
+same() { [ -s "$1" ] && cmp "$1" "$2"; }
+
+ok 'a prompt as operand, on standard input, by -' eval 'g "the house" > "$tmp/a" &&
+    echo "the house" | g > "$tmp/b" && same "$tmp/a" "$tmp/b" && printf "the house" | g - | cmp - "$tmp/a" &&
+    g the house | cmp - "$tmp/a" && [ "$(wc -c < "$tmp/a")" -gt 10 ]'
+ok 'chunks and threads change nothing' eval 'for o in "--chunk 1" "--chunk 3" "-j 1" "-c 200"; do
+    g $o "the house" | cmp - "$tmp/a" || exit; done'
+ok 'what was read, how fast, and when the first token came' eval '
+    lgen -m "$m" -n 5 --ignore-eos "the house" 2>&1 >/dev/null | grep -qE "tokens read .*5 written, [0-9.e+]+ tokens/s, the first after [0-9.e-]+ s; end: length"'
+ok 'a seed is a seed' eval 'r() { g --temperature 1.5 "$@" "the house"; }
+    r > "$tmp/r1" && r > "$tmp/r2" && r --seed 1 > "$tmp/r3" && same "$tmp/r1" "$tmp/r2" &&
+    ! cmp -s "$tmp/r1" "$tmp/r3" && ! cmp -s "$tmp/r1" "$tmp/a" && r --top-k 1 | cmp - "$tmp/a"'
+ok 'a stop string' eval 's=$(cut -c 6-8 "$tmp/a" | head -n 1) && g --stop "$s" "the house" > "$tmp/b" &&
+    [ "$(head -n 1 "$tmp/b")" = "$(head -n 1 "$tmp/a" | awk -v s="$s" "{ print substr(\$0, 1, index(\$0, s) - 1) }")" ]'
+ok 'JSON, with logprobs' eval 'g --json --logprobs "the house" > "$tmp/j" && [ "$(wc -l < "$tmp/j")" = 1 ] &&
+    python3 -c "import json, sys
+j = json.load(open(sys.argv[1])); t = open(sys.argv[2]).read()
+assert j[\"text\"] + \"\n\" == t and j[\"end\"] == \"length\" and j[\"tokens\"] == 24 == len(j[\"logprobs\"])
+assert all(x < 0 for x in j[\"logprobs\"])" "$tmp/j" "$tmp/a"'
+
+# --- files and sessions
+head -c 300 tests/data/tiny.txt > "$tmp/book"
+q() { g --file "$tmp/book" "$@" 'and then'; }
+ok 'a question about a file' eval 'q > "$tmp/f" && { cat "$tmp/book"; printf "\n\nand then"; } | g | cmp - "$tmp/f"'
+for c in float bf16 int8; do
+    ok "a session of $c: written, and taken up" eval "q --cache $c > \"\$tmp/w\" && q --cache $c --session \"\$tmp/$c\" | cmp - \"\$tmp/w\" &&
+        q --cache $c --session \"\$tmp/$c\" | cmp - \"\$tmp/w\" && linfo --verify \"\$tmp/$c\" | grep -q 'verified'"
+done
+ok 'another question starts from it' eval 'lgen -m "$m" -n 4 --file "$tmp/book" --session "$tmp/float" who 2>&1 |
+    grep -qE "[0-9]+ tokens read \([1-9][0-9]* kept\)"'
+refused() { # refused STATUS WORDS SESSION ...: and the file stays as it was
+    local before
+    before=$(cksum < "$3")
+    ends "$1" "$2" lgen -q -m "$m" -n 2 --file "${book:-$tmp/book}" --session "$3" "${@:4}" x && [ "$before" = "$(cksum < "$3")" ]
+}
+ok 'of another type' refused 78 'keeps them as bfloat16' "$tmp/float" --cache bf16
+ok 'of another text' eval 'cp "$tmp/book" "$tmp/b2" && echo >> "$tmp/b2" && book=$tmp/b2 refused 78 "another text" "$tmp/float"'
+ok 'of another model' eval 'm2=$m; cp -R "$m" "$tmp/m3" && lmerge -q -m "$m" -a "$tmp/none" -o "$tmp/x" 2>/dev/null;
+    ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 1 --warmup 0 --seed 4 -o "$tmp/n" &&
+    cp tests/data/tiny.model "$tmp/n/tokenizer.model" && m=$tmp/n refused 78 "another model" "$tmp/float"'
+ok 'cut' eval 'head -c 5000 "$tmp/float" > "$tmp/cut" && refused 65 "not those of" "$tmp/cut"'
+ok 'cut in the head' eval 'head -c 50 "$tmp/float" > "$tmp/cut" && refused 65 "not a session file" "$tmp/cut"'
+flip() { cp "$tmp/float" "$tmp/flip" && printf '\125' | dd of="$tmp/flip" bs=1 seek="$1" conv=notrunc status=none; }
+ok 'flipped in the head' eval 'flip 33 && refused 65 "head of the session file is damaged" "$tmp/flip"'
+ok 'flipped in the data' eval 'flip 4000 && refused 65 "its hash is not" "$tmp/flip"'
+ok 'into a folder that is not there' ends 73 'cannot' lgen -q -m "$m" -n 2 --file "$tmp/book" --session "$tmp/no/x" x
+
+# --- conversations and batches
+ok 'a conversation keeps what was said' eval 'printf "Hello\nAnd\n" | lgen -m "$m" -i --chat llama2 -n 6 --ignore-eos > "$tmp/t" 2> "$tmp/err" &&
+    [ "$(grep -c kept "$tmp/err")" = 2 ] && grep -qE "\([1-9][0-9]* kept" "$tmp/err"'
+printf '%s\n' '{"prompt":"the house","id":7}' '{"prompt":"a","max_tokens":3}' '{"prompt":"of the"}' \
+    '{"messages":[{"role":"user","content":"the house"}]}' > "$tmp/p"
+texts() { sed -E 's/.*"text":"//; s/","end.*//'; }
+ok 'a batch is as its prompts alone, in their order' eval 'g --batch "$tmp/p" > "$tmp/o" && [ "$(wc -l < "$tmp/o")" = 4 ] &&
+    head -n 1 "$tmp/o" | grep -q "^{\"id\":7" && sed -n 2p "$tmp/o" | grep -q "\"tokens\":3" &&
+    [ "$(head -n 1 "$tmp/o" | texts)" = "$(g --json "the house" | texts)" ] &&
+    [ "$(sed -n 3p "$tmp/o" | texts)" = "$(g --json "of the" | texts)" ] &&
+    [ "$(sed -n 4p "$tmp/o" | texts)" = "$(head -n 1 "$tmp/o" | texts)" ] &&
+    g --batch - --parallel 2 < "$tmp/p" | cmp - "$tmp/o"'
+printf '%s\n' '{"prompt":"a"}' 'no' '{"x":1}' '{"prompt":"of"}' > "$tmp/bad"
+ok 'a line that cannot be answered says why; the others are' eval 'g --batch "$tmp/bad" > "$tmp/o" 2> "$tmp/err"; [ $? = 65 ] &&
+    [ "$(grep -c \"text\" "$tmp/o")" = 2 ] && [ "$(sed -n 2,3p "$tmp/o" | grep -c \"error\")" = 2 ] && grep -q "2 of 4" "$tmp/err"'
+ok 'a window goes on past the context' eval 'lgen -q -m "$m" --ignore-eos -n 400 --window 32 "the house" > "$tmp/w" && [ "$(wc -c < "$tmp/w")" -gt 200 ]'
+
+# --- refusals
+ok 'a text longer than the context' ends 78 'more than the model' lgen -m "$m" -n 300 "the house"
+ok 'and it may be asked for' lgen -q -m "$m" -n 300 -c 400 "the house"
+ok 'no memory for the context' ends 71 'is free' lgen -m "$m" -c 2000m hello
+ok 'no prompt is the empty one' eval 'g "" > "$tmp/e" && [ -s "$tmp/e" ]'
+ok 'not UTF-8' eval 'printf "\377" > "$tmp/u" && ends 65 "not UTF-8" lgen -m "$m" --file "$tmp/u" x'
+ok 'choices without a temperature' ends 64 'add --temperature' lgen -m "$m" --top-k 3 x
+ok 'no model' ends 64 'no --model' lgen hello
+ok 'no such model' ends 66 absent lgen -m absent hello
+ok 'no tokenizer' ends 66 'has no tokenizer' lgen -m tests/data/model/gqa hello
+ok 'a full disk' eval 'g "the house" > /dev/full 2> "$tmp/err"; [ $? = 74 ]'
+ok '--plan' eval 'lgen -m "$m" -c 200 --plan > "$tmp/plan" && grep -q "^cache " "$tmp/plan" && grep -q "tokens/s of each text" "$tmp/plan" &&
+    lgen -m "$m" -c 200 --plan --gpu rtx-4090 > "$tmp/plan" && grep -q "GPU.s memory" "$tmp/plan"'
+if command -v script > /dev/null; then
+    ok 'a terminal is told nothing, unless --raw' eval 'cp -R "$m" "$tmp/esc" &&
+        script -qec "lgen -q -m $m --ignore-eos -n 60 --temperature 20 x" /dev/null < /dev/null > "$tmp/tty" &&
+        tr -d "\r" < "$tmp/tty" | LC_ALL=C tr -d "\n\t -~\200-\377" | cmp - /dev/null'
+else
+    skip 'a terminal is told nothing' 'no script(1)'
+fi
+
+w=${LONGLORA_DATA:-/nonexistent}/weights/stories260K
+if [ -d "$w" ]; then
+    ok "stories260K's published text" eval 'mkdir "$tmp/st" && cp "$w/hf/config.json" "$tmp/st" && cp "$w/tok512.model" "$tmp/st/tokenizer.model" &&
+        zstd -dq "$w/hf/model.safetensors.zst" -o "$tmp/st/model.safetensors" &&
+        lgen -q -m "$tmp/st" -n 200 --ignore-eos "" | head -c "$(wc -c < "$w/expected_greedy_200.txt")" | cmp - "$w/expected_greedy_200.txt"'
+else
+    skip "stories260K's published text" 'no $LONGLORA_DATA'
+fi
+echo "1..$n"
