@@ -176,6 +176,8 @@ static void poison(const struct list_case *c, const struct op_attention *a)
         }
 }
 
+static bool forwards; /* no backward */
+
 static void check_by(const struct list_case *c, int64_t any, bool backwards)
 {
     int64_t q_ld = c->heads * c->dim + PAD, kv_ld = c->kv_heads * c->dim + 2 * PAD;
@@ -199,8 +201,11 @@ static void check_by(const struct list_case *c, int64_t any, bool backwards)
     double off[4];
 
     poison(c, &b.fwd);
+    const void *d_o = b.d_o;
+    b.d_o = forwards ? NULL : d_o;
     if ((fault = emulate_attention(&b, bounds, any, backwards)))
         fail_msg("%s", fault);
+    b.d_o = d_o;
     for (int64_t h = 0; h < c->heads; h++)
         for (int64_t t = 0; t < c->rows; t++)
             truth_row(&w, c, &b, h, t);
@@ -208,7 +213,7 @@ static void check_by(const struct list_case *c, int64_t any, bool backwards)
     off[1] = apart(b.dq, w.dq, c->rows, q_ld, c->heads * c->dim);
     off[2] = apart(b.dk, w.dk, kv_rows, kv_ld, c->kv_heads * c->dim);
     off[3] = apart(b.dv, w.dv, kv_rows, kv_ld, c->kv_heads * c->dim);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < (forwards ? 1 : 4); i++)
         if (!(off[i] <= (i % 3 ? 1e-2 : 5e-3)))
             fail_msg("%lld rows, %lld/%lld heads of %lld%s: o, dq, dk, dv are off by %.2g %.2g "
                      "%.2g %.2g", (long long)c->rows, (long long)c->heads, (long long)c->kv_heads,
@@ -313,6 +318,30 @@ static void test_rows_apart(void **state)
                  .n = { 1, 1 }, .cu = { { 0, 40 }, { 0, 40 } } }, CUDA_LEAST_SHARED, true);
 }
 
+/* One text's new rows behind a cache, forwards alone, by the kernels with tiles. */
+static void behind(int64_t cached, int64_t rows, int64_t heads, int64_t kv_heads, int64_t dim, bool backwards)
+{
+    struct list_case c = { .rows = rows, .heads = heads, .kv_heads = kv_heads, .dim = dim, .n = { 1, 1 },
+                           .cu = { { 0, rows }, { 0, rows } }, .kv_rows = cached + rows,
+                           .kv = { { 0, cached + rows }, { 0, cached + rows } },
+                           .first = { { cached }, { cached } } };
+
+    forwards = true;
+    check_by(&c, 0, backwards);
+    forwards = false;
+}
+
+static void test_behind_a_cache(void **state)
+{
+    (void)state;
+    behind(1, 1, 1, 1, 64, false);
+    behind(100, 50, 2, 1, 128, false);
+    behind(63, 130, 2, 2, 64, true);
+    behind(64, 128, 1, 1, 64, false);
+    behind(200, 5, 4, 2, 128, true);
+    behind(131, 200, 1, 1, 128, false);
+}
+
 /* Wide heads: in tiles of 32 rows where a block may have the memory, of 16 on the other cards, and
  * the forward too where it may have still less. */
 static void test_wide_heads(void **state)
@@ -337,7 +366,7 @@ int main(void)
         cmocka_unit_test(test_one_segment), cmocka_unit_test(test_s2),
         cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_sharp_scores),
         cmocka_unit_test(test_window), cmocka_unit_test(test_rows_apart),
-        cmocka_unit_test(test_wide_heads),
+        cmocka_unit_test(test_wide_heads), cmocka_unit_test(test_behind_a_cache),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

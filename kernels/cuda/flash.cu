@@ -16,16 +16,29 @@
 
 /* The fast kernels copy 16 bytes at a time and count rows and blocks in 32 bits, a tile past
  * the end included. */
-static bool tiles_take(const struct flash *f)
+static bool tiles_take(const struct flash *f, bool own)
 {
     const struct op_attention_back *b = &f->b;
     const struct op_attention *a = &b->fwd;
 
-    return attention_square(a) && (a->dim == 64 || a->dim == 128) && a->q_ld % 8 == 0 &&
+    return own && (a->dim == 64 || a->dim == 128) && a->q_ld % 8 == 0 &&
            a->kv_ld % 8 == 0 && a->q_rows < INT32_MAX - 1024 &&
            (a->q_rows / 128 + 1) * a->heads < INT32_MAX / 2 && a->scale > 0 &&
            aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) &&
            aligned16(b->d_o) && aligned16(b->dq) && aligned16(b->dk) && aligned16(b->dv);
+}
+
+/* One text's queries behind its cache, the last of which sees all keys: the tiles of the forward take it
+ * as well. */
+static bool behind_cache(const struct op_attention *a)
+{
+    for (int half = 0; half < 2; half++) {
+        const struct op_segments *s = &a->seg[half];
+        if (s->n != 1 || !s->first || a->window || s->first[0] < 0 ||
+            s->first[0] + a->q_rows != a->kv_rows)
+            return false;
+    }
+    return a->kv_rows < INT32_MAX - 1024;
 }
 
 extern "C" int flash_forward(struct cuda *c, const struct op_attention *a,
@@ -34,7 +47,7 @@ extern "C" int flash_forward(struct cuda *c, const struct op_attention *a,
     struct op_attention_back b = { *a, NULL, NULL, NULL, NULL, NULL };
     struct flash f = flash_of(&b, bounds);
 
-    return tiles_take(&f) ? flash_forward_tiles(c, &f) : flash_forward_any(c, &f);
+    return tiles_take(&f, attention_square(a) || behind_cache(a)) ? flash_forward_tiles(c, &f) : flash_forward_any(c, &f);
 }
 
 extern "C" int flash_backward(struct cuda *c, const struct op_attention_back *b,
@@ -42,5 +55,5 @@ extern "C" int flash_backward(struct cuda *c, const struct op_attention_back *b,
 {
     struct flash f = flash_of(b, bounds);
 
-    return tiles_take(&f) ? flash_backward_tiles(c, &f) : flash_backward_any(c, &f);
+    return tiles_take(&f, attention_square(&b->fwd)) ? flash_backward_tiles(c, &f) : flash_backward_any(c, &f);
 }

@@ -17,6 +17,9 @@
  * skips tiles of which its queries see nothing, and masks only tiles of which some query sees a
  * part: with segments of 100 rows, queries 128..159 skip keys 0..63 and mask 64..127 (first is
  * 100).
+ *
+ * OWN: queries are their own keys, and see none behind themselves. Else the keys are a cache's with
+ * new ones behind it, all of one text: query t sees those before end[t] = cached + t + 1.
  */
 enum { ROWS = 128, KEYS = 64, WARPS = 4, THREADS = WARPS * 32, MINE = ROWS / WARPS };
 
@@ -30,9 +33,10 @@ template <int D> struct forward_sums {
     float o[2][D / 8][4], most[2][2], sum[2][2];
 };
 
-/* Rows from row, keys from key: -infinity where the row does not see the key. */
+/* Rows from row, keys from key: -infinity where the row does not see the key; ahead: by how many keys a
+ * row's last is before it. */
 static __device__ __forceinline__ void mask(float s[2][KEYS / 8][4], const int32_t *first, int row,
-                                            int key, int rows)
+                                            int key, int rows, int ahead)
 {
     int lane = threadIdx.x & 31;
 
@@ -40,13 +44,13 @@ static __device__ __forceinline__ void mask(float s[2][KEYS / 8][4], const int32
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            int t = row + 16 * i + 8 * e + (lane >> 2), from = t < rows ? first[t] : rows;
+            int t = row + 16 * i + 8 * e + (lane >> 2), from = t < rows ? first[t] : rows + ahead;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     int at = key + 8 * n + 2 * (lane & 3) + j;
-                    if (at < from || at > t)
+                    if (at < from || at > t + ahead)
                         s[i][n][2 * e + j] = -INFINITY;
                 }
         }
@@ -131,7 +135,7 @@ static __device__ __forceinline__ void finish(const struct flash &f, struct forw
     }
 }
 
-template <int D>
+template <int D, bool OWN>
 static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash f)
 {
     typedef forward_memory<D> mem_of;
@@ -141,11 +145,13 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
     struct flash_place p = flash_place_of(f, (int)a.heads);
     int h = p.head, shared = h / ((int)a.heads / (int)a.kv_heads);
     int at = (((rows + ROWS - 1) / ROWS) - 1 - p.tile) * ROWS; /* late rows see most */
-    int row = at + warp * MINE, last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows);
+    int ahead = OWN ? 0 : (int)(a.kv_rows - a.q_rows); /* keys before the first query's own */
+    int row = at + warp * MINE, last = min(row + MINE, rows) - 1, stop = min(at + ROWS, rows) + ahead;
+    int keys = OWN ? rows : stop;
     const bf16 *k = (const bf16 *)a.k + shared * D, *v = (const bf16 *)a.v + shared * D;
     const int32_t *first = half_of(f, h) ? f.key_first[1] : f.key_first[0];
-    int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : rows;
-    int all = row < rows ? first[last] : rows; /* every row sees from here */
+    int key = first[at] / KEYS * KEYS, sees = row < rows ? first[row] : keys;
+    int all = row < rows ? first[last] : keys; /* every row sees from here */
     uint32_t q_at = shared_address(room), stage = q_at + mem_of::Q;
     uint32_t q_lane = q_at + warp * MINE * D * 2 + left_lane<D>(lane);
     struct forward_sums<D> r = {};
@@ -153,22 +159,22 @@ static __global__ void __launch_bounds__(THREADS, 2) forward(const struct flash 
 
     r.most[0][0] = r.most[0][1] = r.most[1][0] = r.most[1][1] = -INFINITY;
     tile_copy<D, ROWS, THREADS>(q_at, (const bf16 *)a.q + h * D, a.q_ld, at, rows);
-    tile_copy<D, KEYS, THREADS>(stage, k, a.kv_ld, key, rows);
-    tile_copy<D, KEYS, THREADS>(stage + mem_of::KV, v, a.kv_ld, key, rows);
+    tile_copy<D, KEYS, THREADS>(stage, k, a.kv_ld, key, keys);
+    tile_copy<D, KEYS, THREADS>(stage + mem_of::KV, v, a.kv_ld, key, keys);
     for (uint32_t odd = 0; key < stop; key += KEYS, odd ^= 1) {
         uint32_t now = stage + odd * mem_of::STAGE, next = stage + (odd ^ 1) * mem_of::STAGE;
 
         copies_wait();
         __syncthreads(); /* all have this tile, and are done with the one before */
         if (key + KEYS < stop) {
-            tile_copy<D, KEYS, THREADS>(next, k, a.kv_ld, key + KEYS, rows);
-            tile_copy<D, KEYS, THREADS>(next + mem_of::KV, v, a.kv_ld, key + KEYS, rows);
+            tile_copy<D, KEYS, THREADS>(next, k, a.kv_ld, key + KEYS, keys);
+            tile_copy<D, KEYS, THREADS>(next + mem_of::KV, v, a.kv_ld, key + KEYS, keys);
         }
-        if (key > last || key + KEYS <= sees)
+        if (key > last + ahead || key + KEYS <= sees)
             continue;
         product<D, KEYS>(s, q_lane, now + right_lane<D>(lane));
-        if (key + KEYS - 1 > row || key < all)
-            mask(s, first, row, key, rows);
+        if (key + KEYS - 1 > row + ahead || key < all)
+            mask(s, first, row, key, rows, ahead);
         soften<D>(r, s, a.scale * 1.44269504f);
         product_add<D, KEYS>(r.o, s, now + mem_of::KV + left_lane<D>(lane));
     }
@@ -179,7 +185,8 @@ template <int D> static int launch(struct cuda *c, const struct flash *f)
 {
     int64_t blocks = ceil_div(f->b.fwd.q_rows, ROWS) * f->b.fwd.heads;
 
-    return flash_launch(c, forward<D>, blocks, THREADS, forward_memory<D>::BYTES, f);
+    return flash_launch(c, attention_square(&f->b.fwd) ? forward<D, true> : forward<D, false>, blocks,
+                        THREADS, forward_memory<D>::BYTES, f);
 }
 
 int flash_forward_tiles(struct cuda *c, const struct flash *f)

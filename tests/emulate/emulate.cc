@@ -275,6 +275,7 @@ extern "C" const char *emulate_attention(const struct op_attention_back *b,
     fault[0] = '\0';
     backwards = from_last;
     any ? flash_forward_any(&c, &f) : flash_forward_tiles(&c, &f);
-    any ? flash_backward_any(&c, &f) : flash_backward_tiles(&c, &f);
+    if (b->d_o)
+        any ? flash_backward_any(&c, &f) : flash_backward_tiles(&c, &f);
     return fault[0] ? fault : NULL;
 }

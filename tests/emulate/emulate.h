@@ -7,7 +7,8 @@ C_BEGIN
 
 /* Forward and backward of bfloat16 arrays in the host's memory. any: by the kernels that take all,
  * where a block may have so many bytes of shared memory; 0: by those for queries that are their
- * own keys, head dimension 64 or 128. backwards: a block's warps take turns from the last. Returns NULL, or what went wrong: copies not waited for,
+ * own keys, head dimension 64 or 128, or behind a cache of one text where d_o is NULL, which leaves the
+ * backward out. backwards: a block's warps take turns from the last. Returns NULL, or what went wrong: copies not waited for,
  * threads that wait for ever, shared memory out of bounds. */
 const char *emulate_attention(const struct op_attention_back *b,
                               const struct attention_bounds bounds[2], int64_t any, bool backwards);
