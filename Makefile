@@ -3,6 +3,7 @@
 # make install     DESTDIR= PREFIX=/usr/local     make uninstall    make man     lint the pages
 # make bench       the speeds of this machine     make completion   make clean
 # make bench-data  those of the data tools, as a table beside what they must reach
+# make bench-gen   lgen's decode, beside what the memory gives and llama.cpp
 # make CUDA=0      without the CUDA device        make check-gpu    see kernels/cuda/cuda.mk
 CC       ?= cc
 CXX      ?= c++
@@ -151,6 +152,10 @@ bench: all $(BENCHES:%=$(B)/tests/%) $(B)/gpu/make_model
 	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench.sh
 	@PATH=$(CURDIR)/$(BIN):$$PATH bash tools/bench_merge.sh $(B)/gpu/make_model
 
+# lgen's decode; PYTHON= one with xllamacpp and gguf puts llama.cpp beside it.
+bench-gen: all $(B)/gpu/make_model
+	@PATH=$(CURDIR)/$(BIN):$$PATH bash tools/bench_gen.sh $(B)/gpu/make_model tests/data/tiny.model
+
 DATA_BENCHES := $(patsubst %,$(B)/tests/bench_%,spm hft pipe packing minhash read)
 bench-data: all $(DATA_BENCHES)
 	@PATH=$(CURDIR)/$(BIN):$$PATH sh tools/bench_data.sh $(B)/tests
@@ -189,7 +194,7 @@ include kernels/cuda/cuda.mk
 
 clean:
 	rm -rf build
-.PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data man completion install uninstall
+.PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data bench-gen man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))
