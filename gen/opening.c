@@ -14,7 +14,7 @@ enum { CPU_CHUNK = 512, GPU_CHUNK = 2048, LEAST_ROWS = 64 };
 
 static struct session_options options_of(const struct asked *o)
 {
-    return (struct session_options){ .model = o->model, .adapter = o->adapter, .seed = 1,
+    return (struct session_options){ .model = o->model, .adapter = o->adapter, .seed = 1, .keep_types = true,
                                      .machine = o->machine };
 }
 

@@ -327,13 +327,22 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
     return rc;
 }
 
+static int cast_matrix(struct model *m, const void *from, enum dtype is, void *to, enum dtype wanted,
+                       const struct weight *w)
+{
+    return m->d->cast(m->d, &(struct op_cast){ w->out * w->in, from, is, to, wanted });
+}
+
 /* W += scale B A on the device, for a model that is only evaluated. */
 static int merge_pair(struct model *m, const struct weight *w, double scale,
                       const struct tensor *ta, const struct tensor *tb, struct err *e)
 {
     int64_t rank = ta->shape[0];
     size_t nbytes = weight_bytes(w);
-    void *a = NULL, *b = NULL, *c = NULL; /* c: of a streamed matrix, which no op can write */
+    /* a matrix of 16 bits, where products are float32, is rounded once, with the pair in it */
+    bool narrow = w->type->plain != m->d->act;
+    /* c: of a streamed matrix, which no op can write, or of a narrow one */
+    void *a = NULL, *b = NULL, *c = NULL;
     int rc = m->d->alloc(m->d, (size_t)ta->count * dtype_bytes(m->d->act), &a, e);
 
     if (rc == 0)
@@ -342,7 +351,11 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
         rc = upload_tensor(m, NULL, a, dtype_type(m->d->act), ta, NULL, e);
     if (rc == 0)
         rc = upload_tensor(m, NULL, b, dtype_type(m->d->act), tb, NULL, e);
-    if (rc == 0 && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
+    if (rc == 0 && narrow &&
+        (rc = m->d->alloc(m->d, (size_t)(w->out * w->in) * dtype_bytes(m->d->act), &c, e)) == 0 &&
+        cast_matrix(m, w->w, w->type->plain, c, m->d->act, w) < 0)
+        rc = m->d->sync(m->d, e);
+    if (rc == 0 && !narrow && w->host && (rc = m->d->alloc(m->d, nbytes, &c, e)) == 0 &&
         m->d->copy(m->d, c, w->host, nbytes) < 0)
         rc = m->d->sync(m->d, e);
     if (rc == 0) {
@@ -351,7 +364,9 @@ static int merge_pair(struct model *m, const struct weight *w, double scale,
             .c_type = m->d->act };
         int done;
 
-        if ((rc = m->d->gemm(m->d, &g)) == 0 && c)
+        if ((rc = m->d->gemm(m->d, &g)) == 0 && narrow)
+            rc = cast_matrix(m, c, m->d->act, w->w, w->type->plain, w);
+        else if (rc == 0 && c)
             rc = m->d->copy(m->d, w->host, c, nbytes);
         if (rc < 0)
             err_set(e, rc, "cannot merge a LoRA pair");
@@ -408,7 +423,8 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
         if (whole)
             rc = upload_tensor(m, NULL, place_of(to), type_of(to), whole, NULL, e);
         /* scoring adds the pair to its matrix, training fills the pair's masters */
-        if (rc == 0 && la && m->o.mode == TRAIN_NONE && to->type->plain != m->d->act)
+        if (rc == 0 && la && m->o.mode == TRAIN_NONE && to->type->plain != m->d->act &&
+            (to->type->plain == DT_OTHER || to->host))
             rc = err_set(e, E_CONFIG, "a LoRA pair cannot be merged into '%s', which is kept as %s",
                          s.name, to->type->name);
         else if (rc == 0 && la && m->o.mode == TRAIN_NONE)

@@ -21,6 +21,7 @@ int session_files(struct session *s, const struct session_options *o, struct err
 {
     int rc = 0;
 
+    s->keep_types = o->keep_types;
     if (!o->model)
         s->config = *o->sizes;
     else if ((rc = weights_open(&s->weights, o->model, e)) == 0)
@@ -76,8 +77,8 @@ int session_plan(struct session *s, const struct model_options *o, struct err *e
     s->options = *o;
     if (s->options.ctx == 0)
         s->options.ctx = config_reach(&s->config);
-    /* what is merged into a matrix can only be added where it is act */
-    s->options.stored = s->adapter && o->mode == TRAIN_NONE ? NULL : s->weights;
+    /* what is merged into a matrix is added where it is act, and rounded once; or as it is kept */
+    s->options.stored = s->adapter && o->mode == TRAIN_NONE && !s->keep_types ? NULL : s->weights;
     rc = model_plan(&s->device, &s->config, &s->options, &s->plan, e);
     /* what was chosen for the plan becomes what the model is opened with */
     if (rc == 0)

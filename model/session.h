@@ -28,6 +28,9 @@ struct session_options {
     bool noise;                 /* without a folder: numbers for measuring (model_noise), not
                                    those that training starts from (model_init) */
     uint64_t seed;              /* of whatever is not read from files */
+    bool keep_types;            /* matrices that an adapter is merged into keep the files' type, where
+                                   the device computes with it, too: rounded once more, of bfloat16 as
+                                   lmerge writes them, but half as large */
     struct machine machine;
     struct model_options plan;  /* model_defaults; ctx 0: the model's. Its device_bytes and
                                    host_bytes are taken from machine */
@@ -55,7 +58,7 @@ struct session {
     struct weights *weights;      /* NULL without a folder, and after session_close_files */
     struct adapter *adapter;      /* the same */
     struct device device;
-    bool has_device;
+    bool has_device, keep_types;
     size_t free_bytes;            /* of the device, before the model took any */
     struct model_options options; /* what was planned */
     struct memory_plan plan;

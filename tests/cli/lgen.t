@@ -35,6 +35,32 @@ j = json.load(open(sys.argv[1])); t = open(sys.argv[2]).read()
 assert j[\"text\"] + \"\n\" == t and j[\"end\"] == \"length\" and j[\"tokens\"] == 24 == len(j[\"logprobs\"])
 assert all(x < 0 for x in j[\"logprobs\"])" "$tmp/j" "$tmp/a"'
 
+ok 'base and adapter: what lmerge makes of them, in 16 bits too' eval '
+    for t in float32 bfloat16; do
+        python3 - "$m" "$tmp/base.$t" $t <<END || exit
+import json, os, shutil, struct, sys
+src, dst, t = sys.argv[1:]
+os.makedirs(dst)
+for f in ("config.json", "tokenizer.model"): shutil.copy(os.path.join(src, f), dst)
+raw = open(os.path.join(src, "model.safetensors"), "rb").read()
+n = struct.unpack("<Q", raw[:8])[0]
+head, out, body = json.loads(raw[8:8 + n]), {}, b""
+for k in sorted(k for k in head if k != "__metadata__"):
+    a, b = head[k]["data_offsets"]
+    v = raw[8 + n + a:8 + n + b]
+    assert head[k]["dtype"] == "F32"
+    if t == "bfloat16": v = b"".join(v[i + 2:i + 4] for i in range(0, len(v), 4))
+    out[k] = {"dtype": "F32" if t == "float32" else "BF16", "shape": head[k]["shape"], "data_offsets": [len(body), len(body) + len(v)]}
+    body += v
+h = json.dumps(out).encode(); h += b" " * (-len(h) % 8)
+open(os.path.join(dst, "model.safetensors"), "wb").write(struct.pack("<Q", len(h)) + h + body)
+END
+        ltrain -q "$tmp/s" --model "$tmp/base.$t" --mode lora --rank 4 --alpha 64 --ctx 64 --batch 4 --steps 3 --lr 3e-2 --warmup 1 -o "$tmp/ad.$t" &&
+        lmerge -q -m "$tmp/base.$t" -a "$tmp/ad.$t" -o "$tmp/merged.$t" --dtype $t &&
+        lgen -q -m "$tmp/base.$t" -a "$tmp/ad.$t" -n 24 --ignore-eos "the house" > "$tmp/x" &&
+        lgen -q -m "$tmp/merged.$t" -n 24 --ignore-eos "the house" | cmp - "$tmp/x" || exit
+        lgen -q -m "$tmp/base.$t" -n 24 --ignore-eos "the house" | cmp -s - "$tmp/x" && exit 1; done; true'
+
 # --- files and sessions
 head -c 300 tests/data/tiny.txt > "$tmp/book"
 q() { g --file "$tmp/book" "$@" 'and then'; }
@@ -52,8 +78,7 @@ refused() { # refused STATUS WORDS SESSION ...: and the file stays as it was
 }
 ok 'of another type' refused 78 'keeps them as bfloat16' "$tmp/float" --cache bf16
 ok 'of another text' eval 'cp "$tmp/book" "$tmp/b2" && echo >> "$tmp/b2" && book=$tmp/b2 refused 78 "another text" "$tmp/float"'
-ok 'of another model' eval 'm2=$m; cp -R "$m" "$tmp/m3" && lmerge -q -m "$m" -a "$tmp/none" -o "$tmp/x" 2>/dev/null;
-    ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 1 --warmup 0 --seed 4 -o "$tmp/n" &&
+ok 'of another model' eval 'ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 1 --warmup 0 --seed 4 -o "$tmp/n" &&
     cp tests/data/tiny.model "$tmp/n/tokenizer.model" && m=$tmp/n refused 78 "another model" "$tmp/float"'
 ok 'cut' eval 'head -c 5000 "$tmp/float" > "$tmp/cut" && refused 65 "not those of" "$tmp/cut"'
 ok 'cut in the head' eval 'head -c 50 "$tmp/float" > "$tmp/cut" && refused 65 "not a session file" "$tmp/cut"'
