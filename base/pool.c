@@ -15,16 +15,17 @@ struct worker {
     int index;
 };
 
-/* The workers sleep until a round begins. In a round each thread, the caller among them, takes
- * the next task's number until none is left. The last worker to finish wakes the caller. */
+/* The workers sleep until a round begins, or look for it a while before (pool_stay_awake). In a round
+ * each thread, the caller among them, takes the next task's number until none is left. The last worker to finish wakes the caller. */
 struct pool {
     int n_threads;
     struct worker *workers;
     pthread_mutex_t lock;
     pthread_cond_t go, idle;
-    uint64_t round; /* grows by one a pool_run; under lock */
-    int busy;       /* workers still in this round; under lock */
+    _Atomic uint64_t round; /* grows by one a pool_run; changed under lock */
+    _Atomic int busy;       /* workers still in this round; changed under lock */
     bool quit;
+    _Atomic int looks; /* before going to sleep */
     pool_fn *fn;
     void *ctx;
     int64_t n_tasks;
@@ -42,6 +43,13 @@ static void drain(struct pool *p, int thread)
         p->fn(p->ctx, i, thread);
 }
 
+static void pause_a_little(void)
+{
+#if defined __x86_64__ && defined __GNUC__
+    __builtin_ia32_pause();
+#endif
+}
+
 static void *work(void *arg)
 {
     struct worker *w = arg;
@@ -50,6 +58,8 @@ static void *work(void *arg)
     bool quit;
 
     for (;;) {
+        for (int i = p->looks; i > 0 && atomic_load(&p->round) == seen; i--)
+            pause_a_little();
         pthread_mutex_lock(&p->lock);
         /* The round's number, not a flag: a worker that sleeps late cannot miss a round or do
          * it twice, as the next one begins only when all have finished this one. */
@@ -131,6 +141,14 @@ void pool_close(struct pool *p)
     free(p);
 }
 
+void pool_stay_awake(struct pool *p)
+{
+    enum { LOOKS = 1000 }; /* of 20 ns or more */
+
+    if (p)
+        p->looks = LOOKS;
+}
+
 int pool_threads(const struct pool *p) { return p ? p->n_threads : 1; }
 
 void pool_run(struct pool *p, int64_t n_tasks, pool_fn *fn, void *ctx)
@@ -153,6 +171,8 @@ void pool_run(struct pool *p, int64_t n_tasks, pool_fn *fn, void *ctx)
     pthread_mutex_unlock(&p->lock);
     drain(p, 0);
     /* All tasks have been taken, but others may still work on theirs. */
+    for (int i = p->looks; i > 0 && atomic_load(&p->busy) > 0; i--)
+        pause_a_little();
     pthread_mutex_lock(&p->lock);
     while (p->busy > 0)
         pthread_cond_wait(&p->idle, &p->lock);

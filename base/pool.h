@@ -16,6 +16,9 @@ typedef void pool_fn(void *ctx, int64_t task, int thread); /* thread: 0 .. n_thr
 struct pool *pool_open(int n_threads, struct err *e);
 void pool_close(struct pool *p);
 int pool_threads(const struct pool *p);
+/* Rounds will follow each other closely: who waits looks for the next one for some 20 us before it
+ * sleeps, as waking takes longer than a small round. Of use where no more threads run than processors. */
+void pool_stay_awake(struct pool *p);
 
 /* Calls fn for every task in [0, n_tasks), in any order and on any thread, and returns when
  * all are done. What a task computes must not depend on the thread that runs it. p == NULL

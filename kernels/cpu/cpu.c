@@ -245,6 +245,8 @@ int device_open_cpu(struct device *d, const struct device_options *o, struct err
         rc = E_SYS;
     if (rc == 0) {
         c->threads = pool_threads(c->pool);
+        if (c->threads <= pool_processors())
+            pool_stay_awake(c->pool);
         rc = blas_room(&c->blas, c->threads, e);
     }
     if (rc == 0) {
