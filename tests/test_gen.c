@@ -7,8 +7,10 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/perm.h"
+#include "base/tree.h"
 #include "gen/chat.h"
 #include "gen/reply.h"
 #include "gen/said.h"
@@ -295,6 +297,39 @@ static void test_conversations(void **state)
     tokenizer_close(t);
 }
 
+/* By what stands in a model's template; an unknown one is told apart from none. */
+static void test_templates_are_recognised(void **state)
+{
+    static const struct { const char *json; enum chat c; bool known; } t[] = {
+        { "{}", CHAT_NONE, true },
+        { "{\"chat_template\":\"{{ x }}\"}", CHAT_NONE, false },
+        { "{\"chat_template\":\"'<|im_start|>' + m\"}", CHAT_CHATML, true },
+        { "{\"chat_template\":\"'[INST] ' + '<<SYS>>'\"}", CHAT_LLAMA2, true },
+        { "{\"chat_template\":\"bos_token + '[INST] '\"}", CHAT_MISTRAL, true },
+        { "{\"chat_template\":\"### Instruction:\"}", CHAT_ALPACA, true },
+        { "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"<|im_start|>\"},"
+          "{\"name\":\"default\",\"template\":\"<|start_header_id|>\"}]}", CHAT_LLAMA3, true } };
+    char folder[] = "/tmp/longlora-chat-XXXXXX", *path;
+    enum chat c;
+    bool known;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    path = path_join(folder, "tokenizer_config.json");
+    OK(chat_recognise(folder, &c, &known, &err)); /* no such file */
+    assert_true(c == CHAT_NONE && known);
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        OK(file_replace(path, t[i].json, strlen(t[i].json), &err));
+        OK(chat_recognise(folder, &c, &known, &err));
+        assert_int_equal(c, t[i].c);
+        assert_int_equal(known, t[i].known);
+    }
+    OK(file_replace(path, "{", 1, &err));
+    assert_int_equal(chat_recognise(folder, &c, &known, &err), E_DATA);
+    OK(dir_remove(folder, &err));
+    free(path);
+}
+
 /* --- whole texts */
 
 static struct session_options of(const char *model, int64_t chunk, struct cache_options cache)
@@ -427,6 +462,7 @@ int main(void)
         cmocka_unit_test(test_stop_strings),
         cmocka_unit_test(test_a_terminal_is_not_told_anything),
         cmocka_unit_test(test_conversations),
+        cmocka_unit_test(test_templates_are_recognised),
         cmocka_unit_test(test_texts_are_those_of_transformers),
         cmocka_unit_test(test_texts_that_begin_alike),
     };
