@@ -314,7 +314,7 @@ static void dies(struct group *g, struct report *r)
 static struct {
     const char *out, *base, *cp;
     int64_t batch, group; /* group: of s2; 0: dense, where cp is given */
-    bool deterministic;
+    bool deterministic, shares; /* shares: frozen weights lie over both */
 } what;
 
 static void put_numbers(struct report *r, const char *out)
@@ -353,6 +353,7 @@ static void train(struct group *g, struct report *r)
         s.attention = what.group ? ATTN_S2 : ATTN_DENSE, s.group = what.group ? what.group : -1;
         s.cp_text = g->size > 1 ? what.cp : NULL;
     }
+    s.shares = what.shares ? g->size : 1;
     s.batch = what.batch, s.micro = what.cp ? 1 : 2, s.steps = steps, s.lr = 1e-3, s.warmup = 2;
     s.contexts = (struct opt_counts){ .v = { 256 }, .n = 1 };
     r->rc = settings_contexts(&s, &e);
@@ -495,6 +496,23 @@ static void test_a_sequence_over_two_ranks(void **state)
     what.cp = NULL;
 }
 
+/* Each holds half of every layer's frozen matrices: of plain rows, and of parts of a sequence. */
+static void test_frozen_weights_over_two_ranks(void **state)
+{
+    NEED(1);
+    for (int parts = 0; parts < 2; parts++) {
+        what.batch = 4, what.base = at("cp_a1"), what.deterministic = false, what.shares = true;
+        what.cp = parts ? "2" : NULL, what.group = 64;
+        what.out = at(parts ? "sh_b1" : "sh_a1");
+        alone();
+        what.out = at(parts ? "sh_b2" : "sh_a2");
+        assert_true(two(train, 150) > 0);
+        good();
+        near(what.out, 2e-3);
+    }
+    what.shares = false, what.cp = NULL;
+}
+
 static void test_a_sequence_repeats_its_bits(void **state)
 {
     double was[STEPS];
@@ -600,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_two_ranks_train_as_one),
         cmocka_unit_test(test_deterministic_ranks_repeat_their_bits),
         cmocka_unit_test(test_a_sequence_over_two_ranks),
+        cmocka_unit_test(test_frozen_weights_over_two_ranks),
         cmocka_unit_test(test_a_sequence_repeats_its_bits),
     };
 
