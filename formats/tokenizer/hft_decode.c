@@ -128,7 +128,7 @@ static int mend(struct buf *out, size_t from, struct err *e)
     size_t at = from, bad;
     int rc = 0;
 
-    if (utf8_valid(out->p + from, out->len - from, NULL))
+    if (out->len == from || utf8_valid(out->p + from, out->len - from, NULL))
         return 0;
     while (rc == 0 && !utf8_valid(out->p + at, out->len - at, &bad)) {
         const unsigned char *p = (const unsigned char *)out->p + at + bad;
