@@ -41,7 +41,7 @@ static struct llama_config config_of(const struct try *t)
 {
     return (struct llama_config){ .vocab = VOCAB, .dim = DIM, .layers = LAYERS, .heads = t->heads,
                                   .kv_heads = t->kv_heads, .head_dim = HEAD, .ffn_dim = 40,
-                                  .norm_eps = 1e-5, .init_range = 0.08, .window = t->window,
+                                  .norm_eps = 1e-5, .init_range = 0.15, .window = t->window,
                                   .context = MOST, .rope = { .theta = 10000 } };
 }
 
@@ -97,7 +97,7 @@ static void run_batch(struct result *r, struct device *d, struct group *line)
     o.shares = t->shares ? line->size : 1, o.sharers = line;
     segments_of(t, &seg);
     r->rc = model_open(&m, d, &c, &o, &r->e);
-    if (r->rc == 0 && (r->rc = model_noise(m, 7, &r->e)) == 0) {
+    if (r->rc == 0 && (r->rc = model_init(m, 7, &r->e)) == 0) {
         const struct trained *w = model_trained(m);
 
         r->n = w->n;
