@@ -237,6 +237,45 @@ static void test_unknown_types_are_unpacked(void **state)
     free(got.grad), free(want.grad);
 }
 
+/* The CPU's products with bfloat16 are those with the same numbers as float32: few rows and many. */
+static void test_bf16_products_of_the_cpu(void **state)
+{
+    enum { MOST = 1100 };
+    static const int64_t ks[] = { 1, 32, 37, 530, MOST }, ns[] = { 1, 5, 70, 600 };
+    float *a = malloc(600 * MOST * sizeof *a), *b = malloc(600 * MOST * sizeof *b);
+    float *want = malloc(600 * 600 * sizeof *want), *got = malloc(600 * 600 * sizeof *got);
+    uint16_t *h = malloc(600 * MOST * sizeof *h);
+    struct device d;
+
+    (void)state;
+    for (int64_t i = 0; i < 600 * MOST; i++) {
+        a[i] = (float)((i * 37 % 101) - 50) / 50;
+        h[i] = f32_to_bf16((float)((i * 53 % 97) - 48) / 48);
+        b[i] = bf16_to_f32(h[i]);
+    }
+    OK(device_open(&d, &(struct device_options){ .name = "cpu", .threads = 2 }, &err));
+    for (size_t n = 0; n < 4; n++)
+        for (size_t k = 0; k < 5; k++)
+            for (int64_t m = 1; m < 600; m = m < 10 ? m + 1 : m * 23)
+                for (int turned = 0; turned < 2; turned++) {
+                    struct op_gemm g = { .trans_b = turned, .m = m, .n = ns[n], .k = ks[k], .alpha = 0.5f,
+                        .beta = m % 2 ? 0 : 1, .a = a, .b = mat_plain(DT_F32, b), .c = want, .lda = ks[k],
+                        .ldb = turned ? ks[k] : ns[n], .ldc = ns[n], .c_type = DT_F32 };
+
+                    for (int64_t i = 0; i < m * ns[n]; i++)
+                        want[i] = got[i] = (float)i / 1e4f;
+                    OK(d.gemm(&d, &g));
+                    g.b = mat_plain(DT_BF16, h), g.c = got;
+                    OK(d.gemm(&d, &g));
+                    for (int64_t i = 0; i < m * ns[n]; i++)
+                        if (!(fabs((double)want[i] - (double)got[i]) < 1e-3))
+                            fail_msg("%d x %d x %d, value %d: %g, not %g", (int)m, (int)ns[n], (int)ks[k],
+                                     (int)i, (double)got[i], (double)want[i]);
+                }
+    d.close(&d);
+    free(a), free(b), free(want), free(got), free(h);
+}
+
 static void test_products_refuse_by_name(void **state)
 {
     float x[4] = { 0 }, scale[2] = { 0 };
@@ -287,6 +326,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packed_is_what_it_stands_for),
         cmocka_unit_test(test_unknown_types_are_unpacked),
+        cmocka_unit_test(test_bf16_products_of_the_cpu),
         cmocka_unit_test(test_products_refuse_by_name),
         cmocka_unit_test(test_bytes),
     };

@@ -59,7 +59,7 @@ void cpu_account(struct device *d, double flop);
 /* cpu_few.c: few rows times a matrix of float32 or bfloat16 that is read once, which memory bounds; and
  * matrices of bfloat16 with any number of rows. */
 bool cpu_few_takes(const struct op_gemm *g);
-void cpu_few(struct device *d, const struct op_gemm *g);
+int cpu_few(struct device *d, const struct op_gemm *g); /* E_SYS */
 extern const struct mat_product cpu_bf16;
 
 #define CPU_OP(name, matrix, words) int cpu_##name(struct device *d, const struct op_##name *a);

@@ -11,6 +11,8 @@
  * first reads and writes it twice. So a thread takes rows of B, NR at a time, and multiplies them by all
  * rows of A as they come; bfloat16 is widened on the way. NR and m are constants to the compiler, so that
  * sums stay in registers: 8 of them or more are under way at a time, as many as an addition takes cycles.
+ * Of 16 bfloat16 the even ones are a shift and the odd ones a mask away from float32, so for those the rows
+ * of A are laid out alike before: of each 16 values the even ones, then the odd ones.
  * Each value of C is one sum in an order that depends on k alone.
  */
 #ifdef __clang__
@@ -20,27 +22,31 @@
 #endif
 typedef float floats8 __attribute__((vector_size(32)));
 typedef uint32_t words8 __attribute__((vector_size(32)));
-typedef uint16_t halves8 __attribute__((vector_size(16)));
 
 enum { TASK_BYTES = 128 << 10, WIDE = 16 };
 
 struct few_job {
     const struct op_gemm *g;
+    const float *a; /* A as it is multiplied, rows lda apart */
+    int64_t lda;
     int64_t rows; /* of B a task; a multiple of 4 */
 };
 
-SIMD_INLINE void load8(const void *p, int64_t at, bool bf16, floats8 *x)
+/* 16 values of B from at on, in the order that A has. */
+SIMD_INLINE void load16(const void *p, int64_t at, bool bf16, floats8 *lo, floats8 *hi)
 {
-    if (bf16) {
-        halves8 h;
-        words8 w;
+    words8 w, even, odd;
 
-        memcpy(&h, (const uint16_t *)p + at, sizeof h);
-        w = __builtin_convertvector(h, words8) << 16;
-        memcpy(x, &w, sizeof w);
-    } else {
-        memcpy(x, (const float *)p + at, sizeof *x);
+    if (!bf16) {
+        memcpy(lo, (const float *)p + at, sizeof *lo);
+        memcpy(hi, (const float *)p + at + 8, sizeof *hi);
+        return;
     }
+    memcpy(&w, (const uint16_t *)p + at, sizeof w);
+    even = w << 16;
+    odd = w & 0xffff0000u;
+    memcpy(lo, &even, sizeof even);
+    memcpy(hi, &odd, sizeof odd);
 }
 
 SIMD_INLINE float value_at(const void *p, int64_t at, bool bf16)
@@ -72,24 +78,24 @@ SIMD_INLINE void put(const struct op_gemm *g, int64_t i, int64_t j, float s)
 }
 
 /* Rows [j, j + nr) of B by the m rows of A; nr and m are constants. */
-SIMD_INLINE void block(const struct op_gemm *g, int64_t j, int nr, int m, bool bf16)
+SIMD_INLINE void block(const struct few_job *job, int64_t j, int nr, int m, bool bf16)
 {
+    const struct op_gemm *g = job->g;
     const size_t each = bf16 ? 2 : 4;
     const char *b = (const char *)g->b.data + (size_t)(j * g->ldb) * each;
     const size_t step = (size_t)g->ldb * each;
-    const float *a = g->a;
+    const float *a = g->a; /* the last values of a row are in no 16 */
     floats8 lo[4][8] = { { { 0 } } }, hi[4][8] = { { { 0 } } };
     int64_t at = 0;
 
     for (; at + WIDE <= g->k; at += WIDE)
         for (int r = 0; r < nr; r++) {
             floats8 w, v, x;
-            load8(b + (size_t)r * step, at, bf16, &w);
-            load8(b + (size_t)r * step, at + 8, bf16, &v);
+            load16(b + (size_t)r * step, at, bf16, &w, &v);
             for (int i = 0; i < m; i++) {
-                load8(a + i * g->lda, at, false, &x);
+                memcpy(&x, job->a + i * job->lda + at, sizeof x);
                 lo[r][i] += w * x;
-                load8(a + i * g->lda, at + 8, false, &x);
+                memcpy(&x, job->a + i * job->lda + at + 8, sizeof x);
                 hi[r][i] += v * x;
             }
         }
@@ -103,34 +109,34 @@ SIMD_INLINE void block(const struct op_gemm *g, int64_t j, int nr, int m, bool b
 }
 
 /* Rows [j, end) of B. */
-SIMD_INLINE void blocks(const struct op_gemm *g, int64_t j, int64_t end, int nr, int m, bool bf16)
+SIMD_INLINE void blocks(const struct few_job *job, int64_t j, int64_t end, int nr, int m, bool bf16)
 {
     for (; j + nr <= end; j += nr)
-        block(g, j, nr, m, bf16);
+        block(job, j, nr, m, bf16);
     for (; j < end; j++)
-        block(g, j, 1, m, bf16);
+        block(job, j, 1, m, bf16);
 }
 
-SIMD_INLINE void by_rows(const struct op_gemm *g, int64_t j, int64_t end, bool bf16)
+SIMD_INLINE void by_rows(const struct few_job *job, int64_t j, int64_t end, bool bf16)
 {
-    switch (g->m) {
-    case 1: blocks(g, j, end, 4, 1, bf16); break;
-    case 2: blocks(g, j, end, 2, 2, bf16); break;
-    case 3: blocks(g, j, end, 2, 3, bf16); break;
-    case 4: blocks(g, j, end, 1, 4, bf16); break;
-    case 5: blocks(g, j, end, 1, 5, bf16); break;
-    case 6: blocks(g, j, end, 1, 6, bf16); break;
-    case 7: blocks(g, j, end, 1, 7, bf16); break;
-    default: blocks(g, j, end, 1, 8, bf16); break;
+    switch (job->g->m) {
+    case 1: blocks(job, j, end, 4, 1, bf16); break;
+    case 2: blocks(job, j, end, 2, 2, bf16); break;
+    case 3: blocks(job, j, end, 2, 3, bf16); break;
+    case 4: blocks(job, j, end, 1, 4, bf16); break;
+    case 5: blocks(job, j, end, 1, 5, bf16); break;
+    case 6: blocks(job, j, end, 1, 6, bf16); break;
+    case 7: blocks(job, j, end, 1, 7, bf16); break;
+    default: blocks(job, j, end, 1, 8, bf16); break;
     }
 }
 
-SIMD_FN(void, multiply, (const struct op_gemm *g, int64_t j, int64_t end), (g, j, end))
+SIMD_FN(void, multiply, (const struct few_job *job, int64_t j, int64_t end), (job, j, end))
 {
-    if (g->b.type->plain == DT_BF16)
-        by_rows(g, j, end, true);
+    if (job->g->b.type->plain == DT_BF16)
+        by_rows(job, j, end, true);
     else
-        by_rows(g, j, end, false);
+        by_rows(job, j, end, false);
 }
 
 static void task(void *ctx, int64_t number, int thread)
@@ -139,7 +145,7 @@ static void task(void *ctx, int64_t number, int thread)
     int64_t j = number * job->rows;
 
     (void)thread;
-    multiply(job->g, j, min_i64(j + job->rows, job->g->n));
+    multiply(job, j, min_i64(j + job->rows, job->g->n));
 }
 
 bool cpu_few_takes(const struct op_gemm *g)
@@ -147,12 +153,32 @@ bool cpu_few_takes(const struct op_gemm *g)
     return g->trans_b && !g->trans_a && g->m <= (g->b.type->plain == DT_BF16 ? 8 : 4) && g->k >= 32;
 }
 
-void cpu_few(struct device *d, const struct op_gemm *g)
+static void even_odd(const float *x, int64_t n, float *y)
 {
-    int64_t row = g->k * (g->b.type->plain == DT_BF16 ? 2 : 4);
-    struct few_job job = { g, max_i64(TASK_BYTES / row / 4 * 4, 4) };
+    for (int64_t at = 0; at + WIDE <= n; at += WIDE)
+        for (int i = 0; i < WIDE / 2; i++) {
+            y[at + i] = x[at + 2 * i];
+            y[at + WIDE / 2 + i] = x[at + 2 * i + 1];
+        }
+}
 
-    pool_run(cpu_of(d)->pool, ceil_div(g->n, job.rows), task, &job);
+int cpu_few(struct device *d, const struct op_gemm *g)
+{
+    struct cpu *c = cpu_of(d);
+    bool bf16 = g->b.type->plain == DT_BF16;
+    int64_t row = g->k * (bf16 ? 2 : 4);
+    struct few_job job = { g, g->a, g->lda, max_i64(TASK_BYTES / row / 4 * 4, 4) };
+
+    if (bf16) {
+        if (cpu_shared(c, (size_t)(g->m * g->k) * sizeof(float)) < 0)
+            return E_SYS;
+        job.a = (float *)(void *)c->shared;
+        job.lda = g->k;
+        for (int64_t i = 0; i < g->m; i++)
+            even_odd((const float *)g->a + i * g->lda, g->k, (float *)(void *)c->shared + i * g->k);
+    }
+    pool_run(c->pool, ceil_div(g->n, job.rows), task, &job);
+    return 0;
 }
 
 /* More rows: a part of B after the other becomes float32, in blocks that a thread's scratch holds. */
@@ -214,7 +240,8 @@ static int bf16_gemm(struct device *d, const struct op_gemm *g)
     struct part_job job = { cpu_of(d), g, ceil_div(g->n, PART_COLS) };
 
     if (cpu_few_takes(g)) {
-        cpu_few(d, g);
+        if (cpu_few(d, g) < 0)
+            return E_SYS;
     } else {
         if (cpu_scratch(job.c, (size_t)PART_COLS * PART_DEPTH * sizeof(float)) < 0)
             return E_SYS;

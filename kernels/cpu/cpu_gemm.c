@@ -106,7 +106,8 @@ int cpu_gemm(struct device *d, const struct op_gemm *g)
     if (g->b.type->plain != DT_F32)
         return mat_gemm(d, g, &job.c->fault);
     if (cpu_few_takes(g)) {
-        cpu_few(d, g);
+        if (cpu_few(d, g) < 0)
+            return E_SYS;
         cpu_account(d, 2.0 * (double)g->m * (double)g->n * (double)g->k);
         return 0;
     }
