@@ -40,15 +40,15 @@ static void die(const char *what, const struct err *e)
     exit(1);
 }
 
-struct windows {
+struct window_set {
     int64_t n, rows;       /* of a batch, at most */
     int64_t *seqs, *len;
 };
 
 /* Lengths from 300 to the context, as leval rounds them, as many together as it may be. */
-static void make_windows(struct windows *w, int64_t n, int64_t ctx)
+static void make_windows(struct window_set *w, int64_t n, int64_t ctx)
 {
-    *w = (struct windows){ n, ctx, malloc((size_t)n * 8), malloc((size_t)n * 8) };
+    *w = (struct window_set){ n, ctx, malloc((size_t)n * 8), malloc((size_t)n * 8) };
     for (int64_t i = 0; i < n && w->seqs && w->len; i++) {
         int64_t least = ctx < 300 ? 1 : 300;
         int64_t exact = least + (int64_t)(mix64((uint64_t)i) % (uint64_t)(ctx - least));
@@ -57,7 +57,7 @@ static void make_windows(struct windows *w, int64_t n, int64_t ctx)
     }
 }
 
-static int64_t different_rows(const struct windows *w)
+static int64_t different_rows(const struct window_set *w)
 {
     int64_t n = 0;
 
@@ -70,7 +70,7 @@ static int64_t different_rows(const struct windows *w)
     return n;
 }
 
-static double pass(struct session *s, const struct windows *w, double *sum)
+static double pass(struct session *s, const struct window_set *w, double *sum)
 {
     int32_t *ids = malloc((size_t)w->rows * 4);
     struct err e = { 0 };
@@ -91,7 +91,7 @@ static double pass(struct session *s, const struct windows *w, double *sum)
 }
 
 /* A device of its own, so that it knows of no shape yet. s[k]: seconds of pass k. */
-static void run(const struct llama_config *c, const struct windows *w, const char *device,
+static void run(const struct llama_config *c, const struct window_set *w, const char *device,
                 bool exact, double s[PASSES], double *sum)
 {
     struct session_options o = { .sizes = c, .noise = true, .seed = 1,
@@ -120,7 +120,7 @@ int main(int argc, char **argv)
     int64_t ctx = argc > 3 ? atoll(argv[3]) : 8192;
     double s[ROUNDS][PASSES], sum[ROUNDS], found[ROUNDS], steady[ROUNDS];
     struct llama_config c;
-    struct windows w;
+    struct window_set w;
     bool good;
 
     preset_config(&c, 0);

@@ -223,7 +223,8 @@ static void tear_down(struct fixture *f)
 static double step(struct fixture *f, struct device *d, float **grad)
 {
     const struct trained *t = model_trained(f->m);
-    struct batch b = { SEQS, LEN, f->ids, f->targets, &f->seg, NULL };
+    struct batch b = { .n_seqs = SEQS, .len = LEN, .ids = f->ids, .targets = f->targets,
+                       .seg = &f->seg };
     double sum;
     int64_t n;
 

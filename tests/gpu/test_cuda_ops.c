@@ -137,7 +137,7 @@ static void test_rope(void **state)
             int64_t ld = v[s][1] * v[s][2] + v[s][3], n = v[s][0] * ld;
             float *x = normal(n, s, 1), inv_freq[512], *got;
             struct op_rope a = { v[s][0], ld, v[s][1], v[s][2], v[s][4], v[s][5], inverse, 1.25f,
-                                 inv_freq, x, 0, 0, NULL, 0 }, b;
+                                 inv_freq, x, 0, 0, NULL, 0, NULL }, b;
             float *x2 = normal(v[s][0] * v[s][2] * 2, s + 9, 1);
 
             for (int64_t i = 0; i < v[s][2] / 2; i++)
