@@ -3,8 +3,6 @@
 #include "model/spread.h"
 
 #include "base/bytes.h"
-#include "kernels/group.h"
-#include "kernels/product.h"
 
 #include <string.h>
 
