@@ -16,15 +16,6 @@ static const char *const names[] = { [CHAT_OTHER] = "other", CHAT_FORMS(NAME) };
 
 const char *chat_form_name(enum chat_form f) { return names[f]; }
 
-enum chat_form chat_form_named(const char *name)
-{
-    size_t i = CHAT_FORMS_N - 1;
-
-    while (i > 0 && strcmp(names[i], name) != 0)
-        i--;
-    return (enum chat_form)i;
-}
-
 static bool has(const char *text, size_t n, const char *mark)
 {
     return memmem(text, n, mark, strlen(mark)) != NULL;

@@ -28,9 +28,8 @@ int chat_template(const char *folder, char **text, size_t *n, struct err *e);
 #define CHAT_FORM_ID(id, name) CHAT_##id,
 enum chat_form { CHAT_OTHER, CHAT_FORMS(CHAT_FORM_ID) CHAT_FORMS_N };
 enum chat_form chat_form_of(const char *text, size_t n);
-/* "llama2", ...; CHAT_OTHER: "other". And back; CHAT_OTHER where there is no such. */
+/* "llama2", ...; CHAT_OTHER: "other". */
 const char *chat_form_name(enum chat_form f);
-enum chat_form chat_form_named(const char *name);
 
 C_END
 #endif
