@@ -61,10 +61,10 @@ static int make_ids(const struct question *q, const struct opening *g, size_t n,
                     int64_t *count, struct err *e)
 {
     const char *system = g->o->system;
-    struct message m[2] = { { CHAT_SYSTEM, system, system ? strlen(system) : 0 } };
+    struct message m[2] = { { TURN_SYSTEM, system, system ? strlen(system) : 0 } };
 
-    m[system != NULL] = (struct message){ CHAT_USER, q->text.p ? q->text.p : "", n };
-    return chat_ids(g->chat, g->t, !g->o->no_bos, m, 1 + (system != NULL), ids, count, e);
+    m[system != NULL] = (struct message){ TURN_USER, q->text.p ? q->text.p : "", n };
+    return turns_ids(g->chat, g->t, !g->o->no_bos, m, 1 + (system != NULL), ids, count, e);
 }
 
 int question_read(struct question *q, const struct opening *g, struct err *e)

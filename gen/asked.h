@@ -3,7 +3,7 @@
 #define GEN_ASKED_H
 #include "base/opt.h"
 #include "formats/tokenizer/tokenizer.h"
-#include "gen/chat.h"
+#include "gen/turns.h"
 #include "gen/reply.h"
 #include "gen/said.h"
 #include "model/session.h"
@@ -25,7 +25,7 @@ struct asked {
 
     struct reply_options reply;
     struct opt_list stop, files;
-    int chat;                    /* of CHATS; -1: by the model's folder */
+    int chat;                    /* of TURNS_FORMS; -1: by the model's folder */
     const char *system, *batch, *session;
     int64_t parallel;            /* --batch: texts at once */
     bool no_bos, talk, plan, logprobs, json, raw, quiet, verbose;
@@ -38,7 +38,7 @@ struct opening {
     const struct asked *o;
     struct session s;
     struct tokenizer *t;
-    enum chat chat;
+    enum chat_form chat;
     uint64_t adapter_hash;       /* of its files; 0: there is none */
     struct said said;            /* text 0 of the session */
     float *logits;               /* [vocab] */

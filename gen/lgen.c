@@ -23,7 +23,7 @@ static const struct opt rows[] = {
     { 'i', "interactive", NULL, OPT_FLAG, &o.talk, 0, 0, "a conversation: a line of input is a message" },
     { 0, "batch", "FILE", OPT_STR, &o.batch, 0, 0, "many prompts, a JSON object a line; - is standard input" },
     { 0, "parallel", "N", OPT_I64, &o.parallel, 1, 4096, "with --batch: prompts at once [8]" },
-    { 0, "chat", CHATS, OPT_ENUM, &o.chat, 0, 0,
+    { 0, "chat", TURNS_FORMS, OPT_ENUM, &o.chat, 0, 0,
       "the form of a conversation [the model's own, else none]" },
     { 0, "system", "TEXT", OPT_STR, &o.system, 0, 0, "a conversation's first, standing message" },
     { 0, "no-bos", NULL, OPT_FLAG, &o.no_bos, 0, 0, "no BOS before the text" },
@@ -99,7 +99,7 @@ static int check(struct err *e)
                        o.ctx ? "ctx" : "cache-in-host");
     if (o.gpu >= 0 && !o.plan)
         return err_set(e, E_USAGE, "--gpu plans for a card: give --plan");
-    if (o.system && o.chat == CHAT_NONE)
+    if (o.system && o.chat == CHAT_OTHER)
         return err_set(e, E_USAGE, "--system needs a form of conversation: --chat");
     if (o.logprobs && !o.json && !o.batch)
         return err_set(e, E_USAGE, "--logprobs are for --json and --batch");
@@ -109,7 +109,7 @@ static int check(struct err *e)
 /* Stop strings, with the one that ends a reply of the chat. */
 static void settle_stops(const struct opening *g)
 {
-    const char *end = chat_stop(g->chat);
+    const char *end = turns_stop(g->chat);
 
     if (end && o.stop.n < (int)(sizeof o.stop.v / sizeof *o.stop.v))
         o.stop.v[o.stop.n++] = end;

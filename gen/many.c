@@ -137,7 +137,7 @@ static int messages_of(const json_t *a, struct message *m, int most, int *n, str
             r++;
         if (r == 3 || !json_is_string(text) || (int)i == most)
             return err_set(e, E_DATA, "message %zu is not one of a role and a content", i + 1);
-        m[(*n)++] = (struct message){ (enum chat_role)r, json_string_value(text),
+        m[(*n)++] = (struct message){ (enum turn_role)r, json_string_value(text),
                                       json_string_length(text) };
     }
     return 0;
@@ -161,8 +161,8 @@ static int read_line(struct many *m, struct slot *s, const char *line, size_t n,
         rc = messages_of(list, msg, 64, &k, e);
     else if (json_is_string(prompt)) {
         if (g->o->system)
-            msg[k++] = (struct message){ CHAT_SYSTEM, g->o->system, strlen(g->o->system) };
-        msg[k++] = (struct message){ CHAT_USER, json_string_value(prompt), json_string_length(prompt) };
+            msg[k++] = (struct message){ TURN_SYSTEM, g->o->system, strlen(g->o->system) };
+        msg[k++] = (struct message){ TURN_USER, json_string_value(prompt), json_string_length(prompt) };
     } else
         rc = err_set(e, E_DATA, "line %" PRId64 " has neither a \"prompt\" nor \"messages\"",
                      s->line + 1);
@@ -173,7 +173,7 @@ static int read_line(struct many *m, struct slot *s, const char *line, size_t n,
     if (rc == 0 && most && json_integer_value(most) < s->o.max_tokens)
         s->o.max_tokens = json_integer_value(most);
     if (rc == 0)
-        rc = chat_ids(g->chat, g->t, !g->o->no_bos, msg, k, ids, count, e);
+        rc = turns_ids(g->chat, g->t, !g->o->no_bos, msg, k, ids, count, e);
     json_decref(o);
     return rc;
 }

@@ -43,14 +43,14 @@ static int settle_chat(struct opening *g, struct err *e)
     bool known = true, wanted = g->o->talk || g->o->system;
     int rc = 0;
 
-    g->chat = g->o->chat > 0 ? (enum chat)g->o->chat : CHAT_NONE;
-    if (g->o->chat < 0 && wanted && (rc = chat_recognise(g->o->model, &g->chat, &known, e)) == 0) {
+    g->chat = g->o->chat > 0 ? (enum chat_form)g->o->chat : CHAT_OTHER;
+    if (g->o->chat < 0 && wanted && (rc = turns_recognise(g->o->model, &g->chat, &known, e)) == 0) {
         if (!known)
             log_warn("the chat template of '%s' is none that is known here: name one with --chat",
                      g->o->model);
-        log_info("conversation as %s", chat_name(g->chat));
+        log_info("conversation as %s", turns_name(g->chat));
     }
-    return rc;
+    return rc == E_DATA ? err_hint(e, "or say with --chat how its turns are written") : rc;
 }
 
 /* A hash of an adapter's two files. */

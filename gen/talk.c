@@ -141,7 +141,7 @@ struct history {
     int n, cap;
 };
 
-static int remember(struct history *h, enum chat_role role, const char *text, size_t n, struct err *e)
+static int remember(struct history *h, enum turn_role role, const char *text, size_t n, struct err *e)
 {
     struct message *m = h->m;
     char *copy = malloc(n + 1);
@@ -175,10 +175,10 @@ static int turn(struct opening *g, struct history *h, const char *text, size_t n
     const struct cache_options *c = &g->s.options.cache;
     int32_t *ids = NULL;
     int64_t count;
-    int rc = remember(h, CHAT_USER, text, n, e);
+    int rc = remember(h, TURN_USER, text, n, e);
 
     if (rc == 0)
-        rc = chat_ids(g->chat, g->t, !g->o->no_bos, h->m, h->n, &ids, &count, e);
+        rc = turns_ids(g->chat, g->t, !g->o->no_bos, h->m, h->n, &ids, &count, e);
     if (rc == 0 && !c->window && count >= c->rows) {
         log_warn("that makes %" PRId64 " tokens, and the conversation has room for %" PRId64 ": say less, or begin "
                  "with more --ctx or a --window", count, c->rows);
@@ -186,7 +186,7 @@ static int turn(struct opening *g, struct history *h, const char *text, size_t n
     } else if (rc == 0) {
         rc = answer(g, ids, count, (uint64_t)h->n, &r, e);
         if (rc == 0)
-            rc = remember(h, CHAT_ASSISTANT, r.text.len ? r.text.p : "", r.text.len, e);
+            rc = remember(h, TURN_ASSISTANT, r.text.len ? r.text.p : "", r.text.len, e);
     }
     free(ids);
     reply_close(&r);
@@ -204,7 +204,7 @@ int talk_on(struct opening *g, struct err *e)
     int rc = 0;
 
     if (g->o->system)
-        rc = remember(&h, CHAT_SYSTEM, g->o->system, strlen(g->o->system), e);
+        rc = remember(&h, TURN_SYSTEM, g->o->system, strlen(g->o->system), e);
     for (int i = 0; i < g->o->files.n && rc == 0; i++) /* before the first message */
         if ((rc = question_add_file(&before, g->o->files.v[i], e)) == 0)
             rc = buf_add(&before, "\n\n", 2, e);

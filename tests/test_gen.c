@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/perm.h"
 #include "base/tree.h"
-#include "gen/chat.h"
+#include "gen/turns.h"
 #include "gen/reply.h"
 #include "gen/said.h"
 #include "gen/screen.h"
@@ -22,6 +22,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct err err;
 #define OK(call) do { if ((call) < 0) fail_msg("%s", err.msg); } while (0)
@@ -239,17 +240,17 @@ static void test_a_terminal_is_not_told_anything(void **state)
 
 /* --- conversations: the texts, with BOS as <s> and EOS as </s>, whole after decoding the ids */
 
-static void said(enum chat c, int n, const char *want)
+static void said(enum chat_form c, int n, const char *want)
 {
-    static const struct message m[] = { { CHAT_SYSTEM, "Be brief.", 9 }, { CHAT_USER, " Hi! ", 5 },
-                                        { CHAT_ASSISTANT, "Hello.", 6 }, { CHAT_USER, "Bye", 3 } };
+    static const struct message m[] = { { TURN_SYSTEM, "Be brief.", 9 }, { TURN_USER, " Hi! ", 5 },
+                                        { TURN_ASSISTANT, "Hello.", 6 }, { TURN_USER, "Bye", 3 } };
     struct tokenizer *t;
     struct buf text = { 0 };
     int32_t *ids;
     int64_t k;
 
     OK(tokenizer_open(&t, "tests/data/tiny.model", &err));
-    OK(chat_ids(c, t, true, n == 1 ? m + 1 : m, n == 1 ? 1 : 4, &ids, &k, &err));
+    OK(turns_ids(c, t, true, n == 1 ? m + 1 : m, n == 1 ? 1 : 4, &ids, &k, &err));
     for (int64_t i = 0, from = 0; i <= k; i++) {
         bool mark = i < k && (ids[i] == tokenizer_bos(t) || ids[i] == tokenizer_eos(t));
         char *part;
@@ -273,13 +274,13 @@ static void said(enum chat c, int n, const char *want)
 
 static void test_conversations(void **state)
 {
-    static const struct message turned[] = { { CHAT_ASSISTANT, "x", 1 } };
+    static const struct message turned[] = { { TURN_ASSISTANT, "x", 1 } };
     struct tokenizer *t;
     int32_t *ids;
     int64_t n;
 
     (void)state;
-    said(CHAT_NONE, 1, "<s> Hi! ");
+    said(CHAT_OTHER, 1, "<s> Hi! ");
     said(CHAT_LLAMA2, 1, "<s>[INST] Hi! [/INST]");
     said(CHAT_LLAMA2, 4, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi! [/INST] Hello. </s>"
          "<s>[INST] Bye [/INST]");
@@ -291,43 +292,50 @@ static void test_conversations(void **state)
          "<|start_header_id|>assistant<|end_header_id|>\n\n");
     said(CHAT_ALPACA, 1, "<s>Below is an instruction that describes a task. Write a response that "
          "appropriately completes the request.\n\n### Instruction:\nHi!\n\n### Response:\n");
-    assert_string_equal(chat_stop(CHAT_CHATML), "<|im_end|>");
+    assert_string_equal(turns_stop(CHAT_CHATML), "<|im_end|>");
     OK(tokenizer_open(&t, "tests/data/tiny.model", &err));
-    assert_int_equal(chat_ids(CHAT_CHATML, t, true, turned, 1, &ids, &n, &err), E_USAGE);
+    assert_int_equal(turns_ids(CHAT_CHATML, t, true, turned, 1, &ids, &n, &err), E_USAGE);
     tokenizer_close(t);
 }
 
 /* By what stands in a model's template; an unknown one is told apart from none. */
 static void test_templates_are_recognised(void **state)
 {
-    static const struct { const char *json; enum chat c; bool known; } t[] = {
-        { "{}", CHAT_NONE, true },
-        { "{\"chat_template\":\"{{ x }}\"}", CHAT_NONE, false },
+    static const struct { const char *json; enum chat_form c; bool known; } t[] = {
+        { "{}", CHAT_OTHER, true },
+        { "{\"chat_template\":\"{{ x }}\"}", CHAT_OTHER, false },
         { "{\"chat_template\":\"'<|im_start|>' + m\"}", CHAT_CHATML, true },
         { "{\"chat_template\":\"'[INST] ' + '<<SYS>>'\"}", CHAT_LLAMA2, true },
         { "{\"chat_template\":\"bos_token + '[INST] '\"}", CHAT_MISTRAL, true },
-        { "{\"chat_template\":\"### Instruction:\"}", CHAT_ALPACA, true },
+        { "{\"chat_template\":\"### Instruction:### Response:\"}", CHAT_ALPACA, true },
         { "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"<|im_start|>\"},"
-          "{\"name\":\"default\",\"template\":\"<|start_header_id|>\"}]}", CHAT_LLAMA3, true } };
-    char folder[] = "/tmp/longlora-chat-XXXXXX", *path;
-    enum chat c;
+          "{\"name\":\"default\",\"template\":\"<|start_header_id|><|eot_id|>\"}]}", CHAT_LLAMA3, true },
+        { "{\"chat_template\":\"<|im_start|> or [INST]\"}", CHAT_OTHER, false } };
+    char folder[] = "/tmp/longlora-chat-XXXXXX", *path, *jinja;
+    enum chat_form c;
     bool known;
 
     (void)state;
     assert_non_null(mkdtemp(folder));
     path = path_join(folder, "tokenizer_config.json");
-    OK(chat_recognise(folder, &c, &known, &err)); /* no such file */
-    assert_true(c == CHAT_NONE && known);
+    OK(turns_recognise(folder, &c, &known, &err)); /* no such file */
+    assert_true(c == CHAT_OTHER && known);
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         OK(file_replace(path, t[i].json, strlen(t[i].json), &err));
-        OK(chat_recognise(folder, &c, &known, &err));
+        OK(turns_recognise(folder, &c, &known, &err));
         assert_int_equal(c, t[i].c);
         assert_int_equal(known, t[i].known);
     }
+    jinja = path_join(folder, "chat_template.jinja"); /* goes before the field */
+    OK(file_replace(jinja, "<|im_start|>", 12, &err));
+    OK(turns_recognise(folder, &c, &known, &err));
+    assert_true(c == CHAT_CHATML && known);
+    assert_int_equal(unlink(jinja), 0);
     OK(file_replace(path, "{", 1, &err));
-    assert_int_equal(chat_recognise(folder, &c, &known, &err), E_DATA);
+    assert_int_equal(turns_recognise(folder, &c, &known, &err), E_DATA);
     OK(dir_remove(folder, &err));
     free(path);
+    free(jinja);
 }
 
 /* --- whole texts */

@@ -496,7 +496,47 @@ static void test_folder(void **state)
     free(config);
 }
 
-/* Who adds BOS and EOS, as transformers 4.57 does it, and chat templates by their text. */
+/* A folder with a tokenizer.json, and room for what may stand beside it. */
+struct beside {
+    char folder[32], *json, *config, *jinja;
+};
+
+static void beside_open(struct beside *b)
+{
+    const char *text;
+    char name[32];
+    struct json_value v;
+    struct err e = { 0 };
+    size_t n;
+
+    hft_free(open_golden("tiny-first", 0, &text, &n, name));
+    v = member(text, n, "tokenizer");
+    strcpy(b->folder, "/tmp/test_hft.XXXXXX");
+    assert_non_null(mkdtemp(b->folder));
+    b->json = path_join(b->folder, "tokenizer.json");
+    b->config = path_join(b->folder, "tokenizer_config.json");
+    b->jinja = path_join(b->folder, "chat_template.jinja");
+    assert_int_equal(file_replace(b->json, v.p, v.n, &e), 0);
+}
+
+static void beside_config(const struct beside *b, const char *text)
+{
+    struct err e = { 0 };
+
+    assert_int_equal(file_replace(b->config, text, strlen(text), &e), 0);
+}
+
+static void beside_close(struct beside *b)
+{
+    struct err e = { 0 };
+
+    assert_int_equal(dir_remove(b->folder, &e), 0);
+    free(b->json);
+    free(b->config);
+    free(b->jinja);
+}
+
+/* Who adds BOS and EOS, as transformers 4.57 does it. */
 static void test_config(void **state)
 {
     static const struct {
@@ -513,6 +553,28 @@ static void test_config(void **state)
         { "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":true}", false, false },
         { "{\"tokenizer_class\":\"GemmaTokenizer\",\"bos_token\":null}", false, false },
     };
+    struct beside b;
+    struct err e = { 0 };
+    struct tokenizer *t;
+
+    (void)state;
+    beside_open(&b);
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        beside_config(&b, flags[i].config);
+        assert_int_equal(tokenizer_open(&t, b.folder, &e), 0);
+        if (tokenizer_adds_bos(t) != flags[i].bos || tokenizer_adds_eos(t) != flags[i].eos)
+            fail_msg("%s", flags[i].config);
+        tokenizer_close(t);
+    }
+    beside_config(&b, "{\"add_bos_token\":1}");
+    assert_int_equal(tokenizer_open(&t, b.folder, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "add_bos_token"));
+    beside_close(&b);
+}
+
+/* Chat templates by their text. */
+static void test_chat_forms(void **state)
+{
     static const struct {
         const char *text;
         enum chat_form form;
@@ -525,67 +587,52 @@ static void test_config(void **state)
         { "<|im_start|> and <|start_header_id|> and <|eot_id|>", CHAT_OTHER },
         { "", CHAT_OTHER },
     };
-    char folder[] = "/tmp/test_hft.XXXXXX", *json, *config, *jinja, line[1024], name[32], *got;
-    struct json_value v;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof chats / sizeof *chats; i++)
+        assert_int_equal(chat_form_of(chats[i].text, strlen(chats[i].text)), chats[i].form);
+    assert_string_equal(chat_form_name(CHAT_OTHER), "other");
+    assert_string_equal(chat_form_name(CHAT_MISTRAL), "mistral");
+}
+
+/* Where they are kept: the file goes before the field; of a list the default counts. */
+static void test_chat_templates(void **state)
+{
+    struct beside b;
     struct err e = { 0 };
     struct tokenizer *t;
-    const char *text;
+    char line[1024], *got;
     size_t n;
 
     (void)state;
-    hft_free(open_golden("tiny-first", 0, &text, &n, name));
-    v = member(text, n, "tokenizer");
-    assert_non_null(mkdtemp(folder));
-    json = path_join(folder, "tokenizer.json");
-    config = path_join(folder, "tokenizer_config.json");
-    jinja = path_join(folder, "chat_template.jinja");
-    assert_int_equal(file_replace(json, v.p, v.n, &e), 0);
-    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
-        assert_int_equal(file_replace(config, flags[i].config, strlen(flags[i].config), &e), 0);
-        assert_int_equal(tokenizer_open(&t, folder, &e), 0);
-        if (tokenizer_adds_bos(t) != flags[i].bos || tokenizer_adds_eos(t) != flags[i].eos)
-            fail_msg("%s", flags[i].config);
-        assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
-        assert_null(got);
-        tokenizer_close(t);
-    }
-    for (size_t i = 0; i < sizeof chats / sizeof *chats; i++) {
-        assert_int_equal(chat_form_of(chats[i].text, strlen(chats[i].text)), chats[i].form);
-        assert_int_equal(chat_form_named(chat_form_name(chats[i].form)), chats[i].form);
-    }
-    assert_int_equal(chat_form_named("vicuna"), CHAT_OTHER);
-    /* The file goes before the field; of a list the default counts. */
-    text = "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},{\"name\":\"default\","
-           "\"template\":\"<|im_start|>\u00e9\"}]}";
-    assert_int_equal(file_replace(config, text, strlen(text), &e), 0);
-    assert_int_equal(tokenizer_open(&t, folder, &e), 0);
+    beside_open(&b);
+    assert_int_equal(tokenizer_open(&t, b.folder, &e), 0);
+    assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
+    assert_null(got);
+    beside_config(&b, "{}");
+    assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
+    assert_null(got);
+    beside_config(&b, "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"x\"},{\"name\":\"default\","
+                      "\"template\":\"<|im_start|>\u00e9\"}]}");
     assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
     assert_string_equal(got, "<|im_start|>\xC3\xA9");
     assert_int_equal(n, 14);
     free(got);
     assert_int_equal(tokenizer_note(t, line, sizeof line, &e), 0);
     assert_non_null(strstr(line, "transformers adds neither; chat template: chatml"));
-    assert_int_equal(file_replace(jinja, "[INST]", 6, &e), 0);
+    assert_int_equal(file_replace(b.jinja, "[INST]", 6, &e), 0);
     assert_int_equal(tokenizer_template(t, &got, &n, &e), 0);
     assert_string_equal(got, "[INST]");
     free(got);
-    assert_int_equal(file_replace(jinja, "\xFF", 1, &e), 0);
+    assert_int_equal(file_replace(b.jinja, "\xFF", 1, &e), 0);
     assert_int_equal(tokenizer_template(t, &got, &n, &e), E_DATA);
     assert_null(got);
-    assert_int_equal(unlink(jinja), 0);
-    assert_int_equal(file_replace(config, "{\"chat_template\":3}", 19, &e), 0);
+    assert_int_equal(unlink(b.jinja), 0);
+    beside_config(&b, "{\"chat_template\":3}");
     assert_int_equal(tokenizer_template(t, &got, &n, &e), E_DATA);
     assert_non_null(strstr(e.msg, "field 'chat_template' is neither"));
     tokenizer_close(t);
-    assert_int_equal(file_replace(config, "{\"add_bos_token\":1}", 19, &e), 0);
-    assert_int_equal(tokenizer_open(&t, folder, &e), E_DATA);
-    assert_non_null(strstr(e.msg, "add_bos_token"));
-    unlink(json);
-    unlink(config);
-    rmdir(folder);
-    free(json);
-    free(config);
-    free(jinja);
+    beside_close(&b);
 }
 
 /* Every text of every kind, id by id: the same text, in whole characters. */
@@ -661,6 +708,8 @@ int main(void)
         cmocka_unit_test(test_rank_file),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_config),
+        cmocka_unit_test(test_chat_forms),
+        cmocka_unit_test(test_chat_templates),
         cmocka_unit_test(test_streams),
     };
 

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/gguf_vocab.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/tokenizer/words.h"
@@ -292,34 +293,24 @@ static int64_t id_of(const struct source *s, const json_t *token)
 /* tokenizer_config.json has the last word on what is added; and the chat template. */
 static int read_config(struct source *s)
 {
-    const char *chat = NULL;
     struct js o;
-    char *path, *file = path_join(s->folder, "chat_template.jinja"), *text = NULL;
-    json_t *list, *t;
-    size_t i, n;
+    char *path, *chat = NULL;
+    size_t n;
     int rc = vocabulary_json(&o, &path, s->folder, "tokenizer_config.json", s->e);
 
-    if (rc == 0 && path_is_file(file) && (rc = file_read(file, JS_MAX_BYTES, &text, &n, s->e)) == 0)
-        chat = text;
     if (rc == 0 && o.obj) {
         rc = js_bool(&o, "add_bos_token", JS_MAY, &s->add_bos, s->e);
         rc = rc < 0 ? rc : js_bool(&o, "add_eos_token", JS_MAY, &s->add_eos, s->e);
         s->pad = id_of(s, json_object_get(o.obj, "pad_token"));
-        list = json_object_get(o.obj, "chat_template");
-        if (!chat)
-            chat = json_string_value(list);
-        json_array_foreach(list, i, t)
-            if (!chat && strcmp(json_string_value(json_object_get(t, "name")) ? : "", "default") == 0)
-                chat = json_string_value(json_object_get(t, "template"));
     }
-    if (rc == 0)
+    if (rc == 0 && (rc = chat_template(s->folder, &chat, &n, s->e)) == 0) {
         put_ids(s);
-    if (rc == 0 && chat)
-        gguf_put_string(s->h, "tokenizer.chat_template", chat, strlen(chat));
+        if (chat)
+            gguf_put_string(s->h, "tokenizer.chat_template", chat, n);
+    }
     js_free(&o);
     free(path);
-    free(file);
-    free(text);
+    free(chat);
     return rc;
 }
 

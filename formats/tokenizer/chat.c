@@ -1,7 +1,7 @@
 /* formats/tokenizer/chat.c - see chat.h. */
-#include "base/bytes.h"
 #include "formats/tokenizer/chat.h"
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "formats/tokenizer/engine.h"
@@ -11,19 +11,10 @@
 
 #define MAX_BYTES ((size_t)1 << 20)
 
-static const char *const names[] = { "other", "llama2", "mistral", "chatml", "llama3", "alpaca" };
-#define FORMS (sizeof names / sizeof *names)
+#define NAME(id, name) [CHAT_##id] = name,
+static const char *const names[] = { [CHAT_OTHER] = "other", CHAT_FORMS(NAME) };
 
 const char *chat_form_name(enum chat_form f) { return names[f]; }
-
-enum chat_form chat_form_named(const char *name)
-{
-    size_t i = FORMS - 1;
-
-    while (i > 0 && strcmp(names[i], name) != 0)
-        i--;
-    return (enum chat_form)i;
-}
 
 static bool has(const char *text, size_t n, const char *mark)
 {
@@ -32,7 +23,7 @@ static bool has(const char *text, size_t n, const char *mark)
 
 enum chat_form chat_form_of(const char *text, size_t n)
 {
-    const bool marks[FORMS] = {
+    const bool marks[CHAT_FORMS_N] = {
         [CHAT_LLAMA2] = has(text, n, "[INST]") && has(text, n, "<<SYS>>"),
         [CHAT_MISTRAL] = has(text, n, "[INST]") && !has(text, n, "<<SYS>>"),
         [CHAT_CHATML] = has(text, n, "<|im_start|>"),
@@ -42,7 +33,7 @@ enum chat_form chat_form_of(const char *text, size_t n)
     enum chat_form found = CHAT_OTHER;
     int count = 0;
 
-    for (size_t i = 1; i < FORMS; i++)
+    for (size_t i = 1; i < CHAT_FORMS_N; i++)
         if (marks[i]) {
             found = (enum chat_form)i;
             count++;
@@ -107,10 +98,9 @@ static int from_file(const char *path, char **text, size_t *n, struct err *e)
     return 0;
 }
 
-int tokenizer_template(const struct tokenizer *t, char **text, size_t *n, struct err *e)
+int chat_template(const char *folder, char **text, size_t *n, struct err *e)
 {
-    char *jinja = tokenizer_beside(tokenizer_path(t), "chat_template.jinja"),
-         *config = tokenizer_beside(tokenizer_path(t), TOKENIZER_CONFIG_FILE);
+    char *jinja = path_join(folder, "chat_template.jinja"), *config = path_join(folder, TOKENIZER_CONFIG_FILE);
     int rc = 0;
 
     *text = NULL;

@@ -40,8 +40,6 @@ const struct tokenizer_engine *engine_of(const void *bytes, size_t n, const char
 
 #define TOKENIZER_CONFIG_FILE "tokenizer_config.json"
 #define TOKENIZER_CONFIG_MAX_BYTES ((size_t)16 << 20) /* some list every added token */
-/* A file of this name in the folder of another; malloc'ed. */
-char *tokenizer_beside(const char *path, const char *name);
 
 C_END
 #endif

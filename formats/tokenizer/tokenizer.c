@@ -58,11 +58,18 @@ static int thread_cache(struct spm_cache **c, struct err *e)
     return 0;
 }
 
-char *tokenizer_beside(const char *path, const char *name)
+/* The folder of a file; malloc'ed. */
+static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("."),
-         *file = folder ? path_join(folder, name) : NULL;
+
+    return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+}
+
+/* A file of this name in the folder of another; malloc'ed. */
+static char *tokenizer_beside(const char *path, const char *name)
+{
+    char *folder = folder_of(path), *file = folder ? path_join(folder, name) : NULL;
 
     free(folder);
     return file;
@@ -262,6 +269,19 @@ int tokenizer_open(struct tokenizer **t, const char *path, struct err *e)
     }
     free(bytes);
     free(inside);
+    return rc;
+}
+
+int tokenizer_template(const struct tokenizer *t, char **text, size_t *n, struct err *e)
+{
+    char *folder = folder_of(t->path);
+    int rc = folder ? chat_template(folder, text, n, e) : err_set(e, E_SYS, "out of memory");
+
+    if (!folder) {
+        *text = NULL;
+        *n = 0;
+    }
+    free(folder);
     return rc;
 }
 

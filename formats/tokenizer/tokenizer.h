@@ -32,6 +32,8 @@ void tokenizer_close(struct tokenizer *t);
  * line for people: "'m/tokenizer.json' ...". It says what a tokenizer.model beside a tokenizer.json
  * means. E_SYS. */
 int tokenizer_note(const struct tokenizer *t, char *line, size_t size, struct err *e);
+/* The chat template of the folder that t's file is in: chat_template() of chat.h. */
+int tokenizer_template(const struct tokenizer *t, char **text, size_t *n, struct err *e);
 
 /* Who makes the ids: our own code, as from tokenizer_open, or for a SentencePiece model
  * libsentencepiece, 50 to 200 times slower. The ids are the same. Before other threads use t. E_DATA

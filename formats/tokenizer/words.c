@@ -11,10 +11,11 @@
  *
  * Each pattern says which of these it has and in what form. The functions are written once, and
  * compiled for each pattern with its rules as constants. */
-#include "formats/tokenizer/words_impl.h"
+#include "formats/tokenizer/words.h"
 
 #include "base/processor.h"
 #include "formats/tokenizer/unicode.h"
+#include "formats/tokenizer/words_impl.h"
 
 #include <string.h>
 #ifdef __SSE2__

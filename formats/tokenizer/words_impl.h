@@ -1,7 +1,9 @@
 /* formats/tokenizer/words_impl.h - what words.c and words_wide.c share; no one else includes it. */
 #ifndef FORMATS_TOKENIZER_WORDS_IMPL_H
 #define FORMATS_TOKENIZER_WORDS_IMPL_H
-#include "formats/tokenizer/words.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /* What a character is. */
 enum { LETTER = 1, NUMBER = 2, SPACE = 4, LINE_END = 8, UPPER = 16, LOWER = 32, NUMERIC = 64 };

@@ -11,6 +11,7 @@
  * is left to the next block, which begins at the last word found, or to words.c where that would be this
  * block again. Characters beyond ASCII are looked up one by one; at one that this way has no rules for
  * (white space, numbers, letters of no case) what is known ends. */
+#include "formats/tokenizer/words.h"
 #include "formats/tokenizer/words_impl.h"
 
 #include <string.h>
@@ -134,79 +135,94 @@ INLINE uint64_t with_others(const struct block *b)
     return all;
 }
 
+/* Where words begin by GPT-2's pattern, but for contractions. */
+INLINE uint64_t plain_starts(const struct rules *r, const struct block *b)
+{
+    /* The last of white space is by itself, or a space before a word; where a digit that is alone
+     * follows, it is as at the end of the text. */
+    uint64_t letter = b->letter, number = b->number, other = b->other, space = b->space;
+    uint64_t on = r->digits_alone ? space | number : space;
+    uint64_t same = (letter & letter << 1) | (number & number << 1) | (other & other << 1);
+    uint64_t starts = (space & ~(space << 1 & on >> 1)) | (~space & ~same & ~(b->blank << 1));
+
+    return r->digits_alone ? starts | number : starts;
+}
+
+/* White space by the patterns with line ends: what of it begins words. space: without what others have
+ * taken. */
+INLINE uint64_t space_starts(const struct block *b, uint64_t space, unsigned *limit)
+{
+    uint64_t ends = b->line_end, plain = b->space & ~ends, before = plain & ends >> 1, run = plain;
+    uint64_t starts = (space & ~(space << 1)) | (plain & ~(b->space >> 1));
+    /* White space behind the last line end of a run. A run of it that a line end follows is no last
+     * one; of one that reaches the end of what is known that is not known. */
+    uint64_t top = plain << (BLOCK - b->known);
+
+    if (top >> 63) {
+        unsigned length = (unsigned)_lzcnt_u64(~top);
+
+        *limit = length < b->known ? b->known - length : 1;
+    }
+    if (before)
+        for (int k = 1; k < BLOCK; k *= 2) { /* spreads down the run */
+            before |= run & before >> k;
+            run &= run >> k;
+        }
+    return starts | (plain & ends << 1 & ~before);
+}
+
+/* Where words begin by the patterns with line ends, but for contractions. */
+INLINE uint64_t line_end_starts(const struct rules *r, const struct block *b, unsigned *limit)
+{
+    uint64_t taken = with_others(b), other = b->other & ~taken, plain = b->space & ~b->line_end;
+    uint64_t starts = space_starts(b, b->space & ~taken, limit);
+    /* One other character goes with letters, as white space before them does. */
+    uint64_t lone = other & ~(other << 1) & ~(b->blank << 1);
+    /* carried over the character's other bytes */
+    uint64_t behind = (b->inside + (lone << 1)) & ~b->inside;
+
+    starts |= lone | (b->letter & ~(b->letter << 1 | plain << 1 | behind));
+    if (r->digits == 1) {
+        starts |= b->number;
+    } else {
+        uint64_t number = b->number, three_before = number & number << 1 & number << 2;
+
+        for (uint64_t d = number & ~(number << 1); d; d = d << 3 & three_before)
+            starts |= d;
+    }
+    return r->cases ? starts | (b->upper & b->lower << 1) : starts;
+}
+
+/* The starts with those that contractions, whose apostrophes are in quotes, make and take away. */
+INLINE uint64_t with_contractions(const struct rules *r, const char *p, uint64_t quotes,
+                                  uint64_t starts, unsigned *limit)
+{
+    uint64_t two, three;
+
+    contractions(p, quotes, r->suffix || r->contractions == 2, &two, &three);
+    if (r->suffix) {
+        /* One behind another is none: it begins a word. */
+        uint64_t chained = (two | three) & (two << 2 | three << 3);
+
+        starts &= ~(two | three);
+        if (chained && (unsigned)_tzcnt_u64(chained) < *limit)
+            *limit = (unsigned)_tzcnt_u64(chained);
+    }
+    starts &= ~((two | three) << 1 | three << 2);
+    return starts | two << 2 | three << 3;
+}
+
 /* Where words begin, below *limit; more than 2 bytes are known. */
 INLINE uint64_t find_starts(const struct rules *r, const struct block *b, const char *p,
                             unsigned *limit)
 {
-    uint64_t letter = b->letter, number = b->number, other = b->other, space = b->space;
-    uint64_t lone, behind, starts, two = 0, three = 0, quotes;
+    uint64_t starts, quotes;
 
     *limit = b->known - 1; /* the byte behind must be known too */
-    if (!r->line_ends) {
-        /* The last of white space is by itself, or a space before a word; where a digit that is
-         * alone follows, it is as at the end of the text. */
-        uint64_t on = r->digits_alone ? space | number : space;
-        uint64_t same = (letter & letter << 1) | (number & number << 1) | (other & other << 1);
-
-        starts = (space & ~(space << 1 & on >> 1)) | (~space & ~same & ~(b->blank << 1));
-        if (r->digits_alone)
-            starts |= number;
-    } else {
-        uint64_t ends = b->line_end, taken = with_others(b), plain, top;
-
-        space &= ~taken;
-        other &= ~taken;
-        plain = b->space & ~ends;
-        starts = (space & ~(space << 1)) | (plain & ~(b->space >> 1));
-        /* White space behind the last line end of a run. A run of it that a line end follows is
-         * no last one; of one that reaches the end of what is known that is not known. */
-        top = plain << (BLOCK - b->known);
-        if (top >> 63) {
-            unsigned run = (unsigned)_lzcnt_u64(~top);
-
-            *limit = run < b->known ? b->known - run : 1;
-        }
-        if (plain & ends >> 1) {
-            uint64_t before = plain & ends >> 1, run = plain;
-
-            for (int k = 1; k < BLOCK; k *= 2) { /* spreads down the run */
-                before |= run & before >> k;
-                run &= run >> k;
-            }
-            starts |= plain & ends << 1 & ~before;
-        } else {
-            starts |= plain & ends << 1;
-        }
-        /* One other character goes with letters, as white space before them does. */
-        lone = other & ~(other << 1) & ~(b->blank << 1);
-        behind = (b->inside + (lone << 1)) & ~b->inside; /* carried over the character's other bytes */
-        starts |= lone | (letter & ~(letter << 1 | plain << 1 | behind));
-        if (r->digits == 1) {
-            starts |= number;
-        } else {
-            uint64_t three_before = number & number << 1 & number << 2;
-
-            for (uint64_t d = number & ~(number << 1); d; d = d << 3 & three_before)
-                starts |= d;
-        }
-        if (r->cases)
-            starts |= b->upper & b->lower << 1;
-    }
-    quotes = b->quote & (r->suffix ? letter << 1 : starts | 1) & below(*limit);
-    if ((r->contractions || r->suffix) && quotes) {
-        contractions(p, quotes, r->suffix || r->contractions == 2, &two, &three);
-        if (r->suffix) {
-            /* One behind another is none: it begins a word. */
-            uint64_t chained = (two | three) & (two << 2 | three << 3);
-
-            starts &= ~(two | three);
-            if (chained && (unsigned)_tzcnt_u64(chained) < *limit)
-                *limit = (unsigned)_tzcnt_u64(chained);
-        }
-        starts &= ~((two | three) << 1 | three << 2);
-        starts |= two << 2 | three << 3;
-    }
-    return starts;
+    starts = r->line_ends ? line_end_starts(r, b, limit) : plain_starts(r, b);
+    quotes = b->quote & (r->suffix ? b->letter << 1 : starts | 1) & below(*limit);
+    return (r->contractions || r->suffix) && quotes ? with_contractions(r, p, quotes, starts, limit)
+                                                    : starts;
 }
 
 INLINE size_t find_ends(const struct rules *r, const char *p, size_t n, size_t at, uint32_t *ends,

@@ -90,6 +90,12 @@ ok 'into a folder that is not there' ends 73 'cannot' lgen -q -m "$m" -n 2 --fil
 # --- conversations and batches
 ok 'a conversation keeps what was said' eval 'printf "Hello\nAnd\n" | lgen -m "$m" -i --chat llama2 -n 6 --ignore-eos > "$tmp/t" 2> "$tmp/err" &&
     [ "$(grep -c kept "$tmp/err")" = 2 ] && grep -qE "\([1-9][0-9]* kept" "$tmp/err"'
+printf '<|im_start|>' > "$m/chat_template.jinja"
+ok "a model's own template" eval 'echo Hi | lgen -m "$m" -i -n 2 2> "$tmp/err" && grep -q "conversation as chatml" "$tmp/err"'
+printf '\377' > "$m/chat_template.jinja"
+ok 'a template that is no text' ends 65 'how its turns are written' lgen -m "$m" -i -n 2
+ok 'and --chat goes before it' eval 'echo Hi | lgen -q -m "$m" -i --chat none -n 2'
+rm "$m/chat_template.jinja"
 printf '%s\n' '{"prompt":"the house","id":7}' '{"prompt":"a","max_tokens":3}' '{"prompt":"of the"}' \
     '{"messages":[{"role":"user","content":"the house"}]}' > "$tmp/p"
 texts() { sed -E 's/.*"text":"//; s/","end.*//'; }

@@ -1,85 +1,52 @@
-/* gen/chat.c - see chat.h. */
-#include "gen/chat.h"
-
-#include "base/file.h"
-#include "base/json.h"
+/* gen/turns.c - see turns.h. */
+#include "gen/turns.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* A template as the texts round messages. Of llama2 and alpaca a system message has its place in the
+/* A template as the texts round messages. Of llama2 and mistral a system message has its place in the
  * first user's. "\1" is BOS and "\2" EOS: ids, where a tokenizer reads no special tokens in a text. */
 struct form {
-    const char *name, *begin;
+    const char *begin;
     const char *system[2];    /* before and after; NULL: goes into the first user message, */
     const char *inner[2];     /* between these */
     const char *user[2], *assistant[2], *reply; /* reply: after the last message */
     const char *stop;
-    const char *mark;         /* in a chat_template, what it is recognised by */
     bool trim;
 };
 
-static const struct form forms[CHATS_N] = {
-    { "none", "", { "", "" }, { NULL, NULL }, { "", "" }, { "", "" }, "", NULL, NULL, false },
-    { "llama2", "", { NULL, NULL }, { "<<SYS>>\n", "\n<</SYS>>\n\n" }, { "\1[INST] ", " [/INST]" },
-      { " ", " \2" }, "", NULL, "<<SYS>>", true },
-    { "alpaca", "\1", { "", "\n\n" }, { NULL, NULL }, { "### Instruction:\n", "\n\n" },
-      { "### Response:\n", "\2\n\n" }, "### Response:\n", "### Instruction:", "### Instruction:", true },
-    { "chatml", "", { "<|im_start|>system\n", "<|im_end|>\n" }, { NULL, NULL },
+static const struct form forms[CHAT_FORMS_N] = {
+    [CHAT_OTHER] = { "", { "", "" }, { NULL, NULL }, { "", "" }, { "", "" }, "", NULL, false },
+    [CHAT_LLAMA2] = { "", { NULL, NULL }, { "<<SYS>>\n", "\n<</SYS>>\n\n" }, { "\1[INST] ", " [/INST]" },
+      { " ", " \2" }, "", NULL, true },
+    [CHAT_ALPACA] = { "\1", { "", "\n\n" }, { NULL, NULL }, { "### Instruction:\n", "\n\n" },
+      { "### Response:\n", "\2\n\n" }, "### Response:\n", "### Instruction:", true },
+    [CHAT_CHATML] = { "", { "<|im_start|>system\n", "<|im_end|>\n" }, { NULL, NULL },
       { "<|im_start|>user\n", "<|im_end|>\n" }, { "<|im_start|>assistant\n", "<|im_end|>\n" },
-      "<|im_start|>assistant\n", "<|im_end|>", "<|im_start|>", false },
-    { "llama3", "\1", { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
+      "<|im_start|>assistant\n", "<|im_end|>", false },
+    [CHAT_LLAMA3] = { "\1", { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
       { NULL, NULL }, { "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>" },
       { "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>" },
-      "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", "<|start_header_id|>", true },
-    { "mistral", "\1", { NULL, NULL }, { "", "\n\n" }, { "[INST] ", " [/INST]" }, { "", "\2" }, "",
-      NULL, "[INST]", false },
+      "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", true },
+    [CHAT_MISTRAL] = { "\1", { NULL, NULL }, { "", "\n\n" }, { "[INST] ", " [/INST]" }, { "", "\2" }, "",
+      NULL, false },
 };
 
 static const char alpaca_system[] = "Below is an instruction that describes a task. Write a response "
                                     "that appropriately completes the request.";
 
-const char *chat_name(enum chat c) { return forms[c].name; }
-const char *chat_stop(enum chat c) { return forms[c].stop; }
+const char *turns_name(enum chat_form f) { return f == CHAT_OTHER ? TURNS_NONE : chat_form_name(f); }
+const char *turns_stop(enum chat_form f) { return forms[f].stop; }
 
-/* The text of a chat_template: a string, or a list of named ones, of which the default. */
-static const char *template_of(const json_t *root)
+int turns_recognise(const char *folder, enum chat_form *f, bool *known, struct err *e)
 {
-    const json_t *t = json_object_get(root, "chat_template"), *one;
-    size_t i;
+    char *text;
+    size_t n;
+    int rc = chat_template(folder, &text, &n, e);
 
-    if (!json_is_array(t))
-        return json_string_value(t);
-    json_array_foreach(t, i, one) {
-        const char *name = json_string_value(json_object_get(one, "name"));
-        if (name && strcmp(name, "default") == 0)
-            return json_string_value(json_object_get(one, "template"));
-    }
-    return NULL;
-}
-
-int chat_recognise(const char *folder, enum chat *c, bool *known, struct err *e)
-{
-    /* the more telling marks first: mistral's stands in llama2's template too */
-    static const enum chat by[] = { CHAT_CHATML, CHAT_LLAMA3, CHAT_LLAMA2, CHAT_ALPACA, CHAT_MISTRAL };
-    char *path = path_join(folder, "tokenizer_config.json");
-    struct js o;
-    const char *text;
-    int rc = 0;
-
-    *c = CHAT_NONE;
-    *known = true;
-    if (path_is_file(path) && (rc = js_load(&o, path, 64 << 20, e)) == 0) {
-        text = template_of(o.obj);
-        *known = !text;
-        for (size_t i = 0; text && i < sizeof by / sizeof *by && !*known; i++)
-            if (strstr(text, forms[by[i]].mark)) {
-                *c = by[i];
-                *known = true;
-            }
-        js_free(&o);
-    }
-    free(path);
+    *f = rc == 0 && text ? chat_form_of(text, n) : CHAT_OTHER;
+    *known = rc < 0 || !text || *f != CHAT_OTHER;
+    free(text);
     return rc;
 }
 
@@ -176,22 +143,22 @@ static int add_user(struct ids *to, const struct form *f, const struct message *
 static int check_roles(const struct message *m, int n, struct err *e)
 {
     for (int i = 0; i < n; i++) {
-        int first = m[0].role == CHAT_SYSTEM;
-        enum chat_role want = i < first ? CHAT_SYSTEM : (i - first) % 2 ? CHAT_ASSISTANT : CHAT_USER;
+        int first = m[0].role == TURN_SYSTEM;
+        enum turn_role want = i < first ? TURN_SYSTEM : (i - first) % 2 ? TURN_ASSISTANT : TURN_USER;
 
         if (m[i].role != want)
             return err_set(e, E_USAGE, "message %d of a conversation is not the %s's", i + 1,
-                           want == CHAT_USER ? "user" : "assistant");
+                           want == TURN_USER ? "user" : "assistant");
     }
-    return n && m[n - 1].role != CHAT_ASSISTANT
+    return n && m[n - 1].role != TURN_ASSISTANT
                ? 0 : err_set(e, E_USAGE, "a conversation that does not end with the user's message");
 }
 
-static int add_all(struct ids *to, enum chat c, const struct message *m, int n, struct err *e)
+static int add_all(struct ids *to, enum chat_form c, const struct message *m, int n, struct err *e)
 {
-    static const struct message preface = { CHAT_SYSTEM, alpaca_system, sizeof alpaca_system - 1 };
+    static const struct message preface = { TURN_SYSTEM, alpaca_system, sizeof alpaca_system - 1 };
     const struct form *f = &forms[c];
-    const struct message *system = n && m[0].role == CHAT_SYSTEM ? m : NULL;
+    const struct message *system = n && m[0].role == TURN_SYSTEM ? m : NULL;
     int rc = add_form(to, f->begin, e), i = system ? 1 : 0;
 
     if (!system && c == CHAT_ALPACA)
@@ -201,18 +168,18 @@ static int add_all(struct ids *to, enum chat c, const struct message *m, int n, 
         system = NULL;
     }
     for (; i < n && rc == 0; i++, system = NULL)
-        rc = m[i].role == CHAT_USER ? add_user(to, f, system, &m[i], e)
+        rc = m[i].role == TURN_USER ? add_user(to, f, system, &m[i], e)
                                     : add_between(to, f, f->assistant, &m[i], e);
     return rc < 0 ? rc : add_form(to, f->reply, e);
 }
 
-int chat_ids(enum chat c, const struct tokenizer *t, bool bos, const struct message *m, int n,
-             int32_t **ids, int64_t *n_ids, struct err *e)
+int turns_ids(enum chat_form c, const struct tokenizer *t, bool bos, const struct message *m, int n,
+              int32_t **ids, int64_t *n_ids, struct err *e)
 {
     struct ids to = { .t = t };
-    int rc = c == CHAT_NONE ? 0 : check_roles(m, n, e);
+    int rc = c == CHAT_OTHER ? 0 : check_roles(m, n, e);
 
-    if (rc == 0 && c == CHAT_NONE && bos)
+    if (rc == 0 && c == CHAT_OTHER && bos)
         rc = add_special(&to, tokenizer_bos(t), e);
     if (rc == 0)
         rc = add_all(&to, c, m, n, e);
