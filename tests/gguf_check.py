@@ -29,7 +29,7 @@ def server(model, lora, ctx):
 def loss(s, ids, i, many):
     """Of id i after those before it: one of the 'many' most likely ones of one step."""
     r = s.handle_completions({"prompt": ids[:i], "n_predict": 1, "n_probs": many, "temperature": 0,
-                              "cache_prompt": False})
+                              "cache_prompt": False, "ignore_eos": True})
     for t in r["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
         if t["id"] == ids[i]:
             return -t["logprob"]

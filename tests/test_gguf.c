@@ -288,18 +288,19 @@ static void test_turned_rows_come_back(void **state)
     struct tensor t = { .name = "q", .type = &type_f32, .dims = 2, .shape = { ROWS, COLS },
                         .count = ROWS * COLS, .data = a, .nbytes = sizeof a };
     struct turn how, again;
+    const struct row_order order = { HEAD, 0 };
     struct tensor v, w;
 
     (void)state;
     for (int i = 0; i < ROWS * COLS; i++)
         a[i] = (float)i;
-    v = tensor_turned(&t, &how, HEAD, false);
+    v = tensor_turned(&t, &how, order, false);
     assert_int_equal(tensor_to_f32(&v, 0, t.count, one, NULL), 0);
     for (int r = 0; r < ROWS; r++) /* row 2 i is row i of the head, 2 i + 1 is row i + 4 */
         assert_true(one[r * COLS] == (float)((r / 8 * 8 + r % 2 * 4 + r % 8 / 2) * COLS));
     w = t;
     w.data = one;
-    w = tensor_turned(&w, &again, HEAD, true);
+    w = tensor_turned(&w, &again, order, true);
     assert_int_equal(tensor_to_f32(&w, 0, t.count, two, NULL), 0);
     assert_memory_equal(two, a, sizeof a);
     /* from the middle of a row to the middle of another */

@@ -78,7 +78,7 @@ static const struct merge_item **sorted(const struct merge_plan *p)
 }
 
 /* Views in the file's order of rows. Of a base in GGUF, itself a view, the stored rows are in it. */
-static void turn(struct item *it, int64_t head)
+static void turn(struct item *it, struct row_order order)
 {
     struct merge_item *m = &it->m;
     const struct tensor **rows[] = { &m->x.whole, &m->x.b, &m->x.magnitude }; /* A has none of the result */
@@ -88,12 +88,12 @@ static void turn(struct item *it, int64_t head)
         it->base.type = tensor_stored(m->base);
         it->base.scale = NULL;
     } else {
-        it->base = tensor_turned(m->base, &it->turns[0], head, false);
+        it->base = tensor_turned(m->base, &it->turns[0], order, false);
     }
     m->base = &it->base;
     for (int i = 0; i < 3; i++)
         if (*rows[i]) {
-            it->rows[i] = tensor_turned(*rows[i], &it->turns[i + 1], head, false);
+            it->rows[i] = tensor_turned(*rows[i], &it->turns[i + 1], order, false);
             *rows[i] = &it->rows[i];
         }
 }
@@ -102,14 +102,15 @@ static int add_item(struct job *j, struct gguf_head *h, const struct tensor_spec
                     const struct merge_item *from, struct err *e)
 {
     struct item *it = &j->items[j->n++];
-    int64_t head = gguf_turned_head(j->arch, &j->plan->config, s->role), size[2];
+    struct row_order order = gguf_row_order(j->arch, &j->plan->config, s->role);
+    int64_t size[2];
 
     it->m = *from;
     it->origin = from->base;
     if (!gguf_tensor_name(s, it->name, sizeof it->name))
         return err_set(e, E_CONFIG, "tensor '%s' has no name in llama.cpp", s->name);
-    if (head > 0)
-        turn(it, head);
+    if (order.head > 0)
+        turn(it, order);
     it->m.type = item_type(j->type, s);
     it->m.nbytes = (size_t)(s->count / it->m.type->block) * it->m.type->block_bytes;
     size[0] = s->dims > 1 ? s->shape[1] : s->shape[0];
@@ -269,12 +270,11 @@ void merge_gguf_abandon(struct merge_gguf *m)
 /* llama.cpp leaves out what is not a pair, without a word. */
 static int check_pairs(const struct adapter_config *c, const struct llama_config *model, struct err *e)
 {
-    const uint64_t norms = ROLE_BIT(ROLE_LAST_NORM) | ROLE_BIT(ROLE_ATTN_NORM) | ROLE_BIT(ROLE_MLP_NORM) |
-                           ROLE_BIT(ROLE_Q_NORM) | ROLE_BIT(ROLE_K_NORM);
+    const uint64_t ends = ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD);
+    int rc = gguf_check(model, e);
 
-    if (!gguf_arch_of(model))
-        return err_set(e, E_CONFIG, "models of the family '%s' are not written to GGUF",
-                       config_arch(model)->model_type);
+    if (rc < 0)
+        return rc;
     if (c->dora)
         return err_set(e, E_CONFIG, "the adapter is of DoRA, which llama.cpp does not know: merge it");
     if (c->targets & ROLE_BIT(ROLE_EMBED))
@@ -283,7 +283,7 @@ static int check_pairs(const struct adapter_config *c, const struct llama_config
     if (!c->saved)
         return 0;
     err_set(e, E_CONFIG, "the adapter has trained %s, which llama.cpp does not take from an adapter",
-            !(c->saved & ~norms) ? "norms" : c->saved & norms ? "norms and the embedding or head"
+            !(c->saved & ends) ? "norms" : c->saved & ~ends ? "norms and the embedding or head"
                                                               : "the embedding or head");
     return err_hint(e, "merge it: without --adapter-only the file is the whole model");
 }
@@ -316,14 +316,14 @@ static int write_half(struct gguf_out *out, const struct half *h, struct err *e)
     return rc;
 }
 
-static void put_half(struct gguf_head *h, struct half *half, const struct tensor *t, int64_t head,
+static void put_half(struct gguf_head *h, struct half *half, const struct tensor *t, struct row_order order,
                      const char *name, const char *ending)
 {
     const int64_t size[2] = { t->shape[1], t->shape[0] };
     char whole[128];
 
     snprintf(whole, sizeof whole, "%s%s", name, ending);
-    half->t = head ? tensor_turned(t, &half->turn, head, false) : *t;
+    half->t = order.head > 0 ? tensor_turned(t, &half->turn, order, false) : *t;
     half->times = 1;
     half->at = gguf_put_tensor(h, whole, GGML_F32, 2, size, (size_t)t->count * 4);
 }
@@ -351,8 +351,8 @@ static int64_t put_pairs(struct gguf_head *h, const struct adapter *a, struct ha
         adapter_change(a, &s, &x);
         if (!x.a || !gguf_tensor_name(&s, name, sizeof name))
             continue;
-        put_half(h, &halves[k++], x.a, 0, name, ".lora_a");
-        put_half(h, &halves[k], x.b, gguf_turned_head(arch, c, s.role), name, ".lora_b");
+        put_half(h, &halves[k++], x.a, (struct row_order){ 0 }, name, ".lora_a");
+        put_half(h, &halves[k], x.b, gguf_row_order(arch, c, s.role), name, ".lora_b");
         halves[k++].times = (float)(x.scale * (double)x.a->shape[0] / alpha_of(a));
     }
     return k;

@@ -4,12 +4,21 @@
 #include <stdio.h>
 #include <string.h>
 
+#define B(r) ROLE_BIT(ROLE_##r)
+#define MLP_BIASES (B(GATE_BIAS) | B(UP_BIAS) | B(DOWN_BIAS))
+enum { FREQS = 1, FACTORS = 2 };
+
 /* To add a family, add a row; and to 'parts' the tensors that only it has. */
 static const struct gguf_arch archs[] = {
-    { "llama", "llama", true },
-    { "mistral", "llama", true },
-    { "qwen2", "qwen2", false },
-    { "qwen3", "qwen3", false },
+    { "llama", "llama", .turned = true, .lists = FREQS | FACTORS },
+    { "mistral", "llama", .turned = true, .lists = FREQS | FACTORS },
+    { "qwen2", "qwen2", .square = true },
+    { "qwen3", "qwen3", .lacks = B(O_BIAS) },
+    { "phi3", "phi3", .lists = FACTORS, .square = true },
+    { "gpt_neox", "gptneox", .needs = B(QKV_BIAS) | B(O_BIAS) | B(HEAD), .square = true },
+    { "olmo2", "olmo2", .lacks = B(O_BIAS), .needs = B(HEAD), .square = true },
+    { "granite", "granite", .turned = true, .lists = FREQS | FACTORS },
+    { "smollm3", "smollm3", .turned = true, .lacks = B(O_BIAS) | MLP_BIASES, .unturned = 4 },
 };
 enum { ARCHS = sizeof archs / sizeof *archs };
 
@@ -53,6 +62,11 @@ static const char *const parts[ROLES] = {
     [ROLE_Q_BIAS] = "attn_q.bias", [ROLE_K_BIAS] = "attn_k.bias", [ROLE_V_BIAS] = "attn_v.bias",
     [ROLE_O_BIAS] = "attn_output.bias", [ROLE_GATE_BIAS] = "ffn_gate.bias",
     [ROLE_UP_BIAS] = "ffn_up.bias", [ROLE_DOWN_BIAS] = "ffn_down.bias",
+    [ROLE_POST_ATTN_NORM] = "post_attention_norm.weight", [ROLE_POST_MLP_NORM] = "post_ffw_norm.weight",
+    [ROLE_QKV] = "attn_qkv.weight", [ROLE_QKV_BIAS] = "attn_qkv.bias",
+    [ROLE_GATE_UP] = "ffn_up.weight", /* gate above up, as in Hugging Face's files */
+    [ROLE_ATTN_NORM_BIAS] = "attn_norm.bias", [ROLE_MLP_NORM_BIAS] = "ffn_norm.bias",
+    [ROLE_LAST_NORM_BIAS] = "output_norm.bias",
 };
 
 bool gguf_tensor_name(const struct tensor_spec *s, char *name, size_t cap)
@@ -66,23 +80,27 @@ bool gguf_tensor_name(const struct tensor_spec *s, char *name, size_t cap)
     return true;
 }
 
-int64_t gguf_turned_head(const struct gguf_arch *a, const struct llama_config *c, enum role role)
+struct row_order gguf_row_order(const struct gguf_arch *a, const struct llama_config *c, enum role role)
 {
+    struct row_order o = { 0 };
     bool qk = role == ROLE_Q || role == ROLE_K || role == ROLE_Q_BIAS || role == ROLE_K_BIAS;
 
-    return a->turned && qk ? c->head_dim : 0;
+    if (a->turned && qk)
+        o.head = c->head_dim;
+    if (config_arch(c)->block.by_head && (role == ROLE_QKV || role == ROLE_QKV_BIAS))
+        o = (struct row_order){ c->head_dim, c->heads };
+    return o;
 }
 
-/* In the order in which they are written. attention.value_length, vocab_size and rope.dimension_count
+/* attention.value_length, vocab_size and rope.dimension_count
  * follow from the others and are compared when read. */
 const struct gguf_field gguf_fields[] = {
-    { "context_length", "max_position_embeddings", false, true },
-    { "embedding_length", "hidden_size", false, true },
-    { "block_count", "num_hidden_layers", false, true },
-    { "feed_forward_length", "intermediate_size", false, true },
-    { "attention.head_count", "num_attention_heads", false, true },
-    { "attention.head_count_kv", "num_key_value_heads", false, false },
-    { "attention.key_length", "head_dim", false, false },
-    { "attention.layer_norm_rms_epsilon", "rms_norm_eps", true, true },
+    { "context_length", "max_position_embeddings", true },
+    { "embedding_length", "hidden_size", true },
+    { "block_count", "num_hidden_layers", true },
+    { "feed_forward_length", "intermediate_size", true },
+    { "attention.head_count", "num_attention_heads", true },
+    { "attention.head_count_kv", "num_key_value_heads", false },
+    { "attention.key_length", "head_dim", false },
 };
 const int gguf_n_fields = sizeof gguf_fields / sizeof *gguf_fields;

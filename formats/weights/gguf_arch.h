@@ -5,12 +5,18 @@
 #include "base/json.h"
 #include "formats/weights/config.h"
 #include "formats/weights/tensors.h"
+#include "formats/weights/turned.h"
 C_BEGIN
 
 /* One family: Hugging Face's model_type and general.architecture. */
 struct gguf_arch {
     const char *model_type, *name;
-    bool turned; /* rows of q and k are in the order that turns neighbours (turned.h) */
+    bool turned;     /* rows of q and k are in the order that turns neighbours (turned.h) */
+    uint64_t lacks;  /* roles that a model may have here, and llama.cpp does not compute with */
+    uint64_t needs;  /* roles that it must have, and need not here */
+    int lists;       /* bits: it reads 1 rope_freqs, 2 rope_factors_long and _short */
+    bool square;     /* its heads have hidden_size channels in all */
+    int64_t unturned; /* each so many layers one is without RoPE; 0: none */
 };
 /* By a configuration; NULL: llama.cpp has no such, or none that is written here. */
 const struct gguf_arch *gguf_arch_of(const struct llama_config *c);
@@ -21,13 +27,15 @@ const char *gguf_arch_names(char *buf, size_t cap);
 
 /* "blk.3.attn_q.weight" for a tensor of the model; false where llama.cpp has none of that role. */
 bool gguf_tensor_name(const struct tensor_spec *s, char *name, size_t cap);
-/* The rows of q and k, or values of their biases, are turned: the channels of a head; else 0. */
-int64_t gguf_turned_head(const struct gguf_arch *a, const struct llama_config *c, enum role role);
+/* What llama.cpp cannot compute of c as it is meant, by name, with what to do: E_CONFIG. */
+int gguf_check(const struct llama_config *c, struct err *e);
+/* The order of the rows of q, k and v, or of values of their biases; head 0: as here. */
+struct row_order gguf_row_order(const struct gguf_arch *a, const struct llama_config *c, enum role role);
 
-/* Fields of config.json that are keys of the file, one row each. key: behind "ARCH.". */
+/* Whole numbers of config.json that are keys of the file, one row each. key: behind "ARCH.". */
 struct gguf_field {
     const char *key, *field;
-    bool real, must; /* a float; a file has to have it */
+    bool must; /* a file has to have it */
 };
 extern const struct gguf_field gguf_fields[];
 extern const int gguf_n_fields;

@@ -9,15 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys that change what is computed, and what they must be where they are there. */
+/* Keys that change what is computed, and what they must be where they are there; of: but of that
+ * architecture, where they are read. */
 static const struct {
     const char *key;
     double is;
+    const char *of;
 } fixed[] = {
-    { "%s.expert_count", 0 }, { "%s.logit_scale", 1 }, { "%s.residual_scale", 1 },
-    { "%s.embedding_scale", 1 }, { "%s.attn_logit_softcapping", 0 }, { "%s.final_logit_softcapping", 0 },
-    { "%s.attention.clamp_kqv", 0 }, { "%s.attention.max_alibi_bias", 0 }, { "%s.rope.scaling.alpha", 0 },
-    { "%s.attention.causal", 1 }, { "%s.use_parallel_residual", 0 }, { "%s.attention.scale", NAN },
+    { "%s.expert_count", 0, NULL }, { "%s.logit_scale", 1, "granite" }, { "%s.residual_scale", 1, "granite" },
+    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, NULL }, { "%s.final_logit_softcapping", 0, NULL },
+    { "%s.attention.clamp_kqv", 0, NULL }, { "%s.attention.max_alibi_bias", 0, NULL }, { "%s.rope.scaling.alpha", 0, NULL },
+    { "%s.attention.causal", 1, NULL }, { "%s.use_parallel_residual", 0, "gptneox" },
+    { "%s.attention.scale", NAN, "granite" }, { "%s.deepstack_mapping", NAN, NULL },
 };
 
 static int check_fixed(const struct gguf *g, const char *arch, struct err *e)
@@ -27,7 +30,7 @@ static int check_fixed(const struct gguf *g, const char *arch, struct err *e)
         char key[128];
 
         snprintf(key, sizeof key, "%s%s", arch, fixed[i].key + 2);
-        if (!(v = gguf_find(g, key)))
+        if ((fixed[i].of && strcmp(fixed[i].of, arch) == 0) || !(v = gguf_find(g, key)))
             continue;
         if (v->array || v->type == GGUF_STRING ||
             (v->type == GGUF_F32 || v->type == GGUF_F64 ? gguf_float_at(v, 0)
@@ -71,16 +74,12 @@ static int read_fields(json_t *o, const struct gguf *g, const char *arch, struct
     for (const struct gguf_field *f = gguf_fields; f < gguf_fields + gguf_n_fields; f++) {
         char key[128];
         int64_t i = -1;
-        double d = -1;
         int rc;
 
         snprintf(key, sizeof key, "%s.%s", arch, f->key);
-        rc = f->real ? gguf_f64(g, key, "", f->must, 1e-30, 1, &d, e)
-                     : gguf_i64(g, key, "", f->must, 1, CONFIG_MAX_CONTEXT, &i, e);
-        if (rc < 0)
+        if ((rc = gguf_i64(g, key, "", f->must, 1, CONFIG_MAX_CONTEXT, &i, e)) < 0)
             return rc;
-        if ((f->real ? d > 0 : i > 0) &&
-            json_object_set_new(o, f->field, f->real ? json_real(d) : json_integer(i)) < 0)
+        if (i > 0 && json_object_set_new(o, f->field, json_integer(i)) < 0)
             return err_set(e, E_SYS, "out of memory");
     }
     return 0;
@@ -121,14 +120,115 @@ static int read_tensors(json_t *o, const struct gguf *g, const char *arch, struc
     return 0;
 }
 
-/* Llama's biases, which config.json switches, are told by the first layer's. */
+/* Llama's and granite's biases, which config.json switches, are told by the first layer's. */
 static int read_biases(json_t *o, const struct gguf *g, const struct gguf_arch *a, struct err *e)
 {
-    if (strcmp(a->name, "llama") != 0) /* the family has them or not */
+    if (strcmp(a->name, "llama") != 0 && strcmp(a->name, "granite") != 0) /* the family has them or not */
         return 0;
     if (json_object_set_new(o, "attention_bias",
                             json_boolean(gguf_tensor_find(g, "blk.0.attn_q.bias"))) < 0 ||
         json_object_set_new(o, "mlp_bias", json_boolean(gguf_tensor_find(g, "blk.0.ffn_up.bias"))) < 0)
+        return err_set(e, E_SYS, "out of memory");
+    return 0;
+}
+
+/* The shortest decimal of a float, which is what config.json had: 0.3, not 0.300000012. */
+static double decimal(double v)
+{
+    char text[40];
+
+    for (int digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if ((float)strtod(text, NULL) == (float)v)
+            return strtod(text, NULL);
+    }
+    return v;
+}
+
+/* One key as a field of another name; where the key is absent, is. */
+static int read_real(json_t *o, const struct gguf *g, const char *arch, const char *key, const char *field,
+                     double is, struct err *e)
+{
+    char whole[128];
+    int rc;
+
+    snprintf(whole, sizeof whole, "%s.%s", arch, key);
+    if ((rc = gguf_f64(g, whole, "", false, 0, 1e6, &is, e)) < 0)
+        return rc;
+    return json_object_set_new(o, field, json_real(decimal(is))) < 0 ? err_set(e, E_SYS, "out of memory") : 0;
+}
+
+static double number(const json_t *o, const char *field) { return json_number_value(json_object_get(o, field)); }
+static double head_dim_of(const json_t *o)
+{
+    double heads = number(o, "num_attention_heads"), dim = number(o, "head_dim");
+
+    return dim > 0 ? dim : heads > 0 ? floor(number(o, "hidden_size") / heads) : 1;
+}
+
+/* Granite's scales. Where there is none 0 is the usual one of the scores, and no other. */
+static int read_scales(json_t *o, const struct gguf *g, const char *arch, struct err *e)
+{
+    const char *const scores = "attention_multiplier";
+    bool finetuned = true;
+    char key[128];
+    int rc;
+
+    snprintf(key, sizeof key, "%s.rope.scaling.finetuned", arch);
+    if ((rc = read_real(o, g, arch, "attention.scale", scores, 0, e)) < 0 ||
+        (rc = read_real(o, g, arch, "embedding_scale", "embedding_multiplier", 1, e)) < 0 ||
+        (rc = read_real(o, g, arch, "residual_scale", "residual_multiplier", 1, e)) < 0 ||
+        (rc = read_real(o, g, arch, "logit_scale", "logits_scaling", 1, e)) < 0 ||
+        (rc = gguf_bool(g, key, false, &finetuned, e)) < 0)
+        return rc;
+    if (!finetuned)
+        return err_set(e, E_CONFIG, "'%s': key '%s' is false: a model without RoPE is not supported",
+                       gguf_name(g), key);
+    if (number(o, scores) == 0 &&
+        json_object_set_new(o, scores, json_real(1 / sqrt(head_dim_of(o)))) < 0)
+        return err_set(e, E_SYS, "out of memory");
+    return 0;
+}
+
+/* gptneox's, of which hidden_activation is read here alone. */
+static int read_parallel(json_t *o, const struct gguf *g, const char *arch, struct err *e)
+{
+    const char *act = "gelu";
+    bool parallel = true;
+    char key[128];
+    size_t n = 4;
+    int rc;
+
+    snprintf(key, sizeof key, "%s.use_parallel_residual", arch);
+    if ((rc = gguf_bool(g, key, false, &parallel, e)) < 0 ||
+        (rc = gguf_string(g, "%s.hidden_activation", arch, false, &act, &n, e)) < 0)
+        return rc;
+    if (json_object_set_new(o, "use_parallel_residual", json_boolean(parallel)) < 0 ||
+        json_object_set_new(o, "hidden_act", json_stringn(act, n)) < 0)
+        return err_set(e, E_SYS, "out of memory");
+    return 0;
+}
+
+/* What one family alone has: its norms' epsilon, the share of a head that RoPE turns, scales. */
+static int read_own(json_t *o, const struct gguf *g, const struct gguf_arch *a, struct err *e)
+{
+    const struct block *b = &arch_find(a->model_type)->block;
+    const char *eps = b->norm == NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    double norm = 0, dim = head_dim_of(o);
+    int64_t turned = (int64_t)dim;
+    char key[128];
+    int rc;
+
+    snprintf(key, sizeof key, "%s.%s", a->name, eps);
+    if ((rc = gguf_f64(g, key, "", true, 1e-30, 1, &norm, e)) < 0 ||
+        (rc = gguf_i64(g, "%s.rope.dimension_count", a->name, false, 1, CONFIG_MAX_CONTEXT, &turned, e)) < 0 ||
+        (b->multipliers && (rc = read_scales(o, g, a->name, e)) < 0) ||
+        (b->parallel && (rc = read_parallel(o, g, a->name, e)) < 0))
+        return rc;
+    if (json_object_set_new(o, field_or(b->field.eps, "rms_norm_eps"), json_real(decimal(norm))) < 0 ||
+        (b->rotary > 0 && (double)turned <= dim &&
+         json_object_set_new(o, field_or(b->field.rotary, "partial_rotary_factor"),
+                             json_real((double)turned / dim)) < 0))
         return err_set(e, E_SYS, "out of memory");
     return 0;
 }
@@ -163,6 +263,9 @@ static int read_window(json_t *o, const struct gguf *g, const struct gguf_arch *
         return rc;
     if (window > 0 && strcmp(type, "llama") == 0)
         type = "mistral";
+    if (window > 0 && arch_find(type)->block.windows == WINDOWS_NONE)
+        return err_set(e, E_CONFIG, "'%s': key '%s.attention.sliding_window': a window is not supported in "
+                       "this model family", gguf_name(g), a->name);
     if (json_object_set_new(o, "model_type", json_string(type)) < 0 ||
         json_object_set_new(o, "sliding_window", window > 0 ? json_integer(window) : json_null()) < 0)
         return err_set(e, E_SYS, "out of memory");
@@ -178,7 +281,7 @@ int gguf_config_read(struct llama_config *c, const struct gguf_arch **a, const s
 
     if (rc == 0 && (rc = read_window(o, g, *a, e)) == 0 &&
         (rc = read_fields(o, g, (*a)->name, e)) == 0 && (rc = read_tensors(o, g, (*a)->name, e)) == 0 &&
-        (rc = read_biases(o, g, *a, e)) == 0) {
+        (rc = read_biases(o, g, *a, e)) == 0 && (rc = read_own(o, g, *a, e)) == 0) {
         if (!(text = json_dumps(o, 0)))
             rc = err_set(e, E_SYS, "out of memory");
         else
@@ -207,20 +310,35 @@ static void put_rope(struct gguf_head *h, const char *arch, const struct gguf_ro
 #undef KEY
 }
 
-/* What llama.cpp has no key for. */
-static int check_same(const struct llama_config *c, const struct gguf_arch *a, struct err *e)
+/* Granite's; the logits are divided by theirs. */
+static void put_scales(struct gguf_head *h, const struct llama_config *c, const char *arch)
 {
-    if (!a) {
-        err_set(e, E_CONFIG, "models of the family '%s' are not written to GGUF",
-                config_arch(c)->model_type);
-        return err_hint(e, "write a folder, and use llama.cpp's convert_hf_to_gguf.py");
-    }
-    if (c->window > 0 && c->window < config_reach(c)) {
-        err_set(e, E_CONFIG, "the model has a window of %lld tokens, which llama.cpp does not have for '%s': "
-                "beyond it texts would be computed in another way", (long long)c->window, a->name);
-        return err_hint(e, "train with --window 0, or use the folder with vLLM or transformers");
-    }
-    return 0;
+    char key[128];
+
+#define KEY(k) (snprintf(key, sizeof key, "%s." k, arch), key)
+    gguf_put_f32(h, KEY("attention.scale"), c->times.scores);
+    gguf_put_f32(h, KEY("embedding_scale"), config_times(c->times.embed));
+    gguf_put_f32(h, KEY("residual_scale"), config_times(c->times.branch));
+    gguf_put_f32(h, KEY("logit_scale"), 1 / config_times(c->times.logits));
+#undef KEY
+}
+
+/* What one family alone has. */
+static void put_own(struct gguf_head *h, const struct llama_config *c, const char *arch)
+{
+    const struct block *b = &config_arch(c)->block;
+    char key[128];
+
+#define KEY(k) (snprintf(key, sizeof key, "%s." k, arch), key)
+    if (b->multipliers)
+        put_scales(h, c, arch);
+    if (b->parallel)
+        gguf_put_bool(h, KEY("use_parallel_residual"), c->parallel);
+    if (c->activation == ACT_GELU_TANH) /* llama.cpp has no other; for those that have both */
+        gguf_put_string(h, KEY("hidden_activation"), "gelu_pytorch_tanh", 17);
+    if (b->windows == WINDOWS_ALL && strcmp(arch, "phi3") == 0) /* absent, older ones take one */
+        gguf_put_u32(h, KEY("attention.sliding_window"), 0);
+#undef KEY
 }
 
 int gguf_config_write(struct gguf_head *h, const struct llama_config *c, struct gguf_rope *rope,
@@ -228,7 +346,7 @@ int gguf_config_write(struct gguf_head *h, const struct llama_config *c, struct 
 {
     const struct gguf_arch *a = gguf_arch_of(c);
     char key[128];
-    int rc = check_same(c, a, e);
+    int rc = gguf_check(c, e);
 
     if (rc < 0 || (rc = gguf_rope_of(rope, &c->rope, config_rotary(c), e)) < 0)
         return rc;
@@ -240,7 +358,9 @@ int gguf_config_write(struct gguf_head *h, const struct llama_config *c, struct 
     gguf_put_u32(h, KEY("feed_forward_length"), (uint32_t)c->ffn_dim);
     gguf_put_u32(h, KEY("attention.head_count"), (uint32_t)c->heads);
     gguf_put_u32(h, KEY("attention.head_count_kv"), (uint32_t)c->kv_heads);
-    gguf_put_f32(h, KEY("attention.layer_norm_rms_epsilon"), c->norm_eps);
+    gguf_put_f32(h, config_arch(c)->block.norm == NORM_LAYER ? KEY("attention.layer_norm_epsilon")
+                                                             : KEY("attention.layer_norm_rms_epsilon"),
+                 c->norm_eps);
     gguf_put_u32(h, KEY("attention.key_length"), (uint32_t)c->head_dim);
     gguf_put_u32(h, KEY("attention.value_length"), (uint32_t)c->head_dim);
     gguf_put_u32(h, KEY("vocab_size"), (uint32_t)c->vocab);
@@ -248,5 +368,6 @@ int gguf_config_write(struct gguf_head *h, const struct llama_config *c, struct 
     gguf_put_f32(h, KEY("rope.freq_base"), c->rope.theta);
 #undef KEY
     put_rope(h, a->name, rope);
+    put_own(h, c, a->name);
     return 0;
 }

@@ -13,7 +13,7 @@ enum { NAME = sizeof ((struct tensor_spec *)0)->name };
 
 struct gguf_model {
     struct gguf *g;
-    struct turn *turns; /* of q and k, one a tensor of the model */
+    struct turn *turns; /* of q, k and v, one a tensor of the model */
     char *names;        /* Hugging Face's, NAME bytes each */
     bool *used;         /* of the file's tensors: the model has them */
 };
@@ -35,7 +35,7 @@ static void close_model(void *state)
 static int add(struct weights_files *f, struct gguf_model *m, const struct gguf_arch *a,
                const struct tensor_spec *s, const struct gguf_tensor *t, struct err *e)
 {
-    int64_t head = gguf_turned_head(a, &f->config, s->role);
+    struct row_order rows = gguf_row_order(a, &f->config, s->role);
     struct tensor *to = &f->all[f->n];
 
     *to = (struct tensor){ .name = memcpy(m->names + f->n * NAME, s->name, NAME), .dims = t->dims,
@@ -50,8 +50,8 @@ static int add(struct weights_files *f, struct gguf_model *m, const struct gguf_
         to->shape[i] = t->size[t->dims - 1 - i];
         to->count *= to->shape[i];
     }
-    if (head > 0 && to->shape[0] % head == 0) /* else its shape is refused later */
-        *to = tensor_turned(to, &m->turns[f->n], head, true);
+    if (rows.head > 0 && to->shape[0] % (rows.head * (rows.heads ? 3 * rows.heads : 1)) == 0) /* else its shape is refused later */
+        *to = tensor_turned(to, &m->turns[f->n], rows, true);
     f->n++;
     return 0;
 }

@@ -177,7 +177,9 @@ int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch
     r->original_context = original ? r->original_context : context;
     r->attention_factor = scale;
     factor = factor > 0 ? factor : 1; /* 0 is what llama.cpp takes for none */
-    if (n == 8 && memcmp(type, "longrope", n) == 0) {
+    /* phi3's files have no type, but lists */
+    if ((n == 8 && memcmp(type, "longrope", n) == 0) ||
+        (strcmp(arch, "phi3") == 0 && lists[1] && lists[2] && factor == 1 && !lists[0])) {
         r->type = ROPE_LONGROPE;
         r->pairs = dim / 2;
         if (!lists[1] || !lists[2])

@@ -6,9 +6,11 @@
 /* The row that comes in the place of row r. */
 static int64_t source_row(const struct turn *t, int64_t r)
 {
-    int64_t head = r / t->head * t->head, i = r % t->head, half = t->head / 2;
+    int64_t n = t->rows.head, heads = t->rows.heads, head = r / n, i = r % n, half = n / 2;
 
-    return head + (t->back ? 2 * (i % half) + i / half : i % 2 * half + i / 2);
+    if (heads > 0) /* back: by head q, k, v; else by q, k, v the heads */
+        return (t->back ? head % 3 * heads + head / 3 : head % heads * 3 + head / heads) * n + i;
+    return head * n + (t->back ? 2 * (i % half) + i / half : i % 2 * half + i / 2);
 }
 
 static void turned_to_f32(const void *data, const void *how, int64_t cols, int64_t first, int64_t n,
@@ -34,11 +36,11 @@ static const struct tensor_type views[] = {
     TURNED("Q4_0", 32, 18), TURNED("Q4_1", 32, 20),
 };
 
-struct tensor tensor_turned(const struct tensor *t, struct turn *how, int64_t head, bool back)
+struct tensor tensor_turned(const struct tensor *t, struct turn *how, struct row_order rows, bool back)
 {
     struct tensor view = *t;
 
-    *how = (struct turn){ t->type, head, t->dims > 1 ? t->shape[1] : 1, back };
+    *how = (struct turn){ t->type, rows, t->dims > 1 ? t->shape[1] : 1, back };
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
         if (strcmp(views[i].name, t->type->name) == 0)
             view.type = &views[i];
