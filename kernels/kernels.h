@@ -163,7 +163,8 @@ struct op_store {
  * Query heads [0, heads/2) follow seg[0], the others seg[1]; dense attention passes the same list
  * twice. Query head h reads key/value head h / (heads / kv_heads).
  * q, o act [q_rows][q_ld], head h at column h * dim; k, v act [kv_rows][kv_ld].
- * Forward alone: k and v may be a cache's (op_store), of kv_type, with their scales.
+ * Forward alone: k and v may be a cache's (op_store), which is said (cached) and whose number of rows
+ * changes from call to call; of kv_type, with their scales.
  * lse float32 [heads][q_rows]: natural log of the sum of exp of the scaled scores.
  * Rows come out alike, to rounding, however queries are cut into calls.
  * Never allocates anything that grows with rows squared. */
@@ -181,6 +182,7 @@ struct op_attention {
     const void *q, *k, *v;
     void *o;
     float *lse;
+    bool cached;
     enum kv_type kv_type;
     const float *k_scale, *v_scale; /* [kv_rows][kv_heads], of KV_INT8 */
 };

@@ -174,6 +174,7 @@ void cache_attend(struct model *m, const struct layer *l, const struct span *b, 
         m->rc = m->d->store(m->d, &s);
     note_sinks(m, l, b, k, v);
     a->kv_rows = c->rows;
+    a->cached = true;
     a->kv_type = m->o.cache.type;
     a->k = value_at(m, l->kept.k, c->row);
     a->v = value_at(m, l->kept.v, c->row);

@@ -596,7 +596,7 @@ static void test_model_folders(void **state)
     unlink(scratch("model.safetensors.index.json"));
     expect_model(E_NOINPUT, "has neither model.safetensors");
     file_replace(scratch("pytorch_model.bin"), "x", 1, &e);
-    expect_model(E_NOINPUT, "pytorch_model.bin");
+    expect_model(E_DATA, "pytorch_model.bin");
     unlink(scratch("config.json"));
     expect_model(E_NOINPUT, "config.json");
     dir_remove(scratch(""), &e);

@@ -424,7 +424,7 @@ static void test_caches(void **state)
     void *p = (void *)((uintptr_t)1 << 32);
     struct op_attention a = { .q_rows = 1, .kv_rows = 100, .heads = 8, .kv_heads = 2, .dim = 64,
                               .q_ld = 512, .kv_ld = 128, .scale = 1, .q = p, .k = p, .v = p, .o = p,
-                              .lse = p, .k_scale = p, .v_scale = p };
+                              .lse = p, .cached = true, .k_scale = p, .v_scale = p };
 
     (void)state;
     assert_int_equal(open_mock(90, false), 0);
@@ -440,6 +440,12 @@ static void test_caches(void **state)
             assert_int_equal(seen.own - own, n);
             assert_int_equal(seen.unpacked - unpacked, n && t == KV_INT8 ? 2 : 0);
         }
+    /* the first chunk of a text: its own keys are all there is, and have 8 bits for all that */
+    a.q_rows = a.kv_rows = 32, a.kv_type = KV_INT8;
+    a.seg[0] = a.seg[1] = (struct op_segments){ 1, many, many, NULL };
+    seen.unpacked = 0;
+    assert_int_equal(cuda_attention(&dev, &a), 0);
+    assert_int_equal(seen.unpacked, 2);
     close_mock();
 }
 

@@ -485,7 +485,7 @@ static int run(struct device *d, const struct op_attention *a, const struct op_a
         return 0;
     if (a->q_rows >= INT32_MAX || a->kv_rows >= INT32_MAX || (rc = attention_check(a)) < 0)
         return E_BUG;
-    if (!b && a->seg[0].kv && (a->kv_type == KV_INT8 || !attention_square(a))) {
+    if (!b && a->cached && (a->kv_type == KV_INT8 || !attention_square(a))) {
         cuda_begin(c, kind);
         return cuda_end(d, over_cache(c, a), kind, 4.0 * (double)a->dim * attention_pairs(a));
     }

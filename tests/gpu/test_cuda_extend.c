@@ -55,7 +55,7 @@ static float *over_cache(struct device *d, const struct cache_case *c, enum kv_t
                           .n = c->texts, .cu = ends, .to = to };
     struct op_attention a = { .q_rows = n, .kv_rows = all, .heads = c->heads, .kv_heads = c->kv_heads,
                               .dim = c->dim, .q_ld = q_width, .kv_ld = width, .window = c->window,
-                              .scale = 1 / sqrtf((float)c->dim), .kv_type = type };
+                              .scale = 1 / sqrtf((float)c->dim), .cached = true, .kv_type = type };
 
     s.k = up(d, k, all * width, d->act), s.v = up(d, v, all * width, d->act);
     RUN(d->alloc(d, (size_t)(all * width) * each, &s.k_to, NULL));
