@@ -17,8 +17,9 @@ static const struct {
     const char *of;
 } fixed[] = {
     { "%s.expert_count", 0, NULL }, { "%s.logit_scale", 1, "granite" }, { "%s.residual_scale", 1, "granite" },
-    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, NULL }, { "%s.final_logit_softcapping", 0, NULL },
-    { "%s.attention.clamp_kqv", 0, NULL }, { "%s.attention.max_alibi_bias", 0, NULL }, { "%s.rope.scaling.alpha", 0, NULL },
+    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, NULL },
+    { "%s.final_logit_softcapping", 0, NULL }, { "%s.attention.clamp_kqv", 0, NULL },
+    { "%s.attention.max_alibi_bias", 0, NULL }, { "%s.rope.scaling.alpha", 0, NULL },
     { "%s.attention.causal", 1, NULL }, { "%s.use_parallel_residual", 0, "gptneox" },
     { "%s.attention.scale", NAN, "granite" }, { "%s.deepstack_mapping", NAN, NULL },
 };

@@ -169,6 +169,28 @@ static int read_freqs(struct rope_config *r, const struct gguf *g, const struct 
     return 0;
 }
 
+/* Two lists, for texts within the original context and beyond; attention_factor is the file's. */
+static int read_longrope(struct rope_config *r, const struct gguf *g, const struct gguf_tensor *const lists[3],
+                         int64_t dim, int64_t context, struct err *e)
+{
+    double scale = r->attention_factor;
+    int rc;
+
+    r->type = ROPE_LONGROPE;
+    r->pairs = dim / 2;
+    if (!lists[1] || !lists[2])
+        return err_set(e, E_DATA, "'%s': RoPE of type longrope without '%s' and '%s'", gguf_name(g),
+                       gguf_rope_tensors[1], gguf_rope_tensors[2]);
+    if ((rc = read_list(r->long_factor, g, lists[1], dim / 2, e)) < 0 ||
+        (rc = read_list(r->short_factor, g, lists[2], dim / 2, e)) < 0)
+        return rc;
+    r->factor = (double)context / (double)r->original_context;
+    r->attention_factor = 0; /* where it is what follows from the factor */
+    if ((float)config_rope_scale(r) != (float)scale)
+        r->attention_factor = scale;
+    return 0;
+}
+
 int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch, int64_t dim,
                    int64_t context, const struct gguf_tensor *const lists[3], struct err *e)
 {
@@ -194,18 +216,7 @@ int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch
     /* phi3's files have no type, but lists */
     if ((n == 8 && memcmp(type, "longrope", n) == 0) ||
         (strcmp(arch, "phi3") == 0 && lists[1] && lists[2] && factor == 1 && !lists[0])) {
-        r->type = ROPE_LONGROPE;
-        r->pairs = dim / 2;
-        if (!lists[1] || !lists[2])
-            return err_set(e, E_DATA, "'%s': RoPE of type longrope without '%s' and '%s'", gguf_name(g),
-                           gguf_rope_tensors[1], gguf_rope_tensors[2]);
-        if ((rc = read_list(r->long_factor, g, lists[1], dim / 2, e)) < 0 ||
-            (rc = read_list(r->short_factor, g, lists[2], dim / 2, e)) < 0)
-            return rc;
-        r->factor = (double)context / (double)r->original_context;
-        r->attention_factor = 0; /* where it is what follows from the factor */
-        if ((float)config_rope_scale(r) != (float)scale)
-            r->attention_factor = scale;
+        return read_longrope(r, g, lists, dim, context, e);
     } else if (n == 4 && memcmp(type, "yarn", n) == 0 && !lists[0]) {
         r->type = ROPE_YARN;
         r->factor = factor;

@@ -156,5 +156,17 @@ else
         lmerge -q -m "$tmp/st" -a "$tmp/sl" --adapter-only -o "$tmp/sl.gguf"'
     adapter=$tmp/sl
     ok 'llama.cpp has its losses' losses "$tmp/st" "$tmp/st.gguf" --lora "$tmp/sl.gguf"
+    adapter=
+    of_family() { # NAME: a new model of this configuration, with that tokenizer, trained a little
+        sed 's/"vocab_size": 32/"vocab_size": 512/; s/"max_position_embeddings": 12/"max_position_embeddings": 64/
+            s/"sliding_window": 7/"sliding_window": null/' "tests/data/arch/$1/config.json" > "$tmp/family.json"
+        rm -rf "$tmp/fam" "$tmp/fam.gguf"
+        ltrain -q "$tmp/sd" --init "$tmp/family.json" --tokenizer "$tmp/st/tokenizer.model" --attention dense \
+            --ctx 16 --targets o --steps 2 --lr 3e-2 --warmup 0 -o "$tmp/fam" && lmerge -q -m "$tmp/fam" -o "$tmp/fam.gguf" --gguf f32 &&
+            losses "$tmp/fam" "$tmp/fam.gguf"
+    }
+    for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial; do
+        ok "llama.cpp has the losses of $f" of_family "$f"
+    done
 fi
 echo "1..$n"
