@@ -142,7 +142,8 @@ static int llama_cpp_family(struct check_list *l, const struct llama_config *c, 
 
     plain.window = 0;
     if (c->rope.type == ROPE_DYNAMIC || gguf_check(&plain, &why) == 0)
-        return 0;
+        return c->activation == ACT_GELU ? add(l, CHECK_NOTE, e, "gelu is computed by its tanh form, which "
+                                               "changes losses in the fourth digit") : 0;
     return add(l, CHECK_REFUSED, e, "%.*s", (int)strcspn(why.msg, "\n"), why.msg);
 }
 
