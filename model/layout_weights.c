@@ -133,7 +133,7 @@ static void lay_pairs(struct model *m, int64_t layer, enum role r)
 {
     enum role first;
     int n = role_readers(r, &first);
-    int64_t in = weight_at(m, first, layer)->in, at = take_trained(m, lay_ranks(m, r, layer) * in);
+    int64_t in = weight_at(m, r, layer)->in, at = take_trained(m, lay_ranks(m, r, layer) * in);
 
     /* w runs over the matrices that share the input; at is where the next A goes */
     for (int i = 0; i < n; i++) {

@@ -27,9 +27,10 @@ def server(model, lora, ctx):
 
 
 def loss(s, ids, i, many):
-    """Of id i after those before it: one of the 'many' most likely ones of one step."""
+    """Of id i after those before it: one of the 'many' most likely ones of one step. The bias makes it the one that
+    is chosen, as a choice without text has no list; the losses are those without it."""
     r = s.handle_completions({"prompt": ids[:i], "n_predict": 1, "n_probs": many, "temperature": 0,
-                              "cache_prompt": False, "ignore_eos": True})
+                              "cache_prompt": False, "logit_bias": [[ids[i], 1000]]})
     for t in r["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
         if t["id"] == ids[i]:
             return -t["logprob"]

@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType as T, GGUFWriter, quants
 out = sys.argv[1]
 
 
-def model(name, arch="llama", dim=32, types=(T.F32,), rope=None, tokenizer=None):
+def model(name, arch="llama", dim=32, types=(T.F32,), rope=None, tokenizer=None, more=None):
     w = GGUFWriter(f"{out}/{name}", arch)
     w.add_context_length(64)
     w.add_embedding_length(dim)
@@ -17,7 +17,9 @@ def model(name, arch="llama", dim=32, types=(T.F32,), rope=None, tokenizer=None)
     w.add_feed_forward_length(dim)
     w.add_head_count(4)
     w.add_head_count_kv(2)
-    w.add_layer_norm_rms_eps(1e-5)
+    (w.add_layer_norm_eps if arch == "gptneox" else w.add_layer_norm_rms_eps)(1e-5)
+    if more:
+        more(w)
     if rope:
         rope(w)
     if tokenizer:
@@ -69,6 +71,27 @@ def freqs(w):
     w.add_tensor("rope_freqs.weight", np.array([1, 1, 4, 8], np.float32))
 
 
+def scales(w):
+    w.add_attention_scale(0.25)
+    w.add_embedding_scale(12.0)
+    w.add_residual_scale(0.5)
+    w.add_logit_scale(8.0)
+
+
+def half(w):
+    w.add_parallel_residual(True)
+    w.add_rope_dimension_count(4)
+    w.add_string("gptneox.hidden_activation", "gelu_pytorch_tanh")
+
+
+def factors(w):
+    for k in ("long", "short"):
+        w.add_tensor(f"rope_factors_{k}.weight", np.array([1, 2, 4, 8], np.float32))
+
+
+model("granite", arch="granite", types=(T.Q4_0,), more=scales)
+model("gptneox", arch="gptneox", types=(T.Q4_0,), more=half)
+model("phi3", arch="phi3", types=(T.Q4_0,), more=lambda w: w.add_rope_scaling_orig_ctx_len(16), rope=factors)
 model("spm", tokenizer=spm, types=(T.Q8_0, T.Q4_0, T.Q4_1))
 model("qwen2", arch="qwen2", tokenizer=bpe("qwen2"), types=(T.F16, T.BF16, T.Q4_0), rope=yarn)
 model("llama3", tokenizer=bpe("llama-bpe"), types=(T.Q4_0,), rope=freqs)

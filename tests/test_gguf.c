@@ -309,6 +309,32 @@ static void test_turned_rows_come_back(void **state)
     assert_ptr_equal(tensor_stored(&w), &type_f32);
 }
 
+/* q, k and v of the first head, then of the next; llama.cpp has all of q first. */
+static void test_rows_by_head_come_back(void **state)
+{
+    enum { HEADS = 3, HEAD = 2, ROWS = 3 * HEADS * HEAD };
+    static float a[ROWS], one[ROWS], two[ROWS];
+    struct tensor t = { .name = "qkv", .type = &type_f32, .dims = 1, .shape = { ROWS }, .count = ROWS,
+                        .data = a, .nbytes = sizeof a };
+    const struct row_order order = { HEAD, HEADS };
+    struct turn how;
+    struct tensor v;
+
+    (void)state;
+    for (int h = 0; h < HEADS; h++)
+        for (int part = 0; part < 3; part++)
+            for (int i = 0; i < HEAD; i++)
+                a[(h * 3 + part) * HEAD + i] = (float)(100 * part + 10 * h + i);
+    v = tensor_turned(&t, &how, order, false);
+    assert_int_equal(tensor_to_f32(&v, 0, ROWS, one, NULL), 0);
+    for (int r = 0; r < ROWS; r++)
+        assert_true(one[r] == (float)(100 * (r / (HEADS * HEAD)) + 10 * (r / HEAD % HEADS) + r % HEAD));
+    t.data = one;
+    v = tensor_turned(&t, &how, order, true);
+    assert_int_equal(tensor_to_f32(&v, 0, ROWS, two, NULL), 0);
+    assert_memory_equal(two, a, sizeof a);
+}
+
 /* ---- a configuration there and back ---- */
 
 /* A file of these keys and of what else a model must have to be asked for its configuration. */
@@ -327,6 +353,8 @@ static struct gguf *config_file(const struct llama_config *c, const char *path)
         at[i] = gguf_put_tensor(&h, gguf_rope_tensors[rope.lists == 1 ? 0 : 1 + i], GGML_F32, 1, &rope.pairs,
                                 (size_t)rope.pairs * 4);
     gguf_put_tensor(&h, "token_embd.weight", GGML_F32, 2, embed, (size_t)(c->dim * c->vocab) * 4);
+    if (!c->tied)
+        gguf_put_tensor(&h, "output.weight", GGML_F32, 2, embed, (size_t)(c->dim * c->vocab) * 4);
     assert_int_equal(gguf_create(&o, path, &h, &e), 0);
     for (int i = 0; i < rope.lists; i++)
         assert_int_equal(gguf_write_at(&o, at[i], rope.list[i], (size_t)rope.pairs * 4, &e), 0);
@@ -368,7 +396,7 @@ static void test_rope_comes_back(void **state)
     close(mkstemp(path));
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         struct llama_config c = { .vocab = 3, .dim = 128, .ffn_dim = 64, .layers = 1, .heads = 2,
-                                  .kv_heads = 1, .head_dim = HEAD_DIM, .context = 65536, .norm_eps = 1e-5,
+                                  .kv_heads = 1, .head_dim = HEAD_DIM, .tied = true, .context = 65536, .norm_eps = 1e-5,
                                   .bos = -1, .eos = -1, .rope = kinds[k].r }, back;
         const struct gguf_arch *a;
         struct gguf *g;
@@ -419,6 +447,76 @@ static void test_what_llama_cpp_has_not_is_refused(void **state)
     gguf_head_free(&h);
 }
 
+static void golden(struct llama_config *c, const char *name)
+{
+    char path[96];
+    struct err e = { 0 };
+
+    snprintf(path, sizeof path, "tests/data/arch/%s/config.json", name);
+    assert_int_equal(config_read(c, path, &e), 0);
+}
+
+/* What one family alone has: scales, two kinds of block and of gelu, a share of a head, lists. */
+static void test_families_come_back(void **state)
+{
+    static const char *const names[] = { "granite", "neox", "neox_serial", "phi4mini", "olmo2", "qwen2" };
+    char path[] = "/tmp/gguf-XXXXXX";
+
+    (void)state;
+    close(mkstemp(path));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct llama_config c, back;
+        const struct gguf_arch *a;
+        struct err e = { 0 };
+        struct gguf *g;
+
+        golden(&c, names[i]);
+        g = config_file(&c, path);
+        assert_int_equal(gguf_config_read(&back, &a, g, &e), 0);
+        assert_ptr_equal(back.arch, c.arch);
+        assert_int_equal(back.tied, c.tied);
+        assert_int_equal(back.parallel, c.parallel);
+        assert_int_equal(back.activation, c.activation);
+        assert_int_equal(config_rotary(&back), config_rotary(&c));
+        assert_int_equal(back.rope.type, c.rope.type);
+        assert_float_equal(config_rope_scale(&back.rope), config_rope_scale(&c.rope), 1e-6);
+        assert_true(back.norm_eps == c.norm_eps);
+        assert_memory_equal(&back.times, &c.times, sizeof c.times);
+        gguf_close(g);
+    }
+    unlink(path);
+}
+
+/* Each of the golden models, changed, and what llama.cpp has not for it. */
+static void test_each_family_says_what_it_lacks(void **state)
+{
+    struct llama_config c[9];
+    static const char *const names[9] = { "phi3", "qwen2", "qwen3_bias", "olmo2", "neox", "smollm3", "llama_bias",
+                                          "phi4mini", "qwen2" };
+    static const char *const why[9] = { "window of 7 tokens", "head_dim", "self_attn.o_proj.bias",
+                                        "tie_word_embeddings", "no attention_bias", "layer 1 is without RoPE",
+                                        "hidden_act", "a list of factors", "a list of factors" };
+    struct rope_config llama3 = { .type = ROPE_LLAMA3, .theta = 1e4, .factor = 8, .low_freq_factor = 1,
+                                  .high_freq_factor = 4, .original_context = 64 };
+    struct err e;
+
+    (void)state;
+    for (int i = 0; i < 9; i++)
+        golden(&c[i], names[i]);
+    c[1].head_dim = 8;
+    c[2].window = 0;
+    c[3].tied = true;
+    c[4].arch = arch_with_biases(c[4].arch, false, true);
+    c[6].activation = ACT_GELU;
+    c[7].rope = c[8].rope = llama3;
+    for (int i = 0; i < 9; i++) {
+        e = (struct err){ 0 };
+        assert_int_equal(gguf_check(&c[i], &e), E_CONFIG);
+        if (!strstr(e.msg, why[i]))
+            fail_msg("%s: %s", names[i], e.msg);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,7 +526,10 @@ int main(void)
         cmocka_unit_test(test_an_unfinished_file_does_not_appear),
         cmocka_unit_test(test_types_as_ggml_has_them),
         cmocka_unit_test(test_turned_rows_come_back),
+        cmocka_unit_test(test_rows_by_head_come_back),
         cmocka_unit_test(test_rope_comes_back),
+        cmocka_unit_test(test_families_come_back),
+        cmocka_unit_test(test_each_family_says_what_it_lacks),
         cmocka_unit_test(test_what_llama_cpp_has_not_is_refused),
     };
 

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/gguf.h"
 #include "base/json.h"
+#include "formats/weights/gguf_arch.h"
 #include "formats/weights/safetensors.h"
 #include "formats/weights/tensors.h"
 #include "formats/weights/weights.h"
@@ -114,7 +115,7 @@ static int llama_cpp_rope(struct check_list *l, const struct llama_config *c, st
 
     if (r->type == ROPE_DYNAMIC)
         return add(l, CHECK_IGNORED, e, "RoPE of type dynamic: there is none in llama.cpp");
-    if (r->type == ROPE_LONGROPE)
+    if (r->type == ROPE_LONGROPE && strcmp(config_arch(c)->model_type, "phi3") != 0)
         return add(l, CHECK_IGNORED, e, "longrope's lists of factors are not converted for %s: lmerge -o "
                    "FILE.gguf writes them", config_arch(c)->model_type);
     if (r->type == ROPE_YARN && (r->attention_factor > 0 || r->mscale > 0))
@@ -133,6 +134,19 @@ static const struct {
     { "llama", "4.28" }, { "mistral", "4.34" }, { "qwen2", "4.37" }, { "qwen3", "4.51" },
 };
 
+/* What it cannot compute, but for a window, which it leaves out, and RoPE, which is judged alone. */
+static int llama_cpp_family(struct check_list *l, const struct llama_config *c, struct err *e)
+{
+    struct llama_config plain = *c;
+    struct err why = { 0 };
+
+    plain.window = 0;
+    if (c->rope.type == ROPE_DYNAMIC || gguf_check(&plain, &why) == 0)
+        return c->activation == ACT_GELU ? add(l, CHECK_NOTE, e, "gelu is computed by its tanh form, which "
+                                               "changes losses in the fourth digit") : 0;
+    return add(l, CHECK_REFUSED, e, "%.*s", (int)strcspn(why.msg, "\n"), why.msg);
+}
+
 static int check_config(struct check_list *l, enum check_program p, const struct llama_config *c,
                         struct err *e)
 {
@@ -140,8 +154,10 @@ static int check_config(struct check_list *l, enum check_program p, const struct
     int rc = p == CHECK_VLLM ? vllm_rope(l, c, e) : p == CHECK_LLAMA_CPP ? llama_cpp_rope(l, c, e)
                                                                          : transformers_rope(l, c, e);
 
+    if (rc == 0 && p == CHECK_LLAMA_CPP)
+        rc = llama_cpp_family(l, c, e);
     if (rc == 0 && p == CHECK_LLAMA_CPP && c->window > 0 && c->window < config_reach(c) &&
-        strcmp(type, "mistral") == 0)
+        gguf_arch_of(c))
         rc = add(l, CHECK_IGNORED, e, "the window of %lld tokens: attention goes over the whole text",
                  (long long)c->window);
     for (size_t i = 0; i < sizeof families / sizeof *families && rc == 0; i++)
@@ -357,11 +373,12 @@ static int llama_cpp_keys(struct check_list *l, const struct gguf *g, struct err
     static const char *const keys[] = { "llama.rope.scaling.yarn_attn_factor",
         "llama.rope.scaling.yarn_beta_fast", "llama.rope.scaling.yarn_beta_slow",
         "qwen2.rope.scaling.yarn_attn_factor", "qwen3.rope.scaling.yarn_attn_factor",
-        "llama.attention.sliding_window" };
+        "llama.attention.sliding_window", "phi3.attention.sliding_window" };
+    const struct gguf_value *v;
     int rc = 0;
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys && rc == 0; i++)
-        if (gguf_find(g, keys[i]))
+        if ((v = gguf_find(g, keys[i])) && (v->array || v->type != GGUF_U32 || gguf_int_at(v, 0) != 0))
             rc = add(l, CHECK_IGNORED, e, "key %s is not read for this architecture", keys[i]);
     if (rc == 0 && !gguf_find(g, "tokenizer.ggml.tokens"))
         rc = add(l, CHECK_DIFFERS, e, "no tokenizer: llama.cpp takes token ids alone");

@@ -55,11 +55,26 @@ static int bad_word(const char *option, const char *p, size_t n, struct err *e)
     return err_hint(e, "or a module's name, as q_proj or layers.0.self_attn.q_proj");
 }
 
+/* Of a family with q, k and v in one tensor, those three words are it. */
+static int add_words(uint64_t words, const struct arch *a, json_t *names, struct err *e)
+{
+    char name[NAME];
+    int rc = arch_targets(a, &words, e);
+
+    for (int r = 0; r < ROLES && rc == 0; r++)
+        if (words & ROLE_BIT(r))
+            json_array_append_new(names, json_string(module_of(a, role_word(r), strlen(role_word(r)), name)));
+    return rc;
+}
+
 /* "q,down_proj" to a list of names, or "all-linear". */
 static int read_targets(const char *list, const struct arch *a, json_t *root, struct err *e)
 {
+    bool fused = arch_roles(a) & (ROLE_BIT(ROLE_QKV) | ROLE_BIT(ROLE_GATE_UP));
     json_t *names = json_array(), *each;
+    uint64_t words = 0;
     char name[NAME];
+    bool twice;
     size_t i;
 
     if (strcmp(list, "all-linear") == 0) {
@@ -70,18 +85,25 @@ static int read_targets(const char *list, const struct arch *a, json_t *root, st
     json_object_set_new(root, "target_modules", names);
     for (const char *p = list;; p++) {
         size_t n = strcspn(p, ",");
+        enum role role = role_of_word(p, n);
 
-        if (role_of_word(p, n) == ROLES && !is_name(p, n))
+        if (role == ROLES && !is_name(p, n))
             return bad_word("--targets", p, n, e);
         module_of(a, p, n, name);
+        twice = fused && role < ROLES && words & ROLE_BIT(role);
         json_array_foreach(names, i, each)
-            if (strcmp(json_string_value(each), name) == 0)
-                return err_set(e, E_USAGE, "--targets: '%.*s' is given twice", (int)n, p);
-        json_array_append_new(names, json_string(name));
+            twice |= strcmp(json_string_value(each), name) == 0;
+        if (twice)
+            return err_set(e, E_USAGE, "--targets: '%.*s' is given twice", (int)n, p);
+        if (fused && role < ROLES)
+            words |= ROLE_BIT(role);
+        else
+            json_array_append_new(names, json_string(name));
         p += n;
         if (*p == '\0')
-            return 0;
+            break;
     }
+    return words ? add_words(words, a, names, e) : 0;
 }
 
 /* "down=16,layers.0.mlp.up_proj=4" to an object. */

@@ -55,6 +55,8 @@ int gguf_rope_of(struct gguf_rope *g, const struct rope_config *r, int64_t dim, 
 int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch, int64_t dim,
                    int64_t context, const struct gguf_tensor *const lists[3], struct err *e);
 extern const char *const gguf_rope_tensors[3];
+/* The shortest decimal of a float, which is what config.json had: 0.3, not 0.300000012. */
+double gguf_decimal(double v);
 
 C_END
 #endif

@@ -17,8 +17,9 @@ static const struct {
     const char *of;
 } fixed[] = {
     { "%s.expert_count", 0, NULL }, { "%s.logit_scale", 1, "granite" }, { "%s.residual_scale", 1, "granite" },
-    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, NULL }, { "%s.final_logit_softcapping", 0, NULL },
-    { "%s.attention.clamp_kqv", 0, NULL }, { "%s.attention.max_alibi_bias", 0, NULL }, { "%s.rope.scaling.alpha", 0, NULL },
+    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, NULL },
+    { "%s.final_logit_softcapping", 0, NULL }, { "%s.attention.clamp_kqv", 0, NULL },
+    { "%s.attention.max_alibi_bias", 0, NULL }, { "%s.rope.scaling.alpha", 0, NULL },
     { "%s.attention.causal", 1, NULL }, { "%s.use_parallel_residual", 0, "gptneox" },
     { "%s.attention.scale", NAN, "granite" }, { "%s.deepstack_mapping", NAN, NULL },
 };
@@ -132,19 +133,6 @@ static int read_biases(json_t *o, const struct gguf *g, const struct gguf_arch *
     return 0;
 }
 
-/* The shortest decimal of a float, which is what config.json had: 0.3, not 0.300000012. */
-static double decimal(double v)
-{
-    char text[40];
-
-    for (int digits = 1; digits < 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if ((float)strtod(text, NULL) == (float)v)
-            return strtod(text, NULL);
-    }
-    return v;
-}
-
 /* One key as a field of another name; where the key is absent, is. */
 static int read_real(json_t *o, const struct gguf *g, const char *arch, const char *key, const char *field,
                      double is, struct err *e)
@@ -155,7 +143,7 @@ static int read_real(json_t *o, const struct gguf *g, const char *arch, const ch
     snprintf(whole, sizeof whole, "%s.%s", arch, key);
     if ((rc = gguf_f64(g, whole, "", false, 0, 1e6, &is, e)) < 0)
         return rc;
-    return json_object_set_new(o, field, json_real(decimal(is))) < 0 ? err_set(e, E_SYS, "out of memory") : 0;
+    return json_object_set_new(o, field, json_real(gguf_decimal(is))) < 0 ? err_set(e, E_SYS, "out of memory") : 0;
 }
 
 static double number(const json_t *o, const char *field) { return json_number_value(json_object_get(o, field)); }
@@ -225,7 +213,7 @@ static int read_own(json_t *o, const struct gguf *g, const struct gguf_arch *a, 
         (b->multipliers && (rc = read_scales(o, g, a->name, e)) < 0) ||
         (b->parallel && (rc = read_parallel(o, g, a->name, e)) < 0))
         return rc;
-    if (json_object_set_new(o, field_or(b->field.eps, "rms_norm_eps"), json_real(decimal(norm))) < 0 ||
+    if (json_object_set_new(o, field_or(b->field.eps, "rms_norm_eps"), json_real(gguf_decimal(norm))) < 0 ||
         (b->rotary > 0 && (double)turned <= dim &&
          json_object_set_new(o, field_or(b->field.rotary, "partial_rotary_factor"),
                              json_real((double)turned / dim)) < 0))

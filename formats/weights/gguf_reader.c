@@ -36,6 +36,7 @@ static int add(struct weights_files *f, struct gguf_model *m, const struct gguf_
                const struct tensor_spec *s, const struct gguf_tensor *t, struct err *e)
 {
     struct row_order rows = gguf_row_order(a, &f->config, s->role);
+    int64_t whole = rows.head * (rows.heads ? 3 * rows.heads : 1);
     struct tensor *to = &f->all[f->n];
 
     *to = (struct tensor){ .name = memcpy(m->names + f->n * NAME, s->name, NAME), .dims = t->dims,
@@ -50,7 +51,7 @@ static int add(struct weights_files *f, struct gguf_model *m, const struct gguf_
         to->shape[i] = t->size[t->dims - 1 - i];
         to->count *= to->shape[i];
     }
-    if (rows.head > 0 && to->shape[0] % (rows.head * (rows.heads ? 3 * rows.heads : 1)) == 0) /* else its shape is refused later */
+    if (rows.head > 0 && to->shape[0] % whole == 0) /* else its shape is refused later */
         *to = tensor_turned(to, &m->turns[f->n], rows, true);
     f->n++;
     return 0;

@@ -6,6 +6,8 @@
 #include "formats/weights/gguf_arch.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const gguf_rope_tensors[3] = { "rope_freqs.weight", "rope_factors_long.weight",
@@ -96,6 +98,18 @@ int gguf_rope_of(struct gguf_rope *g, const struct rope_config *r, int64_t dim, 
 
 /* ---- the other way ---- */
 
+double gguf_decimal(double v)
+{
+    char text[40];
+
+    for (int digits = 1; digits < 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if ((float)strtod(text, NULL) == (float)v)
+            return strtod(text, NULL);
+    }
+    return v;
+}
+
 /* A list is a float32 vector of one number a pair. */
 static int read_list(double *to, const struct gguf *g, const struct gguf_tensor *t, int64_t pairs,
                      struct err *e)
@@ -110,7 +124,7 @@ static int read_list(double *to, const struct gguf *g, const struct gguf_tensor 
         if (!(f >= 1e-6F && f <= 1e9F))
             return err_set(e, E_DATA, "'%s': tensor '%s': value %lld is %g, must be 1e-6 to 1e9",
                            gguf_name(g), t->name, (long long)i, (double)f);
-        to[i] = f;
+        to[i] = gguf_decimal(f);
     }
     return 0;
 }
@@ -155,6 +169,28 @@ static int read_freqs(struct rope_config *r, const struct gguf *g, const struct 
     return 0;
 }
 
+/* Two lists, for texts within the original context and beyond; attention_factor is the file's. */
+static int read_longrope(struct rope_config *r, const struct gguf *g, const struct gguf_tensor *const lists[3],
+                         int64_t dim, int64_t context, struct err *e)
+{
+    double scale = r->attention_factor;
+    int rc;
+
+    r->type = ROPE_LONGROPE;
+    r->pairs = dim / 2;
+    if (!lists[1] || !lists[2])
+        return err_set(e, E_DATA, "'%s': RoPE of type longrope without '%s' and '%s'", gguf_name(g),
+                       gguf_rope_tensors[1], gguf_rope_tensors[2]);
+    if ((rc = read_list(r->long_factor, g, lists[1], dim / 2, e)) < 0 ||
+        (rc = read_list(r->short_factor, g, lists[2], dim / 2, e)) < 0)
+        return rc;
+    r->factor = (double)context / (double)r->original_context;
+    r->attention_factor = 0; /* where it is what follows from the factor */
+    if ((float)config_rope_scale(r) != (float)scale)
+        r->attention_factor = scale;
+    return 0;
+}
+
 int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch, int64_t dim,
                    int64_t context, const struct gguf_tensor *const lists[3], struct err *e)
 {
@@ -180,15 +216,7 @@ int gguf_rope_read(struct rope_config *r, const struct gguf *g, const char *arch
     /* phi3's files have no type, but lists */
     if ((n == 8 && memcmp(type, "longrope", n) == 0) ||
         (strcmp(arch, "phi3") == 0 && lists[1] && lists[2] && factor == 1 && !lists[0])) {
-        r->type = ROPE_LONGROPE;
-        r->pairs = dim / 2;
-        if (!lists[1] || !lists[2])
-            return err_set(e, E_DATA, "'%s': RoPE of type longrope without '%s' and '%s'", gguf_name(g),
-                           gguf_rope_tensors[1], gguf_rope_tensors[2]);
-        if ((rc = read_list(r->long_factor, g, lists[1], dim / 2, e)) < 0 ||
-            (rc = read_list(r->short_factor, g, lists[2], dim / 2, e)) < 0)
-            return rc;
-        r->factor = (double)context / (double)r->original_context;
+        return read_longrope(r, g, lists, dim, context, e);
     } else if (n == 4 && memcmp(type, "yarn", n) == 0 && !lists[0]) {
         r->type = ROPE_YARN;
         r->factor = factor;

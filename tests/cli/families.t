@@ -34,6 +34,11 @@ family() { # family NAME
 for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox; do
     ok "$f from base to merged" family "$f"
 done
+# Of gpt_neox up has no gate beside it: its pair's A has room of its own.
+up_alone() { train neox lora "$tmp/up" --targets up && lmerge -q --model tests/data/arch/neox --adapter "$tmp/up" \
+    --dtype float32 -o "$tmp/up.merged" && [ "$(loss --model "$tmp/up.merged")" = \
+    "$(loss --model tests/data/arch/neox --adapter "$tmp/up")" ]; }
+ok 'a pair of up alone, without a gate' up_alone
 one_matrix() {
     ends 78 'one matrix for q, k and v' ltrain -q "$tmp/d.bin" --model tests/data/arch/phi3 --ctx 32 --mode lora \
         --targets q,v --steps 1 -o "$tmp/no"

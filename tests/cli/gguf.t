@@ -44,6 +44,26 @@ for t in smollm llama3 spm; do # byte-level BPE with and without single digits, 
         [ "$(ids_of "$tmp/t-$t" "$tmp/text")" = "$(ids_of "$tmp/t-$t.gguf" "$tmp/text")" ]'
 done
 
+# --- every family that llama.cpp has, as it is; biases, norms, fused tensors, scales, lists
+awk 'BEGIN { for (i = 0; i < 60; i++) printf "\\x%02x\\x00", (i * i + 7 * i) % 29 + 3 }' > "$tmp/escaped"
+printf '%b' "$(cat "$tmp/escaped")" > "$tmp/d.bin"
+loss() { leval -q --ppl "$tmp/d.bin" --form raw --ctx 12 -j 1 --json -m "$1" | grep -m 1 '"loss_hex"'; }
+there_and_back() { # the same loss, and the same bytes again from what came back
+    lmerge -q -m "tests/data/arch/$1" -o "$tmp/w/$1.gguf" --gguf f32 2> "$tmp/err" || { cat "$tmp/err"; return 1; }
+    lmerge -q -m "$tmp/w/$1.gguf" -o "$tmp/f-$1" && lmerge -q -m "$tmp/f-$1" -o "$tmp/$1.gguf" --gguf f32 2> "$tmp/err" &&
+        cmp "$tmp/w/$1.gguf" "$tmp/$1.gguf" && [ "$(loss "tests/data/arch/$1")" ] &&
+        [ "$(loss "tests/data/arch/$1")" = "$(loss "$tmp/$1.gguf")" ] && rm -r "$tmp/f-$1"
+}
+for f in llama32 llama_bias mistral_full qwen2 qwen3 phi4mini olmo2 granite granite_bias neox neox_serial; do
+    ok "$f there and back" there_and_back "$f"
+done
+ok 'a window that llama.cpp has not: 78' ends 78 'window of 7 tokens' lmerge -q -m tests/data/arch/phi3 -o "$tmp/a.gguf"
+ok 'layers without RoPE that it has not: 78' ends 78 'layer 1 is without RoPE' lmerge -q -m tests/data/arch/smollm3 \
+    -o "$tmp/a.gguf"
+ok '--check says the same' eval '! lmerge --check llama.cpp tests/data/arch/smollm3 > "$tmp/said" &&
+    has "$tmp/said" "refused: layer 1 is without RoPE" && ! lmerge --check llama.cpp tests/data/arch/phi3 > "$tmp/said" &&
+    has "$tmp/said" "ignored: the window of 7"'
+
 # --- adapters
 ok 'an adapter merged into a file' lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m.gguf" --gguf f32
 ok 'is the merged folder as a file' eval 'lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m" &&
@@ -136,5 +156,17 @@ else
         lmerge -q -m "$tmp/st" -a "$tmp/sl" --adapter-only -o "$tmp/sl.gguf"'
     adapter=$tmp/sl
     ok 'llama.cpp has its losses' losses "$tmp/st" "$tmp/st.gguf" --lora "$tmp/sl.gguf"
+    adapter=
+    of_family() { # NAME: a new model of this configuration, with that tokenizer, trained a little
+        sed 's/"vocab_size": 32/"vocab_size": 512/; s/"max_position_embeddings": 12/"max_position_embeddings": 64/
+            s/"sliding_window": 7/"sliding_window": null/' "tests/data/arch/$1/config.json" > "$tmp/family.json"
+        rm -rf "$tmp/fam" "$tmp/fam.gguf"
+        ltrain -q "$tmp/sd" --init "$tmp/family.json" --tokenizer "$tmp/st/tokenizer.model" --attention dense \
+            --ctx 16 --targets o --steps 2 --lr 3e-2 --warmup 0 -o "$tmp/fam" && lmerge -q -m "$tmp/fam" -o "$tmp/fam.gguf" --gguf f32 &&
+            losses "$tmp/fam" "$tmp/fam.gguf"
+    }
+    for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial; do
+        ok "llama.cpp has the losses of $f" of_family "$f"
+    done
 fi
 echo "1..$n"

@@ -53,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     if (gguf_parse(&g, data, nbytes, "fuzz", &e) < 0)
         return 0;
     touch(g, nbytes);
-    (void)gguf_config_read(&c, &a, g, &e);
+    if (gguf_config_read(&c, &a, g, &e) == 0)
+        (void)gguf_check(&c, &e);
     for (int64_t i = 0; i < gguf_tensors(g); i++) {
         const struct tensor_type *type = gguf_type(gguf_tensor_at(g, i)->type);
 
