@@ -235,7 +235,8 @@ static double step(struct fixture *f, struct device *d, float **grad)
     return sum / (double)n;
 }
 
-/* bfloat16 activations leave 1 to 3% of a gradient's norm. */
+/* bfloat16 activations leave 1 to 2% of a gradient's norm; of pairs, whose products are rounded once more,
+ * 3 to 4.5%. */
 static void compare(struct fixture *f, double loss, const float *got, double want_loss, const float *want)
 {
     const struct trained *t = model_trained(f->m);
@@ -257,7 +258,7 @@ static void compare(struct fixture *f, double loss, const float *got, double wan
     }
     printf("# %s: loss %.5f (CPU %.5f), gradients off by %.2f%%\n", f->name, loss, want_loss,
            100 * sqrt(all / all_norm));
-    assert_true(all <= 0.04 * 0.04 * all_norm);
+    assert_true(all <= 0.06 * 0.06 * all_norm);
 }
 
 static void test_families(void **state)
