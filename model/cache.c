@@ -182,7 +182,8 @@ void cache_attend(struct model *m, const struct layer *l, const struct span *b, 
     a->v_scale = scale_at(m, l->kept.v_scale, c->row);
 }
 
-/* The sinks of a text, turned by so many positions, to rows from to on of every layer. */
+/* The sinks of a text, turned by so many positions, to rows from to on of every layer; of one without RoPE
+ * as they are. */
 static void turn_sinks(struct model *m, int64_t seq, int64_t by, int64_t to)
 {
     int64_t n = m->o.cache.sinks, at = seq * n * kv_dim(m), cu[2] = { 0, n };
@@ -193,7 +194,7 @@ static void turn_sinks(struct model *m, int64_t seq, int64_t by, int64_t to)
         struct op_store s = store_of(m, l, n, m->cache->turned, act_at(m, l->kept.sink_v, at));
 
         copy(m, m->cache->turned, act_at(m, l->kept.sink_k, at), bytes);
-        if (m->rc == 0)
+        if (m->rc == 0 && !layer_in(&m->c.no_rope, i))
             m->rc = m->d->rope(m->d, &(struct op_rope){ .rows = n, .ld = kv_dim(m),
                 .heads = m->c.kv_heads, .dim = config_rotary(&m->c), .stride = m->c.head_dim,
                 .first = by, .period = 1, .scale = 1, .inv_freq = m->inv_freq,

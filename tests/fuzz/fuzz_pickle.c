@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
             const struct tensor *t = pt_at(f, i);
             if (t->dims < 0 || t->dims > TENSOR_DIMS || t->count < 0 || pt_find(f, t->name) != t)
                 abort();
-            sink = read_all(t);
+            sink += read_all(t);
         }
         pt_close(f);
     }
