@@ -58,4 +58,18 @@ windows() {
     [ "$a" ] && [ "$b" ] && [ "$a" != "$b" ]
 }
 ok 'a sliding window is honoured, and null is none' windows
+# Where ranks share a sequence, or weights: the losses of one, with dropout too.
+last_loss() { tail -n 1 "$1/metrics.jsonl" | sed -n 's/.*"loss":\([0-9.]*\).*/\1/p'; }
+shared() { # shared NAME
+    local base=$1 k want got
+    set -- --attention s2 --group 8 --dropout 0.1 --micro 1
+    train "$base" lora+ "$tmp/one" -f "$@" || return 1
+    want=$(last_loss "$tmp/one")
+    for k in --cp --shard-weights; do
+        train "$base" lora+ "$tmp/two" -f "$@" --processes 2 $k 2 || return 1
+        got=$(last_loss "$tmp/two")
+        awk "BEGIN { d = ($want - $got) / $want; exit !($want > 0 && d * d < 1e-12) }" || { echo "$k: $got, not $want"; return 1; }
+    done
+}
+for f in qwen2_window smollm3 phi3 olmo2 granite neox; do ok "$f: two ranks share a sequence, or weights" shared "$f"; done
 echo "1..$n"
