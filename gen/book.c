@@ -24,15 +24,15 @@ static enum session_type type_of(const struct session *s)
                                                                                    : SESSION_F32;
 }
 
-/* What the keys of n tokens are turned by. */
-static int hash_positions(const struct session *s, int64_t n, uint64_t *hash, struct err *e)
+/* What keys are turned by: as in a text that fills the room (model/extend.h). */
+static int hash_positions(const struct session *s, uint64_t *hash, struct err *e)
 {
     int64_t pairs = config_rotary(&s->config) / 2;
     float *f = calloc((size_t)pairs + 1, sizeof *f);
 
     if (!f)
         return err_set(e, E_SYS, "out of memory");
-    f[pairs] = rope_inv_freq(&s->config.rope, 2 * pairs, n, f);
+    f[pairs] = rope_inv_freq(&s->config.rope, 2 * pairs, s->options.cache.rows, f);
     *hash = hash64_of(f, (size_t)(pairs + 1) * sizeof *f);
     free(f);
     return 0;
@@ -48,7 +48,7 @@ static int head_of(const struct opening *g, const struct question *q, int64_t n,
                                 .channels = c->head_dim, .tokens = n,
                                 .model = model_base_hash(g->s.model), .adapter = g->adapter_hash,
                                 .text = hash64_of(q->text.p, q->files_bytes) };
-    return hash_positions(&g->s, n, &h->positions, e);
+    return hash_positions(&g->s, &h->positions, e);
 }
 
 /* A session file that is whole, but was made otherwise. */

@@ -37,8 +37,6 @@ static int64_t common(const struct said *s, const int32_t *ids, int64_t n)
 int said_become(struct said *s, struct session *on, const int32_t *ids, int64_t n, float *logits,
                 struct err *e)
 {
-    /* where frequencies depend on how long a text is, all of it has to be known */
-    bool whole = on->config.rope.type == ROPE_DYNAMIC || on->config.rope.type == ROPE_LONGROPE;
     int64_t same = common(s, ids, n), piece;
     int rc = room(s, n, e);
 
@@ -53,7 +51,7 @@ int said_become(struct said *s, struct session *on, const int32_t *ids, int64_t 
     }
     s->n = same;
     for (int64_t at = same; at < n && rc == 0; at += piece) {
-        piece = n - at < PIECE || whole ? n - at : PIECE;
+        piece = n - at < PIECE ? n - at : PIECE;
         if (n - same > PIECE)
             log_progress("reading: %" PRId64 " of %" PRId64 " tokens", at, n);
         rc = session_extend(on, ids + at, piece, at + piece == n ? logits : NULL, e);

@@ -48,12 +48,13 @@ static int check(const struct model *m, const struct extend *x, struct err *e)
     return 0;
 }
 
-/* RoPE's frequencies may depend on a text's length: of a window, on the window's. */
-static int64_t reach_of(const struct model *m, int64_t length)
+/* RoPE's frequencies may depend on a text's length (dynamic, longrope). Keys that are kept stay as they
+ * were turned, so they are those of a text that fills its room, from the first token on. */
+static int64_t reach_of(const struct model *m)
 {
     const struct cache_options *o = &m->o.cache;
 
-    return o->window && length > o->sinks + o->window ? o->sinks + o->window : length;
+    return o->window ? o->sinks + o->window : o->rows;
 }
 
 /* Logits of rows [from, to) of the pass to the host, LOGIT_ROWS at a time. */
@@ -87,9 +88,8 @@ static int pass(struct model *m, struct span *sp, const int32_t *ids, int64_t re
     return step_settled(m, e);
 }
 
-/* Tokens of one text in a run. total: what its piece makes of the text's length. */
-static int run_pass(struct model *m, const struct piece *p, int64_t total, float *logits, bool all,
-                    struct err *e)
+/* Tokens of one text in a run. */
+static int run_pass(struct model *m, const struct piece *p, float *logits, bool all, struct err *e)
 {
     int64_t cu[2] = { 0, p->n }, kv[2], before, to, base = p->seq * m->o.cache.rows;
     struct kept_text *t = cache_text(m, p->seq);
@@ -97,7 +97,7 @@ static int run_pass(struct model *m, const struct piece *p, int64_t total, float
     struct span sp = { .rows = p->n, .len = p->n, .first = t->n, .cached = &c };
     int rc;
 
-    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), reach_of(m, total), m->inv_freq);
+    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), reach_of(m), m->inv_freq);
     m->rc = 0;
     cache_make_room(m, p->seq, p->n);
     if (m->rc < 0)
@@ -108,7 +108,7 @@ static int run_pass(struct model *m, const struct piece *p, int64_t total, float
     c.rows = before + p->n;
     kv[0] = 0, kv[1] = c.rows;
     c.seg = (struct op_segments){ 1, cu, kv, &before };
-    rc = pass(m, &sp, p->ids, reach_of(m, total), all ? 0 : p->n - 1, logits, e);
+    rc = pass(m, &sp, p->ids, reach_of(m), all ? 0 : p->n - 1, logits, e);
     if (rc == 0)
         t->n += p->n, t->end += p->n;
     return rc;
@@ -117,7 +117,7 @@ static int run_pass(struct model *m, const struct piece *p, int64_t total, float
 /* A piece, in runs of as many rows as the model computes at once. */
 static int one_piece(struct model *m, const struct piece *p, float *logits, bool all, struct err *e)
 {
-    int64_t most = m->o.seqs * m->o.ctx, total = model_text_length(m, p->seq) + p->n;
+    int64_t most = m->o.seqs * m->o.ctx;
     int rc = 0;
 
     if (m->o.cache.window && most > m->o.cache.window / 4)
@@ -127,8 +127,8 @@ static int one_piece(struct model *m, const struct piece *p, float *logits, bool
         struct piece part = { p->seq, n, p->ids + at };
         bool last = at + n == p->n;
 
-        rc = run_pass(m, &part, total, !logits || (!all && !last) ? NULL
-                                       : all ? logits + at * m->c.vocab : logits, all, e);
+        rc = run_pass(m, &part, !logits || (!all && !last) ? NULL : all ? logits + at * m->c.vocab : logits,
+                      all, e);
     }
     return rc;
 }
@@ -152,13 +152,11 @@ static void lists_close(struct lists *l)
     free(l->ids);
 }
 
-/* n pieces of one token, by the texts of all. *longest: of theirs with it. */
-static void fill(const struct model *m, const struct piece *p, int64_t n, struct lists *l,
-                 int64_t *longest)
+/* n pieces of one token, by the texts of all. */
+static void fill(const struct model *m, const struct piece *p, int64_t n, struct lists *l)
 {
     int64_t rows = m->o.cache.rows, row = 0;
 
-    *longest = 1;
     for (int64_t s = 0; s < m->o.cache.seqs; s++) {
         const struct kept_text *t = cache_text(m, s);
 
@@ -173,7 +171,6 @@ static void fill(const struct model *m, const struct piece *p, int64_t n, struct
         l->to[row] = s * rows + t->end;
         l->at[row] = t->n;
         l->rows[row] = row;
-        *longest = t->n + 1 > *longest ? t->n + 1 : *longest;
         row++;
     }
     l->rows[n] = n;
@@ -187,14 +184,13 @@ static int together(struct model *m, const struct piece *p, int64_t n, float *lo
     struct cached c = { .rows = m->o.cache.seqs * m->o.cache.rows, .n = n };
     struct span sp = { .rows = n, .len = 1, .cached = &c };
     struct lists l = { 0 };
-    int64_t longest;
     int rc = lists_open(&l, m->o.cache.seqs, e);
 
     if (rc == 0) {
-        fill(m, p, n, &l, &longest);
+        fill(m, p, n, &l);
         c.seg = (struct op_segments){ 2 * m->o.cache.seqs, l.cu, l.kv, l.first };
         c.cu = l.rows, c.to = l.to, c.firsts = l.at;
-        rc = pass(m, &sp, l.ids, longest, 0, logits, e);
+        rc = pass(m, &sp, l.ids, reach_of(m), 0, logits, e);
     }
     for (int64_t i = 0; i < n && rc == 0; i++) {
         struct kept_text *t = cache_text(m, p[i].seq);

@@ -13,7 +13,8 @@ struct piece {
 /*
  * Appends pieces to texts of a model that was opened with a cache, seq ascending, each once. What a
  * token sees of its own text is as in one pass over all of it, to rounding, however it was cut into
- * calls. More rows than the model computes at once are cut; single tokens of several texts go
+ * calls; of RoPE that depends on the length, as in a text that fills the cache's room. More rows than the
+ * model computes at once are cut; single tokens of several texts go
  * together. logits: host float32, [pieces][vocab], each of the last token of a piece; with all, of
  * every token, [tokens][vocab]; NULL: none. After a failure texts are as before; those that keep a
  * window are empty. E_CONFIG: more tokens than a text of this cache has room for. E_DATA: an id outside the

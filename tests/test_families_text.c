@@ -112,6 +112,35 @@ static void test_a_cache_changes_nothing(void **state)
     }
 }
 
+/* Past the original context: frequencies that depend on the length are those of the room, however it is filled. */
+static void test_texts_grow_past_the_original_context(void **state)
+{
+    enum { LONG = 20 };
+
+    (void)state;
+    for (int i = 0; i < FAMILIES; i++) {
+        const char *name = family_names[i];
+        float want[LONG * VOCAB], got[VOCAB];
+        int32_t ids[LONG];
+        char path[128];
+        struct weights *w;
+        struct model *m;
+
+        snprintf(path, sizeof path, FAMILIES_DATA "%s", name);
+        OK(weights_open(&w, path, &err));
+        some_ids(ids, LONG);
+        at_once(name, w, weights_config(w), ids, LONG, want);
+        open_model(name, &m, w, weights_config(w), 8, (struct cache_options){ .rows = LONG, .seqs = 1 });
+        OK(model_extend(m, &(struct extend){ 1, &(struct piece){ 0, 4, ids }, NULL, false }, &err));
+        for (int n = 4; n < LONG; n++) {
+            OK(model_extend(m, &(struct extend){ 1, &(struct piece){ 0, 1, ids + n }, got, false }, &err));
+            alike(name, "a row of a longer text", got, want + n * VOCAB, VOCAB, 1e-4);
+        }
+        model_close(m);
+        weights_close(w);
+    }
+}
+
 /* What one layer keeps of a token is the token's alone: the last row is as of a text of the sinks and the window. */
 static void kept(const char *name, struct weights *w, const struct llama_config *c)
 {
@@ -160,6 +189,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_cache_changes_nothing),
+        cmocka_unit_test(test_texts_grow_past_the_original_context),
         cmocka_unit_test(test_a_window_keeps_sinks),
     };
     int rc;
