@@ -100,12 +100,9 @@ ok "a checkpoint of the reference: one token more, and its tokenizer" eval 'lmer
     cmp "$tmp/reference/tokenizer_config.json" "$tmp/w/o/tokenizer_config.json" && linfo --verify "$tmp/w/o" &&
     linfo "$tmp/reference" | grep -q trained'
 printf '\x80\2cos\nsystem\nX\4\0\0\0true\x85R.' > "$tmp/data.pkl"
-ok 'a pickle that wants to run something does not' eval 'mkdir "$tmp/evil" && mkdir "$tmp/archive" &&
-    mv "$tmp/data.pkl" "$tmp/archive" && python3 - "$tmp" << "END"
-import sys, zipfile
-with zipfile.ZipFile(sys.argv[1] + "/evil/adapter_model.bin", "w") as z:
-    z.write(sys.argv[1] + "/archive/data.pkl", "archive/data.pkl")
-END
+ok 'a pickle that wants to run something does not' eval 'mkdir "$tmp/evil" &&
+    perl -MIO::Compress::Zip=:all -e "zip shift, shift, Name => q(archive/data.pkl), Method => ZIP_CM_STORE or exit 1" \
+        "$tmp/data.pkl" "$tmp/evil/adapter_model.bin" &&
     cp "$features/bin/adapter/adapter_config.json" "$tmp/evil" &&
     ends 65 "os.system.*only tensors are read" lmerge -m "$features/base" -a "$tmp/evil" -o "$tmp/w/p"'
 rm -rf "$tmp/w/long" "$tmp/w/o"
