@@ -41,7 +41,7 @@ run ltrain "$out/shards" --model "$base" -o "$out/base" --mode full --attention 
 train() {
     name=$1
     shift
-    run ltrain "$out/shards" --model "$out/base" -o "$out/$name" --steps 80 "$@" --schedule cosine --warmup 4 \
+    run ltrain "$out/shards" --model "$out/base" -o "$out/$name" --steps 60 "$@" --schedule cosine --warmup 4 \
         --save-every 1000 --log-every 20
 }
 pairs="--mode lora+ --rank 32 --alpha 64 --targets q,k,v,o,gate,up,down --lr 5e-3"
