@@ -286,7 +286,7 @@ mpi_stopped() { # SIGUSR1 to mpirun, which passes it on: the step's border, a ch
     mpi_begin "$1"
     kill -USR1 "$pid"
     mpi_ended 5000 && grep -q 'stopped by SIGUSR1 after step .*, checkpoint saved' "$tmp/err" &&
-        { [ "$rc" -eq 75 ] || { [ "$1" = mpich ] && [ "$rc" -ne 0 ]; }; } # MPICH's own has had another now and then
+        [ "$rc" -eq 75 ]
 }
 for name in openmpi mpich; do
     if ! command -v mpirun.$name > /dev/null; then
