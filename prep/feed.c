@@ -78,20 +78,19 @@ void feed_progress(const struct feed *f, struct source_progress *p)
     source_progress(f->source, p);
 }
 
-static void note(struct feed *f, bool warning, const char *text)
+static int note(struct feed *f, bool warning, const char *text, struct err *e)
 {
-    if (f->o.note)
-        f->o.note(f->o.note_ctx, warning, text);
+    return f->o.note ? f->o.note(f->o.note_ctx, warning, text, e) : 0;
 }
 
-void feed_warn(struct feed *f, const char *text) { note(f, true, text); }
+int feed_warn(struct feed *f, const char *text, struct err *e) { return note(f, true, text, e); }
 
 /* Says which schemas the file had whose turn is over. */
-static void note_schemas(struct feed *f)
+static int note_schemas(struct feed *f, struct err *e)
 {
     char text[1024];
     int64_t docs = 0;
-    int n;
+    int n, rc = 0;
 
     for (int s = 0; s < SCHEMAS; s++)
         docs += f->seen[s];
@@ -111,16 +110,17 @@ static void note_schemas(struct feed *f)
     if (docs && n < (int)sizeof text)
         snprintf(text + n, sizeof text - (size_t)n, " (source %s)", f->sources);
     if (docs)
-        note(f, false, text);
-    if (f->lost) {
+        rc = note(f, false, text, e);
+    if (f->lost && rc == 0) {
         snprintf(text, sizeof text, "'system' and 'history' of %lld row%s of '%.400s', which the "
                  "prompt has no place for", (long long)f->lost, f->lost == 1 ? "" : "s", f->file);
-        note(f, true, text);
+        rc = note(f, true, text, e);
     }
     f->lost = 0;
     memset(f->seen, 0, sizeof f->seen);
     f->seen_files = 0;
     f->sources[0] = '\0';
+    return rc;
 }
 
 /* Counts a document that is kept, and adds its source to the list unless it is there. A list
@@ -146,18 +146,19 @@ void feed_kept(struct feed *f, enum schema schema, const char *source, bool lost
 int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e)
 {
     bool same = f->file && b->file && strcmp(f->file, b->file) == 0;
+    int rc = 0;
 
-    for (size_t at = 0, n; at < b->notes.len; at += n + 1) {
+    for (size_t at = 0, n; at < b->notes.len && rc == 0; at += n + 1) {
         n = strcspn(b->notes.p + at, "\n");
         b->notes.p[at + n] = '\0';
-        note(f, true, b->notes.p + at);
+        rc = note(f, true, b->notes.p + at, e);
     }
-    if (b->n == 0)
-        return 0;
+    if (b->n == 0 || rc < 0)
+        return rc;
 
     /* The notes on a file come when the next one begins. */
-    if (f->file && !same && !(b->plain && f->plain))
-        note_schemas(f);
+    if (f->file && !same && !(b->plain && f->plain) && (rc = note_schemas(f, e)) < 0)
+        return rc;
     if (!same) {
         free(f->file);
         if (!(f->file = strdup(b->file)))
@@ -168,7 +169,7 @@ int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e)
     return 0;
 }
 
-void feed_end(struct feed *f) { note_schemas(f); }
+int feed_end(struct feed *f, struct err *e) { return note_schemas(f, e); }
 
 /* E_DATA for what begins a member that is no text, or none as it stands. */
 static int check_form(const struct feed *f, const void *p, size_t n, struct err *e)

@@ -8,8 +8,8 @@
 #include "prep/filter.h"
 C_BEGIN
 
-/* What the user may be told on the way. */
-typedef void feed_note_fn(void *ctx, bool warning, const char *text);
+/* What the user may be told on the way. < 0 ends the run. */
+typedef int feed_note_fn(void *ctx, bool warning, const char *text, struct err *e);
 
 struct feed_opts {
     const char *const *include;
@@ -70,8 +70,8 @@ int feed_each(const char *const *operands, int n, const struct feed_opts *o, fee
  * Notes tell, once a file, which schemas its documents had. */
 int feed_begin(struct feed *f, const struct feed_batch *b, struct err *e);
 void feed_kept(struct feed *f, enum schema schema, const char *source, bool lost);
-void feed_warn(struct feed *f, const char *text);
-void feed_end(struct feed *f);
+int feed_warn(struct feed *f, const char *text, struct err *e);
+int feed_end(struct feed *f, struct err *e);
 /* May be called by another thread. */
 void feed_progress(const struct feed *f, struct source_progress *p);
 

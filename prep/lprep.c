@@ -61,15 +61,21 @@ static void tick(void *ctx, const struct prep_counts *c, const struct prep_load 
                  100 * load->encode_s / (s * load->encoders), 100 * load->write_s / s);
 }
 
-/* ctx: the file of what was skipped, or NULL; a line each, without the remedy. */
-static void note(void *ctx, bool warning, const char *text)
+/* The file of --skipped gets a line each, without the remedy. ctx: struct args. */
+static int note(void *ctx, bool warning, const char *text, struct err *e)
 {
-    if (warning && ctx)
-        fprintf(ctx, "%.*s\n", (int)strcspn(text, "\n"), text);
+    const struct args *a = ctx;
+
     if (warning)
         log_warn("left out: %s", text);
     else
         log_info("%s", text);
+    if (warning && a->skipped_file) {
+        fprintf(a->skipped_file, "%.*s\n", (int)strcspn(text, "\n"), text);
+        if (ferror(a->skipped_file))
+            return err_sys(e, E_IO, "cannot write '%s'", a->skipped);
+    }
+    return 0;
 }
 
 /* One warning with the number of documents for each reason to leave them out. */
@@ -221,7 +227,7 @@ static int add_counts(struct buf *b, const struct prep_counts *c, bool one_line,
     return rc == 0 ? buf_printf(b, e, "%s}}\n", one_line ? "" : nl) : rc;
 }
 
-/* --stats: the file is replaced whole, and only after a good run. */
+/* --stats: the file is replaced whole, and only once all documents are written. */
 static int write_stats(const char *path, const struct prep_counts *c, struct err *e)
 {
     struct buf b = { 0 };
@@ -319,23 +325,37 @@ static int open_sets(const struct args *a, struct prep_opts *o, struct minhash *
 }
 
 /* The file of --skipped. A resumed run adds to it. "e" is close-on-exec. */
-static int open_skipped(const struct args *a, struct prep_opts *o, struct err *e)
+static int open_skipped(struct args *a, struct err *e)
 {
-    if (a->skipped && !(o->feed.note_ctx = fopen(a->skipped, a->resume ? "ae" : "we")))
+    if (a->skipped && !(a->skipped_file = fopen(a->skipped, a->resume ? "ae" : "we")))
         return err_sys(e, E_CREATE, "cannot create '%s'", a->skipped);
     if (a->skipped)
-        setvbuf(o->feed.note_ctx, NULL, _IOLBF, 0); /* there before the mark that it is done */
+        setvbuf(a->skipped_file, NULL, _IOLBF, 0); /* there before the mark that it is done */
     return 0;
 }
 
-/* Returns rc, or E_IO where the run went well but the list could not be written. */
-static int close_skipped(const struct args *a, const struct prep_opts *o, int rc, struct err *e)
+/* Of --skipped and --removed, unless they are closed. Returns rc, or E_IO where the run went well
+ * but a list could not be written. */
+static int close_lists(struct args *a, int rc, struct err *e)
 {
-    bool bad = o->feed.note_ctx && ferror((FILE *)o->feed.note_ctx);
+    bool bad = a->skipped_file && ferror(a->skipped_file);
 
-    if (o->feed.note_ctx && (fclose(o->feed.note_ctx) != 0 || bad) && rc == 0)
-        return err_sys(e, E_IO, "cannot write '%s'", a->skipped);
+    if (a->skipped_file && (fclose(a->skipped_file) != 0 || bad) && rc == 0)
+        rc = err_sys(e, E_IO, "cannot write '%s'", a->skipped);
+    a->skipped_file = NULL;
+    rc = removed_close(a->prep.removed, rc, e);
+    a->prep.removed = NULL;
     return rc;
+}
+
+/* Before END leaves: whoever finds the stream whole, as lpack must to publish a data set, finds
+ * these files whole too, even if this process is killed at once. ctx: struct args. */
+static int write_lists(void *ctx, const struct prep_counts *c, struct err *e)
+{
+    struct args *a = ctx;
+    int rc = close_lists(a, 0, e);
+
+    return rc == 0 && a->stats ? write_stats(a->stats, c, e) : rc;
 }
 
 /* All documents, to standard output or into the file that takes its place when it is whole. */
@@ -384,6 +404,8 @@ static void fill_opts(struct args *a, struct progress *progress)
     o->prompt = a->prompt ? PROMPT_ALPACA : PROMPT_LLAMA2;
     o->tick = tick;
     o->tick_ctx = progress;
+    o->whole = write_lists;
+    o->whole_ctx = a;
     o->feed.include = a->include.v;
     o->feed.n_include = a->include.n;
     o->feed.mode = mode[a->format];
@@ -391,6 +413,7 @@ static void fill_opts(struct args *a, struct progress *progress)
     o->feed.skip_errors = a->on_error == 1;
     o->feed.doc.replace = a->utf8 == 1;
     o->feed.note = note;
+    o->feed.note_ctx = a;
     if (a->output && strcmp(a->output, "-") == 0) /* NULL is standard output */
         a->output = NULL;
 }
@@ -456,19 +479,14 @@ static int run(struct args *a, const char *const *operands, int n, struct err *e
         return rc;
     if (n == 0)
         log_debug("reading standard input");
-    if ((rc = open_skipped(a, o, e)) == 0 && (rc = open_sets(a, o, &near, &contam, e)) == 0)
+    if ((rc = open_skipped(a, e)) == 0 && (rc = open_sets(a, o, &near, &contam, e)) == 0)
         rc = a->resume ? prep_rest(a, operands, n, t, &c, e)
                        : prep_out(a, operands, n, t, &c, e);
     if (rc == 0)
         report(a, &c, &progress);
     else
         log_progress_end();
-    /* Both lists are closed whatever happened; a
-     * failure of theirs counts only in a good run. */
-    rc = removed_close(o->removed, close_skipped(a, o, rc, e), e);
-    /* The stream is complete by now; a failure here still makes the run fail. */
-    if (rc == 0 && a->stats)
-        rc = write_stats(a->stats, &c, e);
+    rc = close_lists(a, rc, e); /* of a run that failed */
     if (rc == 0 && a->json)
         rc = print_json(a, &c, e);
     prep_counts_free(&c);

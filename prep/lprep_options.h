@@ -4,6 +4,8 @@
 #include "base/opt.h"
 #include "prep/prep.h"
 
+#include <stdio.h>
+
 /* Fields that the rows fill; those of enums are an index into the words of their row. */
 struct args {
     const char *tokenizer, *output, *stats, *part, *skipped, *removed, *resume;
@@ -12,6 +14,7 @@ struct args {
     int64_t threads, max_record, dedup_bytes, bands, rows, words, eval_words;
     struct opt_list include, where, where_not, sample, eval;
     struct prep_opts prep;
+    FILE *skipped_file;     /* open; NULL: no --skipped */
     const struct opt *opts; /* the table itself, for prep_rest */
 };
 

@@ -48,6 +48,11 @@ int output_add(struct output *out, const void *p, size_t nbytes, int64_t docs, i
     return rc == 0 && out->lines.len >= LINES_BYTES ? flush_lines(out, e) : rc;
 }
 
+int output_flush(struct output *out, struct err *e)
+{
+    return out->stream ? stream_flush(out->stream, e) : flush_lines(out, e);
+}
+
 /* With inputs: the run can go on from here. */
 static int put_mark(struct output *out, bool inputs, struct err *e)
 {

@@ -36,6 +36,8 @@ int output_add(struct output *out, const void *p, size_t nbytes, int64_t docs, i
 int output_done(struct output *out, int64_t at, struct err *e);
 /* A key was added to the set of --dedup. */
 int output_key(struct output *out, XXH128_hash_t key, struct err *e);
+/* What was added so far leaves now: a reader that is gone is found here, before the end. */
+int output_flush(struct output *out, struct err *e);
 /* rc 0: ends what is written well; all: every file was read to its end. Else the stream stays
  * without END. Frees; returns rc, or why ending failed. */
 int output_close(struct output *out, bool all, int rc, struct err *e);

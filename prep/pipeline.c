@@ -325,10 +325,9 @@ static int bad_row(struct pipeline *p, const struct result *r, const char *name,
     *e = *r->err;
     if (!p->o->feed.skip_errors || r->rc != E_DATA)
         return r->rc;
-    feed_warn(p->feed, e->msg);
     *e = (struct err){ 0 };
-    rc = p->o->removed ? removed_bad(p->o->removed, name, r->err->msg, e) : 0;
-    return rc;
+    rc = feed_warn(p->feed, r->err->msg, e);
+    return rc == 0 && p->o->removed ? removed_bad(p->o->removed, name, r->err->msg, e) : rc;
 }
 
 /* In the order of the input: what is a copy of a document that was kept becomes DROP_COPY or
@@ -406,11 +405,12 @@ static int write_batch(struct pipeline *p, struct job *j, struct output *out, st
                        struct err *e)
 {
     int64_t max = p->o->feed.max_docs;
-    int rc = output_done(out, j->in.at, e), from = 0, i;
+    int rc = feed_begin(p->feed, &j->in, e), from = 0, i;
     bool full = max && c->all.docs == max;
 
+    /* Only now: what there is to say of an input is written before the mark that it is done. */
     if (rc == 0)
-        rc = feed_begin(p->feed, &j->in, e);
+        rc = output_done(out, j->in.at, e);
     for (i = 0; i < j->in.n && rc == 0 && !full; i++) {
         rc = write_row(p, j, i, &from, out, c, e);
         full = max && c->all.docs == max;
@@ -423,8 +423,8 @@ static int write_batch(struct pipeline *p, struct job *j, struct output *out, st
             return j->rc;
         c->by.bad_files++;
         out->since.bad_files++;
-        feed_warn(p->feed, e->msg);
         *e = (struct err){ 0 };
+        rc = feed_warn(p->feed, j->in.err.msg, e);
     }
     return rc < 0 ? rc : full;
 }
@@ -445,7 +445,7 @@ static int write_batches(struct pipeline *p, struct output *out, struct prep_cou
     struct prep_load load;
     struct job *j;
     bool more;
-    int rc = 0;
+    int rc = 0, end;
 
     while (rc == 0) {
         pthread_mutex_lock(&p->lock);
@@ -472,8 +472,8 @@ static int write_batches(struct pipeline *p, struct output *out, struct prep_cou
         if (rc == 0 && p->o->tick)
             p->o->tick(p->o->tick_ctx, c, &load);
     }
-    if (rc >= 0)
-        feed_end(p->feed);
+    if (rc >= 0 && (end = feed_end(p->feed, e)) < 0)
+        rc = end;
     return rc;
 }
 
@@ -523,6 +523,7 @@ static int run_out(struct pipeline *p, int threads, struct output *out, struct p
 {
     const struct prep_opts *o = p->o;
     struct source *s = feed_source(p->feed);
+    bool all; /* inputs were read to their ends */
     int rc = 0;
 
     out->source = s;
@@ -535,7 +536,12 @@ static int run_out(struct pipeline *p, int threads, struct output *out, struct p
     rc = output_open(out, o->text ? NULL : &p->info, o->resume ? &o->resume->run : NULL, e);
     if (rc == 0)
         rc = run_pipeline(p, threads, out, c, e);
-    return output_close(out, rc == 0, rc < 0 ? rc : 0, e);
+    all = rc == 0;
+    if (rc >= 0 && o->whole && (rc = output_flush(out, e)) == 0) {
+        feed_progress(p->feed, &c->read);
+        rc = o->whole(o->whole_ctx, c, e);
+    }
+    return output_close(out, all, rc < 0 ? rc : 0, e);
 }
 
 int prep_run(const char *const *operands, int n, const struct prep_opts *o,

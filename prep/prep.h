@@ -30,6 +30,9 @@ struct prep_load {
     int encoders; /* threads */
 };
 typedef void prep_tick_fn(void *ctx, const struct prep_counts *c, const struct prep_load *load);
+/* Called once all documents are out, before END says so. What it writes is there whenever a reader
+ * has seen the stream whole; as it fails, so does the run, and the stream has no END. */
+typedef int prep_whole_fn(void *ctx, const struct prep_counts *c, struct err *e);
 
 struct resume; /* resume.h */
 struct prep_opts {
@@ -46,6 +49,8 @@ struct prep_opts {
     int threads;          /* that tokenise; 0: the processors this process may use */
     prep_tick_fn *tick;   /* after every document, may be NULL */
     void *tick_ctx;
+    prep_whole_fn *whole; /* may be NULL */
+    void *whole_ctx;
 };
 
 /* Tokens of one document as the reference makes them, malloc'ed; the caller frees.
