@@ -19,7 +19,7 @@ HARDEN    = -fstack-protector-strong $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_S
 PKGS      = libzstd libarchive zlib jansson libxxhash libpcre2-8
 
 FLAGS     = $(OPT) $(HARDEN) $(if $(SAN),$(SANFLAGS)) -D_GNU_SOURCE -I. -pthread
-C_FLAGS   = -std=c11 $(WARN) $(CWARN) $(FLAGS) $(CFLAGS)
+C_FLAGS   = -std=c11 -ffp-contract=off $(WARN) $(CWARN) $(FLAGS) $(CFLAGS)
 CXX_FLAGS = -std=c++17 $(filter-out -Werror=implicit,$(WARN)) $(FLAGS) $(CXXFLAGS)
 
 # One folder for the objects of each set of flags, so that SAN=1 never links a plain object.

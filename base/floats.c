@@ -1,14 +1,14 @@
 /* base/floats.c - float32 to and from float16 and bfloat16, bit-exact; see tensor_type.h. */
 #include "base/tensor_type.h"
 
-#include "base/processor.h"
+#include "base/simd.h"
 
 #include <string.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "tensor files are little-endian and are read in place");
 
-static inline uint32_t bits_of(float v)
+SIMD_INLINE uint32_t bits_of(float v)
 {
     uint32_t u;
 
@@ -16,7 +16,7 @@ static inline uint32_t bits_of(float v)
     return u;
 }
 
-static inline float float_of(uint32_t u)
+SIMD_INLINE float float_of(uint32_t u)
 {
     float v;
 
@@ -26,7 +26,7 @@ static inline float float_of(uint32_t u)
 
 /* The four below choose by masks and have no branches, so that the loops over them become
  * vector code: a float sum or product under a condition would keep gcc from it. */
-static inline uint32_t choose(bool first, uint32_t a, uint32_t b)
+SIMD_INLINE uint32_t choose(bool first, uint32_t a, uint32_t b)
 {
     /* All ones or all zeros, without a branch. */
     uint32_t m = -(uint32_t)first;
@@ -35,9 +35,9 @@ static inline uint32_t choose(bool first, uint32_t a, uint32_t b)
 }
 
 /* bfloat16 is the upper half of a float32, so widening it is exact. */
-static inline float widen_bf16(uint16_t h) { return float_of((uint32_t)h << 16); }
+SIMD_INLINE float widen_bf16(uint16_t h) { return float_of((uint32_t)h << 16); }
 
-static inline uint16_t narrow_bf16(float v)
+SIMD_INLINE uint16_t narrow_bf16(float v)
 {
     uint32_t u = bits_of(v);
     /* Adding 0x7FFF rounds up what is more than half of the last place; the last bit that stays
@@ -50,7 +50,7 @@ static inline uint16_t narrow_bf16(float v)
 
 /* Exponent and mantissa shifted into place read as a float 2^112 times too small, subnormals
  * included, and the product is exact. Infinities and NaN take exponent 255 instead. */
-static inline float widen_f16(uint16_t h)
+SIMD_INLINE float widen_f16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, mag = (uint32_t)(h & 0x7FFF) << 13;
     uint32_t finite = bits_of(float_of(mag) * 0x1p112f);
@@ -62,7 +62,7 @@ static inline float widen_f16(uint16_t h)
 /* Normal results: rebias the exponent by -112 and round the 13 bits that go by adding; a carry
  * goes into the exponent, and past 65504 into infinity. Subnormal results: adding 0.5 lets the
  * float adder round at 2^-24, the place of the last bit. */
-static inline uint16_t narrow_f16(float v)
+SIMD_INLINE uint16_t narrow_f16(float v)
 {
     uint32_t u = bits_of(v), mag = u & 0x7FFFFFFF, sign = (u >> 16) & 0x8000;
     uint32_t normal = (mag - 0x38000000u + 0xFFF + ((mag >> 13) & 1)) >> 13;
@@ -82,10 +82,7 @@ uint16_t f32_to_bf16(float v) { return narrow_bf16(v); }
 float f16_to_f32(uint16_t v) { return widen_f16(v); }
 uint16_t f32_to_f16(float v) { return narrow_f16(v); }
 
-/* The loops are compiled twice, for any processor and for AVX2, from the same lines. */
-#define EACH static inline __attribute__((always_inline))
-
-EACH uint16_t load16(const unsigned char *p)
+SIMD_INLINE uint16_t load16(const unsigned char *p)
 {
     uint16_t h;
 
@@ -93,7 +90,7 @@ EACH uint16_t load16(const unsigned char *p)
     return h;
 }
 
-EACH void widen(enum dtype t, const unsigned char *p, int64_t n, float *dst)
+SIMD_FN(void, widen, (enum dtype t, const unsigned char *p, int64_t n, float *dst), (t, p, n, dst))
 {
     if (t == DT_F16)
         for (int64_t i = 0; i < n; i++)
@@ -103,7 +100,7 @@ EACH void widen(enum dtype t, const unsigned char *p, int64_t n, float *dst)
             dst[i] = widen_bf16(load16(p + 2 * i));
 }
 
-EACH void narrow(enum dtype t, const float *src, int64_t n, unsigned char *p)
+SIMD_FN(void, narrow, (enum dtype t, const float *src, int64_t n, unsigned char *p), (t, src, n, p))
 {
     uint16_t h;
 
@@ -119,25 +116,10 @@ EACH void narrow(enum dtype t, const float *src, int64_t n, unsigned char *p)
         }
 }
 
-#ifdef __x86_64__
-#define AVX2 __attribute__((target("avx2")))
-AVX2 static void widen_avx2(enum dtype t, const unsigned char *p, int64_t n, float *dst)
-{
-    widen(t, p, n, dst);
-}
-AVX2 static void narrow_avx2(enum dtype t, const float *src, int64_t n, unsigned char *p)
-{
-    narrow(t, src, n, p);
-}
-#define WIDE(wide, any) (simd_level() >= SIMD_AVX2 ? wide : any)
-#else
-#define WIDE(wide, any) (any)
-#endif
-
 void floats_widen(enum dtype t, const void *src, int64_t n, float *dst)
 {
     if (t != DT_F32)
-        WIDE(widen_avx2(t, src, n, dst), widen(t, src, n, dst));
+        widen(t, src, n, dst);
     else if (n > 0)
         memcpy(dst, src, (size_t)n * 4);
 }
@@ -145,7 +127,7 @@ void floats_widen(enum dtype t, const void *src, int64_t n, float *dst)
 void floats_narrow(enum dtype t, const float *src, int64_t n, void *dst)
 {
     if (t != DT_F32)
-        WIDE(narrow_avx2(t, src, n, dst), narrow(t, src, n, dst));
+        narrow(t, src, n, dst);
     else if (n > 0)
         memcpy(dst, src, (size_t)n * 4);
 }

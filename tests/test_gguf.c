@@ -493,7 +493,7 @@ static void test_each_family_says_what_it_lacks(void **state)
     struct llama_config c[9];
     static const char *const names[9] = { "phi3", "qwen2", "qwen3_bias", "olmo2", "neox", "smollm3", "llama_bias",
                                           "phi4mini", "qwen2" };
-    static const char *const why[9] = { "window of 7 tokens", "head_dim", "self_attn.o_proj.bias",
+    static const char *const why[9] = { "window of 7 tokens, which llama.cpp reads and then leaves out", "head_dim", "self_attn.o_proj.bias",
                                         "tie_word_embeddings", "no attention_bias", "layer 1 is without RoPE",
                                         "hidden_act", "a list of factors", "a list of factors" };
     struct rope_config llama3 = { .type = ROPE_LLAMA3, .theta = 1e4, .factor = 8, .low_freq_factor = 1,

@@ -1,20 +1,18 @@
 /* tools/merge_rows.c - the arithmetic of a merge, a block of rows at a time; see merge.h. */
 #include "tools/merge.h"
 
-#include "base/processor.h"
+#include "base/simd.h"
 
 #include <string.h>
 
-/*
- * Every loop here is compiled twice, for any processor and for AVX2, from the same lines. Each
- * value is computed by the same operations in the same order, so the bytes are the same.
- */
-#define EACH static inline __attribute__((always_inline))
+/* Each value is computed by the same operations in the same order on every processor, so the bytes
+ * are the same. */
 
 /* Strips of columns, so that the sums stay in the nearest cache; four of the pair's ranks at a
  * time, added one after the other. The largest |delta| is found in its bits, which order like it. */
-EACH float rows_body(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                     int64_t stride, int64_t rank, float scale)
+SIMD_FN(float, add_rows, (float *w, const float *b, const float *a, int64_t rows, int64_t cols,
+                          int64_t stride, int64_t rank, float scale),
+        (w, b, a, rows, cols, stride, rank, scale))
 {
     enum { STRIP = 512 };
     float sum[STRIP], most;
@@ -67,21 +65,21 @@ enum { SHORT = 1 << 15 }; /* values whose counts are kept in 32 bits, for wide s
  * or pairs that are equal as numbers: the same bits, but that both zeros are one. NaN is not looked
  * for. e: the exponent's bits; size: all bits but the sign. */
 enum what { NOT_FINITE, SAME };
-EACH uint32_t counts(enum what what, uint32_t a, uint32_t b, uint32_t e, uint32_t size)
+SIMD_INLINE uint32_t counts(enum what what, uint32_t a, uint32_t b, uint32_t e, uint32_t size)
 {
     /* a | b without its sign is 0 only where both are +0 or -0. */
     return what == NOT_FINITE ? (a & e) == e : (a == b) | (((a | b) & size) == 0);
 }
 
 /* memcpy, as a file's bytes need not be aligned; the compiler makes a plain load of it. */
-EACH uint32_t bits32(const void *p, int64_t i)
+SIMD_INLINE uint32_t bits32(const void *p, int64_t i)
 {
     uint32_t v;
 
     memcpy(&v, (const char *)p + 4 * i, 4);
     return v;
 }
-EACH uint16_t bits16(const void *p, int64_t i)
+SIMD_INLINE uint16_t bits16(const void *p, int64_t i)
 {
     uint16_t v;
 
@@ -90,7 +88,7 @@ EACH uint16_t bits16(const void *p, int64_t i)
 }
 
 /* Of 16-bit types the counter has 16 bits too, so that vectors hold as many counters as values. */
-EACH int64_t count_body(enum what what, enum dtype t, const void *a, const void *b, int64_t n)
+SIMD_INLINE int64_t count(enum what what, enum dtype t, const void *a, const void *b, int64_t n)
 {
     const uint32_t e = EXPONENT(t);
     int64_t all = 0;
@@ -110,40 +108,27 @@ EACH int64_t count_body(enum what what, enum dtype t, const void *a, const void 
     return all;
 }
 
-#ifdef __x86_64__
-#define AVX2 __attribute__((target("avx2")))
-AVX2 static float rows_avx2(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
-                            int64_t stride, int64_t rank, float scale)
+SIMD_FN(int64_t, count_not_finite, (enum dtype t, const void *v, int64_t n), (t, v, n))
 {
-    return rows_body(w, b, a, rows, cols, stride, rank, scale);
+    return count(NOT_FINITE, t, v, v, n);
 }
-AVX2 static int64_t not_finite_avx2(enum dtype t, const void *values, int64_t n)
+SIMD_FN(int64_t, count_same, (enum dtype t, const void *a, const void *b, int64_t n), (t, a, b, n))
 {
-    return count_body(NOT_FINITE, t, values, values, n);
+    return count(SAME, t, a, b, n);
 }
-AVX2 static int64_t same_avx2(enum dtype t, const void *a, const void *b, int64_t n)
-{
-    return count_body(SAME, t, a, b, n);
-}
-/* Picks the version at run time; both give the same bits. */
-#define WIDE(wide, any) (simd_level() >= SIMD_AVX2 ? wide : any)
-#else
-#define WIDE(wide, any) (any)
-#endif
 
 float merge_rows(float *w, const float *b, const float *a, int64_t rows, int64_t cols,
                  int64_t stride, int64_t rank, float scale)
 {
-    return WIDE(rows_avx2(w, b, a, rows, cols, stride, rank, scale),
-                rows_body(w, b, a, rows, cols, stride, rank, scale));
+    return add_rows(w, b, a, rows, cols, stride, rank, scale);
 }
 
 int64_t merge_not_finite(enum dtype t, const void *values, int64_t n)
 {
-    return WIDE(not_finite_avx2(t, values, n), count_body(NOT_FINITE, t, values, values, n));
+    return count_not_finite(t, values, n);
 }
 
 int64_t merge_same(enum dtype t, const void *a, const void *b, int64_t n)
 {
-    return WIDE(same_avx2(t, a, b, n), count_body(SAME, t, a, b, n));
+    return count_same(t, a, b, n);
 }

@@ -179,9 +179,8 @@ static bool convert(struct job *j, struct merge_thread *t, int64_t first, int64_
         if (m->x.magnitude)
             scale_rows(j, t->f, first + i, k);
         /* What is packed shows its values here alone. */
-        if (packed && merge_not_finite(DT_F32, t->f, k))
+        if (!gguf_narrow(m->type, t->f, k, out + bytes_of(m->type, i)))
             return false;
-        gguf_narrow(m->type, t->f, k, out + bytes_of(m->type, i));
     }
     /* Checked after rounding: what float32 holds may be infinite in the result's type. */
     if (!packed && merge_not_finite(m->type->plain, out, n))

@@ -1,41 +1,11 @@
-/* kernels/cpu/simd.h - loops compiled for several processors at once, and a fast exp. */
+/* kernels/cpu/simd.h - loops of the ops, compiled for several processors at once, and a fast exp. */
 #ifndef KERNELS_CPU_SIMD_H
 #define KERNELS_CPU_SIMD_H
-#include "base/processor.h"
+#include "base/simd.h"
 #include <stdint.h>
 #include <string.h>
 
-/*
- * SIMD_FN(type, name, (parameters), (their names)) { body } defines a static function that is
- * compiled for each level up to AVX-512, and takes simd_level()'s when called. Loops are written
- * so that the compiler vectorises them; functions called inside must be SIMD_INLINE to be part
- * of it. Sums run in SIMD_LANES explicit lanes, because the compiler may not reorder
- * them itself.
- */
-#define SIMD_INLINE static inline __attribute__((always_inline))
-#if defined __x86_64__ && defined __GNUC__ && (defined __clang__ || __GNUC__ >= 12)
-#define SIMD_FN(type, name, params, args)                                                      \
-    SIMD_INLINE type name##_body params;                                                       \
-    __attribute__((target("arch=x86-64-v4"))) static type name##_v4 params                     \
-    {                                                                                          \
-        return name##_body args;                                                               \
-    }                                                                                          \
-    __attribute__((target("arch=x86-64-v3"))) static type name##_v3 params                     \
-    {                                                                                          \
-        return name##_body args;                                                               \
-    }                                                                                          \
-    static type name##_base params { return name##_body args; }                                \
-    static type name params                                                                    \
-    {                                                                                          \
-        enum simd level = simd_level();                                                        \
-        return level >= SIMD_AVX512 ? name##_v4 args                                           \
-               : level == SIMD_AVX2 ? name##_v3 args                                           \
-                                    : name##_base args;                                        \
-    }                                                                                          \
-    SIMD_INLINE type name##_body params
-#else
-#define SIMD_FN(type, name, params, args) static type name params
-#endif
+/* Sums run in so many explicit lanes, because the compiler may not reorder them itself. */
 #define SIMD_LANES 16
 
 /* The iterations of the next loop do not depend on one another, even where its arrays are the
