@@ -288,7 +288,7 @@ static void test_turned_rows_come_back(void **state)
     struct tensor t = { .name = "q", .type = &type_f32, .dims = 2, .shape = { ROWS, COLS },
                         .count = ROWS * COLS, .data = a, .nbytes = sizeof a };
     struct turn how, again;
-    const struct row_order order = { HEAD, 0 };
+    const struct row_order order = { .head = HEAD };
     struct tensor v, w;
 
     (void)state;
@@ -316,7 +316,7 @@ static void test_rows_by_head_come_back(void **state)
     static float a[ROWS], one[ROWS], two[ROWS];
     struct tensor t = { .name = "qkv", .type = &type_f32, .dims = 1, .shape = { ROWS }, .count = ROWS,
                         .data = a, .nbytes = sizeof a };
-    const struct row_order order = { HEAD, HEADS };
+    const struct row_order order = { .head = HEAD, .heads = HEADS };
     struct turn how;
     struct tensor v;
 
