@@ -165,7 +165,7 @@ else
             --ctx 16 --targets o --steps 2 --lr 3e-2 --warmup 0 -o "$tmp/fam" && lmerge -q -m "$tmp/fam" -o "$tmp/fam.gguf" --gguf f32 &&
             losses "$tmp/fam" "$tmp/fam.gguf"
     }
-    for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial; do
+    for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial gemma gemma2 gemma3; do
         ok "llama.cpp has the losses of $f" of_family "$f"
     done
 fi
