@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A template as the texts round messages. Of llama2 and mistral a system message has its place in the
+/* A template as the texts round messages. Of llama2, mistral and gemma a system message has its place in the
  * first user's. "\1" is BOS and "\2" EOS: ids, where a tokenizer reads no special tokens in a text. */
 struct form {
     const char *begin;
@@ -30,6 +30,8 @@ static const struct form forms[CHAT_FORMS_N] = {
       "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", true },
     [CHAT_MISTRAL] = { "\1", { NULL, NULL }, { "", "\n\n" }, { "[INST] ", " [/INST]" }, { "", "\2" }, "",
       NULL, false },
+    [CHAT_GEMMA] = { "\1", { NULL, NULL }, { "", "\n\n" }, { "<start_of_turn>user\n", "<end_of_turn>\n" },
+      { "<start_of_turn>model\n", "<end_of_turn>\n" }, "<start_of_turn>model\n", "<end_of_turn>", true },
 };
 
 static const char alpaca_system[] = "Below is an instruction that describes a task. Write a response "

@@ -64,7 +64,7 @@ int attention_check(const struct op_attention *a)
     if (a->q_rows < 0 || a->q_rows > MOST_ROWS || a->kv_rows < 0 || a->kv_rows > MOST_ROWS ||
         a->heads < 1 || a->kv_heads < 1 || a->heads % a->kv_heads || a->dim < 1 ||
         a->dim > 1024 || a->q_ld > INT_MAX || a->kv_ld > INT_MAX || a->window < 0 ||
-        a->window > 4 * MOST_ROWS || a->q_ld < a->heads * a->dim ||
+        a->window > 4 * MOST_ROWS || !(a->cap >= 0) || a->q_ld < a->heads * a->dim ||
         a->kv_ld < a->kv_heads * a->dim)
         return E_BUG;
     return segments_ok(a, &a->seg[0]) && segments_ok(a, &a->seg[1]) ? 0 : E_BUG;

@@ -165,7 +165,9 @@ struct op_store {
  * q, o act [q_rows][q_ld], head h at column h * dim; k, v act [kv_rows][kv_ld].
  * Forward alone: k and v may be a cache's (op_store), which is said (cached) and whose number of rows
  * changes from call to call; of kv_type, with their scales.
- * lse float32 [heads][q_rows]: natural log of the sum of exp of the scaled scores.
+ * A score is s = scale q k, or where cap is above 0 cap * tanh(s / cap): Gemma Team 2024,
+ * arXiv:2408.00118, section 2.
+ * lse float32 [heads][q_rows]: natural log of the sum of exp of these scores.
  * Rows come out alike, to rounding, however queries are cut into calls.
  * Never allocates anything that grows with rows squared. */
 struct op_segments {
@@ -176,8 +178,7 @@ struct op_segments {
 };
 struct op_attention {
     int64_t q_rows, kv_rows, heads, kv_heads, dim, q_ld, kv_ld, window;
-
-    float scale;
+    float scale, cap;
     struct op_segments seg[2];
     const void *q, *k, *v;
     void *o;
@@ -236,7 +237,8 @@ struct op_embed_back {
 
 /* Linear layer and cross-entropy, in chunks of rows so that logits never exist whole.
  * h act [rows][dim] (already normed), w [vocab][dim] as op_gemm's b, targets device int32:
- * -1 = not scored. nll[r] = -log softmax(h w^T)[target] in float32, 0 where not scored.
+ * -1 = not scored. Logits x = h w^T, or where cap is above 0 cap * tanh(x / cap).
+ * nll[r] = -log softmax(logits)[target] in float32, 0 where not scored.
  * With dh set: gradients of grad_scale * sum(nll): dh act is overwritten; dw, unless NULL,
  * float32 [vocab][dim] +=.
  * scratch: act or float32 as the device likes, loss_scratch_bytes(dev, chunk, vocab).
@@ -247,7 +249,7 @@ struct op_loss {
     struct mat w;
     const int32_t *targets;
     float *nll;
-    float grad_scale;
+    float grad_scale, cap;
     void *dh;
     float *dw;
     void *scratch;
@@ -276,6 +278,13 @@ struct op_scale {
     int64_t n;
     float by;
     void *x;
+};
+
+/* x = cap * tanh(x / cap), float32 (logits), n elements; cap above 0. */
+struct op_softcap {
+    int64_t n;
+    float cap;
+    float *x;
 };
 
 /* y[r][c] = x[r][c], or += where add is set: some columns of packed or wider rows; act, cols in
@@ -337,6 +346,7 @@ struct op_sum_squares {
     OP(adamw, 0, "adamw")                                  \
     OP(add, 0, "adding arrays")                            \
     OP(scale, 0, "a multiplication")                       \
+    OP(softcap, 0, "capping logits")                       \
     OP(strip, 0, "a copy of columns")                      \
     OP(dropout, 0, "dropout")                              \
     OP(cast, 0, "a conversion of types")                   \

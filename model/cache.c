@@ -197,7 +197,7 @@ static void turn_sinks(struct model *m, int64_t seq, int64_t by, int64_t to)
         if (m->rc == 0 && !layer_in(&m->c.no_rope, i))
             m->rc = m->d->rope(m->d, &(struct op_rope){ .rows = n, .ld = kv_dim(m),
                 .heads = m->c.kv_heads, .dim = config_rotary(&m->c), .stride = m->c.head_dim,
-                .first = by, .period = 1, .scale = 1, .inv_freq = m->inv_freq,
+                .first = by, .period = 1, .scale = 1, .inv_freq = layer_freq(m, i),
                 .x = m->cache->turned });
         s.n = 1, s.cu = cu, s.to = &to;
         if (m->rc == 0)

@@ -68,6 +68,7 @@ static void give_logits(struct model *m, int64_t from, int64_t to, float *out)
             .k = m->c.dim, .alpha = 1, .a = act_at(m, m->work.h, at * m->c.dim), .lda = m->c.dim,
             .b = weight_mat(&m->top[ROLE_HEAD]), .ldb = m->c.dim, .c = m->work.logits,
             .ldc = vocab, .c_type = DT_F32, .varies = m->varies });
+        step_cap(m, n * vocab, m->work.logits);
         if (m->rc == 0)
             m->rc = m->d->to_host(m->d, out, m->work.logits, (size_t)(n * vocab) * 4);
     }
@@ -97,7 +98,7 @@ static int run_pass(struct model *m, const struct piece *p, float *logits, bool 
     struct span sp = { .rows = p->n, .len = p->n, .first = t->n, .cached = &c };
     int rc;
 
-    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), reach_of(m), m->inv_freq);
+    step_frequencies(m, reach_of(m));
     m->rc = 0;
     cache_make_room(m, p->seq, p->n);
     if (m->rc < 0)

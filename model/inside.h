@@ -151,7 +151,8 @@ struct model {
     int64_t n_norms;
     struct param *params;
     float *inv_freq; /* host [rotary/2], of the channels that RoPE turns; of this batch's length */
-    float rope_scale;
+    float *local_freq; /* the same of layers with a window that have a base of their own (config_local) */
+    float rope_scale;  /* of the first */
     float *host_nll; /* host [rows] */
     void *stage;     /* upload_begin's; NULL: none */
     struct {
@@ -180,6 +181,8 @@ static inline bool has_role(const struct model *m, enum role r)
 }
 /* A vector that ops read in float32: a norm or its bias. */
 static inline bool is_norm(enum role r) { return role_form(r) == FORM_NORM || role_form(r) == FORM_SHIFT; }
+/* What norms add to their weights. */
+static inline float norm_shift(const struct model *m) { return config_arch(&m->c)->block.one_more ? 1 : 0; }
 static inline struct weight *weight_at(struct model *m, enum role r, int64_t layer)
 {
     return layer < 0 ? &m->top[r] : &m->layers[layer].w[r];
@@ -280,9 +283,18 @@ void layer_forward(struct model *m, const struct layer *l, const struct saved *s
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,
                     const struct span *b);
 
-/* step.c: the parts of a pass. Embedding and all layers, of host ids, into work.x; reach: the length
+/* What a layer's queries and keys are turned by. */
+static inline const float *layer_freq(const struct model *m, int64_t layer)
+{
+    return config_local(&m->c, layer) ? m->local_freq : m->inv_freq;
+}
+
+/* step.c: the parts of a pass. The frequencies of RoPE, for texts of a length; logits [n], float32 on the device,
+ * as the family caps them. Embedding and all layers, of host ids, into work.x; reach: the length
  * that RoPE's frequencies are for. The last norm of rows into work.h. Waits, and says what failed. */
 void step_forward(struct model *m, const int32_t *ids, int64_t reach, struct span *sp);
+void step_frequencies(struct model *m, int64_t reach);
+void step_cap(struct model *m, int64_t n, float *logits);
 void step_norm(struct model *m, int64_t rows);
 int step_settled(struct model *m, struct err *e);
 

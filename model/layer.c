@@ -28,11 +28,13 @@
 static void rope(struct model *m, const struct layer *l, const struct span *b, void *q, void *k,
                  bool inverse)
 {
-    if (layer_in(&m->c.no_rope, l - m->layers))
+    int64_t layer = l - m->layers;
+
+    if (layer_in(&m->c.no_rope, layer))
         return;
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
        .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
-       .scale = m->rope_scale, .inv_freq = m->inv_freq, .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k,
+       .scale = config_local(&m->c, layer) ? 1 : m->rope_scale, .inv_freq = layer_freq(m, layer), .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k,
        .firsts = b->cached ? b->cached->firsts : NULL);
 }
 
@@ -64,7 +66,7 @@ static void add_branch(struct model *m, const struct weight *w, const struct wei
     linear(m, w, 1, rows, in, w_norm->in ? &t : &y, w_norm->in ? NULL : x);
     if (w_norm->in)
         OP(m, rmsnorm, .rows = rows, .dim = w_norm->in, .eps = (float)m->c.norm_eps, .x = t,
-           .w = w_norm->w, .y = y, .add = x);
+           .w = w_norm->w, .y = y, .add = x, .shift = norm_shift(m));
 }
 
 /* The gradient of w[0](in) from dy, that of y: dy itself, or through the norm, in d. t and d [rows][dim]
@@ -76,9 +78,9 @@ static const void *branch_back(struct model *m, const struct weight *w, const st
         return dy;
     linear(m, w, 1, rows, in, &t, NULL);
     OP(m, rmsnorm, .rows = rows, .dim = w_norm->in, .eps = (float)m->c.norm_eps, .x = t,
-       .w = w_norm->w, .y = d, .rstd = m->work.rstd);
+       .w = w_norm->w, .y = d, .rstd = m->work.rstd, .shift = norm_shift(m));
     OP(m, rmsnorm_back, .rows = rows, .dim = w_norm->in, .x = t, .dy = dy, .w = w_norm->w,
-       .rstd = m->work.rstd, .dx = d, .dw = w_norm->grad, .overwrite = true);
+       .rstd = m->work.rstd, .dx = d, .dw = w_norm->grad, .overwrite = true, .shift = norm_shift(m));
     return d;
 }
 
@@ -87,14 +89,14 @@ static void norm_heads(struct model *m, const struct weight *w, int64_t rows, in
                        const void *x, void *y, float *rstd)
 {
     OP(m, rmsnorm, .rows = rows * width / w->in, .dim = w->in, .eps = (float)m->c.norm_eps,
-       .x = x, .w = w->w, .y = y, .rstd = rstd);
+       .x = x, .w = w->w, .y = y, .rstd = rstd, .shift = norm_shift(m));
 }
 
 static void norm_heads_back(struct model *m, const struct weight *w, int64_t rows, int64_t width,
                             const void *x, const void *dy, const float *rstd, void *dx)
 {
     OP(m, rmsnorm_back, .rows = rows * width / w->in, .dim = w->in, .x = x, .dy = dy, .w = w->w,
-       .rstd = rstd, .dx = dx, .dw = w->grad, .overwrite = true);
+       .rstd = rstd, .dx = dx, .dw = w->grad, .overwrite = true, .shift = norm_shift(m));
 }
 
 static bool normed_heads(const struct layer *l) { return l->w[ROLE_Q_NORM].in > 0; }
@@ -126,6 +128,7 @@ static struct op_attention attention_of(const struct model *m, const struct laye
         .seg = { b->seg ? b->seg->half[0] : b->cached->seg, b->seg ? b->seg->half[1] : b->cached->seg },
         .q = m->work.qn ? m->work.qn : s->q, .k = m->work.kn ? m->work.kn : s->k, .v = s->v,
         .o = s->o, .lse = s->lse, .window = config_window(&m->c, l - m->layers),
+        .cap = (float)m->c.cap.scores,
     };
 }
 

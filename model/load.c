@@ -276,7 +276,7 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
         config_tensor(&m->c, i, &s);
         to = weight_at(m, s.role, s.layer);
         matrix = role_form(s.role) == FORM_MATRIX;
-        same = role_form(s.role) == FORM_NORM ? 1 : 0; /* and biases */
+        same = role_form(s.role) == FORM_NORM ? 1 - norm_shift(m) : 0; /* and biases */
         r = (struct random){ seed_of(seed, s.name), m->c.init_range };
         rc = fill_values(m, place_of(to), type_of(to)->plain, s.count,
                          matrix ? normal_values : same_values, matrix ? (void *)&r : (void *)&same, e);
@@ -328,7 +328,7 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
 {
     struct noise z = { 0 };
     struct tensor_spec s;
-    float one = 1;
+    float one = 1 - norm_shift(m);
     int rc = make_noise(&z, m, seed, e);
 
     offload_forget(m);

@@ -169,7 +169,7 @@ const struct memory_plan *model_memory(const struct model *m);
 int model_load(struct model *m, const struct weights *w, uint64_t seed, struct err *e);
 /* weights_hash of what model_load has read, every byte of it; 0: nothing. */
 uint64_t model_base_hash(const struct model *m);
-/* Fresh weights: normal(0, init_range) by seed, norms 1; pure function of seed and name. */
+/* Fresh weights: normal(0, init_range) by seed, norms that change nothing; pure function of seed and name. */
 int model_init(struct model *m, uint64_t seed, struct err *e);
 /* Numbers for measuring: as wide as model_init's, soon made, and they repeat. B is not zero. */
 int model_noise(struct model *m, uint64_t seed, struct err *e);

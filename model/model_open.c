@@ -137,6 +137,7 @@ void model_close(struct model *m)
     free(m->layers);
     free(m->params);
     free(m->inv_freq);
+    free(m->local_freq);
     free(m->host_nll);
     free(m);
 }
@@ -155,10 +156,11 @@ static int measure(struct model **out, struct device *d, const struct llama_conf
     m->o = *o;
     m->layers = calloc((size_t)c->layers, sizeof *m->layers);
     m->inv_freq = calloc((size_t)c->head_dim, sizeof *m->inv_freq);
+    m->local_freq = calloc((size_t)c->head_dim, sizeof *m->local_freq);
     if (o->device_bytes > 0 && !d->own_memory) {
         err_set(e, E_DEVICE, "--gpu-memory needs a GPU");
         rc = err_hint(e, "leave it out; only ltrain --plan takes it without a GPU");
-    } else if (!m->layers || !m->inv_freq) {
+    } else if (!m->layers || !m->inv_freq || !m->local_freq) {
         rc = err_set(e, E_SYS, "out of memory for %lld layers", (long long)c->layers);
     } else if ((rc = check_options(m, e)) == 0) {
         rc = model_place(m, e);

@@ -12,7 +12,7 @@ void norm_forward(struct model *m, const struct weight *w, int64_t rows, const v
             .x = x, .w = w->w, .b = w->bias ? w->bias->w : NULL, .y = y, .rstd = rstd });
     else
         m->rc = m->d->rmsnorm(m->d, &(struct op_rmsnorm){ .rows = rows, .dim = w->in, .eps = eps, .x = x,
-            .w = w->w, .y = y, .rstd = rstd });
+            .w = w->w, .y = y, .rstd = rstd, .shift = norm_shift(m) });
 }
 
 void norm_backward(struct model *m, const struct weight *w, int64_t rows, const void *x, const void *dy,
@@ -26,5 +26,6 @@ void norm_backward(struct model *m, const struct weight *w, int64_t rows, const 
             .db = w->bias ? w->bias->grad : NULL, .overwrite = overwrite });
     else
         m->rc = m->d->rmsnorm_back(m->d, &(struct op_rmsnorm_back){ .rows = rows, .dim = w->in, .x = x,
-            .dy = dy, .w = w->w, .rstd = rstd, .dx = dx, .dw = w->grad, .overwrite = overwrite });
+            .dy = dy, .w = w->w, .rstd = rstd, .dx = dx, .dw = w->grad, .overwrite = overwrite,
+            .shift = norm_shift(m) });
 }

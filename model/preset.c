@@ -12,24 +12,37 @@ void preset_config(struct llama_config *c, int shape)
         int64_t vocab, dim, ffn, layers, heads, kv_heads, context;
         double theta;
         const char *family; /* NULL: llama */
+        int64_t head_dim;   /* 0: dim / heads */
+        int64_t window, full; /* of all layers but each full-th */
     } all[] = {
-        /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70, Qwen 3 with 8 */
-        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4, NULL },
-        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4, NULL },
-        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4, NULL },
-        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5, NULL },
-        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5, NULL },
-        { 151936, 4096, 12288, 36, 32, 8, 40960, 1e6, "qwen3" },
+        /* Llama 2 with 7, 13 and 70 billion parameters, Llama 3 with 8 and 70, Qwen 3 with 8, Gemma 2 with 2
+         * and 9, the text part of Gemma 3 with 4 */
+        { 32000, 4096, 11008, 32, 32, 32, 4096, 1e4, NULL, 0, 0, 0 },
+        { 32000, 5120, 13824, 40, 40, 40, 4096, 1e4, NULL, 0, 0, 0 },
+        { 32000, 8192, 28672, 80, 64, 8, 4096, 1e4, NULL, 0, 0, 0 },
+        { 128256, 4096, 14336, 32, 32, 8, 8192, 5e5, NULL, 0, 0, 0 },
+        { 128256, 8192, 28672, 80, 64, 8, 8192, 5e5, NULL, 0, 0, 0 },
+        { 151936, 4096, 12288, 36, 32, 8, 40960, 1e6, "qwen3", 0, 0, 0 },
+        { 256000, 2304, 9216, 26, 8, 4, 8192, 1e4, "gemma2", 256, 4096, 2 },
+        { 256000, 3584, 14336, 42, 16, 8, 8192, 1e4, "gemma2", 256, 4096, 2 },
+        { 262208, 2560, 10240, 34, 8, 4, 131072, 1e6, "gemma3_text", 256, 1024, 6 },
     };
+    const struct arch *a = all[shape].family ? arch_find(all[shape].family) : arch_nth(0);
+    const struct missing *m = &a->missing;
 
     *c = (struct llama_config){
         .vocab = all[shape].vocab, .dim = all[shape].dim, .ffn_dim = all[shape].ffn,
         .layers = all[shape].layers, .heads = all[shape].heads,
-        .kv_heads = all[shape].kv_heads, .head_dim = all[shape].dim / all[shape].heads,
+        .kv_heads = all[shape].kv_heads, .head_dim = all[shape].head_dim ? all[shape].head_dim : all[shape].dim / all[shape].heads,
         .context = all[shape].context, .norm_eps = 1e-5, .bos = 1, .eos = 2,
-        .arch = all[shape].family ? arch_find(all[shape].family) : NULL,
-        .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta }
+        .arch = a, .init_range = 0.02, .rope = { .type = ROPE_DEFAULT, .theta = all[shape].theta },
+        .activation = a->block.activation, .window = all[shape].window, .tied = m->tied,
+        .cap = { m->cap_scores, m->cap_logits }, .local_theta = a->block.local_rope ? 1e4 : 0,
     };
+    for (int64_t i = all[shape].full - 1; i >= 0 && i < c->layers; i += all[shape].full)
+        c->full.bits[0] |= (uint64_t)1 << i;
+    if (a->block.local_rope)
+        c->rope = (struct rope_config){ .type = ROPE_LINEAR, .theta = all[shape].theta, .factor = 8 };
 }
 
 /* A batch of arbitrary tokens for measurements: each is the target of the one before it. */

@@ -5,7 +5,8 @@
 C_BEGIN
 
 /* The names of --shape; preset_config takes their places. */
-#define SHAPES "llama-2-7b|llama-2-13b|llama-2-70b|llama-3-8b|llama-3-70b|qwen3-8b"
+#define SHAPES "llama-2-7b|llama-2-13b|llama-2-70b|llama-3-8b|llama-3-70b|qwen3-8b|" \
+    "gemma-2-2b|gemma-2-9b|gemma-3-4b"
 void preset_config(struct llama_config *c, int shape);
 
 /* n_seqs rows of ctx random ids below vocab, each to be followed by the next, over seg, which

@@ -98,6 +98,21 @@ static void times(struct model *m, int64_t rows, double by, void *x)
         m->rc = m->d->scale(m->d, &(struct op_scale){ rows * m->c.dim, (float)by, x });
 }
 
+void step_frequencies(struct model *m, int64_t reach)
+{
+    const struct rope_config local = { .type = ROPE_DEFAULT, .theta = m->c.local_theta };
+
+    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), reach, m->inv_freq);
+    if (m->c.local_theta > 0)
+        rope_inv_freq(&local, config_rotary(&m->c), reach, m->local_freq);
+}
+
+void step_cap(struct model *m, int64_t n, float *logits)
+{
+    if (m->rc == 0 && m->c.cap.logits > 0)
+        m->rc = m->d->softcap(m->d, &(struct op_softcap){ n, (float)m->c.cap.logits, logits });
+}
+
 /* Embedding and all layers; leaves the residual stream in work.x. back: saves what the backward
  * reads. */
 static void pass(struct model *m, const int32_t *ids, const int32_t *targets, int64_t reach,
@@ -107,7 +122,7 @@ static void pass(struct model *m, const int32_t *ids, const int32_t *targets, in
     void *x = m->o.mode != TRAIN_NONE ? m->layers[0].s.x : m->work.x;
 
     /* ids and targets are small and come from ordinary memory: the calls wait for them */
-    m->rope_scale = rope_inv_freq(&m->c.rope, config_rotary(&m->c), reach, m->inv_freq);
+    step_frequencies(m, reach);
     m->rc = d->to_device(d, m->work.ids, ids, (size_t)sp->rows * 4);
     if (m->rc == 0 && targets)
         m->rc = d->to_device(d, m->work.targets, targets, (size_t)sp->rows * 4);
@@ -116,7 +131,7 @@ static void pass(struct model *m, const int32_t *ids, const int32_t *targets, in
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .table = weight_mat(&m->top[ROLE_EMBED]), .ids = m->work.ids,
             .y = x });
-    times(m, sp->rows, config_times(m->c.times.embed), x);
+    times(m, sp->rows, config_embed_times(&m->c, d->act), x);
     offload_forward(m, back, forward_layer, sp);
 }
 
@@ -147,6 +162,7 @@ static void loss(struct model *m, int64_t rows, double grad_scale, bool back)
         m->rc = m->d->loss(m->d, &(struct op_loss){ .rows = rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .chunk = m->o.loss_chunk, .h = m->work.h, .w = weight_mat(head),
             .targets = m->work.targets, .nll = m->work.nll, .grad_scale = (float)grad_scale,
+            .cap = (float)m->c.cap.logits,
             .dh = back ? m->work.dh : NULL, .dw = back ? head->grad : NULL,
             .scratch = m->work.loss, .varies = m->varies });
     if (back)
@@ -166,7 +182,7 @@ static void backward(struct model *m, struct span *sp, const struct batch *b)
     m->chunk_next = m->t.chunks - 1;
     offload_backward(m, backward_layer, &k);
     if (embed->grad)
-        times(m, sp->rows, config_times(m->c.times.embed), m->work.dx);
+        times(m, sp->rows, config_embed_times(&m->c, d->act), m->work.dx);
     if (m->rc == 0 && embed->grad)
         m->rc = d->embed_back(d, &(struct op_embed_back){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .ids = m->work.ids, .dy = m->work.dx, .d_table = embed->grad });
@@ -276,7 +292,9 @@ static int logits_from(struct model *m, const struct batch *b, int64_t from, flo
             .varies = m->varies };
 
         /* to_host waits for the product and its copy, so out can be used again */
-        if ((m->rc = m->d->gemm(m->d, &g)) == 0)
+        m->rc = m->d->gemm(m->d, &g);
+        step_cap(m, n * vocab, out);
+        if (m->rc == 0)
             m->rc = m->d->to_host(m->d, logits + (at - from) * vocab, out,
                                   (size_t)(n * vocab) * 4);
     }

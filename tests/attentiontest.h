@@ -9,7 +9,7 @@ struct attention_case {
     int64_t q_rows, kv_rows, heads, kv_heads, dim, q_pad, kv_pad, window, n[2];
     bool apart;
     int64_t cu[2][MAX_CUTS], kv[2][MAX_CUTS], first[2][MAX_CUTS];
-    float scale, *q, *k, *v, *d_o;
+    float scale, cap, *q, *k, *v, *d_o;
 };
 
 static inline int64_t q_ld(const struct attention_case *c)
@@ -26,7 +26,7 @@ static inline struct ref_attention ref_of(const struct attention_case *c)
     struct ref_attention r = {
         .q_rows = c->q_rows, .kv_rows = c->kv_rows, .heads = c->heads, .kv_heads = c->kv_heads,
         .dim = c->dim, .q_ld = q_ld(c), .kv_ld = kv_ld(c), .window = c->window,
-        .scale = (double)c->scale,
+        .scale = (double)c->scale, .cap = (double)c->cap,
     };
 
     for (int h = 0; h < 2; h++)
@@ -73,7 +73,7 @@ static inline struct op_attention op_of(const struct attention_case *c)
     struct op_attention a = {
         .q_rows = c->q_rows, .kv_rows = c->kv_rows, .heads = c->heads, .kv_heads = c->kv_heads,
         .dim = c->dim, .q_ld = q_ld(c), .kv_ld = kv_ld(c), .window = c->window,
-        .scale = c->scale, .q = c->q, .k = c->k, .v = c->v,
+        .scale = c->scale, .cap = c->cap, .q = c->q, .k = c->k, .v = c->v,
     };
 
     for (int h = 0; h < 2; h++)

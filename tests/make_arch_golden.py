@@ -54,6 +54,7 @@ def rope(kind, pairs=2, **more):
     return dict(max_position_embeddings=context, rope_scaling={**scaling, **more})
 
 
+GEMMA = dict(tie_word_embeddings=True, bos_token_id=2, eos_token_id=1)
 MODELS = {
     "llama32": dict(model_type="llama", **SIZES, **EPS, head_dim=6) | rope("llama3", 3) |
     dict(tie_word_embeddings=True),
@@ -84,6 +85,18 @@ MODELS = {
                  hidden_act="gelu", use_parallel_residual=True) | dict(hidden_size=32),
     "neox_serial": dict(model_type="gpt_neox", **SIZES, layer_norm_eps=1e-5, rotary_pct=1.0,
                         rotary_emb_base=100, hidden_act="gelu_new", use_parallel_residual=False),
+    "gemma": dict(model_type="gemma", **SIZES, **EPS, head_dim=6) | GEMMA | dict(num_key_value_heads=1),
+    "gemma2": dict(model_type="gemma2", **SIZES, **EPS, head_dim=6, sliding_window=5, query_pre_attn_scalar=6,
+                   attn_logit_softcapping=3.0, final_logit_softcapping=4.0) | GEMMA,
+    "gemma2_plain": dict(model_type="gemma2", **SIZES, **EPS, head_dim=4, sliding_window=6,
+                         query_pre_attn_scalar=4, attn_logit_softcapping=None, final_logit_softcapping=None,
+                         layer_types=["full_attention", "sliding_attention", "full_attention"]) | rope("yarn"),
+    "gemma3": dict(model_type="gemma3_text", **SIZES, **EPS, head_dim=8, sliding_window=5,
+                   query_pre_attn_scalar=8, rope_local_base_freq=20.0) | GEMMA | rope("linear", 4) |
+    dict(num_hidden_layers=7),
+    "gemma3_capped": dict(model_type="gemma3_text", **SIZES, **EPS, head_dim=6, sliding_window=6,
+                          query_pre_attn_scalar=5, rope_local_base_freq=30.0, final_logit_softcapping=2.5,
+                          layer_types=["full_attention", "sliding_attention", "sliding_attention"]),
 }
 
 

@@ -141,7 +141,7 @@ struct ref_list {
 };
 struct ref_attention {
     int64_t q_rows, kv_rows, heads, kv_heads, dim, q_ld, kv_ld, window;
-    double scale;
+    double scale, cap;
     struct ref_list list[2];
     const double *q, *k, *v;
     double *o, *lse;
@@ -168,6 +168,9 @@ static inline double ref_dot(const double *a, const double *b, int64_t n)
     return s;
 }
 
+/* cap * tanh(x / cap); a cap of 0 is none. */
+static inline double ref_cap(double x, double cap) { return cap > 0 ? cap * tanh(x / cap) : x; }
+
 static inline void ref_attention(const struct ref_attention *a)
 {
     double *w = malloc((size_t)(a->kv_rows + 1) * sizeof *w);
@@ -178,8 +181,8 @@ static inline void ref_attention(const struct ref_attention *a)
             double max = -INFINITY, sum = 0, *o = a->o + t * a->q_ld + h * a->dim;
             for (int64_t s = 0; s < a->kv_rows; s++) {
                 w[s] = ref_sees(a, h, t, s)
-                           ? a->scale * ref_dot(a->q + t * a->q_ld + h * a->dim,
-                                                a->k + s * a->kv_ld + kv, a->dim)
+                           ? ref_cap(a->scale * ref_dot(a->q + t * a->q_ld + h * a->dim,
+                                                        a->k + s * a->kv_ld + kv, a->dim), a->cap)
                            : -INFINITY;
                 max = w[s] > max ? w[s] : max;
             }
@@ -205,12 +208,13 @@ static inline void ref_attention_back(const struct ref_attention *a, const doubl
             double sum = ref_dot(d_o + at_q, a->o + at_q, a->dim);
             for (int64_t s = 0; s < a->kv_rows; s++) {
                 int64_t at_k = s * a->kv_ld + h / (a->heads / a->kv_heads) * a->dim;
-                double p, ds;
+                double p, ds, x;
                 if (!ref_sees(a, h, t, s))
                     continue;
-                p = exp(a->scale * ref_dot(a->q + at_q, a->k + at_k, a->dim) -
-                        a->lse[h * a->q_rows + t]);
+                x = ref_cap(a->scale * ref_dot(a->q + at_q, a->k + at_k, a->dim), a->cap);
+                p = exp(x - a->lse[h * a->q_rows + t]);
                 ds = p * (ref_dot(d_o + at_q, a->v + at_k, a->dim) - sum) * a->scale;
+                ds *= a->cap > 0 ? 1 - x / a->cap * (x / a->cap) : 1;
                 for (int64_t i = 0; i < a->dim; i++) {
                     dq[at_q + i] += ds * a->k[at_k + i];
                     dk[at_k + i] += ds * a->q[at_q + i];
@@ -223,7 +227,7 @@ static inline void ref_attention_back(const struct ref_attention *a, const doubl
 /* nll[r] and, with dh and dw (both or neither; dh zeroed), gradients of scale * sum(nll). */
 static inline double ref_loss(int64_t rows, int64_t dim, int64_t vocab, const double *h,
                               const double *w, const int32_t *targets, double *nll,
-                              double scale, double *dh, double *dw)
+                              double scale, double cap, double *dh, double *dw)
 {
     double *z = malloc((size_t)vocab * sizeof *z), total = 0;
 
@@ -233,7 +237,7 @@ static inline double ref_loss(int64_t rows, int64_t dim, int64_t vocab, const do
         if (targets[r] < 0)
             continue;
         for (int64_t j = 0; j < vocab; j++) {
-            z[j] = ref_dot(h + r * dim, w + j * dim, dim);
+            z[j] = ref_cap(ref_dot(h + r * dim, w + j * dim, dim), cap);
             max = z[j] > max ? z[j] : max;
         }
         for (int64_t j = 0; j < vocab; j++)
@@ -242,6 +246,7 @@ static inline double ref_loss(int64_t rows, int64_t dim, int64_t vocab, const do
         total += nll[r];
         for (int64_t j = 0; dh && j < vocab; j++) {
             double g = scale * (exp(z[j] - max) / sum - (j == targets[r]));
+            g *= cap > 0 ? 1 - z[j] / cap * (z[j] / cap) : 1;
             for (int64_t i = 0; i < dim; i++) {
                 dh[r * dim + i] += g * w[j * dim + i];
                 dw[j * dim + i] += g * h[r * dim + i];

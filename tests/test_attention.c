@@ -55,6 +55,22 @@ static void test_cuts_anywhere(void **state)
     }
 }
 
+/* Scores that a cap bends little, much, and to its ends. */
+static void test_cap(void **state)
+{
+    static const float caps[] = { 50, 2, 0.3f };
+
+    (void)state;
+    for (size_t i = 0; i < 9; i++) {
+        struct attention_case c = dense(i < 6 ? 300 : 9, 4, 1 << i % 3, i < 6 ? 16 : 256);
+        c.cap = caps[i % 3];
+        c.window = i % 2 ? 70 : 0;
+        if (i / 3 == 1)
+            cut_s2(&c, 75);
+        check("cap", &c, i);
+    }
+}
+
 static void test_one_row_segments(void **state)
 {
     struct attention_case c = dense(130, 2, 2, 4);
@@ -153,6 +169,8 @@ static void test_refuses(void **state)
     assert_int_equal(dev[0].attention(&dev[0], &good), 0);
     a = good, a.kv_heads = 3;
     assert_int_equal(dev[0].attention(&dev[0], &a), E_BUG);
+    a = good, a.cap = -1;
+    assert_int_equal(dev[0].attention(&dev[0], &a), E_BUG);
     a = good, a.q_ld = 7;
     assert_int_equal(dev[0].attention(&dev[0], &a), E_BUG);
     a = good, a.q_rows = 9;
@@ -168,7 +186,7 @@ int main(void)
         cmocka_unit_test(test_dense),           cmocka_unit_test(test_s2),
         cmocka_unit_test(test_cuts_anywhere),   cmocka_unit_test(test_one_row_segments),
         cmocka_unit_test(test_causality),       cmocka_unit_test(test_large_scores),
-        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_refuses),         cmocka_unit_test(test_cap),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

@@ -12,6 +12,7 @@
 #include "formats/weights/weights.h"
 #include "formats/weights/safetensors.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,27 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{" BASE ",\"no_rope_layers\":[1,0]}", E_CONFIG, "no_rope_layers" },
     { "{" BASE ",\"attn_logit_softcapping\":50.0}", E_CONFIG, "attn_logit_softcapping" },
     { "{" BASE ",\"residual_multiplier\":0.2}", E_CONFIG, "residual_multiplier" },
+    { "{" BASE ",\"query_pre_attn_scalar\":256}", E_CONFIG, "query_pre_attn_scalar" },
+    { "{" BASE ",\"rope_local_base_freq\":10000}", E_CONFIG, "rope_local_base_freq" },
+    { "{" BASE ",\"use_bidirectional_attention\":true}", E_CONFIG, "use_bidirectional_attention" },
+    { "{" OF("gemma") KV ",\"final_logit_softcapping\":30}", E_CONFIG, "final_logit_softcapping" },
+    { "{" OF("gemma") KV ",\"attention_bias\":true}", E_CONFIG, "attention_bias" },
+    { "{" OF("gemma2") KV ",\"attn_logit_softcapping\":-1}", E_DATA, "attn_logit_softcapping" },
+    { "{" OF("gemma2") KV ",\"final_logit_softcapping\":\"30\"}", E_DATA, "final_logit_softcapping" },
+    { "{" OF("gemma2") KV ",\"query_pre_attn_scalar\":0}", E_DATA, "query_pre_attn_scalar" },
+    { "{" OF("gemma2") KV ",\"sliding_window\":null}", E_CONFIG, "sliding_window null" },
+    { "{" OF("gemma2") KV ",\"hidden_activation\":\"relu\"}", E_CONFIG, "hidden_activation 'relu'" },
+    { "{" OF("gemma2") KV ",\"rope_local_base_freq\":10000}", E_CONFIG, "rope_local_base_freq" },
+    { "{" OF("gemma2") KV ",\"rope_parameters\":{\"full_attention\":{}}}", E_CONFIG, "differs by layer" },
+    { "{" OF("gemma3_text") KV ",\"attn_logit_softcapping\":50}", E_CONFIG, "attn_logit_softcapping" },
+    { "{" OF("gemma3_text") KV ",\"sliding_window_pattern\":0}", E_DATA, "sliding_window_pattern" },
+    { "{" OF("gemma3_text") KV ",\"rope_local_base_freq\":0}", E_DATA, "rope_local_base_freq" },
+    { "{" OF("gemma3_text") KV ",\"rope_parameters\":{\"rope_theta\":1e6}}", E_CONFIG,
+      "neither full_attention nor" },
+    { "{" OF("gemma3_text") KV ",\"rope_parameters\":{\"full_attention\":7}}", E_DATA, "full_attention" },
+    { "{" OF("gemma3_text") KV ",\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"linear\","
+      "\"factor\":2}}}", E_CONFIG, "sliding_attention.rope_type 'linear'" },
+    { "{" OF("gemma3") KV "}", E_CONFIG, "'gemma3'" },
     { "{" BASE ",\"num_local_experts\":8}", E_CONFIG, "num_local_experts" },
     { "{" BASE ",\"use_qk_norm\":true}", E_CONFIG, "use_qk_norm" },
     { "{" BASE ",\"clip_qkv\":8}", E_CONFIG, "clip_qkv" },
@@ -250,6 +272,10 @@ static void test_layers_that_differ(void **state)
         { "smollm3", "", 0, 3 }, { "smollm3", ",\"no_rope_layers\":[0,1]", 0, 2 },
         { "smollm3", ",\"no_rope_layer_interval\":2,\"use_sliding_window\":true,\"sliding_window\":9", 2, 1 },
         { "mistral", ",\"no_rope_layers\":[1,1]", 3, 3 },
+        { "gemma2", "", 1, 3 }, { "gemma2", ",\"sliding_window_pattern\":1", 1, 3 }, { "gemma", "", 0, 3 },
+        { "gemma2", ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]", 2, 3 },
+        { "gemma3_text", "", 3, 3 }, { "gemma3_text", ",\"sliding_window_pattern\":1", 0, 3 },
+        { "gemma3_text", ",\"sliding_window_pattern\":2", 1, 3 },
     };
     struct llama_config c;
     char text[512];
@@ -270,6 +296,49 @@ static void test_layers_that_differ(void **state)
         if (windows != of[i].windows || turned != of[i].turned)
             fail_msg("%s: windows %d, turned %d", text, windows, turned);
     }
+}
+
+/* Gemma's fields, as they stand in files and as they are meant where they do not; both forms of Gemma 3's two
+ * RoPEs. */
+static void test_gemma(void **state)
+{
+    static const struct { const char *family, *more; double scores, logits, by, theta, factor, local; } of[] = {
+        { "gemma", "", 0, 0, 0, 1e4, 1, 0 },
+        { "gemma2", "", 50, 30, 256, 1e4, 1, 0 },
+        { "gemma2", ",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":7,"
+          "\"query_pre_attn_scalar\":144", 0, 7, 144, 1e4, 1, 0 },
+        { "gemma3_text", "", 0, 0, 256, 1e6, 1, 1e4 },
+        { "gemma3_text", ",\"rope_theta\":5e5,\"rope_local_base_freq\":77,\"final_logit_softcapping\":9,"
+          "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}", 0, 9, 256, 5e5, 8, 77 },
+        { "gemma3_text", ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":4,"
+          "\"rope_theta\":3e5},\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":99}}",
+          0, 0, 256, 3e5, 4, 99 },
+        { "gemma3_text", ",\"rope_parameters\":{\"sliding_attention\":{\"rope_theta\":99}}", 0, 0, 256, 1e6, 1, 99 },
+        { "gemma3_text", ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"rope_parameters\":"
+          "{\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":3e5}}", 0, 0, 256, 3e5, 2, 1e4 },
+    };
+    struct llama_config c;
+    char text[600];
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        snprintf(text, sizeof text, "{\"model_type\":\"%s\"%s" KV "%s}", of[i].family, strchr(BASE, ','),
+                 of[i].more);
+        if (parse(text, &c, &e) < 0)
+            fail_msg("%s: %s", text, e.msg);
+        assert_true(c.cap.scores == of[i].scores && c.cap.logits == of[i].logits);
+        assert_true(of[i].by > 0 ? fabs(c.times.scores * sqrt(of[i].by) - 1) < 1e-12 : c.times.scores == 0);
+        assert_true(c.rope.theta == of[i].theta && c.rope.factor == of[i].factor && c.local_theta == of[i].local);
+        assert_true(c.tied && c.bos == 2 && c.eos == 1 && c.head_dim == 256 && c.activation == ACT_GELU_TANH);
+        /* the root of 16 is 4 in any type; that of 2000 is 44.721 in float32, 44.75 in bfloat16 */
+        assert_true(config_embed_times(&c, DT_BF16) == 4);
+        c.dim = 2000;
+        assert_true(config_embed_times(&c, DT_BF16) == 44.75 &&
+                    fabs(config_embed_times(&c, DT_F32) - sqrt(2000)) < 1e-5);
+    }
+    assert_int_equal(parse("{" OF("gemma") ",\"hidden_act\":\"gelu\",\"num_key_value_heads\":4}", &c, &e), 0);
+    assert_int_equal(c.activation, ACT_GELU_TANH); /* what its first files mean by it */
 }
 
 static void test_ids_null_lists_and_beyond(void **state)
@@ -610,7 +679,8 @@ int main(void)
         cmocka_unit_test(test_nesting_is_bounded),
         cmocka_unit_test(test_both_forms_of_rope),
         cmocka_unit_test(test_each_kind_is_written_as_it_is_read),
-        cmocka_unit_test(test_windows), cmocka_unit_test(test_layers_that_differ), cmocka_unit_test(test_ids_null_lists_and_beyond),
+        cmocka_unit_test(test_windows), cmocka_unit_test(test_layers_that_differ), cmocka_unit_test(test_gemma),
+        cmocka_unit_test(test_ids_null_lists_and_beyond),
         cmocka_unit_test(test_the_largest_sizes_do_not_overflow),
         cmocka_unit_test(test_what_is_written_reads_the_same),
         cmocka_unit_test(test_a_factor_of_one_is_no_scaling),

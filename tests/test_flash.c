@@ -18,7 +18,7 @@
 enum { MOST_CUTS = 64, PAD = 8 };
 struct list_case {
     int64_t rows, heads, kv_heads, dim;
-    double sharp; /* multiplies the scores */
+    double sharp, cap; /* sharp multiplies the scores */
     int64_t cu[2][MOST_CUTS];
     int64_t window;
     int64_t n[2], kv_rows, kv[2][MOST_CUTS], first[2][MOST_CUTS]; /* n 0: keys are the queries' */
@@ -79,6 +79,9 @@ static bool sees(const struct list_case *c, int64_t h, int64_t t, int64_t j)
     return false;
 }
 
+/* A score, as a cap bends it. */
+static double capped(const struct list_case *c, double s) { return c->cap > 0 ? c->cap * tanh(s / c->cap) : s; }
+
 /* Of one row of one head. */
 static void truth_row(struct truth *w, const struct list_case *c, const struct op_attention_back *b,
                       int64_t h, int64_t t)
@@ -91,7 +94,7 @@ static void truth_row(struct truth *w, const struct list_case *c, const struct o
 
     for (int64_t j = 0; j < a->kv_rows; j++)
         if (sees(c, h, t, j))
-            p[j] = (double)a->scale * dot(q, k + j * a->kv_ld, n), most = fmax(most, p[j]);
+            p[j] = capped(c, (double)a->scale * dot(q, k + j * a->kv_ld, n)), most = fmax(most, p[j]);
     for (int64_t j = 0; j < a->kv_rows; j++)
         sum += sees(c, h, t, j) ? exp(p[j] - most) : 0;
     w->lse[h * a->q_rows + t] = most + log(sum);
@@ -105,11 +108,12 @@ static void truth_row(struct truth *w, const struct list_case *c, const struct o
     for (int64_t i = 0; i < n; i++)
         mean += w->o[at + i] * from_bf16(g[i]);
     for (int64_t j = 0; j < a->kv_rows; j++) {
-        double ds;
+        double ds, x = capped(c, (double)a->scale * dot(q, k + j * a->kv_ld, n));
         int64_t to = j * a->kv_ld + kh * n;
         if (!sees(c, h, t, j))
             continue;
         ds = p[j] * (dot(g, v + j * a->kv_ld, n) - mean) * (double)a->scale;
+        ds *= c->cap > 0 ? 1 - x / c->cap * (x / c->cap) : 1;
         for (int64_t i = 0; i < n; i++) {
             w->dv[to + i] += p[j] * from_bf16(g[i]);
             w->dk[to + i] += ds * from_bf16(q[i]);
@@ -186,7 +190,7 @@ static void check_by(const struct list_case *c, int64_t any, bool backwards)
     struct op_attention_back b = {
         .fwd = { .q_rows = c->rows, .kv_rows = kv_rows, .heads = c->heads,
                  .kv_heads = c->kv_heads, .dim = c->dim, .q_ld = q_ld, .kv_ld = kv_ld,
-                 .window = c->window,
+                 .window = c->window, .cap = (float)c->cap,
                  .scale = (float)((c->sharp > 0 ? c->sharp : 1) / sqrt((double)c->dim)),
                  .seg = { list_of(c, 0), list_of(c, 1) }, .q = numbers(nq, 1),
                  .k = numbers(nk, 2), .v = numbers(nk, 3), .o = numbers(nq, 0),
@@ -360,13 +364,23 @@ static void test_wide_heads(void **state)
                  .first = { { -6, 0, 3 }, { 9, -1 } } }, CUDA_LEAST_SHARED, true);
 }
 
+/* Capped scores: the kernels that take all have them to themselves. */
+static void test_cap(void **state)
+{
+    (void)state;
+    check_by(&(struct list_case){ .rows = 130, .heads = 2, .kv_heads = 1, .dim = 128, .sharp = 4, .cap = 3,
+                 .cu = { { 0, 60, 130 }, { 0, 30, 90, 130 } }, .window = 40 }, CUDA_LEAST_SHARED, false);
+    check_by(&(struct list_case){ .rows = 75, .heads = 2, .kv_heads = 2, .dim = 256, .sharp = 20, .cap = 5,
+                 .cu = { { 0, 75 }, { 0, 75 } } }, CUDA_LEAST_SHARED, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_segment), cmocka_unit_test(test_s2),
         cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_sharp_scores),
         cmocka_unit_test(test_window), cmocka_unit_test(test_rows_apart),
-        cmocka_unit_test(test_wide_heads), cmocka_unit_test(test_behind_a_cache),
+        cmocka_unit_test(test_wide_heads), cmocka_unit_test(test_behind_a_cache), cmocka_unit_test(test_cap),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -285,6 +285,9 @@ static void test_conversations(void **state)
     said(CHAT_LLAMA2, 4, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi! [/INST] Hello. </s>"
          "<s>[INST] Bye [/INST]");
     said(CHAT_MISTRAL, 4, "<s>[INST] Be brief.\n\n Hi!  [/INST]Hello.</s>[INST] Bye [/INST]");
+    said(CHAT_GEMMA, 1, "<s><start_of_turn>user\nHi!<end_of_turn>\n<start_of_turn>model\n");
+    said(CHAT_GEMMA, 4, "<s><start_of_turn>user\nBe brief.\n\nHi!<end_of_turn>\n<start_of_turn>model\nHello."
+         "<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n");
     said(CHAT_CHATML, 4, "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n Hi! <|im_end|>\n"
          "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye<|im_end|>\n"
          "<|im_start|>assistant\n");
@@ -308,6 +311,7 @@ static void test_templates_are_recognised(void **state)
         { "{\"chat_template\":\"'[INST] ' + '<<SYS>>'\"}", CHAT_LLAMA2, true },
         { "{\"chat_template\":\"bos_token + '[INST] '\"}", CHAT_MISTRAL, true },
         { "{\"chat_template\":\"### Instruction:### Response:\"}", CHAT_ALPACA, true },
+        { "{\"chat_template\":\"'<start_of_turn>' + role + '<end_of_turn>'\"}", CHAT_GEMMA, true },
         { "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"<|im_start|>\"},"
           "{\"name\":\"default\",\"template\":\"<|start_header_id|><|eot_id|>\"}]}", CHAT_LLAMA3, true },
         { "{\"chat_template\":\"<|im_start|> or [INST]\"}", CHAT_OTHER, false } };

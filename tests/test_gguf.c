@@ -288,7 +288,7 @@ static void test_turned_rows_come_back(void **state)
     struct tensor t = { .name = "q", .type = &type_f32, .dims = 2, .shape = { ROWS, COLS },
                         .count = ROWS * COLS, .data = a, .nbytes = sizeof a };
     struct turn how, again;
-    const struct row_order order = { HEAD, 0 };
+    const struct row_order order = { .head = HEAD };
     struct tensor v, w;
 
     (void)state;
@@ -316,7 +316,7 @@ static void test_rows_by_head_come_back(void **state)
     static float a[ROWS], one[ROWS], two[ROWS];
     struct tensor t = { .name = "qkv", .type = &type_f32, .dims = 1, .shape = { ROWS }, .count = ROWS,
                         .data = a, .nbytes = sizeof a };
-    const struct row_order order = { HEAD, HEADS };
+    const struct row_order order = { .head = HEAD, .heads = HEADS };
     struct turn how;
     struct tensor v;
 
@@ -459,7 +459,8 @@ static void golden(struct llama_config *c, const char *name)
 /* What one family alone has: scales, two kinds of block and of gelu, a share of a head, lists. */
 static void test_families_come_back(void **state)
 {
-    static const char *const names[] = { "granite", "neox", "neox_serial", "phi4mini", "olmo2", "qwen2" };
+    static const char *const names[] = { "granite", "neox", "neox_serial", "phi4mini", "olmo2", "qwen2", "gemma",
+                                         "gemma2", "gemma3" };
     char path[] = "/tmp/gguf-XXXXXX";
 
     (void)state;
@@ -482,6 +483,10 @@ static void test_families_come_back(void **state)
         assert_float_equal(config_rope_scale(&back.rope), config_rope_scale(&c.rope), 1e-6);
         assert_true(back.norm_eps == c.norm_eps);
         assert_memory_equal(&back.times, &c.times, sizeof c.times);
+        assert_memory_equal(&back.cap, &c.cap, sizeof c.cap);
+        assert_true(back.local_theta == c.local_theta);
+        for (int64_t l = 0; l < c.layers; l++)
+            assert_int_equal(config_window(&back, l), config_window(&c, l));
         gguf_close(g);
     }
     unlink(path);
@@ -490,18 +495,24 @@ static void test_families_come_back(void **state)
 /* Each of the golden models, changed, and what llama.cpp has not for it. */
 static void test_each_family_says_what_it_lacks(void **state)
 {
-    struct llama_config c[9];
-    static const char *const names[9] = { "phi3", "qwen2", "qwen3_bias", "olmo2", "neox", "smollm3", "llama_bias",
-                                          "phi4mini", "qwen2" };
-    static const char *const why[9] = { "window of 7 tokens, which llama.cpp reads and then leaves out", "head_dim", "self_attn.o_proj.bias",
+    enum { N = 16 };
+    struct llama_config c[N];
+    static const char *const names[N] = { "phi3", "qwen2", "qwen3_bias", "olmo2", "neox", "smollm3", "llama_bias",
+                                          "phi4mini", "qwen2", "gemma2", "gemma2", "gemma2", "gemma2", "gemma3",
+                                          "gemma3", "gemma" };
+    static const char *const why[N] = { "window of 7 tokens, which llama.cpp reads and then leaves out", "head_dim",
+                                         "self_attn.o_proj.bias",
                                         "tie_word_embeddings", "no attention_bias", "layer 1 is without RoPE",
-                                        "hidden_act", "a list of factors", "a list of factors" };
+                                        "hidden_act", "a list of factors", "a list of factors", "layer_types",
+                                        "query_pre_attn_scalar is not 6", "softcapping is null",
+                                        "no tie_word_embeddings", "final_logit_softcapping", "layers with a window",
+                                        "hidden_act" };
     struct rope_config llama3 = { .type = ROPE_LLAMA3, .theta = 1e4, .factor = 8, .low_freq_factor = 1,
                                   .high_freq_factor = 4, .original_context = 64 };
     struct err e;
 
     (void)state;
-    for (int i = 0; i < 9; i++)
+    for (int i = 0; i < N; i++)
         golden(&c[i], names[i]);
     c[1].head_dim = 8;
     c[2].window = 0;
@@ -509,7 +520,15 @@ static void test_each_family_says_what_it_lacks(void **state)
     c[4].arch = arch_with_biases(c[4].arch, false, true);
     c[6].activation = ACT_GELU;
     c[7].rope = c[8].rope = llama3;
-    for (int i = 0; i < 9; i++) {
+    c[9].full.bits[0] ^= 1;
+    c[10].times.scores = 0.1;
+    c[11].cap.logits = 0;
+    c[12].tied = false;
+    c[13].cap.logits = 3;
+    c[14].rope = (struct rope_config){ .type = ROPE_YARN, .theta = 1e4, .factor = 4, .beta_fast = 32,
+                                       .beta_slow = 1, .original_context = 64 };
+    c[15].activation = ACT_SILU;
+    for (int i = 0; i < N; i++) {
         e = (struct err){ 0 };
         assert_int_equal(gguf_check(&c[i], &e), E_CONFIG);
         if (!strstr(e.msg, why[i]))

@@ -132,23 +132,27 @@ static void test_swiglu_gradient(void **state)
 
 static const int32_t targets[ROWS] = { 3, 0, -1, 8, 3, 1 };
 
+static double loss_cap;
 static double loss_value(void *ctx)
 {
     struct point *p = ctx;
     double nll[ROWS];
 
-    return ref_loss(ROWS, DIM, VOCAB, p->x[0], p->x[1], targets, nll, 0.7, NULL, NULL);
+    return ref_loss(ROWS, DIM, VOCAB, p->x[0], p->x[1], targets, nll, 0.7, loss_cap, NULL, NULL);
 }
 
 static void test_loss_gradient(void **state)
 {
     struct point p = point_of(ROWS * DIM, VOCAB * DIM, 0, 0, 0);
-    double nll[ROWS], dh[ROWS * DIM] = { 0 }, dw[VOCAB * DIM] = { 0 };
 
     (void)state;
-    ref_loss(ROWS, DIM, VOCAB, p.x[0], p.x[1], targets, nll, 0.7, dh, dw);
-    assert_gradient("dh", loss_value, &p, p.x[0], dh, ROWS * DIM);
-    assert_gradient("dw", loss_value, &p, p.x[1], dw, VOCAB * DIM);
+    for (loss_cap = 0; loss_cap < 3; loss_cap += 1.5) {
+        double nll[ROWS], dh[ROWS * DIM] = { 0 }, dw[VOCAB * DIM] = { 0 };
+
+        ref_loss(ROWS, DIM, VOCAB, p.x[0], p.x[1], targets, nll, 0.7, loss_cap, dh, dw);
+        assert_gradient("dh", loss_value, &p, p.x[0], dh, ROWS * DIM);
+        assert_gradient("dw", loss_value, &p, p.x[1], dw, VOCAB * DIM);
+    }
     point_free(&p);
 }
 
@@ -185,12 +189,13 @@ struct attention_point {
     double o[T * Q_LD], lse[HEADS * T];
     int64_t window;
     struct ref_list list[2];
+    double cap;
 };
 
 static struct ref_attention ref_of(struct attention_point *a)
 {
     return (struct ref_attention){ T, a->kv_rows, HEADS, a->kv_heads, HEAD_DIM, Q_LD,
-                                   a->kv_heads * HEAD_DIM, a->window, 0.6,
+                                   a->kv_heads * HEAD_DIM, a->window, 0.6, a->cap,
                                    { a->list[0], a->list[1] }, a->p.x[0], a->p.x[1], a->p.x[2],
                                    a->o, a->lse };
 }
@@ -224,7 +229,8 @@ static void test_attention_gradient(void **state)
             int64_t nq = T * Q_LD, nk = lists[l].kv_rows * kv * HEAD_DIM;
             struct attention_point a = { point_of(nq, nk, nk, 0, nq), kv, lists[l].kv_rows,
                                          { 0 }, { 0 }, lists[l].window,
-                                         { lists[l].list[0], lists[l].list[1] } };
+                                         { lists[l].list[0], lists[l].list[1] },
+                                         l % 2 ? 0.8 : 0 };
             double *dq = zeros(nq), *dk = zeros(nk), *dv = zeros(nk);
             struct ref_attention r = ref_of(&a);
             ref_attention(&r);

@@ -432,7 +432,7 @@ struct loss_case {
     int64_t rows, dim, vocab, chunk;
     const float *h, *w, *dw;
     const int32_t *targets;
-    float scale;
+    float scale, cap;
 };
 
 /* out: nll, dh, dw */
@@ -442,7 +442,7 @@ static void run_loss(struct device *d, const void *ctx, float *out)
     size_t bytes = d->loss_scratch_bytes(d, c->chunk, c->vocab);
     float *dh = out + c->rows, *dw = dh + c->rows * c->dim, *nll = normal(c->rows, 9);
     struct op_loss op = { c->rows, c->dim, c->vocab, c->chunk, c->h, mat_plain(DT_F32, c->w),
-                          c->targets, out, c->scale, dh, dw, malloc(bytes), false };
+                          c->targets, out, c->scale, c->cap, dh, dw, malloc(bytes), false };
 
     memset(op.scratch, 0xff, bytes);
     memcpy(dw, c->dw, (size_t)(c->vocab * c->dim) * sizeof *dw);
@@ -459,11 +459,12 @@ static void test_loss(void **state)
     static const int64_t v[][4] = { /* rows, dim, vocab, chunk */
         { 1, 1, 2, 1 }, { 9, 5, 7, 4 }, { 100, 16, 301, 33 }, { 64, 32, 5000, 64 } };
     (void)state;
-    for (size_t s = 0; s < 4; s++) {
+    for (size_t k = 0; k < 8; k++) {
+        size_t s = k % 4;
         int64_t rows = v[s][0], dim = v[s][1], vocab = v[s][2], n = rows * dim, m = vocab * dim;
         float *h = normal(n, 1), *w = normal(m, 2), *dw = normal(m, 3), *got;
         int32_t *targets = malloc((size_t)rows * sizeof *targets);
-        struct loss_case c = { rows, dim, vocab, v[s][3], h, w, dw, targets, 0.37f };
+        struct loss_case c = { rows, dim, vocab, v[s][3], h, w, dw, targets, 0.37f, k < 4 ? 0 : 1.5f };
         double *rh = wide(h, n), *rw = wide(w, m), *rdw = wide(dw, m), *rdh = zeros(n);
         double *nll = zeros(rows);
 
@@ -471,7 +472,8 @@ static void test_loss(void **state)
             targets[r] = r % 7 == 3 || (s == 2 && r >= 33 && r < 66)
                              ? -1 : (int32_t)(mix64((uint64_t)r) % (uint64_t)vocab);
         got = on_all_devices("loss", run_loss, &c, rows + n + m);
-        ref_loss(rows, dim, vocab, rh, rw, targets, nll, (double)c.scale, rdh, rdw);
+        ref_loss(rows, dim, vocab, rh, rw, targets, nll, (double)c.scale, (double)c.cap, rdh,
+                 rdw);
         assert_near("nll", got, nll, rows, 2e-6);
         assert_near("dh", got + rows, rdh, n, 1e-5);
         assert_near("dw", got + rows + n, rdw, m, 1e-5);
@@ -533,6 +535,9 @@ static void run_vec(struct device *d, const void *ctx, float *out)
     assert_int_equal(d->add(d, &(struct op_add){ n, x, out }), 0);
     assert_int_equal(d->sum_squares(d, &(struct op_sum_squares){ n, x, &sum }), 0);
     assert_int_equal(d->scale(d, &(struct op_scale){ n, -0.5f, out }), 0);
+    memcpy(out + n + 2, x, (size_t)n * sizeof *x);
+    assert_int_equal(d->softcap(d, &(struct op_softcap){ n, 0.75f, out + n + 2 }), 0);
+    assert_int_equal(d->softcap(d, &(struct op_softcap){ n, 0, out }), E_BUG);
     out[n] = (float)sum;
     out[n + 1] = (float)(sum - (double)out[n]);
     free(x), free(y);
@@ -544,16 +549,18 @@ static void test_vec(void **state)
     (void)state;
     for (size_t s = 0; s < 3; s++) {
         int64_t n = sizes[s];
-        float *got = on_all_devices("add", run_vec, &n, n + 2);
-        double *want = zeros(n + 1), exact = 0;
+        float *got = on_all_devices("add", run_vec, &n, 2 * n + 2);
+        double *want = zeros(n), *capped = zeros(n), exact = 0;
         for (int64_t i = 0; i < n; i++) {
             double x = (double)(float)normal_at(1, (uint64_t)i);
             want[i] = -0.5 * (x + (double)(float)normal_at(2, (uint64_t)i));
             exact += x * x;
+            capped[i] = ref_cap(x, 0.75);
         }
         assert_near("add", got, want, n, 1e-7);
+        assert_near("softcap", got + n + 2, capped, n, 3e-7);
         assert_true(fabs((double)got[n] + (double)got[n + 1] - exact) < 1e-12 * exact);
-        free(got), free(want);
+        free(got), free(want), free(capped);
     }
 }
 

@@ -132,7 +132,16 @@ static const struct {
     const char *model_type, *version;
 } families[] = {
     { "llama", "4.28" }, { "mistral", "4.34" }, { "qwen2", "4.37" }, { "qwen3", "4.51" },
+    { "gemma", "4.38" }, { "gemma2", "4.42" }, { "gemma3_text", "4.50" },
 };
+
+/* llama.cpp has windows for the family. */
+static bool has_windows(const struct llama_config *c)
+{
+    const struct gguf_arch *a = gguf_arch_of(c);
+
+    return a && a->full > 0;
+}
 
 /* What it cannot compute, but for a window, which it leaves out, and RoPE, which is judged alone. */
 static int llama_cpp_family(struct check_list *l, const struct llama_config *c, struct err *e)
@@ -140,7 +149,8 @@ static int llama_cpp_family(struct check_list *l, const struct llama_config *c, 
     struct llama_config plain = *c;
     struct err why = { 0 };
 
-    plain.window = 0;
+    if (!has_windows(c))
+        plain.window = 0;
     if (c->rope.type == ROPE_DYNAMIC || gguf_check(&plain, &why) == 0)
         return c->activation == ACT_GELU ? add(l, CHECK_NOTE, e, "gelu is computed by its tanh form, which "
                                                "changes losses in the fourth digit") : 0;
@@ -157,7 +167,7 @@ static int check_config(struct check_list *l, enum check_program p, const struct
     if (rc == 0 && p == CHECK_LLAMA_CPP)
         rc = llama_cpp_family(l, c, e);
     if (rc == 0 && p == CHECK_LLAMA_CPP && c->window > 0 && c->window < config_reach(c) &&
-        gguf_arch_of(c))
+        gguf_arch_of(c) && !has_windows(c))
         rc = add(l, CHECK_IGNORED, e, "the window of %lld tokens: attention goes over the whole text",
                  (long long)c->window);
     for (size_t i = 0; i < sizeof families / sizeof *families && rc == 0; i++)

@@ -109,7 +109,7 @@ static int add_item(struct job *j, struct gguf_head *h, const struct tensor_spec
     it->origin = from->base;
     if (!gguf_tensor_name(s, it->name, sizeof it->name))
         return err_set(e, E_CONFIG, "tensor '%s' has no name in llama.cpp", s->name);
-    if (order.head > 0)
+    if (row_order_any(order))
         turn(it, order);
     it->m.type = item_type(j->type, s);
     it->m.nbytes = (size_t)(s->count / it->m.type->block) * it->m.type->block_bytes;

@@ -28,6 +28,7 @@ enum chat_form chat_form_of(const char *text, size_t n)
         [CHAT_MISTRAL] = has(text, n, "[INST]") && !has(text, n, "<<SYS>>"),
         [CHAT_CHATML] = has(text, n, "<|im_start|>"),
         [CHAT_LLAMA3] = has(text, n, "<|start_header_id|>") && has(text, n, "<|eot_id|>"),
+        [CHAT_GEMMA] = has(text, n, "<start_of_turn>") && has(text, n, "<end_of_turn>"),
         [CHAT_ALPACA] = has(text, n, "### Instruction:") && has(text, n, "### Response:"),
     };
     enum chat_form found = CHAT_OTHER;

@@ -19,12 +19,14 @@ int chat_template(const char *folder, char **text, size_t *n, struct err *e);
  *   llama2    [INST] and <<SYS>>           mistral  [INST], no <<SYS>>
  *   chatml    <|im_start|>                 llama3   <|start_header_id|> and <|eot_id|>
  *   alpaca    ### Instruction: and ### Response:
+ *   gemma     <start_of_turn> and <end_of_turn>
  *
  * Marks of two of them, or of none: CHAT_OTHER. The marks say how turns are written; not what a template
  * puts in of its own accord (a date, a system text, tools), nor its blanks.
  */
 #define CHAT_FORMS(X)                                                                          \
-    X(LLAMA2, "llama2") X(ALPACA, "alpaca") X(CHATML, "chatml") X(LLAMA3, "llama3") X(MISTRAL, "mistral")
+    X(LLAMA2, "llama2") X(ALPACA, "alpaca") X(CHATML, "chatml") X(LLAMA3, "llama3")            \
+    X(MISTRAL, "mistral") X(GEMMA, "gemma")
 #define CHAT_FORM_ID(id, name) CHAT_##id,
 enum chat_form { CHAT_OTHER, CHAT_FORMS(CHAT_FORM_ID) CHAT_FORMS_N };
 enum chat_form chat_form_of(const char *text, size_t n);

@@ -287,6 +287,9 @@ int arch_check(const struct arch *a, struct err *e)
     if (a->block.norm != NORM_LAYER &&
         seen & (ROLE_BIT(ROLE_ATTN_NORM_BIAS) | ROLE_BIT(ROLE_MLP_NORM_BIAS) | ROLE_BIT(ROLE_LAST_NORM_BIAS)))
         return err_set(e, E_CONFIG, "model family '%.60s': RMSNorm has no bias", a->model_type);
+    if (a->block.norm == NORM_LAYER && a->block.one_more)
+        return err_set(e, E_CONFIG, "model family '%.60s': LayerNorm with 1 + weight is not computed",
+                       a->model_type);
     if (a->block.norm == NORM_LAYER &&
         seen & (ROLE_BIT(ROLE_POST_ATTN_NORM) | ROLE_BIT(ROLE_POST_MLP_NORM)))
         return err_set(e, E_CONFIG, "model family '%.60s': LayerNorm of what is added is not computed",

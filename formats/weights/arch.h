@@ -76,7 +76,10 @@ enum windows {
     WINDOWS_ALL,      /* where it is a number: all layers */
     WINDOWS_SWITCHED, /* where use_sliding_window is true: those that layer_types says, else all
                          from max_window_layers on */
-    WINDOWS_UNTURNED  /* the same, else those that have no RoPE */
+    WINDOWS_UNTURNED, /* the same, else those that have no RoPE */
+    WINDOWS_OTHER,    /* those that layer_types says, else every other one from the first on; there must be a
+                         window, of any length */
+    WINDOWS_PATTERN   /* the same, else all but each sliding_window_pattern-th */
 };
 
 /* Names of fields of config.json where they are not Llama's; NULL: they are. */
@@ -101,6 +104,14 @@ struct block {
     bool no_rope;           /* no_rope_layers counts: layers without RoPE */
     bool multipliers;       /* embedding_multiplier, attention_multiplier, residual_multiplier and
                                logits_scaling count */
+    bool one_more;          /* norms multiply by 1 + their weight */
+    bool root_embed;        /* the embedding is multiplied by the root of hidden_size, as a number of the
+                               type that is computed in */
+    bool gelu_tanh;         /* by gelu its tanh form is meant */
+    bool query_scalar;      /* query_pre_attn_scalar counts: scores are divided by its root */
+    bool cap_scores, cap_logits; /* attn_logit_softcapping, final_logit_softcapping count */
+    bool local_rope;        /* layers with a window turn by rope_local_base_freq, or what rope_parameters has
+                               for sliding_attention */
     struct field_names field;
     bool three_fields;      /* its longrope is written with the lists alone: transformers refuse more */
     uint32_t kinds4;        /* bits of enum rope_type that transformers 4 take of the family; 0: all */
@@ -112,7 +123,9 @@ struct missing {
     int64_t kv_heads, head_dim, context;        /* heads, dim / heads, 2048 */
     int64_t window, window_layers;              /* none; all */
     bool tied;
-    bool no_ids;                                /* bos and eos: none, else 1 and 2 */
+    bool no_ids;                                /* bos and eos: none, else 1 and 2, */
+    bool ids_2_1;                               /* or these */
+    double cap_scores, cap_logits;              /* none */
 };
 
 struct arch {

@@ -7,8 +7,11 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/tensor_type.h"
 #include "formats/weights/arch.h"
+#include "formats/weights/tensors.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +68,13 @@ static int choose_biases(struct llama_config *c, const struct js *o, struct err 
     return 0;
 }
 
+/* The json functions give 0 for NULL and for values of another type. */
+static bool is_on(const json_t *v, double neutral)
+{
+    return json_is_true(v) || json_array_size(v) || json_object_size(v) || json_string_length(v) ||
+           (json_number_value(v) != 0 && json_number_value(v) != neutral);
+}
+
 /* Fields by which models of other families, or of changed code, differ: on in a family that has not
  * what they ask for, they are refused. Off is absent, null, false, 0, an empty list or object, and
  * neutral. */
@@ -73,19 +83,23 @@ static int check_others(const struct arch *a, const struct js *o, struct err *e)
     static const struct { const char *key; double neutral; } other[] = {
         { "embedding_multiplier", 1 }, { "attention_multiplier", 0 }, { "residual_multiplier", 1 },
         { "logits_scaling", 1 }, /* multipliers */
-        { "logit_scale", 1 }, { "attn_logit_softcapping", 0 },
-        { "final_logit_softcapping", 0 }, { "query_pre_attn_scalar", 0 }, { "clip_qkv", 0 },
+        { "logit_scale", 1 }, { "clip_qkv", 0 }, { "use_bidirectional_attention", 0 },
         { "num_local_experts", 1 }, { "num_experts", 1 }, { "n_routed_experts", 0 },
         { "kv_lora_rank", 0 }, { "qk_layernorm", 0 }, { "use_qk_norm", 0 }, { "alibi", 0 },
-        { "attention_chunk_size", 0 }, { "rope_local_base_freq", 0 }, { "cross_attention_layers", 0 },
+        { "attention_chunk_size", 0 }, { "cross_attention_layers", 0 },
+    };
+    const struct block *b = &a->block;
+    const struct { const char *key; bool counts; } some[] = {
+        { "attn_logit_softcapping", b->cap_scores }, { "final_logit_softcapping", b->cap_logits },
+        { "query_pre_attn_scalar", b->query_scalar }, { "rope_local_base_freq", b->local_rope },
     };
 
-    for (size_t i = a->block.multipliers ? 4 : 0; i < sizeof other / sizeof *other; i++) {
-        const json_t *v = json_object_get(o->obj, other[i].key);
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++)
+        if (!some[i].counts && is_on(json_object_get(o->obj, some[i].key), 0))
+            return refuse(o, some[i].key, e);
 
-        /* the json functions give 0 for NULL and for values of another type */
-        if (json_is_true(v) || json_array_size(v) || json_object_size(v) || json_string_length(v) ||
-            (json_number_value(v) != 0 && json_number_value(v) != other[i].neutral))
+    for (size_t i = a->block.multipliers ? 4 : 0; i < sizeof other / sizeof *other; i++) {
+        if (is_on(json_object_get(o->obj, other[i].key), other[i].neutral))
             return refuse(o, other[i].key, e);
     }
     return 0;
@@ -107,7 +121,7 @@ static int read_activation(struct llama_config *c, const struct js *o, struct er
         return rc;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (strcmp(name, all[i].name) == 0) {
-            c->activation = all[i].f;
+            c->activation = all[i].f == ACT_GELU && c->arch->block.gelu_tanh ? ACT_GELU_TANH : all[i].f;
             return 0;
         }
     err_set(e, E_CONFIG, "'%s': %s '%.60s' is not supported", o->file, key, name);
@@ -130,6 +144,41 @@ static int read_multipliers(struct llama_config *c, const struct js *o, struct e
     c->times.embed = embed, c->times.scores = scores, c->times.branch = branch;
     c->times.logits = 1 / logits;
     return 0;
+}
+
+/* A cap that is there: null is none. */
+static int read_cap(const struct js *o, const char *key, double missing, double *cap, struct err *e)
+{
+    *cap = json_object_get(o->obj, key) ? 0 : missing;
+    return js_f64(o, key, JS_MAY, 1e-3, 1e6, cap, e);
+}
+
+/* Gemma's: what scores are divided by, and the caps. */
+static int read_caps(struct llama_config *c, const struct js *o, struct err *e)
+{
+    const struct block *b = &c->arch->block;
+    const struct missing *m = &c->arch->missing;
+    double scalar = (double)m->head_dim;
+    int rc = 0;
+
+    if (b->cap_scores)
+        rc = read_cap(o, "attn_logit_softcapping", m->cap_scores, &c->cap.scores, e);
+    if (rc == 0 && b->cap_logits)
+        rc = read_cap(o, "final_logit_softcapping", m->cap_logits, &c->cap.logits, e);
+    if (rc < 0 || !b->query_scalar)
+        return rc;
+    rc = js_f64(o, "query_pre_attn_scalar", JS_MAY, 1e-6, 1e9, &scalar, e);
+    c->times.scores = 1 / sqrt(scalar);
+    return rc;
+}
+
+double config_embed_times(const struct llama_config *c, enum dtype act)
+{
+    float root = (float)sqrt((double)c->dim);
+
+    if (!config_arch(c)->block.root_embed)
+        return config_times(c->times.embed);
+    return (double)(act == DT_BF16 ? bf16_to_f32(f32_to_bf16(root)) : root);
 }
 
 /* Fields that would change what the model computes must say what the family's description does. */
@@ -237,14 +286,16 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
     if ((rc = config_read_layers(&l, c->arch, c->layers, o, e)) < 0)
         return rc;
     c->window = l.window, c->full = l.full, c->no_rope = l.no_rope;
-    if ((rc = read_multipliers(c, o, e)) < 0 ||
+    if ((rc = read_multipliers(c, o, e)) < 0 || (rc = read_caps(c, o, e)) < 0 ||
         (rc = js_f64(o, field_or(c->arch->block.field.eps, "rms_norm_eps"), JS_MAY, 1e-30, 1, &c->norm_eps, e)) < 0 ||
         (rc = js_f64(o, "initializer_range", JS_MAY, 0, 100, &c->init_range, e)) < 0 ||
         (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &c->tied, e)) < 0 ||
-        (rc = read_id(o, "bos_token_id", c->vocab, m->no_ids ? -1 : 1, &c->bos, e)) < 0 ||
-        (rc = read_id(o, "eos_token_id", c->vocab, m->no_ids ? -1 : 2, &c->eos, e)) < 0)
+        (rc = read_id(o, "bos_token_id", c->vocab, m->no_ids ? -1 : m->ids_2_1 ? 2 : 1, &c->bos, e)) < 0 ||
+        (rc = read_id(o, "eos_token_id", c->vocab, m->no_ids ? -1 : m->ids_2_1 ? 1 : 2, &c->eos, e)) < 0)
         return rc;
-    z = (struct rope_sizes){ .context = c->context, .head_dim = c->head_dim,
+    if (c->arch->block.local_rope && (rc = config_read_local(&c->local_theta, o, e)) < 0)
+        return rc;
+    z = (struct rope_sizes){ .local = c->arch->block.local_rope, .context = c->context, .head_dim = c->head_dim,
                              .share = c->arch->block.rotary, .theta = m->theta,
                              .theta_key = field_or(c->arch->block.field.theta, "rope_theta"),
                              .share_key = field_or(c->arch->block.field.rotary, "partial_rotary_factor") };

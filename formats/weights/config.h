@@ -1,6 +1,7 @@
 /* formats/weights/config.h - config.json of a Hugging Face model, read and written. */
 #ifndef FORMATS_WEIGHTS_CONFIG_H
 #define FORMATS_WEIGHTS_CONFIG_H
+#include "base/tensor_type.h"
 #include "formats/weights/config_layers.h"
 #include "formats/weights/config_rope.h"
 #include <stdbool.h>
@@ -25,6 +26,9 @@ struct llama_config {
     /* What values are multiplied by: the embedding's; attention's scores, before softmax; what a layer
      * adds to x, twice; the logits. 0: 1, and of the scores 1 / sqrt(head_dim). */
     struct { double embed, scores, branch, logits; } times;
+    /* Scores and logits s become cap * tanh(s / cap). 0: they stay. */
+    struct { double scores, logits; } cap;
+    double local_theta; /* layers with a window turn by RoPE of this base, which nothing scales; 0: as others */
     int activation; /* enum activation (arch.h) */
     bool parallel;  /* attention and MLP read the same x */
 };
@@ -34,6 +38,13 @@ static inline int64_t config_window(const struct llama_config *c, int64_t layer)
 {
     return layer_in(&c->full, layer) ? 0 : c->window;
 }
+/* The layer turns by local_theta. */
+static inline bool config_local(const struct llama_config *c, int64_t layer)
+{
+    return c->local_theta > 0 && config_window(c, layer) > 0;
+}
+/* What the embedding is multiplied by, where values are computed in the type act. */
+double config_embed_times(const struct llama_config *c, enum dtype act);
 
 /* Reads config.json in the 4.x (rope_theta, rope_scaling) and 5.x (rope_parameters) forms.
  * model_type names the family (arch.h). Refuses what this engine would compute wrongly: a family

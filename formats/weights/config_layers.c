@@ -92,7 +92,8 @@ static int check_no_rope(const struct js *o, struct err *e)
 /* The window of those layers that have one. null: none. */
 static int read_window(struct layers_config *l, const struct arch *a, const struct js *o, struct err *e)
 {
-    bool use = a->block.windows == WINDOWS_ALL;
+    bool always = a->block.windows == WINDOWS_OTHER || a->block.windows == WINDOWS_PATTERN;
+    bool use = a->block.windows == WINDOWS_ALL || always;
     int64_t n;
     int rc;
 
@@ -104,6 +105,8 @@ static int read_window(struct layers_config *l, const struct arch *a, const stru
         (!use && (rc = js_bool(o, "use_sliding_window", JS_MAY, &use, e)) < 0))
         return rc;
     l->window = use ? n : 0;
+    if (always && n == 0)
+        return err_set(e, E_CONFIG, "'%s': sliding_window null is not supported in this model family", o->file);
     return 0;
 }
 
@@ -111,14 +114,19 @@ static int read_window(struct layers_config *l, const struct arch *a, const stru
 static int window_layers(struct layers_config *l, const struct arch *a, int64_t layers, const struct js *o,
                          struct err *e)
 {
-    int64_t from = a->missing.window_layers;
-    int rc = a->block.windows == WINDOWS_SWITCHED
-                 ? js_i64(o, "max_window_layers", JS_MAY, 0, INT64_MAX, &from, e) : 0;
+    enum windows kind = a->block.windows;
+    int64_t from = a->missing.window_layers, every = kind == WINDOWS_PATTERN ? 6 : 2;
+    int rc = kind == WINDOWS_SWITCHED ? js_i64(o, "max_window_layers", JS_MAY, 0, INT64_MAX, &from, e)
+           : kind == WINDOWS_PATTERN
+               ? js_i64(o, "sliding_window_pattern", JS_MAY, 1, CONFIG_MAX_LAYERS, &every, e) : 0;
 
-    for (int64_t i = 0; rc == 0 && i < layers; i++)
-        if (a->block.windows == WINDOWS_UNTURNED ? !layer_in(&l->no_rope, i)
-                                                 : a->block.windows == WINDOWS_SWITCHED && i < from)
+    for (int64_t i = 0; rc == 0 && i < layers; i++) {
+        bool full[] = { [WINDOWS_UNTURNED] = !layer_in(&l->no_rope, i), [WINDOWS_SWITCHED] = i < from,
+                        [WINDOWS_OTHER] = (i + 1) % every == 0, [WINDOWS_PATTERN] = (i + 1) % every == 0 };
+
+        if (full[kind])
             put(&l->full, i);
+    }
     return rc;
 }
 
@@ -166,9 +174,10 @@ bool config_write_layers(const struct layers_config *l, const struct arch *a, in
     if (b->windows != WINDOWS_NONE)
         ok &= json_object_set_new(o, "sliding_window", l->window ? json_integer(l->window)
                                                                   : json_null()) == 0;
+    if (b->windows == WINDOWS_SWITCHED || b->windows == WINDOWS_UNTURNED)
+        ok &= json_object_set_new(o, "use_sliding_window", json_boolean(l->window > 0)) == 0;
     if (b->windows > WINDOWS_ALL)
-        ok &= json_object_set_new(o, "use_sliding_window", json_boolean(l->window > 0)) == 0 &&
-              json_object_set(o, "layer_types", types) == 0;
+        ok &= json_object_set(o, "layer_types", types) == 0;
     if (b->no_rope)
         ok &= json_object_set(o, "no_rope_layers", turned) == 0;
     json_decref(types);

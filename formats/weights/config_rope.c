@@ -207,15 +207,60 @@ static int read_kind_of(struct rope_config *r, const struct source *f, const cha
     return kinds[k].read ? kinds[k].read(r, f, e) : 0;
 }
 
+/* rope_parameters of a family whose layers differ in it: the object of one kind of layer. Without it s.obj is
+ * NULL. */
+static int layers_object(const struct js *o, const char *layers, struct js *s, struct err *e)
+{
+    struct js all;
+    int rc = js_object(o, "rope_parameters", JS_MAY, &all, e);
+
+    *s = (struct js){ 0 };
+    if (rc < 0 || json_object_size(all.obj) == 0)
+        return rc;
+    if (!json_object_get(all.obj, "full_attention") && !json_object_get(all.obj, "sliding_attention"))
+        return err_set(e, E_CONFIG, "'%s': rope_parameters has neither full_attention nor sliding_attention, "
+                       "which this model family needs", o->file);
+    return js_object(&all, layers, JS_MAY, s, e);
+}
+
+int config_read_local(double *theta, const struct js *o, struct err *e)
+{
+    const char *type = "default";
+    struct js s;
+    int rc;
+
+    *theta = 10000;
+    if ((rc = js_f64(o, "rope_local_base_freq", JS_MAY, 1, 1e15, theta, e)) < 0 ||
+        (rc = layers_object(o, "sliding_attention", &s, e)) < 0 || !s.obj)
+        return rc;
+    if ((rc = js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, theta, e)) < 0 ||
+        (rc = js_str(&s, "type", JS_MAY, &type, e)) < 0 ||
+        (rc = js_str(&s, "rope_type", JS_MAY, &type, e)) < 0)
+        return rc;
+    if (strcmp(type, "default") != 0)
+        return err_set(e, E_CONFIG, "'%s': %srope_type '%.60s' is not supported, only default", o->file, s.path,
+                       type);
+    return 0;
+}
+
 /* The object that says how RoPE is scaled, as transformers 5 finds it: rope_scaling (4.x) wins over
  * rope_parameters (5.x), an empty one is none. */
-static int rope_object(const struct js *o, struct js *s, struct err *e)
+static int rope_object(const struct js *o, bool local, struct js *s, struct err *e)
 {
     int rc = js_object(o, "rope_scaling", JS_MAY, s, e);
 
     if (rc == 0 && json_object_size(s->obj) == 0)
-        rc = js_object(o, "rope_parameters", JS_MAY, s, e);
+        rc = local ? layers_object(o, "full_attention", s, e) : js_object(o, "rope_parameters", JS_MAY, s, e);
     return rc;
+}
+
+/* The base that stands in full_attention counts as well where rope_scaling has the rest. */
+static int read_full_theta(struct rope_config *r, const struct js *o, struct err *e)
+{
+    struct js s;
+    int rc = layers_object(o, "full_attention", &s, e);
+
+    return rc < 0 || !s.obj ? rc : js_f64(&s, "rope_theta", JS_MAY, 1, 1e15, &r->theta, e);
 }
 
 /* rope_theta stands at the top or inside. */
@@ -234,7 +279,7 @@ int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
                                .factor = 1 };
     if ((rc = js_f64(o, z->share_key, JS_MAY, 0, 1, &share, e)) < 0 ||
         (rc = js_f64(o, z->theta_key, JS_MAY, 1, 1e15, &r->theta, e)) < 0 ||
-        (rc = rope_object(o, &s, e)) < 0)
+        (z->local && (rc = read_full_theta(r, o, e)) < 0) || (rc = rope_object(o, z->local, &s, e)) < 0)
         return rc;
     if (!s.obj)
         return set_rotary(rotary, o, z, share, e);

@@ -35,11 +35,16 @@ struct rope_sizes {
                      another share is refused */
     double theta; /* its base where the file does not say; 0: 10000 */
     const char *theta_key, *share_key; /* of the two at the top */
+    bool local;   /* rope_parameters has an object for each kind of layer, full_attention the one that is
+                     meant */
 };
 /* Fills in r from o, the top of config.json, and the channels of a head that RoPE turns; 0: all.
  * E_DATA, E_CONFIG naming the field. */
 int config_read_rope(struct rope_config *r, int64_t *rotary, const struct js *o,
                      const struct rope_sizes *z, struct err *e);
+
+/* The base of RoPE in layers with a window, of a family where it is another. E_CONFIG where it is scaled. */
+int config_read_local(double *theta, const struct js *o, struct err *e);
 
 /* "short_factor" and "long_factor" of s, and where they are there "attention_factor" and "factor"
  * (else 0): the lists have as many numbers as there are pairs. E_DATA, E_CONFIG. */

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "formats/weights/tensors.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -127,7 +128,16 @@ static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
             json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
     set(o, field_or(config_arch(c)->block.field.theta, "rope_theta"), json_real(c->rope.theta), ok);
     set(o, "rope_scaling", rope_scaling(&c->rope, config_arch(c)->block.three_fields, ok), ok);
-    set(o, "rope_parameters", rope_parameters(&c->rope, ok), ok);
+    if (c->local_theta > 0) {
+        json_t *layers = json_object();
+
+        set(layers, "full_attention", rope_parameters(&c->rope, ok), ok);
+        set(layers, "sliding_attention", rope_parameters(&(struct rope_config){ .theta = c->local_theta }, ok), ok);
+        set(o, "rope_parameters", layers, ok);
+        set(o, "rope_local_base_freq", json_real(c->local_theta), ok);
+    } else {
+        set(o, "rope_parameters", rope_parameters(&c->rope, ok), ok);
+    }
     /* At the top as well: llama.cpp looks for llama3's there alone, transformers 4 for longrope's. */
     if (has_original(c->rope.type))
         set(o, "original_max_position_embeddings", json_integer(c->rope.original_context), ok);
@@ -144,6 +154,21 @@ static void set_id(json_t *o, const char *key, int64_t id, bool *ok)
     if (json_is_array(old) && json_integer_value(json_array_get(old, 0)) == id)
         return;
     set(o, key, id < 0 ? json_null() : json_integer(id), ok);
+}
+
+/* Gemma's fields. transformers 5 takes no fraction that is a whole number. */
+static void set_caps(json_t *o, const struct llama_config *c, bool *ok)
+{
+    const struct block *b = &config_arch(c)->block;
+    double scalar = c->times.scores > 0 ? 1 / (c->times.scores * c->times.scores) : (double)c->head_dim;
+
+    if (b->query_scalar)
+        set(o, "query_pre_attn_scalar", fabs(scalar - round(scalar)) < 1e-9 * scalar
+                                            ? json_integer((json_int_t)round(scalar)) : json_real(scalar), ok);
+    if (b->cap_scores)
+        set(o, "attn_logit_softcapping", c->cap.scores > 0 ? json_real(c->cap.scores) : json_null(), ok);
+    if (b->cap_logits)
+        set(o, "final_logit_softcapping", c->cap.logits > 0 ? json_real(c->cap.logits) : json_null(), ok);
 }
 
 /* What a file that is not made after another also needs. */
@@ -169,6 +194,7 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
         set(o, "residual_multiplier", json_real(config_times(c->times.branch)), ok);
         set(o, "logits_scaling", json_real(1 / config_times(c->times.logits)), ok);
     }
+    set_caps(o, c, ok);
     if (!config_write_layers(&l, a, c->layers, o))
         *ok = false;
 }

@@ -60,6 +60,14 @@ static const struct tensor_def olmo2_tensors[] = {
 static const struct tensor_def olmo2_biases[] = {
     EMBED, QKV, QKV_BIAS, O, O_BIAS, QK_NORM(SIZE_Q, SIZE_KV), AFTER_1, MLP, AFTER_2, ENDS };
 
+/* Norms before and behind both. */
+static const struct tensor_def gemma2_tensors[] = {
+    EMBED, NORMS_1, QKV, O, AFTER_1, NORM("pre_feedforward_layernorm", ROLE_MLP_NORM, SIZE_DIM), MLP, AFTER_2,
+    ENDS };
+static const struct tensor_def gemma3_tensors[] = {
+    EMBED, NORMS_1, QKV, O, QK_NORM(SIZE_HEAD_DIM, SIZE_HEAD_DIM), AFTER_1,
+    NORM("pre_feedforward_layernorm", ROLE_MLP_NORM, SIZE_DIM), MLP, AFTER_2, ENDS };
+
 static const struct tensor_def phi3_tensors[] = {
     EMBED, NORMS_1, MATRIX("self_attn.qkv_proj", ROLE_QKV, SIZE_QKV, SIZE_DIM), O, NORMS_2,
     MATRIX("mlp.gate_up_proj", ROLE_GATE_UP, SIZE_GATE_UP, SIZE_DIM),
@@ -103,6 +111,7 @@ static const struct tensor_def neox_no_attention_biases[] = { NEOX_LAYER(, ) };
     { .kinds4 = 1u << ROPE_LINEAR | 1u << ROPE_DYNAMIC }, { .eps = 1e-5, .no_ids = true } }
 #define GRANITE(t) { "granite", "GraniteForCausalLM", TENSORS(t), { .multipliers = true }, \
     { .tied = false } }
+#define HIDDEN_ACTIVATION .field = { NULL, NULL, NULL, "hidden_activation" }
 #define NEOX_ENTRY(t) { "gpt_neox", "GPTNeoXForCausalLM", TENSORS(t), \
     { NORM_LAYER, ACT_GELU, .parallel = true, .by_head = true, .rotary = 0.25, \
       .field = { "layer_norm_eps", "rotary_emb_base", "rotary_pct", NULL } }, \
@@ -120,6 +129,19 @@ const struct arch arch_family[] = {
     OLMO2(olmo2_tensors),
     GRANITE(llama_tensors),
     NEOX_ENTRY(neox_tensors),
+    { "gemma", "GemmaForCausalLM", TENSORS(llama_tensors),
+      { .activation = ACT_GELU_TANH, .one_more = true, .root_embed = true, .gelu_tanh = true },
+      { .kv_heads = 16, .head_dim = 256, .context = 8192, .tied = true, .ids_2_1 = true } },
+    { "gemma2", "Gemma2ForCausalLM", TENSORS(gemma2_tensors),
+      { .activation = ACT_GELU_TANH, .windows = WINDOWS_OTHER, .one_more = true, .root_embed = true,
+        .query_scalar = true, .cap_scores = true, .cap_logits = true, HIDDEN_ACTIVATION },
+      { .kv_heads = 4, .head_dim = 256, .context = 8192, .window = 4096, .tied = true, .ids_2_1 = true,
+        .cap_scores = 50, .cap_logits = 30 } },
+    { "gemma3_text", "Gemma3ForCausalLM", TENSORS(gemma3_tensors),
+      { .activation = ACT_GELU_TANH, .windows = WINDOWS_PATTERN, .one_more = true, .root_embed = true,
+        .query_scalar = true, .cap_logits = true, .local_rope = true, HIDDEN_ACTIVATION },
+      { .theta = 1e6, .kv_heads = 4, .head_dim = 256, .context = 131072, .window = 4096, .tied = true,
+        .ids_2_1 = true } },
     /* the same with biases */
     LLAMA(llama_attention_biases), LLAMA(llama_mlp_biases), LLAMA(llama_biases),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_biases, 128),

@@ -15,10 +15,13 @@ static const struct gguf_arch archs[] = {
     { "qwen2", "qwen2", .square = true },
     { "qwen3", "qwen3", .lacks = B(O_BIAS) },
     { "phi3", "phi3", .lists = FACTORS, .square = true },
-    { "gpt_neox", "gptneox", .needs = B(QKV_BIAS) | B(O_BIAS) | B(HEAD), .square = true },
+    { "gpt_neox", "gptneox", .needs = B(QKV_BIAS) | B(O_BIAS) | B(HEAD), .square = true, .gelu = true },
     { "olmo2", "olmo2", .lacks = B(O_BIAS), .needs = B(HEAD), .square = true },
     { "granite", "granite", .turned = true, .lists = FREQS | FACTORS },
     { "smollm3", "smollm3", .turned = true, .lacks = B(O_BIAS) | MLP_BIASES, .unturned = 4 },
+    { "gemma", "gemma", .gelu = true, .embed_head = true },
+    { "gemma2", "gemma2", .gelu = true, .embed_head = true, .full = 2, .whole_layers = 46 },
+    { "gemma3_text", "gemma3", .gelu = true, .full = 6, .whole_layers = 62 },
 };
 enum { ARCHS = sizeof archs / sizeof *archs };
 
@@ -88,7 +91,9 @@ struct row_order gguf_row_order(const struct gguf_arch *a, const struct llama_co
     if (a->turned && qk)
         o.head = c->head_dim;
     if (config_arch(c)->block.by_head && (role == ROLE_QKV || role == ROLE_QKV_BIAS))
-        o = (struct row_order){ c->head_dim, c->heads };
+        o = (struct row_order){ .head = c->head_dim, .heads = c->heads };
+    if (config_arch(c)->block.one_more && role_form(role) == FORM_NORM)
+        o.more = 1;
     return o;
 }
 

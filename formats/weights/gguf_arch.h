@@ -17,6 +17,11 @@ struct gguf_arch {
     int lists;       /* bits: it reads 1 rope_freqs, 2 rope_factors_long and _short */
     bool square;     /* its heads have hidden_size channels in all */
     int64_t unturned; /* each so many layers one is without RoPE; 0: none */
+    bool gelu;        /* it computes gelu's tanh form, and no silu */
+    bool embed_head;  /* the head is the embedding */
+    int64_t full;     /* it has windows: each so many layers one is without; 0: none has */
+    int64_t whole_layers; /* of a model with so many the scores are divided by the root of hidden_size / heads,
+                             of another by that of head_dim; 0: of none */
 };
 /* By a configuration; NULL: llama.cpp has no such, or none that is written here. */
 const struct gguf_arch *gguf_arch_of(const struct llama_config *c);
@@ -29,7 +34,7 @@ const char *gguf_arch_names(char *buf, size_t cap);
 bool gguf_tensor_name(const struct tensor_spec *s, char *name, size_t cap);
 /* What llama.cpp cannot compute of c as it is meant, by name, with what to do: E_CONFIG. */
 int gguf_check(const struct llama_config *c, struct err *e);
-/* The order of the rows of q, k and v, or of values of their biases; head 0: as here. */
+/* The order of the rows of q, k and v, or of values of their biases, and what norms have more. */
 struct row_order gguf_row_order(const struct gguf_arch *a, const struct llama_config *c, enum role role);
 
 /* Whole numbers of config.json that are keys of the file, one row each. key: behind "ARCH.". */

@@ -17,8 +17,8 @@ static const struct {
     const char *of;
 } fixed[] = {
     { "%s.expert_count", 0, NULL }, { "%s.logit_scale", 1, "granite" }, { "%s.residual_scale", 1, "granite" },
-    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, NULL },
-    { "%s.final_logit_softcapping", 0, NULL }, { "%s.attention.clamp_kqv", 0, NULL },
+    { "%s.embedding_scale", 1, "granite" }, { "%s.attn_logit_softcapping", 0, "gemma2" },
+    { "%s.final_logit_softcapping", 0, "gemma2" }, { "%s.rope.freq_base_swa", NAN, "gemma3" }, { "%s.attention.clamp_kqv", 0, NULL },
     { "%s.attention.max_alibi_bias", 0, NULL }, { "%s.rope.scaling.alpha", 0, NULL },
     { "%s.attention.causal", 1, NULL }, { "%s.use_parallel_residual", 0, "gptneox" },
     { "%s.attention.scale", NAN, "granite" }, { "%s.deepstack_mapping", NAN, NULL },
@@ -197,6 +197,34 @@ static int read_parallel(json_t *o, const struct gguf *g, const char *arch, stru
     return 0;
 }
 
+/* Gemma 2's and 3's: caps, what scores are divided by, which layers have the window, and their RoPE. */
+static int read_gemma(json_t *o, const struct gguf *g, const struct gguf_arch *a, struct err *e)
+{
+    const struct block *b = &arch_find(a->model_type)->block;
+    double heads = number(o, "num_attention_heads");
+    double by = number(o, "num_hidden_layers") == (double)a->whole_layers && heads > 0
+                    ? floor(number(o, "hidden_size") / heads) : head_dim_of(o);
+    int64_t every = a->full;
+    int rc = gguf_i64(g, "%s.attention.sliding_window_pattern", a->name, false, 1, CONFIG_MAX_LAYERS, &every, e);
+
+    if (rc < 0 ||
+        (b->cap_scores &&
+         ((rc = read_real(o, g, a->name, "attn_logit_softcapping", "attn_logit_softcapping", 50, e)) < 0 ||
+          (rc = read_real(o, g, a->name, "final_logit_softcapping", "final_logit_softcapping", 30, e)) < 0)) ||
+        (b->local_rope &&
+         (rc = read_real(o, g, a->name, "rope.freq_base_swa", "rope_local_base_freq", 10000, e)) < 0))
+        return rc;
+    if (b->windows == WINDOWS_OTHER && every != a->full)
+        return err_set(e, E_CONFIG, "'%s': key '%s.attention.sliding_window_pattern' has a value that is not "
+                       "supported", gguf_name(g), a->name);
+    if (json_object_get(o, "sliding_window_pattern")) /* no layer has a window */
+        every = 1;
+    if (json_object_set_new(o, "query_pre_attn_scalar", json_real(by)) < 0 ||
+        json_object_set_new(o, "sliding_window_pattern", json_integer(every)) < 0)
+        return err_set(e, E_SYS, "out of memory");
+    return 0;
+}
+
 /* What one family alone has: its norms' epsilon, the share of a head that RoPE turns, scales. */
 static int read_own(json_t *o, const struct gguf *g, const struct gguf_arch *a, struct err *e)
 {
@@ -211,7 +239,8 @@ static int read_own(json_t *o, const struct gguf *g, const struct gguf_arch *a, 
     if ((rc = gguf_f64(g, key, "", true, 1e-30, 1, &norm, e)) < 0 ||
         (rc = gguf_i64(g, "%s.rope.dimension_count", a->name, false, 1, CONFIG_MAX_CONTEXT, &turned, e)) < 0 ||
         (b->multipliers && (rc = read_scales(o, g, a->name, e)) < 0) ||
-        (b->parallel && (rc = read_parallel(o, g, a->name, e)) < 0))
+        (b->parallel && (rc = read_parallel(o, g, a->name, e)) < 0) ||
+        (b->query_scalar && (rc = read_gemma(o, g, a, e)) < 0))
         return rc;
     if (json_object_set_new(o, field_or(b->field.eps, "rms_norm_eps"), json_real(gguf_decimal(norm))) < 0 ||
         (b->rotary > 0 && (double)turned <= dim &&
@@ -244,7 +273,8 @@ static int read_rope(struct llama_config *c, const struct gguf *g, const char *a
 static int read_window(json_t *o, const struct gguf *g, const struct gguf_arch *a, struct err *e)
 {
     const char *type = a->model_type;
-    int64_t window = 0;
+    enum windows kind = arch_find(type)->block.windows;
+    int64_t window = kind == WINDOWS_OTHER ? 4096 : 0;
     int rc = gguf_i64(g, "%s.attention.sliding_window", a->name, false, 0, CONFIG_MAX_CONTEXT, &window, e);
 
     if (rc < 0)
@@ -254,6 +284,10 @@ static int read_window(json_t *o, const struct gguf *g, const struct gguf_arch *
     if (window > 0 && arch_find(type)->block.windows == WINDOWS_NONE)
         return err_set(e, E_CONFIG, "'%s': key '%s.attention.sliding_window': a window is not supported in "
                        "this model family", gguf_name(g), a->name);
+    if (kind == WINDOWS_PATTERN && window == 0) { /* all layers are alike, whatever it is */
+        window = 4096;
+        json_object_set_new(o, "sliding_window_pattern", json_integer(1));
+    }
     if (json_object_set_new(o, "model_type", json_string(type)) < 0 ||
         json_object_set_new(o, "sliding_window", window > 0 ? json_integer(window) : json_null()) < 0)
         return err_set(e, E_SYS, "out of memory");
@@ -311,6 +345,26 @@ static void put_scales(struct gguf_head *h, const struct llama_config *c, const 
 #undef KEY
 }
 
+/* Gemma 2's and 3's. */
+static void put_gemma(struct gguf_head *h, const struct llama_config *c, const char *arch)
+{
+    bool windows = false;
+    char key[128];
+
+#define KEY(k) (snprintf(key, sizeof key, "%s." k, arch), key)
+    for (int64_t i = 0; i < c->layers; i++)
+        windows |= config_window(c, i) > 0;
+    if (windows)
+        gguf_put_u32(h, KEY("attention.sliding_window"), (uint32_t)c->window);
+    if (c->cap.scores > 0)
+        gguf_put_f32(h, KEY("attn_logit_softcapping"), c->cap.scores);
+    if (c->cap.logits > 0)
+        gguf_put_f32(h, KEY("final_logit_softcapping"), c->cap.logits);
+    if (c->local_theta > 0 && c->local_theta != 10000)
+        gguf_put_f32(h, KEY("rope.freq_base_swa"), c->local_theta);
+#undef KEY
+}
+
 /* What one family alone has. */
 static void put_own(struct gguf_head *h, const struct llama_config *c, const char *arch)
 {
@@ -322,10 +376,12 @@ static void put_own(struct gguf_head *h, const struct llama_config *c, const cha
         put_scales(h, c, arch);
     if (b->parallel)
         gguf_put_bool(h, KEY("use_parallel_residual"), c->parallel);
-    if (c->activation == ACT_GELU_TANH) /* llama.cpp has no other; for those that have both */
+    if (b->parallel && c->activation == ACT_GELU_TANH) /* llama.cpp has no other; for those that have both */
         gguf_put_string(h, KEY("hidden_activation"), "gelu_pytorch_tanh", 17);
     if (b->windows == WINDOWS_ALL && strcmp(arch, "phi3") == 0) /* absent, older ones take one */
         gguf_put_u32(h, KEY("attention.sliding_window"), 0);
+    if (b->query_scalar)
+        put_gemma(h, c, arch);
 #undef KEY
 }
 

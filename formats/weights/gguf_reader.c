@@ -51,7 +51,7 @@ static int add(struct weights_files *f, struct gguf_model *m, const struct gguf_
         to->shape[i] = t->size[t->dims - 1 - i];
         to->count *= to->shape[i];
     }
-    if (rows.head > 0 && to->shape[0] % whole == 0) /* else its shape is refused later */
+    if (row_order_any(rows) && (whole == 0 || to->shape[0] % whole == 0)) /* else its shape is refused later */
         *to = tensor_turned(to, &m->turns[f->n], rows, true);
     f->n++;
     return 0;

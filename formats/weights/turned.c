@@ -23,8 +23,10 @@ static void turned_to_f32(const void *data, const void *how, int64_t cols, int64
     for (int64_t k; n > 0; first += k, out += k, n -= k) {
         int64_t at = first % t->cols;
 
-        k = t->cols - at < n ? t->cols - at : n;
-        tensor_to_f32(&rows, source_row(t, first / t->cols) * t->cols + at, k, out, 0);
+        k = t->rows.head == 0 ? n : t->cols - at < n ? t->cols - at : n;
+        tensor_to_f32(&rows, t->rows.head == 0 ? first : source_row(t, first / t->cols) * t->cols + at, k, out, 0);
+        for (int64_t i = 0; i < k && t->rows.more != 0; i++)
+            out[i] += t->back ? -t->rows.more : t->rows.more;
     }
 }
 

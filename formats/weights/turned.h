@@ -1,4 +1,4 @@
-/* formats/weights/turned.h - rows of q, k and v in llama.cpp's order, and back. */
+/* formats/weights/turned.h - values in llama.cpp's order, and more by one, and back. */
 #ifndef FORMATS_WEIGHTS_TURNED_H
 #define FORMATS_WEIGHTS_TURNED_H
 #include "formats/weights/tensor.h"
@@ -9,12 +9,15 @@ C_BEGIN
  * such as llama, turns 2 i with 2 i + 1, and its files have the rows of q and k in that order. A
  * turned tensor is a view with the rows in the other order: no values are copied, tensor_to_f32
  * gathers them. So it is where one tensor has q, k and v of the first head, then of the next:
- * llama.cpp has all of q, then of k, then of v, and the channels as they are.
+ * llama.cpp has all of q, then of k, then of v, and the channels as they are. Norms that multiply by 1 +
+ * their weight have that sum there.
  */
 struct row_order {
     int64_t head;  /* rows of a head; 0: the order is the same */
     int64_t heads; /* of q, k and v in one tensor: how many heads; 0: a tensor of q or of k */
+    float more;    /* what is added to every value there */
 };
+static inline bool row_order_any(struct row_order o) { return o.head > 0 || o.more != 0; }
 struct turn {
     const struct tensor_type *of; /* the values as they are stored */
     struct row_order rows;

@@ -70,8 +70,8 @@ SIMD_INLINE float exp_sum(float *x, int64_t n, float max)
 
 /* Scores of queries q against keys k to weights; what was gathered so far is rescaled. */
 SIMD_FN(void, soften, (struct tile *t, const struct band *b, struct rows q, struct rows k,
-        int64_t dim),
-        (t, b, q, k, dim))
+        int64_t dim, float cap),
+        (t, b, q, k, dim, cap))
 {
     for (int64_t i = 0; i < rows_n(q); i++) {
         float *s = t->s + i * KEYS, *acc = t->acc + i * dim, max, keep;
@@ -86,6 +86,9 @@ SIMD_FN(void, soften, (struct tile *t, const struct band *b, struct rows q, stru
             s[j] = 0.0f;
         if (from >= to)
             continue;
+        SIMD_LOOP
+        for (int64_t j = from; j < to && cap > 0; j++)
+            s[j] = cap * simd_tanh(s[j] / cap);
         max = maximum(s + from, to - from, fresh ? s[from] : t->m[i]);
         keep = fresh ? 0.0f : simd_exp(t->m[i] - max);
         t->m[i] = max;
@@ -129,7 +132,7 @@ static void attend(const struct forward_job *job, int thread, int64_t head, cons
         p = cpu_keys(a, at, rows_n(k), shared, t->room, &ld);
         cpu_sgemm(job->c, thread, false, true, rows_n(q), rows_n(k), dim, a->scale, qp, a->q_ld, p,
                   ld, 0, t->s, KEYS);
-        soften(t, b, q, k, dim);
+        soften(t, b, q, k, dim, a->cap);
         p = cpu_values(a, at, rows_n(k), shared, t->room, &ld);
         cpu_sgemm(job->c, thread, false, false, rows_n(q), dim, rows_n(k), 1, t->s, KEYS, p, ld,
                   at != seen.first, t->acc, dim);

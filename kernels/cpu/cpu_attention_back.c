@@ -7,7 +7,8 @@
 /*
  * For a tile of queries i and one of keys j, with P = exp(scale q k^T - lse) recomputed and
  * D = sum(do * o):  dv_j += P^T do,  dS = P * (do v^T - D) * scale,  dk_j += dS^T q,
- * dq_i += dS k  (Dao 2022, arXiv:2205.14135, algorithm 4).
+ * dq_i += dS k  (Dao 2022, arXiv:2205.14135, algorithm 4). Scores that are capped are so before exp, and
+ * dS is multiplied by the cap's slope, 1 - tanh^2.
  *
  * Two orders, chosen by how many tasks there are for the threads, give the same bits, since
  * dq_i meets its keys in rising order and dk_j, dv_j meet heads, then queries, in rising order:
@@ -85,10 +86,22 @@ SIMD_FN(void, row_sums, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
         }
 }
 
+/* n scores p of a query to weights, dp to dS. */
+SIMD_INLINE void differentiate_seen(float *restrict p, float *restrict dp, int64_t n, float lse, float sum,
+                                    float scale, float cap)
+{
+    for (int64_t j = 0; j < n; j++) {
+        float t = cap > 0 ? simd_tanh(p[j] / cap) : 0.0f, w = simd_exp((cap > 0 ? cap * t : p[j]) - lse);
+
+        p[j] = w;
+        dp[j] = w * (dp[j] - sum) * (cap > 0 ? scale * (1.0f - t * t) : scale);
+    }
+}
+
 /* p: scores to weights. dp: to dS. Keys that the query does not see give 0 in both. */
 SIMD_FN(void, differentiate, (float *restrict p, float *restrict dp, const struct band *b,
-        struct rows q, struct rows k, const float *lse, const float *sums, float scale),
-        (p, dp, b, q, k, lse, sums, scale))
+        struct rows q, struct rows k, const float *lse, const float *sums, float scale, float cap),
+        (p, dp, b, q, k, lse, sums, scale, cap))
 {
     for (int64_t i = 0; i < rows_n(q); i++, p += TILE, dp += TILE) {
         struct rows seen = band_seen(b, (struct rows){ q.first + i, q.first + i + 1 });
@@ -97,11 +110,10 @@ SIMD_FN(void, differentiate, (float *restrict p, float *restrict dp, const struc
 
         for (int64_t j = 0; j < from; j++)
             p[j] = dp[j] = 0.0f;
-        for (int64_t j = from; j < to; j++) {
-            float w = simd_exp(p[j] - lse[i]);
-            p[j] = w;
-            dp[j] = w * (dp[j] - sums[i]) * scale;
-        }
+        if (cap > 0)
+            differentiate_seen(p + from, dp + from, to - from, lse[i], sums[i], scale, cap);
+        else
+            differentiate_seen(p + from, dp + from, to - from, lse[i], sums[i], scale, 0);
         for (int64_t j = to; j < rows_n(k); j++)
             p[j] = dp[j] = 0.0f;
     }
@@ -127,7 +139,7 @@ static void pair(const struct back_job *job, int thread, int64_t head, const str
     cpu_sgemm(job->c, thread, false, true, nq, nk, dim, 1, d_o, a->q_ld,
               (const float *)a->v + k_at, a->kv_ld, 0, ds, TILE);
     differentiate(p, ds, b, q, k, a->lse + head * a->q_rows + q.first,
-                  job->b->scratch + head * a->q_rows + q.first, a->scale);
+                  job->b->scratch + head * a->q_rows + q.first, a->scale, a->cap);
     if (parts & PART_DQ)
         cpu_sgemm(job->c, thread, false, false, nq, dim, to - from, 1, ds + from, TILE,
                   kp + from * a->kv_ld, a->kv_ld, k.first <= seen.first ? 0 : 1,

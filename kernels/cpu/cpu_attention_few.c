@@ -92,11 +92,15 @@ SIMD_FN(void, add_tile, (float *part, float *s, const float *v, int64_t ld, int6
 }
 
 SIMD_FN(void, score_tile,
-        (const float *q, const float *k, int64_t ld, int64_t n, int64_t dim, float scale, float *s),
-        (q, k, ld, n, dim, scale, s))
+        (const struct op_attention *a, const float *q, const float *k, int64_t ld, int64_t n, float *s),
+        (a, q, k, ld, n, s))
 {
+    float cap = a->cap;
+
     for (int64_t j = 0; j < n; j++)
-        s[j] = scale * simd_dot(q, k + j * ld, dim);
+        s[j] = a->scale * simd_dot(q, k + j * ld, a->dim);
+    for (int64_t j = 0; j < n && cap > 0; j++)
+        s[j] = cap * simd_tanh(s[j] / cap);
 }
 
 /* One key head's keys k for all queries of segment i. */
@@ -125,7 +129,7 @@ static void attend(const struct few *f, int64_t i, int64_t head, struct rows k, 
                 const float *qp = (const float *)a->q + (b.q.first + q) * a->q_ld +
                                   (head * f->share + h) * a->dim;
 
-                score_tile(qp, kp + from * ld_k, ld_k, to - from, a->dim, a->scale, s);
+                score_tile(a, qp, kp + from * ld_k, ld_k, to - from, s);
                 add_tile(parts + (q * f->share + h) * (2 + a->dim), s, vp + from * ld_v, ld_v,
                          to - from, a->dim);
             }

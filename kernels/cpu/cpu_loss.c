@@ -60,6 +60,59 @@ SIMD_FN(void, scale, (float *x, int64_t n, float by), (x, n, by))
         x[i] *= by;
 }
 
+SIMD_FN(void, cap_all, (float *x, int64_t n, float cap), (x, n, cap))
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = cap * simd_tanh(x[i] / cap);
+}
+
+/* Capped logits to the gradients of those before the cap, whose slope is 1 - tanh^2, but for the target's
+ * own share. */
+SIMD_FN(void, uncap, (float *x, int64_t n, float max, float by, float cap), (x, n, max, by, cap))
+{
+    for (int64_t i = 0; i < n; i++) {
+        float t = x[i] / cap;
+
+        x[i] = by * simd_exp(x[i] - max) * (1.0f - t * t);
+    }
+}
+
+/* The sum of exp(x - max), of x that stay. */
+SIMD_FN(double, sum_exp, (const float *x, int64_t n, float max), (x, n, max))
+{
+    double sum = 0;
+
+    for (int64_t at = 0; at < n; at += 2048) {
+        int64_t end = min_i64(at + 2048, n), i = at;
+        float lane[SIMD_LANES] = { 0 };
+        for (; i + SIMD_LANES <= end; i += SIMD_LANES)
+            for (int l = 0; l < SIMD_LANES; l++)
+                lane[l] += simd_exp(x[i + l] - max);
+        for (int l = 0; i < end; i++, l++)
+            lane[l] += simd_exp(x[i] - max);
+        sum += (double)simd_fold(lane);
+    }
+    return sum;
+}
+
+/* The same as below of logits that are capped. */
+static void score_capped(const struct op_loss *a, float *x, int32_t target, float *nll)
+{
+    float max, logit, slope;
+    double sum;
+
+    cap_all(x, a->vocab, a->cap);
+    max = maximum(x, a->vocab);
+    logit = x[target];
+    slope = 1.0f - logit / a->cap * (logit / a->cap);
+    sum = sum_exp(x, a->vocab, max);
+    *nll = (float)(log(sum) + (double)max - (double)logit);
+    if (!a->dh)
+        return;
+    uncap(x, a->vocab, max, (float)((double)a->grad_scale / sum), a->cap);
+    x[target] -= a->grad_scale * slope;
+}
+
 /* Logits to nll, and to the gradient of grad_scale * nll where one is asked for. */
 static void score_rows(const void *op, int64_t lo, int64_t hi)
 {
@@ -75,6 +128,10 @@ static void score_rows(const void *op, int64_t lo, int64_t hi)
             a->nll[job->first + r] = 0.0f;
             if (a->dh)
                 memset(x, 0, (size_t)a->vocab * sizeof *x);
+            continue;
+        }
+        if (a->cap > 0) {
+            score_capped(a, x, target, &a->nll[job->first + r]);
             continue;
         }
         max = maximum(x, a->vocab);

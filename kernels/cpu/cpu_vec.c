@@ -37,6 +37,23 @@ int cpu_scale(struct device *d, const struct op_scale *a)
     return 0;
 }
 
+SIMD_FN(void, softcap, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
+{
+    const struct op_softcap *a = op;
+    float *x = a->x, cap = a->cap;
+
+    for (int64_t i = lo; i < hi; i++)
+        x[i] = cap * simd_tanh(x[i] / cap);
+}
+
+int cpu_softcap(struct device *d, const struct op_softcap *a)
+{
+    if (!(a->cap > 0))
+        return E_BUG;
+    cpu_ranges(cpu_of(d), a->n, ELEMENTS_A_TASK, softcap, a);
+    return 0;
+}
+
 SIMD_FN(void, strip, (const void *op, int64_t lo, int64_t hi), (op, lo, hi))
 {
     const struct op_strip *a = op;

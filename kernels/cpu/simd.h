@@ -46,6 +46,22 @@ SIMD_INLINE float simd_exp(float x)
     return x < -87.3f ? 0.0f : p * scale;
 }
 
+/*
+ * tanh x to 3 units in the last place, NaN for NaN: below 0.625 a polynomial in x^2 with the coefficients
+ * of Cephes' tanhf (Moshier), from there on by exp.
+ */
+SIMD_INLINE float simd_tanh(float x)
+{
+    float z = x * x, p, far = 1.0f - 2.0f / (simd_exp(2.0f * x) + 1.0f);
+
+    p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    return z < 0.390625f ? p * z * x + x : far;
+}
+
 /* Sums in a fixed order: lanes, then halves of lanes. */
 SIMD_INLINE float simd_fold(float *lane)
 {

@@ -26,7 +26,7 @@
  *
  * Our own kernels (flash.cu) compute the whole op where that does not work: lists cut by
  * documents (runs_steady), halves of the heads that share a key head, very short segments,
- * windows, a cache's keys, queries that do not end with their keys. The choice depends on the op alone, never
+ * windows, capped scores, a cache's keys, queries that do not end with their keys. The choice depends on the op alone, never
  * on what ran before, so a continued run uses the same kernels.
  */
 enum { RUNS = 6, SHORTEST = 64 };
@@ -209,6 +209,8 @@ static const char *not_cudnn(const struct cuda_attention *t, const struct op_att
         return "keys of another rank's, deterministic";
     if (attention_window(a))
         return "a sliding window";
+    if (a->cap > 0)
+        return "capped scores";
     if (!t->steady)
         return "documents kept apart";
     if (a->dim % 8 || a->dim > 128)

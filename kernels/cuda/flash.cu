@@ -4,9 +4,9 @@
 
 /*
  * cuda_attention.c calls this for what cuDNN does not take: rows cut by documents, windows,
- * keys in a cache. Two sets of kernels: the fast ones (flash_forward.cu, flash_back.cu,
- * flash_keys.cu) for training with heads of 64 or 128 channels, and flash_any.cu for everything
- * else. Both learn what a row may see from two arrays (attention.h). Of documents of 3 and 5
+ * keys in a cache, capped scores, heads of more than 128 channels. Two sets of kernels: the fast ones
+ * (flash_forward.cu, flash_back.cu, flash_keys.cu) for training with heads of 64 or 128 channels and no
+ * cap, and flash_any.cu for everything else. Both learn what a row may see from two arrays (attention.h). Of documents of 3 and 5
  * rows:
  *
  *     row         0 1 2 3 4 5 6 7
@@ -21,7 +21,7 @@ static bool tiles_take(const struct flash *f, bool own)
     const struct op_attention_back *b = &f->b;
     const struct op_attention *a = &b->fwd;
 
-    return own && (a->dim == 64 || a->dim == 128) && a->q_ld % 8 == 0 &&
+    return own && a->cap == 0 && (a->dim == 64 || a->dim == 128) && a->q_ld % 8 == 0 &&
            a->kv_ld % 8 == 0 && a->q_rows < INT32_MAX - 1024 &&
            (a->q_rows / 128 + 1) * a->heads < INT32_MAX / 2 && a->scale > 0 &&
            aligned16(a->q) && aligned16(a->k) && aligned16(a->v) && aligned16(a->o) &&

@@ -180,6 +180,12 @@ template <int T> static __device__ __forceinline__ struct owner owner_of(const s
     return w;
 }
 
+/* A product of q and k as a score. */
+static __device__ __forceinline__ float score_of(const struct op_attention &a, float s)
+{
+    return a.cap > 0 ? a.cap * tanhf(a.scale * s / a.cap) : a.scale * s;
+}
+
 template <int T> static __global__ void __launch_bounds__(THREADS) forward(const struct flash f)
 {
     extern __shared__ __align__(128) unsigned char room[];
@@ -202,7 +208,7 @@ template <int T> static __global__ void __launch_bounds__(THREADS) forward(const
         __syncthreads();
         for (int j = 0; j < T / 4; j++) {
             int64_t at_key = key + w.col + j;
-            x[j] = at_key >= w.from && at_key < w.to ? a.scale * s[w.row * LDS + w.col + j]
+            x[j] = at_key >= w.from && at_key < w.to ? score_of(a, s[w.row * LDS + w.col + j])
                                                      : -INFINITY;
             most = fmaxf(most, x[j]);
         }
@@ -254,8 +260,11 @@ static __global__ void dots(const struct flash f)
 static __device__ __forceinline__ void soften(const struct flash &f, bool seen, float s, float dp,
                                               float lse, float dot, float *p, float *ds)
 {
-    *p = seen ? __expf(f.b.fwd.scale * s - lse) : 0.0f;
-    *ds = seen ? *p * (dp - dot) * f.b.fwd.scale : 0.0f;
+    const struct op_attention &a = f.b.fwd;
+    float x = score_of(a, s), t = a.cap > 0 ? x / a.cap : 0.0f; /* the cap's slope is 1 - tanh^2 */
+
+    *p = seen ? __expf(x - lse) : 0.0f;
+    *ds = seen ? *p * (dp - dot) * a.scale * (1.0f - t * t) : 0.0f;
 }
 
 template <int T>

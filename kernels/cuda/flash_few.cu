@@ -87,6 +87,8 @@ static __device__ __forceinline__ void few_keys(const struct few &f, struct few_
 #pragma unroll
             for (int o = LANES / 2; o; o >>= 1)
                 x += __shfl_xor_sync(0xffffffffu, x, o);
+            if (a.cap > 0) /* both are of powers of 2 */
+                x = a.cap * 1.44269504f * tanhf(x / (a.cap * 1.44269504f));
             s[h][j] = key + j * step < end ? x : -INFINITY;
             most = fmaxf(most, s[h][j]);
         }

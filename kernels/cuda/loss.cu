@@ -106,12 +106,13 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     }
 }
 
-/* Any vocabulary. A block a row: float32 logits to nll and, where grad is given, the bf16 gradient. */
-static __global__ void score(int64_t vocab, int64_t ld, const float *logits, const int32_t *targets,
-                             float scale, float *nll, bf16 *grad)
+/* Any vocabulary. A block a row: float32 logits to nll and, where grad is given, the bf16 gradient. Where
+ * there is a cap, capped logits take the place of those before it. */
+static __global__ void score(int64_t vocab, int64_t ld, float *logits, const int32_t *targets,
+                             float scale, float cap, float *nll, bf16 *grad)
 {
     int64_t r = blockIdx.x;
-    const float *x = logits + r * ld;
+    float *x = logits + r * ld;
     int32_t target = targets[r];
     struct soft s = { -INFINITY, 0.0f };
 
@@ -124,6 +125,8 @@ static __global__ void score(int64_t vocab, int64_t ld, const float *logits, con
     }
     for (int64_t i = threadIdx.x; i < vocab; i += THREADS) {
         float v = x[i];
+        if (cap > 0)
+            x[i] = v = cap * tanhf(v / cap);
         if (v > s.max) {
             s.sum = s.sum * __expf(s.max - v) + 1.0f;
             s.max = v;
@@ -136,9 +139,12 @@ static __global__ void score(int64_t vocab, int64_t ld, const float *logits, con
         nll[r] = logf(s.sum) + s.max - x[target];
     if (!grad)
         return;
-    for (int64_t i = threadIdx.x; i < vocab; i += THREADS)
-        grad[r * ld + i] = narrow(scale * (__expf(x[i] - s.max) / s.sum -
-                                              (i == target ? 1.0f : 0.0f)));
+    for (int64_t i = threadIdx.x; i < vocab; i += THREADS) {
+        float t = cap > 0 ? x[i] / cap : 0.0f; /* the cap's slope is 1 - tanh^2 */
+
+        grad[r * ld + i] = narrow(scale * (1.0f - t * t) * (__expf(x[i] - s.max) / s.sum -
+                                                            (i == target ? 1.0f : 0.0f)));
+    }
 }
 
 /* Of a chunk: float32 logits, then their bf16 gradients. */
@@ -216,13 +222,13 @@ static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64
 
     if (rc)
         return rc;
-    if (a->vocab % 4 == 0 && a->vocab <= 4 * ROW_FOURS * ROW_THREADS && aligned16(logits))
+    if (a->cap == 0 && a->vocab % 4 == 0 && a->vocab <= 4 * ROW_FOURS * ROW_THREADS && aligned16(logits))
         score_row<<<(unsigned)n, ROW_THREADS, 0, c->stream>>>(
             (int)a->vocab, ld, logits, a->targets + first, a->grad_scale, a->nll + first,
             dh ? grad : NULL);
     else
         score<<<(unsigned)n, THREADS, 0, c->stream>>>(a->vocab, ld, logits, a->targets + first,
-                                                      a->grad_scale, a->nll + first,
+                                                      a->grad_scale, a->cap, a->nll + first,
                                                       dh ? grad : NULL);
     if (dh)
         rc = products(d, a, n, h, NULL, grad, dh);
@@ -235,7 +241,8 @@ extern "C" int cuda_loss(struct device *d, const struct op_loss *a)
     double passes = a->dh ? a->dw ? 3 : 2 : 1;
     int rc = 0;
 
-    if (a->rows < 0 || a->chunk < 1 || a->chunk > INT32_MAX || a->vocab < 1 || a->dim < 1)
+    if (a->rows < 0 || a->chunk < 1 || a->chunk > INT32_MAX || a->vocab < 1 || a->dim < 1 ||
+        !(a->cap >= 0))
         return E_BUG;
     cuda_begin(c, OP_loss);
     for (int64_t r = 0; r < a->rows && rc == 0; r += a->chunk)

@@ -71,6 +71,25 @@ extern "C" int cuda_scale(struct device *d, const struct op_scale *a)
     return cuda_end(d, 0, OP_scale, 0);
 }
 
+static __global__ void softcap_kernel(int64_t n, float cap, float *x)
+{
+    int64_t step = (int64_t)gridDim.x * THREADS;
+
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step)
+        x[i] = cap * tanhf(x[i] / cap);
+}
+
+extern "C" int cuda_softcap(struct device *d, const struct op_softcap *a)
+{
+    struct cuda *c = cuda_of(d);
+
+    if (a->n <= 0 || !(a->cap > 0))
+        return a->n < 0 || !(a->cap > 0) ? E_BUG : 0;
+    cuda_begin(c, OP_softcap);
+    softcap_kernel<<<cuda_blocks(c, a->n, THREADS), THREADS, 0, c->stream>>>(a->n, a->cap, a->x);
+    return cuda_end(d, 0, OP_softcap, 0);
+}
+
 /* V channels at a time of a strip's rows. */
 template <int V>
 static __global__ void strip_kernel(int64_t rows, int64_t cols, const bf16 *x, int64_t x_ld, bf16 *y,

@@ -31,7 +31,7 @@ family() { # family NAME
     grep -qF "$(cat "$tmp/type")" "$a.full/config.json" && grep -qF "$(cat "$tmp/type")" "$a.merged/config.json" &&
         [ "$(names "$a.full")" = "$(names "$base")" ] || { echo "other tensors than the base's"; return 1; }
 }
-for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox; do
+for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox gemma gemma2 gemma3_capped; do
     ok "$f from base to merged" family "$f"
 done
 # Of gpt_neox up has no gate beside it: its pair's A has room of its own.
@@ -71,5 +71,5 @@ shared() { # shared NAME
         awk "BEGIN { d = ($want - $got) / $want; exit !($want > 0 && d * d < 1e-12) }" || { echo "$k: $got, not $want"; return 1; }
     done
 }
-for f in qwen2_window smollm3 phi3 olmo2 granite neox; do ok "$f: two ranks share a sequence, or weights" shared "$f"; done
+for f in qwen2_window smollm3 phi3 olmo2 granite neox gemma2 gemma3; do ok "$f: two ranks share a sequence, or weights" shared "$f"; done
 echo "1..$n"

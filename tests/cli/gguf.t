@@ -54,7 +54,7 @@ there_and_back() { # the same loss, and the same bytes again from what came back
         cmp "$tmp/w/$1.gguf" "$tmp/$1.gguf" && [ "$(loss "tests/data/arch/$1")" ] &&
         [ "$(loss "tests/data/arch/$1")" = "$(loss "$tmp/$1.gguf")" ] && rm -r "$tmp/f-$1"
 }
-for f in llama32 llama_bias mistral_full qwen2 qwen3 phi4mini olmo2 granite granite_bias neox neox_serial; do
+for f in llama32 llama_bias mistral_full qwen2 qwen3 phi4mini olmo2 granite granite_bias neox neox_serial gemma gemma2 gemma3; do
     ok "$f there and back" there_and_back "$f"
 done
 ok 'a window that llama.cpp has not: 78' ends 78 'window of 7 tokens' lmerge -q -m tests/data/arch/phi3 -o "$tmp/a.gguf"
@@ -165,7 +165,7 @@ else
             --ctx 16 --targets o --steps 2 --lr 3e-2 --warmup 0 -o "$tmp/fam" && lmerge -q -m "$tmp/fam" -o "$tmp/fam.gguf" --gguf f32 &&
             losses "$tmp/fam" "$tmp/fam.gguf"
     }
-    for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial; do
+    for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial gemma gemma2 gemma3; do
         ok "llama.cpp has the losses of $f" of_family "$f"
     done
 fi

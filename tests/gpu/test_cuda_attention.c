@@ -6,7 +6,7 @@ struct attention_case {
     const char *name;
     int64_t rows, heads, kv_heads, dim, q_pad, kv_pad, n[2];
     int64_t cu[2][MAX_CUTS];
-    float sharp; /* multiplies the scores; 0: 1 */
+    float sharp, cap; /* sharp multiplies the scores; 0: 1 */
     int64_t window;
     int64_t kv_rows, kv[2][MAX_CUTS], first[2][MAX_CUTS]; /* kv_rows 0: keys are the queries' */
 };
@@ -34,7 +34,7 @@ static struct results compute(struct device *d, const struct attention_case *c)
     struct results r;
     struct op_attention_back b = { .fwd = {
         .q_rows = c->rows, .kv_rows = kv_rows(c), .heads = c->heads, .kv_heads = c->kv_heads,
-        .dim = c->dim, .q_ld = q_ld(c), .kv_ld = kv_ld(c), .window = c->window,
+        .dim = c->dim, .q_ld = q_ld(c), .kv_ld = kv_ld(c), .window = c->window, .cap = c->cap,
         .scale = (c->sharp > 0 ? c->sharp : 1) / sqrtf((float)c->dim) } };
 
     for (int h = 0; h < 2; h++)
@@ -198,6 +198,20 @@ static void test_window(void **state)
     }
 }
 
+/* Capped scores: head dimensions of both kinds of kernels, of which one takes them; with windows, in groups. */
+static void test_cap(void **state)
+{
+    static const int64_t v[][7] = { /* seqs, len, group, heads, kv heads, dim, window */
+        { 1, 700, 700, 4, 2, 256, 200 }, { 2, 515, 515, 4, 4, 128, 0 }, { 1, 1024, 256, 4, 2, 256, 0 },
+        { 1, 300, 300, 2, 1, 64, 33 } };
+    NEED_GPU();
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        struct attention_case c = make("cap", v[i][0], v[i][1], v[i][3], v[i][4], v[i][5], v[i][2]);
+        c.window = v[i][6], c.sharp = 6, c.cap = 5;
+        check(&c);
+    }
+}
+
 /* One new row behind each of three caches; a group's keys before its queries; queries that see
  * nothing. */
 static void test_rows_apart(void **state)
@@ -299,7 +313,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense), cmocka_unit_test(test_s2),
         cmocka_unit_test(test_cuts_anywhere), cmocka_unit_test(test_far_rows),
-        cmocka_unit_test(test_window), cmocka_unit_test(test_rows_apart),
+        cmocka_unit_test(test_window), cmocka_unit_test(test_cap), cmocka_unit_test(test_rows_apart),
         cmocka_unit_test(test_refuses),
     };
 

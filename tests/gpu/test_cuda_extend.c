@@ -41,6 +41,7 @@ static void test_gemm_few(void **state)
 
 struct cache_case {
     int64_t texts, rows, heads, kv_heads, dim, queries, window;
+    float cap;
 };
 
 /* Keys and values into a cache of a type, then queries over it; o and lse of all, as float32. */
@@ -55,7 +56,8 @@ static float *over_cache(struct device *d, const struct cache_case *c, enum kv_t
                           .n = c->texts, .cu = ends, .to = to };
     struct op_attention a = { .q_rows = n, .kv_rows = all, .heads = c->heads, .kv_heads = c->kv_heads,
                               .dim = c->dim, .q_ld = q_width, .kv_ld = width, .window = c->window,
-                              .scale = 1 / sqrtf((float)c->dim), .cached = true, .kv_type = type };
+                              .scale = 1 / sqrtf((float)c->dim), .cap = c->cap,
+                              .cached = true, .kv_type = type };
 
     s.k = up(d, k, all * width, d->act), s.v = up(d, v, all * width, d->act);
     RUN(d->alloc(d, (size_t)(all * width) * each, &s.k_to, NULL));
@@ -90,7 +92,8 @@ static void test_attention_over_caches(void **state)
         { 1, 5000, 4, 4, 128, 1, 0 }, { 2, 3000, 8, 8, 64, 1, 0 },  { 1, 4001, 32, 4, 128, 1, 0 },
         { 4, 77, 6, 3, 80, 1, 0 },    { 1, 2000, 4, 1, 96, 3, 0 },  { 2, 1500, 2, 1, 256, 1, 0 },
         { 1, 900, 4, 2, 128, 1, 100 }, { 1, 700, 4, 2, 128, 200, 0 }, { 1, 257, 4, 4, 64, 130, 0 },
-        { 1, 300, 2, 1, 40, 50, 0 },  { 20, 64, 5, 5, 16, 1, 0 } };
+        { 1, 300, 2, 1, 40, 50, 0 },  { 20, 64, 5, 5, 16, 1, 0 },
+        { 2, 1500, 8, 4, 256, 1, 700, 3 }, { 1, 300, 4, 2, 128, 200, 0, 3 } };
 
     NEED_GPU();
     for (size_t i = 0; i < (small() ? 8 : sizeof v / sizeof *v); i++)

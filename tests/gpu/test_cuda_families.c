@@ -164,6 +164,11 @@ static struct llama_config wide(struct fixture *f)
     c.vocab = 1003, c.dim = 256, c.ffn_dim = 704, c.heads = 4, c.head_dim = 64;
     c.kv_heads = c.arch->block.by_head ? 4 : 2, c.context = 1024, c.init_range = 0.05;
     c.window = c.window ? 100 : 0;
+    c.layers = 3;
+    if (c.arch->block.one_more) /* Gemma */
+        c.head_dim = 256, c.times.scores = c.times.scores > 0 ? 1.0 / 16 : 0;
+    if (c.local_theta > 0)
+        c.full.bits[0] = 2;
     if (c.rope.type == ROPE_LONGROPE) /* whose lists are for smaller heads */
         c.rope = (struct rope_config){ .type = ROPE_DEFAULT, .theta = 1e4, .factor = 1 };
     return c;
@@ -176,7 +181,8 @@ static void stir(struct fixture *f, struct device *d)
 
     for (int64_t i = 0; i < t->n_params; i++) {
         const struct param *p = &t->params[i];
-        float mean = role_form(p->role) == FORM_NORM && p->part == 0 ? 1 : 0, *v;
+        bool one = role_form(p->role) == FORM_NORM && p->part == 0 && !model_config(f->m)->arch->block.one_more;
+        float mean = one ? 1 : 0, *v;
 
         if (role_form(p->role) == FORM_MATRIX && p->part == 0)
             continue;

@@ -234,7 +234,7 @@ static void test_embed(void **state)
     one_embed(&gpu[0], small() ? 500 : 5000, 264, 3001, 1); /* a run of one id that is not ranked */
 }
 
-static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab, int64_t chunk)
+static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab, int64_t chunk, float cap)
 {
     int64_t n = rows * dim, m = vocab * dim;
     float *h = normal(n, 1, 1), *w = normal(m, 2, 0.3), *dw = normal(m, 3, 1), *got;
@@ -246,7 +246,7 @@ static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab,
         targets[r] = r % 7 == 3 || (r >= chunk && r < 2 * chunk && rows > 90)
                          ? -1 : (int32_t)(mix64((uint64_t)r) % (uint64_t)vocab);
     memcpy(dw, zero, (size_t)m * 4);
-    struct op_loss a = { rows, dim, vocab, chunk, h, mat_plain(DT_F32, w), targets, nll, 0.37f, dh, dw,
+    struct op_loss a = { rows, dim, vocab, chunk, h, mat_plain(DT_F32, w), targets, nll, 0.37f, cap, dh, dw,
                          scratch, false }, b = a;
     b.h = up(d, h, n, DT_BF16), b.w = mat_plain(DT_BF16, up(d, w, m, DT_BF16)), b.targets = up_ids(d, targets, rows);
     b.nll = up(d, NULL, rows, DT_F32), b.dh = up(d, NULL, n, DT_BF16), b.dw = up(d, zero, m, DT_F32);
@@ -270,15 +270,17 @@ static void one_loss(struct device *d, int64_t rows, int64_t dim, int64_t vocab,
 static void test_gemm_loss(void **state)
 {
     NEED_GPU();
-    one_loss(&gpu[0], 1, 1, 2, 1);
-    one_loss(&gpu[0], 9, 5, 7, 4);
-    one_loss(&gpu[0], 100, 16, 301, 33);
-    one_loss(&gpu[0], 64, 32, 5000, 64);
-    one_loss(&gpu[0], 20, 16, 33000, 9); /* too many for a row in registers */
-    one_loss(&gpu[0], 40, 64, 32001, 16); /* rows that would not begin at 16 bytes */
-    one_loss(&gpu[0], 40, 64, 4004, 16);
+    one_loss(&gpu[0], 1, 1, 2, 1, 0);
+    one_loss(&gpu[0], 9, 5, 7, 4, 0);
+    one_loss(&gpu[0], 100, 16, 301, 33, 0);
+    one_loss(&gpu[0], 64, 32, 5000, 64, 0);
+    one_loss(&gpu[0], 20, 16, 33000, 9, 0); /* too many for a row in registers */
+    one_loss(&gpu[0], 40, 64, 32001, 16, 0); /* rows that would not begin at 16 bytes */
+    one_loss(&gpu[0], 40, 64, 4004, 16, 0);
+    one_loss(&gpu[0], 40, 64, 4004, 16, 1.5f);
+    one_loss(&gpu[0], 20, 16, 33001, 9, 3);
     if (!small())
-        one_loss(&gpu[0], 200, 128, 32000, 96);
+        one_loss(&gpu[0], 200, 128, 32000, 96, 0);
 }
 
 static void test_adamw(void **state)
@@ -328,7 +330,10 @@ static void test_vec(void **state)
         RUN(cpu.scale(&cpu, &(struct op_scale){ n, 1.75f, x }));
         RUN(d->scale(d, &(struct op_scale){ n, 1.75f, px }));
         got = down(d, px, n, DT_BF16), near("scale", got, x, n, tol), free(got);
-        d->release(d, pf);
+        free(x), x = normal(n, 1, 1);
+        RUN(cpu.softcap(&cpu, &(struct op_softcap){ n, 0.75f, x }));
+        RUN(d->softcap(d, &(struct op_softcap){ n, 0.75f, pf }));
+        got = down(d, pf, n, DT_F32), near("softcap", got, x, n, 1e-5), free(got);
         free(x), free(y);
     }
 }
