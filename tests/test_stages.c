@@ -22,7 +22,7 @@ enum { VOCAB = 32, LENGTH = 14, PIECES = 4, CHUNK = 3 };
 static const int cuts[PIECES] = { 7, 1, 1, 5 };
 
 struct try {
-    struct weights *w;
+    const char *name;      /* of a family's tiny model */
     struct cache_options cache;
     bool apart;            /* the device's memory is taken not to be the host's */
     int size, fails;       /* the rank whose ops fail; -1: none */
@@ -57,16 +57,26 @@ static int read_text(struct result *r, struct model *m)
     return rc;
 }
 
+static int open_family(const char *name, struct weights **w, struct err *e)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, FAMILIES_DATA "%s", name);
+    return weights_open(w, path, e);
+}
+
 static void one_rank(struct group *g, void *arg)
 {
     struct result *r = arg;
     const struct try *t = r->t;
+    struct weights *w;
     struct model_options o;
     struct model *m = NULL;
     struct device d;
 
     if ((r->rc = device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1, .group = g }, &r->e)) < 0)
         return;
+    r->rc = open_family(t->name, &w, &r->e);
     d.group = g;
     d.own_memory = t->apart;
     if (t->fails == g->rank)
@@ -74,11 +84,12 @@ static void one_rank(struct group *g, void *arg)
     model_defaults(&o);
     o.mode = TRAIN_NONE, o.ctx = CHUNK, o.cache = t->cache;
     o.stages = t->size, o.stage = g->rank, o.pipe = g;
-    r->rc = model_open(&m, &d, weights_config(t->w), &o, &r->e);
+    if (r->rc == 0)
+        r->rc = model_open(&m, &d, weights_config(w), &o, &r->e);
     if (r->rc == 0 && t->cannot_load && g->rank == 1)
         r->rc = group_meet(g, err_set(&r->e, E_DATA, "made to fail"), NULL, &r->e);
     else if (r->rc == 0)
-        r->rc = model_load(m, t->w, 1, &r->e);
+        r->rc = model_load(m, w, 1, &r->e);
     if (r->rc == 0) {
         r->hash = model_base_hash(m);
         r->frozen = model_memory(m)->frozen;
@@ -89,6 +100,7 @@ static void one_rank(struct group *g, void *arg)
         r->again = read_text(&(struct result){ .t = t }, m);
     }
     model_close(m);
+    weights_close(w);
     d.close(&d);
 }
 
@@ -104,24 +116,16 @@ static void compute(const struct try *t)
         made_ranks(t->size, one_rank, result, sizeof *result);
 }
 
-static struct weights *open_family(const char *name)
-{
-    char path[128];
-    struct err e = { 0 };
-    struct weights *w;
-
-    snprintf(path, sizeof path, FAMILIES_DATA "%s", name);
-    if (weights_open(&w, path, &e) < 0)
-        fail_msg("%s: %s", name, e.msg);
-    return w;
-}
-
 static void over_ranks(const char *name, struct try t)
 {
-    const struct llama_config *c = weights_config(t.w);
+    const struct llama_config *c;
+    struct err e = { 0 };
+    struct weights *w;
     struct result one;
 
-    t.size = 1;
+    assert_int_equal(open_family(name, &w, &e), 0);
+    c = weights_config(w);
+    t.size = 1, t.name = name;
     compute(&t);
     if (result[0].rc < 0)
         fail_msg("%s: %s", name, result[0].e.msg);
@@ -147,13 +151,14 @@ static void over_ranks(const char *name, struct try t)
         assert_true(frozen <= one.frozen + (c->tied ? (size_t)(c->vocab * c->dim) * 4 : 0) + 1024);
         assert_int_equal(made.passed, (t.size - 1) * 2 * LENGTH * c->dim * 4);
     }
+    weights_close(w);
 }
 
 static void test_every_family(void **state)
 {
     (void)state;
     for (int i = 0; i < FAMILIES; i++) {
-        struct try t = { .w = open_family(family_names[i]), .fails = -1,
+        struct try t = { .fails = -1,
                          .cache = { .rows = 2 * LENGTH, .seqs = 2 } };
 
         over_ranks(family_names[i], t);
@@ -161,23 +166,21 @@ static void test_every_family(void **state)
         over_ranks(family_names[i], t);
         t.cache = (struct cache_options){ .rows = 10, .seqs = 2, .sinks = 2, .window = 6 };
         over_ranks(family_names[i], t);
-        weights_close(t.w);
     }
 }
 
 static void test_a_cache_in_the_hosts_memory(void **state)
 {
-    struct try t = { .w = open_family("llama32"), .fails = -1, .apart = true,
+    struct try t = { .fails = -1, .apart = true,
                      .cache = { .rows = 2 * LENGTH, .seqs = 2, .in_host = true } };
 
     (void)state;
     over_ranks("llama32", t);
-    weights_close(t.w);
 }
 
 static void test_a_rank_that_fails(void **state)
 {
-    struct try t = { .w = open_family("mistral_full"), .fails = 1, .size = 3,
+    struct try t = { .name = "mistral_full", .fails = 1, .size = 3,
                      .cache = { .rows = 2 * LENGTH, .seqs = 2 } };
 
     (void)state;
@@ -191,18 +194,18 @@ static void test_a_rank_that_fails(void **state)
     for (int k = 0; k < t.size; k++)
         assert_int_equal(result[k].rc, E_DATA);
     assert_non_null(strstr(result[0].e.msg, "rank 1"));
-    weights_close(t.w);
 }
 
 static void test_more_ranks_than_layers(void **state)
 {
-    struct weights *w = open_family("mistral_full");
+    struct weights *w;
     struct device d;
     struct model_options o;
     struct memory_plan p;
     struct err e = { 0 };
 
     (void)state;
+    assert_int_equal(open_family("mistral_full", &w, &e), 0);
     assert_int_equal(device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1 }, &e), 0);
     model_defaults(&o);
     o.mode = TRAIN_NONE, o.ctx = CHUNK, o.cache = (struct cache_options){ .rows = 8, .seqs = 1 };
