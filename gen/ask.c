@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/utf8.h"
+#include "gen/told.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,18 +68,33 @@ static int make_ids(const struct question *q, const struct opening *g, size_t n,
     return turns_ids(g->chat, g->t, !g->o->no_bos, m, 1 + (system != NULL), ids, count, e);
 }
 
+/* Of several ranks the first reads. */
+static int read_text(struct question *q, const struct opening *g, struct err *e)
+{
+    struct group *ranks = opening_ranks(g);
+    int64_t files_bytes;
+    int rc = 0;
+
+    for (int i = 0; i < g->o->files.n && ranks->rank == 0 && rc == 0; i++)
+        rc = question_add_file(&q->text, g->o->files.v[i], e);
+    files_bytes = (int64_t)q->text.len;
+    q->files_bytes = q->text.len;
+    if (rc == 0 && ranks->rank == 0)
+        rc = add_words(q, g->o, e);
+    if ((rc = told_number(ranks, rc, &files_bytes, e)) < 0)
+        return rc;
+    q->files_bytes = (size_t)files_bytes;
+    return told_bytes(ranks, 0, &q->text, 0, e);
+}
+
 int question_read(struct question *q, const struct opening *g, struct err *e)
 {
     int32_t *files = NULL;
     int64_t n = 0;
-    int rc = 0;
+    int rc;
 
     *q = (struct question){ 0 };
-    for (int i = 0; i < g->o->files.n && rc == 0; i++)
-        rc = question_add_file(&q->text, g->o->files.v[i], e);
-    q->files_bytes = q->text.len;
-    if (rc == 0)
-        rc = add_words(q, g->o, e);
+    rc = read_text(q, g, e);
     if (rc == 0 && !utf8_valid(q->text.p, q->text.len, NULL))
         rc = err_set(e, E_DATA, "the prompt is not UTF-8 text");
     if (rc == 0)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "formats/weights/session_file.h"
+#include "gen/told.h"
 #include "model/extend.h"
 #include "model/rope.h"
 
@@ -107,14 +108,21 @@ static int verify(const struct session_head *h, const unsigned char *p, size_t n
     return rc;
 }
 
-/* The rows of n tokens of every layer, from the file. */
+static bool is_here(const struct opening *g, int64_t layer)
+{
+    struct group *pipe = model_pipe(g->s.model);
+
+    return !pipe || pipe->rank == model_layer_rank(g->s.model, layer);
+}
+
+/* The rows of n tokens of every layer that is here, from the file. */
 static int put_rows(struct opening *g, const struct session_head *h, const unsigned char *p, int64_t n,
                     struct err *e)
 {
     int rc = 0;
 
     for (int64_t l = 0; l < h->layers && rc == 0; l++)
-        for (int part = 0; part < TEXT_PARTS && rc == 0; part++)
+        for (int part = 0; part < TEXT_PARTS && rc == 0 && is_here(g, l); part++)
             rc = model_text_put(g->s.model, 0, l, part, 0, n, p + session_offset(h, l, part), e);
     if (rc == 0 && (rc = g->s.device.sync(&g->s.device, e)) == 0) {
         model_text_set(g->s.model, 0, n);
@@ -172,15 +180,32 @@ static int load(struct opening *g, const struct question *q, struct err *e)
     return rc;
 }
 
-static int put(struct file_out *f, struct block_hasher *b, const void *p, size_t n, struct err *e)
+/* A session that is written: by the first of several ranks, f NULL in the others. */
+struct saving {
+    struct file_out *f;
+    struct block_hasher *b;
+    unsigned char *room; /* for PIECE_BYTES, or a row */
+};
+
+static int put(struct saving *s, const void *p, size_t n, struct err *e)
 {
-    block_hasher_add(b, p, n);
-    return file_write_all(f->fd, p, n, f->path, e);
+    if (!s->f)
+        return 0;
+    block_hasher_add(s->b, p, n);
+    return file_write_all(s->f->fd, p, n, s->f->path, e);
+}
+
+/* A piece of a layer's rows comes to the rank that writes, and rc from all. */
+static int bring(struct opening *g, int64_t layer, int rc, void *p, size_t n, struct err *e)
+{
+    struct group *ranks = opening_ranks(g);
+
+    rc = group_meet(ranks, rc, NULL, e);
+    return rc < 0 ? rc : group_bring(ranks, model_layer_rank(g->s.model, layer), p, n, e);
 }
 
 /* One part of a layer, a piece after the other. */
-static int save_part(struct opening *g, struct file_out *f, struct block_hasher *b, int64_t layer,
-                     int part, int64_t n, void *room, struct err *e)
+static int save_part(struct opening *g, struct saving *s, int64_t layer, int part, int64_t n, struct err *e)
 {
     size_t row = model_text_row_bytes(g->s.model, part);
     int64_t most = row ? (int64_t)(PIECE_BYTES / row) : 0;
@@ -190,53 +215,60 @@ static int save_part(struct opening *g, struct file_out *f, struct block_hasher 
     for (int64_t at = 0; at < n && rc == 0 && row; at += most) {
         int64_t k = n - at < most ? n - at : most;
 
-        if ((rc = model_text_get(g->s.model, 0, layer, part, at, k, room, e)) == 0)
-            rc = put(f, b, room, (size_t)k * row, e);
+        if (is_here(g, layer))
+            rc = model_text_get(g->s.model, 0, layer, part, at, k, s->room, e);
+        if ((rc = bring(g, layer, rc, s->room, (size_t)k * row, e)) == 0)
+            rc = put(s, s->room, (size_t)k * row, e);
     }
     return rc;
 }
 
-static int save_all(struct opening *g, struct file_out *f, struct session_head *h, struct err *e)
+static int save_all(struct opening *g, struct saving *s, struct session_head *h, struct err *e)
 {
     unsigned char head[SESSION_HEAD_BYTES] = { 0 };
-    struct block_hasher *b = block_hasher_new();
-    size_t room_bytes = PIECE_BYTES + session_row_bytes(h, 0);
-    void *room = malloc(room_bytes);
-    int rc = b && room ? file_write_all(f->fd, head, sizeof head, f->path, e)
-                       : err_set(e, E_SYS, "out of memory");
+    int rc = s->b && s->room ? 0 : err_set(e, E_SYS, "out of memory");
 
+    if (rc == 0 && s->f)
+        rc = file_write_all(s->f->fd, head, sizeof head, s->f->path, e);
     for (int64_t i = 0; i < h->tokens && rc == 0; i++) {
         unsigned char id[4];
 
         put_le(id, (uint64_t)g->said.ids[i], 4);
-        rc = put(f, b, id, sizeof id, e);
+        rc = put(s, id, sizeof id, e);
     }
+    rc = group_meet(opening_ranks(g), rc, NULL, e);
     for (int64_t l = 0; l < h->layers && rc == 0; l++)
         for (int part = 0; part < TEXT_PARTS && rc == 0; part++)
-            rc = save_part(g, f, b, l, part, h->tokens, room, e);
-    if (rc == 0) {
-        h->data = block_hasher_end(b);
+            rc = save_part(g, s, l, part, h->tokens, e);
+    if (rc == 0 && s->f) {
+        h->data = block_hasher_end(s->b);
         session_head_put(h, head);
-        rc = file_write_at(f->fd, 0, head, sizeof head, f->path, e);
+        rc = file_write_at(s->f->fd, 0, head, sizeof head, s->f->path, e);
     }
-    block_hasher_free(b);
-    free(room);
     return rc;
 }
 
 static int save(struct opening *g, const struct question *q, struct err *e)
 {
+    struct group *ranks = opening_ranks(g);
     struct session_head h;
     struct file_out f;
+    struct saving s = { .b = block_hasher_new() };
     double start = now_s();
     int rc = head_of(g, q, g->said.n, &h, e);
 
-    if (rc < 0 || (rc = file_out_open(&f, g->o->session, e)) < 0)
-        return rc;
-    if ((rc = save_all(g, &f, &h, e)) == 0)
+    s.room = malloc(PIECE_BYTES + session_row_bytes(&h, 0));
+    if (rc == 0 && group_writes(ranks) && (rc = file_out_open(&f, g->o->session, e)) == 0)
+        s.f = &f;
+    if ((rc = group_meet(ranks, rc, NULL, e)) == 0)
+        rc = save_all(g, &s, &h, e);
+    rc = group_meet(ranks, rc, NULL, e);
+    if (rc == 0 && s.f)
         rc = file_out_publish(&f, e);
-    else
+    else if (s.f)
         file_out_abandon(&f);
+    block_hasher_free(s.b);
+    free(s.room);
     if (rc == 0)
         log_info("'%s': %" PRId64 " tokens written in %.3g s", g->o->session, h.tokens,
                  now_s() - start);
@@ -245,10 +277,13 @@ static int save(struct opening *g, const struct question *q, struct err *e)
 
 int book_use(struct opening *g, const struct question *q, struct err *e)
 {
-    int rc;
+    int64_t exists = path_exists(g->o->session);
+    int rc = told_number(opening_ranks(g), 0, &exists, e); /* as the first finds it */
 
-    if (path_exists(g->o->session))
-        return load(g, q, e);
+    if (rc < 0)
+        return rc;
+    if (exists)
+        return group_meet(opening_ranks(g), load(g, q, e), NULL, e);
     if (q->files_n == 0)
         return err_set(e, E_USAGE, "--session keeps what --file names: nothing of it is to be kept");
     if ((rc = said_become(&g->said, &g->s, q->ids, q->files_n, NULL, e)) == 0)

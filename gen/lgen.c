@@ -3,6 +3,7 @@
 #include "gen/talk.h"
 #include "kernels/cards.h"
 #include "model/model_rows.h"
+#include "ranks/launch.h"
 
 #include <signal.h>
 #include <string.h>
@@ -60,6 +61,7 @@ static const struct opt rows[] = {
     { 0, "gpu", CARDS, OPT_ENUM, &o.gpu, 0, 0, "with --plan: the card to plan for, here or not" },
     OPT_HEADING("the machine"),
     ROWS_MACHINE(&o.machine),
+    ROWS_RANKS(&o.ranks),
     ROW_QUIET(&o.quiet, "warnings and errors only"),
     ROW_VERBOSE(&o.verbose, "say more"),
     OPT_END
@@ -125,11 +127,11 @@ static int64_t usual_rows(const struct opening *g)
     return o.ctx ? o.ctx : reach < 4096 ? reach : 4096;
 }
 
-/* Everything that can be refused is, before the weights are loaded. */
-static int run(struct opening *g, struct question *q, struct err *e)
+/* Everything that can be refused is, before the weights are loaded. ranks: that a plan is for. */
+static int run(struct opening *g, struct question *q, int ranks, struct err *e)
 {
     bool one = !o.talk && !o.batch && !(o.plan && o.words == 0 && o.files.n == 0);
-    int64_t need;
+    int64_t need, seqs = o.batch ? o.parallel : 1;
     int rc = opening_files(g, &o, e);
 
     if (rc == 0)
@@ -140,19 +142,43 @@ static int run(struct opening *g, struct question *q, struct err *e)
         rc = opening_rows(g, q->n, &need, e);
     else if (rc == 0)
         need = usual_rows(g);
-    if (rc == 0)
-        rc = opening_plan(g, need, o.batch ? o.parallel : 1, e);
-    if (rc < 0 || o.plan)
-        return rc < 0 ? rc : opening_print(g, stdout, e);
-    if ((rc = opening_load(g, e)) < 0)
+    if ((rc = group_meet(opening_ranks(g), rc, NULL, e)) < 0)
         return rc;
-    return o.batch ? talk_many(g, e) : o.talk ? talk_on(g, e) : talk_once(g, q, e);
+    if (o.plan)
+        return opening_print(g, ranks > 1 ? ranks : 1, need, seqs, stdout, e);
+    if ((rc = opening_plan(g, need, seqs, e)) < 0 || (rc = opening_load(g, e)) < 0)
+        return rc;
+    rc = o.batch ? talk_many(g, e) : o.talk ? talk_on(g, e) : talk_once(g, q, e);
+    /* the others may wait for rows of the text, and come to no meeting */
+    return rc < 0 && !opening_ranks(g)->over ? group_leave(opening_ranks(g), rc) : rc;
+}
+
+/* As one of the ranks, if there are more. */
+static int start(struct err *e)
+{
+    struct opening g = { 0 };
+    struct question q = { 0 };
+    struct ranks_share share;
+    struct group *ranks = NULL;
+    bool parent = false;
+    int n = ranks_asked(&o.ranks, e), rc = n < 0 ? n : check(e);
+
+    o.machine.device = ranks_device(&o.ranks, o.machine.device);
+    if (rc == 0 && !o.plan)
+        rc = ranks_launch(&o.ranks, &parent, e);
+    if (rc < 0 || parent)
+        return rc;
+    if (!o.plan && (rc = ranks_open(&ranks, &o.ranks, &share, e)) == 0)
+        machine_share(&o.machine, ranks, share.gpu, share.threads);
+    if (rc == 0)
+        rc = run(&g, &q, n, e);
+    question_free(&q);
+    opening_close(&g);
+    return ranks_close(ranks, rc, e);
 }
 
 int main(int argc, char **argv)
 {
-    struct opening g = { 0 };
-    struct question q = { 0 };
     struct err e = { 0 };
     bool done;
     int rc;
@@ -165,10 +191,7 @@ int main(int argc, char **argv)
         o.words = rc;
         o.reply.sampling.seed = (uint64_t)seed;
         signal(SIGPIPE, SIG_IGN); /* a write then fails */
-        if ((rc = check(&e)) == 0)
-            rc = run(&g, &q, &e);
-        question_free(&q);
-        opening_close(&g);
+        rc = start(&e);
     }
     return cmd_exit(&cmd, rc, &e);
 }

@@ -2,6 +2,7 @@
 #include "gen/talk.h"
 
 #include "base/log.h"
+#include "gen/told.h"
 #include "model/extend.h"
 
 #include <inttypes.h>
@@ -33,6 +34,9 @@ struct many {
     int64_t cap;
     struct piece *piece;
     float *logits;           /* [n_slots][vocab] */
+    struct buf line;         /* in hand */
+    char *read;              /* getline's */
+    size_t read_cap;
     bool ended;
 };
 
@@ -43,7 +47,8 @@ static int hand_on(struct many *m, int64_t line, char *text, struct err *e)
 
     m->result[line - m->printed] = text;
     while (n < m->lines - m->printed && m->result[n]) {
-        puts(m->result[n]);
+        if (group_writes(opening_ranks(m->g)))
+            puts(m->result[n]);
         free(m->result[n++]);
     }
     memmove(m->result, m->result + n, (size_t)(m->lines - m->printed - n) * sizeof *m->result);
@@ -224,21 +229,36 @@ static int begin(struct many *m, struct slot *s, const char *line, size_t n, str
     return rc;
 }
 
+/* The next line, or the end; of several ranks the first reads. */
+static int next_line(struct many *m, struct err *e)
+{
+    struct group *ranks = opening_ranks(m->g);
+    int64_t n = 0;
+    int rc = 0;
+
+    m->line.len = 0;
+    if (ranks->rank == 0) {
+        n = getline(&m->read, &m->read_cap, m->in);
+        if (n < 0 && ferror(m->in))
+            rc = err_sys(e, E_IO, "cannot read '%s'", m->g->o->batch);
+        else if (n > 0)
+            rc = buf_add(&m->line, m->read, (size_t)(n - (m->read[n - 1] == '\n')), e);
+    }
+    rc = told_number(ranks, rc, &n, e);
+    m->ended = n < 0;
+    return rc < 0 || m->ended ? rc : told_bytes(ranks, 0, &m->line, 0, e);
+}
+
 /* Free slots take lines while there are any. */
-static int refill(struct many *m, char **line, size_t *cap, struct err *e)
+static int refill(struct many *m, struct err *e)
 {
     int rc = 0;
 
     for (int64_t i = 0; i < m->n_slots && rc == 0; i++)
-        while (!m->slot[i].busy && !m->ended && rc == 0) {
-            ssize_t n = getline(line, cap, m->in);
-
-            m->ended = n < 0;
-            n -= n > 0 && (*line)[n - 1] == '\n';
-            if (n > 0)
-                rc = begin(m, &m->slot[i], *line, (size_t)n, e);
-        }
-    return rc == 0 && ferror(m->in) ? err_sys(e, E_IO, "cannot read '%s'", m->g->o->batch) : rc;
+        while (!m->slot[i].busy && !m->ended && rc == 0)
+            if ((rc = next_line(m, e)) == 0 && !m->ended && m->line.len)
+                rc = begin(m, &m->slot[i], m->line.p, m->line.len, e);
+    return rc;
 }
 
 /* One token of every reply under way. *any: there was one. */
@@ -264,8 +284,9 @@ static int open_many(struct many *m, struct err *e)
     int64_t n = m->n_slots;
     const char *path = m->g->o->batch;
 
-    m->in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
-    if (!m->in)
+    if (opening_ranks(m->g)->rank == 0)
+        m->in = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
+    if (!m->in && opening_ranks(m->g)->rank == 0)
         return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
     m->slot = calloc((size_t)n, sizeof *m->slot);
     m->piece = calloc((size_t)n, sizeof *m->piece);
@@ -283,6 +304,8 @@ static void close_many(struct many *m)
         free(m->result[i]);
     if (m->in && m->in != stdin)
         fclose(m->in);
+    buf_free(&m->line);
+    free(m->read);
     free(m->result);
     free(m->slot);
     free(m->piece);
@@ -293,13 +316,11 @@ int talk_many(struct opening *g, struct err *e)
 {
     struct many m = { .g = g, .n_slots = g->o->parallel };
     double start = now_s(), s;
-    char *line = NULL;
-    size_t cap = 0;
     bool any = true;
-    int rc = open_many(&m, e);
+    int rc = group_meet(opening_ranks(g), open_many(&m, e), NULL, e);
 
     while (rc == 0 && any) {
-        rc = refill(&m, &line, &cap, e);
+        rc = refill(&m, e);
         if (rc == 0)
             rc = step(&m, &any, e);
     }
@@ -310,7 +331,6 @@ int talk_many(struct opening *g, struct err *e)
     if (rc == 0 && m.failed)
         rc = err_set(e, E_DATA, "%" PRId64 " of %" PRId64 " prompts could not be answered: their lines say "
                      "why", m.failed, m.lines);
-    free(line);
     close_many(&m);
     return rc;
 }

@@ -4,7 +4,6 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "kernels/rate.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -116,8 +115,13 @@ static int cache_type(const struct opening *g, enum kv_type *t, struct err *e)
     return 0;
 }
 
-/* As a cache in the host's memory would be asked for. */
-static int try_plan(struct opening *g, int64_t rows, int64_t seqs, bool in_host, struct err *e)
+/* What a plan is made for. */
+struct wanted {
+    int64_t rows, seqs;
+    int rank, ranks;
+};
+
+static int try_plan(struct opening *g, const struct wanted *w, bool in_host, struct err *e)
 {
     bool gpu = g->s.device.own_memory;
     int64_t most = g->o->chunk ? g->o->chunk : gpu ? GPU_CHUNK : CPU_CHUNK;
@@ -127,15 +131,32 @@ static int try_plan(struct opening *g, int64_t rows, int64_t seqs, bool in_host,
     model_defaults(&mo);
     mo.mode = TRAIN_NONE;
     mo.seqs = 1;
-    mo.ctx = most < rows ? most : rows;
-    if (mo.ctx < seqs)
-        mo.ctx = seqs;
+    mo.ctx = most < w->rows ? most : w->rows;
+    if (mo.ctx < w->seqs)
+        mo.ctx = w->seqs;
     machine_plan(&g->o->machine, &mo);
-    mo.cache = (struct cache_options){ .rows = rows, .seqs = seqs, .sinks = g->o->sinks,
+    mo.stages = w->ranks, mo.stage = w->rank;
+    mo.cache = (struct cache_options){ .rows = w->rows, .seqs = w->seqs, .sinks = g->o->sinks,
                                        .window = g->o->window, .in_host = in_host };
     if ((rc = cache_type(g, &mo.cache.type, e)) < 0)
         return rc;
     return session_plan(&g->s, &mo, e);
+}
+
+/* What lies in the host's memory beside a GPU: the streamed weights fit by the plan, keys and values as they are. */
+static int check_host(const struct opening *g, struct err *e)
+{
+    const struct cache_options *c = &g->s.options.cache;
+    size_t has = model_host_capacity(&g->s.device, &g->s.options);
+    char need[16], left[16];
+
+    if (!c->in_host || g->s.plan.host <= has)
+        return 0;
+    err_set(e, E_SYS, "%" PRId64 " tokens of %" PRId64 " texts need %s of the host's memory, where keys and "
+            "values are to lie: %s may be taken", c->rows * c->seqs, c->seqs,
+            fmt_bytes((double)g->s.plan.host, need, sizeof need), fmt_bytes((double)has, left, sizeof left));
+    return err_hint(e, "raise --host-memory, lower --ctx%s%s, or keep a --window of the text",
+                    c->seqs > 1 ? " or --parallel" : "", c->type == KV_INT8 ? "" : ", take --cache int8");
 }
 
 static int check_fits(const struct opening *g, struct err *e)
@@ -146,7 +167,7 @@ static int check_fits(const struct opening *g, struct err *e)
     int rc = model_fits((struct device *)(uintptr_t)d, &g->s.plan, e);
 
     if (rc == 0 && (!d->own_memory || g->s.plan.total <= has))
-        return 0;
+        return check_host(g, e);
     err_set(e, E_SYS, "%" PRId64 " tokens need %s of memory, %s of it for keys and values: %s is free",
             g->s.options.cache.rows * g->s.options.cache.seqs,
             fmt_bytes((double)g->s.plan.total, need, sizeof need),
@@ -154,35 +175,62 @@ static int check_fits(const struct opening *g, struct err *e)
             fmt_bytes((double)(d->own_memory ? has : d->free_bytes((struct device *)(uintptr_t)d)),
                       left, sizeof left));
     return err_hint(e, "lower --ctx, take --cache int8, or keep a --window of the text%s",
-                    d->own_memory ? ", or --cache-in-host" : "");
+                    d->own_memory && !g->s.options.cache.in_host ? ", or --cache-in-host" : "");
+}
+
+/* The device, or the card of --gpu. */
+static int open_device(struct opening *g, struct err *e)
+{
+    const struct asked *o = g->o;
+
+    if (g->s.has_device)
+        return 0;
+    if (o->plan && o->gpu >= 0)
+        return session_card(&g->s, card_at(o->gpu), (size_t)(card_at(o->gpu)->gib * 0x1p30), e);
+    return session_device(&g->s, &o->machine, e);
+}
+
+static int plan(struct opening *g, const struct wanted *w, struct err *e)
+{
+    const struct asked *o = g->o;
+    const struct device *d = &g->s.device;
+    bool in_host = o->cache_in_host, moved;
+    int rc;
+
+    if (in_host && !d->own_memory)
+        return err_set(e, E_CONFIG, "--cache-in-host is for a GPU: here the memory is the host's");
+    if ((rc = try_plan(g, w, in_host, e)) < 0)
+        return rc;
+    /* where the cache, not the model, is what does not fit, each token waits for all of it */
+    moved = d->own_memory && !in_host && !o->window && model_host_capacity(d, &g->s.options) > 0 &&
+            g->s.plan.total > model_capacity(d, &g->s.options);
+    if (moved && (rc = try_plan(g, w, true, e)) < 0)
+        return rc;
+    rc = check_fits(g, e);
+    if (rc == 0 && moved)
+        log_warn("the keys and values do not fit the GPU: they lie in the host's memory, each token "
+                 "fetches them%s", g->s.options.cache.type == KV_INT8 ? "" : " (--cache int8 halves that)");
+    return rc;
+}
+
+struct group *opening_ranks(const struct opening *g)
+{
+    return g->o->machine.group ? g->o->machine.group : group_alone();
+}
+
+int opening_plan_rank(struct opening *g, int rank, int ranks, int64_t rows, int64_t seqs, struct err *e)
+{
+    struct wanted w = { rows, seqs, rank, ranks };
+    int rc = open_device(g, e);
+
+    return rc < 0 ? rc : plan(g, &w, e);
 }
 
 int opening_plan(struct opening *g, int64_t rows, int64_t seqs, struct err *e)
 {
-    const struct asked *o = g->o;
-    bool in_host = o->cache_in_host;
-    size_t has;
-    int rc;
+    struct group *ranks = opening_ranks(g);
 
-    if (g->s.has_device)
-        rc = 0;
-    else if (o->plan && o->gpu >= 0)
-        rc = session_card(&g->s, card_at(o->gpu), (size_t)(card_at(o->gpu)->gib * 0x1p30), e);
-    else
-        rc = session_device(&g->s, &o->machine, e);
-    if (rc == 0 && in_host && !g->s.device.own_memory)
-        return err_set(e, E_CONFIG, "--cache-in-host is for a GPU: here the memory is the host's");
-    if (rc < 0 || (rc = try_plan(g, rows, seqs, in_host, e)) < 0)
-        return rc;
-    has = model_capacity(&g->s.device, &g->s.options);
-    if (g->s.device.own_memory && !in_host && !o->window && g->s.plan.total > has) {
-        /* the cache, not the model, is what does not fit; each token then waits for all of it */
-        log_warn("the keys and values do not fit the GPU: they lie in the host's memory, each token "
-                 "fetches them (--cache int8 halves that)");
-        if ((rc = try_plan(g, rows, seqs, true, e)) < 0)
-            return rc;
-    }
-    return check_fits(g, e);
+    return group_meet(ranks, opening_plan_rank(g, ranks->rank, ranks->size, rows, seqs, e), NULL, e);
 }
 
 int opening_load(struct opening *g, struct err *e)
@@ -196,7 +244,7 @@ int opening_load(struct opening *g, struct err *e)
         log_info("%s on %s: %.1f s to load", g->o->model, g->s.device.detail,
                  g->s.memory_s + g->s.weights_s);
     session_close_files(&g->s);
-    return rc;
+    return group_meet(opening_ranks(g), rc, NULL, e);
 }
 
 void opening_close(struct opening *g)
@@ -205,62 +253,4 @@ void opening_close(struct opening *g)
     tokenizer_close(g->t);
     free(g->said.ids);
     free(g->logits);
-}
-
-/* Bytes a second that ops read: the card's, or measured. 0: cannot be told. */
-static double read_rate(struct device *d)
-{
-    enum { VALUES = 1 << 25, TIMES = 5 };
-    double best = 0, sum;
-    float *x = NULL;
-
-    if (d->rates.memory > 0)
-        return d->rates.memory;
-    if (d->alloc(d, (size_t)VALUES * sizeof *x, (void **)&x, NULL) < 0)
-        return 0;
-    d->zero(d, x, (size_t)VALUES * sizeof *x);
-    for (int i = 0; i < TIMES; i++) {
-        double start = now_s(), s;
-        d->sum_squares(d, &(struct op_sum_squares){ VALUES, x, &sum });
-        d->sync(d, NULL);
-        s = (double)VALUES * sizeof *x / (now_s() - start);
-        best = s > best ? s : best;
-    }
-    d->release(d, x);
-    return best;
-}
-
-static void line(FILE *f, const char *what, size_t bytes, const char *of)
-{
-    char s[16];
-
-    fprintf(f, "%-10s %10s  %s\n", what, fmt_bytes((double)bytes, s, sizeof s), of);
-}
-
-int opening_print(const struct opening *g, FILE *f, struct err *e)
-{
-    struct device *d = (struct device *)(uintptr_t)&g->s.device;
-    const struct memory_plan *p = &g->s.plan;
-    const struct cache_options *c = &g->s.options.cache;
-    double rate = read_rate(d), s, in = d->rates.in > 0 ? d->rates.in : 0;
-    double cache = (double)(c->in_host ? 0 : p->cache), host = (double)p->host;
-
-    (void)e;
-    fprintf(f, "device     %s, %s\n", d->name, d->detail);
-    line(f, "weights", p->frozen, "of the model");
-    line(f, "cache", p->cache, c->in_host ? "two layers of the keys and values, at a time"
-                               : c->window ? "keys and values of the sinks and the window"
-                                           : "keys and values");
-    line(f, "work", p->work, "one layer, and the logits");
-    line(f, "in all", p->total, d->own_memory ? "of the GPU's memory" : "of memory");
-    if (p->host)
-        line(f, "host", p->host, "of the host's memory, fetched for each token");
-    line(f, "free", d->own_memory ? model_capacity(d, &g->s.options) : d->free_bytes(d), "");
-    fprintf(f, "texts      %10" PRId64 "  of %" PRId64 " tokens\n", c->seqs, c->rows);
-    if (rate <= 0)
-        return 0;
-    s = ((double)p->frozen + cache) / rate + (host > 0 && in > 0 ? host / in : 0);
-    fprintf(f, "speed      %10.4g  tokens/s of each text at most, when it is full: %.4g GB/s are read\n",
-            1 / s, 1e-9 * rate);
-    return 0;
 }

@@ -5,6 +5,7 @@
 #include "base/utf8.h"
 #include "gen/book.h"
 #include "gen/screen.h"
+#include "gen/told.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,7 +38,7 @@ static int show(const struct opening *g, const struct reply *r, size_t *shown, s
     size_t n = r->given - *shown;
     int rc = 0;
 
-    if (n == 0 || g->o->json)
+    if (n == 0 || g->o->json || !group_writes(opening_ranks(g)))
         return 0;
     if (isatty(STDOUT_FILENO) && !g->o->raw) {
         rc = screen_clean(p, n, &clean, e);
@@ -80,7 +81,8 @@ static int write_reply(struct opening *g, struct reply *r, struct clock *c, stru
     return rc;
 }
 
-static int put_json(const struct reply *r, const struct clock *c, bool logprobs, struct err *e)
+/* Of several ranks the first prints it. */
+static int put_json(bool print, const struct reply *r, const struct clock *c, bool logprobs, struct err *e)
 {
     json_t *o = json_pack("{s:o, s:s, s:I, s:I}", "text",
                           json_stringn_nocheck(r->text.len ? r->text.p : "", r->text.len), "end",
@@ -98,7 +100,8 @@ static int put_json(const struct reply *r, const struct clock *c, bool logprobs,
     json_decref(o);
     if (!line)
         return err_set(e, E_DATA, "the text is not UTF-8");
-    puts(line);
+    if (print)
+        puts(line);
     free(line);
     return 0;
 }
@@ -116,8 +119,8 @@ static int answer(struct opening *g, const int32_t *ids, int64_t n, uint64_t num
         rc = said_become(&g->said, &g->s, ids, n, g->logits, e);
     if (rc == 0 && (rc = write_reply(g, r, &c, e)) == 0) {
         if (g->o->json)
-            rc = put_json(r, &c, g->o->logprobs, e);
-        else
+            rc = put_json(group_writes(opening_ranks(g)), r, &c, g->o->logprobs, e);
+        else if (group_writes(opening_ranks(g)))
             putchar('\n');
         say_speed(&c, r);
     }
@@ -193,42 +196,69 @@ static int turn(struct opening *g, struct history *h, const char *text, size_t n
     return rc;
 }
 
-int talk_on(struct opening *g, struct err *e)
+/* The next line that says something, behind what is in b. *end: there was none. */
+static int read_message(struct buf *b, bool *end, struct err *e)
 {
-    struct history h = { 0 };
-    struct buf before = { 0 };
+    bool people = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
     char *line = NULL;
     size_t cap = 0;
-    ssize_t n;
-    bool people = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
-    int rc = 0;
+    ssize_t n = 0;
+    int rc;
 
-    if (g->o->system)
-        rc = remember(&h, TURN_SYSTEM, g->o->system, strlen(g->o->system), e);
-    for (int i = 0; i < g->o->files.n && rc == 0; i++) /* before the first message */
-        if ((rc = question_add_file(&before, g->o->files.v[i], e)) == 0)
-            rc = buf_add(&before, "\n\n", 2, e);
-    while (rc == 0) {
+    while (n == 0) {
         if (people)
             fputs("> ", stderr);
         if ((n = getline(&line, &cap, stdin)) < 0)
             break;
         n -= n && line[n - 1] == '\n';
-        if (n == 0)
-            continue;
         if (!utf8_valid(line, (size_t)n, NULL)) {
             log_warn("that line is not UTF-8");
-            continue;
+            n = 0;
         }
-        if ((rc = buf_add(&before, line, (size_t)n, e)) == 0)
-            rc = turn(g, &h, before.p, before.len, e);
-        before.len = 0;
     }
-    if (rc == 0 && ferror(stdin))
-        rc = err_sys(e, E_IO, "cannot read standard input");
+    *end = n < 0;
+    rc = n > 0 ? buf_add(b, line, (size_t)n, e) : ferror(stdin) ? err_sys(e, E_IO, "cannot read standard input") : 0;
+    free(line);
+    return rc;
+}
+
+/* Of several ranks the first reads. The files stand before the first message. */
+static int next_message(struct opening *g, bool first, struct buf *b, bool *end, struct err *e)
+{
+    struct group *ranks = opening_ranks(g);
+    int64_t none = 0;
+    int rc = 0;
+
+    b->len = 0;
+    if (ranks->rank == 0) {
+        for (int i = 0; i < g->o->files.n && first && rc == 0; i++)
+            if ((rc = question_add_file(b, g->o->files.v[i], e)) == 0)
+                rc = buf_add(b, "\n\n", 2, e);
+        if (rc == 0)
+            rc = read_message(b, end, e);
+        none = *end;
+    }
+    rc = told_number(ranks, rc, &none, e);
+    *end = none != 0;
+    return rc < 0 || *end ? rc : told_bytes(ranks, 0, b, 0, e);
+}
+
+int talk_on(struct opening *g, struct err *e)
+{
+    struct history h = { 0 };
+    struct buf text = { 0 };
+    bool end = false;
+    int rc = 0;
+
+    if (g->o->system)
+        rc = remember(&h, TURN_SYSTEM, g->o->system, strlen(g->o->system), e);
+    for (bool first = true; rc == 0; first = false) {
+        if ((rc = next_message(g, first, &text, &end, e)) < 0 || end)
+            break;
+        rc = turn(g, &h, text.p, text.len, e);
+    }
     forget(&h, 0);
     free(h.m);
-    free(line);
-    buf_free(&before);
+    buf_free(&text);
     return rc;
 }

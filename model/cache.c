@@ -87,9 +87,9 @@ void cache_lay(struct model *m)
             r->slot[i] = part_of(&m->mem[MEM_CACHE], (int64_t)r->nbytes, 1);
         r->host = part_of(&m->mem[MEM_HOST], r->n, r->nbytes);
     }
-    for (int64_t i = 0; i < m->c.layers; i++) {
+    for (int64_t i = m->from; i < m->to; i++) {
         struct kept *k = &m->layers[i].kept;
-        struct arena slot = { .base = r->slot[i & 1], .cap_bytes = r->nbytes };
+        struct arena slot = { .base = r->slot[(i - m->from) & 1], .cap_bytes = r->nbytes };
 
         lay_kept(m, k, r->n ? &slot : &m->mem[MEM_CACHE]);
         if (m->o.cache.window && m->o.cache.sinks)
@@ -189,7 +189,7 @@ static void turn_sinks(struct model *m, int64_t seq, int64_t by, int64_t to)
     int64_t n = m->o.cache.sinks, at = seq * n * kv_dim(m), cu[2] = { 0, n };
     size_t bytes = (size_t)(n * kv_dim(m)) * dtype_bytes(m->d->act);
 
-    for (int64_t i = 0; i < m->c.layers && m->rc == 0; i++) {
+    for (int64_t i = m->from; i < m->to && m->rc == 0; i++) {
         const struct layer *l = &m->layers[i];
         struct op_store s = store_of(m, l, n, m->cache->turned, act_at(m, l->kept.sink_v, at));
 
@@ -210,7 +210,7 @@ static void move_down(struct model *m, int64_t seq, int64_t from, int64_t end)
 {
     int64_t base = seq * m->o.cache.rows;
 
-    for (int64_t i = 0; i < m->c.layers; i++) {
+    for (int64_t i = m->from; i < m->to; i++) {
         const struct kept *k = &m->layers[i].kept;
 
         for (int64_t at = from, n; at < end; at += n) {
@@ -250,7 +250,7 @@ void cache_make_room(struct model *m, int64_t seq, int64_t n)
 static int move_rows(struct model *m, const struct ring *r, int64_t item, int64_t at, int64_t n,
                      bool in)
 {
-    const struct kept *k = &m->layers[item].kept;
+    const struct kept *k = &m->layers[m->from + item].kept;
     char *slot = (char *)r->slot[item & 1];
     char *host = (char *)r->host + (size_t)item * r->nbytes;
     char *part[TEXT_PARTS] = { value_at(m, k->k, at), value_at(m, k->v, at),
@@ -311,6 +311,7 @@ static char *row_of(const struct model *m, int64_t seq, int64_t layer, int part,
     char *p = part < 2 ? value_at(m, part ? k->v : k->k, row)
                        : (char *)scale_at(m, part == 3 ? k->v_scale : k->k_scale, row);
 
+    layer -= m->from; /* its item */
     return r->n ? (char *)r->host + (size_t)layer * r->nbytes + (p - (char *)r->slot[layer & 1]) : p;
 }
 

@@ -79,7 +79,7 @@ static struct shape shape_of(const struct model *m)
         s.added += 2 * s.unit, s.twice += s.o;
     if (has_role(m, ROLE_POST_MLP_NORM))
         s.added += 2 * s.unit, s.twice += s.outer;
-    for (const struct weight *w = m->layers[0].w; w < m->layers[0].w + ROLES; w++)
+    for (const struct weight *w = m->layers[m->from].w; w < m->layers[m->from].w + ROLES; w++)
         if (w->rank && !w->slice)
             s.thin += THIN_SHARE * rows * (double)(w->in + w->out) *
                       (double)dtype_bytes(m->d->act);

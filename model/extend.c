@@ -1,7 +1,7 @@
 /* model/extend.c - see extend.h. */
 #include "model/extend.h"
 
-#include "model/inside.h"
+#include "model/stages.h"
 #include "model/rope.h"
 
 #include <inttypes.h>
@@ -82,7 +82,7 @@ static int pass(struct model *m, struct span *sp, const int32_t *ids, int64_t re
     m->varies = sp->rows > LOGIT_ROWS && sp->rows != m->o.seqs * m->o.ctx;
     cache_now(m, sp->cached);
     step_forward(m, ids, reach, sp);
-    if (logits) {
+    if (logits && stage_is_last(m)) {
         step_norm(m, sp->rows);
         give_logits(m, from, sp->rows, logits);
     }
@@ -230,6 +230,15 @@ static int all_pieces(struct model *m, const struct extend *x, struct err *e)
     return rc;
 }
 
+static int64_t tokens_of(const struct extend *x)
+{
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < x->n; i++)
+        n += x->piece[i].n;
+    return n;
+}
+
 int model_extend(struct model *m, const struct extend *x, struct err *e)
 {
     int rc = check(m, x, e);
@@ -238,10 +247,11 @@ int model_extend(struct model *m, const struct extend *x, struct err *e)
     if (rc < 0)
         return rc;
     if (!(had = malloc((size_t)(x->n + 1) * sizeof *had)))
-        return err_set(e, E_SYS, "out of memory");
+        return stages_logits(m, err_set(e, E_SYS, "out of memory"), NULL, 0, e);
     for (int64_t i = 0; i < x->n; i++)
         had[i] = model_text_length(m, x->piece[i].seq);
     rc = all_pieces(m, x, e);
+    rc = stages_logits(m, rc, x->logits, (x->all ? tokens_of(x) : x->n) * m->c.vocab, e);
     for (int64_t i = 0; i < x->n && rc < 0; i++)
         model_text_set(m, x->piece[i].seq, m->o.cache.window ? 0 : had[i]);
     free(had);

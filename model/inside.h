@@ -132,6 +132,8 @@ struct model {
     struct memory_plan plan;
     struct arena mem[MEM_CLASSES];
     struct layer *layers;
+    int64_t from, to;  /* of the layers, those that are here: [from, to). All, but of stages (stages.h) */
+    struct stages *stages; /* NULL: all are here */
     struct ring ring[RINGS];
     struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;

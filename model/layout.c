@@ -250,8 +250,8 @@ void model_spread(struct model *m)
     offload_forget(m);
     /* Of 3 layers of one kind and 1 of a later kind, the order becomes first, first, later,
      * first. */
-    for (int64_t i = 0; i < m->c.layers; i++) {
-        struct layer *l = &m->layers[i];
+    for (int64_t i = 0; i < m->to - m->from; i++) {
+        struct layer *l = &m->layers[m->from + i];
         int64_t *most = &gained[0][0];
 
         l->s.level = SAVE_INPUT;
@@ -271,7 +271,7 @@ void model_spread(struct model *m)
         /* a layer is streamed where the running share steps up: of 4 layers, 2 are layers 1
          * and 3 */
         l->item[RING_CACHE] = m->o.cache.rows && m->o.cache.in_host ? m->ring[RING_CACHE].n++ : -1;
-        l->item[RING_WEIGHTS] = (i + 1) * p->streamed / m->c.layers > i * p->streamed / m->c.layers
+        l->item[RING_WEIGHTS] = (i + 1) * p->streamed / (m->to - m->from) > i * p->streamed / (m->to - m->from)
                                 ? m->ring[RING_WEIGHTS].n++ : -1;
     }
 }
@@ -319,7 +319,7 @@ static void lay_saved(struct model *m, int64_t rows)
 
     for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++)
         lay_ring(m, k, rows);
-    for (int64_t i = 0; i < m->c.layers; i++) {
+    for (int64_t i = m->from; i < m->to; i++) {
         struct layer *l = &m->layers[i];
         enum save_level level = l->s.level;
 

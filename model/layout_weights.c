@@ -1,5 +1,6 @@
 /* model/layout_weights.c - where weights lie, and in which order what is trained: see layout.c. */
 #include "model/layout.h"
+#include "model/stages.h"
 
 #include "base/bytes.h"
 #include "kernels/group.h"
@@ -98,6 +99,9 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     struct layer *l = s->layer < 0 ? NULL : &m->layers[s->layer];
     bool norm = is_norm(s->role);
 
+    m->plan.params += s->count;
+    if (!stage_has(m, s->role, s->layer))
+        return;
     w->host = NULL;
     w->out = norm ? 1 : s->shape[0];
     /* a matrix is [out][in]; a norm counts as one row, a bias as a column */
@@ -106,7 +110,6 @@ static void lay_weight(struct model *m, const struct tensor_spec *s)
     w->times = s->role == ROLE_O || s->role == ROLE_DOWN ? (float)config_times(m->c.times.branch) : 1;
     w->trained = trained_whole(m, s->role);
     w->type = norm ? &type_f32 : w->trained ? dtype_type(m->d->act) : frozen_type(m, s);
-    m->plan.params += s->count;
     if (w->trained)
         place_trained(m, take_trained(m, s->count), norm ? s->count : 0, &w->w, &w->master, &w->grad);
     else if (l && l->item[RING_WEIGHTS] >= 0 && role_form(s->role) == FORM_MATRIX)
@@ -250,7 +253,7 @@ void lay_weights(struct model *m)
         /* all matrices of the group are laid by now, and the pairs are laid once for it */
         if (lay_lora(&m->o) && arch_last_reader(config_arch(&m->c), s.role))
             lay_pairs(m, s.layer, s.role);
-        if (first_slice(s.role) < ROLES && !config_arch(&m->c)->block.by_head)
+        if (first_slice(s.role) < ROLES && stage_has(m, s.role, s.layer) && !config_arch(&m->c)->block.by_head)
             lay_slices(m, s.layer, s.role);
     }
     close_chunk(m, first);

@@ -1,5 +1,6 @@
 /* model/load.c - values into a model: base weights, fresh ones, adapters. */
 #include "model/spread.h"
+#include "model/stages.h"
 
 #include "base/block_hash.h"
 #include "base/perm.h"
@@ -214,7 +215,9 @@ static int load_listed(struct model *m, const struct weights *w, uint64_t *each,
         to = weight_at(m, s.role, s.layer);
         /* from: the tensor of the files that this one is made from */
         tensor_source(weights_config(w), &s, &from);
-        if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0)
+        if ((rc = weights_get(w, from.name, s.dims, s.shape, &t, e)) == 0 && !stage_has(m, s.role, s.layer))
+            each[t - weights_at(w, 0)] = ELSEWHERE;
+        else if (rc == 0)
             rc = upload_tensor(m, p, place_of(to), type_of(to), t, &each[t - weights_at(w, 0)], e);
         if (rc == 0)
             rc = share_keep(m, s.layer, e);
@@ -222,13 +225,15 @@ static int load_listed(struct model *m, const struct weights *w, uint64_t *each,
     return rc;
 }
 
-/* What the files have beside these belongs to the base's hash too. */
-static int hash_others(const struct weights *w, uint64_t *each, struct err *e)
+/* What the files have beside these belongs to the base's hash too. Of stages the first makes it. */
+static int hash_others(const struct model *m, const struct weights *w, uint64_t *each, struct err *e)
 {
     int rc = 0;
 
     for (int64_t i = 0; i < weights_count(w) && rc == 0; i++)
-        if (each[i] == 0) {
+        if (each[i] == 0 && !stage_is_first(m)) {
+            each[i] = ELSEWHERE;
+        } else if (each[i] == 0) {
             const struct tensor *t = weights_at(w, i);
             rc = tensor_agrees(t, each[i] = block_hash(t->data, t->nbytes), e);
         }
@@ -245,7 +250,8 @@ int model_load(struct model *m, const struct weights *w, uint64_t seed, struct e
     offload_forget(m);
     upload_begin(m);
     if (rc == 0 && (rc = load_listed(m, w, each, p, e)) == 0)
-        rc = hash_others(w, each, e);
+        rc = hash_others(m, w, each, e);
+    rc = stages_hashes(m, each, weights_count(w), rc, e);
     upload_end(m);
     pool_close(p);
     if (rc == 0)
@@ -274,6 +280,8 @@ int model_init(struct model *m, uint64_t seed, struct err *e)
         bool matrix;
 
         config_tensor(&m->c, i, &s);
+        if (!stage_has(m, s.role, s.layer))
+            continue;
         to = weight_at(m, s.role, s.layer);
         matrix = role_form(s.role) == FORM_MATRIX;
         same = role_form(s.role) == FORM_NORM ? 1 - norm_shift(m) : 0; /* and biases */
@@ -336,6 +344,8 @@ int model_noise(struct model *m, uint64_t seed, struct err *e)
         struct weight *to;
 
         config_tensor(&m->c, i, &s);
+        if (!stage_has(m, s.role, s.layer))
+            continue;
         to = weight_at(m, s.role, s.layer);
         if (is_norm(s.role))
             rc = fill_values(m, place_of(to), DT_F32, s.count, same_values, &one, e);
@@ -420,7 +430,8 @@ int model_load_adapter(struct model *m, const struct adapter *a, struct err *e)
 
         config_tensor(&m->c, i, &s);
         adapter_change(a, &s, &x);
-        rc = load_change(m, &x, &s, e);
+        if (stage_has(m, s.role, s.layer))
+            rc = load_change(m, &x, &s, e);
     }
     if (rc == 0 && model_sync_trained(m) < 0)
         rc = m->d->sync(m->d, e);

@@ -61,6 +61,11 @@ struct model_options {
                                    every layer, brought together for its use; 0, 1: each has all. They
                                    make the same calls */
     struct group *sharers;      /* these ranks; NULL: only to plan */
+    int64_t stages;             /* ranks that have the layers one after another, each a run of them and its
+                                   part of a cache; 0, 1: all are here. Only with a cache. They make the same
+                                   calls, and get the same logits */
+    int64_t stage;              /* which of them this one is */
+    struct group *pipe;         /* these ranks; NULL: only to plan */
     double link_rate;           /* bytes a second between them, to foretell; 0: endless */
     bool spans_ctx;             /* with cp: batches may be dense, whatever attention_span says */
     int64_t attention_span;     /* tokens a segment of attention, to weigh what recomputing
@@ -143,6 +148,9 @@ int model_plan(const struct device *d, const struct llama_config *c,
 /* Bytes of the device's memory that a model may take: what is free, or what device_bytes leaves
  * beside what the process holds already. */
 size_t model_capacity(const struct device *d, const struct model_options *o);
+/* Bytes of the host's memory that it may take beside a device with memory of its own (options.host_bytes);
+ * 0 where the device has none of its own. */
+size_t model_host_capacity(const struct device *d, const struct model_options *o);
 
 /* E_SYS where a plan is more than is free of the host's memory, if that is the device's: a run would
  * swap, or be killed. A device with memory of its own says so itself, when it is taken. */
@@ -162,6 +170,9 @@ void model_close(struct model *m);
 const struct llama_config *model_config(const struct model *m);
 struct group *model_line(const struct model *m); /* options.line; NULL: none */
 struct group *model_sharers(const struct model *m); /* options.sharers; the same */
+struct group *model_pipe(const struct model *m);    /* options.pipe; the same */
+/* Which of its ranks has this layer; 0 where there is no pipe. */
+int model_layer_rank(const struct model *m, int64_t layer);
 const struct memory_plan *model_memory(const struct model *m);
 
 /* Base weights from a folder whose sizes equal the model's. LoRA pairs start at A ~ Kaiming

@@ -1,5 +1,6 @@
 /* model/model_open.c - plan, open and close a model. */
 #include "model/spread.h"
+#include "model/stages.h"
 
 #include "base/log.h"
 
@@ -46,7 +47,7 @@ static int check_options(struct model *m, struct err *e)
         return err_set(e, E_CONFIG, "cannot compute %lld sequences of %lld tokens at once",
                        (long long)o->seqs,
                        (long long)o->ctx);
-    if (arch_targets(config_arch(&m->c), &o->targets, e) < 0)
+    if (arch_targets(config_arch(&m->c), &o->targets, e) < 0 || stages_layers(m, e) < 0)
         return E_CONFIG;
     if (o->cp > 1 && (o->seqs != 1 || o->cp > 1024 || o->ctx < o->cp))
         return err_set(e, E_CONFIG, "cannot lay %lld sequences of %lld tokens over %lld ranks",
@@ -116,7 +117,7 @@ static void fill_plan(struct model *m)
     p->host = m->mem[MEM_HOST].used_bytes;
     foretell_line(m);
     p->shares = m->o.shares;
-    p->layers = m->c.layers;
+    p->layers = m->to - m->from;
     p->mlp_tile = m->o.mlp_tile;
     p->loss_chunk = m->o.loss_chunk;
 }
@@ -134,6 +135,7 @@ void model_close(struct model *m)
     cache_close(m);
     spread_close(m);
     share_close(m);
+    stages_close(m);
     free(m->layers);
     free(m->params);
     free(m->inv_freq);
@@ -364,6 +366,8 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
         rc = spread_open(m, e);
     if (rc == 0)
         rc = share_open(m, e);
+    if (rc == 0)
+        rc = stages_open(m, e);
     if (rc == 0 && m->work.ones)
         rc = fill_ones(m, e);
     if (rc == 0 && m->o.cache.rows)
@@ -379,5 +383,6 @@ int model_open(struct model **out, struct device *d, const struct llama_config *
 const struct llama_config *model_config(const struct model *m) { return &m->c; }
 struct group *model_line(const struct model *m) { return m->spread ? m->o.line : NULL; }
 struct group *model_sharers(const struct model *m) { return m->share ? m->o.sharers : NULL; }
+struct group *model_pipe(const struct model *m) { return m->stages ? m->o.pipe : NULL; }
 const struct memory_plan *model_memory(const struct model *m) { return &m->plan; }
 const struct trained *model_trained(const struct model *m) { return &m->t; }

@@ -139,7 +139,7 @@ static void before_forward(struct model *m, int64_t layer, bool back)
         send(m, SAVE_INPUT, l->item[SAVE_INPUT]); /* complete since the layer before */
     wait_for(m, RING_WEIGHTS, l->item[RING_WEIGHTS]);
     wait_for(m, RING_CACHE, l->item[RING_CACHE]);
-    if (layer + 1 < m->c.layers) /* whose input this layer writes */
+    if (layer + 1 < m->to) /* whose input this layer writes */
         wait_for(m, SAVE_INPUT, l[1].item[SAVE_INPUT]);
     for (int k = SAVE_ATTENTION; k < SAVE_LEVELS; k++)
         wait_for(m, k, l->item[k]);
@@ -159,7 +159,7 @@ static void after_forward(struct model *m, int64_t layer, bool back)
 
 void offload_forward(struct model *m, bool back, layer_fn *run, void *ctx)
 {
-    for (int64_t i = 0; i < m->c.layers; i++) {
+    for (int64_t i = m->from; i < m->to; i++) {
         before_forward(m, i, back);
         run(m, i, ctx);
         after_forward(m, i, back);

@@ -100,7 +100,7 @@ static int measure(struct choice *c, struct model *m, struct err *e)
     c->base -= (size_t)c->layers * c->level[SAVE_INPUT];
     c->matrices = 0;
     for (int r = 0; r < ROLES; r++) {
-        const struct weight *w = &m->layers[0].w[r];
+        const struct weight *w = &m->layers[m->from].w[r];
 
         if (w->type && role_form((enum role)r) == FORM_MATRIX && !w->trained && !w->slice)
             c->matrices += weight_bytes(w);
@@ -347,21 +347,30 @@ static size_t device_budget(const struct model *m)
     return all / 5 * 4;
 }
 
-/* None for full training: it changes every weight in every step. The processes of a run on one host
- * share its memory. */
-static size_t host_budget(const struct model *m)
+/* The processes of a run on one host share its memory. */
+size_t model_host_capacity(const struct device *d, const struct model_options *o)
 {
     struct ranks r;
 
-    if (!m->d->own_memory || !cost_known(m->d) || m->o.mode == TRAIN_FULL ||
-        m->o.host_bytes < 0)
+    if (!d->own_memory || o->host_bytes < 0)
         return 0;
-    if (m->o.host_bytes > 0)
-        return (size_t)m->o.host_bytes;
-    if (m->d->host_bytes)
-        return m->d->host_bytes / 4 * 3;
+    if (o->host_bytes > 0)
+        return (size_t)o->host_bytes;
+    if (d->host_bytes)
+        return d->host_bytes / 4 * 3;
     return memory_free_bytes() / 4 * 3 /
            (ranks_find(&r, NULL) == 0 && r.local_size > 1 ? (size_t)r.local_size : 1);
+}
+
+/* What a cache in the host's memory leaves of it. None for full training: it changes every weight in
+ * every step. */
+static size_t host_budget(const struct model *m)
+{
+    const struct ring *r = &m->ring[RING_CACHE];
+
+    if (!cost_known(m->d) || m->o.mode == TRAIN_FULL)
+        return 0;
+    return more_than(model_host_capacity(m->d, &m->o), (size_t)r->n * r->nbytes);
 }
 
 /* How much longer a dense batch takes with the best placement; 0 where there are none. All states
@@ -388,6 +397,7 @@ static int choose(struct model *m, struct choice *c, struct err *e)
     int rc = measure(c, m, e);
 
     c->device = budget;
+    c->host = host_budget(m);
     for (int i = 0; i < TRIES && rc == 0; i++) {
         size_t over;
 
@@ -409,7 +419,7 @@ static int choose(struct model *m, struct choice *c, struct err *e)
 static int take_placement(struct model *m, struct err *e)
 {
     const struct placement *p = m->o.placement;
-    int64_t layers = 0, most = m->o.mode == TRAIN_FULL ? 0 : m->c.layers;
+    int64_t layers = 0, most = m->o.mode == TRAIN_FULL ? 0 : m->to - m->from;
     bool ok = p->streamed >= 0 && p->streamed <= most;
 
     for (int k = SAVE_INPUT; k < SAVE_LEVELS; k++)
@@ -427,12 +437,11 @@ static int take_placement(struct model *m, struct err *e)
 
 int model_place(struct model *m, struct err *e)
 {
-    struct choice c = { .m = m, .layers = m->c.layers };
+    struct choice c = { .m = m, .layers = m->to - m->from };
     int rc;
 
     if (m->o.placement)
         return take_placement(m, e);
-    c.host = host_budget(m);
     while ((rc = choose(m, &c, e)) == 0 && c.best_over && m->d->own_memory &&
            m->o.mlp_tile >= 2 * LEAST_TILE && m->o.loss_chunk >= LEAST_TILE) {
         m->o.mlp_tile /= 2; /* nothing else is left to save: smaller buffers */

@@ -144,6 +144,9 @@ int session_plan(struct session *s, const struct model_options *o, struct err *e
         return rc;
     s->options = *o;
     s->options.line = s->line, s->options.sharers = s->sharers;
+    s->options.pipe = NULL;
+    if (o->stages > 1 && s->device.group && s->device.group->size == o->stages)
+        s->options.pipe = s->device.group, s->options.stage = s->options.pipe->rank;
     if (s->options.ctx == 0)
         s->options.ctx = config_reach(&s->config);
     /* what is merged into a matrix is added where it is act, and rounded once; or as it is kept */
@@ -179,7 +182,7 @@ static int open_without_host(struct session *s, int rc, struct err *e)
         return rc;
     o.placement = NULL, o.host_bytes = -1;
     /* a plan without host memory has to fit the device; otherwise the first failure stands */
-    if (model_plan(&s->device, &s->config, &o, &p, &why) < 0 ||
+    if (model_plan(&s->device, &s->config, &o, &p, &why) < 0 || p.host > 0 ||
         p.total > model_capacity(&s->device, &o))
         return rc;
     log_warn("%s", e->msg);
@@ -208,6 +211,8 @@ int session_load(struct session *s, const struct session_options *o, struct err 
     int rc = open_without_host(s, model_open(&s->model, &s->device, &s->config, &s->options, e), e);
 
     s->memory_s = now_s() - start;
+    if (s->options.pipe)
+        rc = group_meet(s->options.pipe, rc, NULL, e);
     if (rc == 0)
         rc = s->weights ? model_load(s->model, s->weights, o->seed, e)
              : o->noise ? model_noise(s->model, o->seed, e)

@@ -1,5 +1,6 @@
 /* model/step.c - a batch through the model: score it, or add its gradient. */
 #include "model/spread.h"
+#include "model/stages.h"
 #include "model/rope.h"
 
 /* Refuses ids that no row of the embedding has, and targets that the head does not know.
@@ -127,12 +128,15 @@ static void pass(struct model *m, const int32_t *ids, const int32_t *targets, in
     if (m->rc == 0 && targets)
         m->rc = d->to_device(d, m->work.targets, targets, (size_t)sp->rows * 4);
     offload_begin(m);
-    if (m->rc == 0)
+    if (m->rc == 0 && stage_is_first(m))
         m->rc = d->embed(d, &(struct op_embed){ .rows = sp->rows, .dim = m->c.dim,
             .vocab = m->c.vocab, .table = weight_mat(&m->top[ROLE_EMBED]), .ids = m->work.ids,
             .y = x });
-    times(m, sp->rows, config_embed_times(&m->c, d->act), x);
+    if (stage_is_first(m))
+        times(m, sp->rows, config_embed_times(&m->c, d->act), x);
+    stages_take(m, sp->rows);
     offload_forward(m, back, forward_layer, sp);
+    stages_give(m, sp->rows);
 }
 
 void step_forward(struct model *m, const int32_t *ids, int64_t reach, struct span *sp)
@@ -199,6 +203,7 @@ int step_settled(struct model *m, struct err *e)
         rc = line_settled(m, &m->spread->line, rc, e);
     if (m->share)
         rc = line_settled(m, share_line(m), rc, e);
+    rc = stages_settled(m, rc, e);
     if (rc == 0 && m->rc < 0)
         rc = err_set(e, m->rc, "a device operation failed");
     if (rc < 0)

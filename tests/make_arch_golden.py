@@ -7,6 +7,10 @@ with what is there. Names behind the options choose some of the models. For each
 of a length within the original context and of one beyond it, loss and gradients of the latter
 (whole where they are vectors, else their sum of squares and their sum weighted with cos(0.7 i)),
 and for each kind of RoPE of kinds.json the last logits and the loss. In float64, stored as float32.
+
+greedy.txt: for each model a prompt and what it goes on with, greedily, by generate() with its cache, past
+its window and its original context, as letters: those of letters.json, a tokenizer of one letter a token. Prompts
+are searched where the choice is never a near tie, and no token is special. With --greedy this alone is made.
 """
 import copy
 import json
@@ -21,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "arch")
 SHORT, LONG, ORIGINAL, VOCAB = 10, 26, 12, 32
 CHECK = "--check" in sys.argv[1:]
+GREEDY = "--greedy" in sys.argv[1:]
 ONLY = [a for a in sys.argv[1:] if not a.startswith("-")]
 
 
@@ -173,8 +178,63 @@ def golden(c, weights, ids):
     return {k: (v if v.dtype == torch.int32 else v.float()).contiguous().clone() for k, v in out.items()}
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyzABC"
+FIRST, PROMPT, MORE, MARGIN = VOCAB - len(LETTERS), 14, 16, 2e-3
+
+
+def letters():
+    special = ["<unk>", "<s>", "</s>"]
+    return {"version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False,
+                              "normalized": False, "special": True} for i, t in enumerate(special)],
+            "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": {"type": "Fuse"},
+            "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+                      "vocab": {t: i for i, t in enumerate(special + list(LETTERS))}, "merges": []}}
+
+
+def continued(c, weights, prompts):
+    """Tokens of each, and by how much they were likelier than the next best, at the least."""
+    out = fresh(c, weights).generate(prompts, max_new_tokens=MORE, min_new_tokens=MORE, do_sample=False, num_beams=1,
+                                     eos_token_id=None, pad_token_id=0, return_dict_in_generate=True,
+                                     output_logits=True)
+    best = torch.stack(out.logits).topk(2).values
+    return out.sequences[:, PROMPT:].tolist(), (best[..., 0] - best[..., 1]).min(0).values.tolist()
+
+
+def greedy(c, weights):
+    prompts = torch.randint(FIRST, VOCAB, (256, PROMPT), generator=torch.Generator().manual_seed(5))
+    more, margin = continued(c, weights, prompts)
+    ok = [i for i in range(256) if margin[i] > MARGIN and min(more[i]) >= FIRST]
+    best = max(ok, key=lambda i: len(set(more[i])))  # the least dull
+    return "".join(LETTERS[i - FIRST] for i in prompts[best].tolist() + more[best])
+
+
+def write_greedy():
+    rows = []
+    for name, c in MODELS.items():
+        text = greedy(c, load_file(os.path.join(HERE, name, "model.safetensors")))
+        rows.append(f"{name} {text[:PROMPT]} {text[PROMPT:]}\n")
+    with open(os.path.join(HERE, "greedy.txt"), "w") as f:
+        f.writelines(rows)
+    with open(os.path.join(HERE, "letters.json"), "w") as f:
+        json.dump(letters(), f, indent=1)
+        f.write("\n")
+
+
+def check_greedy():
+    for row in open(os.path.join(HERE, "greedy.txt")):
+        name, prompt, more = row.split()
+        ids = torch.tensor([[LETTERS.index(x) + FIRST for x in prompt]])
+        got, _ = continued(MODELS[name], load_file(os.path.join(HERE, name, "model.safetensors")), ids)
+        assert "".join(LETTERS[i - FIRST] for i in got[0]) == more, name
+
+
 def main():
     os.makedirs(HERE, exist_ok=True)
+    if GREEDY:
+        check_greedy() if CHECK else write_greedy()
+        return
     for i, (name, c) in enumerate(MODELS.items()):
         if ONLY and name not in ONLY:
             continue
@@ -202,7 +262,10 @@ def main():
         with open(os.path.join(folder, "config.json"), "w") as f:
             json.dump(text, f, indent=1, sort_keys=True)
             f.write("\n")
+    if CHECK and not ONLY:
+        check_greedy()
     if not CHECK and not ONLY:
+        write_greedy()
         with open(os.path.join(HERE, "kinds.json"), "w") as f:
             rows = {str(n): {k: {"max_position_embeddings": a, "rope_scaling": b} for k, (a, b) in kinds(n).items()}
                     for n in (2, 3, 4)}

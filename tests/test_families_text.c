@@ -185,12 +185,78 @@ static void test_a_window_keeps_sinks(void **state)
     }
 }
 
+/* The letters of letters.json. */
+static int letters(const char *text, int32_t *ids)
+{
+    static const char all[] = "abcdefghijklmnopqrstuvwxyzABC";
+    int n = 0;
+
+    for (; text[n]; n++)
+        ids[n] = VOCAB - (int)strlen(all) + (int)(strchr(all, text[n]) - all);
+    return n;
+}
+
+static int largest(const float *logits)
+{
+    int best = 0;
+
+    for (int i = 1; i < VOCAB; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+/* ids: a prompt of so many tokens and what transformers goes on with, n in all. */
+static void greedy(const char *name, struct weights *w, const int32_t *ids, int prompt, int n)
+{
+    float logits[32 * VOCAB];
+    struct model *m;
+
+    at_once(name, w, weights_config(w), ids, n, logits);
+    for (int at = prompt; at < n; at++)
+        if (largest(logits + (at - 1) * VOCAB) != ids[at])
+            fail_msg("%s: token %d is not transformers', without a cache", name, at);
+    for (int chunk = 1; chunk <= 16; chunk += 5) {
+        open_model(name, &m, w, weights_config(w), chunk, (struct cache_options){ .rows = n, .seqs = 1 });
+        for (int at = 0, next = prompt; next <= n; at = next++) {
+            OK(model_extend(m, &(struct extend){ 1, &(struct piece){ 0, next - at, ids + at }, logits, false }, &err));
+            if (next < n && largest(logits) != ids[next])
+                fail_msg("%s: token %d is not transformers', in chunks of %d", name, next, chunk);
+        }
+        model_close(m);
+    }
+}
+
+/* Past windows and the original context (tests/make_arch_golden.py). */
+static void test_greedy_texts_are_transformers(void **state)
+{
+    FILE *f = fopen(FAMILIES_DATA "greedy.txt", "re");
+    char name[32], prompt[32], more[32], path[128];
+    int families = 0;
+
+    (void)state;
+    assert_non_null(f);
+    for (; fscanf(f, "%31s %31s %31s", name, prompt, more) == 3; families++) {
+        struct weights *w;
+        int32_t ids[64];
+        int n = letters(prompt, ids), all = n + letters(more, ids + n);
+
+        assert_true(all == 30);
+        snprintf(path, sizeof path, FAMILIES_DATA "%s", name);
+        OK(weights_open(&w, path, &err));
+        greedy(name, w, ids, n, all);
+        weights_close(w);
+    }
+    fclose(f);
+    assert_int_equal(families, FAMILIES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_cache_changes_nothing),
         cmocka_unit_test(test_texts_grow_past_the_original_context),
         cmocka_unit_test(test_a_window_keeps_sinks),
+        cmocka_unit_test(test_greedy_texts_are_transformers),
     };
     int rc;
 

@@ -22,7 +22,7 @@ may_include() {
     prep) echo base formats prep ;;
     train) echo base formats kernels ranks model train ;;
     eval) echo base formats kernels ranks model eval ;;
-    gen) echo base formats kernels model gen ;;
+    gen) echo base formats kernels ranks model gen ;;
     tools) echo base formats kernels model tools ;;
     tests) echo base formats kernels ranks model prep train eval gen tools tests ;;
     esac

@@ -95,6 +95,47 @@ ok 'a line that cannot be answered says why; the others are' eval 'g --batch "$t
     [ "$(grep -c \"text\" "$tmp/o")" = 2 ] && [ "$(sed -n 2,3p "$tmp/o" | grep -c \"error\")" = 2 ] && grep -q "2 of 4" "$tmp/err"'
 ok 'a window goes on past the context' eval 'lgen -q -m "$m" --ignore-eos -n 400 --window 32 "the house" > "$tmp/w" && [ "$(wc -c < "$tmp/w")" -gt 200 ]'
 
+# --- layers over ranks
+two() { g --processes 2 "$@"; }
+ok 'two ranks write what one does, however the text is cut' eval 'two "the house" | cmp - "$tmp/a" &&
+    two --chunk 1 "the house" | cmp - "$tmp/a" && printf "the house" | two - | cmp - "$tmp/a"'
+ok 'and start from a session, by one or by two' eval 'two --file "$tmp/book" --session "$tmp/two" "and then" | cmp - "$tmp/f" &&
+    cmp "$tmp/two" "$tmp/float" && two --file "$tmp/book" --session "$tmp/float" "and then" | cmp - "$tmp/f"'
+ok 'a batch, a conversation, a window' eval 'g --batch "$tmp/p" > "$tmp/o" && two --batch - < "$tmp/p" | cmp - "$tmp/o" &&
+    printf "Hello\nAnd\n" | lgen -q -m "$m" -i --chat llama2 -n 6 --ignore-eos --processes 2 | cmp - "$tmp/t" &&
+    lgen -q -m "$m" --ignore-eos -n 400 --window 32 --processes 2 "the house" | cmp - "$tmp/w"'
+ok 'a seed, too' eval 'two --temperature 1.5 "the house" | cmp - "$tmp/r1"'
+ok 'a session of another text' ends 78 'another text' lgen -q -m "$m" -n 2 --file "$tmp/b2" --session "$tmp/float" --processes 2 x
+ok 'a session into a folder that is not there' ends 73 'cannot' lgen -q -m "$m" -n 2 --file "$tmp/book" --session "$tmp/no/x" --processes 2 x
+ok 'a full disk' eval 'two "the house" > /dev/full 2> "$tmp/err"; [ $? = 74 ]'
+ok 'no such batch' ends 66 'absent' lgen -q -m "$m" --batch absent --processes 2
+ok 'a text longer than the context' ends 78 'more than the model' lgen -q -m "$m" -n 300 --processes 2 "the house"
+ok 'more ranks than layers' ends 78 'cannot lie over 3 ranks' lgen -q -m "$m" -n 8 --processes 3 "the house"
+last_child() { # of PARENT: from /proc, as a bare system has no pgrep
+    cat /proc/[0-9]*/stat 2> /dev/null | sed 's/(.*)/x/' | awk -v p="$1" '$4 == p { print $1 }' | sort -n | tail -n 1
+}
+ok 'one of them is killed' eval 'mkfifo "$tmp/in" && { lgen -q -m "$m" -i --processes 2 -n 4 < "$tmp/in" > "$tmp/o" 2> "$tmp/err" & } && p=$! &&
+    exec 7> "$tmp/in" && echo Hi >&7 && for i in $(seq 100); do [ -s "$tmp/o" ] && break; sleep 0.1; done && [ -s "$tmp/o" ] &&
+    kill -9 "$(last_child "$p")" && { wait "$p"; [ $? = 69 ]; } && exec 7>&- && [ -s "$tmp/err" ]'
+ok '--plan says what each of them takes' eval 'lgen -m "$m" -c 200 --plan --gpus 2 --gpu rtx-4090 > "$tmp/plan" &&
+    [ "$(grep -c "^rank .*of 2, with 1 of 2 layers" "$tmp/plan")" = 2 ] && [ "$(grep -c "^weights" "$tmp/plan")" = 2 ] &&
+    grep -q "^speed .*one rank after the other" "$tmp/plan"'
+
+# --- a cache in the host's memory: a context that no card holds
+# 3 layers of 10.6 GiB of keys and values, 8.0 in 8 bits, of which two are on the card at a time
+card() { lgen -q -m tests/data/arch/qwen3 -t tests/data/tiny.model --plan --gpu rtx-4090 "$@"; }
+far() { card -c 170m "$@"; }
+ok 'keys and values that the card does not hold' eval 'far --host-memory 200g > "$tmp/plan" 2>&1 && grep -q "do not fit the GPU" "$tmp/plan" &&
+    grep -q "^host " "$tmp/plan" && grep -q "two layers" "$tmp/plan"'
+ok 'nor the host' ends 71 'raise --host-memory, lower --ctx, take --cache int8' far --host-memory 30g
+ok 'in 8 bits' eval 'far --cache int8 --host-memory 30g > "$tmp/plan"'
+ok 'nor then' eval 'ends 71 "keys and values are to lie" far --cache int8 --host-memory 20g && ! grep -q "take --cache int8" "$tmp/err"'
+ok 'where it is asked for' ends 71 'may be taken' card -c 1m --cache-in-host --host-memory 100m
+ok 'no memory of the host at all' ends 71 'is free' far --host-memory 0
+ok 'many texts at once' eval 'b() { far --batch x -c 17m --parallel 10 "$@"; }
+    b --host-memory 40g > "$tmp/plan" && ends 71 "or --parallel" b --host-memory 30g'
+ok 'of two ranks each' ends 71 'rank 0 of 2: .*keys and values' far --cache-in-host --gpus 2 --host-memory 20g
+
 # --- refusals
 ok 'a text longer than the context' ends 78 'more than the model' lgen -m "$m" -n 300 "the house"
 ok 'and it may be asked for' lgen -q -m "$m" -n 300 -c 400 "the house"

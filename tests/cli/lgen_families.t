@@ -1,0 +1,30 @@
+#!/bin/bash
+# lgen of every family: the text that transformers goes on with (tests/make_arch_golden.py), to the letter, however the
+# prompt is read: in chunks, from a session, by several ranks, beside other texts.
+cd "$(dirname "$0")/../.." || exit 70
+. tests/cli/lib.sh
+export LC_ALL=C.UTF-8
+arch=tests/data/arch
+g() { lgen -q -m "$arch/$family" -t $arch/letters.json --no-bos -n 16 -c 30 --ignore-eos "$@"; }
+is() { cat > "$tmp/got"; [ "$(cat "$tmp/got")" = "$more" ] || { echo "$(cat "$tmp/got"), not $more"; return 1; }; }
+chunks() { for c in 512 1 5; do g --chunk $c "$prompt" | is || return; done; }
+ranks() { for k in 2 3; do g --chunk 4 --processes $k "$prompt" | is || return; done; }
+session() { # of a file that is the whole prompt
+    printf %s "$prompt" > "$tmp/book"
+    g --chunk 4 --file "$tmp/book" --session "$tmp/$family.kv" | is && g --file "$tmp/book" --session "$tmp/$family.kv" | is &&
+        g --processes 2 --file "$tmp/book" --session "$tmp/$family.kv" | is
+}
+batch() { # whole, its first letters, and whole again
+    printf '{"prompt":"%s"}\n' "$prompt" "${prompt:0:9}" "$prompt" | g --batch - --parallel 3 > "$tmp/o" &&
+        for i in 1 3; do sed -n ${i}p "$tmp/o" | sed 's/.*"text":"//; s/","end.*//' | is || return; done
+}
+families=0
+while read -r family prompt more; do
+    families=$((families + 1))
+    ok "$family: in chunks" chunks
+    ok "$family: by ranks" ranks
+    ok "$family: from a session" session
+    ok "$family: in a batch" batch
+done < $arch/greedy.txt
+ok 'all families' [ "$families" = 16 ]
+echo "1..$n"
