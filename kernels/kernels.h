@@ -368,7 +368,8 @@ struct op_time {
  * where others may be waited for: for that the ops await a fence on it. release and close wait for
  * all. */
 enum queue { QUEUE_OPS, QUEUE_OUT, QUEUE_IN, QUEUE_LINK, QUEUES };
-enum { FENCES = 32, FENCE_LINK = 30 }; /* two, for what is queued on QUEUE_LINK */
+enum { FENCES = 64, FENCE_LINK = 30, /* two, for what is queued on QUEUE_LINK */
+       FENCE_LINE = 32, FENCES_LINE = 32 }; /* for what ranks of one sequence have under way (line.h) */
 
 /* What a device does in a second at long rows, to foretell a step's time; 0: not known. */
 struct rates {
@@ -396,7 +397,8 @@ struct device_links {
     int (*sum)(struct device *d, float *x, int64_t n);
     int (*sum_parts)(struct device *d, float *x, int64_t n);
     int (*share_parts)(struct device *d, float *x, int64_t n);
-    /* Between these ranks and this one alone, all at once: who is sent something waits for it. */
+    /* Between these ranks and this one alone, all at once: who is sent something waits for it. To
+     * itself a rank copies. */
     int (*move)(struct device *d, const struct device_move *m, int n);
 };
 

@@ -45,8 +45,8 @@ static unsigned char *stage(struct line *l, size_t nbytes)
     return l->stage;
 }
 
-/* Behind the ops queued so far, and before those that follow. Who cannot queue its part leaves, so
- * that the others see it: they wait on their devices, not in a meeting. */
+/* Behind the ops queued so far. Who cannot queue its part leaves, so that the others see it: they wait
+ * on their devices, not in a meeting. */
 static int over_links(struct line *l, const struct device_move *m, int n)
 {
     struct device *d = l->d;
@@ -56,12 +56,23 @@ static int over_links(struct line *l, const struct device_move *m, int n)
         rc = d->await(d, QUEUE_LINK, FENCE_LINK);
     if (rc == 0)
         rc = d->links->move(d, m, n);
+    l->begun++;
     if (rc == 0)
-        rc = d->mark(d, QUEUE_LINK, FENCE_LINK + 1);
-    if (rc == 0)
-        rc = d->await(d, QUEUE_OPS, FENCE_LINK + 1);
+        rc = d->mark(d, QUEUE_LINK, FENCE_LINE + (int)(l->begun % FENCES_LINE));
     if (rc < 0 && note(l, rc) < 0)
         d->group->over = l->g->over = rc;
+    return rc;
+}
+
+int line_wait(struct line *l, int64_t n)
+{
+    int rc;
+
+    if (n <= l->waited || l->why.code < 0)
+        return l->why.code;
+    l->waited = n;
+    if ((rc = l->d->await(l->d, QUEUE_OPS, FENCE_LINE + (int)(n % FENCES_LINE))) < 0 && note(l, rc) < 0)
+        l->d->group->over = l->g->over = rc;
     return rc;
 }
 
@@ -204,13 +215,12 @@ static int turn_by_links(struct line *l, const void *const out[], void *const in
                          const size_t *n)
 {
     struct device_move m[1024];
-    int size = l->g->size, me = l->g->rank, k = 0;
+    int size = l->g->size, me = l->g->rank;
 
     for (int i = 0; i < size; i++)
-        if (i != me)
-            m[k++] = (struct device_move){ l->g->first + i, out[i], in[i], n[me * size + i],
-                                           n[i * size + me] };
-    return over_links(l, m, k);
+        m[i] = (struct device_move){ l->g->first + i, out[i], in[i], n[me * size + i],
+                                     n[i * size + me] };
+    return over_links(l, m, size);
 }
 
 int line_turn(struct line *l, bool ok, const void *const out[], void *const in[],
@@ -225,12 +235,10 @@ int line_turn(struct line *l, bool ok, const void *const out[], void *const in[]
         return note(l, err_set(&l->why, E_CONFIG, "%d ranks are too many", size));
     for (int j = 0; j < size; j++)
         l->bytes += j == me ? 0 : (int64_t)n[me * size + j];
+    if (l->d->links)
+        return turn_by_links(l, out, in, n);
     if (ok && n[me * size + me])
         own = l->d->copy(l->d, in[me], out[me], n[me * size + me]);
-    if (l->d->links) {
-        rc = turn_by_links(l, out, in, n);
-        return rc < 0 ? rc : own;
-    }
     rc = turn_by_host(l, ok, out, in, n);
     l->seconds += now_s() - start;
     return rc < 0 ? rc : own;
@@ -239,12 +247,11 @@ int line_turn(struct line *l, bool ok, const void *const out[], void *const in[]
 static int share_by_links(struct line *l, const void *mine, char *all, size_t n)
 {
     struct device_move m[1024];
-    int size = l->g->size, k = 0, rc;
+    int size = l->g->size, rc;
 
     for (int i = 0; i < size; i++)
-        if (i != l->g->rank)
-            m[k++] = (struct device_move){ l->g->first + i, mine, all + (size_t)i * n, n, n };
-    if ((rc = l->d->links->move(l->d, m, k)) < 0 && note(l, rc) < 0)
+        m[i] = (struct device_move){ l->g->first + i, mine, all + (size_t)i * n, n, n };
+    if ((rc = l->d->links->move(l->d, m, size)) < 0 && note(l, rc) < 0)
         l->d->group->over = l->g->over = rc;
     return rc;
 }
@@ -274,9 +281,9 @@ int line_share(struct line *l, bool ok, const void *mine, void *all, size_t n)
     if (size > 1024)
         return note(l, err_set(&l->why, E_CONFIG, "%d ranks are too many", size));
     l->bytes += (int64_t)n * (size - 1);
+    if (l->d->links)
+        return share_by_links(l, mine, all, n);
     if (ok && l->d->own_memory)
         rc = l->d->copy(l->d, (char *)all + (size_t)l->g->rank * n, mine, n);
-    if (l->d->links)
-        return share_by_links(l, mine, all, n) < 0 ? l->why.code : rc;
     return share_by_host(l, ok && rc == 0, mine, all, n);
 }

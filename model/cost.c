@@ -88,6 +88,30 @@ static struct shape shape_of(const struct model *m)
 
 static double reached(double rate, double n, double half) { return rate * n / (n + half); }
 
+/* Seconds of an exchange of nbytes that ops of 'cover' seconds do not hide, nor bare of it any. */
+static double uncovered(double nbytes, double bare, double cover, double rate)
+{
+    double s = rate > 0 ? nbytes / rate : 0;
+
+    return bare * s + fmax((1 - bare) * s - cover, 0);
+}
+
+/* What ranks of one sequence wait for each other (layer.c says beside which ops what travels): the
+ * product of q, where heads are turned attention too; for what is sent again, the MLP's backward. */
+static void line_cost(const struct model *m, bool dense, const struct cost *ops, struct cost *c)
+{
+    struct spread_traffic t = spread_traffic(m, dense);
+    bool turned = dense || m->halo == 0;
+    double rate = m->o.link_rate, mlp = ops->backward + ops->again[SAVE_QKV];
+
+    c->bare = uncovered(t.forward, t.bare, ops->forward + (turned ? ops->again[SAVE_INPUT] : 0), rate);
+    c->bare_back = uncovered(t.back, t.bare / (turned ? 2 : 1),
+                             ops->forward + (turned ? ops->top + mlp : 0), rate);
+    c->bare_again[SAVE_INPUT] = c->bare;
+    c->bare_again[SAVE_ATTENTION] = uncovered(t.keys, 0, mlp, rate);
+    c->bare_again[SAVE_QKV] = c->bare_again[SAVE_ALL] = 0;
+}
+
 /* One layer: what its forward and backward take, and what each level computes again. */
 static void layer_cost(const struct model *m, const struct rates *r, struct cost *c)
 {
@@ -100,8 +124,10 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     double all = s.qkv + s.o + s.inner + s.outer;
     double mm_back = BACK_SHARE * reached(r->matrix, s.rows, MATRIX_BACK_HALF);
     double dw = m->o.mode == TRAIN_FULL ? 2 : 1;
-    struct spread_traffic t = spread_traffic(m, !shifted);
-    double wire = m->o.link_rate > 0 ? m->o.link_rate : INFINITY;
+    /* of the ops that exchanges may hide behind: q's product, attention forward (again) and backward
+     * (top), and the MLP's backward */
+    struct cost cover = { .forward = 2 * s.rows * (double)m->c.dim * (double)q_dim(m) / mm,
+                          .backward = (s.inner + s.outer) / mm_back, .top = 2.5 * s.attention / at_back };
 
     c->forward = all / mm + s.attention / at +
                  ((4 + 2 * s.heads + 3 * s.ffn) * s.unit + s.thin + s.added) / r->memory;
@@ -112,10 +138,11 @@ static void layer_cost(const struct model *m, const struct rates *r, struct cost
     c->again[SAVE_ATTENTION] = c->again[SAVE_QKV] + (s.qkv + s.o) / mm +
                                (2 * s.heads * s.unit + s.thin) / r->memory;
     c->again[SAVE_INPUT] = c->again[SAVE_ATTENTION] + s.attention / at;
-    c->forward += t.forward / wire, c->backward += t.back / wire;
-    c->again[SAVE_INPUT] += (t.whole - t.keys) / wire;
+    cover.again[SAVE_INPUT] = s.attention / at;
+    line_cost(m, !shifted, &cover, c);
+    c->forward += c->bare, c->backward += c->bare_back;
     for (int k = SAVE_INPUT; k < SAVE_QKV; k++)
-        c->again[k] += t.keys / wire;
+        c->again[k] += c->bare_again[k];
     c->top = (m->o.mode == TRAIN_NONE ? 1 : 1 + dw) * 2 * s.rows * (double)m->c.dim *
              (double)m->c.vocab / mm +
              (6 * s.unit + LOGIT_BYTES * s.rows * (double)m->c.vocab) / r->memory;

@@ -8,6 +8,8 @@ struct cost {
     double forward, backward;   /* of a layer that saves all its activations */
     double again[SAVE_LEVELS];  /* what a layer of that level computes again, more */
     double top;                 /* all that is not a layer's: embedding, loss, optimizer */
+    double bare, bare_back;     /* of forward and backward: exchanges of ranks that no ops hide */
+    double bare_again[SAVE_LEVELS];
     double out, in;             /* bytes a second to and from the host's memory; 0: it cannot */
     bool known;
 };

@@ -67,6 +67,7 @@ struct work {
     void *flat[2];                /* of a line: what is to be sent, and what came */
     struct turned {               /* and some heads of all rows (turn.c) */
         void *q, *k, *v, *o, *d_o, *dq, *dk[2], *dv[2];
+        void *flat[5];            /* own rows of q, k, v, o, d_o on their way, or of their gradients */
     } turned;
     int32_t *ids, *targets;       /* [rows] device */
     float *nll;                   /* [rows] device */
@@ -93,6 +94,7 @@ struct ring_source {
     int (*bring)(struct device *d, const struct ring *r, int64_t item, void *slot);
     int (*store)(struct device *d, const struct ring *r, int64_t item, const void *slot);
     bool always; /* bring is called after a failure too: other ranks wait for it */
+    bool behind; /* what is brought waits for offload_ahead: not before the next layer's exchanges */
 };
 extern const struct ring_source ring_host; /* item i at ring.host + i * nbytes */
 
@@ -135,6 +137,7 @@ struct model {
     int64_t from, to;  /* of the layers, those that are here: [from, to). All, but of stages (stages.h) */
     struct stages *stages; /* NULL: all are here */
     struct ring ring[RINGS];
+    int64_t ahead;                  /* item of the weights that is due; -1: none */
     struct weight top[ROLES];       /* embedding, last norm, head */
     struct work work;
     int64_t halo;    /* of a line: rows in front of keys and values (spread.h); all such arrays'
@@ -228,6 +231,7 @@ size_t model_bytes(const struct model *m);
  * now. */
 typedef void layer_fn(struct model *m, int64_t layer, void *ctx);
 void offload_begin(struct model *m);
+void offload_ahead(struct model *m); /* weights that are due (behind) may come now */
 void offload_forward(struct model *m, bool back, layer_fn *run, void *ctx);
 void offload_backward(struct model *m, layer_fn *run, void *ctx);
 void offload_forget(struct model *m);
@@ -259,6 +263,16 @@ int pair_merge(struct model *m, const struct weight *w, const struct tensor_spec
  * x and dy unchanged. It reads x only where linear_reads_input says so. */
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
             void *const y[], const void *add);
+/* The same in steps, to do something in between: what the pairs read of x, then y of each w[i], in any
+ * order. And of the backward: dx from the first one's dy alone, then from all the others'. first: false
+ * if it has to be linear_back at the end, as with dropout. */
+void linear_begin(struct model *m, const struct weight *w, int n, int64_t rows, const void *x);
+void linear_one(struct model *m, const struct weight *w, int n, int i, int64_t rows, const void *x,
+                void *y, const void *add);
+bool linear_back_first(struct model *m, const struct weight *w, int64_t rows, const void *dy,
+                       void *dx);
+void linear_back_rest(struct model *m, const struct weight *w, int n, int64_t rows,
+                      const void *const dy[], void *dx);
 void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
                  const void *const dy[], void *dx);
 bool linear_reads_input(const struct weight *w, int n);

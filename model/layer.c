@@ -24,7 +24,19 @@
             (m)->rc = (m)->d->name((m)->d, &(struct op_##name){ __VA_ARGS__ }); \
     } while (0)
 
-/* Of a layer that has RoPE. */
+/* Of a layer that has RoPE: queries, or keys. */
+static void rope_one(struct model *m, const struct layer *l, const struct span *b, void *x, bool key,
+                     bool inverse)
+{
+    if (layer_in(&m->c.no_rope, l - m->layers))
+        return;
+    OP(m, rope, .rows = b->rows, .ld = key ? kv_dim(m) : q_dim(m),
+       .heads = key ? m->c.kv_heads : m->c.heads, .dim = config_rotary(&m->c), .stride = m->c.head_dim,
+       .first = b->first, .period = b->len, .inverse = inverse, .scale = m->rope_scale,
+       .inv_freq = m->inv_freq, .x = x);
+}
+
+/* And both. */
 static void rope(struct model *m, const struct layer *l, const struct span *b, void *q, void *k,
                  bool inverse)
 {
@@ -175,11 +187,40 @@ static void qkv_back(struct model *m, const struct layer *l, const struct saved 
     linear_back_weights(m, w, n, rows, h, d);
 }
 
-/* Of a sequence over several ranks: what this one's rows see of another's. */
-static void keys_of_others(struct model *m, const struct saved *s)
+/* Of q (key false) or k of a sequence over several ranks, what attention reads: as turn_heads does of
+ * both. */
+static void turn_one(struct model *m, const struct layer *l, const struct saved *s, const struct span *b,
+                     bool key)
 {
-    if (m->spread)
-        spread_keys(m, m->work.kn ? m->work.kn : s->k, s->v);
+    struct work *k = &m->work;
+    void *x = key ? s->k : s->q;
+
+    if (normed_heads(l) && key)
+        norm_heads(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, x = k->kn, k->k_rstd);
+    else if (normed_heads(l))
+        norm_heads(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, x = k->qn, k->q_rstd);
+    rope_one(m, l, b, x, key, false);
+}
+
+/* The products q, k, v of h, turned, keys first: others' are on their way while q is computed. */
+static void qkv_spread(struct model *m, const struct layer *l, const struct saved *s,
+                       const struct span *b, const void *h, const struct op_attention *a, bool attended)
+{
+    const struct weight *w = &l->w[ROLE_Q];
+    void *const y[3] = { s->q, s->k, s->v };
+
+    if (m->work.qkv)
+        qkv(m, l, b->rows, h, y);
+    else
+        linear_begin(m, w, 3, b->rows, h);
+    for (int i = 1; i < 3 && !m->work.qkv; i++)
+        linear_one(m, w, 3, i, b->rows, h, y[i], NULL);
+    turn_one(m, l, s, b, true);
+    spread_keys(m, (void *)(uintptr_t)a->k, (void *)(uintptr_t)a->v, attended);
+    if (!m->work.qkv)
+        linear_one(m, w, 3, 0, b->rows, h, s->q, NULL);
+    turn_one(m, l, s, b, false);
+    spread_queries(m, a, attended);
 }
 
 /* x2 = x + attention(norm1(x)) Wo^T, which may have a norm; x2 may be x. Fills q, k, v and, unless they are there
@@ -188,13 +229,16 @@ static void attention_block(struct model *m, const struct layer *l, const struct
                             const struct span *b, bool attended, void *x2)
 {
     struct op_attention a = attention_of(m, l, s, b);
+    void *h = normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
 
-    qkv(m, l, b->rows, normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]),
-        (void *[]){ s->q, s->k, s->v });
-    turn_heads(m, l, s, b);
+    if (m->spread) {
+        qkv_spread(m, l, s, b, h, &a, attended);
+    } else {
+        qkv(m, l, b->rows, h, (void *[]){ s->q, s->k, s->v });
+        turn_heads(m, l, s, b);
+    }
     if (b->cached)
         cache_attend(m, l, b, a.k, a.v, &a);
-    keys_of_others(m, s);
     if (m->spread && !attended)
         spread_forward(m, &a);
     else if (m->rc == 0 && !attended)
@@ -303,25 +347,62 @@ static void mlp_backward(struct model *m, const struct layer *l, const struct sa
     normed_back(m, l, ROLE_MLP_NORM, b->rows, x, s->rstd[1]);
 }
 
-/* work.dq, dk, dv of this rank's rows; what other ranks have to do with them included. */
-static void attend_back(struct model *m, const struct layer *l, const struct saved *s,
-                        const struct span *b)
+static struct op_attention_back attention_back_of(const struct model *m, const struct layer *l,
+                                                  const struct saved *s, const struct span *b)
 {
-    struct work *k = &m->work;
-    struct op_attention_back a = { .fwd = attention_of(m, l, s, b), .d_o = k->d_o, .dq = k->dq,
-                                   .dk = k->dk, .dv = k->dv, .scratch = k->attention };
+    const struct work *k = &m->work;
 
-    if (m->spread)
-        spread_back(m, &a);
-    else if (m->rc == 0)
-        m->rc = m->d->attention_back(m->d, &a);
+    return (struct op_attention_back){ .fwd = attention_of(m, l, s, b), .d_o = k->d_o, .dq = k->dq,
+                                       .dk = k->dk, .dv = k->dv, .scratch = k->attention };
 }
 
-/* dx: gradient of x2 in, of the layer's input out. */
+/* Through RoPE and norm of queries, or keys. Returns where the gradient of their product is. */
+static const void *turn_one_back(struct model *m, const struct layer *l, const struct saved *s,
+                                 const struct span *b, bool key)
+{
+    struct work *k = &m->work;
+
+    rope_one(m, l, b, key ? k->dk : k->dq, key, true);
+    if (!normed_heads(l))
+        return key ? k->dk : k->dq;
+    if (key)
+        norm_heads_back(m, &l->w[ROLE_K_NORM], b->rows, kv_dim(m), s->k, k->dk, k->k_rstd, k->kn);
+    else
+        norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);
+    return key ? k->kn : k->qn;
+}
+
+/* The same of a sequence over several ranks: what belongs to dq, while others' dk and dv come. */
+static void spread_backward(struct model *m, const struct layer *l, const struct saved *s,
+                            const struct span *b)
+{
+    struct op_attention_back a = attention_back_of(m, l, s, b);
+    const struct weight *w = &l->w[ROLE_Q];
+    const void *d[3] = { NULL, NULL, m->work.dv };
+    void *h = m->work.h;
+    bool begun;
+
+    spread_back(m, &a);
+    d[0] = turn_one_back(m, l, s, b, false);
+    begun = !m->work.qkv && linear_back_first(m, w, b->rows, d[0], m->work.dh);
+    if (begun && linear_reads_input(w, 3))
+        h = normed(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
+    spread_keys_back(m, &a);
+    d[1] = turn_one_back(m, l, s, b, true);
+    if (!begun) {
+        qkv_back(m, l, s, b->rows, d);
+        return;
+    }
+    linear_back_rest(m, w, 3, b->rows, d, m->work.dh);
+    linear_back_weights(m, w, 3, b->rows, h, d);
+}
+
+/* dx: gradient of x2 in, of the layer's output out. */
 static void attention_backward(struct model *m, const struct layer *l, const struct saved *s,
                                const struct span *b)
 {
     struct work *k = &m->work;
+    struct op_attention_back a = attention_back_of(m, l, s, b);
     const struct weight *outer = &l->w[ROLE_O];
     const void *dx, *d_inner[3] = { k->dq, k->dk, k->dv };
     bool heads = normed_heads(l);
@@ -330,11 +411,15 @@ static void attention_backward(struct model *m, const struct layer *l, const str
                      k->dh, k->x2);
     linear_back(m, outer, 1, b->rows, &dx, k->d_o);
     linear_back_weights(m, outer, 1, b->rows, s->o, &dx);
-    if (heads && s->level >= SAVE_QKV) { /* else layer_backward has just made them */
-        turn_heads(m, l, s, b);
-        keys_of_others(m, s);
+    if (m->spread) {
+        spread_backward(m, l, s, b);
+        normed_back(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
+        return;
     }
-    attend_back(m, l, s, b);
+    if (heads && s->level >= SAVE_QKV) /* else layer_backward has just made them */
+        turn_heads(m, l, s, b);
+    if (m->rc == 0)
+        m->rc = m->d->attention_back(m->d, &a);
     rope(m, l, b, k->dq, k->dk, true);
     if (heads) {
         norm_heads_back(m, &l->w[ROLE_Q_NORM], b->rows, q_dim(m), s->q, k->dq, k->q_rstd, k->qn);
@@ -345,11 +430,29 @@ static void attention_backward(struct model *m, const struct layer *l, const str
     normed_back(m, l, ROLE_ATTN_NORM, b->rows, s->x, s->rstd[0]);
 }
 
+/* What others need of a layer that saved q, k and v, and what this rank needs of theirs, before the
+ * MLP's backward: it is there when that is through. Keys in front were saved with the others, unless
+ * they have a norm. */
+static void spread_ahead(struct model *m, const struct layer *l, const struct saved *s,
+                         const struct span *b)
+{
+    struct op_attention a = attention_of(m, l, s, b);
+
+    if (normed_heads(l))
+        turn_heads(m, l, s, b);
+    if (normed_heads(l) || m->spread->turned)
+        spread_keys(m, (void *)(uintptr_t)a.k, (void *)(uintptr_t)a.v, true);
+    spread_queries(m, &a, true);
+    offload_ahead(m);
+}
+
 void layer_backward(struct model *m, const struct layer *l, const struct saved *s,
                     const struct span *b)
 {
     if (s->level < SAVE_QKV)
         attention_block(m, l, s, b, s->level >= SAVE_ATTENTION, s->x2);
+    else if (m->spread)
+        spread_ahead(m, l, s, b);
     mlp_backward(m, l, s, b);
     attention_backward(m, l, s, b);
 }

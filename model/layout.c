@@ -362,8 +362,6 @@ int model_layout(struct model *m, struct err *e)
     rows = model_rows(&m->o);
     m->halo = spread_halo(&m->o);
     m->flat_bytes = spread_flat_bytes(m);
-    if (turn_flat_bytes(m) > m->flat_bytes)
-        m->flat_bytes = turn_flat_bytes(m);
     model_spread(m);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < MEM_CLASSES; i++)

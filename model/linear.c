@@ -82,41 +82,52 @@ static void add_bias(struct model *m, const struct weight *bias, float times, in
         .c = y, .ldc = bias->out, .c_type = m->d->act, .addend = add == y ? NULL : add });
 }
 
-void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
-            void *const y[], const void *add)
+void linear_begin(struct model *m, const struct weight *w, int n, int64_t rows, const void *x)
 {
     const struct weight *first;
-    int64_t ranks = ranks_of(w, n, &first), at = 0;
+    int64_t ranks = ranks_of(w, n, &first);
 
     if (ranks)
         down(m, first, ranks, rows, kept(m, w, rows, x));
-    /* at: the first column of this matrix's pair in xa; the next one begins rank columns on */
-    for (int i = 0; i < n; at += columns(w, i, n), i++) {
-        /* what the next product adds to: nothing, the caller's addend, or y as it is by then */
-        const void *to = add;
-
-        if (w[i].bias) {
-            add_bias(m, w[i].bias, w[i].times, rows, y[i], to);
-            to = y[i];
-        }
-        if (w[i].rank) {
-            gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out,
-                .k = w[i].rank, .alpha = pair_scale(&w[i]), .beta = to != NULL,
-                .a = act_at(m, m->work.xa, at), .lda = ranks,
-                .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = y[i], .ldc = w[i].out,
-                .c_type = m->d->act,
-                .addend = to == y[i] ? NULL : to });
-            to = y[i];
-        }
-        gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out, .k = w[i].in,
-            .alpha = w[i].times, .beta = to != NULL, .a = x, .lda = w[i].in, .b = weight_mat(&w[i]),
-            .ldb = w[i].in, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
-            .addend = to == y[i] ? NULL : to });
-    }
 }
 
-void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
-                 const void *const dy[], void *dx)
+void linear_one(struct model *m, const struct weight *all, int n, int i, int64_t rows, const void *x,
+                void *y, const void *add)
+{
+    const struct weight *first, *w = &all[i];
+    int64_t ranks = ranks_of(all, n, &first), at = 0;
+    /* what the next product adds to: nothing, the caller's addend, or y as it is by then */
+    const void *to = add;
+
+    for (int k = 0; k < i; k++) /* the first column of this matrix's pair in xa */
+        at += columns(all, k, n);
+    if (w->bias) {
+        add_bias(m, w->bias, w->times, rows, y, to);
+        to = y;
+    }
+    if (w->rank) {
+        gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w->out, .k = w->rank,
+            .alpha = pair_scale(w), .beta = to != NULL, .a = act_at(m, m->work.xa, at), .lda = ranks,
+            .b = act_mat(m, w->pair.b), .ldb = w->rank, .c = y, .ldc = w->out, .c_type = m->d->act,
+            .addend = to == y ? NULL : to });
+        to = y;
+    }
+    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w->out, .k = w->in, .alpha = w->times,
+        .beta = to != NULL, .a = x, .lda = w->in, .b = weight_mat(w), .ldb = w->in, .c = y,
+        .ldc = w->out, .c_type = m->d->act, .addend = to == y ? NULL : to });
+}
+
+void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
+            void *const y[], const void *add)
+{
+    linear_begin(m, w, n, rows, x);
+    for (int i = 0; i < n; i++)
+        linear_one(m, w, n, i, rows, x, y[i], add);
+}
+
+/* dx = or += (more) the gradient of x through all pairs. */
+static void pairs_back(struct model *m, const struct weight *w, int n, int64_t rows,
+                       const void *const dy[], bool more, void *dx)
 {
     const struct weight *first;
     int64_t ranks = ranks_of(w, n, &first), at = 0;
@@ -128,18 +139,51 @@ void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
                 .beta = w[i].shares, .alpha = pair_scale(&w[i]), .a = dy[i], .lda = w[i].out,
                 .b = act_mat(m, w[i].pair.b), .ldb = w[i].rank, .c = act_at(m, m->work.dxa, at), .ldc = ranks,
                 .c_type = m->d->act });
-    /* dx = dxa A for all pairs at once; it only writes */
+    /* dxa A for all pairs at once */
     if (ranks)
-        gemm(m, &(struct op_gemm){ .m = rows, .n = first->in, .k = ranks, .alpha = 1,
+        gemm(m, &(struct op_gemm){ .m = rows, .n = first->in, .k = ranks, .alpha = 1, .beta = more,
             .a = m->work.dxa, .lda = ranks, .b = act_mat(m, first->pair.a), .ldb = first->in, .c = dx,
             .ldc = first->in, .c_type = m->d->act });
-    if (ranks && m->dropout.drop)
+}
+
+/* dx = or += (more) dy W */
+static void matrix_back(struct model *m, const struct weight *w, int64_t rows, const void *dy,
+                        bool more, void *dx)
+{
+    gemm(m, &(struct op_gemm){ .m = rows, .n = w->in, .k = w->out, .alpha = w->times, .beta = more,
+        .a = dy, .lda = w->out, .b = weight_mat(w), .ldb = w->in, .c = dx, .ldc = w->in,
+        .c_type = m->d->act });
+}
+
+void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
+                 const void *const dy[], void *dx)
+{
+    const struct weight *first;
+    bool pairs = ranks_of(w, n, &first) > 0;
+
+    /* the pairs come first and only write; without them the first matrix does */
+    pairs_back(m, w, n, rows, dy, false, dx);
+    if (pairs && m->dropout.drop)
         drop(m, w, rows, dx, dx);
-    /* dx += dy W, one matrix after the other; without pairs the first only writes */
     for (int i = 0; i < n; i++)
-        gemm(m, &(struct op_gemm){ .m = rows, .n = w[i].in, .k = w[i].out,
-            .alpha = w[i].times, .beta = i > 0 || ranks > 0, .a = dy[i], .lda = w[i].out, .b = weight_mat(&w[i]),
-            .ldb = w[i].in, .c = dx, .ldc = w[i].in, .c_type = m->d->act });
+        matrix_back(m, &w[i], rows, dy[i], i > 0 || pairs, dx);
+}
+
+bool linear_back_first(struct model *m, const struct weight *w, int64_t rows, const void *dy,
+                       void *dx)
+{
+    if (m->dropout.drop) /* of what the pairs add alone, which is there first then */
+        return false;
+    matrix_back(m, w, rows, dy, false, dx);
+    return true;
+}
+
+void linear_back_rest(struct model *m, const struct weight *w, int n, int64_t rows,
+                      const void *const dy[], void *dx)
+{
+    pairs_back(m, w, n, rows, dy, true, dx);
+    for (int i = 1; i < n; i++)
+        matrix_back(m, &w[i], rows, dy[i], true, dx);
 }
 
 /* grad [out][in] += scale dy^T x: the gradient of a weight of any of the three matrices. */

@@ -135,7 +135,8 @@ struct memory_plan {
                            dense_share is */
     int64_t shares;             /* ranks that hold streamed weights together; 0, 1: the host does */
     double line_bytes, line_s;  /* with cp: what a rank sends in a micro-batch (as attention_span says),
-                                   the time of it; 0: link_rate is not known */
+                                   the time of it; 0: link_rate is not known; */
+    double line_bare_s;         /* and what of it no ops hide: it is in step_s */
     double line_most;           /* pairs to attend to of the rank that has most, over the mean */
     int64_t layers;
     int64_t params, trained_params;
@@ -254,7 +255,8 @@ struct batch {
     const struct segments *seg;
     float *nll;
     /* model_step, unless NULL: the chunk of trained.grad is what it will be when the ops queued so
-     * far are done. Called from the last chunk to the first; not after a failure. */
+     * far are done. Called from the last chunk to the first; after a failure only where ranks
+     * share a sequence or weights. */
     void (*final)(void *arg, int chunk);
     void *final_arg;
 };

@@ -1,4 +1,5 @@
 /* model/model_open.c - plan, open and close a model. */
+#include "model/cost.h"
 #include "model/spread.h"
 #include "model/stages.h"
 
@@ -88,16 +89,23 @@ static void foretell_line(struct model *m)
 {
     bool dense = m->o.attention_span < 2 || m->o.attention_span >= m->o.ctx;
     struct spread_traffic t = spread_traffic(m, dense);
-    double layers = (double)m->c.layers, bytes = layers * t.forward;
+    double layers = (double)m->c.layers, bytes = layers * t.forward, bare;
+    struct cost c;
 
+    cost_of(m, &c);
+    bare = layers * c.bare;
     if (m->o.mode != TRAIN_NONE) {
         const struct placement *p = &m->plan.placement;
 
         bytes += layers * t.back + (double)placement_layers(p, SAVE_INPUT) * t.whole +
                  (double)placement_layers(p, SAVE_ATTENTION) * t.keys;
+        bare += layers * c.bare_back;
+        for (int k = SAVE_INPUT; k < SAVE_QKV; k++)
+            bare += (double)placement_layers(p, (enum save_level)k) * c.bare_again[k];
     }
     m->plan.line_bytes = bytes;
     m->plan.line_s = m->o.link_rate > 0 ? bytes / m->o.link_rate : 0;
+    m->plan.line_bare_s = c.known ? bare : m->plan.line_s;
     m->plan.line_most = spread_slowest(m, dense);
 }
 

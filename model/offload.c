@@ -100,6 +100,23 @@ static void fetch(struct model *m, int ring, int64_t item)
         move(m, r, item, true);
 }
 
+/* The weights that the layer after the next one reads: at once, or behind what that one's ranks have
+ * to tell each other first. */
+static void fetch_weights(struct model *m, int64_t item)
+{
+    m->ahead = item;
+    if (!m->ring[RING_WEIGHTS].source->behind)
+        offload_ahead(m);
+}
+
+void offload_ahead(struct model *m)
+{
+    int64_t item = m->ahead;
+
+    m->ahead = -1;
+    fetch(m, RING_WEIGHTS, item);
+}
+
 void offload_forget(struct model *m)
 {
     m->ring[RING_WEIGHTS].holds[0] = m->ring[RING_WEIGHTS].holds[1] = -1;
@@ -109,6 +126,7 @@ void offload_begin(struct model *m)
 {
     struct ring *w = &m->ring[RING_WEIGHTS];
 
+    m->ahead = -1;
     for (int k = 0; k < RINGS; k++)
         m->ring[k].moving[0] = m->ring[k].moving[1] = false;
     for (int i = 0; i < 2; i++)
@@ -151,8 +169,9 @@ static void after_forward(struct model *m, int64_t layer, bool back)
 
     for (int k = SAVE_ATTENTION; back && k < SAVE_LEVELS; k++)
         send(m, k, l->item[k]);
+    offload_ahead(m); /* where the layer had nothing to exchange */
     if (l->item[RING_WEIGHTS] >= 0)
-        fetch(m, RING_WEIGHTS, l->item[RING_WEIGHTS] + 2);
+        fetch_weights(m, l->item[RING_WEIGHTS] + 2);
     if (l->item[RING_CACHE] >= 0)
         turn_cache(m, l->item[RING_CACHE]);
 }
@@ -164,6 +183,7 @@ void offload_forward(struct model *m, bool back, layer_fn *run, void *ctx)
         run(m, i, ctx);
         after_forward(m, i, back);
     }
+    offload_ahead(m);
 }
 
 void offload_backward(struct model *m, layer_fn *run, void *ctx)
@@ -172,7 +192,11 @@ void offload_backward(struct model *m, layer_fn *run, void *ctx)
         for (int k = 0; k < RINGS; k++)
             wait_for(m, k, m->layers[i].item[k]);
         run(m, i, ctx);
+        offload_ahead(m);
         for (int k = 0; k < RINGS; k++)
-            fetch(m, k, m->layers[i].item[k] - 2);
+            if (k != RING_WEIGHTS)
+                fetch(m, k, m->layers[i].item[k] - 2);
+        fetch_weights(m, m->layers[i].item[RING_WEIGHTS] - 2);
     }
+    offload_ahead(m);
 }

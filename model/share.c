@@ -37,6 +37,7 @@ int share_open(struct model *m, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     line_open(&m->share->line, m->d, m->o.sharers);
     m->share->source = (struct ring_source){ .bring = bring, .always = true,
+                                             .behind = m->spread != NULL,
                                              .bring_on = m->d->links ? QUEUE_LINK : QUEUE_OPS };
     r->source = &m->share->source;
     r->state = m;

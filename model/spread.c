@@ -204,6 +204,7 @@ int spread_begin(struct model *m, const struct batch *b, struct span *sp, struct
     p->turned = !by_neighbours(m, b);
     p->in.n = p->out.n = 0;
     p->halo = 0;
+    p->k = p->v = NULL;
     if (!p->turned) {
         if (rank > 0)
             p->in = strips_over(m, b->seg->half, p->first);
@@ -239,21 +240,51 @@ static void carry(struct model *m, const struct strips *s, void *k, void *v, int
 
 static void pass(struct model *m, int step, const struct strips *out, const struct strips *in)
 {
-    int rc = line_pass(&m->spread->line, m->rc == 0, step, m->work.flat[0], strips_bytes(m, out),
+    struct spread *p = m->spread;
+    int rc = line_pass(&p->line, m->rc == 0, step, m->work.flat[0], strips_bytes(m, out),
                        m->work.flat[1], strips_bytes(m, in));
+
+    m->rc = m->rc < 0 ? m->rc : rc;
+    p->came = p->line.begun;
+}
+
+void spread_wait(struct model *m, int64_t n)
+{
+    int rc = line_wait(&m->spread->line, n);
 
     m->rc = m->rc < 0 ? m->rc : rc;
 }
 
-void spread_keys(struct model *m, void *k, void *v)
+void spread_keys(struct model *m, void *k, void *v, bool again)
 {
     struct spread *p = m->spread;
 
-    if (p->turned)
+    if (p->turned) {
+        turn_keys(m, k, v, again);
         return;
+    }
     carry(m, &p->out, k, v, p->rows, m->work.flat[0], true, false);
     pass(m, 1, &p->out, &p->in);
-    carry(m, &p->in, k, v, 0, m->work.flat[1], false, false);
+    p->k = k, p->v = v;
+    offload_ahead(m);
+}
+
+void spread_queries(struct model *m, const struct op_attention *a, bool again)
+{
+    if (m->spread->turned)
+        turn_queries(m, a, again);
+}
+
+/* What came to lie in front of keys and values, if anything. */
+static void put_front(struct model *m)
+{
+    struct spread *p = m->spread;
+
+    if (!p->k)
+        return;
+    spread_wait(m, p->came);
+    carry(m, &p->in, p->k, p->v, 0, m->work.flat[1], false, false);
+    p->k = p->v = NULL;
 }
 
 /* The same with the keys in front. */
@@ -274,22 +305,26 @@ void spread_forward(struct model *m, const struct op_attention *own)
 {
     struct op_attention a = with_front(m, own);
 
-    if (m->spread->turned)
+    if (m->spread->turned) {
         turn_forward(m, own);
-    else if (m->rc == 0)
+        return;
+    }
+    put_front(m);
+    if (m->rc == 0)
         m->rc = m->d->attention(m->d, &a);
 }
 
-/* The gradients of what is in front go back to whom it belongs, and own ones come. */
+/* The gradients of what is in front go back to whom it belongs. */
 void spread_back(struct model *m, const struct op_attention_back *own)
 {
     struct spread *p = m->spread;
     struct op_attention_back a = *own;
 
     if (p->turned) {
-        turn_backward(m, own);
+        turn_back(m, own);
         return;
     }
+    put_front(m);
     a.fwd = with_front(m, &own->fwd);
     a.dk = act_at(m, own->dk, -p->halo * kv_dim(m));
     a.dv = act_at(m, own->dv, -p->halo * kv_dim(m));
@@ -297,6 +332,18 @@ void spread_back(struct model *m, const struct op_attention_back *own)
         m->rc = m->d->attention_back(m->d, &a);
     carry(m, &p->in, own->dk, own->dv, 0, m->work.flat[0], true, false);
     pass(m, -1, &p->in, &p->out);
+}
+
+/* And own ones come. */
+void spread_keys_back(struct model *m, const struct op_attention_back *own)
+{
+    struct spread *p = m->spread;
+
+    if (p->turned) {
+        turn_keys_back(m, own);
+        return;
+    }
+    spread_wait(m, p->came);
     carry(m, &p->out, own->dk, own->dv, p->rows, m->work.flat[1], false, true);
 }
 
@@ -319,8 +366,8 @@ struct spread_traffic spread_traffic(const struct model *m, bool dense)
     if (size < 2)
         return (struct spread_traffic){ 0 };
     if (dense || m->halo == 0)
-        return (struct spread_traffic){ turned, 2 * turned, turned, 0 };
-    return (struct spread_traffic){ flat, flat, flat, flat };
+        return (struct spread_traffic){ turned, 2 * turned, turned, 0, turn_bare(m) };
+    return (struct spread_traffic){ flat, flat, flat, flat, 0 };
 }
 
 /* Lists of S2-Attn without documents, part by part. */

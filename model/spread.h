@@ -34,6 +34,8 @@ struct spread {
     int64_t halo;               /* of this batch: rows in front */
     int64_t first, rows, whole; /* of the sequence */
     bool turned;
+    void *k, *v;                /* whose front is on its way; NULL: none is */
+    int64_t came;               /* with that exchange of the line */
     struct op_segments list[2]; /* of this rank's rows */
     int64_t *lists[2];          /* owned: cu, kv, first */
     int64_t cap[2];
@@ -60,6 +62,7 @@ void segments_part(const struct op_segments *s, int64_t from, int64_t to, int64_
  * and as much as forwards where it computes attention again (whole) or keys alone. */
 struct spread_traffic {
     double forward, back, whole, keys;
+    double bare; /* of these bytes, the share that waits for nothing but itself */
 };
 struct spread_traffic spread_traffic(const struct model *m, bool dense);
 /* How many pairs of queries and keys the rank has that has most, over the mean. 1 for dense
@@ -75,24 +78,43 @@ int spread_begin(struct model *m, const struct batch *b, struct span *sp, struct
  * whose device failed while others wait for its links leaves (group.over). */
 int line_settled(struct model *m, struct line *l, int rc, struct err *e);
 
-/* Keys and values (addresses of own rows) get those in front. */
-void spread_keys(struct model *m, void *k, void *v);
-/* a is the op of this rank's rows as if nobody else had any: o and lse, dq, dk and dv become what
- * they are in the whole sequence. */
+/*
+ * What layer.c calls round attention, in this order. Exchanges are only begun (line.h), so that they are
+ * on their way beside the ops that come in between:
+ *
+ *   keys      k and v (addresses of own rows) are there: others get what they need of them. again: for
+ *             the backward of a layer whose attention is not computed again
+ *   queries   all of a is there: the same of queries; again: of o, too
+ *   forward   attention: o and lse of this rank's rows become what they are in the whole sequence
+ *   back      its backward, of own->d_o: dq is complete
+ *   keys_back and dk and dv are
+ *
+ * Between keys and forward are the product of q, and with 'again' the MLP's backward; between back and
+ * keys_back the product of dq.
+ */
+void spread_keys(struct model *m, void *k, void *v, bool again);
+void spread_queries(struct model *m, const struct op_attention *a, bool again);
 void spread_forward(struct model *m, const struct op_attention *a);
-void spread_back(struct model *m, const struct op_attention_back *a);
+void spread_back(struct model *m, const struct op_attention_back *own);
+void spread_keys_back(struct model *m, const struct op_attention_back *own);
+
+/* The ops wait for exchange n of the line. */
+void spread_wait(struct model *m, int64_t n);
 
 /* turn.c: the same of a batch that is turned. begin: its lists. planned: there is room for it, which
- * lay takes (take: activations), beside flat and attention's scratch of so many bytes. */
+ * lay takes (take: activations), beside attention's scratch of so many bytes. */
+void turn_keys(struct model *m, const void *k, const void *v, bool again);
+void turn_queries(struct model *m, const struct op_attention *own, bool again);
 void turn_forward(struct model *m, const struct op_attention *own);
-void turn_backward(struct model *m, const struct op_attention_back *own);
+void turn_back(struct model *m, const struct op_attention_back *own);
+void turn_keys_back(struct model *m, const struct op_attention_back *own);
 int turn_open(struct model *m, struct err *e);
 void turn_close(struct turn *t);
 int turn_begin(struct model *m, const struct batch *b, struct err *e);
 bool turn_planned(const struct model *m);
 void turn_lay(struct model *m, void *take(struct model *m, int64_t rows, int64_t cols));
-size_t turn_flat_bytes(const struct model *m);
 double turn_bytes(const struct model *m); /* of q, k, v and o, of one rank's rows, to all that want them */
+double turn_bare(const struct model *m);  /* the share of them that no other work hides */
 size_t turn_scratch_bytes(const struct model *m);
 
 /* share.c: frozen matrices over ranks. keep: what has been loaded of a layer into its slot. */

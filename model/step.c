@@ -77,10 +77,14 @@ struct back {
     const struct batch *b;
 };
 
-/* Chunks whose gradients were waiting for no more than this layer; -1: the embedding. */
+/* Chunks whose gradients were waiting for no more than this layer; -1: the embedding. Where ranks
+ * exchange something in every layer, all of them tell, one that failed too: in the links' queue that
+ * has its place (line.h). */
 static void tell_final(struct model *m, const struct batch *b, int64_t layer)
 {
-    while (b->final && m->rc == 0 && m->chunk_next >= 0 && m->chunk_layer[m->chunk_next] >= layer)
+    bool all = m->rc == 0 || m->spread || m->share;
+
+    while (b->final && all && m->chunk_next >= 0 && m->chunk_layer[m->chunk_next] >= layer)
         b->final(b->final_arg, m->chunk_next--);
 }
 

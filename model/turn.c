@@ -17,7 +17,20 @@
  *
  * The first rows of a chunk come from the rank that has them; what a rank is sent lands in the order
  * of rows. lse stays turned: only the backward reads it.
+ *
+ * A set is taken in bands of its heads, one after the other: while attention computes one, the next is
+ * on its way here and the last one's result on its way back. Arrays hold band after band, each
+ * [rows][heads of a band]. On the links, forwards, of bands 0 to 3:
+ *
+ *     k0 v0 k1 v1 ...   beside the product of q        q0            beside nothing
+ *     q1 q2 q3          beside attention of band 0     o0 o1 o2      beside that of bands 1 to 3
+ *     o3                beside nothing
+ *
+ * and backwards q, k, v and o where they are not here any more, beside the MLP's backward; d_o0 beside
+ * nothing, d_o1 to 3 beside attention's; dq, dk and dv of a band beside that of the next; of the
+ * last one dq beside nothing, dk and dv beside the product of dq.
  */
+enum { BANDS = 4, FLAT_Q = 0, FLAT_K, FLAT_V, FLAT_O, FLAT_D_O };
 struct turn {
     int64_t set, part;             /* of this rank */
     size_t *n;                     /* [size * size] bytes of an exchange */
@@ -25,7 +38,9 @@ struct turn {
     void **in;
     int64_t *list[2][2], cap[2][2]; /* of chunk and half */
     struct op_segments seg[2][2];
-    bool fresh;                    /* q, k, v and o are still those of the last forward */
+    bool fresh;                    /* q, k, v and o of the last forward are here, or on their way */
+    int64_t came[BANDS];           /* of a band: with that exchange of the line, */
+    int64_t keys_came[BANDS];      /* and its dk and dv */
 };
 
 #define OP(m, name, ...)                                                \
@@ -49,8 +64,18 @@ static int64_t sets_of(const struct model *m)
 }
 
 static int64_t parts_of(const struct model *m) { return line_size(&m->o) / sets_of(m); }
-static int64_t q_cols(const struct model *m) { return q_dim(m) / sets_of(m); }
-static int64_t kv_cols(const struct model *m) { return kv_dim(m) / sets_of(m); }
+
+/* Of one set with two lists a band has heads of one half. */
+static int64_t bands_of(const struct model *m)
+{
+    int64_t keys = m->c.kv_heads / sets_of(m);
+
+    return keys % 4 == 0 ? 4 : keys % 2 == 0 ? 2 : 1;
+}
+
+/* Columns of a band. */
+static int64_t q_cols(const struct model *m) { return q_dim(m) / sets_of(m) / bands_of(m); }
+static int64_t kv_cols(const struct model *m) { return kv_dim(m) / sets_of(m) / bands_of(m); }
 
 /* The most rows of queries that a rank gets: two chunks, each a row more than the shortest. */
 static int64_t most_queries(const struct model *m)
@@ -66,13 +91,6 @@ bool turn_planned(const struct model *m)
                                     m->o.mode == TRAIN_NONE);
 }
 
-size_t turn_flat_bytes(const struct model *m)
-{
-    int64_t rows = model_rows(&m->o), q = rows * q_dim(m), kv = rows * kv_dim(m) * parts_of(m);
-
-    return turn_planned(m) ? (size_t)(q > kv ? q : kv) * dtype_bytes(m->d->act) : 0;
-}
-
 double turn_bytes(const struct model *m)
 {
     double rows = (double)model_rows(&m->o), keys = (double)(kv_dim(m) * parts_of(m));
@@ -80,9 +98,17 @@ double turn_bytes(const struct model *m)
     return 2 * rows * ((double)q_dim(m) + keys) * (double)dtype_bytes(m->d->act);
 }
 
+/* Of q, k, v and o of a layer the first band of q and the last of o, as of their gradients. */
+double turn_bare(const struct model *m)
+{
+    double q = (double)q_dim(m), keys = (double)(kv_dim(m) * parts_of(m));
+
+    return q / (q + keys) / (double)bands_of(m);
+}
+
 size_t turn_scratch_bytes(const struct model *m)
 {
-    int64_t sets = sets_of(m), rows = parts_of(m) > 1 ? m->o.ctx : most_queries(m);
+    int64_t sets = sets_of(m) * bands_of(m), rows = parts_of(m) > 1 ? m->o.ctx : most_queries(m);
 
     /* cuDNN may want it by the keys */
     return turn_planned(m) ? m->d->attention_scratch_bytes(m->d, rows, m->c.heads / sets,
@@ -93,22 +119,26 @@ size_t turn_scratch_bytes(const struct model *m)
 void turn_lay(struct model *m, void *take(struct model *m, int64_t rows, int64_t cols))
 {
     struct turned *t = &m->work.turned;
+    int64_t rows = model_rows(&m->o), sets = sets_of(m), q = q_dim(m) / sets, kv = kv_dim(m) / sets;
     bool back = m->o.mode != TRAIN_NONE;
 
     *t = (struct turned){ 0 };
     if (!turn_planned(m))
         return;
-    t->q = take(m, most_queries(m), q_cols(m));
-    t->o = take(m, most_queries(m), q_cols(m));
-    t->k = take(m, m->o.ctx, kv_cols(m));
-    t->v = take(m, m->o.ctx, kv_cols(m));
+    t->q = take(m, most_queries(m), q);
+    t->o = take(m, most_queries(m), q);
+    t->k = take(m, m->o.ctx, kv);
+    t->v = take(m, m->o.ctx, kv);
+    for (int i = FLAT_Q; i <= FLAT_D_O - !back; i++)
+        t->flat[i] = i == FLAT_K || i == FLAT_V ? take(m, rows * parts_of(m), kv_dim(m))
+                                                : take(m, rows, q_dim(m));
     if (!back)
         return;
-    t->d_o = take(m, most_queries(m), q_cols(m));
-    t->dq = take(m, most_queries(m), q_cols(m));
+    t->d_o = take(m, most_queries(m), q);
+    t->dq = take(m, most_queries(m), q);
     for (int i = 0; i < (parts_of(m) > 1 ? 2 : 1); i++) {
-        t->dk[i] = take(m, m->o.ctx, kv_cols(m));
-        t->dv[i] = take(m, m->o.ctx, kv_cols(m));
+        t->dk[i] = take(m, m->o.ctx, kv);
+        t->dv[i] = take(m, m->o.ctx, kv);
     }
 }
 
@@ -180,21 +210,59 @@ static void exchange(struct model *m)
     m->rc = m->rc < 0 ? m->rc : rc;
 }
 
-/* Own rows of x, all heads, to those who compute with them; theirs to 'to', in the order of rows. */
-static void turn(struct model *m, const void *x, int64_t ld, int64_t cols, int chunk, void *to)
+/* One of the arrays, and where own rows of it lie on their way: of what kind, in which order. */
+struct way {
+    void *own;          /* [rows][ld] of this rank */
+    void *turned;       /* of all rows, by bands */
+    int flat;           /* FLAT_ */
+    bool keys;
+};
+
+static int64_t cols_of(const struct model *m, bool keys) { return keys ? kv_cols(m) : q_cols(m); }
+
+/* A band's own rows on their way; of queries those of chunk 1 behind those of chunk 0. */
+static void *flat_at(const struct model *m, const struct way *w, int64_t band, int chunk)
+{
+    int64_t size = line_size(&m->o), me = m->spread->line.g->rank, before = 0;
+    int64_t copies = w->keys ? parts_of(m) : 1; /* of a row: to all ranks of a set */
+    int64_t all = model_rows(&m->o) * copies * sets_of(m);
+
+    for (int64_t j = 0; j < size && chunk > 0; j++)
+        before += run_n(shared(m, me, j, 0));
+    return act_at(m, m->work.turned.flat[w->flat], (band * all + before) * cols_of(m, w->keys));
+}
+
+/* A band of an array of all rows, from a chunk's on. */
+static void *turned_at(const struct model *m, void *x, bool keys, int64_t band, int chunk)
+{
+    int64_t rows = keys ? m->o.ctx : most_queries(m);
+    int64_t before = chunk > 0 ? run_n(queries_of(m, m->spread->line.g->rank, 0)) : 0;
+
+    return act_at(m, x, (band * rows + before) * cols_of(m, keys));
+}
+
+/* Where in own rows the band is that rank j computes with, of rows from 'from' on. */
+static void *own_at(const struct model *m, const struct way *w, int64_t j, int64_t band, int64_t from)
+{
+    int64_t cols = cols_of(m, w->keys), ld = w->keys ? kv_dim(m) : q_dim(m);
+
+    return act_at(m, w->own, (from - m->spread->first) * ld + (j / parts_of(m) * bands_of(m) + band) * cols);
+}
+
+/* Own rows to those who compute with them, theirs to this rank, in the order of rows: begun. */
+static void turn_chunk(struct model *m, const struct way *w, int64_t band, int chunk)
 {
     struct spread *p = m->spread;
-    int64_t size = line_size(&m->o), me = p->line.g->rank;
-    void *flat = m->work.flat[0];
+    int64_t size = line_size(&m->o), me = p->line.g->rank, cols = cols_of(m, w->keys);
+    void *flat = flat_at(m, w, band, chunk), *to = turned_at(m, w->turned, w->keys, band, chunk);
 
     count_bytes(m, cols, chunk, false);
     for (int64_t j = 0; j < size; j++) {
         struct run r = shared(m, me, j, chunk);
-        int64_t set = j / parts_of(m);
 
         p->turn->out[j] = flat;
-        OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = ld, .y_ld = cols,
-           .x = act_at(m, (void *)(uintptr_t)x, (r.from - p->first) * ld + set * cols), .y = flat);
+        OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = w->keys ? kv_dim(m) : q_dim(m),
+           .y_ld = cols, .x = own_at(m, w, j, band, r.from), .y = flat);
         flat = act_at(m, flat, run_n(r) * cols);
     }
     for (int64_t i = 0; i < size; i++) {
@@ -204,102 +272,145 @@ static void turn(struct model *m, const void *x, int64_t ld, int64_t cols, int c
     exchange(m);
 }
 
-/* And back: what ranks have computed of own rows. Of keys several may have a part of the sum. */
-static void turn_back(struct model *m, const void *from, int64_t cols, int chunk, void *x, int64_t ld)
+/* The way back, begun: what this rank has computed, and of others what they have of own rows. */
+static void turn_chunk_back(struct model *m, const struct way *w, int64_t band, int chunk)
 {
     struct spread *p = m->spread;
-    int64_t size = line_size(&m->o), me = p->line.g->rank;
-    void *flat = m->work.flat[1];
+    int64_t size = line_size(&m->o), me = p->line.g->rank, cols = cols_of(m, w->keys);
+    void *flat = flat_at(m, w, band, chunk), *from = turned_at(m, w->turned, w->keys, band, chunk);
 
     count_bytes(m, cols, chunk, true);
     for (int64_t i = 0; i < size; i++) {
         p->turn->out[i] = from;
-        from = act_at(m, (void *)(uintptr_t)from, run_n(shared(m, i, me, chunk)) * cols);
+        from = act_at(m, from, run_n(shared(m, i, me, chunk)) * cols);
     }
     for (int64_t j = 0; j < size; j++) {
         p->turn->in[j] = flat;
         flat = act_at(m, flat, run_n(shared(m, me, j, chunk)) * cols);
     }
     exchange(m);
+}
+
+/* And to its place. Of keys several ranks may have a part of the sum. */
+static void put_chunk(struct model *m, const struct way *w, int64_t band, int chunk)
+{
+    int64_t size = line_size(&m->o), me = m->spread->line.g->rank, cols = cols_of(m, w->keys);
+    void *flat = flat_at(m, w, band, chunk);
+
     for (int64_t j = 0; j < size; j++) {
         struct run r = shared(m, me, j, chunk);
-        int64_t set = j / parts_of(m), part = j % parts_of(m);
 
-        OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = cols, .y_ld = ld,
-           .add = chunk < 0 && part > 0, .x = p->turn->in[j],
-           .y = act_at(m, x, (r.from - p->first) * ld + set * cols));
+        OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = cols, .y_ld = w->keys ? kv_dim(m) : q_dim(m),
+           .add = w->keys && j % parts_of(m) > 0, .x = flat, .y = own_at(m, w, j, band, r.from));
+        flat = act_at(m, flat, run_n(r) * cols);
     }
 }
 
-/* Arrays of queries, in both chunks one behind the other. */
-static void *chunk_at(const struct model *m, void *x, int chunk)
+/* Of a band of all chunks. */
+static void for_chunks(struct model *m, const struct way *w, int64_t band,
+                       void go(struct model *m, const struct way *w, int64_t band, int chunk))
 {
-    int64_t rows = chunk ? run_n(queries_of(m, m->spread->line.g->rank, 0)) : 0;
-
-    return act_at(m, x, rows * q_cols(m));
+    if (w->keys)
+        go(m, w, band, -1);
+    for (int i = 0; i < chunks(m) && !w->keys; i++)
+        go(m, w, band, i);
 }
 
-static void turn_queries(struct model *m, const void *x, void *to)
+/* Of all bands, begun in their order; came: after which exchange each is here. */
+static void turn_bands(struct model *m, const struct way *w)
 {
-    for (int i = 0; i < chunks(m); i++)
-        turn(m, x, q_dim(m), q_cols(m), i, chunk_at(m, to, i));
+    for (int64_t b = 0; b < bands_of(m); b++) {
+        for_chunks(m, w, b, turn_chunk);
+        m->spread->turn->came[b] = m->spread->line.begun;
+    }
 }
 
-static void turn_queries_back(struct model *m, void *from, void *x)
-{
-    for (int i = 0; i < chunks(m); i++)
-        turn_back(m, chunk_at(m, from, i), q_cols(m), i, x, q_dim(m));
-}
+static void *plain(const void *x) { return (void *)(uintptr_t)x; }
 
 /* ---- attention ---- */
 
-/* The op of a chunk: its queries, and the keys up to the last of them. */
-static struct op_attention chunk_of(const struct model *m, const struct op_attention *own, int chunk)
+void turn_keys(struct model *m, const void *k, const void *v, bool again)
+{
+    struct turned *w = &m->work.turned;
+    const struct way keys = { plain(k), w->k, FLAT_K, true }, values = { plain(v), w->v, FLAT_V, true };
+
+    if (again && m->spread->turn->fresh)
+        return;
+    for (int64_t b = 0; b < bands_of(m); b++) {
+        turn_chunk(m, &keys, b, -1);
+        turn_chunk(m, &values, b, -1);
+    }
+}
+
+void turn_queries(struct model *m, const struct op_attention *own, bool again)
+{
+    struct turned *w = &m->work.turned;
+
+    if (!again || !m->spread->turn->fresh)
+        turn_bands(m, &(struct way){ plain(own->q), w->q, FLAT_Q, false });
+    if (again && !m->spread->turn->fresh)
+        turn_bands(m, &(struct way){ own->o, w->o, FLAT_O, false });
+    m->spread->turn->fresh = true;
+    offload_ahead(m);
+}
+
+/* The op of a band's chunk: its queries, and the keys up to the last of them. */
+static struct op_attention chunk_of(const struct model *m, const struct op_attention *own, int64_t band,
+                                    int chunk)
 {
     const struct turned *w = &m->work.turned;
     const struct turn *t = m->spread->turn;
-    int64_t sets = sets_of(m), rank = m->spread->line.g->rank;
+    int64_t sets = sets_of(m), bands = bands_of(m), rank = m->spread->line.g->rank;
     struct run q = queries_of(m, rank, chunk);
     int64_t before = chunk ? run_n(queries_of(m, rank, 0)) : 0;
     struct op_attention a = *own;
+    /* a set has a list, but where all heads are one */
+    int low = bands > 1 && band >= bands / 2, high = bands > 1 ? low : 1;
 
     a.q_rows = run_n(q), a.kv_rows = q.to;
-    a.heads /= sets, a.kv_heads /= sets, a.q_ld = q_cols(m), a.kv_ld = kv_cols(m);
-    a.q = chunk_at(m, w->q, chunk), a.k = w->k, a.v = w->v;
-    a.o = chunk_at(m, w->o, chunk);
-    a.lse = own->lse + before * a.heads;
-    a.seg[0] = t->seg[chunk][0], a.seg[1] = t->seg[chunk][1];
+    a.heads /= sets * bands, a.kv_heads /= sets * bands, a.q_ld = q_cols(m), a.kv_ld = kv_cols(m);
+    a.q = turned_at(m, w->q, false, band, chunk), a.o = turned_at(m, w->o, false, band, chunk);
+    a.k = turned_at(m, w->k, true, band, -1), a.v = turned_at(m, w->v, true, band, -1);
+    a.lse = own->lse + (band * most_queries(m) + before) * a.heads;
+    a.seg[0] = t->seg[chunk][low], a.seg[1] = t->seg[chunk][high];
     return a;
 }
 
 void turn_forward(struct model *m, const struct op_attention *own)
 {
-    struct turned *w = &m->work.turned;
+    struct turn *t = m->spread->turn;
+    const struct way o = { own->o, m->work.turned.o, FLAT_O, false };
 
-    turn_queries(m, own->q, w->q);
-    turn(m, own->k, kv_dim(m), kv_cols(m), -1, w->k);
-    turn(m, own->v, kv_dim(m), kv_cols(m), -1, w->v);
-    for (int i = 0; i < chunks(m); i++) {
-        struct op_attention a = chunk_of(m, own, i);
+    for (int64_t b = 0; b < bands_of(m); b++) {
+        spread_wait(m, t->came[b]);
+        for (int i = 0; i < chunks(m); i++) {
+            struct op_attention a = chunk_of(m, own, b, i);
 
-        if (m->rc == 0 && a.q_rows)
-            m->rc = m->d->attention(m->d, &a);
+            if (m->rc == 0 && a.q_rows)
+                m->rc = m->d->attention(m->d, &a);
+        }
+        for_chunks(m, &o, b, turn_chunk_back);
+        t->came[b] = m->spread->line.begun;
     }
-    turn_queries_back(m, w->o, own->o);
-    m->spread->turn->fresh = true;
+    for (int64_t b = 0; b < bands_of(m); b++) {
+        spread_wait(m, t->came[b]);
+        for_chunks(m, &o, b, put_chunk);
+    }
 }
 
 /* The second chunk sees the most keys: its gradients are there first, and those of the first chunk
  * are added to the keys that it sees. */
-static void chunks_back(struct model *m, const struct op_attention_back *own)
+static void chunks_back(struct model *m, const struct op_attention_back *own, int64_t band)
 {
     struct turned *w = &m->work.turned;
     int last = chunks(m) - 1;
 
     for (int i = last; i >= 0; i--) {
-        struct op_attention_back a = { .fwd = chunk_of(m, &own->fwd, i), .scratch = own->scratch,
-                                       .d_o = chunk_at(m, w->d_o, i), .dq = chunk_at(m, w->dq, i),
-                                       .dk = w->dk[last - i], .dv = w->dv[last - i] };
+        struct op_attention_back a = { .fwd = chunk_of(m, &own->fwd, band, i), .scratch = own->scratch,
+                                       .d_o = turned_at(m, w->d_o, false, band, i),
+                                       .dq = turned_at(m, w->dq, false, band, i),
+                                       .dk = turned_at(m, w->dk[last - i], true, band, -1),
+                                       .dv = turned_at(m, w->dv[last - i], true, band, -1) };
         int64_t n = a.fwd.kv_rows * kv_cols(m), rest = m->spread->whole * kv_cols(m) - n;
         size_t each = dtype_bytes(m->d->act);
 
@@ -309,28 +420,47 @@ static void chunks_back(struct model *m, const struct op_attention_back *own)
         if (m->rc == 0 && a.fwd.q_rows)
             m->rc = m->d->attention_back(m->d, &a);
         if (i < last && a.fwd.q_rows) {
-            OP(m, add, .n = n, .x = a.dk, .y = w->dk[0]);
-            OP(m, add, .n = n, .x = a.dv, .y = w->dv[0]);
+            OP(m, add, .n = n, .x = a.dk, .y = turned_at(m, w->dk[0], true, band, -1));
+            OP(m, add, .n = n, .x = a.dv, .y = turned_at(m, w->dv[0], true, band, -1));
         }
     }
 }
 
-void turn_backward(struct model *m, const struct op_attention_back *own)
+void turn_back(struct model *m, const struct op_attention_back *own)
 {
     struct turned *w = &m->work.turned;
+    struct turn *t = m->spread->turn;
+    const struct way dq = { own->dq, w->dq, FLAT_Q, false }, dk = { own->dk, w->dk[0], FLAT_K, true },
+                     dv = { own->dv, w->dv[0], FLAT_V, true };
+    int64_t bands = bands_of(m), came[BANDS];
 
-    if (!m->spread->turn->fresh) {
-        turn_queries(m, own->fwd.q, w->q);
-        turn(m, own->fwd.k, kv_dim(m), kv_cols(m), -1, w->k);
-        turn(m, own->fwd.v, kv_dim(m), kv_cols(m), -1, w->v);
-        turn_queries(m, own->fwd.o, w->o);
+    turn_bands(m, &(struct way){ plain(own->d_o), w->d_o, FLAT_D_O, false });
+    for (int64_t b = 0; b < bands; b++) {
+        spread_wait(m, t->came[b]);
+        chunks_back(m, own, b);
+        for_chunks(m, &dq, b, turn_chunk_back);
+        came[b] = m->spread->line.begun;
+        turn_chunk_back(m, &dk, b, -1);
+        turn_chunk_back(m, &dv, b, -1);
+        t->keys_came[b] = m->spread->line.begun;
     }
-    m->spread->turn->fresh = false;
-    turn_queries(m, own->d_o, w->d_o);
-    chunks_back(m, own);
-    turn_queries_back(m, w->dq, own->dq);
-    turn_back(m, w->dk[0], kv_cols(m), -1, own->dk, kv_dim(m));
-    turn_back(m, w->dv[0], kv_cols(m), -1, own->dv, kv_dim(m));
+    t->fresh = false;
+    for (int64_t b = 0; b < bands; b++) {
+        spread_wait(m, came[b]);
+        for_chunks(m, &dq, b, put_chunk);
+    }
+}
+
+void turn_keys_back(struct model *m, const struct op_attention_back *own)
+{
+    struct turned *w = &m->work.turned;
+    const struct way dk = { own->dk, w->dk[0], FLAT_K, true }, dv = { own->dv, w->dv[0], FLAT_V, true };
+
+    for (int64_t b = 0; b < bands_of(m); b++) {
+        spread_wait(m, m->spread->turn->keys_came[b]);
+        put_chunk(m, &dk, b, -1);
+        put_chunk(m, &dv, b, -1);
+    }
 }
 
 /* ---- opening ---- */

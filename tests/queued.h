@@ -20,7 +20,7 @@ struct queued_entry {
     bool wait;
     int64_t ticket; /* of the mark */
 };
-static struct {
+static _Thread_local struct { /* each rank of a test is a thread */
     struct device under;
     const enum queue *order;
     struct queued_entry *entry[QUEUES];
@@ -28,6 +28,7 @@ static struct {
     bool done[2 * QUEUED_MOST];
     int64_t tickets, last[FENCES];
     int64_t sent, fetched; /* copies that ran */
+    int64_t left;          /* exchanges that the ops had not waited for, at sync */
 } queued;
 
 static inline void queued_die(const char *why)
@@ -88,8 +89,11 @@ static inline void queued_empty(enum queue q)
 static inline int queued_sync(struct device *d, struct err *e)
 {
     (void)d, (void)e;
-    for (int q = 0; q < QUEUES; q++)
+    for (int q = 0; q < QUEUES; q++) {
+        if (q == QUEUE_LINK)
+            queued.left += queued.n[q] - queued.at[q];
         queued_empty((enum queue)q);
+    }
     memset(queued.n, 0, sizeof queued.n);
     memset(queued.at, 0, sizeof queued.at);
     memset(queued.done, 0, sizeof queued.done);
@@ -225,14 +229,14 @@ static inline int queued_sum_now(struct device *d, const struct op_sum_squares *
 
 static inline int queued_open(struct device *d, int threads, struct err *e)
 {
-    static const enum queue plain[QUEUES] = { QUEUE_OPS, QUEUE_OUT, QUEUE_IN };
+    static const enum queue plain[QUEUES] = { QUEUE_OPS, QUEUE_OUT, QUEUE_IN, QUEUE_LINK };
     int rc = device_open_cpu(&queued.under, &(struct device_options){ .threads = threads }, e);
 
     if (rc < 0)
         return rc;
     for (int q = 0; q < QUEUES; q++)
         queued.entry[q] = calloc(QUEUED_MOST, sizeof *queued.entry[q]);
-    queued.order = plain;
+    queued.order = plain, queued.left = 0;
     *d = (struct device){ .name = "queued", .act = queued.under.act, .state = queued.under.state,
         .group = queued.under.group, .alloc = queued.under.alloc, .free_bytes = queued.under.free_bytes,
         .host_alloc = queued.under.host_alloc, .profile = queued.under.profile,

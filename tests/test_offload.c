@@ -177,9 +177,9 @@ static int planes_store(struct device *d, const struct ring *r, int64_t item, co
     return planes_op(run_split, r, item, (void *)(uintptr_t)slot);
 }
 
-static const struct ring_source gather = { QUEUE_IN, QUEUE_OUT, gather_bring, gather_store, false };
-static const struct ring_source crossed = { QUEUE_OUT, QUEUE_IN, crossed_bring, crossed_store, false };
-static const struct ring_source planes = { QUEUE_OPS, QUEUE_OPS, planes_bring, planes_store, false };
+static const struct ring_source gather = { QUEUE_IN, QUEUE_OUT, gather_bring, gather_store, false, false };
+static const struct ring_source crossed = { QUEUE_OUT, QUEUE_IN, crossed_bring, crossed_store, false, false };
+static const struct ring_source planes = { QUEUE_OPS, QUEUE_OPS, planes_bring, planes_store, false, false };
 
 /* Gives every ring of a model another source, which takes over what host memory has. */
 static void change_sources(struct model *m, const struct ring_source *s)

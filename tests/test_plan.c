@@ -435,6 +435,7 @@ static void test_a_sequence_over_ranks(void **state)
     p = plan(&llama_7b, &o, 0);
     assert_true(p.line_bytes >= 2 * 32 * halo && p.line_bytes <= 3 * 32 * halo);
     assert_true(p.line_s > 0.02 && p.line_s < 0.04);
+    assert_true(p.line_bare_s == 0); /* beside the product of q */
     assert_true(fabs(p.line_most - 2 / 1.875) < 1e-3); /* of 4 groups' pairs the second half has 2 */
     assert_true(p.step_s < one.step_s / 1.95 && p.step_s > one.step_s / 2.3);
     o.cp = 8; /* a part is half a group */
@@ -445,6 +446,12 @@ static void test_a_sequence_over_ranks(void **state)
     p = plan(&llama_7b, &o, 0);
     assert_true(p.line_bytes >= 3 * 32 * share && p.line_bytes <= 4 * 32 * share);
     assert_true(p.line_most == 1);
+    /* a quarter of q and of o, of their gradients as much */
+    assert_true(p.line_bare_s > 0.06 * p.line_s && p.line_bare_s < 0.1 * p.line_s);
+    o.link_rate = 1e9; /* slower than all that it is beside */
+    p = plan(&llama_7b, &o, 0);
+    assert_true(p.line_bare_s > 0.5 * p.line_s && p.line_bare_s < p.line_s);
+    o.link_rate = 310e9;
     o.attention_span = o.ctx / 4, o.cp = 16; /* groups of four parts: turned */
     p = plan(&llama_7b, &o, 0);
     assert_true(p.line_bytes > 2.99 * 32 * 6400.0 * 4096 * 2 * 4 * 15 / 16 && p.line_most == 1);

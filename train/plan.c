@@ -153,9 +153,10 @@ static void print_line(const struct run *r, FILE *f)
     const struct memory_plan *p = &r->budget.model;
     char bytes[16];
 
-    fprintf(f, "%-10s %12s  sent by a rank in a micro-batch, predicted %.4g s; %" PRId64 " ranks share a "
+    fprintf(f, "%-10s %12s  sent by a rank in a micro-batch, predicted %.4g s, %.4g s of it not "
+            "beside operations; %" PRId64 " ranks share a "
             "sequence, the one with most to attend to has %.1f%% more than the mean\n", "sequence",
-            fmt_bytes(p->line_bytes, bytes, sizeof bytes), p->line_s, r->s->cp,
+            fmt_bytes(p->line_bytes, bytes, sizeof bytes), p->line_s, p->line_bare_s, r->s->cp,
             100 * (p->line_most - 1));
 }
 
@@ -200,6 +201,7 @@ static void put_many(const struct run *r, json_t *j)
     if (m.cp > 1) {
         json_object_set_new(j, "line_bytes", json_real(r->budget.model.line_bytes));
         json_object_set_new(j, "line_s", json_real(r->budget.model.line_s));
+        json_object_set_new(j, "line_bare_s", json_real(r->budget.model.line_bare_s));
         json_object_set_new(j, "line_most", json_real(r->budget.model.line_most));
     }
     json_object_set_new(j, "exchange_bytes", json_integer((json_int_t)m.bytes));

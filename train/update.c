@@ -112,13 +112,16 @@ void update_begin_sums(struct trainer *t)
     t->link_rc = 0, t->chunks_left = model_trained(t->m)->chunks;
 }
 
-/* Not where ranks share a sequence or weights: what its layers send each other would stand behind sums
- * with ranks that are not there yet, of which one may have failed. */
+/* Where ranks share a sequence or weights, only if these are all ranks, which come to every call
+ * together: what the layers send each other would stand behind sums with ranks that are not there
+ * yet, of which one may have failed. */
 void update_sum_early(struct trainer *t, struct batch *b)
 {
-    bool between = model_line(t->m) || model_sharers(t->m);
+    const struct group *line = model_line(t->m), *sharers = model_sharers(t->m);
+    int all = t->d->group->size, together = line ? line->size : 0;
 
-    b->final = sums_early(t) && !between ? queue_chunk : NULL;
+    together = sharers && sharers->size > together ? sharers->size : together;
+    b->final = sums_early(t) && (together == 0 || together == all) ? queue_chunk : NULL;
     b->final_arg = t;
 }
 

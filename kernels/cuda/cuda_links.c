@@ -268,24 +268,31 @@ static int queue(struct cuda *c, enum way way, float *x, int64_t n)
 
 static bool goes(int r) { return r == NCCL_OK || r == NCCL_IN_PROGRESS; }
 
-/* All in one call: nobody waits for its own turn. */
+/* All in one call: nobody waits for its own turn. What stays here is copied behind it, and so beside
+ * the ops, too. */
 static int queue_moves(struct cuda *c, const struct device_move *m, int n)
 {
     struct cuda_links *k = c->links;
+    int own = c->group->rank, rc = 0, r, last;
     cudaStream_t s;
-    int r, last;
 
     if ((r = begin(c, &s)) < 0)
         return r;
     r = k->l.begin();
     for (int i = 0; i < n && goes(r); i++) {
+        if (m[i].rank == own)
+            continue;
         if (m[i].n_out)
             r = k->l.send(m[i].out, m[i].n_out, NCCL_BYTE, m[i].rank, k->comm, s);
         if (m[i].n_in && goes(r))
             r = k->l.receive(m[i].in, m[i].n_in, NCCL_BYTE, m[i].rank, k->comm, s);
     }
     last = k->l.end();
-    return end(c, goes(r) ? last : r, s);
+    rc = end(c, goes(r) ? last : r, s);
+    for (int i = 0; i < n && rc == 0; i++)
+        if (m[i].rank == own && m[i].n_out)
+            rc = cuda_check(c, cuda_copy_async(m[i].in, m[i].out, m[i].n_out, s), "a copy");
+    return rc;
 }
 
 /* What a ring carries: each rank sends and receives all but its own part, for a sum twice. */
@@ -313,7 +320,8 @@ static int link_share_parts(struct device *d, float *x, int64_t n)
 static int link_move(struct device *d, const struct device_move *m, int n)
 {
     for (int i = 0; i < n; i++)
-        d->group->sent += (int64_t)m[i].n_out, d->group->received += (int64_t)m[i].n_in;
+        if (m[i].rank != d->group->rank)
+            d->group->sent += (int64_t)m[i].n_out, d->group->received += (int64_t)m[i].n_in;
     return queue_moves(cuda_of(d), m, n);
 }
 

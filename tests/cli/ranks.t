@@ -4,23 +4,13 @@
 # RANKS_EVENTS=100: so many events; RANKS_SEED: of their kinds and moments.
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
+. tests/cli/ranks.sh
 RANKS_EVENTS=${RANKS_EVENTS:-10}
 RANDOM=${RANKS_SEED:=$$}
 host=$(hostname)
 ids 20000 1 > "$tmp/d.bin"
 train=(ltrain "$tmp/d.bin" --init tests/data/tiny-config.json --ctx 128 --batch 6 --micro 2 -j 1
     --lr 1e-3 --warmup 1 --save-every 4 --log-every 0)
-numbers() { grep -oE '"(step|loss|grad_norm)":[^,]*' "$1/metrics.jsonl"; }
-bits() { grep -oE '"loss_hex":"[^"]*"|"grad_norm":[^,]*' "$1/metrics.jsonl"; }
-close_to() { # close_to FOLDER REFERENCE: losses and norms to a millionth
-    paste <(numbers "$1") <(numbers "$2") | awk -F '[:\t]' '
-        { d = $2 - $4; if ($1 != $3 || (d < 0 ? -d : d) > 1e-6 * ($2 < 0 ? -$2 : $2)) { print; bad = 1 } }
-        END { exit bad || NR < 18 }'
-}
-same() { # same FOLDER REFERENCE: to the bit, and nothing half-written stays
-    cmp "$1/model.safetensors" "$2/model.safetensors" && cmp <(bits "$1") <(bits "$2") &&
-        ! ls -d "$1"/*.tmp* "$1"/checkpoints/*.tmp 2> /dev/null
-}
 
 as_one() { # as_one N: so many ranks have the losses of one
     "${train[@]}" --steps 6 --processes "$1" -o "$tmp/n$1" && close_to "$tmp/n$1" "$tmp/n1" &&
@@ -107,13 +97,7 @@ other_data() {
 }
 ok 'other data' other_data
 
-# Ends that nobody has asked for, and those that somebody has. ranks_of: the starter's children.
-ranks_of() { # ranks_of PARENT: from /proc, as a bare system has no pgrep
-    local f s
-    for f in /proc/[0-9]*/stat; do
-        { read -r s < "$f"; } 2> /dev/null && [[ $s == *"(ltrain) "?" $1 "* ]] && echo "${s%% *}"
-    done
-}
+# Ends that nobody has asked for, and those that somebody has.
 begin() { # begin FOLDER OPTION...: in the background, some steps under way; sets pid and kids
     local out=$1 i
     shift
@@ -124,19 +108,6 @@ begin() { # begin FOLDER OPTION...: in the background, some steps under way; set
         sleep 0.02
     done
     kids=($(ranks_of $pid))
-}
-lives() { # one of them; who has ended and was not waited for does not
-    local i
-    for i; do kill -0 "$i" 2> /dev/null && ! grep -qs ') Z' "/proc/$i/stat" && return; done
-    return 1
-}
-over() { # over MS: the starter and all ranks are gone by then; sets rc
-    local i
-    for i in $(seq $(($1 / 20))); do lives "$pid" "${kids[@]}" || break; sleep 0.02; done
-    if lives "$pid" "${kids[@]}"; then kill -9 "$pid"; echo "not over after $1 ms"; return 1; fi
-    wait "$pid"
-    rc=$?
-    cat "$tmp/err"
 }
 named() { grep -q "rank $1 on $host $2" "$tmp/err"; }
 killed() { # killed RANK
@@ -232,15 +203,6 @@ other_size() { # stopped as three, continued as two and as one: the same data, o
 ok 'continued by another number of processes' other_size
 
 # The MPIs of this machine.
-mpi() { # mpi NAME N OPTION...
-    local name=$1 k=$2
-    shift 2
-    case $name in
-    openmpi) mpirun.openmpi --allow-run-as-root --oversubscribe --mca btl_vader_single_copy_mechanism none \
-        -n "$k" "$@" ;;
-    mpich) mpirun.mpich -n "$k" "$@" ;;
-    esac
-}
 by_mpi() { # by_mpi NAME: the bits of our own starter, though MPI carries the data
     rm -rf "$tmp/mpi"
     mpi "$1" 3 "${train[@]}" --steps 6 -o "$tmp/mpi" 2> "$tmp/err"
