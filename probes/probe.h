@@ -8,11 +8,12 @@
 #include <stdint.h>
 C_BEGIN
 
-/* How an output is held against the answers; both without regard to case. */
+/* How an output is held against the answers; the first two without regard to case. */
 enum probe_score {
     PROBE_ALL,  /* the share of the answers that stand in the output (RULER's string_match_all) */
     PROBE_ANY,  /* 1 if one of them does (string_match_part) */
-    PROBE_FIRST /* 1 if the output, without leading white space, begins with the answer's tokens */
+    PROBE_FIRST, /* 1 if the output, after a space or none, begins with the first answer */
+    PROBE_NUMBER /* 1 if the last digits in a row of the output are the first answer's number */
 };
 
 /* One prompt. Zero it before; probe_free in any state. */
@@ -52,6 +53,7 @@ struct probe_kind {
     int64_t reply;       /* tokens that the reply may have */
     bool deep;           /* depth can be chosen, and a map by depth means something */
     bool needs_text;
+    uint64_t seed;       /* the original's own, where none is asked for */
     /* State of one stream of prompts, from a->seed: the same prompts on every machine. E_USAGE (a
      * length that is too short), E_DATA, E_SYS. */
     int (*open)(void **state, const struct probe_ask *a, struct err *e);
@@ -68,6 +70,13 @@ int probes_open(struct probes **s, const struct probe_kind *k, const struct prob
                 struct err *e);
 int probes_next(struct probes *s, struct probe *p, struct err *e);
 void probes_close(struct probes *s);
+
+/* For kinds: one more answer; and p->tokens of the prompt as it is. E_SYS, E_DATA. */
+int probe_answer(struct probe *p, const char *answer, size_t nbytes, struct err *e);
+int probe_count(struct probe *p, const struct tokenizer *t, struct err *e);
+/* For kinds: 36 characters of a version 4 UUID and a NUL, as uuid.UUID(int=getrandbits(128), version=4). */
+struct python_random;
+void probe_uuid(struct python_random *r, char out[37]);
 
 /* The score of an output, 0 to 1. */
 double probe_score(const struct probe_kind *k, const struct probe *p, const char *output,
