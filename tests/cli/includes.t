@@ -16,16 +16,16 @@ may_include() {
     case $1 in
     base) echo base ;;
     formats/*) echo base "$1" ;;
-    probes) echo base formats/tokenizer probes ;;
     kernels) echo base kernels ;;
     ranks) echo base kernels ranks ;;
     model) echo base formats kernels model ;;
     prep) echo base formats prep ;;
+    probes) echo base formats probes ;;
     train) echo base formats kernels ranks model train ;;
     eval) echo base formats probes kernels ranks model eval ;;
     gen) echo base formats kernels model gen ;;
     tools) echo base formats kernels model tools ;;
-    tests) echo base formats probes kernels ranks model prep train eval gen tools tests ;;
+    tests) echo base formats kernels ranks model prep probes train eval gen tools tests ;;
     esac
 }
 
