@@ -13,24 +13,29 @@ enum probe_score {
     PROBE_ALL,  /* the share of the answers that stand in the output (RULER's string_match_all) */
     PROBE_ANY,  /* 1 if one of them does (string_match_part) */
     PROBE_FIRST, /* 1 if the output, after a space or none, begins with the first answer */
-    PROBE_NUMBER /* 1 if the last digits in a row of the output are the first answer's number */
+    PROBE_NUMBER, /* 1 if the last digits in a row of the output are the first answer's number */
+    PROBE_ONLY   /* 1 if the output's first sentence has the first answer, and none of 'others';
+                  * without regard to case (BABILong's compare_answers) */
 };
 
 /* One prompt. Zero it before; probe_free in any state. */
 struct probe {
     struct buf prompt;   /* what the model is given, to where it goes on */
     struct buf answers;  /* n of them, each ended by a NUL */
-    int64_t n;
+    struct buf others;   /* n_others wrong answers (PROBE_ONLY), the same way */
+    int64_t n, n_others;
     int64_t tokens;      /* of the prompt, BOS not counted */
     double depth;        /* of the (first) answer's place in the prompt, 0 to 1; -1: it has none */
 };
 void probe_free(struct probe *p);
 
+struct word_lists;
 /* The text that hides the answer, and the words that name things. Text and words belong to the
  * caller and outlive the stream. */
 struct probe_source {
     const char *text;    /* UTF-8, NULL: none; a kind that needs one says so (E_USAGE) */
     size_t nbytes;
+    const struct word_lists *words; /* probes/word_lists.h; NULL: our own */
 };
 
 struct probe_ask {
@@ -71,8 +76,9 @@ int probes_open(struct probes **s, const struct probe_kind *k, const struct prob
 int probes_next(struct probes *s, struct probe *p, struct err *e);
 void probes_close(struct probes *s);
 
-/* For kinds: one more answer; and p->tokens of the prompt as it is. E_SYS, E_DATA. */
+/* For kinds: one more answer, one more of the others; and p->tokens of the prompt as it is. E_SYS, E_DATA. */
 int probe_answer(struct probe *p, const char *answer, size_t nbytes, struct err *e);
+int probe_other(struct probe *p, const char *answer, size_t nbytes, struct err *e);
 int probe_count(struct probe *p, const struct tokenizer *t, struct err *e);
 /* For kinds: 36 characters of a version 4 UUID and a NUL, as uuid.UUID(int=getrandbits(128), version=4). */
 struct python_random;

@@ -32,6 +32,7 @@ void probe_free(struct probe *p)
 {
     buf_free(&p->prompt);
     buf_free(&p->answers);
+    buf_free(&p->others);
     *p = (struct probe){ 0 };
 }
 
@@ -41,6 +42,15 @@ int probe_answer(struct probe *p, const char *answer, size_t nbytes, struct err 
 
     if (rc == 0 && (rc = buf_add(&p->answers, "", 1, e)) == 0)
         p->n++;
+    return rc;
+}
+
+int probe_other(struct probe *p, const char *answer, size_t nbytes, struct err *e)
+{
+    int rc = buf_add(&p->others, answer, nbytes, e);
+
+    if (rc == 0 && (rc = buf_add(&p->others, "", 1, e)) == 0)
+        p->n_others++;
     return rc;
 }
 
@@ -95,8 +105,8 @@ int probes_next(struct probes *s, struct probe *p, struct err *e)
 {
     int rc;
 
-    p->prompt.len = p->answers.len = 0;
-    p->n = p->tokens = 0;
+    p->prompt.len = p->answers.len = p->others.len = 0;
+    p->n = p->n_others = p->tokens = 0;
     p->depth = -1;
     if (s->taken++ >= s->ask.number)
         return err_set(e, E_BUG, "'%s' was opened for %" PRId64 " prompts", s->kind->name,
@@ -152,6 +162,22 @@ static bool ends_in_number(const char *text, size_t n, const char *what)
     return to > from && to - from == strlen(what) && memcmp(text + from, what, to - from) == 0;
 }
 
+/* Of the output up to its first full stop, or an example that the model makes up. */
+static bool names_only(const struct probe *p, const char *text, size_t n)
+{
+    static const char *const ends[] = { ".", "<context>", "<example>" };
+    const char *other = p->others.p;
+
+    for (size_t at = 0; at < n; at++)
+        for (int k = 0; k < 3; k++)
+            if (strlen(ends[k]) <= n - at && strncasecmp(text + at, ends[k], strlen(ends[k])) == 0)
+                n = at;
+    for (int64_t i = 0; i < p->n_others; i++, other += strlen(other) + 1)
+        if (stands_in(text, n, other))
+            return false;
+    return stands_in(text, n, p->answers.p);
+}
+
 double probe_score(const struct probe_kind *k, const struct probe *p, const char *output,
                    size_t nbytes)
 {
@@ -162,6 +188,8 @@ double probe_score(const struct probe_kind *k, const struct probe *p, const char
         return begins_with(output, nbytes, a);
     if (k->score == PROBE_NUMBER)
         return ends_in_number(output, nbytes, a);
+    if (k->score == PROBE_ONLY)
+        return names_only(p, output, nbytes);
     for (int64_t i = 0; i < p->n; i++, a += strlen(a) + 1)
         found += stands_in(output, nbytes, a);
     return k->score == PROBE_ANY ? found > 0 : (double)found / (double)p->n;
