@@ -2,6 +2,7 @@
 #include "eval/ppl.h"
 
 #include "base/log.h"
+#include "eval/identity.h"
 #include "model/flops.h"
 
 #include <inttypes.h>
@@ -19,35 +20,6 @@ struct ppl_job {
     struct window_list list[RESULT_ROWS];
     struct score_docs docs[RESULT_ROWS];
 };
-
-/* The last name of a path, without slashes at its end. */
-static void last_name(const char *path, char *out, size_t cap)
-{
-    size_t n = strlen(path), from;
-
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    for (from = n; from > 0 && path[from - 1] != '/';)
-        from--;
-    snprintf(out, cap, "%.*s", (int)(n - from), path + from);
-}
-
-/* Of every kind that was computed with: "default, linear 2, linear 4". */
-static void describe_rope(const struct eval *v, char *out, size_t cap)
-{
-    size_t n = 0;
-
-    *out = '\0';
-    for (int64_t i = 0; i < v->n && n < cap; i++) {
-        const struct rope_config *p = &v->config[i].rope, *was = &v->config[i ? i - 1 : 0].rope;
-        char words[48];
-
-        if (i && config_rope_same(p, was))
-            continue;
-        rope_words(p, v->theta, words, sizeof words);
-        n += (size_t)snprintf(out + n, cap - n, "%s%s", i ? ", " : "", words);
-    }
-}
 
 /* Opens the data with the tokenizer that was given, or else the model folder's own. */
 static int open_data(struct ppl_job *j, const struct eval *v, struct err *e)
@@ -194,10 +166,7 @@ const struct result *ppl_result(struct eval *v)
     const struct ppl_options *o = j->o;
     struct result *r = &j->r;
 
-    if (o->label)
-        snprintf(r->label, sizeof r->label, "%s", o->label);
-    else
-        last_name(eo->adapter ? eo->adapter : eo->model, r->label, sizeof r->label);
+    eval_label(v, o->label, r->label, sizeof r->label);
     snprintf(r->model, sizeof r->model, "%s", eo->model);
     snprintf(r->adapter, sizeof r->adapter, "%s", eo->adapter ? eo->adapter : "");
     snprintf(r->data, sizeof r->data, "%s", o->data.path);
@@ -205,7 +174,7 @@ const struct result *ppl_result(struct eval *v)
     snprintf(r->split, sizeof r->split, "%s", corpus_split(j->data));
     snprintf(r->protocol, sizeof r->protocol, "%s", protocol_name((enum protocol)o->protocol));
     snprintf(r->device, sizeof r->device, "%s, %s", v->s.device.name, v->s.device.detail);
-    describe_rope(v, r->rope, sizeof r->rope);
+    eval_rope(v, r->rope, sizeof r->rope);
     for (int64_t i = 0; i < v->n; i++)
         if (config_reach(&v->config[i]) > r->context)
             r->context = config_reach(&v->config[i]);

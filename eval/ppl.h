@@ -29,8 +29,13 @@ extern const struct task task_table;
 /* ppl_fill.c: the model that the data remembers, the base and data that an adapter does. Without
  * both, ltrain's own folder "adapter" is taken where it is of that model. */
 int ppl_fill(struct eval_options *o, struct ppl_options *p, struct err *e);
-/* What was given to both on the command line. */
+/* What was given to both on the command line; plot, title, label and the tokenizer count for other tasks too. */
 const struct ppl_options *ppl_asked(void);
+/* Before hours of measuring: the plot's ending, that it can be written, and that gnuplot is there. E_USAGE,
+ * E_CREATE, E_SYS. */
+int eval_check_plot(const struct eval_options *o, struct err *e);
+/* Width of the terminal, at most 100; 80 where the output is no terminal. */
+int eval_columns(void);
 
 /* ppl.c: the parts of task_ppl that measure. Zero v->state before. */
 int ppl_prepare(struct eval *v, struct err *e);

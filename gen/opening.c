@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CPU_CHUNK = 512, GPU_CHUNK = 2048, LEAST_ROWS = 64 };
+enum { LEAST_ROWS = 64 };
 
 static struct session_options options_of(const struct asked *o)
 {
@@ -119,23 +119,11 @@ static int cache_type(const struct opening *g, enum kv_type *t, struct err *e)
 /* As a cache in the host's memory would be asked for. */
 static int try_plan(struct opening *g, int64_t rows, int64_t seqs, bool in_host, struct err *e)
 {
-    bool gpu = g->s.device.own_memory;
-    int64_t most = g->o->chunk ? g->o->chunk : gpu ? GPU_CHUNK : CPU_CHUNK;
-    struct model_options mo;
-    int rc;
+    struct cache_options c = { .rows = rows, .seqs = seqs, .sinks = g->o->sinks,
+                               .window = g->o->window, .in_host = in_host };
+    int rc = cache_type(g, &c.type, e);
 
-    model_defaults(&mo);
-    mo.mode = TRAIN_NONE;
-    mo.seqs = 1;
-    mo.ctx = most < rows ? most : rows;
-    if (mo.ctx < seqs)
-        mo.ctx = seqs;
-    machine_plan(&g->o->machine, &mo);
-    mo.cache = (struct cache_options){ .rows = rows, .seqs = seqs, .sinks = g->o->sinks,
-                                       .window = g->o->window, .in_host = in_host };
-    if ((rc = cache_type(g, &mo.cache.type, e)) < 0)
-        return rc;
-    return session_plan(&g->s, &mo, e);
+    return rc < 0 ? rc : session_plan_texts(&g->s, &g->o->machine, &c, g->o->chunk, e);
 }
 
 static int check_fits(const struct opening *g, struct err *e)

@@ -1,4 +1,5 @@
 /* probes/json_kv.c - one value of a JSON object of random keys, as in "Lost in the Middle". */
+#include "probes/fit.h"
 #include "probes/kinds.h"
 #include "probes/python_random.h"
 
@@ -20,17 +21,18 @@ struct json_kv {
     int64_t pairs;
 };
 
-static int make(struct json_kv *s, int64_t n, struct probe *p, struct err *e)
+static int make(void *state, int64_t n, struct probe *p, struct err *e)
 {
+    struct json_kv *s = state;
     char (*kv)[2][UUID] = malloc((size_t)n * sizeof *kv);
     int64_t which;
     int rc;
 
     if (!kv)
         return err_set(e, E_SYS, "out of memory for %" PRId64 " pairs", n);
-    /* keys that repeat would be one of 2^122 */
+    /* in Python's order: the value before its key; keys that repeat would be one of 2^122 */
     for (int64_t i = 0; i < n; i++)
-        for (int k = 0; k < 2; k++)
+        for (int k = 1; k >= 0; k--)
             probe_uuid(&s->random, kv[i][k]);
     which = (int64_t)python_random_below(&s->random, (uint64_t)n);
     if (s->ask.depth >= 0)
@@ -57,27 +59,6 @@ static int too_short(const struct json_kv *s, struct err *e)
                    "%d", s->ask.length, REPLY);
 }
 
-/* By the tokens of 4 and of 12 pairs; the rest is by trying. */
-static int guess(struct json_kv *s, struct err *e)
-{
-    struct probe p = { 0 };
-    int64_t few = 0, room = s->ask.length - REPLY;
-    int rc = make(s, 4, &p, e);
-
-    if (rc == 0)
-        few = p.tokens, rc = make(s, 12, &p, e);
-    if (rc == 0) {
-        double each = (double)(p.tokens - few) / 8, fixed = (double)few - 4 * each;
-
-        s->pairs = each > 0 ? (int64_t)(((double)room - fixed) / each) : 0;
-    }
-    for (; rc == 0 && s->pairs >= LEAST; s->pairs -= s->pairs / 64 + 1)
-        if ((rc = make(s, s->pairs, &p, e)) == 0 && p.tokens <= room - VARIES)
-            break;
-    probe_free(&p);
-    return rc == 0 && s->pairs < LEAST ? too_short(s, e) : rc;
-}
-
 static int json_kv_open(void **state, const struct probe_ask *a, struct err *e)
 {
     struct json_kv *s = calloc(1, sizeof *s);
@@ -88,9 +69,9 @@ static int json_kv_open(void **state, const struct probe_ask *a, struct err *e)
     *state = s;
     s->ask = *a;
     python_random_seed(&s->random, a->seed);
-    rc = guess(s, e);
+    rc = probe_fit(&s->pairs, a->length - REPLY - VARIES, make, s, e);
     python_random_seed(&s->random, a->seed);
-    return rc;
+    return rc == 0 && s->pairs == 0 ? too_short(s, e) : rc;
 }
 
 /* What does not fit is made anew from where its random numbers began, with a pair less. */
