@@ -4,7 +4,7 @@
 #include "probes/probe.h"
 C_BEGIN
 
-extern const struct probe_kind probe_passkey, probe_json_kv;
+extern const struct probe_kind probe_passkey, probe_lines, probe_json_kv;
 
 C_END
 #endif

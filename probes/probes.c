@@ -9,7 +9,7 @@
 #include <strings.h>
 
 const struct probe_kind *const PROBE_KINDS[] = {
-    &probe_passkey, &probe_json_kv,
+    &probe_passkey, &probe_lines, &probe_json_kv,
 };
 const int N_PROBE_KINDS = sizeof PROBE_KINDS / sizeof *PROBE_KINDS;
 
