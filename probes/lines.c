@@ -26,13 +26,36 @@ static const char header[] =
 
 struct lines {
     struct probe_ask ask;
-    const struct word_lists *words;
+    struct pool {
+        const char **word; /* [n]: each once, in the order of their bytes, as wonderwords' filter */
+        int64_t n;
+    } adjectives, nouns;
     struct python_random random;
     int64_t lines;
 };
 
-/* n words of a list, each taken out of what is left, as wonderwords' random_words. */
-static int draw(struct lines *s, const struct word_list *from, int64_t n, const char **out, struct err *e)
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int fill(struct pool *p, const struct word_list *from, struct err *e)
+{
+    int64_t n = 0;
+
+    if (!(p->word = malloc((size_t)(from->n + 1) * sizeof *p->word)))
+        return err_set(e, E_SYS, "out of memory for %" PRId64 " words", from->n);
+    memcpy(p->word, from->word, (size_t)from->n * sizeof *p->word);
+    qsort(p->word, (size_t)from->n, sizeof *p->word, by_bytes);
+    for (int64_t i = 0; i < from->n; i++)
+        if (n == 0 || strcmp(p->word[i], p->word[n - 1]) != 0)
+            p->word[n++] = p->word[i];
+    p->n = n;
+    return 0;
+}
+
+/* n words of a pool, each taken out of what is left, as wonderwords' random_words. */
+static int draw(struct lines *s, const struct pool *from, int64_t n, const char **out, struct err *e)
 {
     const char **left = malloc((size_t)from->n * sizeof *left);
     int64_t have = 0;
@@ -89,8 +112,8 @@ static int make(void *state, int64_t n, struct probe *p, struct err *e)
 
     p->prompt.len = p->answers.len = 0;
     p->n = 0;
-    if (rc == 0 && (rc = draw(s, &s->words->adjectives, n, word, e)) == 0 &&
-        (rc = draw(s, &s->words->nouns, n, word + n, e)) == 0 &&
+    if (rc == 0 && (rc = draw(s, &s->adjectives, n, word, e)) == 0 &&
+        (rc = draw(s, &s->nouns, n, word + n, e)) == 0 &&
         (rc = put_lines(s, word, word + n, n, number, p, e)) == 0) {
         which = python_random_int(&s->random, 0, n - 1);
         if (s->ask.depth >= 0)
@@ -117,6 +140,7 @@ static int too_short(const struct lines *s, struct err *e)
 
 static int lines_open(void **state, const struct probe_ask *a, struct err *e)
 {
+    const struct word_lists *words = a->source.words ? a->source.words : &own_words;
     struct lines *s = calloc(1, sizeof *s);
     int rc;
 
@@ -124,8 +148,9 @@ static int lines_open(void **state, const struct probe_ask *a, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     *state = s;
     s->ask = *a;
-    s->words = a->source.words ? a->source.words : &own_words;
     python_random_seed(&s->random, a->seed);
+    if ((rc = fill(&s->adjectives, &words->adjectives, e)) < 0 || (rc = fill(&s->nouns, &words->nouns, e)) < 0)
+        return rc;
     rc = probe_fit(&s->lines, a->length - REPLY - VARIES, make, s, e);
     python_random_seed(&s->random, a->seed);
     return rc == 0 && s->lines == 0 ? too_short(s, e) : rc;
@@ -146,8 +171,17 @@ static int lines_next(void *state, struct probe *p, struct err *e)
     return rc == 0 && n < LEAST ? too_short(s, e) : rc;
 }
 
+static void lines_close(void *state)
+{
+    struct lines *s = state;
+
+    free(s->adjectives.word);
+    free(s->nouns.word);
+    free(s);
+}
+
 const struct probe_kind probe_lines = {
     .name = "lines", .what = "the number in one of many named lines",
     .origin = "LongChat, LongEval's lines, longeval/utils.py (Apache-2.0)", .score = PROBE_NUMBER,
-    .reply = REPLY, .deep = true, .seed = 0, .open = lines_open, .next = lines_next, .close = free,
+    .reply = REPLY, .deep = true, .seed = 0, .open = lines_open, .next = lines_next, .close = lines_close,
 };
