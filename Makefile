@@ -28,7 +28,7 @@ BIN   := $(if $(SAN),build/bin-san$(filter thread,$(SAN)),build/bin)
 TOOLS := lprep lpack ltrain leval lgen lmerge linfo
 
 # The rooms, lowest first; every .c of a room is in its library, but for the tools' mains.
-ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights kernels kernels/cpu ranks model prep train eval gen tools
+ROOMS := base formats/text formats/tokenizer formats/tokens formats/weights probes kernels kernels/cpu ranks model prep train eval gen tools
 MAINS := $(foreach t,$(TOOLS),$(firstword $(wildcard prep/$(t).c train/$(t).c eval/$(t).c gen/$(t).c tools/$(t).c)))
 SRCS  := $(filter-out $(MAINS),$(foreach r,$(ROOMS),$(wildcard $(r)/*.c $(r)/*.cc)))
 OBJS  := $(SRCS:%=$(B)/%.o)

@@ -1,7 +1,9 @@
 /* eval/leval.c - leval: the table of its tasks, what they share, and the one that was asked for. */
 #include "base/log.h"
 #include "eval/bench_eval.h"
+#include "eval/longppl.h"
 #include "eval/ppl.h"
+#include "eval/tasks.h"
 #include "kernels/group.h"
 #include "model/model_rows.h"
 #include "ranks/launch.h"
@@ -11,7 +13,8 @@
 
 /* A task is a file that defines a struct task, and a row here. The last one asked for is
  * run. */
-static const struct task *const tasks[] = { &task_ppl, &task_table, &task_bench };
+static const struct task *const tasks[] = { &task_ppl, &task_longppl, &task_tasks, &task_prompts, &task_list,
+                                           &task_table, &task_bench };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
 /* Values that mean "not given": shape -1, host_bytes -1. The options write into this. */
@@ -48,11 +51,16 @@ static const struct opt result_rows[] = {
 /* Filled before the options are parsed, from the tables of all tasks. */
 static struct opt_table rows;
 static const struct cmd cmd = {
-    "leval", "--ppl FILE [--model DIR] [--adapter DIR] [--ctx LIST] | --table FILE ... | --bench",
-    "Perplexity of a model at each of several contexts, with dense attention.",
+    "leval", "--ppl FILE [--model DIR] [--adapter DIR] [--ctx LIST] | --tasks LIST --model DIR\n"
+    "              [--adapter DIR] [--lengths LIST] | --table FILE ... | --bench",
+    "Perplexity of a model at each of several contexts, and what it finds in long prompts.",
     "  leval --ppl pg19.val --model Llama-2-7b-hf --adapter adapter/ --ctx 8k,16k,32k\n"
     "  leval --ppl book.txt --model Llama-2-7b-hf --ctx 4k,8k --protocol stride --chart\n"
+    "  leval --ppl pg19.val --longppl --model Llama-2-7b-hf --adapter adapter/ --ctx 32k\n"
     "  leval --ppl shards/ --model base/ --ctx 512,1k,2k --json > base.json\n"
+    "  leval --tasks list\n"
+    "  leval --tasks passkey,niah --haystack pg19/ --model Llama-2-7b-hf --adapter adapter/\n"
+    "        --lengths 4k,8k,16k,32k --depths 11 --journal answers.ndjson --plot map.png\n"
     "  leval --table base.json lora.json longlora.json --plot ppl.png\n"
     "  leval --bench --shape llama-2-7b --ctx 4k,32k\n", rows.row, NULL
 };
@@ -64,7 +72,8 @@ static void put_rows_together(void)
     for (int i = 0; i < TASKS; i++) {
         const struct opt heading[] = { OPT_HEADING(tasks[i]->help), OPT_END };
 
-        opt_add(&rows, heading);
+        if (tasks[i]->help)
+            opt_add(&rows, heading);
         opt_add(&rows, tasks[i]->rows);
     }
     opt_add(&rows, result_rows);

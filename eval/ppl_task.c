@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/plot.h"
+#include "eval/probed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,11 +74,14 @@ static bool table_is_asked(const struct eval_options *o)
     return asked.table;
 }
 
-static int fill(struct eval_options *o, struct err *e) { return ppl_fill(o, &asked, e); }
+int ppl_fill_asked(struct eval_options *o, struct err *e) 
+{
+    /* Options write an int; the field is an enum. */
+    asked.data.form = (enum corpus_form)form;
+    return ppl_fill(o, &asked, e);
+}
 
-/* Checked before the hours of measuring, not after: the file's ending, that it can be
- * written, and that gnuplot is there. */
-static int check_plot(const struct eval_options *o, struct err *e)
+int eval_check_plot(const struct eval_options *o, struct err *e)
 {
     const char *end = asked.plot ? strrchr(asked.plot, '.') : NULL;
     int rc;
@@ -106,9 +110,7 @@ static int ppl_check(const struct eval_options *o, struct err *e)
     }
     if (asked.mean_of > 1 && asked.protocol != PROTO_LONGLORA)
         return err_set(e, E_USAGE, "--mean-of works only with --protocol longlora");
-    /* Options write an int; the field is an enum. */
-    asked.data.form = (enum corpus_form)form;
-    return check_plot(o, e);
+    return eval_check_plot(o, e);
 }
 
 /* Refuses options that --table would ignore. */
@@ -119,11 +121,10 @@ static int table_check(const struct eval_options *o, struct err *e)
     if (asked.by_position || asked.by_document)
         return err_set(e, E_USAGE, "--by-%s works only with --ppl",
                        asked.by_position ? "position" : "document");
-    return check_plot(o, e);
+    return eval_check_plot(o, e);
 }
 
-/* Width of the terminal, at most 100; 80 where the output is no terminal. */
-static int columns(void)
+int eval_columns(void)
 {
     struct winsize w;
 
@@ -138,7 +139,7 @@ static int put_results(const struct eval_options *o, struct buf *out, const stru
                        bool text, struct err *e)
 {
     struct result_chart h = { asked.title, asked.by_position, plot_utf8(),
-                              !o->out && log_colour(STDOUT_FILENO), columns() };
+                              !o->out && log_colour(STDOUT_FILENO), eval_columns() };
     struct err why = { 0 };
     int rc = 0;
 
@@ -191,16 +192,12 @@ static int read_results(struct result *r, char **file, int n, struct err *e)
     return rc;
 }
 
-/* --table needs no model: eval_run calls it once and does nothing else. */
-static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
+static int compare_ppl(const struct eval_options *o, int n, struct err *e)
 {
-    const struct eval_options *o = v->o;
-    int n = o->n_operands;
     struct result *r = calloc((size_t)n, sizeof *r);
     struct buf out = { 0 };
     int rc = r ? read_results(r, o->operand, n, e) : err_set(e, E_SYS, "out of memory");
 
-    (void)i, (void)unused;
     if (rc == 0)
         rc = o->json ? results_json(&out, r, n, e) : results_table(&out, r, n, e);
     if (rc == 0)
@@ -210,9 +207,42 @@ static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
     return rc;
 }
 
+/* The same of results of --tasks, whose prompts should be the same. */
+static int compare_probes(const struct eval_options *o, int n, struct err *e)
+{
+    struct probed_how how = { eval_columns(), plot_utf8(), !o->out && log_colour(STDOUT_FILENO) };
+    struct probed *r = calloc((size_t)n, sizeof *r);
+    struct buf out = { 0 };
+    int rc = r ? 0 : err_set(e, E_SYS, "out of memory");
+
+    for (int k = 0; k < n && rc == 0; k++)
+        rc = probed_read(&r[k], o->operand[k], e);
+    if (rc == 0)
+        rc = o->json ? probed_compare_json(&out, r, n, e)
+             : n > 1 ? probed_compare(&out, r, n, e) : probed_table(&out, r, &how, e);
+    if (rc == 0 && (rc = eval_deliver(o, &out, e)) == 0 && asked.plot &&
+        (rc = probed_plot(r, n, asked.title, asked.plot, e)) == 0)
+        log_info("plot written to '%s'", asked.plot);
+    for (int k = 0; r && k < n; k++)
+        probed_free(&r[k]);
+    buf_free(&out);
+    free(r);
+    return rc;
+}
+
+/* --table needs no model: eval_run calls it once and does nothing else. */
+static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
+{
+    const struct eval_options *o = v->o;
+    int n = o->n_operands;
+
+    (void)i, (void)unused;
+    return probed_is(o->operand[0]) ? compare_probes(o, n, e) : compare_ppl(o, n, e);
+}
+
 const struct task task_ppl = {
     .name = "ppl", .help = "perplexity", .rows = ppl_rows, .asked = &asked,
-    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .fill = fill, .check = ppl_check, .prepare = ppl_prepare,
+    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .fill = ppl_fill_asked, .check = ppl_check, .prepare = ppl_prepare,
     .run = ppl_score, .show = ppl_show, .close = ppl_close,
 };
 const struct task task_table = {

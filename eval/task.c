@@ -85,13 +85,28 @@ static int settle_contexts(struct eval *v, bool always, struct err *e)
     return rc;
 }
 
+/* Windows of up to longest tokens, as many at once as --batch-tokens hold. */
+static int plan_windows(struct eval *v, int64_t longest, struct err *e)
+{
+    const struct eval_options *o = v->o;
+    struct model_options mo;
+
+    model_defaults(&mo);
+    mo.mode = TRAIN_NONE;
+    mo.ctx = longest;
+    mo.seqs = o->batch_tokens / longest > 1 ? o->batch_tokens / longest : 1;
+    if (o->cp > 1) /* ranks share one window at a time */
+        mo.cp = o->cp, mo.seqs = 1;
+    machine_plan(&o->machine, &mo);
+    return session_plan(&v->s, &mo, e);
+}
+
 /* A model for contexts [i, i + n). */
-static int load(struct eval *v, const struct session_options *so, int64_t i, int64_t n,
-                struct err *e)
+static int load(const struct task *t, struct eval *v, const struct session_options *so, int64_t i,
+                int64_t n, struct err *e)
 {
     struct session *s = &v->s;
     struct err why = { 0 };
-    struct model_options mo;
     int64_t longest = 1;
     char size[24];
     int rc;
@@ -99,17 +114,10 @@ static int load(struct eval *v, const struct session_options *so, int64_t i, int
     /* The plan must hold the longest window of all contexts that share the model. */
     for (int64_t k = i; k < i + n; k++)
         longest = v->longest[k] > longest ? v->longest[k] : longest;
-    model_defaults(&mo);
-    mo.mode = TRAIN_NONE;
-    mo.ctx = longest;
-    mo.seqs = v->o->batch_tokens / longest > 1 ? v->o->batch_tokens / longest : 1;
-    if (v->o->cp > 1) /* ranks share one window at a time */
-        mo.cp = v->o->cp, mo.seqs = 1;
-    machine_plan(&so->machine, &mo);
     s->config = v->config[i];
     /* Free memory before the model: eval_taken measures from here. */
     v->had = s->device.free_bytes(&s->device);
-    if ((rc = session_plan(s, &mo, e)) < 0)
+    if ((rc = (t->plan ? t->plan : plan_windows)(v, longest, e)) < 0)
         return rc;
     /* A bench of a model that does not fit would measure swapping, so it is refused. */
     if ((rc = model_fits(&s->device, &s->plan, &why)) < 0 && so->noise) {
@@ -119,7 +127,7 @@ static int load(struct eval *v, const struct session_options *so, int64_t i, int
     if (rc < 0) /* what is free is a guess: swap may do */
         log_warn("%s", why.msg);
     log_debug("memory: %s, %" PRId64 " tokens at once, weights of %" PRId64 " layers streamed",
-              fmt_bytes((double)s->plan.total, size, sizeof size), mo.ctx * mo.seqs,
+              fmt_bytes((double)s->plan.total, size, sizeof size), s->options.ctx * s->options.seqs,
               s->plan.placement.streamed);
     return session_load(s, so, e);
 }
@@ -134,6 +142,16 @@ static int open_device(struct eval *v, const struct session_options *so, struct 
         log_info("device %s: %s, one large product %.4g TFLOP/s", s->device.name,
                  s->device.detail, 1e-12 * v->matrix_rate);
     return rc;
+}
+
+/* Contexts that share a model: the same RoPE; with a cache, whose room sets what RoPE depends on, of the
+ * same length too. */
+static bool alike(const struct task *t, const struct eval *v, int64_t i, int64_t k)
+{
+    const struct rope_config *a = &v->config[i].rope, *b = &v->config[k].rope;
+
+    return config_rope_same(a, b) &&
+           (!t->plan || rope_length(a, v->ctx[i]) == rope_length(b, v->ctx[k]));
 }
 
 /* Runs a task: files, contexts, its own preparation, the device, then the model. Contexts
@@ -156,7 +174,7 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
         so.model = so.adapter = NULL, so.sizes = &c, so.noise = true;
     if (rc == 0 && (rc = session_files(&v->s, &so, e)) == 0 &&
         (rc = settle_contexts(v, random, e)) == 0 &&
-        (!t->prepare || (rc = t->prepare(v, e)) == 0))
+        (!t->prepare || (rc = t->prepare(v, e)) == 0) && !v->known)
         rc = open_device(v, &so, e);
     if (rc == 0 && o->cp > 1 && (random || g->size % o->cp)) {
         rc = err_set(e, E_USAGE, "--cp %" PRId64 " does not fit %s", o->cp,
@@ -164,12 +182,12 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
         err_hint(e, "it divides the ranks of --gpus or --processes");
     }
     /* From here on ranks work together: none goes on if one has failed. */
-    if ((rc = group_meet(g, rc, NULL, e)) < 0)
+    if ((rc = group_meet(g, rc, NULL, e)) < 0 || v->known)
         return rc;
     for (int64_t i = 0, n; i < v->n && rc == 0; i += n) {
-        for (n = 1; !random && i + n < v->n && config_rope_same(&v->config[i].rope, &v->config[i + n].rope);)
+        for (n = 1; !random && i + n < v->n && alike(t, v, i, i + n);)
             n++;
-        if ((rc = group_meet(g, load(v, &so, i, n, e), NULL, e)) == 0)
+        if ((rc = group_meet(g, load(t, v, &so, i, n, e), NULL, e)) == 0)
             rc = group_meet(g, t->run(v, i, n, e), NULL, e);
         session_unload(&v->s);
     }

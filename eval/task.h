@@ -40,6 +40,7 @@ struct eval {
                                          make it less than the context */
     double matrix_rate;          /* of the device, operations a second */
     size_t had;                  /* free on it before the model took any */
+    bool known;                  /* prepare has found the result: nothing is computed */
 };
 
 enum task_needs {
@@ -63,6 +64,8 @@ struct task {
     int (*check)(const struct eval_options *o, struct err *e);
     /* Opens the data, before the device and the weights: s has the files, n and ctx are known. */
     int (*prepare)(struct eval *v, struct err *e);
+    /* The memory of s, for sequences of up to longest tokens; NULL: that of windows. */
+    int (*plan)(struct eval *v, int64_t longest, struct err *e);
     /* Contexts i to i + n - 1, with the model loaded for them. */
     int (*run)(struct eval *v, int64_t i, int64_t n, struct err *e);
     int (*show)(struct eval *v, struct err *e); /* the result, at the end */

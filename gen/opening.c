@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CPU_CHUNK = 512, GPU_CHUNK = 2048, LEAST_ROWS = 64 };
+enum { LEAST_ROWS = 64 };
 
 static struct session_options options_of(const struct asked *o)
 {
@@ -123,24 +123,11 @@ struct wanted {
 
 static int try_plan(struct opening *g, const struct wanted *w, bool in_host, struct err *e)
 {
-    bool gpu = g->s.device.own_memory;
-    int64_t most = g->o->chunk ? g->o->chunk : gpu ? GPU_CHUNK : CPU_CHUNK;
-    struct model_options mo;
-    int rc;
+    struct model_options mo = { .ctx = g->o->chunk, .stages = w->ranks, .stage = w->rank, .cache = {
+        .rows = w->rows, .seqs = w->seqs, .sinks = g->o->sinks, .window = g->o->window, .in_host = in_host } };
+    int rc = cache_type(g, &mo.cache.type, e);
 
-    model_defaults(&mo);
-    mo.mode = TRAIN_NONE;
-    mo.seqs = 1;
-    mo.ctx = most < w->rows ? most : w->rows;
-    if (mo.ctx < w->seqs)
-        mo.ctx = w->seqs;
-    machine_plan(&g->o->machine, &mo);
-    mo.stages = w->ranks, mo.stage = w->rank;
-    mo.cache = (struct cache_options){ .rows = w->rows, .seqs = w->seqs, .sinks = g->o->sinks,
-                                       .window = g->o->window, .in_host = in_host };
-    if ((rc = cache_type(g, &mo.cache.type, e)) < 0)
-        return rc;
-    return session_plan(&g->s, &mo, e);
+    return rc < 0 ? rc : session_plan_texts(&g->s, &g->o->machine, &mo, e);
 }
 
 /* What lies in the host's memory beside a GPU: the streamed weights fit by the plan, keys and values as they are. */

@@ -97,6 +97,11 @@ void machine_share(struct machine *m, struct group *g, int gpu, int threads);
 /* m's sizes to those of o, which has another way to say none. */
 void machine_plan(const struct machine *m, struct model_options *o);
 
+/* In place of session_plan, for texts that grow over a cache (model/extend.h). Of o are
+ * taken cache, stages, stage, and ctx: tokens of a text that are computed at once; 0: 512, of a GPU 2048. */
+int session_plan_texts(struct session *s, const struct machine *m, const struct model_options *o,
+                       struct err *e);
+
 /* The losses of n_seqs rows of len tokens, each row from position 0, with dense attention.
  * n_seqs * len is at most options.seqs * options.ctx. ids and targets as in struct batch; nll:
  * host float32 [n_seqs * len], may be NULL; *sum and *n: of the scored ones. E_DATA (an id outside

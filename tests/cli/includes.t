@@ -20,11 +20,12 @@ may_include() {
     ranks) echo base kernels ranks ;;
     model) echo base formats kernels model ;;
     prep) echo base formats prep ;;
+    probes) echo base formats probes ;;
     train) echo base formats kernels ranks model train ;;
-    eval) echo base formats kernels ranks model eval ;;
+    eval) echo base formats probes kernels ranks model eval ;;
     gen) echo base formats kernels ranks model gen ;;
     tools) echo base formats kernels model tools ;;
-    tests) echo base formats kernels ranks model prep train eval gen tools tests ;;
+    tests) echo base formats kernels ranks model prep probes train eval gen tools tests ;;
     esac
 }
 

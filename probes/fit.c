@@ -1,0 +1,39 @@
+/* probes/fit.c - see fit.h. */
+#include "probes/fit.h"
+
+#include <math.h>
+
+enum { FEW = 2, SOME = 26, TRIES = 8 };
+
+int probe_fit(int64_t *n, int64_t room, probe_make_fn *make, void *state, struct err *e)
+{
+    struct probe p = { .n = 0 };
+    double each = 0;
+    int64_t few;
+    int rc = make(state, FEW, &p, e);
+
+    few = p.tokens;
+    *n = 0;
+    if (rc == 0 && few <= room && (rc = make(state, SOME, &p, e)) == 0) {
+        each = fmax((double)(p.tokens - few) / (SOME - FEW), 1);
+        *n = FEW + (int64_t)((double)(room - few) / each);
+    }
+    for (int i = 0; rc == 0 && *n > FEW && i < TRIES; i++) {
+        double left;
+
+        if ((rc = make(state, *n, &p, e)) < 0)
+            break;
+        each = fmax((double)(p.tokens - few) / (double)(*n - FEW), 1);
+        left = floor((double)(room - p.tokens) / each);
+        if (left == 0)
+            break;
+        /* late tries only take away, so that the last one fits */
+        *n += (int64_t)(i < TRIES / 2 || left < 0 ? left : 0);
+        if (i >= TRIES / 2 && left > 0)
+            break;
+    }
+    if (*n > 0 && *n < FEW)
+        *n = FEW;
+    probe_free(&p);
+    return rc;
+}

@@ -1,0 +1,16 @@
+/* probes/fit.h - how many items of a prompt fill a length. */
+#ifndef PROBES_FIT_H
+#define PROBES_FIT_H
+#include "probes/probe.h"
+C_BEGIN
+
+/* A prompt of n items into p, its tokens counted. */
+typedef int probe_make_fn(void *state, int64_t n, struct probe *p, struct err *e);
+
+/* *n: the most items, to about one, whose prompt has no more than room tokens; 0 where the fewest, 2,
+ * have more. By the mean tokens of an item, which is learnt by trying; prompts whose items have other
+ * tokens may come out longer, so leave a margin in room. */
+int probe_fit(int64_t *n, int64_t room, probe_make_fn *make, void *state, struct err *e);
+
+C_END
+#endif
