@@ -304,6 +304,10 @@ static inline const float *layer_freq(const struct model *m, int64_t layer)
 {
     return config_local(&m->c, layer) ? m->local_freq : m->inv_freq;
 }
+static inline float layer_freq_scale(const struct model *m, int64_t layer)
+{
+    return config_local(&m->c, layer) ? 1 : m->rope_scale;
+}
 
 /* step.c: the parts of a pass. The frequencies of RoPE, for texts of a length; logits [n], float32 on the device,
  * as the family caps them. Embedding and all layers, of host ids, into work.x; reach: the length

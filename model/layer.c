@@ -32,8 +32,8 @@ static void rope_one(struct model *m, const struct layer *l, const struct span *
         return;
     OP(m, rope, .rows = b->rows, .ld = key ? kv_dim(m) : q_dim(m),
        .heads = key ? m->c.kv_heads : m->c.heads, .dim = config_rotary(&m->c), .stride = m->c.head_dim,
-       .first = b->first, .period = b->len, .inverse = inverse, .scale = m->rope_scale,
-       .inv_freq = m->inv_freq, .x = x);
+       .first = b->first, .period = b->len, .inverse = inverse, .scale = layer_freq_scale(m, l - m->layers),
+       .inv_freq = layer_freq(m, l - m->layers), .x = x);
 }
 
 /* And both. */
@@ -46,7 +46,8 @@ static void rope(struct model *m, const struct layer *l, const struct span *b, v
         return;
     OP(m, rope, .rows = b->rows, .ld = q_dim(m), .heads = m->c.heads, .dim = config_rotary(&m->c),
        .stride = m->c.head_dim, .first = b->first, .period = b->len, .inverse = inverse,
-       .scale = config_local(&m->c, layer) ? 1 : m->rope_scale, .inv_freq = layer_freq(m, layer), .x = q, .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k,
+       .scale = layer_freq_scale(m, layer), .inv_freq = layer_freq(m, layer), .x = q,
+       .ld2 = kv_dim(m), .heads2 = m->c.kv_heads, .x2 = k,
        .firsts = b->cached ? b->cached->firsts : NULL);
 }
 
