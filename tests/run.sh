@@ -10,4 +10,14 @@ export LONGLORA_DATA
 for t in $TESTS; do
     set -- "$@" "$TESTBIN/$t"
 done
-exec prove --timer -j 2 -e 'bash tests/tap.sh' "$@" tests/cli/*.t
+WHY=$(mktemp) || exit 70
+export WHY
+prove --timer -j 2 -e 'bash tests/tap.sh' "$@" tests/cli/*.t
+rc=$?
+# Again at the end, as a log is read from there: what failed and why, and the verdict after it.
+if [ $rc -ne 0 ]; then
+    head -n 150 "$WHY"
+    echo "Result: FAIL"
+fi
+rm -f "$WHY"
+exit $rc
