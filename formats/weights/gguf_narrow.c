@@ -1,7 +1,7 @@
 /* formats/weights/gguf_narrow.c - float32 to ggml's blocks; see gguf_types.h. */
 #include "formats/weights/gguf_types.h"
 
-#include "base/simd.h"
+#include "base/levels.h"
 
 #include <string.h>
 #ifdef SIMD_WIDE
