@@ -1,7 +1,7 @@
 /* base/floats.c - float32 to and from float16 and bfloat16, bit-exact; see tensor_type.h. */
 #include "base/tensor_type.h"
 
-#include "base/simd.h"
+#include "base/levels.h"
 
 #include <string.h>
 

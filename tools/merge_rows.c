@@ -1,7 +1,7 @@
 /* tools/merge_rows.c - the arithmetic of a merge, a block of rows at a time; see merge.h. */
 #include "tools/merge.h"
 
-#include "base/simd.h"
+#include "base/levels.h"
 
 #include <string.h>
 

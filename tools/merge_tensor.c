@@ -16,7 +16,7 @@
 /* Values of a task, which are written at once: the larger that is, the less the system has to do.
  * They are whole blocks of the hash, of 2 or 4 bytes a value; PART of them go through it all at a
  * time, STEP of these through float32. ROWS: of a task that measures rows. COPY: bytes of a task that only copies. */
-enum { TASK = 1 << 19, PART = 1 << 16, STEP = 1 << 13, COMPARED = 1 << 10, ROWS = 16 };
+enum { TASK = 1 << 19, PART = 1 << 16, STEP = 1 << 12, COMPARED = 1 << 10, ROWS = 16 };
 #define COPY (8 * HASH_BLOCK)
 
 struct merge_thread {

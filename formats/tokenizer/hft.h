@@ -21,7 +21,8 @@ struct hft;
 /* E_DATA names the field and its offset. name is for messages. The caller frees. */
 int hft_parse(struct hft **t, const void *bytes, size_t n, const char *name, struct err *e);
 /* Lines of base64 and a rank. Which pattern cuts the text such a file does not say: it is known by
- * the number of ranks, else refused. No text makes a special token. */
+ * the number of ranks, else refused; and with Qwen's its text is made NFC, as by Qwen's own program. No text
+ * makes a special token. */
 int hft_parse_ranks(struct hft **t, const void *bytes, size_t n, const char *name, struct err *e);
 void hft_free(struct hft *t);
 

@@ -65,12 +65,104 @@ static int gather(const struct spm *m, struct order *o, struct err *e)
     return 0;
 }
 
+/* Of each symbol the pair that makes it, and its rank, or: */
+enum { MADE_OF_NONE = -1,    /* no pair makes it */
+       MADE_LATER = -2,      /* some do, of higher ranks than those seen */
+       MADE_UNSURE = -3,     /* by a pair whose halves are made after it, or of such */
+       MADE_NEVER = RANK_NONE };
+struct made {
+    uint32_t *left, *right;
+    int32_t *rank;
+};
+
+/* Whether l and r, whole, can lie side by side when all pairs of a rank below 'before' are merged: no
+ * pair over their border came first. The two that touch there are looked at back in time, the later made
+ * taken apart; of pairs of one rank the left goes first. */
+static bool stands(const struct spm *m, const struct made *x, uint32_t l, uint32_t r, int32_t before)
+{
+    uint32_t id;
+
+    while (spm_bpe_merge(&m->bpe, l, r, &id) >= before) {
+        if (x->rank[l] > x->rank[r]) {
+            before = x->rank[l];
+            l = x->right[l];
+        } else if (x->rank[r] != MADE_OF_NONE) {
+            before = x->rank[r] + 1;
+            r = x->left[r];
+        } else {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of n pairs in a row that make one token: leaves the one that ever merges, or those of which that is not
+ * sure, at 'to'; returns how many. */
+static size_t leave_one(const struct spm *m, struct made *x, const struct spm_pair *v, size_t n,
+                        struct spm_pair *to)
+{
+    uint32_t id = v->id;
+    size_t kept = 0;
+    bool sure = x->rank[id] != MADE_UNSURE;
+
+    if (x->rank[id] >= 0) /* it is made already */
+        return 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct spm_pair p = v[i];
+        int32_t l = x->rank[p.left], r = x->rank[p.right];
+
+        if (l == MADE_NEVER || r == MADE_NEVER)
+            continue;
+        if (l < MADE_OF_NONE || r < MADE_OF_NONE) {
+            sure = false;
+        } else if (stands(m, x, p.left, p.right, p.rank)) {
+            x->left[id] = p.left;
+            x->right[id] = p.right;
+            x->rank[id] = p.rank;
+            *to = p;
+            return 1;
+        }
+        to[kept++] = p;
+    }
+    x->rank[id] = sure ? MADE_NEVER : MADE_UNSURE;
+    return sure ? 0 : kept;
+}
+
+/* Leaves of the pairs, in order, those that ever merge: some files list all ways to make a token, some
+ * the one by which merges come to it. */
+static int leave_standing(const struct spm *m, struct order *o, struct err *e)
+{
+    size_t n = (size_t)m->vocab + m->bpe.n_extra, kept = 0;
+    struct made x = { malloc(n * sizeof *x.left + 1), malloc(n * sizeof *x.right + 1),
+                      malloc(n * sizeof *x.rank + 1) };
+    int rc = x.left && x.right && x.rank ? 0 : err_set(e, E_SYS, "out of memory for %zu tokens", n);
+
+    for (size_t i = 0; i < n && rc == 0; i++)
+        x.rank[i] = MADE_OF_NONE;
+    for (size_t i = 0; i < o->n && rc == 0; i++)
+        x.rank[o->v[i].id] = MADE_LATER;
+    for (size_t i = 0, k; i < o->n && rc == 0; i = k) {
+        for (k = i + 1; k < o->n && o->v[k].id == o->v[i].id;)
+            k++;
+        kept += leave_one(m, &x, o->v + i, k - i, o->v + kept);
+    }
+    if (rc == 0)
+        o->n = kept;
+    free(x.left);
+    free(x.right);
+    free(x.rank);
+    return rc;
+}
+
 /* Tokens with their texts, but for special ones, and in which order they are made. */
-static int put_model(XXH3_state_t *h, const struct spm *m, const unsigned char *special,
+static int put_model(XXH3_state_t *h, const struct spm *m, const unsigned char *special, bool bytes,
                      struct err *e)
 {
     struct order o = { 0 };
     int rc = gather(m, &o, e);
+
+    if (rc == 0 && bytes)
+        rc = leave_standing(m, &o, e);
 
     for (int64_t id = 0; id < m->vocab && rc == 0; id++)
         if (!(special && special[id]) && (m->kind[id] == PIECE_NORMAL ||
@@ -141,7 +233,7 @@ int hft_meaning(const struct hft *t, char hex[33], struct err *e)
     }
     if (rc == 0) {
         put(h, t->map.used); /* of the model's own */
-        rc = put_model(h, t->v, special, e);
+        rc = put_model(h, t->v, special, t->bytes, e);
     }
     for (size_t i = 0; i < t->map.used && rc == 0 && t->score; i++) {
         uint64_t bits;
@@ -175,7 +267,7 @@ int hft_meaning_spm(const struct spm *m, char hex[33], struct err *e)
     put(h, WAY_SENTENCES);
     put(h, m->norm.dummy_prefix);
     put(h, (uint64_t)m->vocab);
-    if ((rc = put_model(h, m, NULL, e)) == 0)
+    if ((rc = put_model(h, m, NULL, false, e)) == 0)
         hash_hex(XXH3_128bits_digest(h), hex);
     XXH3_freeState(h);
     return rc;

@@ -11,12 +11,13 @@ static const struct known {
     int32_t ranks;
     const char *pattern; /* the name of one of words.h */
     int32_t special, bos, eos; /* -1 for none */
+    bool nfc; /* its own program (Qwen: tokenization_qwen.py) normalises, and so does its tokenizer.json */
 } known[] = {
-    { 128000, "Llama 3", 256, 128000, 128001 }, /* <|begin_of_text|>, <|end_of_text|> */
-    { 151643, "Qwen 2", 208, -1, 151643 },     /* <|endoftext|> */
-    { 100256, "cl100k", 21, -1, 100257 },
-    { 199998, "o200k", 21, -1, 199999 },
-    { 50256, "GPT-2", 1, -1, 50256 },
+    { 128000, "Llama 3", 256, 128000, 128001, false }, /* <|begin_of_text|>, <|end_of_text|> */
+    { 151643, "Qwen 2", 208, -1, 151643, true },       /* <|endoftext|> */
+    { 100256, "cl100k", 21, -1, 100257, false },
+    { 199998, "o200k", 21, -1, 199999, false },
+    { 50256, "GPT-2", 1, -1, 50256, false },
 };
 
 struct rank {
@@ -174,6 +175,9 @@ static int read_all(struct hft *t, struct ranks *r, const char *bytes, size_t n,
     }
     t->words = words_named(strcmp(k->pattern, "cl100k") == 0 ? "Llama 3" : k->pattern);
     t->way = WAY_WORDS;
+    if (k->nfc)
+        t->norm[t->n_norm++] = (struct hft_step){ .kind = NORM_FORM, .form = UNICODE_NFC };
+    t->nfc_only = k->nfc;
     t->bytes = t->ignore_merges = t->decode.bytes = true;
     t->bos = k->bos;
     t->eos = k->eos;

@@ -1,7 +1,7 @@
 /* formats/weights/gguf_narrow.c - float32 to ggml's blocks; see gguf_types.h. */
 #include "formats/weights/gguf_types.h"
 
-#include "base/simd.h"
+#include "base/levels.h"
 
 #include <string.h>
 #ifdef SIMD_WIDE
@@ -89,26 +89,15 @@ SIMD_FN(bool, narrow_q8_0, (const float *f, int64_t n, unsigned char *p), (f, n,
 
 /* ---- Q4_0 ---- */
 
-/* The value of the largest size, the first of several. The largest positive and the negative of the
- * largest size differ in all but few blocks. */
+/* The value of the largest size, the first of several; 0 of zeros of either sign. */
 SIMD_INLINE float largest(const float *f)
 {
-    int32_t up = INT32_MIN;
-    uint32_t down = 0, is_up;
+    uint32_t most = bits_of(largest_size(f));
 
-    for (int i = 0; i < BLOCK; i++)
-        up = (int32_t)bits_of(f[i]) > up ? (int32_t)bits_of(f[i]) : up;
-    for (int i = 0; i < BLOCK; i++)
-        down = bits_of(f[i]) > down ? bits_of(f[i]) : down;
-    up = up < 0 ? 0 : up;
-    down = down & SIGN ? down & ~(uint32_t)SIGN : 0;
-    is_up = -(uint32_t)((uint32_t)up > down); /* a mask: which it is, a branch could not foretell */
-    if ((uint32_t)up != down)
-        return float_of(((uint32_t)up & is_up) | ((down | SIGN) & ~is_up));
-    for (int i = 0; down && i < BLOCK; i++)
-        if ((bits_of(f[i]) & ~(uint32_t)SIGN) == down)
+    for (int i = 0; most && i < BLOCK; i++)
+        if ((bits_of(f[i]) & ~(uint32_t)SIGN) == most)
             return f[i];
-    return 0; /* of zeros, of either sign */
+    return 0;
 }
 
 /* A block's values, 8 added, as 4 bits each. ggml's result is the whole part of f by + 8.5 computed
@@ -122,7 +111,7 @@ SIMD_INLINE void nibbles(const float *f, float by, unsigned char *p)
     }
 }
 
-SIMD_INLINE bool narrow_q4_0_by(const float *f, int64_t n, unsigned char *p,
+SIMD_INLINE bool narrow_q4_0_by(const float *f, int64_t n, unsigned char *p, float (*most_of)(const float *f),
                                 void (*fill)(const float *f, float by, unsigned char *p))
 {
     struct scales s;
@@ -131,7 +120,7 @@ SIMD_INLINE bool narrow_q4_0_by(const float *f, int64_t n, unsigned char *p,
     for (int64_t k; n > 0; n -= k * BLOCK) {
         k = n / BLOCK < SOME ? n / BLOCK : SOME;
         for (int64_t b = 0; b < k; b++)
-            s.d[b] = largest(f + b * BLOCK);
+            s.d[b] = most_of(f + b * BLOCK);
         for (int64_t b = 0; b < k; b++) {
             uint32_t size = bits_of(s.d[b]) & ~(uint32_t)SIGN;
             most = size > most ? size : most;
@@ -147,10 +136,47 @@ SIMD_INLINE bool narrow_q4_0_by(const float *f, int64_t n, unsigned char *p,
 
 static bool narrow_q4_0_base(const float *f, int64_t n, unsigned char *p)
 {
-    return narrow_q4_0_by(f, n, p, nibbles);
+    return narrow_q4_0_by(f, n, p, largest, nibbles);
 }
 
 #ifdef SIMD_WIDE
+/* f at the first bit that is set, but 0 where the largest size is. */
+SIMD_INLINE float first_of(const float *f, uint32_t mask, uint32_t most)
+{
+    return float_of(bits_of(f[__builtin_ctz(mask)]) & -(uint32_t)(most != 0));
+}
+
+SIMD_V3 static inline float largest_wide(const float *f)
+{
+    const __m256i sizes = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i v[4], all;
+    __m128i x;
+    uint32_t mask = 0;
+
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(f + 8 * i)), sizes);
+    all = _mm256_max_epi32(_mm256_max_epi32(v[0], v[1]), _mm256_max_epi32(v[2], v[3]));
+    x = _mm_max_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4E)); /* of 4 the halves change places, */
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0xB1)); /* then neighbours */
+    all = _mm256_broadcastd_epi32(x);
+    for (int i = 0; i < 4; i++)
+        mask |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(v[i], all))) << 8 * i;
+    return first_of(f, mask, (uint32_t)_mm_cvtsi128_si32(x));
+}
+
+SIMD_V4 static inline float largest_widest(const float *f)
+{
+    const __m512i sizes = _mm512_set1_epi32(0x7FFFFFFF);
+    const __m512i a = _mm512_and_si512(_mm512_loadu_si512(f), sizes);
+    const __m512i b = _mm512_and_si512(_mm512_loadu_si512(f + 16), sizes);
+    const uint32_t most = _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
+    const __m512i all = _mm512_set1_epi32((int)most);
+
+    return first_of(f, (uint32_t)_mm512_cmpeq_epi32_mask(a, all) |
+                       (uint32_t)_mm512_cmpeq_epi32_mask(b, all) << 16, most);
+}
+
 /* Eight values as 32 bits each. In float32, f by + 8.5 may have been rounded up to a whole number:
  * what is left of it when that is taken away, again with one rounding, has the right sign. */
 SIMD_V3 static inline __m256i eight(const float *f, __m256 by)
@@ -197,11 +223,11 @@ SIMD_V4 static inline void nibbles_widest(const float *f, float by, unsigned cha
 
 SIMD_V3 static bool narrow_q4_0_v3(const float *f, int64_t n, unsigned char *p)
 {
-    return narrow_q4_0_by(f, n, p, nibbles_wide);
+    return narrow_q4_0_by(f, n, p, largest_wide, nibbles_wide);
 }
 SIMD_V4 static bool narrow_q4_0_v4(const float *f, int64_t n, unsigned char *p)
 {
-    return narrow_q4_0_by(f, n, p, nibbles_widest);
+    return narrow_q4_0_by(f, n, p, largest_widest, nibbles_widest);
 }
 SIMD_LEVELS(bool, narrow_q4_0, (const float *f, int64_t n, unsigned char *p), (f, n, p))
 #else

@@ -3,7 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/gguf.h"
-#include "base/simd.h"
+#include "base/levels.h"
 
 #include <string.h>
 

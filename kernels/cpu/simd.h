@@ -1,7 +1,7 @@
 /* kernels/cpu/simd.h - loops of the ops, compiled for several processors at once, and a fast exp. */
 #ifndef KERNELS_CPU_SIMD_H
 #define KERNELS_CPU_SIMD_H
-#include "base/simd.h"
+#include "base/levels.h"
 #include <stdint.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* base/simd.h - loops compiled for several processors at once. */
-#ifndef BASE_SIMD_H
-#define BASE_SIMD_H
+/* base/levels.h - loops compiled for several processors at once. */
+#ifndef BASE_LEVELS_H
+#define BASE_LEVELS_H
 #include "base/processor.h"
 
 /*
