@@ -9,7 +9,6 @@
 #include "base/json.h"
 #include "base/tensor_type.h"
 #include "formats/weights/arch.h"
-#include "formats/weights/tensors.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -176,7 +175,7 @@ double config_embed_times(const struct llama_config *c, enum dtype act)
 {
     float root = (float)sqrt((double)c->dim);
 
-    if (!config_arch(c)->block.root_embed)
+    if (!(c->arch ? c->arch : arch_nth(0))->block.root_embed)
         return config_times(c->times.embed);
     return (double)(act == DT_BF16 ? bf16_to_f32(f32_to_bf16(root)) : root);
 }
