@@ -176,17 +176,24 @@ static int check_config(struct check_list *l, enum check_program p, const struct
     return rc;
 }
 
-static int check_dtype(struct check_list *l, enum check_program p, const char *config, struct err *e)
+/* vLLM takes no float16 of Gemma 2 and 3, whose values leave its range. */
+static int check_dtype(struct check_list *l, enum check_program p, const struct llama_config *c,
+                       const char *config, struct err *e)
 {
+    bool gemma = config_arch(c)->block.query_scalar;
     const char *dtype = "";
     struct js o;
     int rc = js_load(&o, config, JS_MAX_BYTES, e);
 
     if (rc == 0 && (rc = js_str(&o, "torch_dtype", JS_MAY, &dtype, e)) == 0 &&
-        (rc = js_str(&o, "dtype", JS_MAY, &dtype, e)) == 0 && p == CHECK_VLLM &&
-        strcmp(dtype, "float32") == 0)
-        rc = add(l, CHECK_DIFFERS, e, "float32 weights are computed with in float16: give --dtype float32, or "
-                 "merge with --dtype bfloat16");
+        (rc = js_str(&o, "dtype", JS_MAY, &dtype, e)) == 0 && p == CHECK_VLLM) {
+        if (strcmp(dtype, "float32") == 0)
+            rc = add(l, CHECK_DIFFERS, e, "float32 weights are computed with in %s: give --dtype float32, or "
+                     "merge with --dtype bfloat16", gemma ? "bfloat16" : "float16");
+        else if (strcmp(dtype, "float16") == 0 && gemma)
+            rc = add(l, CHECK_REFUSED, e, "float16 for model_type %s: merge with --dtype bfloat16",
+                     config_arch(c)->model_type);
+    }
     js_free(&o);
     return rc;
 }
@@ -213,7 +220,7 @@ static int check_model(struct check_list *l, enum check_program p, const char *f
     } else if (rc < 0) {
         if (e)
             *e = why;
-    } else if ((rc = check_config(l, p, &c, e)) == 0 && (rc = check_dtype(l, p, config, e)) == 0) {
+    } else if ((rc = check_config(l, p, &c, e)) == 0 && (rc = check_dtype(l, p, &c, config, e)) == 0) {
         rc = check_tokenizer(l, p, folder, e);
     }
     free(config);
