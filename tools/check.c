@@ -68,8 +68,9 @@ static bool ends_with(const char *s, const char *end)
 
 /* ---- a model's configuration ---- */
 
-/* The kinds of RoPE that came later, by the first version that computes them. */
-static int transformers_rope(struct check_list *l, const struct llama_config *c, struct err *e)
+/* The kinds of RoPE that came later, by the first version that computes them; caps (Gemma 2: 4.57 does so without a
+ * word, 5.24 takes no sdpa). */
+static int transformers_config(struct check_list *l, const struct llama_config *c, struct err *e)
 {
     const struct rope_config *r = &c->rope;
     int rc = 0;
@@ -85,6 +86,9 @@ static int transformers_rope(struct check_list *l, const struct llama_config *c,
         rc = add(l, CHECK_NOTE, e, "before 4.51 yarn's ramp is that of the extended context");
     if (rc == 0 && r->type == ROPE_DYNAMIC)
         rc = add(l, CHECK_NOTE, e, "after a long text dynamic's frequencies stay those of the longest so far");
+    if (rc == 0 && c->cap.scores > 0)
+        rc = add(l, CHECK_DIFFERS, e, "transformers 4 leave out attn_logit_softcapping where they choose the attention "
+                 "(sdpa): give attn_implementation=\"eager\"");
     return rc;
 }
 
@@ -162,7 +166,7 @@ static int check_config(struct check_list *l, enum check_program p, const struct
 {
     const char *type = config_arch(c)->model_type;
     int rc = p == CHECK_VLLM ? vllm_rope(l, c, e) : p == CHECK_LLAMA_CPP ? llama_cpp_rope(l, c, e)
-                                                                         : transformers_rope(l, c, e);
+                                                                         : transformers_config(l, c, e);
 
     if (rc == 0 && p == CHECK_LLAMA_CPP)
         rc = llama_cpp_family(l, c, e);

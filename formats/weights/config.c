@@ -43,6 +43,9 @@ static int unknown_family(const struct js *o, const char *type, struct err *e)
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
                                   arch_nth(i)->model_type);
     err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
+    if (js_has(o, "text_config"))
+        return err_hint(e, "it has parts beside text: save the text part as a model of its own, of one of the families %s",
+                        list);
     return err_hint(e, "supported are: %s", list);
 }
 
