@@ -89,6 +89,21 @@ def factors(w):
         w.add_tensor(f"rope_factors_{k}.weight", np.array([1, 2, 4, 8], np.float32))
 
 
+def gemma2(w):
+    w.add_attn_logit_softcapping(50.0)
+    w.add_final_logit_softcapping(30.0)
+    w.add_sliding_window(16)
+
+
+def gemma3(w):
+    w.add_sliding_window(16)
+    w.add_rope_freq_base(1e6)
+    w.add_float32("gemma3.rope.freq_base_swa", 5000.0)
+    w.add_uint32("gemma3.attention.sliding_window_pattern", 2)
+
+
+model("gemma2", arch="gemma2", types=(T.Q4_0,), more=gemma2)
+model("gemma3", arch="gemma3", types=(T.Q4_0,), more=gemma3)
 model("granite", arch="granite", types=(T.Q4_0,), more=scales)
 model("gptneox", arch="gptneox", types=(T.Q4_0,), more=half)
 model("phi3", arch="phi3", types=(T.Q4_0,), more=lambda w: w.add_rope_scaling_orig_ctx_len(16), rope=factors)

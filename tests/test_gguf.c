@@ -492,6 +492,27 @@ static void test_families_come_back(void **state)
     unlink(path);
 }
 
+/* Files of others: keys that are not written here, and a head's channels where no key says them. */
+static void test_gemmas_of_others(void **state)
+{
+    (void)state;
+    for (int three = 0; three < 2; three++) {
+        const struct gguf_arch *a;
+        struct llama_config c;
+        struct err e = { 0 };
+        struct gguf *g;
+
+        assert_int_equal(gguf_open(&g, three ? "tests/fuzz/seeds/gguf/gemma3" : "tests/fuzz/seeds/gguf/gemma2", &e), 0);
+        assert_int_equal(gguf_config_read(&c, &a, g, &e), 0);
+        assert_int_equal(c.head_dim, 8);
+        assert_int_equal(config_window(&c, 0), 16);
+        assert_true(fabs(c.times.scores * sqrt(8) - 1) < 1e-9 && c.tied);
+        assert_true(c.cap.scores == (three ? 0 : 50) && c.cap.logits == (three ? 0 : 30));
+        assert_true(c.local_theta == (three ? 5000 : 0) && c.rope.theta == (three ? 1e6 : 1e4));
+        gguf_close(g);
+    }
+}
+
 /* Each of the golden models, changed, and what llama.cpp has not for it. */
 static void test_each_family_says_what_it_lacks(void **state)
 {
@@ -548,7 +569,7 @@ int main(void)
         cmocka_unit_test(test_rows_by_head_come_back),
         cmocka_unit_test(test_rope_comes_back),
         cmocka_unit_test(test_families_come_back),
-        cmocka_unit_test(test_each_family_says_what_it_lacks),
+        cmocka_unit_test(test_each_family_says_what_it_lacks), cmocka_unit_test(test_gemmas_of_others),
         cmocka_unit_test(test_what_llama_cpp_has_not_is_refused),
     };
 

@@ -68,8 +68,9 @@ static bool ends_with(const char *s, const char *end)
 
 /* ---- a model's configuration ---- */
 
-/* The kinds of RoPE that came later, by the first version that computes them. */
-static int transformers_rope(struct check_list *l, const struct llama_config *c, struct err *e)
+/* The kinds of RoPE that came later, by the first version that computes them; caps (Gemma 2: 4.57 does so without a
+ * word, 5.24 takes no sdpa). */
+static int transformers_config(struct check_list *l, const struct llama_config *c, struct err *e)
 {
     const struct rope_config *r = &c->rope;
     int rc = 0;
@@ -85,6 +86,9 @@ static int transformers_rope(struct check_list *l, const struct llama_config *c,
         rc = add(l, CHECK_NOTE, e, "before 4.51 yarn's ramp is that of the extended context");
     if (rc == 0 && r->type == ROPE_DYNAMIC)
         rc = add(l, CHECK_NOTE, e, "after a long text dynamic's frequencies stay those of the longest so far");
+    if (rc == 0 && c->cap.scores > 0)
+        rc = add(l, CHECK_DIFFERS, e, "transformers 4 leave out attn_logit_softcapping where they choose the attention "
+                 "(sdpa): give attn_implementation=\"eager\"");
     return rc;
 }
 
@@ -162,7 +166,7 @@ static int check_config(struct check_list *l, enum check_program p, const struct
 {
     const char *type = config_arch(c)->model_type;
     int rc = p == CHECK_VLLM ? vllm_rope(l, c, e) : p == CHECK_LLAMA_CPP ? llama_cpp_rope(l, c, e)
-                                                                         : transformers_rope(l, c, e);
+                                                                         : transformers_config(l, c, e);
 
     if (rc == 0 && p == CHECK_LLAMA_CPP)
         rc = llama_cpp_family(l, c, e);
@@ -176,17 +180,24 @@ static int check_config(struct check_list *l, enum check_program p, const struct
     return rc;
 }
 
-static int check_dtype(struct check_list *l, enum check_program p, const char *config, struct err *e)
+/* vLLM takes no float16 of Gemma 2 and 3, whose values leave its range. */
+static int check_dtype(struct check_list *l, enum check_program p, const struct llama_config *c,
+                       const char *config, struct err *e)
 {
+    bool gemma = config_arch(c)->block.query_scalar;
     const char *dtype = "";
     struct js o;
     int rc = js_load(&o, config, JS_MAX_BYTES, e);
 
     if (rc == 0 && (rc = js_str(&o, "torch_dtype", JS_MAY, &dtype, e)) == 0 &&
-        (rc = js_str(&o, "dtype", JS_MAY, &dtype, e)) == 0 && p == CHECK_VLLM &&
-        strcmp(dtype, "float32") == 0)
-        rc = add(l, CHECK_DIFFERS, e, "float32 weights are computed with in float16: give --dtype float32, or "
-                 "merge with --dtype bfloat16");
+        (rc = js_str(&o, "dtype", JS_MAY, &dtype, e)) == 0 && p == CHECK_VLLM) {
+        if (strcmp(dtype, "float32") == 0)
+            rc = add(l, CHECK_DIFFERS, e, "float32 weights are computed with in %s: give --dtype float32, or "
+                     "merge with --dtype bfloat16", gemma ? "bfloat16" : "float16");
+        else if (strcmp(dtype, "float16") == 0 && gemma)
+            rc = add(l, CHECK_REFUSED, e, "float16 for model_type %s: merge with --dtype bfloat16",
+                     config_arch(c)->model_type);
+    }
     js_free(&o);
     return rc;
 }
@@ -213,7 +224,7 @@ static int check_model(struct check_list *l, enum check_program p, const char *f
     } else if (rc < 0) {
         if (e)
             *e = why;
-    } else if ((rc = check_config(l, p, &c, e)) == 0 && (rc = check_dtype(l, p, config, e)) == 0) {
+    } else if ((rc = check_config(l, p, &c, e)) == 0 && (rc = check_dtype(l, p, &c, config, e)) == 0) {
         rc = check_tokenizer(l, p, folder, e);
     }
     free(config);

@@ -9,7 +9,6 @@
 #include "base/json.h"
 #include "base/tensor_type.h"
 #include "formats/weights/arch.h"
-#include "formats/weights/tensors.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -44,6 +43,9 @@ static int unknown_family(const struct js *o, const char *type, struct err *e)
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
                                   arch_nth(i)->model_type);
     err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
+    if (js_has(o, "text_config"))
+        return err_hint(e, "it has parts beside text: save the text part as a model of its own, of one of the families %s",
+                        list);
     return err_hint(e, "supported are: %s", list);
 }
 
@@ -176,7 +178,7 @@ double config_embed_times(const struct llama_config *c, enum dtype act)
 {
     float root = (float)sqrt((double)c->dim);
 
-    if (!config_arch(c)->block.root_embed)
+    if (!(c->arch ? c->arch : arch_nth(0))->block.root_embed)
         return config_times(c->times.embed);
     return (double)(act == DT_BF16 ? bf16_to_f32(f32_to_bf16(root)) : root);
 }

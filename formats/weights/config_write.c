@@ -74,8 +74,9 @@ static void set_scale(json_t *o, const struct rope_config *r, bool *ok)
 
 /* The 4.x form. transformers before 4.43 refuse a scaling that has other than two fields, "type"
  * and "factor", and know linear and dynamic; later versions read these two. The other kinds came
- * with 4.43 and are "rope_type" there; vLLM's older versions ask for the "type" of yarn. */
-static json_t *rope_scaling(const struct rope_config *r, bool three_fields, bool *ok)
+ * with 4.43 and are "rope_type" there, as are all for Gemma 3, which came later; vLLM's older versions ask for
+ * the "type" of yarn. */
+static json_t *rope_scaling(const struct rope_config *r, const struct block *b, bool *ok)
 {
     enum rope_type t = written_type(r);
     json_t *o;
@@ -85,12 +86,12 @@ static json_t *rope_scaling(const struct rope_config *r, bool three_fields, bool
     o = json_object();
     if (t != ROPE_LLAMA3)
         set(o, "type", json_string(config_rope_name(t)), ok);
-    if (three_fields && t == ROPE_LONGROPE) {
+    if (b->three_fields && t == ROPE_LONGROPE) {
         set_list(o, "short_factor", r->short_factor, r->pairs, ok);
         set_list(o, "long_factor", r->long_factor, r->pairs, ok);
         return o;
     }
-    if (has_original(t))
+    if (has_original(t) || b->local_rope)
         set(o, "rope_type", json_string(config_rope_name(t)), ok);
     set_scale(o, r, ok);
     return o;
@@ -127,7 +128,7 @@ static void set_rope(json_t *o, const struct llama_config *c, bool *ok)
         set(o, field_or(config_arch(c)->block.field.rotary, "partial_rotary_factor"),
             json_real(c->rotary_dim ? (double)c->rotary_dim / (double)c->head_dim : 1), ok);
     set(o, field_or(config_arch(c)->block.field.theta, "rope_theta"), json_real(c->rope.theta), ok);
-    set(o, "rope_scaling", rope_scaling(&c->rope, config_arch(c)->block.three_fields, ok), ok);
+    set(o, "rope_scaling", rope_scaling(&c->rope, &config_arch(c)->block, ok), ok);
     if (c->local_theta > 0) {
         json_t *layers = json_object();
 

@@ -86,6 +86,21 @@ static int read_fields(json_t *o, const struct gguf *g, const char *arch, struct
     return 0;
 }
 
+static double number(const json_t *o, const char *field) { return json_number_value(json_object_get(o, field)); }
+
+/* What follows from other keys to llama.cpp, of a family where a missing field means something else too. */
+static int read_heads(json_t *o, struct err *e)
+{
+    int64_t heads = (int64_t)number(o, "num_attention_heads"), dim = (int64_t)number(o, "hidden_size");
+
+    if ((!json_object_get(o, "num_key_value_heads") &&
+         json_object_set_new(o, "num_key_value_heads", json_integer(heads)) < 0) ||
+        (!json_object_get(o, "head_dim") && heads > 0 && dim % heads == 0 && /* else it is refused */
+         json_object_set_new(o, "head_dim", json_integer(dim / heads)) < 0))
+        return err_set(e, E_SYS, "out of memory");
+    return 0;
+}
+
 /* A token of the vocabulary, or none. */
 static json_t *read_id(const struct gguf *g, const char *key, int64_t vocab)
 {
@@ -146,7 +161,6 @@ static int read_real(json_t *o, const struct gguf *g, const char *arch, const ch
     return json_object_set_new(o, field, json_real(gguf_decimal(is))) < 0 ? err_set(e, E_SYS, "out of memory") : 0;
 }
 
-static double number(const json_t *o, const char *field) { return json_number_value(json_object_get(o, field)); }
 static double head_dim_of(const json_t *o)
 {
     double heads = number(o, "num_attention_heads"), dim = number(o, "head_dim");
@@ -302,7 +316,8 @@ int gguf_config_read(struct llama_config *c, const struct gguf_arch **a, const s
     int rc = o ? read_arch(g, a, e) : err_set(e, E_SYS, "out of memory");
 
     if (rc == 0 && (rc = read_window(o, g, *a, e)) == 0 &&
-        (rc = read_fields(o, g, (*a)->name, e)) == 0 && (rc = read_tensors(o, g, (*a)->name, e)) == 0 &&
+        (rc = read_fields(o, g, (*a)->name, e)) == 0 && (rc = read_heads(o, e)) == 0 &&
+        (rc = read_tensors(o, g, (*a)->name, e)) == 0 &&
         (rc = read_biases(o, g, *a, e)) == 0 && (rc = read_own(o, g, *a, e)) == 0) {
         if (!(text = json_dumps(o, 0)))
             rc = err_set(e, E_SYS, "out of memory");

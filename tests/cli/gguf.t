@@ -63,6 +63,14 @@ ok 'layers without RoPE that it has not: 78' ends 78 'layer 1 is without RoPE' l
 ok '--check says the same' eval '! lmerge --check llama.cpp tests/data/arch/smollm3 > "$tmp/said" &&
     has "$tmp/said" "refused: layer 1 is without RoPE" && ! lmerge --check llama.cpp tests/data/arch/phi3 > "$tmp/said" &&
     has "$tmp/said" "ignored: the window of 7"'
+ok "and of Gemma's, which it has: layers that have it" eval 'lmerge --check llama.cpp tests/data/arch/gemma2 > "$tmp/said"
+    ! has "$tmp/said" "refused\|ignored" && ! lmerge --check llama.cpp tests/data/arch/gemma2_plain > "$tmp/said" &&
+    has "$tmp/said" "refused: layer_types is another"'
+ok "transformers 4 may leave Gemma 2's caps out" eval '! lmerge --check transformers tests/data/arch/gemma2 > "$tmp/said" &&
+    has "$tmp/said" "differs: transformers 4 leave out attn_logit_softcapping"'
+ok 'vLLM takes no Gemma in float16' eval 'lmerge -q -m tests/data/arch/gemma2 -o "$tmp/w/g2.gguf" --gguf f16 2> "$tmp/err" &&
+    lmerge -q -m "$tmp/w/g2.gguf" -o "$tmp/g2" --dtype float16 && ! lmerge --check vllm "$tmp/g2" > "$tmp/said" &&
+    has "$tmp/said" "refused: float16 for model_type gemma2"'
 
 # --- adapters
 ok 'an adapter merged into a file' lmerge -q -m "$tmp/base" -a "$data/plain/adapter" -o "$tmp/m.gguf" --gguf f32

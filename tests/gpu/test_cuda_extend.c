@@ -40,8 +40,7 @@ static void test_gemm_few(void **state)
 }
 
 struct cache_case {
-    int64_t texts, rows, heads, kv_heads, dim, queries, window;
-    float cap;
+    int64_t texts, rows, heads, kv_heads, dim, queries, window, cap;
 };
 
 /* Keys and values into a cache of a type, then queries over it; o and lse of all, as float32. */
@@ -56,7 +55,7 @@ static float *over_cache(struct device *d, const struct cache_case *c, enum kv_t
                           .n = c->texts, .cu = ends, .to = to };
     struct op_attention a = { .q_rows = n, .kv_rows = all, .heads = c->heads, .kv_heads = c->kv_heads,
                               .dim = c->dim, .q_ld = q_width, .kv_ld = width, .window = c->window,
-                              .scale = 1 / sqrtf((float)c->dim), .cap = c->cap,
+                              .scale = 1 / sqrtf((float)c->dim), .cap = (float)c->cap,
                               .cached = true, .kv_type = type };
 
     s.k = up(d, k, all * width, d->act), s.v = up(d, v, all * width, d->act);
@@ -88,11 +87,11 @@ static float *over_cache(struct device *d, const struct cache_case *c, enum kv_t
 static void test_attention_over_caches(void **state)
 {
     static const struct cache_case v[] = {
-        { 1, 1, 1, 1, 64, 1, 0 },     { 1, 40, 4, 4, 128, 1, 0 },   { 3, 300, 8, 2, 128, 1, 0 },
-        { 1, 5000, 4, 4, 128, 1, 0 }, { 2, 3000, 8, 8, 64, 1, 0 },  { 1, 4001, 32, 4, 128, 1, 0 },
-        { 4, 77, 6, 3, 80, 1, 0 },    { 1, 2000, 4, 1, 96, 3, 0 },  { 2, 1500, 2, 1, 256, 1, 0 },
-        { 1, 900, 4, 2, 128, 1, 100 }, { 1, 700, 4, 2, 128, 200, 0 }, { 1, 257, 4, 4, 64, 130, 0 },
-        { 1, 300, 2, 1, 40, 50, 0 },  { 20, 64, 5, 5, 16, 1, 0 },
+        { 1, 1, 1, 1, 64, 1, 0, 0 },     { 1, 40, 4, 4, 128, 1, 0, 0 },   { 3, 300, 8, 2, 128, 1, 0, 0 },
+        { 1, 5000, 4, 4, 128, 1, 0, 0 }, { 2, 3000, 8, 8, 64, 1, 0, 0 },  { 1, 4001, 32, 4, 128, 1, 0, 0 },
+        { 4, 77, 6, 3, 80, 1, 0, 0 },    { 1, 2000, 4, 1, 96, 3, 0, 0 },  { 2, 1500, 2, 1, 256, 1, 0, 0 },
+        { 1, 900, 4, 2, 128, 1, 100, 0 }, { 1, 700, 4, 2, 128, 200, 0, 0 }, { 1, 257, 4, 4, 64, 130, 0, 0 },
+        { 1, 300, 2, 1, 40, 50, 0, 0 },  { 20, 64, 5, 5, 16, 1, 0, 0 },
         { 2, 1500, 8, 4, 256, 1, 700, 3 }, { 1, 300, 4, 2, 128, 200, 0, 3 } };
 
     NEED_GPU();
