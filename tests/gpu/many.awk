@@ -15,6 +15,7 @@ function must_of(row) { # of the speed of so many alone
     if (row == "dense:65536") return 0.935
     if (row ~ /^dense:/) return 0.965
     if (row ~ /^eval:/) return 0.975
+    if (row ~ /^scratch:/) return 0.925
     return ""
 }
 { row = $1; kind = $2; sub(/^[^ ]+ [^ ]+ /, ""); x[row, kind] = $0

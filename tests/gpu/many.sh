@@ -41,8 +41,16 @@ left() { echo $((LIMIT - $(spent))); }
 longer=204800
 [ "$GPUS" -ge 4 ] && longer=409600
 rows="truth:tests truth:tools truth:memcheck dp:8192 cp:102400 shard:8192 seventy:32768 eval:102400 dp:102400
-    cp:$longer longest:8192 dense:65536 dense:131072 equal:102400 dp:32768 shard:32768 evalcp:102400 killed:5"
+    cp:$longer longest:8192 dense:65536 dense:131072 equal:102400 dp:32768 shard:32768 evalcp:102400 eval:4096
+    scratch:1024 killed:5"
 [ $# -gt 0 ] && rows=$*
+cat > "$out/134m.json" << 'JSON'
+{ "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000,
+  "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
+  "num_attention_heads": 12, "num_key_value_heads": 12, "max_position_embeddings": 1024,
+  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu", "initializer_range": 0.02,
+  "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
+JSON
 cat > "$out/tiny.json" << 'JSON'
 { "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
   "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -83,6 +91,8 @@ what() {
         tool=leval common="--bench $(of_shape llama-2-7b) --batch-tokens 4k --ctx $c"
         [ "$SHAPE" = tiny ] && common="--bench --model $out --batch-tokens 128 --ctx $c"
         if [ "${1%%:*}" = evalcp ]; then many="$many --cp $GPUS"; fi ;;
+    scratch:*)
+        common="--init $out/$([ "$SHAPE" ] && echo tiny || echo 134m).json --batch 32 --micro 32 --ctx $c" ;;
     *) return 1 ;;
     esac
 }
@@ -140,12 +150,14 @@ measure() {
 # What the plan foretells of a row's KIND, with so many more options: step, tokens/s; and the seconds that the
 # measurement will take.
 foretell() { # foretell ROW KIND OPTION...
-    local row=$1 kind=$2 rows=1
+    local row=$1 kind=$2 rows=1 common=$common
     shift 2
     have "$row" "plan_$kind" && return
     [ $tool = ltrain ] || return
     case $row.$kind in dp:*.many | shard:*.many) rows=$GPUS ;; esac
-    ltrain -q --plan --json --gpu h200 --host-memory "$HOST_MEMORY" --batch $rows $common "$@" > "$out/plan" 2> "$out/err"
+    common="--batch $rows $common"
+    [ "${row%%:*}.$kind" = scratch.many ] && common=${common/--batch 32/--batch $((32 * GPUS))}
+    ltrain -q --plan --json --gpu h200 --host-memory "$HOST_MEMORY" $common "$@" > "$out/plan" 2> "$out/err"
     if grep -q '"step_s"' "$out/plan"; then
         put "$row" "plan_$kind" "$(tr -d '\n' < "$out/plan" | sed 's/  */ /g')"
     else
@@ -247,7 +259,7 @@ killed() {
 peer() { # peer ROW: the same work by FSDP2, DistributedDataParallel or its context parallelism
     local row=$1 kind=${1%%:*} as
     case $kind in
-    dp) as=train ;; dense) as=cp ;; shard) as=fsdp ;; eval) as=eval ;;
+    dp) as=train ;; dense) as=cp ;; shard) as=fsdp ;; eval | scratch) as=$kind ;;
     *) return ;;
     esac
     have "$row" peer && return
