@@ -20,6 +20,12 @@ struct eval_bench {
     double seconds[BENCH_WINDOWS], loss;
 };
 
+/* Ranks, or lines of those that share a window: each scores as many. */
+static int scorers(const struct eval_bench *t)
+{
+    return t->v->s.device.group->size / (t->v->s.line ? t->v->s.line->size : 1);
+}
+
 /* Scores the same random windows again and again, and sorts the times. Ranks score as many each,
  * at the same time, and bring their losses together as a perplexity does. */
 static int measure(struct eval_bench *t, struct err *e)
@@ -54,8 +60,8 @@ static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
 {
     const struct batch *b = &t->batch;
     /* The median: one slow pass does not move it. */
-    int ranks = t->v->s.device.group->size;
-    double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) * ranks / s;
+    int ranks = t->v->s.device.group->size, each = scorers(t);
+    double s = t->seconds[BENCH_WINDOWS / 2], rate = (double)(b->n_seqs * b->len) * each / s;
     double flop = model_flops(&t->v->s.config, TRAIN_NONE, &t->v->s.seg) / s;
     const struct memory_plan *p = &t->v->s.plan;
     char mem[16], planned[16], host[16];
@@ -71,7 +77,9 @@ static void say(const struct eval_bench *t, bool json, size_t taken, FILE *f)
         return;
     }
     fprintf(f, "ctx=%" PRId64 " windows=%" PRId64, b->len, b->n_seqs);
-    if (ranks > 1)
+    if (ranks > each)
+        fprintf(f, " on each of %d x %d ranks that share it", each, ranks / each);
+    else if (ranks > 1)
         fprintf(f, " on each of %d ranks, operations and memory of one", ranks);
     fputc('\n', f);
     fprintf(f, "  %.0f tokens/s  %.4g s (%.4g to %.4g)  loss %.4f\n", rate, s, t->seconds[0],

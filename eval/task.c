@@ -176,9 +176,8 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
         (rc = settle_contexts(v, random, e)) == 0 &&
         (!t->prepare || (rc = t->prepare(v, e)) == 0) && !v->known)
         rc = open_device(v, &so, e);
-    if (rc == 0 && o->cp > 1 && (random || g->size % o->cp)) {
-        rc = err_set(e, E_USAGE, "--cp %" PRId64 " does not fit %s", o->cp,
-                     random ? "--bench, whose ranks measure alone" : "the number of ranks");
+    if (rc == 0 && o->cp > 1 && g->size % o->cp) {
+        rc = err_set(e, E_USAGE, "--cp %" PRId64 " does not fit the number of ranks", o->cp);
         err_hint(e, "it divides the ranks of --gpus or --processes");
     }
     /* From here on ranks work together: none goes on if one has failed. */

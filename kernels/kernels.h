@@ -466,6 +466,7 @@ struct device {
      * opening, and floating-point operations done there; for --bench and the metrics. */
     double gemm_s, gemm_flop;
     double link_s; /* spent in exchanges over its links, waits for other ranks among them */
+    double link_wait_s; /* that ops waited for them, with nothing else to do */
 };
 
 struct device_options {

@@ -50,6 +50,7 @@ struct bench {
     double first_s;     /* of the first, with what is made once for a shape */
     double comm_s;      /* of the measured steps, in exchanges between ranks */
     double link_s;      /* of the same, over links, with those that something else hides */
+    double wait_s;      /* that ops waited for exchanges over links */
     double flop;        /* of matrix products in one of them, recomputation included */
     double median_s[2]; /* of each kind that was measured */
 };
@@ -97,13 +98,13 @@ static int one_step(struct bench *b, struct err *e)
 static int measure(struct bench *b, int warm_up, struct err *e)
 {
     struct device *d = b->t.d;
-    double flop = d->gemm_flop, links = d->link_s;
+    double flop = d->gemm_flop, links = d->link_s, waits = d->link_wait_s;
     int rc = 0;
 
     for (int64_t i = -warm_up; i < b->s.steps && rc == 0; i++) {
         double start = now_s(), took;
         if (i == 0)
-            flop = d->gemm_flop, links = d->link_s;
+            flop = d->gemm_flop, links = d->link_s, waits = d->link_wait_s;
         if ((rc = group_meet(d->group, 0, NULL, e)) == 0)
             start = now_s(), rc = one_step(b, e);
         rc = group_meet(d->group, rc, NULL, e);
@@ -116,7 +117,7 @@ static int measure(struct bench *b, int warm_up, struct err *e)
             b->seconds[i] = took, b->comm_s += b->last.comm_s;
     }
     b->flop = (d->gemm_flop - flop) / (double)b->s.steps;
-    b->link_s = d->link_s - links;
+    b->link_s = d->link_s - links, b->wait_s = d->link_wait_s - waits;
     return rc;
 }
 
@@ -135,7 +136,8 @@ static double predicted(const struct bench *b)
 static void say(const struct bench *b, FILE *f, size_t taken)
 {
     double s = b->median_s[b->kind], tokens, comm = b->comm_s / (double)b->s.steps;
-    double hidden = fmax(b->link_s / (double)b->s.steps - comm, 0);
+    double waits = b->wait_s / (double)b->s.steps, bare = fmax(comm, waits);
+    double hidden = fmax(b->link_s / (double)b->s.steps - bare, 0);
     double model = model_flops(&b->open->config, settings_train_mode(b->s.mode), &b->t.seg) / s;
     double foretold = predicted(b);
     int ranks = b->t.d->group->size;
@@ -148,11 +150,11 @@ static void say(const struct bench *b, FILE *f, size_t taken)
                 "\"%s\",\"tok_s\":%.1f,\"step_s\":%.6f,\"min_s\":%.6f,\"max_s\":%.6f,"
                 "\"first_s\":%.3f,\"model_flop_s\":%.4g,\"matrix_flop_s\":%.4g,\"memory_bytes\":%zu,"
                 "\"predicted_bytes\":%zu,\"predicted_s\":%.6f,\"pinned_bytes\":%zu,"
-                "\"loss\":%.4f,\"ranks\":%d,\"comm_s\":%.6f,\"hidden_s\":%.6f}\n", b->s.ctx, b->s.micro,
+                "\"loss\":%.4f,\"ranks\":%d,\"comm_s\":%.6f,\"wait_s\":%.6f,\"hidden_s\":%.6f}\n", b->s.ctx, b->s.micro,
                 settings_mode(b->s.mode), settings_attention_name(b->kind),
                 tokens / s, s, b->seconds[0], b->seconds[b->s.steps - 1], b->first_s, model,
                 b->matrix_rate, taken, b->budget.peak, foretold, p->host, b->last.loss,
-                ranks, comm, hidden);
+                ranks, comm, waits, hidden);
         return;
     }
     budget_saved(&b->budget.model, saved, sizeof saved);
@@ -167,8 +169,8 @@ static void say(const struct bench *b, FILE *f, size_t taken)
             1e-12 * b->matrix_rate);
     if (ranks > 1)
         fprintf(f, "  %d ranks, operations and memory of one; exchanges between them %.2f ms, "
-                "%.1f%% of a step, and %.2f ms behind other work\n", ranks, 1e3 * comm,
-                100 * comm / s, 1e3 * hidden);
+                "%.1f%% of a step, and %.2f ms behind other work\n", ranks, 1e3 * bare,
+                100 * bare / s, 1e3 * hidden);
     fprintf(f, "  memory %s, predicted %s; saved: %s\n", fmt_bytes((double)taken, mem, sizeof mem),
             fmt_bytes((double)b->budget.peak, plan, sizeof plan), saved);
     if (foretold > 0)

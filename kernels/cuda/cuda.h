@@ -20,7 +20,7 @@ C_BEGIN
 /* What is timed apart: the ops, by their numbers, and these. */
 enum cuda_kind {
     CUDA_COPY = OP_COUNT,
-    CUDA_WAIT, /* the ops, for a copy */
+    CUDA_WAIT, CUDA_WAIT_LINK, /* the ops, for a copy; for other ranks */
     CUDA_SEND, CUDA_FETCH, CUDA_LINK, CUDA_KINDS /* beside the ops */
 };
 
@@ -43,6 +43,7 @@ struct cuda {
     cudaStream_t stream;  /* QUEUE_OPS */
     cudaStream_t queue[QUEUES]; /* the others, where they are in use */
     cudaEvent_t fence[FENCES];
+    enum queue fence_on[FENCES]; /* the queue that each was marked on last */
     int index;            /* of the GPU, as CUDA counts */
     int sm;               /* compute capability, 10 * major + minor */
     int sms;              /* multiprocessors */
@@ -95,8 +96,9 @@ void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, int kind, cudaStream_t s);
 void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s);
 void clock_rest(struct cuda_clock *k); /* before the host waits */
-/* Seconds of matrix ops since the last call; those of exchanges are added to *link_s. */
-double clock_collect(struct cuda_clock *k, double *link_s);
+/* Seconds of matrix ops since the last call; those of exchanges are added to *link_s, those that the
+ * ops waited for them to *wait_s. */
+double clock_collect(struct cuda_clock *k, double *link_s, double *wait_s);
 int clock_report(struct cuda_clock *k, bool all, struct op_time *t, int max); /* device.profile */
 
 /* cuda_queue.c: device.host_alloc and what follows it. cuda_copy_async takes any addresses;

@@ -64,10 +64,10 @@ GPU_ENV = BIN=$(CURDIR)/$(B)/gpu SO=$(CURDIR)/$(CUDA_SO) TOOLS=$(CURDIR)/$(BIN)
 check-gpu bench-gpu startup-gpu: all $(CUDA_SO) $(GPU_BINS:%=$(B)/gpu/%)
 check-gpu:
 	@$(GPU_ENV) sh tests/gpu/run.sh $(GPU_RUN)
-# Ours beside PyTorch, a table: GPU_RUN="train:8192 eval" chooses rows, GPUS=2 takes two and says how
-# much faster they are than one. Then from command to step.
+# Ours beside PyTorch, a table: GPU_RUN="train:8192 eval" chooses rows. GPUS=2, 4, 8: so many GPUs beside
+# one and the plan (many.sh), over as many calls as it takes. Then from command to step.
 bench-gpu:
-	@$(GPU_ENV) sh tests/gpu/bench_gpu.sh $(GPU_RUN)
+	@$(GPU_ENV) $(if $(filter-out 1,$(GPUS)),GPUS=$(GPUS) RESULTS=$(CURDIR)/build/many-$(GPUS).rows bash tests/gpu/many.sh,sh tests/gpu/bench_gpu.sh) $(GPU_RUN)
 startup-gpu:
 	@$(GPU_ENV) sh tests/gpu/startup.sh
 
@@ -88,7 +88,7 @@ gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain
 	@for f in $$(ldd build/gpu/bin/* | awk '$$3 ~ /^\// { print $$3 }' | sort -u | \
 	  grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so'); do \
 	  cp -L "$$f" build/gpu/lib || exit 1; done
-	cp tests/gpu/*.sh tests/gpu/tools.t tests/gpu/ranks.t tests/gpu/peer_torch.py tests/cli/lib.sh \
+	cp tests/gpu/*.sh tests/gpu/many.awk tests/gpu/tools.t tests/gpu/ranks.t tests/gpu/peer_torch.py tests/cli/lib.sh \
 	  tools/extend_pg19.sh tools/extend_table.awk tools/extend_plot.gp build/gpu
 	@du -sh build/gpu
 .PHONY: always cuda check-gpu bench-gpu startup-gpu check-plans gpu-bundle install-cuda

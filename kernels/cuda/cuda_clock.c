@@ -19,9 +19,9 @@ struct cuda_clock {
 #define NAME(name, matrix, words) #name,
 #define IS_MATRIX(name, matrix, words) matrix,
 static const char *const names[CUDA_KINDS] = {
-    OPS(NAME) "copy/zero", "wait for copies", "to the host", "from the host", "between GPUs"
+    OPS(NAME) "copy/zero", "wait for copies", "wait for ranks", "to the host", "from the host", "between GPUs"
 };
-/* The matrix ops and the exchanges are timed always. */
+/* The matrix ops, the exchanges and what they keep ops waiting are timed always. */
 static const bool is_matrix[CUDA_KINDS] = { OPS(IS_MATRIX) false };
 
 int clock_open(struct cuda_clock **k)
@@ -40,11 +40,12 @@ void clock_close(struct cuda_clock *k)
     free(k);
 }
 
-/* Whether an op of this kind gets a pair of events: matrix ops and exchanges always, others
- * while profiling. */
+/* Whether an op of this kind gets a pair of events: those always, others while profiling. */
 static bool timed(const struct cuda_clock *k, int kind)
 {
-    return (k->all || is_matrix[kind] || kind == CUDA_LINK) && k->n < PAIRS;
+    bool always = is_matrix[kind] || kind == CUDA_LINK || kind == CUDA_WAIT_LINK;
+
+    return (k->all || always) && k->n < PAIRS;
 }
 
 /* Matrix ops one after the other are timed as one: on the GPU an event takes time too. */
@@ -115,8 +116,8 @@ static void swap_pairs(struct cuda_clock *k, int i, int j)
 
 /* Reads the pairs that are complete, and frees them for new ones. cuda_sync has waited for all but
  * exchanges under way, whose pairs stay. Returns the seconds of the matrix ops and adds those of the
- * exchanges to *link_s. */
-double clock_collect(struct cuda_clock *k, double *link_s)
+ * exchanges to *link_s, and what ops waited for them to *wait_s. */
+double clock_collect(struct cuda_clock *k, double *link_s, double *wait_s)
 {
     double matrix = 0;
     int left = 0;
@@ -134,6 +135,7 @@ double clock_collect(struct cuda_clock *k, double *link_s)
         k->s[k->kind[i]] += 1e-3 * (double)ms;
         matrix += is_matrix[k->kind[i]] ? 1e-3 * (double)ms : 0;
         *link_s += k->kind[i] == CUDA_LINK ? 1e-3 * (double)ms : 0;
+        *wait_s += k->kind[i] == CUDA_WAIT_LINK ? 1e-3 * (double)ms : 0;
     }
     k->n = left;
     return matrix;

@@ -158,7 +158,7 @@ static int cuda_sync(struct device *d, struct err *e)
 
     clock_rest(c->clock);
     cuda_wait_own(c);
-    d->gemm_s += clock_collect(c->clock, &d->link_s);
+    d->gemm_s += clock_collect(c->clock, &d->link_s, &d->link_wait_s);
     code = c->fault.code;
     if (code && e)
         *e = c->fault;

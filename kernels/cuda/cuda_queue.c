@@ -248,6 +248,7 @@ int cuda_mark(struct device *d, enum queue q, int fence)
     cudaStream_t s = cuda_stream(c, q);
     int rc = s ? 0 : E_DEVICE;
 
+    c->fence_on[fence] = q;
     if (rc == 0 && !c->fence[fence])
         rc = cuda_check(c, cudaEventCreateWithFlags(&c->fence[fence], cudaEventDisableTiming),
                         "making a fence");
@@ -259,16 +260,16 @@ int cuda_await(struct device *d, enum queue q, int fence)
 {
     struct cuda *c = cuda_of(d);
     cudaStream_t s = cuda_stream(c, q);
-    int rc;
+    int kind = c->fence_on[fence] == QUEUE_LINK ? CUDA_WAIT_LINK : CUDA_WAIT, rc;
 
     if (!s)
         return E_DEVICE;
     if (!c->fence[fence]) /* never marked */
         return 0;
     if (q == QUEUE_OPS)
-        cuda_begin(c, CUDA_WAIT);
+        cuda_begin(c, kind);
     rc = cuda_check(c, cudaStreamWaitEvent(s, c->fence[fence], 0), "waiting for a fence");
-    return q == QUEUE_OPS ? cuda_end(d, rc, CUDA_WAIT, 0) : rc;
+    return q == QUEUE_OPS ? cuda_end(d, rc, kind, 0) : rc;
 }
 
 /* Nothing may be queued any more: cuda_close has waited. */

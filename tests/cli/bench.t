@@ -70,6 +70,12 @@ scores() {
         grep -qE '^\{"ctx":32,"windows":256,"tok_s":[1-9].*"matrix_flop_s":[1-9].*\}$' "$tmp/json"
 }
 ok 'leval --bench: two contexts, and as JSON' scores
+shares() { # two ranks share each window: its tokens count once
+    leval -q --bench --device cpu --model tests/data/model/mha --ctx 64 --processes 2 --cp 2 > "$tmp/out" || return 1
+    cat "$tmp/out"
+    grep -q '^ctx=64 windows=1 on each of 1 x 2 ranks that share it$' "$tmp/out"
+}
+ok 'windows that two ranks share' shares
 ok 'it takes sizes' ends 64 'either --shape or --model' leval --bench
 ok 'and nothing that it would pass over' ends 64 'leave out --output' \
     leval --bench --shape llama-2-7b -o "$tmp/result"

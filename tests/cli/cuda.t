@@ -32,6 +32,8 @@ skips() {
         SO=$so sh "tests/gpu/$s.sh" > "$tmp/out" 2>&1 || { cat "$tmp/out"; return 1; }
         grep -q '^skipped: no NVIDIA GPU' "$tmp/out" || { cat "$tmp/out"; return 1; }
     done
+    SO=$so GPUS=2 RESULTS="$tmp/rows" bash tests/gpu/many.sh > "$tmp/out" 2>&1
+    grep -q '^skipped: no NVIDIA GPU' "$tmp/out" || { cat "$tmp/out"; return 1; }
 }
 if gpus; then
     skip "${all[2]}" 'there is a GPU'

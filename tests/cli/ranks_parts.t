@@ -102,8 +102,9 @@ events() {
         if [ ${#kids[@]} -gt 0 ]; then event $kind; fi
         over 9000 > "$tmp/over" || { echo "event $i, kind $kind, $starter:"; cat "$tmp/over"; return 1; }
         for k in "${kids[@]}"; do lives "$k" && { echo "rank $k is left"; return 1; }; done
-        if [ "$rc" -eq 0 ]; then # it was through already
-            equal "$tmp/cut" "$tmp/w$way" || return 1
+        # through already; MPICH's mpirun may say so of a run that it has ended
+        if [ "$rc" -eq 0 ] && { [ $starter != mpich ] || [ -e "$tmp/cut/adapter_model.safetensors" ]; }; then
+            equal "$tmp/cut" "$tmp/w$way" || { echo "event $i, kind $kind, $starter"; return 1; }
             rm -r "$tmp/cut"
             rounds=$((rounds + 1)) way=$((RANDOM % ${#ways[@]}))
         elif [ ${#kids[@]} -gt 0 ] && rightly "$starter" $kind "$rc"; then

@@ -6,20 +6,15 @@
 # llama-3-8b, qwen3-8b: other shapes, which must reach 98% of the share of the card that train has; ours.
 # 'must' and 'aim' are what the project set itself on one H200. LIMIT: seconds in all, 570; what
 # there is no time for is left out with a word: choose fewer rows a call. PEER=0: ours alone.
-# GPUS=2: on so many, one after the other alone and then all together; speed is that over the
-# slower one alone. Rows train:8192 train:102400 eval:4096 scratch:1024 unless some are chosen.
-# HOST_MEMORY: what each rank may pin (24g); STEPS: measured.
+# Of one GPU: many.sh measures several.
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 trap 'rm -rf "$out"' EXIT
 all='train:8192 train:32768 train:65536 train:102400 dense:65536
     eval:4096 eval:32768 eval:102400 scratch:1024 fit40:102400 fit24:102400
     llama-3-8b:8192 llama-3-8b:32768 qwen3-8b:8192 qwen3-8b:32768'
-GPUS=${GPUS:-1}
-some=$all
-[ "$GPUS" -gt 1 ] && some='train:8192 train:102400 eval:4096 scratch:1024'
 rows=
-for r in ${*:-$some}; do
+for r in ${*:-$all}; do
     found=
     for a in $all; do
         case $a in "$r" | "$r":*) found="$found $a" ;; esac
@@ -45,29 +40,12 @@ ours() { # ours ROW: our figures as a line of JSON
     eval:*) set -- leval --bench --shape llama-2-7b --batch-tokens 4k ;; # one window, as PyTorch
     scratch:*) set -- ltrain --bench --init "$out/134m.json" --batch 32 --micro 32 ;;
     esac
-    [ "$STEPS" ] && [ "$1" = ltrain ] && set -- "$@" --steps "$STEPS"
-    [ "$GPUS" -gt 1 ] && set -- "$@" --host-memory "${HOST_MEMORY:-24g}"
-    timeout -k 5 150 "$@" $how -q --json --device cuda --ctx "$ctx"
-}
-how= # more options of ours
-# Each GPU alone, of which the slower counts, then all at once.
-beside() { # beside ROW: a line of JSON, ours on all GPUs with alone_tok_s
-    slower=
-    for g in $(seq 0 $((GPUS - 1))); do
-        one=$(CUDA_VISIBLE_DEVICES=$g ours "$1") || return 1
-        one=$(printf '%s' "$one" | sed -n 's/.*"tok_s":\([0-9.]*\).*/\1/p')
-        slower=$(printf '%s\n' "$one" $slower | sort -g | head -n 1)
-    done
-    how="--gpus $GPUS"
-    all_of=$(ours "$1") || { how=; return 1; }
-    how=
-    echo "${all_of%\}},\"alone_tok_s\":$slower}"
+    timeout -k 5 150 "$@" -q --json --device cuda --ctx "$ctx"
 }
 left() { echo $((${LIMIT:-570} - $(spent))); }
 for r in $rows; do
     [ "$(left)" -lt 40 ] && { echo "no time left for ours at $r"; continue; }
-    [ "$GPUS" -gt 1 ] && f=beside || f=ours
-    line=$($f "$r" 2> "$out/err") || { echo "ours at $r failed:"; tail -n 3 "$out/err"; continue; }
+    line=$(ours "$r" 2> "$out/err") || { echo "ours at $r failed:"; tail -n 3 "$out/err"; continue; }
     echo "$r $line" | tee -a "$out/ours"
 done
 : > "$out/peer"
@@ -78,46 +56,19 @@ elif ! python3 -c 'import torch, transformers, peft; assert torch.cuda.is_availa
 elif [ "$(left)" -lt 60 ]; then
     why='no time left for PyTorch'
 else
-    python='python3 -W ignore'
-    [ "$GPUS" -gt 1 ] && python="python3 -W ignore -m torch.distributed.run --nproc_per_node=$GPUS"
-    timeout -k 5 "$(left)" $python "$here/peer_torch.py" $(($(left) - 45)) \
+    timeout -k 5 "$(left)" python3 -W ignore "$here/peer_torch.py" $(($(left) - 45)) \
         $(echo "$rows" | tr ' ' '\n' | grep -v '^fit\|-8b:') \
         > "$out/peer" 2> "$out/err" || why="PyTorch ended with status $?: $(tail -n 1 "$out/err")"
     cat "$out/peer"
 fi
 [ "$why" ] && echo "$why"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-awk -v rows="$rows" -v gpus="$GPUS" '
+awk -v rows="$rows" '
     function field(s, key) { # a number after "key": or nothing
         return match(s, "\"" key "\": ?[0-9.e+-]+") ? \
             substr(s, RSTART + length(key) + 3, RLENGTH - length(key) - 3) + 0 : ""
     }
     function shown(x, form) { return x == "" ? "-" : sprintf(form, x) }
-    # over one GPU alone, and what exchanges take of a step that nothing hides
-    function many(    n, r, i, k, a, b, one, short) {
-        must["train:8192"] = must["train:102400"] = must["eval:4096"] = 1.95
-        aim["train:8192"] = aim["train:102400"] = 1.98; must["scratch:1024"] = 1.85
-        form = "| %-12s | %8s | %9s | %6s | %9s | %8s | %8s | %10s | %6s | %5s | %5s |\n"
-        printf form, "row", "tokens/s", "one alone", "speed", "exchanges", "of step", "hidden",
-            "PyTorch DDP", "ratio", "must", "aim"
-        printf "|---|---|---|---|---|---|---|---|---|---|---|\n"
-        n = split(rows, r, " ")
-        for (i = 1; i <= n; i++) {
-            k = r[i]
-            a = field(mine[k], "tok_s"); one = field(mine[k], "alone_tok_s")
-            b = field(other[k], "tok_s"); c = field(mine[k], "comm_s"); s = field(mine[k], "step_s")
-            printf form, k, shown(a, "%.0f"), shown(one, "%.0f"), one ? sprintf("%.3f", a / one) : "-",
-                c == "" ? "-" : sprintf("%.2f ms", 1e3 * c), c == "" ? "-" : sprintf("%.2f%%", 100 * c / s),
-                shown(field(mine[k], "hidden_s") == "" ? "" : 1e3 * field(mine[k], "hidden_s"), "%.2f ms"),
-                shown(b, "%.0f"), a != "" && b ? sprintf("%.2f", a / b) : "-",
-                shown(must[k], "%.2f"), shown(aim[k], "%.2f")
-            if (one && a / one * 2 / gpus < must[k] + 0)
-                short = short " " k
-        }
-        if (short)
-            print "below what must be reached:" short
-        return 0
-    }
     FILENAME ~ /ours$/ { mine[$1] = $0 }
     FILENAME ~ /peer$/ { split($0, p, "\""); other[p[4]] = $0 }
     END {
@@ -127,8 +78,6 @@ awk -v rows="$rows" -v gpus="$GPUS" '
         must["train:102400"] = 9000; aim["train:102400"] = 11000
         must["dense:65536"] = 4300; must["eval:4096"] = 34100
         must["eval:32768"] = 23600; must["eval:102400"] = 13400; must["scratch:1024"] = 551000
-        if (gpus > 1)
-            exit many()
         form = "| %-16s | %8s | %10s | %9s | %9s | %10s | %6s | %8s | %8s |\n"
         printf form, "row", "tokens/s", "GiB, taken", "predicted", "PyTorch", "GiB, its", "ratio",
             "must", "aim"

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """tests/gpu/peer_torch.py - the same work by PyTorch, in the fastest form we know, for bench_gpu.sh.
 
-usage: peer_torch.py SECONDS ROW ...   rows: train:CTX dense:CTX eval:CTX scratch:CTX
+usage: peer_torch.py SECONDS ROW ...   rows: train:CTX dense:CTX eval:CTX scratch:CTX fsdp:CTX cp:CTX
 Prints a JSON line a row: tokens/s of the median step and peak GiB, or an error. A Llama-2-7B of
 random weights from transformers, LoRA by peft on q k v o with embedding and norms trained, all in
 bfloat16; cuDNN attention, S2 as batches of groups without a leak, head and loss in chunks,
 MLP, norms and RoPE through torch.compile, layers checkpointed. scratch: 134M parameters, float32
 under autocast, the whole model compiled, fused AdamW, 32 sequences a step.
 Under torchrun each process has a GPU and as much work, DistributedDataParallel adds the gradients
-while the backward runs, and the tokens are those of all. PEER_TINY=1 tries the script on a CPU.
+while the backward runs, and the tokens are those of all. fsdp: the same as train, parameters sharded over
+them by FSDP2 (fully_shard), layer by layer. cp: dense, one sequence over all by PyTorch's context
+parallelism (ring attention, halves of the sequence mirrored for balance). PEER_TINY=1 tries the script on a CPU, but for cp.
 """
 import json, os, sys, time
 import torch
@@ -116,8 +118,10 @@ def seven(train):
     for name, p in wrapped.named_parameters():
         p.requires_grad_("lora_" in name or "embed" in name or "norm" in name)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    trained = [p for p in wrapped.parameters() if p.requires_grad]
-    return ranks(Whole(model.train())), torch.optim.AdamW(trained, lr=2e-5, betas=(0.9, 0.95), weight_decay=0, fused=not TINY)
+    whole = Whole(model.train())
+    whole = sharded(whole) if train == "fsdp" else ranks(whole)
+    trained = [p for p in whole.parameters() if p.requires_grad]
+    return whole, torch.optim.AdamW(trained, lr=2e-5, betas=(0.9, 0.95), weight_decay=0, fused=not TINY)
 
 
 def ranks(module):
@@ -127,6 +131,15 @@ def ranks(module):
     return torch.nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
+def sharded(module):
+    """Each layer's parameters lie over all processes, and are gathered ahead of use."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    for layer in module.model.model.layers:
+        fully_shard(layer, mp_policy=policy)
+    return fully_shard(module, mp_policy=policy)
+
+
 class Whole(torch.nn.Module):
     """From ids to the loss, for DistributedDataParallel wants one forward."""
 
@@ -134,14 +147,26 @@ class Whole(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x):
-        h = self.model.model(input_ids=x[:, :-1]).last_hidden_state[0]
-        return Loss.apply(h, self.model.lm_head.weight, x[0, 1:])
+    def forward(self, x, y, at=None):
+        h = self.model.model(input_ids=x, position_ids=at).last_hidden_state[0]
+        return Loss.apply(h, self.model.lm_head.weight, y[0])
 
 
 def train_step(model, opt, ctx):
     x = torch.randint(0, VOCAB, (1, ctx + 1), device=DEV)
-    model(x).backward()
+    model(x[:, :-1], x[:, 1:]).backward()
+    opt.step()
+    opt.zero_grad(set_to_none=True)
+
+
+def cp_step(model, opt, ctx):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.experimental import context_parallel
+    x = torch.randint(0, VOCAB, (1, ctx + 1), device=DEV)
+    parts = [x[:, :-1].contiguous(), x[:, 1:].contiguous(), torch.arange(ctx, device=DEV)[None]]
+    with context_parallel(init_device_mesh(DEV, (RANKS,)), buffers=parts, buffer_seq_dims=[1] * 3,
+                          no_restore_buffers=set(parts)):
+        model(*parts).backward()
     opt.step()
     opt.zero_grad(set_to_none=True)
 
@@ -232,13 +257,14 @@ for row in sys.argv[2:]:
             model = opt = kept = None
             measure(row, *scratch_step(ctx))
             continue
-        sparse = kind == "train"
-        if kept != (kind == "eval"):
+        sparse = kind in ("train", "fsdp")
+        wanted = kind if kind in ("eval", "fsdp") else "train"
+        if kept != wanted:
             model = opt = None
-            kept = kind == "eval"
-            model, opt = seven(not kept)
-        work = eval_step if kind == "eval" else train_step
-        measure(row, lambda: work(model, opt, ctx), ctx)
+            kept = wanted
+            model, opt = seven(wanted != "eval" and wanted)
+        work = eval_step if kind == "eval" else cp_step if kind == "cp" else train_step
+        measure(row, lambda: work(model, opt, ctx), ctx / RANKS if kind == "cp" else ctx)
     except Exception as e:
         say(row=row, error=f"{type(e).__name__}: {e}"[:200])
     if not TINY:

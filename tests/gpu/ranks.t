@@ -1,18 +1,21 @@
 #!/bin/bash
-# ltrain and leval on two GPUs by --gpus 2: the losses of one, the perplexity to the last digit, and
-# a rank that is killed. Run by run.sh, tools on PATH. DEVICE=cpu tries the script itself.
+# ltrain and leval on GPUS=2 (or more) by --gpus: the losses of one, also where they share sequences or
+# weights, the perplexity to the last digit, and a rank that is killed. Run by run.sh and many.sh, tools
+# on PATH. DEVICE=cpu tries the script itself.
 here=$(cd "$(dirname "$0")" && pwd)
 d=${DEVICE:-cuda}
 lib=$here/../cli/lib.sh
 [ -f "$lib" ] || lib=$here/lib.sh
 . "$lib"
 
-if [ "$d" = cuda ] && [ "$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')" -lt 2 ]; then
-    echo '1..0 # SKIP there are no two GPUs'
+gpus=${GPUS:-2}
+[ "$gpus" -lt 2 ] && gpus=2
+if [ "$d" = cuda ] && [ "$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')" -lt "$gpus" ]; then
+    echo "1..0 # SKIP there are no $gpus GPUs"
     exit 0
 fi
-two="--gpus 2"
-[ "$d" = cpu ] && two="--processes 2"
+two="--gpus $gpus"
+[ "$d" = cpu ] && two="--processes $gpus"
 ids 60000 1 > "$tmp/d.bin"
 cat > "$tmp/c.json" << 'JSON'
 { "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
@@ -35,13 +38,36 @@ near() { # near A B: losses within 2e-3 of each other
 }
 
 as_one() { fresh one --steps 8 && fresh two --steps 8 $two --json > "$tmp/json" && near one two; }
-ok 'two train as one' as_one
+ok "$gpus train as one" as_one
 seen() { # the gradient went over the links, and is counted
     cat "$tmp/json"
-    [ "$(num "$tmp/json" ranks)" -eq 2 ] && [ "$(num "$tmp/json" sent_bytes)" -gt 1000000 ] &&
+    [ "$(num "$tmp/json" ranks)" -eq "$gpus" ] && [ "$(num "$tmp/json" sent_bytes)" -gt 1000000 ] &&
         grep -q '"scaling"' "$tmp/json"
 }
 ok 'and say what they moved' seen
+lengthwise() { # lengthwise NAME OPTION...: a sequence over all of them
+    local name=$1
+    shift
+    fresh "$name" --micro 1 --steps 8 "$@" && fresh "$name.n" --micro 1 --steps 8 "$@" $two --cp "$gpus" &&
+        near "$name" "$name.n"
+}
+ok 'a sequence over all, groups over borders' lengthwise s2 --attention s2 --group 24
+ok 'a sequence over all, dense' lengthwise dense --attention dense
+by_parts() { # frozen weights over all, with rows of their own and with parts of a sequence
+    local more
+    for more in "--micro 2 --batch $((2 * gpus))" "--micro 1 --cp $gpus --attention s2 --group 24"; do
+        rm -rf "$tmp/w1" "$tmp/wn"
+        # shellcheck disable=SC2086 # words
+        tuned w1 ${more/--cp $gpus/} && tuned wn $more $two --shard-weights "$gpus" && near w1 wn || return 1
+    done
+}
+tuned() { # tuned OUT OPTION...
+    local out=$1
+    shift
+    $run ltrain -q "$tmp/d.bin" --model "$tmp/one" --mode lora+ --rank 4 --batch 4 --lr 1e-3 --warmup 2 --steps 8 \
+        --ctx 256 --device "$d" -o "$tmp/$out" "$@"
+}
+ok 'frozen weights over all' by_parts
 score() { timeout 100 leval -q --ppl "$tmp/d.bin" --max-tokens 16k --model "$tmp/one" --device "$d" \
     --ctx 256 --json "$@" | grep -v -e seconds -e tokens_per_s -e device; }
 same() { score > "$tmp/a" && score $two > "$tmp/b" && grep '"ppl"' "$tmp/a" && cmp "$tmp/a" "$tmp/b"; }
@@ -62,7 +88,7 @@ killed() {
     local rc=$? ms=$((($(date +%s%N) - start) / 1000000))
     cat "$tmp/err"
     echo "status $rc, $ms ms after the kill"
-    [ $rc -ne 0 ] && [ $ms -lt 5000 ] && grep -q 'rank 1' "$tmp/err"
+    [ $rc -ne 0 ] && [ $ms -lt 5000 ] && grep -q 'rank [1-9]' "$tmp/err"
 }
 ok 'a rank killed: all gone within 5 s, and it is named' killed
 goes_on() {
