@@ -1,6 +1,7 @@
 /* eval/leval.c - leval: the table of its tasks, what they share, and the one that was asked for. */
 #include "base/log.h"
 #include "eval/bench_eval.h"
+#include "eval/longppl.h"
 #include "eval/ppl.h"
 #include "eval/tasks.h"
 #include "kernels/group.h"
@@ -12,7 +13,7 @@
 
 /* A task is a file that defines a struct task, and a row here. The last one asked for is
  * run. */
-static const struct task *const tasks[] = { &task_ppl, &task_tasks, &task_prompts, &task_list,
+static const struct task *const tasks[] = { &task_ppl, &task_longppl, &task_tasks, &task_prompts, &task_list,
                                            &task_table, &task_bench };
 enum { TASKS = sizeof tasks / sizeof *tasks };
 
@@ -55,6 +56,7 @@ static const struct cmd cmd = {
     "Perplexity of a model at each of several contexts, and what it finds in long prompts.",
     "  leval --ppl pg19.val --model Llama-2-7b-hf --adapter adapter/ --ctx 8k,16k,32k\n"
     "  leval --ppl book.txt --model Llama-2-7b-hf --ctx 4k,8k --protocol stride --chart\n"
+    "  leval --ppl pg19.val --longppl --model Llama-2-7b-hf --adapter adapter/ --ctx 32k\n"
     "  leval --ppl shards/ --model base/ --ctx 512,1k,2k --json > base.json\n"
     "  leval --tasks list\n"
     "  leval --tasks passkey,niah --haystack pg19/ --model Llama-2-7b-hf --adapter adapter/\n"

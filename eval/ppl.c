@@ -22,9 +22,9 @@ struct ppl_job {
 };
 
 /* Opens the data with the tokenizer that was given, or else the model folder's own. */
-static int open_data(struct ppl_job *j, const struct eval *v, struct err *e)
+int ppl_open_data(struct corpus **c, const struct ppl_options *o, const struct eval *v, struct err *e)
 {
-    struct corpus_options d = j->o->data;
+    struct corpus_options d = o->data;
     char *own = d.tokenizer ? NULL : weights_tokenizer_path(v->o->model);
     int rc;
 
@@ -33,14 +33,14 @@ static int open_data(struct ppl_job *j, const struct eval *v, struct err *e)
     d.force = v->o->force;
     d.model = v->o->model;
     d.vocab = v->s.config.vocab;
-    rc = corpus_open(&j->data, &d, e);
-    if (rc == 0 && *corpus_warning(j->data))
-        log_warn("%s", corpus_warning(j->data));
+    rc = corpus_open(c, &d, e);
+    if (rc == 0 && *corpus_warning(*c))
+        log_warn("%s", corpus_warning(*c));
     if (rc == 0)
         log_info("data '%s': %s%s%s, %" PRId64 " tokens in %" PRId64 " document%s", d.path,
-                 corpus_form(j->data), *corpus_split(j->data) ? ", split " : "",
-                 corpus_split(j->data), corpus_tokens(j->data), corpus_docs(j->data),
-                 corpus_docs(j->data) == 1 ? "" : "s");
+                 corpus_form(*c), *corpus_split(*c) ? ", split " : "",
+                 corpus_split(*c), corpus_tokens(*c), corpus_docs(*c),
+                 corpus_docs(*c) == 1 ? "" : "s");
     free(own);
     return rc;
 }
@@ -78,7 +78,7 @@ int ppl_prepare(struct eval *v, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     j->o = v->asked;
     j->r.n = v->n;
-    rc = open_data(j, v, e);
+    rc = ppl_open_data(&j->data, j->o, v, e);
     return rc < 0 ? rc : list_windows(j, v, e);
 }
 
@@ -157,32 +157,39 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
     return rc;
 }
 
-/* Fills in what was measured and how, around the scores. context: the largest of all rows,
- * as RoPE may be scaled to another for each. */
-const struct result *ppl_result(struct eval *v)
+/* context: the largest of all rows, as RoPE may be scaled to another for each. */
+void ppl_describe(struct result *r, const struct ppl_options *o, const struct eval *v,
+                  const struct corpus *data)
 {
     const struct eval_options *eo = v->o;
-    struct ppl_job *j = v->state;
-    const struct ppl_options *o = j->o;
-    struct result *r = &j->r;
 
     eval_label(v, o->label, r->label, sizeof r->label);
     snprintf(r->model, sizeof r->model, "%s", eo->model);
     snprintf(r->adapter, sizeof r->adapter, "%s", eo->adapter ? eo->adapter : "");
     snprintf(r->data, sizeof r->data, "%s", o->data.path);
-    snprintf(r->form, sizeof r->form, "%s", corpus_form(j->data));
-    snprintf(r->split, sizeof r->split, "%s", corpus_split(j->data));
-    snprintf(r->protocol, sizeof r->protocol, "%s", protocol_name((enum protocol)o->protocol));
+    snprintf(r->form, sizeof r->form, "%s", corpus_form(data));
+    snprintf(r->split, sizeof r->split, "%s", corpus_split(data));
     snprintf(r->device, sizeof r->device, "%s, %s", v->s.device.name, v->s.device.detail);
     eval_rope(v, r->rope, sizeof r->rope);
     for (int64_t i = 0; i < v->n; i++)
         if (config_reach(&v->config[i]) > r->context)
             r->context = config_reach(&v->config[i]);
-    r->data_tokens = corpus_tokens(j->data);
-    r->data_docs = corpus_docs(j->data);
-    r->data_hash = corpus_hash(j->data);
-    snprintf(r->masks, sizeof r->masks, "%s", corpus_masks(j->data) ? "left out"
-                                              : corpus_masked(j->data) ? "scored" : "");
+    r->data_tokens = corpus_tokens(data);
+    r->data_docs = corpus_docs(data);
+    r->data_hash = corpus_hash(data);
+    snprintf(r->masks, sizeof r->masks, "%s", corpus_masks(data) ? "left out"
+                                              : corpus_masked(data) ? "scored" : "");
+}
+
+/* Fills in what was measured and how, around the scores. */
+const struct result *ppl_result(struct eval *v)
+{
+    struct ppl_job *j = v->state;
+    const struct ppl_options *o = j->o;
+    struct result *r = &j->r;
+
+    ppl_describe(r, o, v, j->data);
+    snprintf(r->protocol, sizeof r->protocol, "%s", protocol_name((enum protocol)o->protocol));
     r->mean_of = o->mean_of > 0 ? o->mean_of : 1;
     r->joined = o->join || o->protocol == PROTO_LONGLORA;
     return r;

@@ -29,6 +29,8 @@ extern const struct task task_table;
 /* ppl_fill.c: the model that the data remembers, the base and data that an adapter does. Without
  * both, ltrain's own folder "adapter" is taken where it is of that model. */
 int ppl_fill(struct eval_options *o, struct ppl_options *p, struct err *e);
+/* The same of what was asked for. */
+int ppl_fill_asked(struct eval_options *o, struct err *e);
 /* What was given to both on the command line; plot, title, label and the tokenizer count for other tasks too. */
 const struct ppl_options *ppl_asked(void);
 /* Before hours of measuring: the plot's ending, that it can be written, and that gnuplot is there. E_USAGE,
@@ -37,6 +39,10 @@ int eval_check_plot(const struct eval_options *o, struct err *e);
 /* Width of the terminal, at most 100; 80 where the output is no terminal. */
 int eval_columns(void);
 
+/* ppl.c: the data that o names; and all of a result but its protocol and scores. */
+int ppl_open_data(struct corpus **c, const struct ppl_options *o, const struct eval *v, struct err *e);
+void ppl_describe(struct result *r, const struct ppl_options *o, const struct eval *v,
+                  const struct corpus *data);
 /* ppl.c: the parts of task_ppl that measure. Zero v->state before. */
 int ppl_prepare(struct eval *v, struct err *e);
 int ppl_score(struct eval *v, int64_t i, int64_t n, struct err *e);

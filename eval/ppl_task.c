@@ -74,7 +74,12 @@ static bool table_is_asked(const struct eval_options *o)
     return asked.table;
 }
 
-static int fill(struct eval_options *o, struct err *e) { return ppl_fill(o, &asked, e); }
+int ppl_fill_asked(struct eval_options *o, struct err *e) 
+{
+    /* Options write an int; the field is an enum. */
+    asked.data.form = (enum corpus_form)form;
+    return ppl_fill(o, &asked, e);
+}
 
 int eval_check_plot(const struct eval_options *o, struct err *e)
 {
@@ -105,8 +110,6 @@ static int ppl_check(const struct eval_options *o, struct err *e)
     }
     if (asked.mean_of > 1 && asked.protocol != PROTO_LONGLORA)
         return err_set(e, E_USAGE, "--mean-of works only with --protocol longlora");
-    /* Options write an int; the field is an enum. */
-    asked.data.form = (enum corpus_form)form;
     return eval_check_plot(o, e);
 }
 
@@ -239,7 +242,7 @@ static int table_run(struct eval *v, int64_t i, int64_t unused, struct err *e)
 
 const struct task task_ppl = {
     .name = "ppl", .help = "perplexity", .rows = ppl_rows, .asked = &asked,
-    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .fill = fill, .check = ppl_check, .prepare = ppl_prepare,
+    .needs = NEEDS_MODEL, .is_asked = ppl_is_asked, .fill = ppl_fill_asked, .check = ppl_check, .prepare = ppl_prepare,
     .run = ppl_score, .show = ppl_show, .close = ppl_close,
 };
 const struct task task_table = {

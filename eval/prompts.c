@@ -112,7 +112,8 @@ int prompts_stream(const struct prompts *p, const struct probed_cell *c, struct 
     struct probe_ask a = { .length = c->length, .number = c->n, .depth = c->depth,
                            .seed = p->o->seed < 0 ? k->seed : (uint64_t)p->o->seed,
                            .tokenizer = p->tokenizer,
-                           .source = { p->text.len ? p->text.p : NULL, p->text.len } };
+                           .source = { p->text.len ? p->text.p : NULL, p->text.len,
+                                       p->words.nouns.n ? &p->words : NULL } };
 
     return probes_open(s, k, &a, e);
 }
@@ -145,6 +146,8 @@ int prompts_open(struct prompts *p, const char *model, const char *tokenizer, co
 {
     int rc = open_tokenizer(p, model, tokenizer, e);
 
+    if (rc == 0 && p->o->words)
+        rc = word_lists_read(&p->words, p->o->words, e);
     if (rc == 0)
         rc = read_haystack(p, e);
     p->r.seed = p->o->seed;
@@ -165,6 +168,7 @@ void prompts_close(struct prompts *p)
 {
     tokenizer_close(p->tokenizer);
     buf_free(&p->text);
+    word_lists_free(&p->words);
     probed_free(&p->r);
     free(p->kind);
     *p = (struct prompts){ 0 };

@@ -273,6 +273,8 @@ const char *results_differ(const struct result *r, int64_t k)
         return "other data";
     if (r[k].joined != r[0].joined)
         return "documents joined in one and apart in the other";
+    if (strcmp(r[k].keys, r[0].keys) != 0)
+        return "other key tokens";
     if (strcmp(r[k].masks, r[0].masks) != 0)
         return "masked tokens treated otherwise";
     if ((r[k].mean_of > 1 || r[0].mean_of > 1) && r[k].mean_of != r[0].mean_of)

@@ -21,6 +21,7 @@ struct result {
     uint64_t data_hash;
     bool joined;
     char masks[16];           /* of data that has masks: "left out", or "scored" with the rest */
+    char keys[128];           /* of LongPPL: whose key tokens; "": another protocol */
     int64_t mean_of;          /* windows averaged together first; 0: as 1 */
     int64_t n;
     struct score row[RESULT_ROWS]; /* one a context, in the order asked for */

@@ -85,6 +85,10 @@ static json_t *score_json(const struct score *s)
     json_object_set_new(o, "seconds", number(s->seconds));
     json_object_set_new(o, "tokens_per_s",
                         number(s->seconds > 0 ? (double)s->read / s->seconds : 0));
+    if (s->all_tokens) {
+        json_object_set_new(o, "all_tokens", json_integer(s->all_tokens));
+        json_object_set_new(o, "all_ppl", number(exp(s->all_nll / (double)s->all_tokens)));
+    }
     json_object_set_new(o, "by_position", bucket_json(s));
     if (s->by_doc)
         json_object_set_new(o, "by_document", docs_json(s->by_doc));
@@ -127,6 +131,8 @@ int result_json(struct buf *out, const struct result *r, struct err *e)
     json_object_set_new(o, "joined", json_boolean(r->joined));
     json_object_set_new(o, "masks", r->masks[0] ? text(r->masks) : json_null());
     json_object_set_new(o, "mean_of", json_integer(r->mean_of));
+    if (r->keys[0])
+        json_object_set_new(o, "key_tokens", text(r->keys));
     for (int64_t i = 0; i < r->n; i++)
         json_array_append_new(rows, score_json(&r->row[i]));
     json_object_set_new(o, "results", rows);
@@ -216,6 +222,7 @@ static int read_fields(struct result *r, const struct js *o, struct err *e)
         (rc = get_text(o, "protocol", r->protocol, sizeof r->protocol, e)) < 0 ||
         (rc = js_bool(o, "joined", JS_MAY, &r->joined, e)) < 0 ||
         (rc = get_text(o, "masks", r->masks, sizeof r->masks, e)) < 0 ||
+        (rc = get_text(o, "key_tokens", r->keys, sizeof r->keys, e)) < 0 ||
         (rc = js_i64(o, "mean_of", JS_MAY, 0, (int64_t)1 << 31, &r->mean_of, e)) < 0 ||
         (rc = get_data(r, o, e)) < 0 || (rc = js_array(o, "results", JS_MUST, &rows, e)) < 0)
         return rc;

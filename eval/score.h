@@ -41,6 +41,8 @@ struct score {
     double bytes, words;    /* text behind the others; 0 unknown */
     bool text_exact;        /* whole documents; else shared out over their tokens */
     double seconds;
+    double all_nll;         /* of LongPPL, whose figures above are of key tokens: all predictions, */
+    int64_t all_tokens;     /* and how many; 0: another protocol */
     struct score_bucket bucket[SCORE_BUCKETS];
     const struct score_docs *by_doc; /* the caller's; NULL: not asked for */
 };

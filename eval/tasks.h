@@ -6,6 +6,7 @@
 #include "eval/probed.h"
 #include "eval/task.h"
 #include "probes/probe.h"
+#include "probes/word_lists.h"
 C_BEGIN
 
 struct tasks_options {
@@ -15,6 +16,7 @@ struct tasks_options {
     int64_t depths;            /* 0: as the tasks have it */
     int64_t seed;              /* -1: of each original */
     struct opt_list haystack;
+    const char *words;         /* a folder of word lists; NULL: our own */
     const char *prompts;       /* write them there, and compute nothing */
     const char *journal;       /* keep answers there, and go on from it */
 };
@@ -29,6 +31,7 @@ struct prompts {
     const struct probe_kind **kind; /* [n_kinds] */
     int n_kinds;
     struct tokenizer *tokenizer;
+    struct word_lists words;        /* n 0: our own */
     struct buf text;                /* the haystack; empty: no task needs one */
     struct probed r;                /* cells, filled in but for their scores */
 };

@@ -23,6 +23,8 @@ static const struct opt tasks_rows[] = {
     { 0, "seed", "N", OPT_I64, &asked.seed, 0, 0x1p31, "of the prompts [that of each original]" },
     { 0, "haystack", "FILE", OPT_LIST, &asked.haystack, 0, 0,
       "text to hide answers in: a file, folder or archive; may be repeated" },
+    { 0, "words", "FOLDER", OPT_STR, &asked.words, 0, 0,
+      "word lists of wonderwords, for RULER's own words [our own]" },
     { 0, "prompts", "FILE", OPT_STR, &asked.prompts, 0, 0,
       "write the prompts and their answers there, and compute nothing" },
     { 0, "journal", "FILE", OPT_STR, &asked.journal, 0, 0,

@@ -9,7 +9,7 @@
 #include <strings.h>
 
 const struct probe_kind *const PROBE_KINDS[] = {
-    &probe_passkey, &probe_json_kv,
+    &probe_passkey, &probe_lines, &probe_json_kv,
     &probe_niah_single_1, &probe_niah_single_2, &probe_niah_single_3,
     &probe_niah_multikey_1, &probe_niah_multikey_2, &probe_niah_multikey_3,
     &probe_niah_multivalue, &probe_niah_multiquery, &probe_vt, &probe_cwe, &probe_fwe,

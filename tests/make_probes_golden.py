@@ -6,7 +6,8 @@ bare clones of dvlab-research/LongLoRA (d4eb344), DachengLi1/LongChat (4b5faa5) 
 nelson-liu/lost-in-the-middle (29b8a6d), whose functions are taken out of their files and run as they stand. The size of each prompt is that of
 leval's (which depends on a tokenizer), and the original must give the same bytes: else this fails. A
 line a prompt: task, length, seed, number, bytes, XXH3-64, tokens, answer. Needs numpy, xxhash,
-wonderwords (3.0.1) with its lists in WORDS where lines are to be compared."""
+wonderwords (3.0.1);
+lines have our own words, or with its folder assets as WORDS wonderwords' own."""
 import ast
 import json
 import os
@@ -23,9 +24,8 @@ import xxhash
 leval, tokenizer, longlora, longchat, lost = sys.argv[1:]
 words = os.environ.get("WORDS")
 CASES = [("passkey", 1024, 0, 3), ("passkey", 4096, 0, 2), ("passkey", 32768, 7, 1), ("json_kv", 1024, 0, 3),
-         ("json_kv", 3000, 5, 2), ("json_kv", 16384, 1, 1)]
-if words:
-    CASES += [("lines", 1024, 0, 3), ("lines", 3000, 5, 2), ("lines", 65536, 1, 1)]
+         ("json_kv", 3000, 5, 2), ("json_kv", 16384, 1, 1),
+         ("lines", 1024, 0, 3), ("lines", 3000, 5, 2), ("lines", 16384, 1, 1)]
 
 
 def functions(git, path, names, scope):
@@ -39,6 +39,12 @@ def functions(git, path, names, scope):
 
 def uuid4():
     return uuid.UUID(int=random.getrandbits(128), version=4)
+
+
+def own_words():
+    source = open(os.path.join(os.path.dirname(sys.argv[0]), "../probes/own_words.c")).read()
+    lists = dict(re.findall(r"char \*const (\w+)\[\] = \{(.*?)\};", source, re.S))
+    return {k: re.findall('"(.*?)"', lists[k + "s"]) for k in ("noun", "adjective")}
 
 
 def passkey(prompt, seed, number):
@@ -72,9 +78,7 @@ def lines(prompt, seed, number):
     class Words:  # wonderwords as it is, with the numbers of 'random'
         class RandomWord(wonderwords.RandomWord):
             def __init__(self):
-                lists = {k: open(os.path.join(words, f)).read().split()
-                         for k, f in (("noun", "nounlist.txt"), ("adjective", "adjectivelist.txt"))}
-                super().__init__(rng=random._inst, **lists)
+                super().__init__(rng=random._inst, **({} if words else own_words()))
 
     names = ["generate_lines_testcases", "generate_line_index", "retrieve_expected", "generate_prompt_from_lines"]
     scope = {"random": random, "re": re, "json": json, "os": os, "itertools": itertools, "uuid": uuid}

@@ -80,7 +80,7 @@ static void test_the_originals(void **state)
     }
     assert_true(feof(f));
     fclose(f);
-    assert_true(seen >= 12);
+    assert_true(seen >= 18);
     probes_close(s);
     probe_free(&p);
 }
