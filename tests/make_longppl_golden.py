@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tests/make_longppl_golden.py LONGPPL > tests/data/longppl.json
 
-LongPPL of tests/data/model/mha by its own code: LONGPPL is a bare clone of PKU-ML/LongPPL (longppl.py,
+LongPPL of tests/data/model/gqa by its own code: LONGPPL is a bare clone of PKU-ML/LongPPL (longppl.py,
 1decd2a), whose find_key_token and compute_longppl are run as they stand, with transformers and torch.
 The text is drawn from the model itself, so that it has tokens which a long context tells; the tokenizer stands
 for one: a token is two characters. Needs torch, transformers, numpy."""
@@ -14,14 +14,15 @@ import types
 import torch
 from transformers import LlamaForCausalLM
 
-CTX, SEED, VOCAB = 320, 11, 48
+CTX, SEED = 320, 11
 torch.manual_seed(SEED)
-model = LlamaForCausalLM.from_pretrained("tests/data/model/mha", torch_dtype=torch.float32).eval()
+model = LlamaForCausalLM.from_pretrained("tests/data/model/gqa", torch_dtype=torch.float32,
+                                        rope_scaling={"rope_type": "linear", "factor": 4.0}).eval()  # as its config.json
 ids = [1]
 with torch.no_grad():
     while len(ids) < CTX:
         logits = model(torch.tensor([ids])).logits[0, -1]
-        ids.append(int(torch.multinomial(torch.softmax(logits / 0.6, -1), 1)))
+        ids.append(int(torch.multinomial(torch.softmax(logits / 0.5, -1), 1)))
 
 
 class Tokenizer:  # id i is two characters
@@ -45,4 +46,4 @@ for short, slide in ((8, 4), (16, 8), (32, 16), (64, 7), (300, 50)):
     assert out["n_key_token"] in (None, len(keys))
     cases.append({"short": short, "slide": slide, "longppl": None if out["longppl"] is None else float(out["longppl"]),
                   "ppl": float(out["ppl"]), "key_tokens": keys})
-print(json.dumps({"model": "mha", "ctx": CTX, "ids": ids, "cases": cases}))
+print(json.dumps({"model": "gqa", "ctx": CTX, "ids": ids, "cases": cases}))
