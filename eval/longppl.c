@@ -26,7 +26,7 @@ static const struct opt rows[] = {
     { 0, "short", "N", OPT_TOKENS, &asked.short_ctx, 1, 0x1p31, "the short context [4k]" },
     { 0, "slide", "N", OPT_TOKENS, &asked.slide, 1, 0x1p31, "tokens that share a short context [1k]" },
     { 0, "key-tokens", "FILE", OPT_STR, &asked.keys, 0, 0,
-      "another model's key tokens; where it is not there, this model's are written" },
+      "another model's key tokens; if not there, write this model's" },
     OPT_END
 };
 
@@ -337,9 +337,12 @@ static int put_table(struct buf *b, const struct result *r, struct err *e)
                         "docs", "tokens/s");
     for (int64_t i = 0; i < r->n && rc == 0; i++) {
         const struct score *s = &r->row[i];
+        char ppl[32] = "-";
 
-        rc = buf_printf(b, e, "%10" PRId64 "  %10.4f  %10" PRId64 "  %10.4f  %10" PRId64 "  %5" PRId64 "  %8.0f\n",
-                        s->ctx, score_ppl(s), s->tokens, exp(s->all_nll / (double)s->all_tokens), s->all_tokens,
+        if (s->tokens)
+            snprintf(ppl, sizeof ppl, "%.4f", score_ppl(s));
+        rc = buf_printf(b, e, "%10" PRId64 "  %10s  %10" PRId64 "  %10.4f  %10" PRId64 "  %5" PRId64 "  %8.0f\n",
+                        s->ctx, ppl, s->tokens, exp(s->all_nll / (double)s->all_tokens), s->all_tokens,
                         s->docs, s->seconds > 0 ? (double)s->read / s->seconds : 0);
     }
     return rc;

@@ -174,26 +174,34 @@ void prompts_close(struct prompts *p)
     *p = (struct prompts){ 0 };
 }
 
+static json_t *strings(const char *s, int64_t n)
+{
+    json_t *all = json_array();
+
+    for (int64_t i = 0; i < n; i++, s += strlen(s) + 1)
+        json_array_append_new(all, json_string(s));
+    return all;
+}
+
 /* One line: the prompt with all that is needed to score an answer elsewhere. */
 static int put_prompt(struct buf *b, const struct probed_cell *c, int64_t number, const struct probe *p,
                       struct err *e)
 {
-    static const char *const score[] = { "all", "any", "first", "number" };
+    static const char *const score[] = { "all", "any", "first", "number", "only" };
     const struct probe_kind *k = prompts_kind(c);
-    json_t *o = json_object(), *answers = json_array();
-    const char *a = p->answers.p;
+    json_t *o = json_object();
     char *text;
     int rc;
 
-    for (int64_t i = 0; i < p->n; i++, a += strlen(a) + 1)
-        json_array_append_new(answers, json_string(a));
     json_object_set_new(o, "task", json_string(k->name));
     json_object_set_new(o, "length", json_integer(c->length));
     json_object_set_new(o, "number", json_integer(number));
     json_object_set_new(o, "depth", p->depth < 0 ? json_null() : json_real(p->depth));
     json_object_set_new(o, "tokens", json_integer(p->tokens));
     json_object_set_new(o, "prompt", json_stringn(p->prompt.p, p->prompt.len));
-    json_object_set_new(o, "answers", answers);
+    json_object_set_new(o, "answers", strings(p->answers.p, p->n));
+    if (p->n_others)
+        json_object_set_new(o, "others", strings(p->others.p, p->n_others));
     json_object_set_new(o, "score", json_string(score[k->score]));
     json_object_set_new(o, "reply", json_integer(k->reply));
     text = json_object_get(o, "prompt") ? json_dumps(o, JSON_COMPACT) : NULL;

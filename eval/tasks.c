@@ -50,8 +50,9 @@ struct round {
 static uint64_t key_of(const struct job *j, const struct probed_cell *c, const struct asking *a)
 {
     const struct probe_kind *k = prompts_kind(c);
-    uint64_t part[4] = { hash64_of(a->p.prompt.p, a->p.prompt.len),
-                         hash64_of(a->p.answers.p, a->p.answers.len), (uint64_t)k->reply * 8 + k->score,
+    uint64_t part[5] = { hash64_of(a->p.prompt.p, a->p.prompt.len),
+                         hash64_of(a->p.answers.p, a->p.answers.len),
+                         hash64_of(a->p.others.p ? a->p.others.p : "", a->p.others.len), (uint64_t)k->reply * 8 + k->score,
                          (uint64_t)a->number };
     char text[256], rope[64];
 

@@ -5,6 +5,9 @@
 C_BEGIN
 
 extern const struct probe_kind probe_passkey, probe_lines, probe_json_kv;
+extern const struct probe_kind probe_niah_single_1, probe_niah_single_2, probe_niah_single_3,
+    probe_niah_multikey_1, probe_niah_multikey_2, probe_niah_multikey_3, probe_niah_multivalue,
+    probe_niah_multiquery, probe_vt, probe_cwe, probe_fwe, probe_qa1, probe_qa2, probe_qa3;
 
 C_END
 #endif

@@ -10,6 +10,10 @@
 
 const struct probe_kind *const PROBE_KINDS[] = {
     &probe_passkey, &probe_lines, &probe_json_kv,
+    &probe_niah_single_1, &probe_niah_single_2, &probe_niah_single_3,
+    &probe_niah_multikey_1, &probe_niah_multikey_2, &probe_niah_multikey_3,
+    &probe_niah_multivalue, &probe_niah_multiquery, &probe_vt, &probe_cwe, &probe_fwe,
+    &probe_qa1, &probe_qa2, &probe_qa3,
 };
 const int N_PROBE_KINDS = sizeof PROBE_KINDS / sizeof *PROBE_KINDS;
 

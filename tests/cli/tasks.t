@@ -35,6 +35,18 @@ ok 'depths: where the answer stands' eval 'leval -q --tasks passkey -t $t --leng
         END { exit !(\$d eq q(0 0.25 0.5 0.75 1 )) }" - > "$tmp/d" && awk "{ exit !(\$1 < .1 && \$3 > .4 && \$3 < .6 && \$5 > .9) }" "$tmp/d"'
 ok 'prompts that exist stay' ends 73 'exists' leval --tasks passkey -t $t --lengths 1k --prompts "$tmp/p"
 
+ok 'hidden in text: a file, a folder, an archive, JSON lines; the same prompts' eval 'h() { leval -q --tasks niah_single_2,niah_multikey_1 -t $t --lengths 2k --samples 2 --prompts - "$@"; }
+    mkdir "$tmp/h" && cp tests/data/tiny.txt "$tmp/h/a.txt" && h --haystack "$tmp/h/a.txt" > "$tmp/h1" && [ "$(wc -l < "$tmp/h1")" = 4 ] &&
+    gzip -c tests/data/tiny.txt > "$tmp/h/b.txt.gz" && tar -C "$tmp/h" -cf "$tmp/h.tar" a.txt && h --haystack "$tmp/h.tar" | cmp - "$tmp/h1" &&
+    h --haystack "$tmp/h/b.txt.gz" | cmp - "$tmp/h1" && rm "$tmp/h/b.txt.gz" && h --haystack "$tmp/h" | cmp - "$tmp/h1" &&
+    perl -MJSON::PP -0777 -ne "utf8::decode(\$_); print encode_json({ text => \$_ }), qq(\n)" "$tmp/h/a.txt" > "$tmp/h.jsonl" && h --haystack "$tmp/h.jsonl" | cmp - "$tmp/h1"'
+ok 'text that is not UTF-8, and none' eval 'printf "caf\xe9 is Latin-1" > "$tmp/latin.txt" && ends 65 "latin.txt. is not UTF-8 text: wrong at byte 3" leval -q --tasks niah_single_2 -t $t \
+        --lengths 2k --prompts - --haystack "$tmp/latin.txt" && ends 64 "--haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - &&
+    ends 66 absent leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/absent"'
+ok 'the beginning of names, and all of them' eval 'n() { leval --tasks "$1" -t $t --lengths 3k --samples 1 --prompts - --haystack tests/data/tiny.txt |
+        sed -E "s/.*\"task\":\"([^\"]*)\".*/\1/" | sort -u | wc -l; }
+    [ "$(n niah_single)" = 3 ] && [ "$(n niah)" = 8 ] && [ "$(n niah_single_1,niah_single)" = 3 ] && [ "$(n all)" -ge 14 ]'
+
 # --- answers: what lgen says to the same prompts, scored
 ok 'a table: task by length, intervals, the mean' eval 'some --journal "$tmp/j" > "$tmp/t" && grep -qE "^task +1024 +1500$" "$tmp/t" &&
     grep -qE "^passkey +[0-9.]+ \[[0-9]+-[0-9]+\] " "$tmp/t" && grep -q "^mean " "$tmp/t" &&
