@@ -7,7 +7,7 @@ t=tests/data/tiny.model
 ids 20000 1 > "$tmp/d.bin"
 ltrain -q "$tmp/d.bin" --init tests/data/tiny-config.json --batch 4 --steps 1 -o "$tmp/base" || exit 70
 tune=(ltrain --model "$tmp/base" --ctx 128 --batch 4 --recipe longlora-2023 --steps 1000000)
-until_() { local i; for i in $(seq 500); do "$@" 2> "$tmp/dull" && return; sleep 0.02; done; return 1; }
+until_() { local i; for i in $(seq 3000); do "$@" 2> "$tmp/dull" && return; sleep 0.02; done; return 1; }
 lines() { [ "$(wc -l < "$1")" -ge "$2" ]; }
 catches() { # catches PID: it is ltrain, no longer the shell, and has a handler for SIGTERM
     local line
