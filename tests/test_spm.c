@@ -8,6 +8,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -424,12 +425,15 @@ static void test_real_models_and_texts(void **state)
     buf_free(&code);
 }
 
+/* Of this process, so that it does not matter who else wants the processor. */
+static double busy_s(void) { return (double)clock() / CLOCKS_PER_SEC; }
+
 static void refused(const struct buf *b, const char *why)
 {
     struct err e = { 0 };
     struct spm *m;
     char *exact = malloc(b->len + !b->len);
-    double start = now_s();
+    double start = busy_s();
 
     if (b->len)
         memcpy(exact, b->p, b->len);
@@ -437,7 +441,7 @@ static void refused(const struct buf *b, const char *why)
     assert_null(m);
     if (!strstr(e.msg, why))
         fail_msg("'%s' lacks '%s'", e.msg, why);
-    assert_true(now_s() - start < 5);
+    assert_true(busy_s() - start < 5);
     free(exact);
 }
 

@@ -136,8 +136,6 @@ static int be_rank(int argc, char **argv, struct err *e)
     struct group *g;
     int rc;
 
-    if (!s.bench) /* which has nothing to save */
-        stop_install();
     if ((rc = ranks_open(&g, &s.ranks, &share, e)) == 0) {
         machine_share(&s.machine, g, share.gpu, share.threads);
         rc = s.bench ? bench_run(&s, stdout, e) : train(g, argc, argv, e);
@@ -160,6 +158,8 @@ static int start(int argc, char **argv, struct err *e)
     if (s.plan)
         return plan_run(&s, stdout, e);
     s.machine.device = ranks_device(&s.ranks, s.machine.device);
+    if (!s.bench) /* which has nothing to save */
+        stop_install(); /* before there are ranks: each is born with it */
     rc = ranks_launch(&s.ranks, &parent, e);
     return parent || rc < 0 ? rc : be_rank(argc, argv, e);
 }

@@ -155,13 +155,13 @@ pointers() { # in the place of anything that is read
 ok 'pointers of Git LFS: 65, by name' pointers
 pipes() { # and devices, where a file should be: nothing waits for a writer
     cp -r "$tmp/shards" "$tmp/pipes" && rm -f "$tmp/pipes/manifest.json" && mkfifo "$tmp/pipes/manifest.json" &&
-        ends 65 'not a regular file' timeout 5 linfo "$tmp/pipes" && cp -r $data/plain/base "$tmp/piped" &&
+        ends 65 'not a regular file' timeout 60 linfo "$tmp/pipes" && cp -r $data/plain/base "$tmp/piped" &&
         rm -f "$tmp/piped/config.json" && ln -s /dev/zero "$tmp/piped/config.json" &&
-        ends 65 'not a regular file' timeout 5 linfo "$tmp/piped" && rm "$tmp/piped/config.json" &&
-        mkdir "$tmp/piped/config.json" && ends 66 'Is a directory' timeout 5 linfo "$tmp/piped" &&
+        ends 65 'not a regular file' timeout 60 linfo "$tmp/piped" && rm "$tmp/piped/config.json" &&
+        mkdir "$tmp/piped/config.json" && ends 66 'Is a directory' timeout 60 linfo "$tmp/piped" &&
         cp $data/plain/base/config.json "$tmp/config" && rm -r "$tmp/piped/config.json" && mv "$tmp/config" "$tmp/piped/config.json" &&
         rm -f "$tmp/piped/model.safetensors" && mkfifo "$tmp/piped/model.safetensors" &&
-        ends 65 'not a regular file' timeout 5 linfo "$tmp/piped"
+        ends 65 'not a regular file' timeout 60 linfo "$tmp/piped"
 }
 ok 'pipes, devices, folders in the place of a file' pipes
 ok 'a form that is known, and not shown' ends 65 'is a program, which linfo does not show' linfo "$BIN/linfo"

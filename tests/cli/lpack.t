@@ -70,7 +70,12 @@ terminal() { script -qec "lpack '$a'" /dev/null < /dev/null > "$tmp/tty"; [ $? -
     grep -q 'will not write a shard to the terminal' "$tmp/tty"; }
 if script -qec true /dev/null > /dev/null 2>&1 < /dev/null; then ok 'a terminal' terminal
 else skip 'a terminal' 'script(1) makes no terminal here'; fi
-locked() { "$make" 1 1000000 32000 10 10000 | lpack -q -o "$tmp/lock" & sleep 0.3
+locked() { "$make" 1 1000000 32000 10 10000 | lpack -q -o "$tmp/lock" &
+    local i
+    for i in $(seq 1000); do # until it has locked its folder
+        grep -qs ":$(stat -c %i "$tmp/lock" 2> /dev/null || echo none) " /proc/locks && break
+        sleep 0.02
+    done
     ends 73 'another lpack' lpack -f -o "$tmp/lock" "$a"; local rc=$?
     kill %%; wait 2> /dev/null; return $rc; }
 

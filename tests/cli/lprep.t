@@ -310,7 +310,7 @@ tokenizers() { # a folder's tokenizer.model; what others have is called by its n
         grep -q "tokenizer 'only/tokenizer.json' (tokenizer.json): 400 tokens, BOS '<s>', EOS '</s>'; tokenizer.model beside it means the same" err &&
         lprep -q -t only in | lpack -q > only.shard && linfo -q --doc 0 -t tok only.shard | cmp - <(linfo -q --doc 0 -t only only.shard) || return 1
     lfs_pointer > tok/tokenizer.model && fails 65 'a pointer of Git LFS, not the file' -t tok in &&
-        grep -q 'git lfs pull' err && mkfifo pipe.model && timeout 5 lprep -q -t pipe.model in 2> err
+        grep -q 'git lfs pull' err && mkfifo pipe.model && timeout 60 lprep -q -t pipe.model in 2> err
     [ $? -eq 65 ] && grep -q 'not a regular file' err && lprep -q -t <(cat "$model") in | head -c 8 | grep -q LLSTREAM
 }
 ok 'tokenizers: a folder; tokenizer.json, tiktoken, LFS, a pipe by name' tokenizers
@@ -447,7 +447,7 @@ stats() {
 ok '--stats' stats
 stats_kept() { # what is no file is written into, never replaced by one
     mkfifo fifo && : > there.json && ln -s there.json link || return 1
-    timeout 10 cat fifo > got &
+    timeout 100 cat fifo > got &
     lprep -q -t "$model" --stats fifo in > /dev/null && wait && [ -p fifo ] &&
         grep -q '"documents": 2' got || return 1
     lprep -q -t "$model" --stats link in > /dev/null && [ -L link ] &&

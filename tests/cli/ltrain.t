@@ -234,7 +234,7 @@ old_run() { # old_run STATUS WORDS OPTION...
     local want=$1 words=$2 i
     shift 2
     rm -rf "$tmp/old" && cp -r tests/data/old_run "$tmp/old" && echo '{}' > "$tmp/old/options.json" &&
-        for i in $(seq 300); do printf "\\x$(printf %02x $((i * i % 47)))\\x00"; done > "$tmp/old.bin" &&
+        for i in $(seq 3000); do printf "\\x$(printf %02x $((i * i % 47)))\\x00"; done > "$tmp/old.bin" &&
         LONGLORA_BLAS=builtin is "$want" "$words" ltrain "$tmp/old.bin" --model tests/data/model/mha \
             --ctx 64 --batch 2 --mode lora --rank 1 --targets q --steps 3 --device cpu -j 2 \
             -o "$tmp/old" "$@"
@@ -331,7 +331,7 @@ stopped() { # stopped SIGNAL
     rm -rf "$tmp/sig"
     env --default-signal=HUP "${tune[@]}" -o "$tmp/sig" --steps 1000000 2> "$tmp/err" &
     local pid=$! i
-    for i in $(seq 300); do
+    for i in $(seq 3000); do
         [ "$(wc -l 2> /dev/null < "$tmp/sig/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
         sleep 0.02
     done
@@ -348,10 +348,10 @@ done
 at_once() { # a step of minutes: the second signal does not wait for its end
     "${tune[@]}" --batch 200000 -o "$tmp/slow" 2> "$tmp/err" &
     local pid=$! i
-    for i in $(seq 300); do [ -e "$tmp/slow/metrics.jsonl" ] && break; sleep 0.02; done
+    for i in $(seq 3000); do [ -e "$tmp/slow/metrics.jsonl" ] && break; sleep 0.02; done
     sleep 1
     kill -TERM $pid
-    sleep 0.2
+    sleep 0.02
     kill -TERM $pid # so soon it is the same one
     sleep 1.2
     kill -0 $pid || return 1
@@ -366,7 +366,7 @@ ok 'and the same command goes on from there' goes_on
 in_use() { # one folder, one writer
     "${tune[@]}" -q -o "$tmp/two" --steps 1000000 &
     local pid=$! rc=1 i
-    for i in $(seq 300); do [ -s "$tmp/two/metrics.jsonl" ] && break; sleep 0.02; done
+    for i in $(seq 3000); do [ -s "$tmp/two/metrics.jsonl" ] && break; sleep 0.02; done
     is 73 'another ltrain is writing' tune -o "$tmp/two" --steps 1000000 && rc=0
     kill -9 $pid
     wait $pid 2> /dev/null

@@ -132,7 +132,7 @@ told
 little() { # address space: OpenBLAS would ask for its buffers for ever
     local v rc refused=0
     for v in 60000 150000 200000 260000 300000 340000; do
-        (unset LONGLORA_BLAS; ulimit -v $v; timeout 20 leval -q --ppl d.bin --model $peft/base --ctx 32 --threads 2 > out 2> err)
+        (unset LONGLORA_BLAS; ulimit -v $v; timeout 60 leval -q --ppl d.bin --model $peft/base --ctx 32 --threads 2 > out 2> err)
         rc=$?
         [ $rc -eq 0 ] || { [ $rc -eq 71 ] && grep -q 'out of memory' err && refused=$((refused + 1)); } || { echo "$v KiB: status $rc"; cat err; return 1; }
     done

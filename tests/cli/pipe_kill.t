@@ -31,8 +31,10 @@ killed() {
     while [ $kills -lt "$KILLS" ] && [ $((tries += 1)) -lt $((10 * KILLS)) ]; do
         # fresh, or over what an earlier run published
         [ $((RANDOM % 2)) -eq 0 ] && rm -rf cut/shards
-        (cd cut && exec lprep -q ../in -t "$tok" > pipe) 2> /dev/null & p=$!
         (cd cut && exec lpack -q -f -o shards --shard-tokens 100k --split v=0.1 < pipe) 2> /dev/null & l=$!
+        exec 9> cut/pipe # waits for lpack: killed before it has the pipe, it would leave lprep waiting for ever
+        (cd cut && exec lprep -q ../in -t "$tok" >&9 9>&-) 2> /dev/null & p=$!
+        exec 9>&-
         sleep "$(printf '%d.%03d' $((RANDOM % (ms + ms / 10) / 1000)) $((RANDOM % (ms + ms / 10) % 1000)))"
         case $((RANDOM % 3)) in 0) victims=$p ;; 1) victims=$l ;; *) victims="$p $l" ;; esac
         kill -9 $victims 2> /dev/null
@@ -45,7 +47,9 @@ killed() {
             for f in $(cd whole/shards && ls); do cmp "whole/shards/$f" "cut/shards/$f" || return 1; done
         fi
         [ $l -eq 0 ] && [ ! -e cut/shards/manifest.json ] && { echo 'status 0 without a data set'; return 1; }
+        t0=$(date +%s%N)
         once cut || { echo 'a restart failed'; return 1; }
+        ms=$((($(date +%s%N) - t0) / 1000000)) # as it is now, whatever else the machine has begun or ended
         same cut || { echo 'another result after a restart'; return 1; }
         done=$((done + 1))
     done

@@ -103,7 +103,7 @@ begin() { # begin FOLDER OPTION...: in the background, some steps under way; set
     shift
     "${train[@]}" --steps 1000000 -o "$out" "$@" 2> "$tmp/err" &
     pid=$!
-    for i in $(seq 500); do
+    for i in $(seq 3000); do
         [ "$(wc -l 2> /dev/null < "$out/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
         sleep 0.02
     done
@@ -221,7 +221,7 @@ mpi_begin() { # mpi_begin NAME [WRAPPER]: in the background, some steps under wa
     rm -rf "$tmp/mpi"
     mpi "$name" 3 ${2:+"$2"} "${train[@]}" --steps 1000000 -o "$tmp/mpi" 2> "$tmp/err" &
     job=$!
-    for i in $(seq 500); do
+    for i in $(seq 3000); do
         [ "$(wc -l 2> /dev/null < "$tmp/mpi/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
         sleep 0.02
     done
@@ -304,7 +304,7 @@ cut_link() {
         on $([ $r -lt 2 ] && echo a || echo b) $r --steps 1000000 -o "$tmp/cutlink" 2> "$tmp/err$r" &
         pids+=($!)
     done
-    for r in $(seq 500); do
+    for r in $(seq 3000); do
         [ "$(wc -l 2> /dev/null < "$tmp/cutlink/metrics.jsonl")" -ge 2 ] 2> /dev/null && break
         sleep 0.02
     done
