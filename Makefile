@@ -124,7 +124,7 @@ check: all tests replays pages
 	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests TESTS="$(TESTS)" SAN=$(SAN) sh tests/run.sh
 
 # Threads of the ranks: with SAN=thread. OpenBLAS is not compiled for it, so the matrix products are ours.
-THREADED := test_transport test_ranks test_ranks_modes test_spread test_spread_links
+THREADED := test_transport test_meeting test_ranks test_ranks_modes test_spread test_spread_links
 check-threads: all $(THREADED:%=$(B)/tests/%)
 	@export PATH="$(CURDIR)/$(BIN):$$PATH" LONGLORA_BLAS=builtin SAN=$(SAN) CMOCKA_MESSAGE_OUTPUT=TAP \
 	  TSAN_OPTIONS="die_after_fork=0 exitcode=66 history_size=4"; \

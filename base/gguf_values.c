@@ -109,17 +109,26 @@ double gguf_float_at(const struct gguf_value *v, uint64_t i)
     return v->type == GGUF_F64 ? d : (double)f;
 }
 
+/* The key's value, one that is_type takes; NULL where it may be missing and is. */
+static int find_one(const struct gguf *g, const char *key, const char *arch, bool must,
+                    bool (*is_type)(enum gguf_type t), const char *what, const struct gguf_value **v, struct err *e)
+{
+    int rc = find(g, key, arch, must, v, e);
+
+    return rc == 0 && *v && ((*v)->array || !is_type((*v)->type)) ? mistyped(g, *v, what, e) : rc;
+}
+
+static bool is_float(enum gguf_type t) { return t == GGUF_F32 || t == GGUF_F64; }
+
 int gguf_i64(const struct gguf *g, const char *key, const char *arch, bool must, int64_t lo,
              int64_t hi, int64_t *to, struct err *e)
 {
     const struct gguf_value *v;
-    int rc = find(g, key, arch, must, &v, e);
+    int rc = find_one(g, key, arch, must, is_whole, "a whole number", &v, e);
     int64_t is;
 
     if (rc < 0 || !v)
         return rc;
-    if (v->array || !is_whole(v->type))
-        return mistyped(g, v, "a whole number", e);
     is = gguf_int_at(v, 0); /* above 2^63 it is negative, and below lo */
     if (is < lo || is > hi || (is < 0 && v->type == GGUF_U64))
         return err_set(e, E_DATA, "'%s': key '%.100s' at byte %zu is %lld, must be %lld to %lld", g->name,
@@ -132,13 +141,11 @@ int gguf_f64(const struct gguf *g, const char *key, const char *arch, bool must,
              double hi, double *to, struct err *e)
 {
     const struct gguf_value *v;
-    int rc = find(g, key, arch, must, &v, e);
+    int rc = find_one(g, key, arch, must, is_float, "a float", &v, e);
     double is;
 
     if (rc < 0 || !v)
         return rc;
-    if (v->array || (v->type != GGUF_F32 && v->type != GGUF_F64))
-        return mistyped(g, v, "a float", e);
     is = gguf_float_at(v, 0);
     if (!(is >= lo && is <= hi))
         return err_set(e, E_DATA, "'%s': key '%.100s' at byte %zu is %g, must be %g to %g", g->name,

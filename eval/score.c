@@ -181,16 +181,9 @@ void score_docs_free(struct score_docs *d)
 /* The sums of document doc: windows ascend, so it is the last one or a new one. */
 static int doc_sums(struct score_docs *d, int64_t doc, struct score_doc **out, struct err *e)
 {
-    int64_t cap = d->cap ? 2 * d->cap : 64;
-    struct score_doc *v;
-
     if (d->n == 0 || d->v[d->n - 1].doc != doc) {
-        if (d->n == d->cap) {
-            if (!(v = realloc(d->v, (size_t)cap * sizeof *v)))
-                return err_set(e, E_SYS, "out of memory for %" PRId64 " documents", cap);
-            d->v = v;
-            d->cap = cap;
-        }
+        if (array_grow(&d->v, &d->cap, (size_t)d->n, sizeof *d->v, 64, "documents", e) < 0)
+            return E_SYS;
         d->v[d->n++] = (struct score_doc){ .doc = doc };
     }
     *out = &d->v[d->n - 1];

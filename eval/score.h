@@ -25,7 +25,8 @@ struct score_doc {
 /* Documents that have windows, in their order. Zero it before use. */
 struct score_docs {
     struct score_doc *v; /* owned; score_docs_free */
-    int64_t n, cap;
+    int64_t n;
+    size_t cap;
 };
 void score_docs_free(struct score_docs *d);
 

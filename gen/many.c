@@ -1,6 +1,7 @@
 /* gen/many.c - many prompts, several at once; see talk.h. */
 #include "gen/talk.h"
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "gen/told.h"
 #include "model/extend.h"
@@ -31,7 +32,7 @@ struct many {
     struct slot *slot;
     int64_t n_slots, lines, printed, failed, tokens, prompts;
     char **result;           /* of lines [printed, lines), by line - printed; NULL: not yet */
-    int64_t cap;
+    size_t cap;
     struct piece *piece;
     float *logits;           /* [n_slots][vocab] */
     struct buf line;         /* in hand */
@@ -59,14 +60,10 @@ static int hand_on(struct many *m, int64_t line, char *text, struct err *e)
 static int room_for_line(struct many *m, struct err *e)
 {
     int64_t n = m->lines - m->printed;
-    char **grown;
+    int rc = array_grow(&m->result, &m->cap, (size_t)n, sizeof *m->result, 64, "results", e);
 
-    if (n == m->cap) {
-        m->cap = m->cap ? 2 * m->cap : 64;
-        if (!(grown = realloc(m->result, (size_t)m->cap * sizeof *grown)))
-            return err_set(e, E_SYS, "out of memory");
-        m->result = grown;
-    }
+    if (rc < 0)
+        return rc;
     m->result[n] = NULL;
     m->lines++;
     return 0;

@@ -25,7 +25,8 @@ struct pack {
     double waited_s; /* for streams to be written */
     bool written;
     struct taken *taken; /* shards of other sets that are to be linked, by pack_merge */
-    int64_t n_taken, cap_taken;
+    int64_t n_taken;
+    size_t cap_taken;
 };
 
 /* Before the first document: are they set aside, and is there a journal? run: NULL without. */

@@ -1,5 +1,6 @@
 /* prep/pack_set.c - data sets joined to one, shard by shard; see pack_set in pack.h. */
 #include "prep/pack_impl.h"
+#include "base/bytes.h"
 #include "base/file.h"
 #include "formats/tokens/dataset.h"
 
@@ -25,14 +26,8 @@ void pack_free_taken(struct pack *p)
 static int take_shard(struct pack *p, int split, const char *folder,
                       const struct manifest_shard *h, struct err *e)
 {
-    if (p->n_taken == p->cap_taken) {
-        int64_t cap = p->cap_taken ? 2 * p->cap_taken : 64;
-        void *v = realloc(p->taken, (size_t)cap * sizeof *p->taken);
-        if (!v)
-            return err_set(e, E_SYS, "out of memory");
-        p->taken = v;
-        p->cap_taken = cap;
-    }
+    if (array_grow(&p->taken, &p->cap_taken, (size_t)p->n_taken, sizeof *p->taken, 64, "shards", e) < 0)
+        return E_SYS;
     p->taken[p->n_taken++] = (struct taken){ path_join(folder, h->file), split, *h };
     return 0;
 }

@@ -4,6 +4,7 @@
  * signal handler can remove it by counting alone. What each will be called is kept in memory.
  */
 #include "prep/publish.h"
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/temp.h"
 
@@ -25,7 +26,7 @@ struct folder {
     volatile bool published;
     volatile int64_t n_temps;
     char (*names)[256]; /* by temporary: what it will be called */
-    int64_t cap;
+    size_t cap;
 };
 
 /* ".lpack-N.tmp" without stdio, as a signal handler needs it; buf has 40 bytes. */
@@ -150,14 +151,8 @@ int folder_open(struct folder **out, const char *path, bool force, struct err *e
 /* Counts another temporary and writes its name to name[40]. */
 static int next_temp(struct folder *f, int64_t *number, char *name, struct err *e)
 {
-    if (f->n_temps == f->cap) {
-        int64_t cap = f->cap ? 2 * f->cap : 16;
-        void *p = realloc(f->names, (size_t)cap * sizeof *f->names);
-        if (!p)
-            return err_set(e, E_SYS, "out of memory");
-        f->names = p;
-        f->cap = cap;
-    }
+    if (array_grow(&f->names, &f->cap, (size_t)f->n_temps, sizeof *f->names, 16, "files", e) < 0)
+        return E_SYS;
     f->names[*number = f->n_temps][0] = '\0';
     spare_name(name, f->n_temps);
     f->n_temps++; /* before the file is there, so that no signal finds one uncounted */

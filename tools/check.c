@@ -1,6 +1,7 @@
 /* tools/check.c - see check.h. Each rule is a function: what is looked at, and who minds. */
 #include "tools/check.h"
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/gguf.h"
 #include "base/json.h"
@@ -36,15 +37,8 @@ static int add(struct check_list *l, enum check_kind kind, struct err *e, const 
 {
     va_list args;
 
-    if (l->n == l->cap) {
-        int cap = l->cap ? 2 * l->cap : 8;
-        void *v = realloc(l->v, (size_t)cap * sizeof *l->v);
-
-        if (!v)
-            return err_set(e, E_SYS, "out of memory");
-        l->v = v;
-        l->cap = cap;
-    }
+    if (array_grow(&l->v, &l->cap, (size_t)l->n, sizeof *l->v, 8, "findings", e) < 0)
+        return E_SYS;
     l->v[l->n].kind = kind;
     va_start(args, fmt);
     vsnprintf(l->v[l->n].text, sizeof l->v->text, fmt, args);

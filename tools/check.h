@@ -18,7 +18,8 @@ struct check_list {
         enum check_kind kind;
         char text[400];
     } *v;
-    int n, cap;
+    int n;
+    size_t cap;
     enum check_kind worst;
 };
 

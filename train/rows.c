@@ -48,16 +48,11 @@ void rows_close(struct rows *r)
 /* Notes that a document begins at token 'row' of the batch, so attention is cut before it. */
 static int add_start(struct rows *r, int64_t row, struct err *e)
 {
-    if (r->n_starts == r->cap_starts) {
-        int64_t cap = r->cap_starts ? 2 * r->cap_starts : 64;
-        int64_t *grown = realloc(r->starts, (size_t)cap * sizeof *grown);
-        if (!grown)
-            return err_set(e, E_SYS, "out of memory");
-        r->starts = grown;
-        r->cap_starts = cap;
-    }
-    r->starts[r->n_starts++] = row;
-    return 0;
+    int rc = array_grow(&r->starts, &r->cap_starts, (size_t)r->n_starts, sizeof *r->starts, 64, "documents", e);
+
+    if (rc == 0)
+        r->starts[r->n_starts++] = row;
+    return rc;
 }
 
 /* Notes the documents that begin inside the row, but not one at its first token, where the

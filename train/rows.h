@@ -19,7 +19,8 @@ struct rows {
     int32_t *ids, *targets;
     uint8_t *mask;      /* scratch of one row */
     int64_t *starts;    /* ascending: row numbers where a document begins inside a sequence */
-    int64_t n_starts, cap_starts;
+    int64_t n_starts;
+    size_t cap_starts;
 };
 
 /* Bytes that rows_open allocates. */

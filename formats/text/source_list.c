@@ -1,6 +1,7 @@
 /* formats/text/source_list.c - see source_list.h. */
 #include "formats/text/source_list.h"
 
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/must.h"
 
@@ -119,16 +120,9 @@ static int add(struct source_list *l, char *path, const struct stat *st, struct 
 {
     struct source_item item = { .path = path };
 
-    if (l->n == l->cap) {
-        /* The list doubles, so that n files cost a number of copies in proportion to n. */
-        int64_t cap = l->cap ? 2 * l->cap : 64;
-        struct source_item *v = realloc(l->v, (size_t)cap * sizeof *v);
-        if (!v) {
-            free(path);
-            return err_set(e, E_SYS, "out of memory for a list of %lld files", (long long)cap);
-        }
-        l->v = v;
-        l->cap = cap;
+    if (array_grow(&l->v, &l->cap, (size_t)l->n, sizeof *l->v, 64, "files", e) < 0) {
+        free(path);
+        return E_SYS;
     }
     /* Without st, or for a pipe, bytes stays 0, which means that the size is not known. */
     if (st && S_ISREG(st->st_mode)) {

@@ -3,6 +3,7 @@
 #define FORMATS_TEXT_SOURCE_LIST_H
 #include "base/err.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 C_BEGIN
 
@@ -23,7 +24,8 @@ struct source_item {
 };
 struct source_list {
     struct source_item *v;
-    int64_t n, cap;
+    int64_t n;
+    size_t cap;
     const char *const *include;
     int n_include;
     /* Within folders: files that are none to be read by their names, and the first of them;

@@ -1,6 +1,8 @@
 /* formats/tokenizer/tokenizer_stream.c - ids to text as they come; see tokenizer.h. */
 #include "formats/tokenizer/tokenizer.h"
 
+#include "base/bytes.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +13,8 @@
 struct tokenizer_stream {
     const struct tokenizer *t;
     int32_t *ids;
-    int64_t n, given, cap; /* given: of the n ids, those whose text is out */
+    size_t cap;
+    int64_t n, given; /* given: of the n ids, those whose text is out */
     size_t given_bytes;    /* of the text of those */
 };
 
@@ -71,17 +74,10 @@ static int advance(struct tokenizer_stream *s, bool end, struct buf *out, struct
 
 int tokenizer_stream_next(struct tokenizer_stream *s, int32_t id, struct buf *out, struct err *e)
 {
-    int rc;
+    int rc = array_grow(&s->ids, &s->cap, (size_t)s->n, sizeof *s->ids, 16, "ids", e);
 
-    if (s->n == s->cap) {
-        int64_t cap = s->cap ? 2 * s->cap : 16;
-        int32_t *ids = realloc(s->ids, (size_t)cap * sizeof *ids);
-
-        if (!ids)
-            return err_set(e, E_SYS, "out of memory for %lld ids", (long long)cap);
-        s->ids = ids;
-        s->cap = cap;
-    }
+    if (rc < 0)
+        return rc;
     s->ids[s->n++] = id;
     if ((rc = advance(s, false, out, e)) < 0)
         s->n--; /* as if it had not come */

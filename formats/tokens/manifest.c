@@ -4,6 +4,7 @@
  * is written last, so that a folder with a manifest is complete. Counts stand there more than
  * once (by shard, by source, by split, in all), and a reader checks that they agree. */
 #include "formats/tokens/manifest.h"
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/sealed.h"
 #include "formats/tokens/document.h"
@@ -106,20 +107,14 @@ int manifest_verify_shard(const struct manifest_shard *h, const char *path, stru
     return rc;
 }
 
-/* The list doubles its room, so that adding stays cheap for many shards. */
 int manifest_add_shard(struct manifest_split *s, const struct manifest_shard *shard,
                        struct err *e)
 {
-    if (s->n_shards == s->cap_shards) {
-        int64_t cap = s->cap_shards ? 2 * s->cap_shards : 8;
-        void *p = realloc(s->shards, (size_t)cap * sizeof *shard);
-        if (!p)
-            return err_set(e, E_SYS, "out of memory");
-        s->shards = p;
-        s->cap_shards = cap;
-    }
-    s->shards[s->n_shards++] = *shard;
-    return 0;
+    int rc = array_grow(&s->shards, &s->cap_shards, (size_t)s->n_shards, sizeof *shard, 8, "shards", e);
+
+    if (rc == 0)
+        s->shards[s->n_shards++] = *shard;
+    return rc;
 }
 
 /* Lower-case hex digits, exactly n. */

@@ -26,7 +26,8 @@ struct manifest_split {
     int64_t docs, tokens, text_bytes, text_words;
     struct source_table sources;
     struct manifest_shard *shards;
-    int64_t n_shards, cap_shards;
+    int64_t n_shards;
+    size_t cap_shards;
 };
 struct manifest {
     struct token_info info;

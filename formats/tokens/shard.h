@@ -85,7 +85,8 @@ struct source_count {
 };
 struct source_table {
     struct source_count *v;
-    int64_t n, cap, last;
+    int64_t n, last;
+    size_t cap;
 };
 /* Adds to the counts of a source, which is new at its first time. Returns its index, E_DATA
  * (over SHARD_MAX_SOURCES, counts that overflow), E_SYS. */

@@ -8,6 +8,7 @@
  * take the file for cut.
  */
 #include "base/file.h"
+#include "base/bytes.h"
 #include "base/spool.h"
 #include "formats/tokens/document.h"
 #include "base/hash.h"
@@ -51,13 +52,8 @@ int64_t source_add(struct source_table *t, const char *name, int64_t docs, int64
             err_set(e, E_DATA, "more than %d different sources", SHARD_MAX_SOURCES);
             return err_hint(e, "lprep --source NAME gives all documents one");
         }
-        if (t->n == t->cap) {
-            int64_t cap = t->cap ? 2 * t->cap : 8;
-            if (!(c = realloc(t->v, (size_t)cap * sizeof *c)))
-                return err_set(e, E_SYS, "out of memory");
-            t->v = c;
-            t->cap = cap;
-        }
+        if (array_grow(&t->v, &t->cap, (size_t)t->n, sizeof *t->v, 8, "sources", e) < 0)
+            return E_SYS;
         t->v[i] = (struct source_count){ .hash = h };
         snprintf(t->v[i].name, sizeof t->v[i].name, "%s", name);
         t->n++;

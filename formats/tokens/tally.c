@@ -1,6 +1,8 @@
 /* formats/tokens/tally.c - see tally.h. */
 #include "formats/tokens/tally.h"
 
+#include "base/bytes.h"
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,16 +74,9 @@ int tally_of(struct tally *t, const char *name, struct tally_source **s, struct 
 
     if (!found && t->n == TALLY_MAX_SOURCES)
         return err_set(e, E_DATA, "more than %d different sources", TALLY_MAX_SOURCES);
-    /* The list doubles its room. A new source moves others, so that pointers from earlier calls
-     * no longer hold. */
-    if (!found && t->n == t->cap) {
-        int64_t cap = t->cap ? 2 * t->cap : 8;
-        struct tally_source *v = realloc(t->v, (size_t)cap * sizeof *v);
-        if (!v)
-            return err_set(e, E_SYS, "out of memory for %lld sources", (long long)cap);
-        t->v = v;
-        t->cap = cap;
-    }
+    /* A new source moves others, so that pointers from earlier calls no longer hold. */
+    if (!found && array_grow(&t->v, &t->cap, (size_t)t->n, sizeof *t->v, 8, "sources", e) < 0)
+        return E_SYS;
     if (!found) {
         /* Makes room at the sorted place, which moves the sources after it. */
         memmove(t->v + at + 1, t->v + at, (size_t)(t->n++ - at) * sizeof *t->v);

@@ -2,6 +2,7 @@
 #ifndef FORMATS_TOKENS_TALLY_H
 #define FORMATS_TOKENS_TALLY_H
 #include "base/err.h"
+#include <stddef.h>
 #include <stdint.h>
 C_BEGIN
 
@@ -24,7 +25,8 @@ struct tally_source {
 #define TALLY_MAX_SOURCES 4096
 struct tally {
     struct tally_source *v; /* sorted by name */
-    int64_t n, cap;
+    int64_t n;
+    size_t cap;
     int64_t bad_docs, bad_files;
     /* Of --dedup, in 10^-12: the documents that are copies of none but must be expected among the
      * copies that were left out, and the probability of that for the last document. Whole

@@ -2,6 +2,7 @@
 #include "formats/weights/beside.h"
 
 #include "base/block_hash.h"
+#include "base/bytes.h"
 #include "base/file.h"
 
 #include <inttypes.h>
@@ -37,19 +38,14 @@ static int hash_file(const char *folder, const char *name, uint64_t *hash, struc
 static int add(struct beside *b, const char *name, uint64_t hash, struct err *e)
 {
     size_t len = strlen(name);
-    char **grown;
 
     for (size_t i = 0; i < b->n; i++)
         if (strncmp(b->v[i], name, len) == 0 && b->v[i][len] == ':') {
             snprintf(b->v[i] + len + 1, HASH_HEX + 1, "%016" PRIx64, hash);
             return 0;
         }
-    if (b->n == b->cap) {
-        b->cap = b->cap ? 2 * b->cap : 16;
-        if (!(grown = realloc(b->v, b->cap * sizeof *grown)))
-            return err_set(e, E_SYS, "out of memory");
-        b->v = grown;
-    }
+    if (array_grow(&b->v, &b->cap, b->n, sizeof *b->v, 16, "files", e) < 0)
+        return E_SYS;
     if (asprintf(&b->v[b->n], "%s:%016" PRIx64, name, hash) < 0)
         return err_set(e, E_SYS, "out of memory");
     b->n++;

@@ -5,6 +5,7 @@
  * has failed its check. A process can be killed between any two lines here, so each step leaves
  * one of these states. */
 #include "formats/weights/checkpoint.h"
+#include "base/bytes.h"
 #include "base/hash.h"
 
 #include "base/file.h"
@@ -63,8 +64,8 @@ static int newest_first(const void *a, const void *b)
 static int list_steps(const char *root, int64_t **steps, int64_t *n, struct err *e)
 {
     DIR *d = opendir(root);
-    int64_t cap = 0, *grown;
     struct dirent *f;
+    size_t cap = 0;
 
     *steps = NULL, *n = 0;
     if (!d)
@@ -73,15 +74,11 @@ static int list_steps(const char *root, int64_t **steps, int64_t *n, struct err 
         int64_t step = checkpoint_step(f->d_name);
         if (step < 0)
             continue;
-        if (*n == cap) {
-            cap = cap ? 2 * cap : 16;
-            if (!(grown = realloc(*steps, (size_t)cap * sizeof *grown))) {
-                closedir(d);
-                free(*steps);
-                *steps = NULL;
-                return err_set(e, E_SYS, "out of memory");
-            }
-            *steps = grown;
+        if (array_grow(steps, &cap, (size_t)*n, sizeof **steps, 16, "checkpoints", e) < 0) {
+            closedir(d);
+            free(*steps);
+            *steps = NULL;
+            return E_SYS;
         }
         (*steps)[(*n)++] = step;
     }

@@ -55,16 +55,11 @@ static int bad(const struct machine *m, const char *what)
 
 static int push(struct value **a, size_t *n, size_t *cap, struct value v, struct err *e)
 {
-    if (*n == *cap) {
-        size_t more = *cap ? *cap * 2 : 4;
-        struct value *p = realloc(*a, more * sizeof *p);
-        if (!p)
-            return err_set(e, E_SYS, "out of memory");
-        *a = p;
-        *cap = more;
-    }
-    (*a)[(*n)++] = v;
-    return 0;
+    int rc = array_grow(a, cap, *n, sizeof **a, 4, "values", e);
+
+    if (rc == 0)
+        (*a)[(*n)++] = v;
+    return rc;
 }
 
 static int put(struct machine *m, struct value v) { return push(&m->stack, &m->n, &m->cap, v, m->e); }

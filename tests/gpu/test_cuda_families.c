@@ -1,8 +1,7 @@
 /* tests/gpu/test_cuda_families.c - the ops that only some families have, and a model of each family, on
  * CUDA against the CPU. */
-#include "tests/gpu/gputest.h"
+#include "tests/gpu/compare.h"
 
-#include "model/model.h"
 #include "tests/families.h"
 
 static const double tol = 6e-3; /* as in test_cuda_ops.c */
@@ -245,26 +244,9 @@ static double step(struct fixture *f, struct device *d, float **grad)
  * 3 to 4.5%. */
 static void compare(struct fixture *f, double loss, const float *got, double want_loss, const float *want)
 {
-    const struct trained *t = model_trained(f->m);
-    double all = 0, all_norm = 0;
+    static const struct bounds bounds = { .loss = 3e-3, .each = 0.1, .least = 1e-12, .all = 0.06 };
 
-    if (!(fabs(loss - want_loss) < 3e-3 * want_loss))
-        fail_msg("%s: loss %.6f, on the CPU %.6f", f->name, loss, want_loss);
-    for (int64_t i = 0; i < t->n_params; i++) {
-        const struct param *p = &t->params[i];
-        double off = 0, norm = 0;
-        for (int64_t j = p->offset; j < p->offset + p->count; j++) {
-            off += ((double)got[j] - want[j]) * ((double)got[j] - want[j]);
-            norm += (double)want[j] * want[j];
-        }
-        all += off, all_norm += norm;
-        if (!(off <= 0.1 * 0.1 * norm + 1e-12))
-            fail_msg("%s: the gradient of %s is off by %.3g of its norm %.3g", f->name, p->name,
-                     sqrt(off / norm), sqrt(norm));
-    }
-    printf("# %s: loss %.5f (CPU %.5f), gradients off by %.2f%%\n", f->name, loss, want_loss,
-           100 * sqrt(all / all_norm));
-    assert_true(all <= 0.06 * 0.06 * all_norm);
+    compare_steps(f->name, model_trained(f->m), loss, got, want_loss, want, &bounds);
 }
 
 static void test_families(void **state)

@@ -1,8 +1,7 @@
 /* tests/gpu/test_cuda_model.c - whole models on CUDA against the CPU: losses, gradients, bits. */
-#include "tests/gpu/gputest.h"
+#include "tests/gpu/compare.h"
 
 #include "base/perm.h"
-#include "model/model.h"
 #include "tests/madeup.h"
 
 #define DATA "tests/data/model/"
@@ -127,30 +126,13 @@ static double step(struct fixture *f, struct device *d, float **grad)
     return sum / (double)n;
 }
 
-/* ||got - want|| / ||want|| of every tensor: bfloat16 activations leave 1 to 3%. */
+/* bfloat16 activations leave 1 to 3% of every tensor. */
 static void compare(struct fixture *f, const char *what, double loss, const float *got,
                     double want_loss, const float *want)
 {
-    const struct trained *t = model_trained(f->m);
-    double all = 0, all_norm = 0;
+    static const struct bounds bounds = { .loss = 2e-3, .each = 0.08, .least = 1e-16, .all = 0.03 };
 
-    if (!(fabs(loss - want_loss) < 2e-3 * want_loss))
-        fail_msg("%s: loss %.6f, on the CPU %.6f", what, loss, want_loss);
-    for (int64_t i = 0; i < t->n_params; i++) {
-        const struct param *p = &t->params[i];
-        double off = 0, norm = 0;
-        for (int64_t j = p->offset; j < p->offset + p->count; j++) {
-            off += ((double)got[j] - want[j]) * ((double)got[j] - want[j]);
-            norm += (double)want[j] * want[j];
-        }
-        all += off, all_norm += norm;
-        if (!(off <= 0.08 * 0.08 * norm + 1e-16))
-            fail_msg("%s: the gradient of %s is off by %.3g of its norm %.3g", what, p->name,
-                     sqrt(off / norm), sqrt(norm));
-    }
-    printf("# %s: loss %.5f (CPU %.5f), gradients off by %.2f%%\n", what, loss, want_loss,
-           100 * sqrt(all / all_norm));
-    assert_true(all <= 0.03 * 0.03 * all_norm);
+    compare_steps(what, model_trained(f->m), loss, got, want_loss, want, &bounds);
 }
 
 static void test_tiny_gradients(void **state)
