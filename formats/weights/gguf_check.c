@@ -23,7 +23,7 @@ static int check_window(const struct llama_config *c, const struct gguf_arch *a,
     err_set(e, E_CONFIG, "the model has a window of %lld tokens, which llama.cpp %s '%s': "
             "beyond it texts would be computed in another way", (long long)c->window,
             read ? "reads and then leaves out for" : "does not have for", a->name);
-    return err_hint(e, "train with --window 0, or use the folder with vLLM or transformers");
+    return err_hint(e, "use the folder with vLLM or transformers");
 }
 
 /* By the first tensor that is one too many. */
