@@ -9,6 +9,8 @@
  * only writes; the wide one adds to it, where reading costs nothing, and rounds once.
  */
 
+enum { READERS = 4 }; /* matrices with one input, at most */
+
 /* Queues a product, unless something failed before. The m of weights' gradients, which turn A
  * round, is no number of rows. */
 static void gemm(struct model *m, struct op_gemm *g)
@@ -85,6 +87,7 @@ static void add_bias(struct model *m, const struct weight *bias, float times, in
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
             void *const y[], const void *add)
 {
+    struct op_gemm g[READERS];
     const struct weight *first;
     int64_t ranks = ranks_of(w, n, &first), at = 0;
 
@@ -108,11 +111,13 @@ void linear(struct model *m, const struct weight *w, int n, int64_t rows, const 
                 .addend = to == y[i] ? NULL : to });
             to = y[i];
         }
-        gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out, .k = w[i].in,
+        g[i] = (struct op_gemm){ .trans_b = true, .m = rows, .n = w[i].out, .k = w[i].in,
             .alpha = w[i].times, .beta = to != NULL, .a = x, .lda = w[i].in, .b = weight_mat(&w[i]),
             .ldb = w[i].in, .c = y[i], .ldc = w[i].out, .c_type = m->d->act,
-            .addend = to == y[i] ? NULL : to });
+            .addend = to == y[i] ? NULL : to, .varies = m->varies,
+            .also = i + 1 < n ? &g[i + 1] : NULL };
     }
+    gemm(m, g); /* all that read x, in one where the device can */
 }
 
 void linear_back(struct model *m, const struct weight *w, int n, int64_t rows,
