@@ -87,7 +87,15 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) -lcmocka
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
 EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_any)
-$(B)/tests/test_flash: $(EMULATED)
+# Those that are launched by <<<>>>, and have shared memory by name.
+EMULATED += $(patsubst %,$(B)/tests/emulate/%.o,flash_few gemm_few)
+$(B)/tests/test_flash $(B)/tests/test_cuda_few: $(EMULATED)
+$(B)/tests/emulate/%.cc: kernels/cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include <cuda_runtime.h>'; echo '#undef __shared__'; echo '#define __shared__ static'; \
+	  sed -E 's/^( *)(.*)<<<(.*), 0, c->stream>>>\((.*)\);/\1emulate_launch(c->stream, \3, \2, \4);/' $<; } > $@
+$(B)/tests/emulate/%.o: $(B)/tests/emulate/%.cc
+	$(CXX) $(CXX_FLAGS) -MMD -MP -c -o $@ $<
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \
   -Wno-shadow
 # The CUDA device's choices, with a CUDA, a cuDNN, a cuBLASLt and an NVML that are made up.

@@ -36,7 +36,9 @@ C_BEGIN
  * E_DEVICE, and sync names the type); then ldb is the length of its rows. c is c_type: act (DT of
  * the device), or DT_F32 for the gradients of weights. Transposed means stored as [k][m] (A),
  * [n][k] (B). varies: m is one of many (windows of any length): what a device finds out about a
- * product it may find out once for all m from a power of two to the next. */
+ * product it may find out once for all m from a power of two to the next. also: NULL, or another
+ * product with the same A (a, lda, m, k, trans_a), which is computed too, maybe in one with this; none reads
+ * what another writes. */
 struct op_gemm {
     bool trans_a, trans_b;
     int64_t m, n, k;
@@ -48,6 +50,7 @@ struct op_gemm {
     enum dtype c_type;
     const void *addend; /* NULL: C itself */
     bool varies;
+    const struct op_gemm *also;
 };
 
 /* y = (w + shift) * x * rstd (+ add), rstd[row] = 1 / sqrt(mean(x^2) + eps); Zhang and Sennrich

@@ -9,6 +9,8 @@
  * only writes; the wide one adds to it, where reading costs nothing, and rounds once.
  */
 
+enum { READERS = 4 }; /* matrices with one input, at most */
+
 /* Queues a product, unless something failed before. The m of weights' gradients, which turn A
  * round, is no number of rows. */
 static void gemm(struct model *m, struct op_gemm *g)
@@ -91,8 +93,9 @@ void linear_begin(struct model *m, const struct weight *w, int n, int64_t rows, 
         down(m, first, ranks, rows, kept(m, w, rows, x));
 }
 
-void linear_one(struct model *m, const struct weight *all, int n, int i, int64_t rows, const void *x,
-                void *y, const void *add)
+/* The product of matrix i of all, after its bias and its pair are in y. */
+static struct op_gemm product(struct model *m, const struct weight *all, int n, int i, int64_t rows,
+                              const void *x, void *y, const void *add)
 {
     const struct weight *first, *w = &all[i];
     int64_t ranks = ranks_of(all, n, &first), at = 0;
@@ -112,17 +115,30 @@ void linear_one(struct model *m, const struct weight *all, int n, int i, int64_t
             .addend = to == y ? NULL : to });
         to = y;
     }
-    gemm(m, &(struct op_gemm){ .trans_b = true, .m = rows, .n = w->out, .k = w->in, .alpha = w->times,
+    return (struct op_gemm){ .trans_b = true, .m = rows, .n = w->out, .k = w->in, .alpha = w->times,
         .beta = to != NULL, .a = x, .lda = w->in, .b = weight_mat(w), .ldb = w->in, .c = y,
-        .ldc = w->out, .c_type = m->d->act, .addend = to == y ? NULL : to });
+        .ldc = w->out, .c_type = m->d->act, .addend = to == y ? NULL : to, .varies = m->varies };
+}
+
+void linear_one(struct model *m, const struct weight *all, int n, int i, int64_t rows, const void *x,
+                void *y, const void *add)
+{
+    struct op_gemm g = product(m, all, n, i, rows, x, y, add);
+
+    gemm(m, &g);
 }
 
 void linear(struct model *m, const struct weight *w, int n, int64_t rows, const void *x,
             void *const y[], const void *add)
 {
+    struct op_gemm g[READERS];
+
     linear_begin(m, w, n, rows, x);
-    for (int i = 0; i < n; i++)
-        linear_one(m, w, n, i, rows, x, y[i], add);
+    for (int i = 0; i < n; i++) {
+        g[i] = product(m, w, n, i, rows, x, y[i], add);
+        g[i].also = i + 1 < n ? &g[i + 1] : NULL;
+    }
+    gemm(m, g); /* all that read x, in one where the device can */
 }
 
 /* dx = or += (more) the gradient of x through all pairs. */

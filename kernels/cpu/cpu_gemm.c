@@ -92,7 +92,7 @@ static void gemm_block(void *ctx, int64_t task, int thread)
               g->ldb, g->beta, c, g->ldc);
 }
 
-int cpu_gemm(struct device *d, const struct op_gemm *g)
+static int one_gemm(struct device *d, const struct op_gemm *g)
 {
     struct gemm_job job = { .c = cpu_of(d), .a = g };
 
@@ -115,4 +115,13 @@ int cpu_gemm(struct device *d, const struct op_gemm *g)
     pool_run(job.c->pool, job.blocks_down * job.blocks_across, gemm_block, &job);
     cpu_account(d, 2.0 * (double)g->m * (double)g->n * (double)g->k);
     return 0;
+}
+
+int cpu_gemm(struct device *d, const struct op_gemm *g)
+{
+    int rc = 0;
+
+    for (; g && rc == 0; g = g->also)
+        rc = one_gemm(d, g);
+    return rc;
 }

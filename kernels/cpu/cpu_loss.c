@@ -162,12 +162,12 @@ static int chunk(struct device *d, const struct op_loss *a, int64_t first, int64
     const float *h = (const float *)a->h + first * a->dim;
     float *dh = a->dh ? (float *)a->dh + first * a->dim : NULL;
     struct op_gemm logits = { false, true, n, a->vocab, a->dim, 1, 0, h, a->w, job.logits,
-                              a->dim, a->dim, a->vocab, DT_F32, NULL, a->varies };
+                              a->dim, a->dim, a->vocab, DT_F32, NULL, a->varies, NULL };
     struct op_gemm back_h = { false, false, n, a->dim, a->vocab, 1, 0, job.logits, a->w, dh,
-                              a->vocab, a->dim, a->dim, DT_F32, NULL, a->varies };
+                              a->vocab, a->dim, a->dim, DT_F32, NULL, a->varies, NULL };
     struct op_gemm back_w = { true, false, a->vocab, a->dim, n, 1, 1, job.logits,
                               mat_plain(DT_F32, h), a->dw, a->vocab, a->dim, a->dim, DT_F32,
-                              NULL, false };
+                              NULL, false, NULL };
     int rc;
 
     /* nothing to learn here, as in a long prompt: three products are saved */

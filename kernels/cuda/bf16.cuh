@@ -87,5 +87,23 @@ static __device__ __forceinline__ float block_sum(float x)
     return part[32];
 }
 
+/* What a matrix product's end does with a sum: C or its addend is c_type. */
+struct product_end {
+    float alpha, beta;
+    void *c;
+    const void *addend; /* NULL: C itself */
+    int is_f32;
+};
+static __device__ __forceinline__ void put_product(const struct product_end &p, int64_t at, float s)
+{
+    const void *add = p.addend ? p.addend : p.c;
+
+    s *= p.alpha;
+    if (p.is_f32)
+        ((float *)p.c)[at] = p.beta == 0 ? s : s + p.beta * ((const float *)add)[at];
+    else
+        ((bf16 *)p.c)[at] = narrow(p.beta == 0 ? s : s + p.beta * wide(((const bf16 *)add)[at]));
+}
+
 static inline int aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
 #endif

@@ -82,6 +82,9 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes);
  * the op's return value from what happened so far (rc) and from its launches. flop: of its matrix
  * products, else 0. */
 void cuda_begin(struct cuda *c, int kind);
+/* The same of so many rows: of few, which take as long as an event does, the time is not taken unless all is. */
+enum { FEW_ROWS = 64 };
+void cuda_begin_rows(struct cuda *c, int kind, int64_t rows);
 int cuda_end(struct device *d, int rc, int kind, double flop);
 
 /* cuda_card.c, of GPU 'index': rates of the card; bytes of it in use by all, 0 where the driver
@@ -94,6 +97,7 @@ size_t cuda_held(size_t used_before, int index);
 int clock_open(struct cuda_clock **k);
 void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, int kind, cudaStream_t s);
+void clock_skip(struct cuda_clock *k, int kind, cudaStream_t s); /* as start, but timed only while profiling */
 void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s);
 void clock_rest(struct cuda_clock *k); /* before the host waits */
 /* Seconds of matrix ops since the last call; those of exchanges are added to *link_s, those that the
@@ -130,7 +134,7 @@ void gemms_close(struct cuda *c);
 int gemm_run(struct device *d, const struct op_gemm *a);
 /* naive.cu: the product for shapes that cuBLASLt refuses. */
 int gemm_naive(struct cuda *c, const struct op_gemm *a);
-/* gemm_few.cu: of few rows, which reading the matrix bounds. */
+/* gemm_few.cu: of few rows, which reading the matrix bounds; all that go along with a, which it has to take. */
 bool gemm_few_takes(const struct op_gemm *a);
 int gemm_few(struct cuda *c, const struct op_gemm *a);
 

@@ -488,7 +488,7 @@ static int run(struct device *d, const struct op_attention *a, const struct op_a
     if (a->q_rows >= INT32_MAX || a->kv_rows >= INT32_MAX || (rc = attention_check(a)) < 0)
         return E_BUG;
     if (!b && a->cached && (a->kv_type == KV_INT8 || !attention_square(a))) {
-        cuda_begin(c, kind);
+        cuda_begin_rows(c, kind, a->q_rows);
         return cuda_end(d, over_cache(c, a), kind, 4.0 * (double)a->dim * attention_pairs(a));
     }
     if ((rc = know_both(c->attention, a)) < 0)

@@ -7,6 +7,7 @@ enum { PAIRS = 8192 };
 
 struct cuda_clock {
     bool all, open;       /* open: a run of matrix ops goes on, on running */
+    bool skips;           /* the op under way is not timed */
     cudaStream_t running;
     int n; /* pairs in use; beyond PAIRS nothing more is timed until they are read */
     cudaEvent_t from[PAIRS], to[PAIRS];
@@ -88,14 +89,27 @@ void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
     cudaEventRecord(k->from[i], s);
 }
 
+/* Of an op that takes as long as its events would, unless everything is timed. */
+void clock_skip(struct cuda_clock *k, int kind, cudaStream_t s)
+{
+    if (k->all) {
+        clock_start(k, kind, s);
+        return;
+    }
+    clock_rest(k);
+    k->skips = true;
+}
+
 /* Counts the op. Its pair stays open, because the next op may go on with it; clock_rest ends
  * it. */
 void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s)
 {
     k->calls[kind]++;
     k->flop[kind] += flop;
-    if (k->open || !timed(k, kind) || !k->made[k->n])
+    if (k->skips || k->open || !timed(k, kind) || !k->made[k->n]) {
+        k->skips = false;
         return;
+    }
     k->kind[k->n] = kind;
     k->running = s;
     k->open = true;

@@ -195,6 +195,14 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
  * its operations and finds a launch that failed. kind: the op, or one of the copies. */
 void cuda_begin(struct cuda *c, int kind) { clock_start(c->clock, kind, c->stream); }
 
+void cuda_begin_rows(struct cuda *c, int kind, int64_t rows)
+{
+    if (rows > FEW_ROWS)
+        cuda_begin(c, kind);
+    else
+        clock_skip(c->clock, kind, c->stream);
+}
+
 int cuda_end(struct device *d, int rc, int kind, double flop)
 {
 /* the words for each op in a message, from the list of all ops */

@@ -374,14 +374,28 @@ static int without(struct cuda *c, const struct op_gemm *a)
     return gemm_naive(c, a);
 }
 
-int gemm_run(struct device *d, const struct op_gemm *a)
+static bool makes_sense(const struct op_gemm *a)
+{
+    int64_t cols_a = a->trans_a ? a->m : a->k, cols_b = a->trans_b ? a->k : a->n;
+
+    return a->b.type && a->m >= 0 && a->n >= 0 && a->k >= 0 && a->lda >= cols_a && a->ldb >= cols_b &&
+           a->ldc >= a->n && (a->c_type == DT_F32 || a->c_type == DT_BF16);
+}
+
+static bool is_few(const struct op_gemm *a)
+{
+    return a->m > 0 && a->n > 0 && a->k > 0 && a->b.type->plain == DT_BF16 && gemm_few_takes(a);
+}
+
+int gemm_run(struct device *d, const struct op_gemm *all)
 {
     struct cuda *c = cuda_of(d);
-    int64_t cols_a = a->trans_a ? a->m : a->k, cols_b = a->trans_b ? a->k : a->n;
+    struct op_gemm one = *all;
+    const struct op_gemm *a = &one;
     struct plan *p;
 
-    if (!a->b.type || a->m < 0 || a->n < 0 || a->k < 0 || a->lda < cols_a || a->ldb < cols_b ||
-        a->ldc < a->n || (a->c_type != DT_F32 && a->c_type != DT_BF16))
+    one.also = NULL;
+    if (!makes_sense(a))
         return E_BUG;
     if (a->m == 0 || a->n == 0)
         return 0;
@@ -389,7 +403,7 @@ int gemm_run(struct device *d, const struct op_gemm *a)
         return mat_gemm(d, a, &c->fault);
     if (a->k == 0)
         return gemm_naive(c, a);
-    if (gemm_few_takes(a))
+    if (is_few(a))
         return gemm_few(c, a);
     /* what fails is dropped for good: the next one moves to the front of the plan */
     for (p = plan_of(c, a); p->offers > 0; p->offers--) {
@@ -403,11 +417,30 @@ int gemm_run(struct device *d, const struct op_gemm *a)
     return without(c, a);
 }
 
+/* In one launch where all are of few rows; else one after the other. */
+static int run_all(struct device *d, const struct op_gemm *a)
+{
+    bool few = true;
+    int rc = 0;
+
+    for (const struct op_gemm *g = a; g; g = g->also) {
+        if (!makes_sense(g) || g->a != a->a || g->m != a->m || g->k != a->k || g->lda != a->lda)
+            return E_BUG;
+        few = few && is_few(g);
+    }
+    if (few)
+        return gemm_few(cuda_of(d), a);
+    for (; a && rc == 0; a = a->also)
+        rc = gemm_run(d, a);
+    return rc;
+}
+
 int cuda_gemm(struct device *d, const struct op_gemm *a)
 {
-    struct cuda *c = cuda_of(d);
+    double flop = 0;
 
-    cuda_begin(c, OP_gemm);
-    return cuda_end(d, gemm_run(d, a), OP_gemm,
-                    2.0 * (double)a->m * (double)a->n * (double)a->k);
+    for (const struct op_gemm *g = a; g; g = g->also)
+        flop += 2.0 * (double)g->m * (double)g->n * (double)g->k;
+    cuda_begin_rows(cuda_of(d), OP_gemm, a->m);
+    return cuda_end(d, run_all(d, a), OP_gemm, flop);
 }

@@ -9,9 +9,12 @@
  * weighted sum of values, and a second kernel puts them together. All query heads that share a key
  * head, up to 8, are one block's, so that keys are read once.
  *
- * LANES neighbouring lanes have a key, 8 channels each: a warp has 32 / LANES keys at a time, and
- * AT_ONCE of those in flight. Each group of lanes keeps sums of its own; in the end they are added by
- * way of shared memory. Keys outside a query's are not read.
+ * LANES neighbouring lanes have a key, 16 bytes of it each: a warp has 32 / LANES keys at a time, and
+ * AT_ONCE of those in flight, as they lie in memory. Each group of lanes keeps sums of its own; in the end
+ * they are added by way of shared memory. Keys outside a query's are not read.
+ *
+ * What a key costs beside its bytes is half the time of a cache of 8 bits, whose keys have half of them: so
+ * there a lane has 16 channels, and the scales multiply a key's score and its weight, not each value.
  */
 enum { WARPS = 4, THREADS = 32 * WARPS, AT_ONCE = 4, QUERIES = 64, MOST_DIM = 256 };
 
@@ -26,86 +29,126 @@ struct few {
     float *parts;   /* [query][heads][splits][2 + dim]: most, sum, and sums of values */
 };
 
-/* Eight channels of a key or value, of either type. */
-static __device__ __forceinline__ void eight(const struct few &, const bf16 *p, float, float x[8])
+/* A lane's channels of a key or value: as many as 16 bytes hold. */
+template <typename T> struct few_values {
+    enum { N = 16 / sizeof(T) };
+};
+static __device__ __forceinline__ void few_unpack(const uint4 &u, float x[8], bf16) { unpack(u, x); }
+static __device__ __forceinline__ void few_unpack(const uint4 &u, float x[16], int8_t)
 {
-    load8(p, x);
-}
-static __device__ __forceinline__ void eight(const struct few &, const int8_t *p, float scale,
-                                             float x[8])
-{
-    uint2 u = *(const uint2 *)p;
     const int8_t *b = (const int8_t *)&u;
 
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        x[i] = scale * (float)b[i];
+    for (int i = 0; i < 16; i++)
+        x[i] = (float)b[i];
 }
 
-template <typename T> static __device__ __forceinline__ float scale_of(const float *s, int64_t at)
+template <typename T> static __device__ __forceinline__ float few_scale(const float *s, int64_t at)
 {
     return sizeof(T) == 1 ? s[at] : 1.0f;
 }
 
-/* The sums of one group of lanes for H query heads. */
-template <int H> struct few_sums {
-    float most[H], sum[H], o[H][8];
+/* The sums of one group of lanes for H query heads, C channels of a lane. */
+template <int H, int C> struct few_sums {
+    float most[H], sum[H], o[H][C];
 };
 
-/* n <= AT_ONCE keys of a group, from key on, step apart. */
-template <int LANES, int H, typename T>
-static __device__ __forceinline__ void few_keys(const struct few &f, struct few_sums<H> &r,
-                                                const float q[H][8], int64_t key, int64_t step,
-                                                int64_t end, int kv_head, int channel)
+/* AT_ONCE keys of a group, from key on, step apart, as they lie in memory; outside the query's: 0. */
+template <typename T> struct few_read {
+    uint4 k[AT_ONCE], v[AT_ONCE];
+    float k_scale[AT_ONCE], v_scale[AT_ONCE];
+};
+
+template <typename T>
+static __device__ __forceinline__ void few_load(const struct few &f, struct few_read<T> &in, int64_t key,
+                                                int64_t step, int64_t end, int kv_head, int channel)
 {
     const struct op_attention &a = f.a;
-    bool there = channel < a.dim;
-    float k[AT_ONCE][8], v[AT_ONCE][8], s[H][AT_ONCE];
 
 #pragma unroll
     for (int j = 0; j < AT_ONCE; j++) {
         int64_t row = key + j * step, at = row * a.kv_ld + kv_head * a.dim + channel;
 
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            k[j][i] = v[j][i] = 0;
-        if (row < end && there) {
-            eight(f, (const T *)a.k + at, scale_of<T>(a.k_scale, row * a.kv_heads + kv_head), k[j]);
-            eight(f, (const T *)a.v + at, scale_of<T>(a.v_scale, row * a.kv_heads + kv_head), v[j]);
+        in.k[j] = in.v[j] = make_uint4(0, 0, 0, 0);
+        in.k_scale[j] = in.v_scale[j] = 0;
+        if (row < end && channel < a.dim) {
+            in.k[j] = *(const uint4 *)((const T *)a.k + at);
+            in.v[j] = *(const uint4 *)((const T *)a.v + at);
+            in.k_scale[j] = few_scale<T>(a.k_scale, row * a.kv_heads + kv_head);
+            in.v_scale[j] = few_scale<T>(a.v_scale, row * a.kv_heads + kv_head);
         }
     }
+}
+
+/* Scores of the keys, and cap, in powers of 2. */
+template <int LANES, int H, typename T>
+static __device__ __forceinline__ void few_scores(const struct few_read<T> &in,
+                                                  const float q[H][few_values<T>::N], int64_t key,
+                                                  int64_t step, int64_t end, float cap,
+                                                  float s[H][AT_ONCE])
+{
+    float k[few_values<T>::N];
+
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++) {
+        few_unpack(in.k[j], k, T());
+#pragma unroll
+        for (int h = 0; h < H; h++) {
+            float x = 0;
+#pragma unroll
+            for (int i = 0; i < few_values<T>::N; i++)
+                x += q[h][i] * k[i];
+            x *= in.k_scale[j];
+#pragma unroll
+            for (int o = LANES / 2; o; o >>= 1)
+                x += __shfl_xor_sync(0xffffffffu, x, o);
+            if (cap > 0)
+                x = cap * tanhf(x / cap);
+            s[h][j] = key + j * step < end ? x : -INFINITY;
+        }
+    }
+}
+
+template <int LANES, int H, typename T>
+static __device__ __forceinline__ void few_keys(const struct few &f, struct few_sums<H, few_values<T>::N> &r,
+                                                const float q[H][few_values<T>::N], int64_t key, int64_t step,
+                                                int64_t end, int kv_head, int channel)
+{
+    enum { N = few_values<T>::N };
+    struct few_read<T> in;
+    float s[H][AT_ONCE], v[N];
+
+    few_load<T>(f, in, key, step, end, kv_head, channel);
+    few_scores<LANES, H, T>(in, q, key, step, end, f.a.cap * 1.44269504f, s);
 #pragma unroll
     for (int h = 0; h < H; h++) {
         float most = r.most[h], less, keep;
 
 #pragma unroll
-        for (int j = 0; j < AT_ONCE; j++) {
-            float x = 0;
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                x += q[h][i] * k[j][i];
-#pragma unroll
-            for (int o = LANES / 2; o; o >>= 1)
-                x += __shfl_xor_sync(0xffffffffu, x, o);
-            if (a.cap > 0) /* both are of powers of 2 */
-                x = a.cap * 1.44269504f * tanhf(x / (a.cap * 1.44269504f));
-            s[h][j] = key + j * step < end ? x : -INFINITY;
+        for (int j = 0; j < AT_ONCE; j++)
             most = fmaxf(most, s[h][j]);
-        }
         less = most == -INFINITY ? 0.0f : most;
         keep = exp2f(r.most[h] - less);
         r.most[h] = most;
         r.sum[h] *= keep;
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < N; i++)
             r.o[h][i] *= keep;
 #pragma unroll
         for (int j = 0; j < AT_ONCE; j++) {
-            float w = exp2f(s[h][j] - less);
-            r.sum[h] += w;
+            s[h][j] = exp2f(s[h][j] - less);
+            r.sum[h] += s[h][j];
+        }
+    }
 #pragma unroll
-            for (int i = 0; i < 8; i++)
-                r.o[h][i] += w * v[j][i];
+    for (int j = 0; j < AT_ONCE; j++) {
+        few_unpack(in.v[j], v, T());
+#pragma unroll
+        for (int h = 0; h < H; h++) {
+            float w = s[h][j] * in.v_scale[j];
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                r.o[h][i] += w * v[i];
         }
     }
 }
@@ -134,16 +177,16 @@ template <int LANES, int H, typename T>
 static __global__ void __launch_bounds__(THREADS) few_forward(const struct few f,
                                                               const struct few_queries m)
 {
-    enum { EACH = 32 / LANES, ALL = WARPS * EACH };
-    __shared__ float most[ALL][H], sum[ALL][H], o[ALL][H][LANES * 8];
+    enum { EACH = 32 / LANES, ALL = WARPS * EACH, N = few_values<T>::N };
+    __shared__ float most[ALL][H], sum[ALL][H], o[ALL][H][LANES * N];
     const struct op_attention &a = f.a;
     int lane = threadIdx.x & 31, mine = (int)(threadIdx.x >> 5) * EACH + lane / LANES;
-    int channel = lane % LANES * 8, split = blockIdx.x, kv_head = blockIdx.y / f.groups;
+    int channel = lane % LANES * N, split = blockIdx.x, kv_head = blockIdx.y / f.groups;
     int share = (int)(a.heads / a.kv_heads), first = blockIdx.y % f.groups * H;
     int64_t row = f.row + blockIdx.z, from = m.from[blockIdx.z], end = m.end[blockIdx.z];
     int64_t each = ((end - from + f.splits - 1) / f.splits + 31) / 32 * 32;
-    struct few_sums<H> r;
-    float q[H][8];
+    struct few_sums<H, N> r;
+    float q[H][N];
 
     from += split * each;
     end = min((long long)end, (long long)(from + each));
@@ -151,13 +194,15 @@ static __global__ void __launch_bounds__(THREADS) few_forward(const struct few f
     for (int h = 0; h < H; h++) {
         r.most[h] = -INFINITY, r.sum[h] = 0;
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < N; i++)
             r.o[h][i] = q[h][i] = 0;
-        if (first + h < share && channel < a.dim)
-            load8((const bf16 *)a.q + row * a.q_ld + (kv_head * share + first + h) * a.dim + channel,
-                  q[h]);
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < N; i += 8)
+            if (first + h < share && channel + i < a.dim)
+                load8((const bf16 *)a.q + row * a.q_ld + (kv_head * share + first + h) * a.dim + channel + i,
+                      &q[h][i]);
+#pragma unroll
+        for (int i = 0; i < N; i++)
             q[h][i] *= a.scale * 1.44269504f; /* weights are powers of 2 */
     }
     for (int64_t key = from; key < end; key += ALL * AT_ONCE)
@@ -167,12 +212,12 @@ static __global__ void __launch_bounds__(THREADS) few_forward(const struct few f
         if (channel == 0)
             most[mine][h] = r.most[h], sum[mine][h] = r.sum[h];
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < N; i++)
             o[mine][h][channel + i] = r.o[h][i];
     }
     __syncthreads();
-    for (int n = threadIdx.x; n < H * LANES * 8; n += THREADS) {
-        int h = n / (LANES * 8), i = n % (LANES * 8);
+    for (int n = threadIdx.x; n < H * LANES * N; n += THREADS) {
+        int h = n / (LANES * N), i = n % (LANES * N);
         float top = -INFINITY, s = 0, x = 0;
 
         if (first + h >= share || i >= a.dim)
@@ -228,9 +273,13 @@ template <typename T>
 static void few_by_width(struct cuda *c, const struct few *f, const struct few_queries *m, int n,
                          int h)
 {
-    if (f->a.dim <= 64)
+    int64_t lanes = ceil_div(f->a.dim, few_values<T>::N);
+
+    if (lanes <= 4)
+        few_launch<4, T>(c, f, m, n, h);
+    else if (lanes <= 8)
         few_launch<8, T>(c, f, m, n, h);
-    else if (f->a.dim <= 128)
+    else if (lanes <= 16)
         few_launch<16, T>(c, f, m, n, h);
     else
         few_launch<32, T>(c, f, m, n, h);
@@ -248,6 +297,7 @@ static int splits_for(const struct cuda *c, int64_t blocks, int64_t longest)
 static int few_run(struct cuda *c, struct few *f, const struct few_queries *m, int n)
 {
     int share = (int)(f->a.heads / f->a.kv_heads), h = share >= 3 ? 4 : share;
+    unsigned width = (unsigned)ceil_div(f->a.dim, 32) * 32;
     int64_t longest = 0;
 
     for (int i = 0; i < n; i++)
@@ -264,8 +314,7 @@ static int few_run(struct cuda *c, struct few *f, const struct few_queries *m, i
     else
         few_by_width<bf16>(c, f, m, n, h);
     if (f->splits > 1)
-        few_together<<<dim3((unsigned)f->a.heads, (unsigned)n), (unsigned)((f->a.dim + 31) / 32 * 32),
-                       0, c->stream>>>(*f);
+        few_together<<<dim3((unsigned)f->a.heads, (unsigned)n), width, 0, c->stream>>>(*f);
     return 0;
 }
 
@@ -301,10 +350,11 @@ extern "C" bool flash_few_takes(const struct op_attention *a)
 {
     const struct op_segments *s = &a->seg[0];
     uintptr_t keys = (uintptr_t)a->k | (uintptr_t)a->v;
+    int each = a->kv_type == KV_INT8 ? 16 : 8; /* channels in 16 bytes, which are read at once */
 
     if (a->q_rows > QUERIES * 4 || s->cu != a->seg[1].cu || s->kv != a->seg[1].kv || !s->kv ||
-        s->first != a->seg[1].first || s->n != a->seg[1].n || a->dim % 8 || a->dim > MOST_DIM ||
-        a->q_ld % 8 || a->kv_ld % 8 || ((uintptr_t)a->q & 15) || (keys & (a->kv_type == KV_INT8 ? 7 : 15)) ||
+        s->first != a->seg[1].first || s->n != a->seg[1].n || a->dim % each || a->dim > MOST_DIM ||
+        a->q_ld % 8 || a->kv_ld % each || (((uintptr_t)a->q | keys) & 15) ||
         a->kv_heads * (a->heads / a->kv_heads) > 65535)
         return false;
     for (int64_t i = 0; i < s->n; i++)

@@ -7,26 +7,26 @@
  * counts is how much of it is under way at a time. A warp has ROWS rows of B; a lane reads 16 bytes
  * of each, STEPS times before it needs the first. The rows of A are small and stay in L1.
  */
-enum { WARPS = 4, THREADS = 32 * WARPS, ROWS = 2, STEPS = 4, MOST = 4 };
+enum { WARPS = 4, THREADS = 32 * WARPS, ROWS = 2, STEPS = 4, MOST = 4, PARTS = 3 };
 
 static __device__ __forceinline__ uint4 stream16(const bf16 *p)
 {
     return __ldcs((const uint4 *)p); /* read once: the first to leave the caches */
 }
 
-static __device__ __forceinline__ void few_put(const struct op_gemm &g, int64_t i, int64_t j, float s)
-{
-    int64_t o = i * g.ldc + j;
-
-    s *= g.alpha;
-    if (g.c_type == DT_F32) {
-        const float *add = (const float *)(g.addend ? g.addend : g.c);
-        ((float *)g.c)[o] = g.beta == 0 ? s : s + g.beta * add[o];
-    } else {
-        const bf16 *add = (const bf16 *)(g.addend ? g.addend : g.c);
-        ((bf16 *)g.c)[o] = narrow(g.beta == 0 ? s : s + g.beta * wide(add[o]));
-    }
-}
+/* Products with one A: the blocks of one after those of another. */
+struct few_part {
+    const bf16 *b;
+    int64_t n, ldb, ldc;
+    unsigned first; /* block */
+    struct product_end end;
+};
+struct few_parts {
+    const bf16 *a;
+    int64_t k, lda;
+    int n;
+    struct few_part part[PARTS];
+};
 
 template <int M>
 static __device__ __forceinline__ void few_add(float acc[ROWS][M], const uint4 w[ROWS],
@@ -47,20 +47,23 @@ static __device__ __forceinline__ void few_add(float acc[ROWS][M], const uint4 w
     }
 }
 
-template <int M> static __global__ void __launch_bounds__(THREADS) few_rows(struct op_gemm g)
+template <int M> static __global__ void __launch_bounds__(THREADS) few_rows(struct few_parts f)
 {
-    int lane = threadIdx.x & 31;
-    int64_t j = ((int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5)) * ROWS;
-    const bf16 *a = (const bf16 *)g.a, *b[ROWS];
+    int lane = threadIdx.x & 31, p = 0;
+    const bf16 *b[ROWS];
     float acc[ROWS][M] = {};
-    int64_t at = lane * 8;
+    int64_t at = lane * 8, j;
 
+    while (p + 1 < f.n && blockIdx.x >= f.part[p + 1].first)
+        p++;
+    const struct few_part &g = f.part[p];
+    j = ((int64_t)(blockIdx.x - g.first) * WARPS + (threadIdx.x >> 5)) * ROWS;
     if (j >= g.n)
         return;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) /* past the last row: that row again */
-        b[r] = (const bf16 *)g.b.data + (j + r < g.n ? j + r : g.n - 1) * g.ldb;
-    for (; at + (STEPS - 1) * 256 < g.k; at += STEPS * 256) {
+        b[r] = g.b + (j + r < g.n ? j + r : g.n - 1) * g.ldb;
+    for (; at + (STEPS - 1) * 256 < f.k; at += STEPS * 256) {
         uint4 w[STEPS][ROWS];
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
@@ -69,14 +72,14 @@ template <int M> static __global__ void __launch_bounds__(THREADS) few_rows(stru
                 w[s][r] = stream16(b[r] + at + s * 256);
 #pragma unroll
         for (int s = 0; s < STEPS; s++)
-            few_add<M>(acc, w[s], a, g.lda, at + s * 256);
+            few_add<M>(acc, w[s], f.a, f.lda, at + s * 256);
     }
-    for (; at < g.k; at += 256) {
+    for (; at < f.k; at += 256) {
         uint4 w[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
             w[r] = stream16(b[r] + at);
-        few_add<M>(acc, w, a, g.lda, at);
+        few_add<M>(acc, w, f.a, f.lda, at);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
@@ -86,7 +89,7 @@ template <int M> static __global__ void __launch_bounds__(THREADS) few_rows(stru
             for (int o = 16; o; o >>= 1)
                 s += __shfl_xor_sync(0xffffffffu, s, o);
             if (lane == 0 && j + r < g.n)
-                few_put(g, i, j + r, s);
+                put_product(g.end, i * g.ldc + j + r, s);
         }
 }
 
@@ -97,17 +100,37 @@ extern "C" bool gemm_few_takes(const struct op_gemm *a)
            aligned16(a->a) && aligned16(a->b.data);
 }
 
+/* a and as many of those that go along as a launch takes; *next: the first that did not. */
+static unsigned gather(const struct op_gemm *a, struct few_parts *f, const struct op_gemm **next)
+{
+    unsigned blocks = 0;
+
+    f->a = (const bf16 *)a->a, f->k = a->k, f->lda = a->lda, f->n = 0;
+    for (; a && f->n < PARTS; a = a->also) {
+        f->part[f->n++] = { (const bf16 *)a->b.data, a->n, a->ldb, a->ldc, blocks,
+                            { a->alpha, a->beta, a->c, a->addend, a->c_type == DT_F32 } };
+        blocks += (unsigned)ceil_div(a->n, WARPS * ROWS);
+    }
+    *next = a;
+    return blocks;
+}
+
 extern "C" int gemm_few(struct cuda *c, const struct op_gemm *a)
 {
-    unsigned blocks = (unsigned)ceil_div(a->n, WARPS * ROWS);
+    int64_t m = a->m;
 
-    if (a->m == 1)
-        few_rows<1><<<blocks, THREADS, 0, c->stream>>>(*a);
-    else if (a->m == 2)
-        few_rows<2><<<blocks, THREADS, 0, c->stream>>>(*a);
-    else if (a->m == 3)
-        few_rows<3><<<blocks, THREADS, 0, c->stream>>>(*a);
-    else
-        few_rows<4><<<blocks, THREADS, 0, c->stream>>>(*a);
+    while (a) {
+        struct few_parts f;
+        unsigned blocks = gather(a, &f, &a);
+
+        if (m == 1)
+            few_rows<1><<<blocks, THREADS, 0, c->stream>>>(f);
+        else if (m == 2)
+            few_rows<2><<<blocks, THREADS, 0, c->stream>>>(f);
+        else if (m == 3)
+            few_rows<3><<<blocks, THREADS, 0, c->stream>>>(f);
+        else
+            few_rows<4><<<blocks, THREADS, 0, c->stream>>>(f);
+    }
     return 0;
 }

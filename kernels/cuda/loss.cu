@@ -159,7 +159,7 @@ static int product(struct device *d, bool ta, bool tb, int64_t m, int64_t n, int
                    enum dtype type, bool varies)
 {
     struct op_gemm g = { ta, tb, m, n, k, 1.0f, beta, a, b, out, lda, ldb, ldc, type,
-                         NULL, varies };
+                         NULL, varies, NULL };
 
     return gemm_run(d, &g);
 }

@@ -8,6 +8,7 @@ static __global__ void multiply(struct op_gemm g)
 {
     int64_t n = g.m * g.n, step = (int64_t)gridDim.x * THREADS;
     const bf16 *a = (const bf16 *)g.a, *b = (const bf16 *)g.b.data;
+    struct product_end end = { g.alpha, g.beta, g.c, g.addend, g.c_type == DT_F32 };
 
     for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < n; at += step) {
         int64_t i = at / g.n, j = at - i * g.n, o = i * g.ldc + j;
@@ -15,14 +16,7 @@ static __global__ void multiply(struct op_gemm g)
         for (int64_t p = 0; p < g.k; p++)
             s += wide(g.trans_a ? a[p * g.lda + i] : a[i * g.lda + p]) *
                  wide(g.trans_b ? b[j * g.ldb + p] : b[p * g.ldb + j]);
-        s *= g.alpha;
-        if (g.c_type == DT_F32) {
-            const float *add = (const float *)(g.addend ? g.addend : g.c);
-            ((float *)g.c)[o] = g.beta == 0 ? s : s + g.beta * add[o];
-        } else {
-            const bf16 *add = (const bf16 *)(g.addend ? g.addend : g.c);
-            ((bf16 *)g.c)[o] = narrow(g.beta == 0 ? s : s + g.beta * wide(add[o]));
-        }
+        put_product(end, o, s);
     }
 }
 

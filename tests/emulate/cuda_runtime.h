@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <functional>
+
 #define __device__
 #define __global__
 #define __shared__
@@ -30,6 +32,8 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 static inline float exp_fast(float x) { return expf(x); }
 #define __expf exp_fast
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+static inline long long min(long long a, long long b) { return a < b ? a : b; }
+template <typename T> static inline T __ldcs(const T *p) { return *p; }
 static inline int min(int a, int b) { return a < b ? a : b; }
 
 typedef int cudaError_t;
@@ -38,6 +42,14 @@ enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return 0; }
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
                              size_t bytes, cudaStream_t stream);
+
+/* kernel<<<blocks, threads, 0, stream>>>(args), as the Makefile writes it. */
+void emulate_grid(dim3 blocks, unsigned threads, const std::function<void()> &body);
+template <typename K, typename... A>
+static inline void emulate_launch(cudaStream_t, dim3 blocks, unsigned threads, K *kernel, const A &...args)
+{
+    emulate_grid(blocks, threads, [&] { kernel(args...); });
+}
 
 /* The engine. What a lane brings to a collective, and takes from it. */
 enum emulate_kind { EMULATE_WARP, EMULATE_SHUFFLE, EMULATE_LDMATRIX, EMULATE_TURNED, EMULATE_MMA };

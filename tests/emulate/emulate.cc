@@ -33,8 +33,7 @@ static unsigned char stacks[MOST_THREADS][STACK_BYTES];
 static ucontext_t engine;
 static unsigned now, room_bytes;
 static size_t most_bytes; /* that a block may have */
-static void (*kernel_of)(struct flash);
-static struct flash arg;
+static const std::function<void()> *body_of;
 static char fault[200];
 static bool backwards;
 
@@ -175,7 +174,7 @@ static void together(unsigned warp)
 
 static void fiber_main(void)
 {
-    kernel_of(arg);
+    (*body_of)();
     wait_as(DONE);
 }
 
@@ -237,19 +236,28 @@ static void run_block(unsigned threads)
             wrong("a thread ends before its copies");
 }
 
+void emulate_grid(dim3 blocks, unsigned threads, const std::function<void()> &body)
+{
+    body_of = &body;
+    gridDim = blocks;
+    blockDim = dim3(threads);
+    for (blockIdx.z = 0; blockIdx.z < blocks.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < blocks.y && !fault[0]; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < blocks.x && !fault[0]; blockIdx.x++)
+                run_block(threads);
+    blockIdx = dim3(0, 0, 0);
+}
+
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
                              size_t bytes, cudaStream_t)
 {
-    kernel_of = (void (*)(struct flash))(uintptr_t)kernel;
-    arg = *(const struct flash *)args[0];
-    gridDim = blocks;
-    blockDim = threads;
+    void (*run)(struct flash) = (void (*)(struct flash))(uintptr_t)kernel;
+    struct flash arg = *(const struct flash *)args[0];
+
     room_bytes = (unsigned)bytes;
     if (bytes > most_bytes)
         wrong("a block wants %zu bytes of shared memory", bytes);
-    for (blockIdx.y = 0; blockIdx.y < blocks.y && !fault[0]; blockIdx.y++)
-        for (blockIdx.x = 0; blockIdx.x < blocks.x && !fault[0]; blockIdx.x++)
-            run_block(threads.x);
+    emulate_grid(blocks, threads.x, [&] { run(arg); });
     return 0;
 }
 
@@ -278,4 +286,39 @@ extern "C" const char *emulate_attention(const struct op_attention_back *b,
     if (b->d_o)
         any ? flash_backward_any(&c, &f) : flash_backward_tiles(&c, &f);
     return fault[0] ? fault : NULL;
+}
+
+/* Each kind grows and stays. */
+extern "C" void *cuda_scratch(struct cuda *, enum cuda_scratch_kind kind, size_t nbytes)
+{
+    static std::vector<float> of[SCRATCH_KINDS];
+
+    of[kind].assign(nbytes / sizeof(float) + 1, NAN);
+    return of[kind].data();
+}
+
+static const char *emulate_with(bool from_last, const std::function<void(struct cuda *)> &run)
+{
+    struct cuda c = {};
+
+    c.sms = 4;
+    room_bytes = 0;
+    fault[0] = '\0';
+    backwards = from_last;
+    run(&c);
+    return fault[0] ? fault : NULL;
+}
+
+extern "C" const char *emulate_few(const struct op_attention *a, bool from_last)
+{
+    if (!flash_few_takes(a))
+        return "refused";
+    return emulate_with(from_last, [&](struct cuda *c) { flash_few(c, a); });
+}
+
+extern "C" const char *emulate_gemm(const struct op_gemm *a, bool from_last)
+{
+    if (!gemm_few_takes(a))
+        return "refused";
+    return emulate_with(from_last, [&](struct cuda *c) { gemm_few(c, a); });
 }

@@ -13,5 +13,10 @@ C_BEGIN
 const char *emulate_attention(const struct op_attention_back *b,
                               const struct attention_bounds bounds[2], int64_t any, bool backwards);
 
+/* flash_few and gemm_few (cuda.h), of arrays in the host's memory. NULL, or what went wrong; "refused" where the
+ * kernel does not take it. */
+const char *emulate_few(const struct op_attention *a, bool backwards);
+const char *emulate_gemm(const struct op_gemm *a, bool backwards);
+
 C_END
 #endif

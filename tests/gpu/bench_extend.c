@@ -14,6 +14,31 @@ struct row {
     enum kv_type type;
 };
 
+/* One token more of each text, every op timed by itself: what costs what, and what is between them. */
+static int say_ops(struct device *d, struct model *m, const struct extend *x, struct err *e)
+{
+    struct op_time was[64], now[64];
+    int n = d->profile(d, true, was, 64);
+    double start = now_s(), all = 0, wall;
+    int rc = model_extend(m, x, e);
+
+    wall = now_s() - start;
+    d->profile(d, false, now, 64);
+    for (int i = 0; i < n && rc == 0; i++) {
+        double s = now[i].s - was[i].s;
+
+        all += now[i].beside ? 0 : s;
+        if (now[i].calls > was[i].calls)
+            printf("    %-15s %5lld calls %8.3f ms, %6.1f us each\n", now[i].name,
+                   (long long)(now[i].calls - was[i].calls), 1e3 * s,
+                   1e6 * s / (double)(now[i].calls - was[i].calls));
+    }
+    if (rc == 0)
+        printf("    %-15s             %8.3f ms of %.3f, events included\n", "between ops", 1e3 * (wall - all),
+               1e3 * wall);
+    return rc;
+}
+
 static int bench(struct device *d, const struct llama_config *c, const struct row *r, struct err *e)
 {
     float *logits = malloc((size_t)(r->texts * c->vocab) * sizeof *logits);
@@ -22,7 +47,7 @@ static int bench(struct device *d, const struct llama_config *c, const struct ro
     struct model_options o;
     struct model *m = NULL;
     double start = 0, read_s = 0, step_s;
-    int64_t n = r->rows - WARM_UP - STEPS;
+    int64_t n = r->rows - WARM_UP - STEPS - 1;
     int rc;
 
     model_defaults(&o);
@@ -54,6 +79,7 @@ static int bench(struct device *d, const struct llama_config *c, const struct ro
         printf("%-22s %6lld tokens: read %8.0f tokens/s; %7.3f ms a step, %7.1f tokens/s, %5.0f GB/s "
                "of weights and cache\n", r->name, (long long)n, (double)n / read_s, 1e3 * step_s,
                (double)r->texts / step_s, 1e-9 * bytes / step_s);
+        rc = say_ops(d, m, &(struct extend){ r->texts, p, logits, false }, e);
     }
     model_close(m);
     free(logits), free(p), free(ids);

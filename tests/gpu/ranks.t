@@ -72,6 +72,19 @@ score() { timeout 100 leval -q --ppl "$tmp/d.bin" --max-tokens 16k --model "$tmp
     --ctx 256 --json "$@" | grep -v -e seconds -e tokens_per_s -e device; }
 same() { score > "$tmp/a" && score $two > "$tmp/b" && grep '"ppl"' "$tmp/a" && cmp "$tmp/a" "$tmp/b"; }
 ok 'leval: one result, to the last digit' same
+# Layers one after another: the same choices and, as each rank's kernels are one's, the same logprobs.
+cat > "$tmp/letters.json" << 'JSON'
+{ "version": "1.0", "added_tokens": [{ "id": 0, "content": "<unk>", "single_word": false, "lstrip": false,
+  "rstrip": false, "normalized": false, "special": true }], "normalizer": null, "pre_tokenizer": null,
+  "post_processor": null, "decoder": { "type": "Fuse" }, "model": { "type": "BPE", "dropout": null,
+  "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+  "byte_fallback": false, "vocab": { "<unk>": 0, "a": 1, "b": 2, "c": 3, "d": 4 }, "merges": [] } }
+JSON
+writes() { timeout 100 lgen -q -m "$tmp/one" -t "$tmp/letters.json" --device "$d" --no-bos --ignore-eos -n 40 --chunk 16 \
+    --json --logprobs "$@" abcdabcdabcdabcdabcdabcd; }
+goes_on_alike() { writes > "$tmp/a" && writes $two > "$tmp/b" && grep -q '"tokens":40' "$tmp/a" && cmp "$tmp/a" "$tmp/b" &&
+    writes --cache int8 > "$tmp/a" && writes $two --cache int8 | cmp - "$tmp/a"; }
+ok 'lgen: one text, by layers on each' goes_on_alike
 # The launcher's children are the ranks: the second one is killed in mid-run.
 killed() {
     run=exec fresh cut --steps 4000 --save-every 2 $two 2> "$tmp/err" &

@@ -27,6 +27,44 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
     free(a), free(b), free(c), free(got);
 }
 
+/* Three products of one input, which go along with each other, and one that another kernel computes. */
+static void test_gemms_of_one_input(void **state)
+{
+    static const int64_t n[] = { 4096, 1024, 1000, 11008 };
+    enum { K = 4096, N = 4 };
+
+    NEED_GPU();
+    for (int64_t m = 1; m <= 5; m++)
+        for (int count = 2; count <= N; count++) {
+            float *a = normal(m * K, 1, 1), *b[N], *c[N];
+            struct op_gemm g[N], h[N];
+            struct device *d = &gpu[DEFAULT];
+            void *x = up(d, a, m * K, DT_BF16);
+
+            for (int i = 0; i < count; i++) {
+                b[i] = normal(n[i] * K, 2 + (uint64_t)i, 1), c[i] = normal(m * n[i], 9, 1);
+                g[i] = (struct op_gemm){ .trans_b = true, .m = m, .n = n[i], .k = K, .alpha = 1, .beta = i == 1, .a = a,
+                    .b = mat_plain(DT_F32, b[i]), .c = c[i], .lda = K, .ldb = K, .ldc = n[i], .c_type = DT_F32,
+                    .also = i + 1 < count ? &g[i + 1] : NULL };
+                h[i] = g[i];
+                h[i].also = i + 1 < count ? &h[i + 1] : NULL;
+                h[i].a = x, h[i].b = mat_plain(DT_BF16, up(d, b[i], n[i] * K, DT_BF16));
+                h[i].c = up(d, c[i], m * n[i], DT_BF16), h[i].c_type = DT_BF16;
+            }
+            RUN(cpu.gemm(&cpu, g));
+            RUN(d->gemm(d, h));
+            for (int i = 0; i < count; i++) {
+                float *got = down(d, h[i].c, m * n[i], DT_BF16);
+
+                near("one of several", got, c[i], m * n[i], 6e-3);
+                d->release(d, (void *)(uintptr_t)h[i].b.data);
+                free(b[i]), free(c[i]), free(got);
+            }
+            d->release(d, x);
+            free(a);
+        }
+}
+
 static void test_gemm_few(void **state)
 {
     static const int64_t v[][2] = { { 16, 64 }, { 17, 72 }, { 33, 1000 }, { 300, 1024 }, { 1001, 2056 },
@@ -197,7 +235,8 @@ static void test_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm_few), cmocka_unit_test(test_attention_over_caches),
+        cmocka_unit_test(test_gemm_few), cmocka_unit_test(test_gemms_of_one_input),
+        cmocka_unit_test(test_attention_over_caches),
         cmocka_unit_test(test_rope_of_texts), cmocka_unit_test(test_models),
     };
 
