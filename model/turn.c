@@ -249,6 +249,24 @@ static void *own_at(const struct model *m, const struct way *w, int64_t j, int64
     return act_at(m, w->own, (from - m->spread->first) * ld + (j / parts_of(m) * bands_of(m) + band) * cols);
 }
 
+/* A band's own rows to their way (out), or from it, where every rank of the line has a set of its own: in
+ * one copy, in which the set is the head. False: ranks share sets. */
+static bool copy_sets(struct model *m, const struct way *w, int64_t band, bool out)
+{
+    int64_t cols = cols_of(m, w->keys), rows = m->spread->rows, ld = w->keys ? kv_dim(m) : q_dim(m);
+    void *own = own_at(m, w, 0, band, m->spread->first), *flat = flat_at(m, w, band, -1);
+
+    if (parts_of(m) > 1)
+        return false;
+    if (out)
+        OP(m, heads, .rows = rows, .heads = sets_of(m), .dim = cols, .x = own, .x_ld = ld,
+           .x_stride = bands_of(m) * cols, .y = flat, .y_ld = cols, .y_stride = rows * cols);
+    else
+        OP(m, heads, .rows = rows, .heads = sets_of(m), .dim = cols, .x = flat, .x_ld = cols,
+           .x_stride = rows * cols, .y = own, .y_ld = ld, .y_stride = bands_of(m) * cols);
+    return true;
+}
+
 /* Own rows to those who compute with them, theirs to this rank, in the order of rows: begun. */
 static void turn_chunk(struct model *m, const struct way *w, int64_t band, int chunk)
 {
@@ -256,13 +274,16 @@ static void turn_chunk(struct model *m, const struct way *w, int64_t band, int c
     int64_t size = line_size(&m->o), me = p->line.g->rank, cols = cols_of(m, w->keys);
     void *flat = flat_at(m, w, band, chunk), *to = turned_at(m, w->turned, w->keys, band, chunk);
 
+    bool copied = copy_sets(m, w, band, true);
+
     count_bytes(m, cols, chunk, false);
     for (int64_t j = 0; j < size; j++) {
         struct run r = shared(m, me, j, chunk);
 
         p->turn->out[j] = flat;
-        OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = w->keys ? kv_dim(m) : q_dim(m),
-           .y_ld = cols, .x = own_at(m, w, j, band, r.from), .y = flat);
+        if (!copied)
+            OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = w->keys ? kv_dim(m) : q_dim(m),
+               .y_ld = cols, .x = own_at(m, w, j, band, r.from), .y = flat);
         flat = act_at(m, flat, run_n(r) * cols);
     }
     for (int64_t i = 0; i < size; i++) {
@@ -296,8 +317,9 @@ static void put_chunk(struct model *m, const struct way *w, int64_t band, int ch
 {
     int64_t size = line_size(&m->o), me = m->spread->line.g->rank, cols = cols_of(m, w->keys);
     void *flat = flat_at(m, w, band, chunk);
+    bool copied = copy_sets(m, w, band, false);
 
-    for (int64_t j = 0; j < size; j++) {
+    for (int64_t j = 0; j < size && !copied; j++) {
         struct run r = shared(m, me, j, chunk);
 
         OP(m, strip, .rows = run_n(r), .cols = cols, .x_ld = cols, .y_ld = w->keys ? kv_dim(m) : q_dim(m),

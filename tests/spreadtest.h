@@ -63,7 +63,7 @@ static inline void segments_of(const struct try *t, struct segments *s)
 /* One op of one rank fails: the others must not wait for what it does not compute. */
 static int fails_rank = -1, fails_call;
 static _Thread_local int norms;
-static int (*real_norm)(struct device *d, const struct op_rmsnorm *a);
+static _Thread_local int (*real_norm)(struct device *d, const struct op_rmsnorm *a);
 static int faulty_norm(struct device *d, const struct op_rmsnorm *a)
 {
     return d->group->rank == fails_rank && ++norms == fails_call ? E_DEVICE : real_norm(d, a);

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "tests/rankstest.h"
+#include "tests/wire.h"
 #include "tests/traintest.h"
 
 enum { STEPS = 4 };
@@ -57,12 +58,23 @@ void stop_after_step(void) {}
  * must be as it was then: nobody has changed it since.
  */
 static int64_t queued_sums; /* by rank 0 */
+static int64_t early_sums;  /* by all, before their losses were at the host */
 static _Thread_local int (*device_loss)(struct device *d, const struct op_loss *a);
 static _Thread_local struct {
     struct { float *x, *was; int64_t n; } q[64];
-    int n;
+    int n, early;
     bool sums;
 } late;
+
+static _Thread_local int (*device_to_host)(struct device *d, void *dst, const void *src, size_t nbytes);
+static int watched_to_host(struct device *d, void *dst, const void *src, size_t nbytes)
+{
+    pthread_mutex_lock(&made.lock);
+    early_sums += late.sums ? late.n - late.early : 0;
+    pthread_mutex_unlock(&made.lock);
+    late.early = late.n;
+    return device_to_host(d, dst, src, nbytes);
+}
 
 static int queue_late(struct device *d, float *x, int64_t n, bool sum)
 {
@@ -93,10 +105,18 @@ static int late_mark(struct device *d, enum queue q, int fence)
     }
     if (late.sums && d->group->rank == 0)
         queued_sums += late.n;
-    late.n = 0;
+    late.n = late.early = 0;
     return rc;
 }
-static const struct device_links late_links = { .sum_parts = late_sum, .share_parts = late_share };
+static int now_move(struct device *d, const struct device_move *m, int n)
+{
+    struct wire_moves w = { .me = d->group->rank, .n = n };
+
+    memcpy(w.m, m, (size_t)n * sizeof *m);
+    return wire_run(&w);
+}
+static const struct device_links late_links = { .sum_parts = late_sum, .share_parts = late_share,
+                                                .move = now_move };
 
 static _Thread_local int losses;
 static int failing_loss(struct device *d, const struct op_loss *a)
@@ -132,6 +152,7 @@ static void run_rank(struct group *g, void *arg)
     r.session.device.own_memory = m->apart;
     if (m->links && g->size > 1) {
         r.session.device.links = &late_links, r.session.device.mark = late_mark;
+        device_to_host = r.session.device.to_host, r.session.device.to_host = watched_to_host;
         r.open.plan.chunk = r.session.options.chunk = 1;
     }
     device_loss = r.session.device.loss, losses = 0;
@@ -319,6 +340,37 @@ static void test_chunks_travel_while_layers_go_back(void **state)
             assert_int_equal(queued_sums, STEPS * (i == 2 ? 2 : 3)); /* two layers, the embedding */
             train(size, &plain, at(b));
             assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+        }
+}
+
+/* The same where all ranks share each sequence, or the weights: their chunks are queued between what
+ * layers exchange. Of two lines nothing is queued before all have met. */
+static void test_chunks_beside_shared_sequences(void **state)
+{
+    static const char *const number[] = { "0", "1", "2", "3", "4" };
+
+    (void)state;
+    for (int size = 2; size <= RANKS_MAX; size++)
+        for (int i = 0; i < 3; i++) {
+            struct mode m = { i == 0 ? "line" : i == 1 ? "sharers" : "lines", 2, .batch = 4, .micro = 1,
+                              .apart = true, .links = true, .group = 8 };
+            struct mode plain;
+            char a[32], b[32];
+
+            if ((i == 1 && 4 % size) || (i == 2 && size != 4))
+                continue;
+            m.cp = i == 0 ? number[size] : i == 2 ? "2" : NULL, m.shares = i == 1;
+            plain = m;
+            plain.links = plain.shares = false, plain.cp = NULL;
+            snprintf(a, sizeof a, "%s%d", m.name, size);
+            snprintf(b, sizeof b, "%s-plain%d", m.name, size);
+            queued_sums = early_sums = 0;
+            train(size, &m, at(a));
+            assert_int_equal(queued_sums, STEPS * 3);
+            assert_int_equal(early_sums, i < 2 ? STEPS * 3 * size : 0);
+            train(1, &plain, at(b));
+            assert_near(at(a), at(b), 2 * STEPS + STEPS / 2, 1e-6);
+            assert_false(wire.wrong);
         }
 }
 
@@ -643,6 +695,7 @@ int main(void)
         cmocka_unit_test(test_whatever_is_trained_ranks_agree_with_one),
         cmocka_unit_test(test_masters_may_be_in_parts_too),
         cmocka_unit_test(test_chunks_travel_while_layers_go_back),
+        cmocka_unit_test(test_chunks_beside_shared_sequences),
         cmocka_unit_test(test_a_sequence_over_ranks),
         cmocka_unit_test(test_frozen_weights_over_ranks),
         cmocka_unit_test(test_ranks_that_do_not_fit),

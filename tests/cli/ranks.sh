@@ -24,7 +24,7 @@ lives() { # one of them; who has ended and was not waited for does not
 over() { # over MS: the starter and all ranks are gone by then; sets rc
     local i
     for i in $(seq $(($1 / 20))); do lives "$pid" "${kids[@]}" || break; sleep 0.02; done
-    if lives "$pid" "${kids[@]}"; then kill -9 "$pid"; echo "not over after $1 ms"; return 1; fi
+    if lives "$pid" "${kids[@]}"; then kill -9 "$pid" "${kids[@]}" 2> /dev/null; echo "not over after $1 ms"; return 1; fi
     wait "$pid"
     rc=$?
     cat "$tmp/err"
