@@ -45,6 +45,8 @@ ok 'keys of other windows' ends 78 'other data' long --short 16 --slide 4 --key-
 ok 'keys of another context' ends 78 'no key tokens for --ctx 200' leval -q --ppl "$tmp/ids.bin" --longppl --ctx 200 -m $m --short 16 --slide 8 --key-tokens "$tmp/k"
 ok 'keys that are damaged' eval 'sed "s/\"tokens\": \[/&999999,/" "$tmp/k" > "$tmp/bad" && ends 65 "not ascending" long --short 16 --slide 8 --key-tokens "$tmp/bad" &&
     head -c 100 "$tmp/k" > "$tmp/bad" && ends 65 bad long --short 16 --slide 8 --key-tokens "$tmp/bad" && ends 65 "no key tokens of" long --key-tokens $golden --short 8'
+ok 'no key tokens: said, and a table has nothing there' eval 'leval -q --ppl "$tmp/ids.bin" --longppl --ctx 320 -m $m --short 300 --slide 50 --json -o "$tmp/none" 2> "$tmp/err" &&
+    grep -q "no key tokens" "$tmp/err" && leval --table -q "$tmp/none" | grep -qE "^gqa +-$"'
 ok 'documents that are too short' ends 65 'no document has more than 4096 tokens' long
 ok 'windows of its own' ends 64 '--join' long --join
 ok 'without data' ends 64 '--ppl' leval --longppl -m $m
