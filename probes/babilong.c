@@ -20,7 +20,7 @@
  * the last sentence is cut behind a word, not behind any token.
  */
 enum { REPLY = 20, SEED = 42, LEAST_TOKENS = 10, FACT_TOKENS = 8, BYTES_EACH = 64, TASKS = 3, SPARE = 16,
-       TRIES = 6 };
+       TRIES = 6, STORIES = 40 };
 
 static const struct {
     const char *instruction, *examples, *post_prompt;
@@ -238,10 +238,20 @@ static int draw_story(struct babilong *s, int most, struct err *e)
     return 0;
 }
 
-static int too_short(const struct babilong *s, int64_t tokens, struct err *e)
+/* The longest of some of the shortest stories must fit. E_USAGE. */
+static int check_length(struct babilong *s, struct probe *p, struct err *e)
 {
+    int64_t most = 0;
+    int rc = 0;
+
+    s->n = 0;
+    for (int i = 0; i < STORIES && rc == 0; i++)
+        if ((rc = draw_story(s, BABI_LEAST, e)) == 0 && (rc = add_prompt(s, p, e)) == 0 && p->tokens > most)
+            most = p->tokens;
+    if (rc < 0 || most + REPLY <= s->ask.length)
+        return rc;
     err_set(e, E_USAGE, "a length of %" PRId64 " tokens is too short", s->ask.length);
-    return err_hint(e, "the shortest that will do has about %" PRId64, tokens + REPLY);
+    return err_hint(e, "the shortest that will do has about %" PRId64, most + REPLY);
 }
 
 /* A story that leaves room for text: with half as many facts each time that one does not. */
@@ -250,17 +260,16 @@ static int find_story(struct babilong *s, struct probe *p, int64_t *room, struct
     const int64_t context = s->ask.length - REPLY;
     int most = context / FACT_TOKENS > 512 ? 512 : (int)(context / FACT_TOKENS) - 1, rc;
 
-    for (*room = -1; *room < 0; most /= 2) {
+    *room = -1;
+    for (int i = 0; i < STORIES && *room < 0; i++, most /= 2) {
         if (most < BABI_LEAST)
             most = BABI_LEAST;
         s->n = 0;
         if ((rc = draw_story(s, most, e)) < 0 || (rc = add_prompt(s, p, e)) < 0)
             return rc;
         *room = context - p->tokens;
-        if (*room < 0 && most == BABI_LEAST)
-            return too_short(s, p->tokens, e);
     }
-    return 0;
+    return *room < 0 ? check_length(s, p, e) : 0;
 }
 
 /* Tokens of the whole are not those of its sentences in sum: what that is off by is put right. */
@@ -327,7 +336,8 @@ static int open_task(void **state, int task, const struct probe_ask *a, struct e
         return rc;
     if (s->sentences.n < 2)
         return err_set(e, E_DATA, "the text has no sentences, and facts go between sentences");
-    rc = babilong_next(s, &p, e); /* too short a length, too strange a text */
+    if ((rc = check_length(s, &p, e)) == 0)
+        rc = babilong_next(s, &p, e); /* is there a sentence that can be taken? */
     python_random_seed(&s->random, a->seed);
     probe_free(&p);
     return rc;

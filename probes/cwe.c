@@ -123,6 +123,7 @@ static int cwe_open(void **state, const struct probe_ask *a, struct err *e)
 {
     struct cwe *s = calloc(1, sizeof *s);
     struct python_random again;
+    int64_t most;
     int rc;
 
     if (!s)
@@ -138,7 +139,8 @@ static int cwe_open(void **state, const struct probe_ask *a, struct err *e)
         return err_set(e, E_DATA, "there are only %" PRId64 " different words", s->n);
     python_random_seed(&again, a->seed);
     python_random_shuffle(&again, s->word, s->n, sizeof *s->word);
-    return ruler_search(&s->ruler, FIRST, 2, true, e);
+    most = s->n > more(s) ? s->n : more(s);
+    return ruler_search(&s->ruler, most < FIRST ? most : FIRST, 2, true, e);
 }
 
 static int cwe_next(void *state, struct probe *p, struct err *e)

@@ -11,7 +11,8 @@
  * scripts/data/synthetic/freq_words_extraction.py: words of six letters, a fiftieth of the length's
  * tokens of them; the k-th stands there in proportion to k^-2 (zeta); the first is "...", no word.
  */
-enum { REPLY = 50, LETTERS = 6, TOKENS_EACH = 50, STEPS = 32, ANSWERS = 3 };
+enum { REPLY = 50, LETTERS = 6, TOKENS_EACH = 50, STEPS = 32, ANSWERS = 3, FEWEST = 53, MARGIN = 2 };
+enum { LEAST = (ANSWERS + 2) * TOKENS_EACH + REPLY };
 #define ZETA_2 1.6449340668482264 /* pi^2 / 6 */
 
 struct fwe {
@@ -107,11 +108,8 @@ static int add_text(struct fwe *s, int64_t number, struct probe *p, struct err *
     return rc < 0 ? rc : probe_count(p, s->ruler.ask.tokenizer, e);
 }
 
-/* Answers must be told from the fifth, by their number. */
-static bool too_few(const struct fwe *s, int64_t number)
-{
-    return s->n < ANSWERS + 2 || times(number, ANSWERS + 1) <= times(number, ANSWERS + 2);
-}
+/* Answers must be told from the fifth, by their number, as they are from FEWEST words on. */
+static bool too_few(int64_t number) { return number < FEWEST; }
 
 /* Words are added in steps of 1/32 of the room until there is none, or taken away. */
 static int fwe_make(struct fwe *s, struct probe *p, struct err *e)
@@ -132,30 +130,53 @@ static int fwe_make(struct fwe *s, struct probe *p, struct err *e)
         number -= step;
         if (rc == 0 && number > 0)
             rc = add_text(s, number, p, e);
+        s->number = number;
     }
-    s->number = s->number > 0 ? s->number : number;
-    if (rc == 0 && (number <= 0 || p->tokens > room || too_few(s, number)))
+    if (rc == 0 && (p->tokens > room || too_few(number)))
         return ruler_too_short(&s->ruler, RULER_TOO_LARGE, e);
+    return rc;
+}
+
+/* What so many words take that prompts of longer words than these may have some steps less. */
+static int name_length(struct fwe *s, struct probe *p, struct err *e)
+{
+    int64_t needed = LEAST;
+    int rc = draw_words(s, LEAST / TOKENS_EACH, e);
+
+    for (int i = 0; i < 3 && rc == 0; i++) /* steps grow with the length */
+        if ((rc = add_text(s, FEWEST + (MARGIN + 2) * (needed / STEPS), p, e)) == 0)
+            needed = p->tokens + REPLY > LEAST ? p->tokens + REPLY : LEAST;
+    return rc < 0 ? rc : ruler_too_short(&s->ruler, needed, e);
+}
+
+/* With a margin: words of other prompts may be longer. */
+static int check_length(struct fwe *s, struct err *e)
+{
+    const int64_t room = s->ruler.ask.length - REPLY;
+    struct probe p = { 0 };
+    struct err no = { 0 };
+    int rc = s->ruler.ask.length < LEAST ? E_USAGE : fwe_make(s, &p, &no);
+
+    if (rc == E_USAGE || (rc == 0 && too_few(s->number - MARGIN * (room / STEPS))))
+        rc = name_length(s, &p, e);
+    else if (rc < 0 && e)
+        *e = no;
+    probe_free(&p);
     return rc;
 }
 
 static int fwe_open(void **state, const struct probe_ask *a, struct err *e)
 {
+    const int64_t longest = a->length > LEAST ? a->length : LEAST;
     struct fwe *s = calloc(1, sizeof *s);
-    struct probe p = { 0 };
-    int rc;
 
     if (!s)
         return err_set(e, E_SYS, "out of memory");
     *state = s;
     ruler_init(&s->ruler, a, REPLY, NULL);
-    if (a->length - REPLY < (ANSWERS + 2) * TOKENS_EACH)
-        return ruler_too_short(&s->ruler, (ANSWERS + 2) * TOKENS_EACH + REPLY, e);
-    if (!(s->rank = malloc((size_t)(a->length / TOKENS_EACH + 1) * sizeof *s->rank)))
+    if (!(s->rank = malloc((size_t)(longest / TOKENS_EACH + 1) * sizeof *s->rank)))
         return err_set(e, E_SYS, "out of memory for words");
-    rc = fwe_make(s, &p, e);
-    probe_free(&p);
-    return rc;
+    return check_length(s, e);
 }
 
 static int fwe_next(void *state, struct probe *p, struct err *e) { return fwe_make(state, p, e); }

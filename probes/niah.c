@@ -3,6 +3,7 @@
 #include "probes/ruler.h"
 #include "probes/ruler_text.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,9 +239,15 @@ static int add_all(const struct niah *s, const struct drawn *d, struct probe *p,
     return rc;
 }
 
-static int no_sentences(struct err *e)
+/* Whether needles can go into the text of a prompt. */
+static int check_text(const struct niah *s, int64_t size, bool fits, struct err *e)
 {
-    return err_set(e, E_DATA, "the text has one sentence only, and needles go between sentences");
+    if (!fits && size <= s->ruler.step)
+        return err_set(e, E_DATA, "the first %" PRId64 " words of the text have more than %zu bytes", size,
+                       s->text.most);
+    if (fits && size >= s->ruler.step && s->text.sentences.n < 2)
+        return err_set(e, E_DATA, "the text has one sentence only, and needles go between sentences");
+    return 0;
 }
 
 static int niah_make(void *state, int64_t size, struct probe *p, struct err *e)
@@ -255,8 +262,8 @@ static int niah_make(void *state, int64_t size, struct probe *p, struct err *e)
     ruler_begin(p);
     if (rc == 0)
         rc = essay ? ruler_text_take(&s->text, size, &fits, e) : draw_hay(s, size, e);
-    if (rc == 0 && essay && fits && (n = s->text.sentences.n) < 2)
-        rc = no_sentences(e);
+    if (rc == 0 && essay && (rc = check_text(s, size, fits, e)) == 0)
+        n = s->text.sentences.n;
     if (rc == 0 && (rc = draw_places(s, &d, fits ? n : 1, e)) == 0 &&
         (rc = python_random_sample(&s->ruler.random, s->shape->keys, s->shape->queries, d.query, e)) == 0) {
         put_in_order(s, &d, n);
@@ -288,6 +295,7 @@ static int niah_open(void **state, const struct shape *h, const struct probe_ask
     *state = s;
     s->shape = h;
     ruler_init(&s->ruler, a, REPLY, niah_make);
+    s->ruler.least = 1;
     if (h->hay == ESSAY)
         s->ruler.step = ESSAY_STEP;
     else

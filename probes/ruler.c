@@ -45,7 +45,7 @@ static int smallest_fits(struct ruler *r, struct err *e)
 
     for (int i = 0; i < TRIES && rc == 0 && !fits; i++)
         if ((rc = r->make(r, r->step, &p, e)) == 0) {
-            const int64_t length = p.tokens + r->extra + r->reply;
+            const int64_t length = p.tokens + r->reply;
 
             fits = length <= r->ask.length;
             most = length > most ? length : most;
@@ -56,48 +56,69 @@ static int smallest_fits(struct ruler *r, struct err *e)
     return rc < 0 || fits ? rc : ruler_too_short(r, most, e);
 }
 
-int ruler_search(struct ruler *r, int64_t first, int times, bool whole, struct err *e)
+/* The largest size of [low, high] that fits, 0: none does. */
+static int halve(struct ruler *r, probe_make_fn *make, int64_t low, int64_t high, int64_t *found,
+                 struct err *e)
 {
-    const double length = (double)r->ask.length;
     struct probe p = { 0 };
-    int64_t low = r->step, high, found = 0;
-    double each;
-    int rc = r->make(r, first, &p, e);
+    int rc = 0;
 
-    each = (double)p.tokens / (double)first;
-    high = whole ? (int64_t)floor_divide(length, each) * times : (int64_t)(length / each * times);
-    if (high < 2 * r->step)
-        high = 2 * r->step;
-    while (low <= high && rc == 0) {
+    for (*found = 0; low <= high && rc == 0;) {
         const int64_t mid = (low + high) / 2;
 
-        if ((rc = r->make(r, mid, &p, e)) < 0)
-            break;
-        if (p.tokens + r->extra + r->reply <= r->ask.length) {
-            found = mid;
+        rc = make(r, mid, &p, e);
+        if (rc == 0 && p.tokens + r->extra + r->reply <= r->ask.length) {
+            *found = mid;
             low = mid + 1;
         } else {
             high = mid - 1;
         }
     }
     probe_free(&p);
-    r->size = found ? found : r->step;
-    return rc < 0 || found ? rc : smallest_fits(r, e);
+    return rc;
 }
 
+/* Needles lie where they do in the original until the size is known: prompts that differ in their depth
+ * alone begin with the same numbers. */
+int ruler_search(struct ruler *r, int64_t first, int times, bool whole, struct err *e)
+{
+    probe_make_fn *const make = r->plain ? r->plain : r->make;
+    const double length = (double)r->ask.length, depth = r->ask.depth;
+    struct probe p = { 0 };
+    int64_t high, found = 0;
+    double each;
+    int rc;
+
+    r->ask.depth = -1;
+    if ((rc = make(r, first, &p, e)) == 0) {
+        each = (double)p.tokens / (double)first;
+        high = whole ? (int64_t)floor_divide(length, each) * times : (int64_t)(length / each * times);
+        rc = halve(r, make, r->step, high < 2 * r->step ? 2 * r->step : high, &found, e);
+    }
+    r->size = found ? found : r->step;
+    if (rc == 0 && r->size < 2 * r->step)
+        rc = smallest_fits(r, e);
+    r->ask.depth = depth;
+    probe_free(&p);
+    return rc;
+}
+
+/* The original tries the smallest size for ever. */
 int ruler_next(struct ruler *r, struct probe *p, struct err *e)
 {
     int64_t size = r->size;
 
-    for (int smallest = 0; smallest < TRIES;) {
+    for (int tries = 0; tries < TRIES;) {
         int rc = r->make(r, size, p, e);
 
         if (rc < 0 || p->tokens + r->reply <= r->ask.length)
             return rc;
-        if (size > r->step && size - r->step >= r->least)
+        if (size > r->step && size - r->step >= r->least) {
             size -= r->step;
-        else
-            smallest++;
+        } else if (++tries == TRIES && size > r->least) {
+            size = r->least;
+            tries = 0;
+        }
     }
     return ruler_too_short(r, p->tokens + r->reply, e);
 }

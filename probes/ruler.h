@@ -20,11 +20,12 @@ struct ruler {
     const struct word_lists *words;
     struct python_random random, numpy; /* of random.seed and numpy.random.seed */
     probe_make_fn *make;  /* a prompt of that size; RULER_TOO_LARGE tokens where it cannot fit anyhow */
+    probe_make_fn *plain; /* what is made while searching, with extra tokens on top; as make, if NULL */
     int64_t reply;
     int64_t step;         /* the smallest size that is searched, and by how much less is tried */
     int64_t least;        /* a prompt cannot have fewer */
     int64_t size;         /* by ruler_search */
-    int64_t extra;        /* tokens that come on top while searching */
+    int64_t extra;
 };
 #define RULER_TOO_LARGE (INT64_MAX / 4)
 

@@ -183,6 +183,7 @@ static int draw_example(struct vt *s, struct probe *p, struct err *e)
     s->ruler.ask.length = own.ask.length;
     s->ruler.reply = own.reply;
     s->ruler.step = own.step;
+    s->ruler.make = own.make;
     if (rc < 0 && e)
         *e = no;
     return rc;
@@ -215,15 +216,13 @@ static int vt_open(void **state, const struct probe_ask *a, struct err *e)
     if (!s)
         return err_set(e, E_SYS, "out of memory");
     *state = s;
-    ruler_init(&s->ruler, a, REPLY, make_plain);
+    ruler_init(&s->ruler, a, REPLY, make_prompt);
     s->ruler.step = a->length < RULER_SHORT ? SHORT_STEP : STEP;
     s->ruler.least = NAMES;
     if ((rc = find_example(s, e)) < 0)
         return rc;
-    s->ruler.make = make_plain;
-    rc = ruler_search(&s->ruler, s->ruler.step, 3, false, e);
-    s->ruler.make = make_prompt;
-    return rc;
+    s->ruler.plain = make_plain;
+    return ruler_search(&s->ruler, s->ruler.step, 3, false, e);
 }
 
 static int vt_next(void *state, struct probe *p, struct err *e)
