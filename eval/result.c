@@ -16,7 +16,7 @@ enum { CELL = 32, COLUMNS = 10, MAX_CONTEXTS = 64 };
 static const char *fmt_ppl(double v, char *buf)
 {
     if (!isfinite(v))
-        snprintf(buf, CELL, "inf");
+        snprintf(buf, CELL, isnan(v) ? "-" : "inf");
     else
         snprintf(buf, CELL, v >= 1e5 ? "%.4g" : v >= 1000 ? "%.1f" : "%.4f", v);
     return buf;

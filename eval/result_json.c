@@ -183,10 +183,11 @@ static int get_row(const struct js *o, struct score *s, struct err *e)
     int64_t big = (int64_t)1 << 52;
     int rc = js_i64(o, "ctx", JS_MUST, 2, (int64_t)1 << 40, &s->ctx, e);
 
-    if (rc == 0)
-        rc = js_f64(o, "loss", JS_MUST, -1e6, 1e6, &s->loss, e);
+    s->loss = NAN; /* of no tokens, as LongPPL may find */
     if (rc == 0)
         rc = js_i64(o, "tokens", JS_MAY, 0, big, &s->tokens, e);
+    if (rc == 0)
+        rc = js_f64(o, "loss", js_has(o, "tokens") && s->tokens == 0 ? JS_MAY : JS_MUST, -1e6, 1e6, &s->loss, e);
     if (rc == 0)
         rc = js_i64(o, "windows", JS_MAY, 0, big, &s->windows, e);
     return rc < 0 ? rc : js_i64(o, "step", JS_MAY, 0, big, &s->step, e);

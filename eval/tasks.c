@@ -182,7 +182,7 @@ int tasks_plan(struct eval *v, int64_t longest, struct err *e)
     struct job *j = v->state;
     struct session *s = &v->s;
     int64_t n = v->o->batch_tokens / longest;
-    struct model_options mo = { .cache = { .rows = longest, .type = s->device.own_memory ? KV_BF16 : KV_ACT } };
+    struct model_options mo = { .cache = { .rows = longest, .type = KV_ACT } };
     int rc;
 
     n = n > j->o->samples ? j->o->samples : n;

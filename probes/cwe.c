@@ -9,7 +9,8 @@
 /*
  * scripts/data/synthetic/common_words_extraction.py: ten words 30 times, others 3 times (below 4096
  * tokens 6 and 1), after an example of 40 words, 10 and 3 times (20; 3 and 1). Where the lists have fewer
- * words than a prompt needs, all are of the longer list of words; without that, of our own, pairs.
+ * words than a prompt needs, all are of the longer list of words; without that, of our own, pairs. Near the
+ * least length a prompt may have fewer than ten words, all common, as the original's then have.
  */
 enum { REPLY = 120, COMMON = 10, STEP = 10, FIRST = 4096 };
 
@@ -17,6 +18,8 @@ struct counts {
     int64_t words;
     int common, others; /* times */
 };
+
+static int common_of(struct counts c) { return c.words < COMMON ? (int)c.words : COMMON; }
 
 struct cwe {
     struct ruler ruler;
@@ -58,7 +61,7 @@ static int add_list(const struct cwe *s, bool longer, const int64_t *at, int64_t
 static int add_task(struct cwe *s, struct counts c, struct buf *out, int64_t words[COMMON], struct err *e)
 {
     const bool longer = c.words > s->n;
-    const int64_t n = COMMON * c.common + (c.words - COMMON) * c.others;
+    const int64_t top = common_of(c), n = top * c.common + (c.words - top) * c.others;
     int64_t *drawn = malloc((size_t)(c.words + n) * sizeof *drawn), *list = drawn + c.words, at = 0;
     struct python_random again;
     int rc;
@@ -67,10 +70,10 @@ static int add_task(struct cwe *s, struct counts c, struct buf *out, int64_t wor
         return err_set(e, E_SYS, "out of memory for a list of %" PRId64 " words", n);
     rc = python_random_sample(&s->ruler.random, longer ? more(s) : s->n, c.words, drawn, e);
     for (int k = 0; k < c.common && rc == 0; k++)
-        for (int i = 0; i < COMMON; i++)
+        for (int i = 0; i < top; i++)
             list[at++] = drawn[i];
     for (int k = 0; k < c.others && rc == 0; k++)
-        for (int64_t i = COMMON; i < c.words; i++)
+        for (int64_t i = top; i < c.words; i++)
             list[at++] = drawn[i];
     python_random_seed(&again, s->ruler.ask.seed);
     python_random_shuffle(&again, list, at, sizeof *list);
@@ -80,7 +83,7 @@ static int add_task(struct cwe *s, struct counts c, struct buf *out, int64_t wor
         (rc = add_list(s, longer, list, n, out, e)) == 0)
         rc = buf_printf(out, e, "\nQuestion: What are the %d most common words in the above list? Answer: "
                         "The top %d words that appear most often in the list are:", COMMON, COMMON);
-    for (int i = 0; i < COMMON && rc == 0; i++)
+    for (int i = 0; i < top && rc == 0; i++)
         words[i] = drawn[i];
     free(drawn);
     return rc;
@@ -95,10 +98,10 @@ static int make_lists(struct cwe *s, struct counts example, struct counts asked,
 
     if ((rc = add_task(s, example, &p->prompt, words, e)) == 0 &&
         (rc = buf_add(&p->prompt, " ", 1, e)) == 0 &&
-        (rc = add_list(s, example.words > s->n, words, COMMON, &p->prompt, e)) == 0 &&
+        (rc = add_list(s, example.words > s->n, words, common_of(example), &p->prompt, e)) == 0 &&
         (rc = buf_add(&p->prompt, "\n", 1, e)) == 0)
         rc = add_task(s, asked, &p->prompt, words, e);
-    for (int i = 0; i < COMMON && rc == 0; i++, word.len = 0)
+    for (int i = 0; i < common_of(asked) && rc == 0; i++, word.len = 0)
         if ((rc = add_word(s, asked.words > s->n, words[i], &word, e)) == 0)
             rc = probe_answer(p, word.p, word.len, e);
     buf_free(&word);
@@ -131,7 +134,7 @@ static int cwe_open(void **state, const struct probe_ask *a, struct err *e)
     *state = s;
     ruler_init(&s->ruler, a, REPLY, cwe_make);
     s->ruler.step = STEP;
-    s->ruler.least = COMMON;
+    s->ruler.least = 1;
     if ((rc = word_lists_all(s->ruler.words, &s->word, &s->n, e)) < 0 ||
         (s->ruler.words->more.n == 0 && (rc = word_pairs_open(&s->pairs, s->ruler.words, e)) < 0))
         return rc;

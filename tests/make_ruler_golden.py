@@ -12,7 +12,8 @@ repository), but for
   are its own (3.0.1).
 A line for each prompt: kind, length, seed, number, tokens with the reply, bytes, CRC-32, where the first answer
 stands (bytes; -1: not told), answers with | between. Needs: sentencepiece, wonderwords, nltk, numpy, scipy,
-tqdm, tenacity, pyyaml."""
+tqdm, tenacity, pyyaml. KINDS and SEEDS in the environment: fewer of them, with commas between. PROMPTS: a folder
+for the prompts themselves."""
 import json
 import os
 import re
@@ -111,11 +112,11 @@ def main(ruler, text, tokenizer, words, lengths):
             lists = {n: wonderwords.random_word._get_words_from_text_file(n) for n in lists}
         pairs = sorted({f"{a}-{n}" for a in lists["adjectivelist.txt"] for n in lists["nounlist.txt"]})
         json.dump(dict(enumerate(pairs)), open(folder + "/english_words.json", "w"))
-        for length in lengths or [2048, 3000, 4096, 12000]:
+        for length in lengths:
             for kind in yaml.safe_load(open(root + "/scripts/synthetic.yaml")):
-                if kind.startswith("qa"):
+                if kind.startswith("qa") or kind not in os.environ.get("KINDS", kind).split(","):
                     continue
-                for seed in (42, 7):
+                for seed in map(int, os.environ.get("SEEDS", "42,7").split(",")):
                     for i, n, prompt, at, answers in prompts(root, kind, length, seed, 3, tokenizer, words):
                         raw = prompt.encode()
                         print(kind, length, seed, i, n, len(raw), "%08x" % zlib.crc32(raw), at,

@@ -5,8 +5,8 @@ cd "$(dirname "$0")/../.." || exit 70
 golden=tests/data/longppl.json
 m=tests/data/model/gqa
 ok 'the text of the golden values' eval 'perl -MJSON::PP -0777 -ne "binmode STDOUT; print pack(q(v*), @{decode_json(\$_)->{ids}})" \
-    $golden > "$tmp/ids.bin" && [ "$(wc -c < "$tmp/ids.bin")" = 640 ]'
-long() { leval -q --ppl "$tmp/ids.bin" --longppl --ctx 320 -m $m "$@"; }
+    $golden > "$tmp/ids.bin" && [ "$(wc -c < "$tmp/ids.bin")" = 1400 ]'
+long() { leval -q --ppl "$tmp/ids.bin" --longppl --ctx 700 -m $m "$@"; }
 as_golden() { # CASE: LongPPL, perplexity and the key tokens themselves, as PKU-ML/LongPPL has them
     local short slide
     read -r short slide < <(perl -MJSON::PP -0777 -ne '$c = decode_json($_)->{cases}['"$1"']; print "$c->{short} $c->{slide}\n"' $golden)
@@ -22,7 +22,7 @@ as_golden() { # CASE: LongPPL, perplexity and the key tokens themselves, as PKU-
 for c in 0 1 2 3 4; do ok "case $c of the reference" as_golden $c; done
 
 ok 'by hand: full losses, and those of each short window by itself' eval '
-    n() { leval -q --ppl "$tmp/w" --form raw --ctx 320 -m $m --protocol nonoverlap --json | sed -n "s/.*\"loss\": \([0-9.]*\),*/\1/p" | head -n 1; }
+    n() { leval -q --ppl "$tmp/w" --form raw --ctx 700 -m $m --protocol nonoverlap --json | sed -n "s/.*\"loss\": \([0-9.]*\),*/\1/p" | head -n 1; }
     one() { head -c $((2 * ($1 + $2))) "$tmp/ids.bin" | tail -c $((2 * $2)) > "$tmp/w"; n; } # START N: mean of N - 1
     rm -f "$tmp/k"; long --short 8 --slide 4 --key-tokens "$tmp/k" > /dev/null &&
     for t in $(perl -MJSON::PP -0777 -ne "print join q( ), @{decode_json(\$_)->{lists}[0]{tokens}}" "$tmp/k" | cut -d" " -f 1-2) 100; do
@@ -31,10 +31,10 @@ ok 'by hand: full losses, and those of each short window by itself' eval '
             full = t * a - (t - 1) * b; short = k * c - (k - 1) * d; key = short - full > 2 && full < 2
             print t, full, short; exit key != (t != 100) }" || exit; done'
 ok 'the same over ranks, and pieces of any size' eval 'long --short 8 --slide 4 --json > "$tmp/a" &&
-    for o in "--processes 2" "--processes 3" "--batch-tokens 330" "-j 1"; do
+    for o in "--processes 2" "--processes 3" "--batch-tokens 710" "-j 1"; do
         long --short 8 --slide 4 --json $o > "$tmp/b" && cmp <(grep -E "loss_hex|tokens\"" "$tmp/a") <(grep -E "loss_hex|tokens\"" "$tmp/b") || exit; done'
 ok "another model's key tokens: their losses here" eval 'rm -f "$tmp/k" && long --short 8 --slide 4 --key-tokens "$tmp/k" > /dev/null &&
-    perl -MJSON::PP -0777 -pe "\$j = decode_json(\$_); \$j->{by} = q(other); push @{\$j->{lists}[0]{tokens}}, 300; \$_ = encode_json(\$j)" "$tmp/k" > "$tmp/k2" &&
+    perl -MJSON::PP -0777 -pe "\$j = decode_json(\$_); \$j->{by} = q(other); push @{\$j->{lists}[0]{tokens}}, 690; \$_ = encode_json(\$j)" "$tmp/k" > "$tmp/k2" &&
     long --short 8 --slide 4 --key-tokens "$tmp/k2" > "$tmp/t" && cat "$tmp/t" && grep -q "^keys      of other" "$tmp/t" &&
     long --short 8 --slide 4 --json -o "$tmp/own" && long --short 8 --slide 4 --json --key-tokens "$tmp/k2" -o "$tmp/others" &&
     [ "$(num "$tmp/others" tokens)" = $(($(num "$tmp/own" tokens) + 1)) ] && leval --table "$tmp/own" "$tmp/others" > "$tmp/t" 2> "$tmp/err" &&
@@ -45,6 +45,8 @@ ok 'keys of other windows' ends 78 'other data' long --short 16 --slide 4 --key-
 ok 'keys of another context' ends 78 'no key tokens for --ctx 200' leval -q --ppl "$tmp/ids.bin" --longppl --ctx 200 -m $m --short 16 --slide 8 --key-tokens "$tmp/k"
 ok 'keys that are damaged' eval 'sed "s/\"tokens\": \[/&999999,/" "$tmp/k" > "$tmp/bad" && ends 65 "not ascending" long --short 16 --slide 8 --key-tokens "$tmp/bad" &&
     head -c 100 "$tmp/k" > "$tmp/bad" && ends 65 bad long --short 16 --slide 8 --key-tokens "$tmp/bad" && ends 65 "no key tokens of" long --key-tokens $golden --short 8'
+ok 'no key tokens: said, and a table has nothing there' eval 'leval -q --ppl "$tmp/ids.bin" --longppl --ctx 700 -m $m --short 300 --slide 50 --json -o "$tmp/none" 2> "$tmp/err" &&
+    grep -q "no key tokens" "$tmp/err" && leval --table -q "$tmp/none" | grep -qE "^gqa +-$"'
 ok 'documents that are too short' ends 65 'no document has more than 4096 tokens' long
 ok 'windows of its own' ends 64 '--join' long --join
 ok 'without data' ends 64 '--ppl' leval --longppl -m $m

