@@ -155,6 +155,8 @@ static int word_order(const char *a, size_t n, const char *b)
     for (size_t i = 0; i < n; i++) {
         const int c = (unsigned char)(a[i] >= 'A' && a[i] <= 'Z' ? a[i] + 32 : a[i]);
 
+        if (!b[i]) /* a NUL of the text is no end */
+            return 1;
         if (c != (unsigned char)b[i])
             return c - (unsigned char)b[i];
     }

@@ -194,7 +194,7 @@ static void test_answers_follow_from_the_facts(void **state)
     (void)state;
     for (int task = 1; task <= 3; task++)
         for (int l = 0; l < 3; l++) {
-            char name[16];
+            char name[32];
             struct probe_ask a = ask(lengths[l], 42, 150);
             struct probes *s;
 
