@@ -65,7 +65,7 @@ static void test_gemm_refuses(void **state)
 {
     float x[4] = { 0 };
     struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, mat_plain(DT_F32, x), x, 2, 2, 2,
-                         DT_F32, NULL, false }, bad = g;
+                         DT_F32, NULL, false, NULL }, bad = g;
 
     (void)state;
     bad.c_type = DT_BF16;
@@ -85,7 +85,7 @@ static void test_gemm_empty_sum(void **state)
     for (int i = 0; i < DEVICES; i++) {
         float c[4] = { 1, 2, 3, 4 }, x[4] = { 0 };
         struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, mat_plain(DT_F32, x), c, 2, 2, 2,
-                             DT_F32, NULL, false };
+                             DT_F32, NULL, false, NULL };
         assert_int_equal(dev[i].gemm(&dev[i], &g), 0);
         assert_true(c[0] == 0.5f && c[3] == 2.0f);
     }
