@@ -101,10 +101,11 @@ static int flush(struct spool *s, const void *p, size_t nbytes, struct err *e)
 {
     int rc;
 
-    if (s->fd < 0 && (rc = open_unnamed(s->folder, e)) < 0)
-        return rc;
-    if (s->fd < 0)
+    if (s->fd < 0) {
+        if ((rc = open_unnamed(s->folder, e)) < 0)
+            return rc;
         s->fd = rc;
+    }
     if ((rc = file_write_all(s->fd, p, nbytes, s->folder, e)) < 0)
         return err_within(e, "a temporary file");
     s->flushed += (int64_t)nbytes;
