@@ -62,6 +62,8 @@ SIMD_INLINE float largest_size(const float *f)
  * before a half. */
 SIMD_INLINE unsigned char nearest(float x)
 {
+    /* Of infinities, where the scale is 0 in the file, and of NaN 0: below 256 all else is. */
+    x = float_of(bits_of(x) & -(uint32_t)((bits_of(x) & ~(uint32_t)SIGN) < 0x43800000));
     x += float_of((bits_of(x) & SIGN) | 0x3EFFFFFF);
     return (unsigned char)(int8_t)(int)x;
 }
@@ -100,15 +102,20 @@ SIMD_INLINE float largest(const float *f)
     return 0;
 }
 
-/* A block's values, 8 added, as 4 bits each. ggml's result is the whole part of f by + 8.5 computed
+/* A value, 8 added, in 4 bits. ggml's result is the whole part of f by + 8.5 computed
  * with one rounding at most, which float64 has room for. */
+SIMD_INLINE unsigned nibble(float f, float by)
+{
+    double v = (double)f * (double)by + 8.5;
+    int q = v > -1 && v < 32 ? (int)v : 0;
+
+    return (unsigned)(q > 15 ? 15 : q);
+}
+
 SIMD_INLINE void nibbles(const float *f, float by, unsigned char *p)
 {
-    for (int i = 0; i < BLOCK / 2; i++) {
-        int a = (int)((double)f[i] * (double)by + 8.5);
-        int b = (int)((double)f[i + BLOCK / 2] * (double)by + 8.5);
-        p[i] = (unsigned char)((a > 15 ? 15 : a) | (b > 15 ? 15 : b) << 4);
-    }
+    for (int i = 0; i < BLOCK / 2; i++)
+        p[i] = (unsigned char)(nibble(f[i], by) | nibble(f[i + BLOCK / 2], by) << 4);
 }
 
 SIMD_INLINE bool narrow_q4_0_by(const float *f, int64_t n, unsigned char *p, float (*most_of)(const float *f),
