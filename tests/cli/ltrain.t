@@ -234,7 +234,7 @@ old_run() { # old_run STATUS WORDS OPTION...
     local want=$1 words=$2 i
     shift 2
     rm -rf "$tmp/old" && cp -r tests/data/old_run "$tmp/old" && echo '{}' > "$tmp/old/options.json" &&
-        for i in $(seq 3000); do printf "\\x$(printf %02x $((i * i % 47)))\\x00"; done > "$tmp/old.bin" &&
+        for i in $(seq 300); do printf "\\x$(printf %02x $((i * i % 47)))\\x00"; done > "$tmp/old.bin" &&
         LONGLORA_BLAS=builtin is "$want" "$words" ltrain "$tmp/old.bin" --model tests/data/model/mha \
             --ctx 64 --batch 2 --mode lora --rank 1 --targets q --steps 3 --device cpu -j 2 \
             -o "$tmp/old" "$@"
