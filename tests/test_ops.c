@@ -17,7 +17,7 @@ static void run_gemm(struct device *d, const void *ctx, float *out)
     const struct gemm_case *g = ctx;
     struct op_gemm op = { g->ta, g->tb, g->m, g->n, g->k, g->alpha, g->beta, g->a,
                           mat_plain(DT_F32, g->b), out, g->lda, g->ldb, g->ldc, DT_F32, g->apart ? g->c : NULL,
-                          false };
+                          false, NULL };
 
     memcpy(out, g->c, (size_t)(g->m * g->ldc) * sizeof *out);
     for (int64_t i = 0; (g->beta == 0 || g->apart) && i < g->m; i++)
