@@ -65,7 +65,7 @@ static void test_gemm_refuses(void **state)
 {
     float x[4] = { 0 };
     struct op_gemm g = { false, false, 2, 2, 2, 1, 0, x, mat_plain(DT_F32, x), x, 2, 2, 2,
-                         DT_F32, NULL, false }, bad = g;
+                         DT_F32, NULL, false, NULL }, bad = g;
 
     (void)state;
     bad.c_type = DT_BF16;
