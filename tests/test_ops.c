@@ -85,7 +85,7 @@ static void test_gemm_empty_sum(void **state)
     for (int i = 0; i < DEVICES; i++) {
         float c[4] = { 1, 2, 3, 4 }, x[4] = { 0 };
         struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, x, mat_plain(DT_F32, x), c, 2, 2, 2,
-                             DT_F32, NULL, false };
+                             DT_F32, NULL, false, NULL };
         assert_int_equal(dev[i].gemm(&dev[i], &g), 0);
         assert_true(c[0] == 0.5f && c[3] == 2.0f);
     }
