@@ -38,7 +38,7 @@ C_BEGIN
  * [n][k] (B). varies: m is one of many (windows of any length): what a device finds out about a
  * product it may find out once for all m from a power of two to the next. also: NULL, or another
  * product with the same A (a, lda, m, k, trans_a), which is computed too, maybe in one with this; none reads
- * what another writes. */
+ * what another writes. They are the caller's and need not outlive the call. */
 struct op_gemm {
     bool trans_a, trans_b;
     int64_t m, n, k;

@@ -219,6 +219,18 @@ static inline void queued_close(struct device *d)
     }
 OPS(QUEUED_OP)
 
+/* Products that go along are the caller's only during the call: each is queued by itself. */
+static inline int queued_each_gemm(struct device *d, const struct op_gemm *a)
+{
+    for (; a; a = a->also) {
+        struct op_gemm one = *a;
+
+        one.also = NULL;
+        queued_gemm(d, &one);
+    }
+    return 0;
+}
+
 /* The host looks at its result. */
 static inline int queued_sum_now(struct device *d, const struct op_sum_squares *a)
 {
@@ -248,6 +260,7 @@ static inline int queued_open(struct device *d, int threads, struct err *e)
         .sync = queued_sync, .close = queued_close };
 #define QUEUED_FILL(name, matrix, words) d->name = queued_##name;
     OPS(QUEUED_FILL)
+    d->gemm = queued_each_gemm;
     d->sum_squares = queued_sum_now;
     return queued_sync(d, e);
 }

@@ -298,8 +298,10 @@ static int (*real_loss)(struct device *d, const struct op_loss *a);
 static int products, varied;
 static int noted_gemm(struct device *d, const struct op_gemm *a)
 {
-    products++;
-    varied += a->varies;
+    for (const struct op_gemm *g = a; g; g = g->also) {
+        products++;
+        varied += g->varies;
+    }
     return real_gemm(d, a);
 }
 static int noted_loss(struct device *d, const struct op_loss *a)

@@ -121,7 +121,11 @@ int cpu_gemm(struct device *d, const struct op_gemm *g)
 {
     int rc = 0;
 
-    for (; g && rc == 0; g = g->also)
-        rc = one_gemm(d, g);
+    for (; g && rc == 0; g = g->also) {
+        struct op_gemm one = *g;
+
+        one.also = NULL; /* a product of another type may hand it on */
+        rc = one_gemm(d, &one);
+    }
     return rc;
 }
