@@ -130,7 +130,7 @@ static void over_ranks(const char *name, struct try t)
     if (result[0].rc < 0)
         fail_msg("%s: %s", name, result[0].e.msg);
     one = result[0];
-    for (t.size = 2; t.size <= (int)c->layers; t.size++) {
+    for (t.size = 2; t.size <= (int)c->layers && t.size <= RANKS_MAX; t.size++) {
         size_t frozen = 0;
 
         compute(&t);
