@@ -192,6 +192,8 @@ int tasks_plan(struct eval *v, int64_t longest, struct err *e)
         mo.cache.in_host = true;
         log_warn("the keys and values do not fit the GPU: they lie in the host's memory");
         rc = session_plan_texts(s, &v->o->machine, &mo, e);
+        if (rc == 0 && (rc = session_texts_fit_host(s, e)) < 0)
+            err_hint(e, "raise --host-memory, or lower --lengths or --batch-tokens");
     }
     return rc;
 }

@@ -130,18 +130,13 @@ static int try_plan(struct opening *g, const struct wanted *w, bool in_host, str
     return rc < 0 ? rc : session_plan_texts(&g->s, &g->o->machine, &mo, e);
 }
 
-/* What lies in the host's memory beside a GPU: the streamed weights fit by the plan, keys and values as they are. */
 static int check_host(const struct opening *g, struct err *e)
 {
     const struct cache_options *c = &g->s.options.cache;
-    size_t has = model_host_capacity(&g->s.device, &g->s.options);
-    char need[16], left[16];
+    int rc = session_texts_fit_host(&g->s, e);
 
-    if (!c->in_host || g->s.plan.host <= has)
+    if (rc == 0)
         return 0;
-    err_set(e, E_SYS, "%" PRId64 " tokens of %" PRId64 " texts need %s of the host's memory, where keys and "
-            "values are to lie: %s may be taken", c->rows * c->seqs, c->seqs,
-            fmt_bytes((double)g->s.plan.host, need, sizeof need), fmt_bytes((double)has, left, sizeof left));
     return err_hint(e, "raise --host-memory, lower --ctx%s%s, or keep a --window of the text",
                     c->seqs > 1 ? " or --parallel" : "", c->type == KV_INT8 ? "" : ", take --cache int8");
 }

@@ -101,6 +101,9 @@ void machine_plan(const struct machine *m, struct model_options *o);
  * taken cache, stages, stage, and ctx: tokens of a text that are computed at once; 0: 512, of a GPU 2048. */
 int session_plan_texts(struct session *s, const struct machine *m, const struct model_options *o,
                        struct err *e);
+/* Whether what that plan keeps in the host's memory fits what may be taken of it. Streamed weights fit by the plan,
+ * keys and values as they are: E_SYS. */
+int session_texts_fit_host(const struct session *s, struct err *e);
 
 /* The losses of n_seqs rows of len tokens, each row from position 0, with dense attention.
  * n_seqs * len is at most options.seqs * options.ctx. ids and targets as in struct batch; nll:
