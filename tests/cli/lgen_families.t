@@ -26,5 +26,5 @@ while read -r family prompt more; do
     ok "$family: from a session" session
     ok "$family: in a batch" batch
 done < $arch/greedy.txt
-ok 'all families' [ "$families" = 16 ]
+ok 'all families' [ "$families" = "$(ls -d "$arch"/*/ | wc -l)" ]
 echo "1..$n"
