@@ -3,6 +3,7 @@
 
 #include "base/gnuplot.h"
 #include "base/plot.h"
+#include "base/utf8.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,11 +27,7 @@ static int grade(double share)
 /* Columns of a terminal. */
 static int columns_of(const char *s)
 {
-    int n = 0;
-
-    for (; *s; s++)
-        n += ((unsigned char)*s & 0xC0) != 0x80;
-    return n;
+    return (int)utf8_chars(s, strlen(s));
 }
 
 /* A label to the right of its width. */

@@ -1,7 +1,6 @@
 /* base/utf8.c - see utf8.h. */
 #include "base/utf8.h"
 
-#include <stdint.h>
 #include <string.h>
 
 /* Bytes of the well-formed sequence at s, 0 when there is none (Unicode 15, table 3-7). */
@@ -25,6 +24,16 @@ static size_t utf8_len(const unsigned char *s, size_t n)
         if (s[i] < lo || s[i] > hi)
             return 0;
     return k;
+}
+
+int64_t utf8_chars(const char *s, size_t n)
+{
+    int64_t chars = 0;
+
+    for (size_t i = 0; i < n; i++)
+        /* All bytes of a character but its first are 10xxxxxx in binary. */
+        chars += ((unsigned char)s[i] & 0xC0) != 0x80;
+    return chars;
 }
 
 bool utf8_valid(const char *s, size_t n, size_t *at)

@@ -3,6 +3,7 @@
 #define BASE_UTF8_H
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -10,6 +11,8 @@ extern "C" {
 /* True when the n bytes at s are well-formed UTF-8 (no overlong forms, surrogates, or
  * values above U+10FFFF). On false *at, if not NULL, is the offset of the first bad byte. */
 bool utf8_valid(const char *s, size_t n, size_t *at);
+/* Characters in n bytes of it. */
+int64_t utf8_chars(const char *s, size_t n);
 /* In place, up to the NUL: control characters (C0, DEL, and C1 as UTF-8 or as bytes of their own)
  * become '?', so that a name which somebody else chose does nothing to a terminal. Line ends do
  * too, unless they are to stay. */

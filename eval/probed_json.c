@@ -1,7 +1,7 @@
 /* eval/probed_json.c - scores of probes as JSON, written and read back; see formats/probes.md. */
 #include "base/file.h"
-#include "base/json.h"
 #include "base/opt.h"
+#include "eval/json_fields.h"
 #include "eval/probed.h"
 
 #include <inttypes.h>
@@ -13,36 +13,12 @@
 #define FILE_MAX_BYTES ((size_t)64 << 20)
 enum { LENGTHS = 64, TASKS = 64 };
 
-/* File names are any bytes but JSON is UTF-8: wrong bytes become '?'. */
-static json_t *text(const char *s)
-{
-    char clean[1024];
-    size_t n = strlen(s), at;
-
-    if (n >= sizeof clean)
-        n = sizeof clean - 1;
-    memcpy(clean, s, n);
-    while (!utf8_valid(clean, n, &at))
-        clean[at] = '?';
-    return json_stringn(clean, n);
-}
-
 static json_t *hex(uint64_t v)
 {
     char s[24];
 
     snprintf(s, sizeof s, "%016" PRIx64, v);
     return json_string(s);
-}
-
-static int dump(struct buf *out, json_t *o, struct err *e)
-{
-    char *s = o ? js_text(o) : NULL;
-    int rc = s ? buf_add(out, s, strlen(s), e) : err_set(e, E_SYS, "out of memory");
-
-    free(s);
-    json_decref(o);
-    return rc;
 }
 
 static void put_interval(json_t *o, const struct interval *i)
@@ -61,7 +37,7 @@ static int cell_json(json_t **out, const struct probed_cell *c, struct err *e)
 
     for (int64_t k = 0; k < c->n; k++)
         json_array_append_new(scores, json_real(c->score[k]));
-    json_object_set_new(o, "task", text(c->task));
+    json_object_set_new(o, "task", field_text(c->task));
     json_object_set_new(o, "length", json_integer(c->length));
     json_object_set_new(o, "depth", c->depth < 0 ? json_null() : json_real(c->depth));
     json_object_set_new(o, "prompts", json_integer(c->n));
@@ -91,7 +67,7 @@ static int summary_json(json_t *to, const struct probed *r, const struct probed 
             if (rc < 0 || !any)
                 continue;
             o = json_object();
-            json_object_set_new(o, "task", task[i] ? text(task[i]) : json_null());
+            json_object_set_new(o, "task", task[i] ? field_text(task[i]) : json_null());
             json_object_set_new(o, "length", json_integer(length[k]));
             put_interval(o, &s);
             json_array_append_new(to, o);
@@ -112,17 +88,17 @@ int probed_json(struct buf *out, const struct probed *r, struct err *e)
 
     json_object_set_new(o, "leval", json_string(LONGLORA_VERSION));
     json_object_set_new(o, "kind", json_string("probes"));
-    json_object_set_new(o, "label", text(r->label));
-    json_object_set_new(o, "model", text(r->model));
-    json_object_set_new(o, "adapter", r->adapter[0] ? text(r->adapter) : json_null());
+    json_object_set_new(o, "label", field_text(r->label));
+    json_object_set_new(o, "model", field_text(r->model));
+    json_object_set_new(o, "adapter", r->adapter[0] ? field_text(r->adapter) : json_null());
     json_object_set_new(o, "context", json_integer(r->context));
-    json_object_set_new(o, "rope", text(r->rope));
-    json_object_set_new(o, "device", text(r->device));
-    json_object_set_new(o, "tokenizer", text(r->tokenizer));
+    json_object_set_new(o, "rope", field_text(r->rope));
+    json_object_set_new(o, "device", field_text(r->device));
+    json_object_set_new(o, "tokenizer", field_text(r->tokenizer));
     json_object_set_new(o, "seed", r->seed < 0 ? json_null() : json_integer(r->seed));
     if (r->haystack[0]) {
         h = json_object();
-        json_object_set_new(h, "path", text(r->haystack));
+        json_object_set_new(h, "path", field_text(r->haystack));
         json_object_set_new(h, "bytes", json_integer(r->haystack_bytes));
         json_object_set_new(h, "hash", hex(r->haystack_hash));
     } else {
@@ -139,7 +115,7 @@ int probed_json(struct buf *out, const struct probed *r, struct err *e)
     json_object_set_new(o, "results", rows);
     json_object_set_new(o, "summary", all);
     if (rc == 0)
-        return dump(out, o, e);
+        return field_print(out, o, e);
     json_decref(o);
     return rc;
 }
@@ -152,7 +128,7 @@ int probed_compare_json(struct buf *out, const struct probed *r, int64_t n, stru
     for (int64_t k = 0; k < n && rc == 0; k++) {
         json_t *row = json_object(), *scores = json_array(), *above = json_array();
 
-        json_object_set_new(row, "label", text(r[k].label));
+        json_object_set_new(row, "label", field_text(r[k].label));
         json_object_set_new(row, "summary", scores);
         json_object_set_new(row, "above_first", above);
         json_array_append_new(rows, row);
@@ -163,25 +139,15 @@ int probed_compare_json(struct buf *out, const struct probed *r, int64_t n, stru
     json_object_set_new(o, "bootstrap", how_json());
     json_object_set_new(o, "rows", rows);
     if (rc == 0)
-        return dump(out, o, e);
+        return field_print(out, o, e);
     json_decref(o);
-    return rc;
-}
-
-/* An optional string, cut where it does not fit. */
-static int get_text(const struct js *o, const char *key, char *out, size_t cap, struct err *e)
-{
-    const char *s = "";
-    int rc = js_str(o, key, JS_MAY, &s, e);
-
-    snprintf(out, cap, "%s", s);
     return rc;
 }
 
 static int get_hash(const struct js *o, const char *key, uint64_t *v, struct err *e)
 {
     char s[24];
-    int rc = get_text(o, key, s, sizeof s, e);
+    int rc = field_get_text(o, key, s, sizeof s, e);
 
     *v = strtoull(s, NULL, 16);
     return rc;
@@ -238,10 +204,10 @@ static int read_fields(struct probed *r, const struct js *o, struct err *e)
         return err_hint(e, "make one: leval --tasks LIST --model DIR --json > %s", o->file);
     }
     r->seed = -1;
-    if (rc < 0 || (rc = get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
-        (rc = get_text(o, "model", r->model, sizeof r->model, e)) < 0 ||
-        (rc = get_text(o, "adapter", r->adapter, sizeof r->adapter, e)) < 0 ||
-        (rc = get_text(o, "rope", r->rope, sizeof r->rope, e)) < 0 ||
+    if (rc < 0 || (rc = field_get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
+        (rc = field_get_text(o, "model", r->model, sizeof r->model, e)) < 0 ||
+        (rc = field_get_text(o, "adapter", r->adapter, sizeof r->adapter, e)) < 0 ||
+        (rc = field_get_text(o, "rope", r->rope, sizeof r->rope, e)) < 0 ||
         (rc = js_i64(o, "context", JS_MAY, 0, (int64_t)1 << 40, &r->context, e)) < 0 ||
         (rc = js_i64(o, "seed", JS_MAY, 0, INT64_MAX, &r->seed, e)) < 0 ||
         (rc = js_array(o, "results", JS_MUST, &rows, e)) < 0)

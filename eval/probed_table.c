@@ -3,6 +3,7 @@
 
 #include "base/heat.h"
 #include "base/plot.h"
+#include "base/utf8.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -25,10 +26,8 @@ static const char *fmt_score(const struct interval *i, bool difference, char *bu
 static int put_name(struct buf *b, const char *name, struct err *e)
 {
     size_t at = b->len;
-    int columns = 0, rc = buf_add_clean(b, name, e);
+    int rc = buf_add_clean(b, name, e), columns = (int)utf8_chars(b->p + at, b->len - at);
 
-    for (size_t i = at; i < b->len; i++)
-        columns += ((unsigned char)b->p[i] & 0xC0) != 0x80;
     return rc < 0 ? rc : buf_printf(b, e, "%*s", columns < NAME ? NAME - columns : 1, "");
 }
 

@@ -2,6 +2,7 @@
 #include "eval/result.h"
 
 #include "base/plot.h"
+#include "base/utf8.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -221,14 +222,10 @@ static const struct score *at_ctx(const struct result *r, int64_t ctx)
     return NULL;
 }
 
-/* Columns a terminal gives to a label: its bytes but for UTF-8's continuation bytes. */
+/* Columns a terminal gives to a label: its characters. */
 static int label_width(const char *s)
 {
-    int n = 0;
-
-    for (; *s; s++)
-        n += ((unsigned char)*s & 0xC0) != 0x80;
-    return n;
+    return (int)utf8_chars(s, strlen(s));
 }
 
 /* A label padded to 'width' columns; printf would count bytes. */

@@ -1,7 +1,7 @@
 /* eval/result_json.c - results as JSON, written and read back; see result.h. */
 #include "base/opt.h"
+#include "eval/json_fields.h"
 #include "eval/result.h"
-#include "base/json.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -16,20 +16,6 @@
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 /* The same for figures where 0 stands for "unknown". */
 static json_t *known(double v) { return v > 0 ? number(v) : json_null(); }
-
-/* A string for JSON. File names are any bytes but JSON is UTF-8: wrong bytes become '?'. */
-static json_t *text(const char *s)
-{
-    char clean[1024];
-    size_t n = strlen(s), at;
-
-    if (n >= sizeof clean)
-        n = sizeof clean - 1;
-    memcpy(clean, s, n);
-    while (!utf8_valid(clean, n, &at))
-        clean[at] = '?';
-    return json_stringn(clean, n);
-}
 
 /* Losses by position; positions without predictions are left out. */
 static json_t *bucket_json(const struct score *s)
@@ -95,17 +81,6 @@ static json_t *score_json(const struct score *s)
     return o;
 }
 
-/* Adds the object's text to out, and frees the object either way. */
-static int dump(struct buf *out, json_t *o, struct err *e)
-{
-    char *s = o ? js_text(o) : NULL;
-    int rc = s ? buf_add(out, s, strlen(s), e) : err_set(e, E_SYS, "out of memory");
-
-    free(s);
-    json_decref(o);
-    return rc;
-}
-
 int result_json(struct buf *out, const struct result *r, struct err *e)
 {
     json_t *o = json_object(), *d = json_object(), *rows = json_array();
@@ -114,29 +89,29 @@ int result_json(struct buf *out, const struct result *r, struct err *e)
     /* As text in hexadecimal: JSON numbers are signed in most readers, and this has 64 bits. */
     snprintf(hash, sizeof hash, "%016" PRIx64, r->data_hash);
     json_object_set_new(o, "leval", json_string(LONGLORA_VERSION));
-    json_object_set_new(o, "label", text(r->label));
-    json_object_set_new(o, "model", text(r->model));
-    json_object_set_new(o, "adapter", r->adapter[0] ? text(r->adapter) : json_null());
+    json_object_set_new(o, "label", field_text(r->label));
+    json_object_set_new(o, "model", field_text(r->model));
+    json_object_set_new(o, "adapter", r->adapter[0] ? field_text(r->adapter) : json_null());
     json_object_set_new(o, "context", json_integer(r->context));
-    json_object_set_new(o, "rope", text(r->rope));
-    json_object_set_new(o, "device", text(r->device));
-    json_object_set_new(d, "path", text(r->data));
-    json_object_set_new(d, "form", text(r->form));
-    json_object_set_new(d, "split", r->split[0] ? text(r->split) : json_null());
+    json_object_set_new(o, "rope", field_text(r->rope));
+    json_object_set_new(o, "device", field_text(r->device));
+    json_object_set_new(d, "path", field_text(r->data));
+    json_object_set_new(d, "form", field_text(r->form));
+    json_object_set_new(d, "split", r->split[0] ? field_text(r->split) : json_null());
     json_object_set_new(d, "tokens", json_integer(r->data_tokens));
     json_object_set_new(d, "documents", json_integer(r->data_docs));
     json_object_set_new(d, "hash", json_string(hash));
     json_object_set_new(o, "data", d);
-    json_object_set_new(o, "protocol", text(r->protocol));
+    json_object_set_new(o, "protocol", field_text(r->protocol));
     json_object_set_new(o, "joined", json_boolean(r->joined));
-    json_object_set_new(o, "masks", r->masks[0] ? text(r->masks) : json_null());
+    json_object_set_new(o, "masks", r->masks[0] ? field_text(r->masks) : json_null());
     json_object_set_new(o, "mean_of", json_integer(r->mean_of));
     if (r->keys[0])
-        json_object_set_new(o, "key_tokens", text(r->keys));
+        json_object_set_new(o, "key_tokens", field_text(r->keys));
     for (int64_t i = 0; i < r->n; i++)
         json_array_append_new(rows, score_json(&r->row[i]));
     json_object_set_new(o, "results", rows);
-    return dump(out, o, e);
+    return field_print(out, o, e);
 }
 
 /* The table of several results: only what the table shows. */
@@ -151,29 +126,12 @@ int results_json(struct buf *out, const struct result *r, int64_t n, struct err 
             json_array_append_new(cells, json_pack("{s:I, s:o, s:o}",
                 "ctx", (json_int_t)r[k].row[i].ctx, "ppl", number(score_ppl(&r[k].row[i])),
                 "loss", number(r[k].row[i].loss)));
-        json_array_append_new(rows, json_pack("{s:o, s:o}", "label", text(r[k].label),
+        json_array_append_new(rows, json_pack("{s:o, s:o}", "label", field_text(r[k].label),
                                               "results", cells));
     }
-    json_object_set_new(o, "protocol", n ? text(r[0].protocol) : json_null());
+    json_object_set_new(o, "protocol", n ? field_text(r[0].protocol) : json_null());
     json_object_set_new(o, "rows", rows);
-    return dump(out, o, e);
-}
-
-/* An optional string. A missing one leaves out empty. */
-static int get_text(const struct js *o, const char *key, char *out, size_t cap, struct err *e)
-{
-    const char *s = "";
-    int rc = js_str(o, key, JS_MAY, &s, e);
-    size_t n = strlen(s), at;
-
-    if (n >= cap) { /* cut between characters */
-        n = cap - 1;
-        if (!utf8_valid(s, n, &at))
-            n = at;
-    }
-    memcpy(out, s, n);
-    out[n] = '\0';
-    return rc;
+    return field_print(out, o, e);
 }
 
 /* Only what tables and comparisons need is read back. Limits keep a damaged file from
@@ -202,8 +160,8 @@ static int get_data(struct result *r, const struct js *o, struct err *e)
 
     if (rc < 0 || !d.obj)
         return rc;
-    if ((rc = get_text(&d, "path", r->data, sizeof r->data, e)) == 0 &&
-        (rc = get_text(&d, "hash", hash, sizeof hash, e)) == 0)
+    if ((rc = field_get_text(&d, "path", r->data, sizeof r->data, e)) == 0 &&
+        (rc = field_get_text(&d, "hash", hash, sizeof hash, e)) == 0)
         rc = js_i64(&d, "tokens", JS_MAY, 0, INT64_MAX, &r->data_tokens, e);
     r->data_hash = strtoull(hash, NULL, 16);
     return rc;
@@ -219,11 +177,11 @@ static int read_fields(struct result *r, const struct js *o, struct err *e)
         err_set(e, E_DATA, "'%s' is not a result of leval", o->file);
         return err_hint(e, "make one: leval --ppl FILE --model DIR --json > %s", o->file);
     }
-    if ((rc = get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
-        (rc = get_text(o, "protocol", r->protocol, sizeof r->protocol, e)) < 0 ||
+    if ((rc = field_get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
+        (rc = field_get_text(o, "protocol", r->protocol, sizeof r->protocol, e)) < 0 ||
         (rc = js_bool(o, "joined", JS_MAY, &r->joined, e)) < 0 ||
-        (rc = get_text(o, "masks", r->masks, sizeof r->masks, e)) < 0 ||
-        (rc = get_text(o, "key_tokens", r->keys, sizeof r->keys, e)) < 0 ||
+        (rc = field_get_text(o, "masks", r->masks, sizeof r->masks, e)) < 0 ||
+        (rc = field_get_text(o, "key_tokens", r->keys, sizeof r->keys, e)) < 0 ||
         (rc = js_i64(o, "mean_of", JS_MAY, 0, (int64_t)1 << 31, &r->mean_of, e)) < 0 ||
         (rc = get_data(r, o, e)) < 0 || (rc = js_array(o, "results", JS_MUST, &rows, e)) < 0)
         return rc;

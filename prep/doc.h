@@ -72,8 +72,5 @@ int doc_prompt(const struct doc *d, enum prompt prompt, struct buf *out, struct 
 /* Appends the document as one line of JSON, newline included, that reads back as the same. */
 int doc_to_json(const struct doc *d, struct buf *out, struct err *e);
 
-/* Characters of valid UTF-8. */
-int64_t text_chars(const char *p, size_t n);
-
 C_END
 #endif

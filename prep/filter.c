@@ -1,8 +1,9 @@
 /* prep/filter.c - see filter.h. */
 #include "prep/filter.h"
 
-#include "base/opt.h"
 #include "base/jsonscan.h"
+#include "base/opt.h"
+#include "base/utf8.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -201,8 +202,8 @@ int filter_doc(const struct filter *f, const struct doc *d, const char *row, siz
     if (d->text.len == 0 && (!d->instruct || d->output.len == 0))
         return DROP_EMPTY;
     if (f->min_chars > 0 || f->max_chars > 0)
-        chars = text_chars(d->text.p, d->text.len) + text_chars(d->input.p, d->input.len) +
-                text_chars(d->output.p, d->output.len);
+        chars = utf8_chars(d->text.p, d->text.len) + utf8_chars(d->input.p, d->input.len) +
+                utf8_chars(d->output.p, d->output.len);
     if (chars < f->min_chars)
         return DROP_SHORT;
     if (f->max_chars > 0 && chars > f->max_chars)

@@ -69,13 +69,3 @@ int doc_to_json(const struct doc *d, struct buf *out, struct err *e)
         rc = add_key(out, ",\"name\":", d->name, strlen(d->name), e);
     return rc < 0 ? rc : add_text(out, "}}\n", e);
 }
-
-int64_t text_chars(const char *p, size_t n)
-{
-    int64_t chars = 0;
-
-    for (size_t i = 0; i < n; i++)
-        /* All bytes of a character but its first are 10xxxxxx in binary. */
-        chars += ((unsigned char)p[i] & 0xC0) != 0x80;
-    return chars;
-}
