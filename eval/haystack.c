@@ -8,9 +8,25 @@
 #include <inttypes.h>
 #include <string.h>
 
-static int64_t read_member(void *source, void *p, size_t n, struct err *e)
+/* A member's bytes; of a text no more than can be taken and the rest of a character. */
+struct member {
+    struct source *source;
+    const struct records *records;
+    size_t left;
+};
+
+static int64_t read_member(void *ctx, void *p, size_t n, struct err *e)
 {
-    return source_read(source, p, n, e);
+    struct member *m = ctx;
+    int64_t got;
+
+    if (m->left < n && records_mode(m->records) == RECORDS_TEXT)
+        n = m->left;
+    if (n == 0)
+        return 0;
+    if ((got = source_read(m->source, p, n, e)) > 0)
+        m->left -= (size_t)got < m->left ? (size_t)got : m->left;
+    return got;
 }
 
 /* One more text, cut between characters where it is too much. */
@@ -21,13 +37,13 @@ static int add_text(struct buf *out, const char *p, size_t n, const char *name, 
 
     if (n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0)
         p += 3, n -= 3;
+    if (n > HAYSTACK_MOST - out->len)
+        for (n = HAYSTACK_MOST - out->len; n > 0 && ((unsigned char)p[n] & 0xC0) == 0x80;)
+            n--;
     if (!utf8_valid(p, n, &at)) {
         err_set(e, E_DATA, "'%s' is not UTF-8 text: wrong at byte %zu", name, at);
         return err_hint(e, "convert it: iconv -t utf-8");
     }
-    if (n > HAYSTACK_MOST - out->len)
-        for (n = HAYSTACK_MOST - out->len; n > 0 && ((unsigned char)p[n] & 0xC0) == 0x80;)
-            n--;
     if (out->len > 0 && out->p[out->len - 1] != '\n')
         rc = buf_add(out, "\n", 1, e);
     return rc < 0 ? rc : buf_add(out, p, n, e);
@@ -54,10 +70,11 @@ static int add_member(struct buf *out, struct records *r, struct source *s,
     enum record_mode mode = m->kind == SOURCE_TEXT ? RECORDS_TEXT
                             : m->kind == SOURCE_JSON ? RECORDS_JSON
                             : m->kind == SOURCE_LINES ? RECORDS_LINES : RECORDS_AUTO;
+    struct member from = { s, r, HAYSTACK_MOST - out->len + 8 };
     struct record rec;
     int rc;
 
-    records_start(r, mode, (size_t)1 << 30, read_member, s);
+    records_start(r, mode, (size_t)1 << 30, read_member, &from);
     while (out->len < HAYSTACK_MOST && (rc = records_next(r, &rec, e)) != 0) {
         if (rc < 0)
             return err_within(e, "'%s'", m->name);
@@ -69,6 +86,17 @@ static int add_member(struct buf *out, struct records *r, struct source *s,
     return 0;
 }
 
+/* What the readers say names options of lprep that are none here. */
+static int own_remedy(struct err *e)
+{
+    char *more = e ? strchr(e->msg, '\n') : NULL;
+
+    if (!more || !strstr(more, "--"))
+        return e ? e->code : E_BUG;
+    *more = '\0';
+    return err_hint(e, "repair it or leave it out, or name another --haystack");
+}
+
 int haystack_read(struct buf *out, const struct opt_list *files, struct err *e)
 {
     struct records r = { 0 };
@@ -77,7 +105,7 @@ int haystack_read(struct buf *out, const struct opt_list *files, struct err *e)
     int rc = source_open(&s, files->v, files->n, NULL, 0, e);
 
     if (rc < 0)
-        return rc;
+        return own_remedy(e);
     while (out->len < HAYSTACK_MOST && (rc = source_next(s, &m, e)) == 1)
         if ((rc = add_member(out, &r, s, &m, e)) < 0)
             break;
@@ -85,5 +113,5 @@ int haystack_read(struct buf *out, const struct opt_list *files, struct err *e)
     source_close(s);
     if (rc >= 0 && out->len == 0)
         return err_set(e, E_DATA, "'%s' holds no text", files->v[0]);
-    return rc < 0 ? rc : 0;
+    return rc < 0 ? own_remedy(e) : 0;
 }

@@ -116,7 +116,9 @@ static int ppl_check(const struct eval_options *o, struct err *e)
 /* Refuses options that --table would ignore. */
 static int table_check(const struct eval_options *o, struct err *e)
 {
-    if (asked.data.path || o->model || o->n_operands == 0)
+    if (o->n_operands == 0)
+        return err_set(e, E_USAGE, "--table compares files that --json wrote: name at least one");
+    if (asked.data.path || o->model)
         return err_set(e, E_USAGE, "--table reads result files: leave out --ppl and --model");
     if (asked.by_position || asked.by_document)
         return err_set(e, E_USAGE, "--by-%s works only with --ppl",

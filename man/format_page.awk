@@ -140,7 +140,7 @@ fenced { line(escape($0)); next }
 /^\|/ {
     end_list()
     end_code()
-    if ($0 ~ /^\|[ :|-]+\|$/)
+    if ($0 ~ /^\|[ :|-]*-[ :|-]*\|$/)
         next
     rows++
     n = cells($0)

@@ -1,6 +1,7 @@
 /* probes/babilong.c - BABILong's first three tasks: facts of a story between the sentences of a text. */
 #include "probes/kinds.h"
 #include "probes/babi_story.h"
+#include "probes/fit.h"
 #include "probes/python_random.h"
 #include "probes/sentences.h"
 
@@ -250,8 +251,7 @@ static int check_length(struct babilong *s, struct probe *p, struct err *e)
             most = p->tokens;
     if (rc < 0 || most + REPLY <= s->ask.length)
         return rc;
-    err_set(e, E_USAGE, "a length of %" PRId64 " tokens is too short", s->ask.length);
-    return err_hint(e, "the shortest that will do has about %" PRId64, most + REPLY);
+    return probe_too_short(&s->ask, most + REPLY, e);
 }
 
 /* A story that leaves room for text: with half as many facts each time that one does not. */

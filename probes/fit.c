@@ -1,6 +1,7 @@
 /* probes/fit.c - see fit.h. */
 #include "probes/fit.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 enum { FEW = 2, SOME = 26, TRIES = 8 };
@@ -34,6 +35,24 @@ int probe_fit(int64_t *n, int64_t room, probe_make_fn *make, void *state, struct
     }
     if (*n > 0 && *n < FEW)
         *n = FEW;
+    probe_free(&p);
+    return rc;
+}
+
+int probe_too_short(const struct probe_ask *a, int64_t needed, struct err *e)
+{
+    err_set(e, E_USAGE, "a length of %" PRId64 " tokens is too short", a->length);
+    return err_hint(e, "the shortest that will do has about %" PRId64, needed);
+}
+
+int probe_too_few(const struct probe_ask *a, int64_t n, int64_t spare, probe_make_fn *make, void *state,
+                  struct err *e)
+{
+    struct probe p = { .n = 0 };
+    int rc = make(state, n, &p, e);
+
+    if (rc == 0)
+        rc = probe_too_short(a, p.tokens + spare, e);
     probe_free(&p);
     return rc;
 }

@@ -12,5 +12,11 @@ typedef int probe_make_fn(void *state, int64_t n, struct probe *p, struct err *e
  * tokens may come out longer, so leave a margin in room. */
 int probe_fit(int64_t *n, int64_t room, probe_make_fn *make, void *state, struct err *e);
 
+/* Length too short: E_USAGE, with the length that will do, needed. */
+int probe_too_short(const struct probe_ask *a, int64_t needed, struct err *e);
+/* The same for a prompt of n items, the fewest, which is made to tell: its tokens and spare ones. */
+int probe_too_few(const struct probe_ask *a, int64_t n, int64_t spare, probe_make_fn *make, void *state,
+                  struct err *e);
+
 C_END
 #endif

@@ -53,10 +53,9 @@ static int make(void *state, int64_t n, struct probe *p, struct err *e)
     return rc;
 }
 
-static int too_short(const struct json_kv *s, struct err *e)
+static int too_short(struct json_kv *s, struct err *e)
 {
-    return err_set(e, E_USAGE, "%" PRId64 " tokens have no room for two pairs of UUIDs and a reply of "
-                   "%d", s->ask.length, REPLY);
+    return probe_too_few(&s->ask, LEAST, REPLY + VARIES, make, s, e);
 }
 
 static int json_kv_open(void **state, const struct probe_ask *a, struct err *e)

@@ -1,5 +1,6 @@
 /* probes/passkey.c - passkey retrieval, as LongLoRA's own script makes it. */
 #include "probes/kinds.h"
+#include "probes/fit.h"
 #include "probes/python_random.h"
 
 #include <inttypes.h>
@@ -39,8 +40,9 @@ static int add_filler(struct buf *b, int64_t n, struct err *e)
     return rc;
 }
 
-static int make(const struct passkey *s, int64_t n, struct probe *p, struct err *e)
+static int make(void *state, int64_t n, struct probe *p, struct err *e)
 {
+    const struct passkey *s = state;
     struct python_random r;
     int64_t before, key;
     char answer[24];
@@ -67,10 +69,9 @@ static int make(const struct passkey *s, int64_t n, struct probe *p, struct err 
     return rc;
 }
 
-static int too_short(const struct passkey *s, struct err *e)
+static int too_short(struct passkey *s, struct err *e)
 {
-    return err_set(e, E_USAGE, "%" PRId64 " tokens have no room for a passkey in a KiB of text",
-                   s->ask.length);
+    return probe_too_few(&s->ask, KIB, REPLY + VARIES, make, s, e);
 }
 
 static int passkey_open(void **state, const struct probe_ask *a, struct err *e)

@@ -19,10 +19,9 @@ void ruler_init(struct ruler *r, const struct probe_ask *a, int64_t reply, probe
 
 int ruler_too_short(const struct ruler *r, int64_t needed, struct err *e)
 {
-    err_set(e, E_USAGE, "a length of %" PRId64 " tokens is too short", r->ask.length);
-    return needed < RULER_TOO_LARGE
-               ? err_hint(e, "the shortest that will do has about %" PRId64, needed)
-               : e ? e->code : E_USAGE;
+    if (needed < RULER_TOO_LARGE)
+        return probe_too_short(&r->ask, needed, e);
+    return err_set(e, E_USAGE, "a length of %" PRId64 " tokens is too short", r->ask.length);
 }
 
 /* Python's a // b of floats above 0. */
