@@ -100,7 +100,8 @@ static inline void run_batch(struct result *r, struct device *d, struct group *l
         else
             r->rc = model_step(m, &b, 0.25, &r->loss, &r->scored, &r->e);
         r->grad = malloc((size_t)(w->n + 1) * sizeof *r->grad);
-        memcpy(r->grad, w->grad, (size_t)w->n * sizeof *r->grad);
+        if (w->n > 0) /* nothing is trained in the mode none */
+            memcpy(r->grad, w->grad, (size_t)w->n * sizeof *r->grad);
         r->sent = m->spread ? m->spread->line.bytes : 0;
         r->shared = m->share ? share_line(m)->bytes : 0;
         r->frozen = model_memory(m)->frozen;

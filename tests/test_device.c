@@ -3,6 +3,8 @@
 
 #include "kernels/cpu/simd.h"
 
+#include <pthread.h>
+
 static float bits_float(uint32_t u)
 {
     float f;
@@ -117,6 +119,39 @@ static void test_devices_by_name(void **state)
     assert_null(getenv("OPENBLAS_NUM_THREADS")); /* the environment is left as it was */
 }
 
+/* The environment is read by whoever runs: a library that is loaded leaves it alone, so devices may be opened by
+ * many threads at once. */
+static void *open_one(void *ok)
+{
+    struct device d;
+
+    for (int i = 0; i < 20; i++) {
+        if (device_open(&d, &(struct device_options){ .name = "cpu", .threads = 1 }, NULL) < 0)
+            return NULL;
+        d.close(&d);
+    }
+    *(bool *)ok = true;
+    return NULL;
+}
+
+static void test_many_open_at_once(void **state)
+{
+    static char three[] = "OPENBLAS_NUM_THREADS=3";
+    pthread_t thread[8];
+    bool ok[8] = { false };
+
+    (void)state;
+    assert_int_equal(putenv(three), 0);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, open_one, &ok[i]), 0);
+    for (int i = 0; i < 8; i++)
+        pthread_join(thread[i], NULL);
+    for (int i = 0; i < 8; i++)
+        assert_true(ok[i]);
+    assert_ptr_equal(getenv("OPENBLAS_NUM_THREADS"), strchr(three, '=') + 1); /* not once replaced */
+    unsetenv("OPENBLAS_NUM_THREADS");
+}
+
 /* simd_exp against libm, in units in the last place, and its ends. */
 static void test_exp(void **state)
 {
@@ -138,7 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cast_every_16_bit_value), cmocka_unit_test(test_cast_rounds),
         cmocka_unit_test(test_memory),                  cmocka_unit_test(test_devices_by_name),
-        cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_many_open_at_once),       cmocka_unit_test(test_exp),
     };
     (void)assert_near, (void)on_all_devices, (void)assert_gradient;
     return cmocka_run_group_tests(tests, open_devices, close_devices);

@@ -4,6 +4,7 @@
 #include "base/processor.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,14 +34,17 @@ static const char *const thread_vars[] = { "OPENBLAS_NUM_THREADS", "MKL_NUM_THRE
 #define N_VARS (int)(sizeof thread_vars / sizeof *thread_vars)
 
 /* Loads a library with variables that keep it to one thread: the products are called by
- * threads of our own. Afterwards the variables are what they were. */
+ * threads of our own. Afterwards the variables are what they were. One that is loaded has read them,
+ * and the environment is left alone: other threads may be reading it. */
 static void *load(const char *path)
 {
     /* a person's own choice stands */
     const char *core = getenv("OPENBLAS_CORETYPE") ? NULL : coretype();
     char *old[N_VARS];
-    void *lib;
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE | RTLD_NOLOAD);
 
+    if (lib)
+        return lib;
     for (int i = 0; i < N_VARS; i++) {
         old[i] = getenv(thread_vars[i]) ? strdup(getenv(thread_vars[i])) : NULL;
         setenv(thread_vars[i], "1", 1);
@@ -81,9 +85,10 @@ static bool no_room(const char *path)
 }
 
 /* LONGLORA_BLAS names a library, or 'builtin' for our own product; else the usual ones are
- * tried. */
-int blas_open(struct blas *b, struct err *e)
+ * tried, from the one that was found before. */
+static int open_library(struct blas *b, struct err *e)
 {
+    static size_t found;
     const char *want = getenv("LONGLORA_BLAS"), *path = want;
     void (*set_threads)(int);
     char *(*corename)(void);
@@ -97,8 +102,9 @@ int blas_open(struct blas *b, struct err *e)
     if (want && *want)
         b->lib = load(want);
     else
-        for (size_t i = 0; i < sizeof candidates / sizeof *candidates && !b->lib; i++)
-            b->lib = load(path = candidates[i]);
+        for (size_t i = found; i < sizeof candidates / sizeof *candidates && !b->lib; i++)
+            if ((b->lib = load(path = candidates[i])))
+                found = i;
     if (!b->lib && no_room(want && *want ? want : candidates[0]))
         return err_set(e, E_SYS, "out of memory for the matrix library '%s'",
                        want && *want ? want : candidates[0]);
@@ -128,6 +134,18 @@ int blas_open(struct blas *b, struct err *e)
     snprintf(b->name, sizeof b->name, "%s%s%.40s", path, corename ? ", kernels " : "",
              corename ? corename() : "");
     return 0;
+}
+
+/* One thread at a time: the environment is the whole process's. */
+int blas_open(struct blas *b, struct err *e)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    int rc;
+
+    pthread_mutex_lock(&lock);
+    rc = open_library(b, e);
+    pthread_mutex_unlock(&lock);
+    return rc;
 }
 
 #define THREAD_BYTES (((size_t)128 << 20) + 65536) /* OpenBLAS's buffer, and malloc's share */

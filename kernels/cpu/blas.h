@@ -23,8 +23,9 @@ struct blas {
  * name of a CBLAS library. One thread a call is asked of the library: the device does the
  * sharing out. On x86-64 OpenBLAS is told which kernels to use (OPENBLAS_CORETYPE, unless the
  * user set it), because its older versions take an unknown processor for one from 2004 and
- * run at a quarter of the speed. The environment is changed during the call only; call it
- * before other threads run. E_SYS when none can be loaded, with the remedies.
+ * run at a quarter of the speed. Any threads may open at once. The environment is changed while a library
+ * is loaded, so the first call comes before other threads use it; later ones only read it.
+ * E_SYS when none can be loaded, with the remedies.
  * The library stays loaded for the life of the process.
  */
 int blas_open(struct blas *b, struct err *e);
