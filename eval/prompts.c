@@ -20,7 +20,7 @@ static bool has(const struct prompts *p, const struct probe_kind *k)
     return false;
 }
 
-/* A name, or the beginning of several: "niah" is every needle. */
+/* A name, or the beginning of several: "niah" and "niah_" are every needle. */
 static int add_named(struct prompts *p, const char *name, size_t n, struct err *e)
 {
     bool any = false;
@@ -30,7 +30,7 @@ static int add_named(struct prompts *p, const char *name, size_t n, struct err *
             const struct probe_kind *k = PROBE_KINDS[i];
             const char *rest = strncmp(k->name, name, n) == 0 ? k->name + n : NULL;
 
-            if (!rest || (pass == 0 ? *rest != '\0' : *rest != '_'))
+            if (!rest || (pass == 0 ? *rest != '\0' : *rest != '_' && (n == 0 || name[n - 1] != '_')))
                 continue;
             any = true;
             if (!has(p, k))
