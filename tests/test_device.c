@@ -4,6 +4,9 @@
 #include "kernels/cpu/simd.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static float bits_float(uint32_t u)
 {
@@ -152,6 +155,39 @@ static void test_many_open_at_once(void **state)
     unsetenv("OPENBLAS_NUM_THREADS");
 }
 
+/* A product by more threads than any before, where no memory is left: in a process of its own, which ends at once,
+ * by 0, or by SIGALRM where the matrix library waits for memory. */
+static void test_products_need_no_more_memory(void **state)
+{
+    enum { THREADS = 12, M = 2048, N = 1024, K = 2048 };
+    float *a = calloc((size_t)M * K, 4), *b = calloc((size_t)N * K, 4), *c = calloc((size_t)M * N, 4);
+    struct err e = { 0 };
+    struct device d;
+    int status;
+    pid_t pid;
+
+    (void)state;
+    if (getenv("SAN") && *getenv("SAN")) /* which take address space as they go */
+        skip();
+    assert_true(a && b && c);
+    fflush(NULL);
+    if ((pid = fork()) == 0) {
+        struct op_gemm g = { .trans_b = true, .m = M, .n = N, .k = K, .alpha = 1, .a = a, .lda = K,
+            .b = mat_plain(DT_F32, b), .ldb = K, .c = c, .ldc = N, .c_type = DT_F32 };
+        int rc = device_open(&d, &(struct device_options){ .name = "cpu", .threads = THREADS }, &e);
+
+        alarm(60);
+        if (rc == 0)
+            setrlimit(RLIMIT_AS, &(struct rlimit){ 1 << 20, 1 << 20 }); /* less than there is: no more comes */
+        _exit(rc < 0 || d.gemm(&d, &g) < 0);
+    }
+    waitpid(pid, &status, 0);
+    free(a);
+    free(b);
+    free(c);
+    assert_int_equal(status, 0);
+}
+
 /* simd_exp against libm, in units in the last place, and its ends. */
 static void test_exp(void **state)
 {
@@ -173,7 +209,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cast_every_16_bit_value), cmocka_unit_test(test_cast_rounds),
         cmocka_unit_test(test_memory),                  cmocka_unit_test(test_devices_by_name),
-        cmocka_unit_test(test_many_open_at_once),       cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_many_open_at_once),       cmocka_unit_test(test_products_need_no_more_memory),
+        cmocka_unit_test(test_exp),
     };
     (void)assert_near, (void)on_all_devices, (void)assert_gradient;
     return cmocka_run_group_tests(tests, open_devices, close_devices);

@@ -131,6 +131,10 @@ static int open_library(struct blas *b, struct err *e)
     symbol(b->lib, "openblas_get_corename", &corename);
     /* only OpenBLAS has this function */
     b->openblas = corename != NULL;
+    if (b->openblas) {
+        symbol(b->lib, "blas_memory_alloc", &b->buffer);
+        symbol(b->lib, "blas_memory_free", &b->give_back);
+    }
     snprintf(b->name, sizeof b->name, "%s%s%.40s", path, corename ? ", kernels " : "",
              corename ? corename() : "");
     return 0;
@@ -149,9 +153,23 @@ int blas_open(struct blas *b, struct err *e)
 }
 
 #define THREAD_BYTES (((size_t)128 << 20) + 65536) /* OpenBLAS's buffer, and malloc's share */
+enum { MOST_BUFFERS = 64 }; /* it has 128 or more; further threads take theirs when they come */
 
-/* Whether OpenBLAS's buffers for all threads fit: takes them all for a moment, gives them
- * back. */
+/* OpenBLAS keeps a buffer that it has once given out, and gives it to whichever thread calls next. So each is made
+ * now, while there is room: at a thread's first product weights and caches may have taken it. */
+static void make_buffers(const struct blas *b, void **held, int threads)
+{
+    int n = threads < MOST_BUFFERS ? threads : MOST_BUFFERS;
+
+    if (!b->buffer || !b->give_back)
+        return;
+    for (int i = 0; i < n; i++)
+        held[i] = b->buffer(0);
+    for (int i = 0; i < n; i++)
+        b->give_back(held[i]);
+}
+
+/* Whether the buffers for all threads fit is tried first, as OpenBLAS would ask for ever. */
 int blas_room(const struct blas *b, int threads, struct err *e)
 {
     void **held = b->openblas ? calloc((size_t)threads, sizeof *held) : NULL;
@@ -166,6 +184,8 @@ int blas_room(const struct blas *b, int threads, struct err *e)
         n++;
     for (int i = 0; i < n; i++)
         munmap(held[i], THREAD_BYTES);
+    if (n == threads)
+        make_buffers(b, held, threads);
     free(held);
     if (n == threads)
         return 0;

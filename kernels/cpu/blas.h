@@ -15,6 +15,8 @@ struct blas {
     blas_sgemm_fn *sgemm; /* single-threaded; safe to call from many threads at once */
     void *lib;            /* NULL for the built-in one */
     bool openblas;
+    void *(*buffer)(int);       /* OpenBLAS's own, of a thread; NULL where the library does not show them */
+    void (*give_back)(void *);
     char name[120];       /* for people: library, kernels chosen */
 };
 
@@ -30,8 +32,8 @@ struct blas {
  */
 int blas_open(struct blas *b, struct err *e);
 
-/* Whether there is room for what OpenBLAS takes for each thread that calls it, 128 MiB of
- * addresses: without it asks for them again and again, for ever. E_SYS, with the remedies. */
+/* Takes what OpenBLAS needs for each thread that calls it, 128 MiB of addresses, if there is room: without
+ * it asks for them again and again, for ever. E_SYS, with the remedies. */
 int blas_room(const struct blas *b, int threads, struct err *e);
 
 /* Our own: packed blocks and a register tile. Two thirds of OpenBLAS's speed with
