@@ -6,9 +6,17 @@
 
 static bool are_several(const struct model *m) { return m->o.stages > 1; }
 
+/* The layers of one of them. */
+static void layers_of(const struct model *m, int64_t stage, int64_t *from, int64_t *to)
+{
+    const struct group who = { .rank = (int)stage, .size = (int)m->o.stages };
+
+    group_part(&who, m->c.layers, from, to); /* the last ranks have fewer, and the head */
+}
+
 int stages_layers(struct model *m, struct err *e)
 {
-    int64_t n = m->c.layers, stages = m->o.stages, each, more;
+    int64_t n = m->c.layers, stages = m->o.stages;
 
     m->from = 0, m->to = n;
     if (!are_several(m))
@@ -18,9 +26,7 @@ int stages_layers(struct model *m, struct err *e)
     if (stages > n)
         return err_set(e, E_CONFIG, "the model has %lld layers: they cannot lie over %lld ranks", (long long)n,
                        (long long)stages);
-    each = n / stages, more = n % stages; /* as group_part; the last ranks have fewer, and the head */
-    m->from = m->o.stage * each + (m->o.stage < more ? m->o.stage : more);
-    m->to = m->from + each + (m->o.stage < more);
+    layers_of(m, m->o.stage, &m->from, &m->to);
     return 0;
 }
 
@@ -119,10 +125,12 @@ int stages_hashes(struct model *m, uint64_t *each, int64_t n, int rc, struct err
 
 int model_layer_rank(const struct model *m, int64_t layer)
 {
-    int64_t n = m->c.layers, stages = m->o.stages, each, more;
+    int64_t from, to = 0;
+    int r = -1;
 
     if (!m->stages)
         return 0;
-    each = n / stages, more = n % stages;
-    return (int)(layer < more * (each + 1) ? layer / (each + 1) : more + (layer - more * (each + 1)) / each);
+    while (layer >= to)
+        layers_of(m, ++r, &from, &to);
+    return r;
 }
