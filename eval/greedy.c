@@ -17,24 +17,13 @@ struct talk {
     int64_t live;
 };
 
-/* The largest, of equal ones the first, as lgen takes; -1: there is no number. */
-static int32_t likeliest(const float *x, int64_t n)
-{
-    int32_t best = -1;
-
-    for (int64_t i = 0; i < n; i++)
-        if (x[i] == x[i] && (best < 0 || x[i] > x[best]))
-            best = (int32_t)i;
-    return best >= 0 && isinf(x[best]) ? -1 : best;
-}
-
 /* The next token of text i by its logits: those that go on are the first 'live' pieces. */
 static int choose(struct talk *k, int64_t i, const float *logits, struct err *e)
 {
     struct turn *t = &k->t[i];
     int32_t id = likeliest(logits, k->s->config.vocab);
 
-    if (id < 0)
+    if (id < 0 || isinf(logits[id]))
         return err_set(e, E_DATA, "the model gives no number for the next token");
     if (id == k->eos)
         return 0;

@@ -2,6 +2,7 @@
 #include "gen/sampler.h"
 
 #include "base/perm.h"
+#include "model/extend.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -75,17 +76,6 @@ void sampler_saw(struct sampler *s, int32_t id)
 static double uniform(struct sampler *s)
 {
     return (double)(mix64(s->stream + 0x9E3779B97F4A7C15u * ++s->n) >> 11) * 0x1p-53;
-}
-
-/* The largest, of equal ones the first; -1: there is no number. */
-static int32_t largest(const float *x, int64_t n)
-{
-    int32_t best = -1;
-
-    for (int64_t i = 0; i < n; i++)
-        if (x[i] == x[i] && (best < 0 || x[i] > x[best]))
-            best = (int32_t)i;
-    return best;
 }
 
 static double logprob_of(const float *x, int64_t n, float most, float mine)
@@ -207,7 +197,7 @@ static int32_t draw(struct sampler *s, const float *x, float most)
 
 int sampler_pick(struct sampler *s, float *x, int32_t *id, double *logprob, struct err *e)
 {
-    int32_t best = largest(x, s->vocab);
+    int32_t best = likeliest(x, s->vocab);
     float most, *plain = NULL;
 
     if (best < 0 || isinf(x[best]))
@@ -219,7 +209,7 @@ int sampler_pick(struct sampler *s, float *x, int32_t *id, double *logprob, stru
         memcpy(plain, x, (size_t)s->vocab * sizeof *plain);
     }
     penalise(s, x);
-    best = largest(x, s->vocab);
+    best = likeliest(x, s->vocab);
     *id = s->o.temperature > 0 ? draw(s, x, x[best]) : best;
     if (logprob)
         *logprob = logprob_of(plain ? plain : x, s->vocab, most, (plain ? plain : x)[*id]);

@@ -257,3 +257,13 @@ int model_extend(struct model *m, const struct extend *x, struct err *e)
     free(had);
     return rc;
 }
+
+int32_t likeliest(const float *logits, int64_t n)
+{
+    int32_t best = -1;
+
+    for (int64_t i = 0; i < n; i++)
+        if (logits[i] == logits[i] && (best < 0 || logits[i] > logits[best]))
+            best = (int32_t)i;
+    return best;
+}

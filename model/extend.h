@@ -27,6 +27,8 @@ struct extend {
     bool all;
 };
 int model_extend(struct model *m, const struct extend *x, struct err *e);
+/* Of n logits the largest, of equal ones the first; -1: none is a number. */
+int32_t likeliest(const float *logits, int64_t n);
 
 /* Tokens that a text has been given. */
 int64_t model_text_length(const struct model *m, int64_t seq);
