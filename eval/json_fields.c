@@ -3,6 +3,8 @@
 
 #include "base/utf8.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,14 @@ json_t *field_text(const char *s)
     while (!utf8_valid(clean, n, &at))
         clean[at] = '?';
     return json_stringn(clean, n);
+}
+
+json_t *field_hash(uint64_t v)
+{
+    char s[24];
+
+    snprintf(s, sizeof s, "%016" PRIx64, v);
+    return json_string(s);
 }
 
 int field_get_text(const struct js *o, const char *key, char *out, size_t cap, struct err *e)

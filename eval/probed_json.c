@@ -13,14 +13,6 @@
 #define FILE_MAX_BYTES ((size_t)64 << 20)
 enum { LENGTHS = 64, TASKS = 64 };
 
-static json_t *hex(uint64_t v)
-{
-    char s[24];
-
-    snprintf(s, sizeof s, "%016" PRIx64, v);
-    return json_string(s);
-}
-
 static void put_interval(json_t *o, const struct interval *i)
 {
     json_object_set_new(o, "score", json_real(i->mean));
@@ -41,7 +33,7 @@ static int cell_json(json_t **out, const struct probed_cell *c, struct err *e)
     json_object_set_new(o, "length", json_integer(c->length));
     json_object_set_new(o, "depth", c->depth < 0 ? json_null() : json_real(c->depth));
     json_object_set_new(o, "prompts", json_integer(c->n));
-    json_object_set_new(o, "prompts_hash", hex(c->prompts));
+    json_object_set_new(o, "prompts_hash", field_hash(c->prompts));
     json_object_set_new(o, "tokens", json_real(c->n ? c->tokens / (double)c->n : 0));
     put_interval(o, &i);
     json_object_set_new(o, "scores", scores);
@@ -100,7 +92,7 @@ int probed_json(struct buf *out, const struct probed *r, struct err *e)
         h = json_object();
         json_object_set_new(h, "path", field_text(r->haystack));
         json_object_set_new(h, "bytes", json_integer(r->haystack_bytes));
-        json_object_set_new(h, "hash", hex(r->haystack_hash));
+        json_object_set_new(h, "hash", field_hash(r->haystack_hash));
     } else {
         h = json_null();
     }

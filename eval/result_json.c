@@ -84,10 +84,7 @@ static json_t *score_json(const struct score *s)
 int result_json(struct buf *out, const struct result *r, struct err *e)
 {
     json_t *o = json_object(), *d = json_object(), *rows = json_array();
-    char hash[24];
 
-    /* As text in hexadecimal: JSON numbers are signed in most readers, and this has 64 bits. */
-    snprintf(hash, sizeof hash, "%016" PRIx64, r->data_hash);
     json_object_set_new(o, "leval", json_string(LONGLORA_VERSION));
     json_object_set_new(o, "label", field_text(r->label));
     json_object_set_new(o, "model", field_text(r->model));
@@ -100,7 +97,7 @@ int result_json(struct buf *out, const struct result *r, struct err *e)
     json_object_set_new(d, "split", r->split[0] ? field_text(r->split) : json_null());
     json_object_set_new(d, "tokens", json_integer(r->data_tokens));
     json_object_set_new(d, "documents", json_integer(r->data_docs));
-    json_object_set_new(d, "hash", json_string(hash));
+    json_object_set_new(d, "hash", field_hash(r->data_hash));
     json_object_set_new(o, "data", d);
     json_object_set_new(o, "protocol", field_text(r->protocol));
     json_object_set_new(o, "joined", json_boolean(r->joined));
