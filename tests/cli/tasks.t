@@ -111,11 +111,11 @@ map() { leval -q --tasks passkey -m "$m" --lengths 1k,1500,2k --samples 1 --dept
 ok 'a map by depth and length' eval 'map > "$tmp/map" && grep -q "^passkey, % by depth and length" "$tmp/map" &&
     grep -qE "^depth +1k +1500 +2k" "$tmp/map" && [ "$(grep -cE "^ *(0|50|100)% " "$tmp/map")" = 3 ] && ! grep -q "$(printf "\033")" "$tmp/map"'
 ok 'ASCII where the locale is' eval 'LC_ALL=C map > "$tmp/map" && ! LC_ALL=C grep -q "[^ -~]" "$tmp/map"'
-colours() {
+colours() {     # through a file: script(1) runs $SHELL or sh, and not every shell passes a function of bash on
+    { declare -f map; echo map; } > "$tmp/map.sh"
     export TERM=xterm-256color m tmp
-    export -f map
-    script -qec "bash -c map" /dev/null < /dev/null > "$tmp/c" && grep -q "48;5" "$tmp/c" &&
-    NO_COLOR=1 script -qec "bash -c map" /dev/null < /dev/null > "$tmp/c" && ! grep -q "48;5" "$tmp/c"
+    ( unset NO_COLOR; script -qec "bash '$tmp/map.sh'" /dev/null < /dev/null ) > "$tmp/c" && grep -q "48;5" "$tmp/c" &&
+    NO_COLOR=1 script -qec "bash '$tmp/map.sh'" /dev/null < /dev/null > "$tmp/c" && ! grep -q "48;5" "$tmp/c"
 }
 if script -qec true /dev/null > /dev/null 2>&1; then ok 'colours on a terminal, and none for NO_COLOR' colours
 else skip 'colours on a terminal, and none for NO_COLOR' 'no terminal can be had'; fi
