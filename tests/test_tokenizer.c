@@ -307,7 +307,7 @@ static void read_all(const char *file, struct buf *out)
     int64_t n = 1;
 
     snprintf(path, sizeof path, "%s/tokenizers/%s", data, file);
-    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, NULL, &e), 0);
     assert_int_equal(source_next(s, &m, &e), 1);
     out->len = 0;
     while (n > 0) {
@@ -335,7 +335,7 @@ static void open_rows(struct rows *w, const char *file)
 
     *w = (struct rows){ 0 };
     snprintf(path, sizeof path, "%s/tokenizers/expected/%s", data, file);
-    assert_int_equal(source_open(&w->s, &operand, 1, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&w->s, &operand, 1, NULL, 0, NULL, &e), 0);
     assert_int_equal(source_next(w->s, &m, &e), 1);
     records_start(&w->r, RECORDS_LINES, 1 << 26, read_source, w->s);
 }

@@ -43,7 +43,8 @@ ok 'hidden in text: a file, a folder, an archive, JSON lines; the same prompts' 
 ok 'text that is not UTF-8, and none' eval 'printf "caf\xe9 is Latin-1" > "$tmp/latin.txt" && ends 65 "latin.txt. is not UTF-8 text: wrong at byte 3" leval -q --tasks niah_single_2 -t $t \
         --lengths 2k --prompts - --haystack "$tmp/latin.txt" && ends 64 "--haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - &&
     ends 66 absent leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/absent" &&
-    gzip -c tests/data/tiny.txt | head -c 40 > "$tmp/cut.gz" && ends 65 "another --haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/cut.gz" && ! grep -q "on-error" "$tmp/err"'
+    gzip -c tests/data/tiny.txt | head -c 40 > "$tmp/cut.gz" && ends 65 "another --haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/cut.gz" && ! grep -q "on-error" "$tmp/err" &&
+    mkdir -p "$tmp/h/none" && ends 66 "no text files in the folder" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/h/none" && ! grep -q -e lprep -e --include "$tmp/err"'
 ok 'of text that does not end 64 MiB are taken' eval '(yes "The sun is warm over the café." 2> /dev/null | head -c 1200000000) | timeout 60 leval -q --tasks niah_single_2 -t $t \
         --lengths 2k --samples 1 --prompts "$tmp/endless" --haystack - && [ "$(wc -l < "$tmp/endless")" = 1 ]'
 ok 'the beginning of names, and all of them' eval 'n() { leval --tasks "$1" -t $t --lengths 3k --samples 1 --prompts - --haystack tests/data/tiny.txt |
