@@ -62,13 +62,7 @@ stage() { # FOLDER: books, a tokenizer, a configuration
     for i in a b c d e f g h i j k l; do # other words, so that no two are the same document
         sed "s/^/Book $i. /" tests/data/tiny.txt > "$1/books/book-a$i.txt"
     done
-    cat > "$1/tiny.json" <<'END'
-{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
-  "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02,
-  "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-END
+    tiny_config 64 0.02 > "$1/tiny.json"
 }
 pack() { (cd "$1" && set -o pipefail &&
     lprep -q books -t tokenizer.model | lpack -q -o shards --split validation=0.25); }
