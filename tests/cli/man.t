@@ -32,6 +32,9 @@ links() { # every .Xr to a page of ours leads to one
     return $bad
 }
 
+# What man(1) shows most readers: groff's words, all warnings on, in 80 columns; -b names the place.
+groffs() { [ -z "$(groff -mandoc -Tutf8 -ww -b -rLL=80n "$1" 2>&1 > "$tmp/page" | tee /dev/stderr)" ] && [ -s "$tmp/page" ]; }
+
 # The commands of a page, a line each: '\e' is a backslash, and at the end of a line goes on.
 commands() {
     awk '/^\.Bd -literal/ { on = 1 } /^\.Ed/ { on = 0 } on && !/^\./' "$1" |
@@ -79,6 +82,12 @@ for page in man/*.[17] build/man/*.5; do
     ok "${page##*/} has its sections in order" order "$page"
     ok "${page##*/} refers to pages that are there" links "$page"
 done
+
+if command -v groff > /dev/null && groff -mandoc -Tutf8 man/lprep.1 > /dev/null 2>&1; then # Debian's groff-base is enough
+    for page in man/*.[17] build/man/*.5; do ok "${page##*/} fits 80 columns for groff" groffs "$page"; done
+    { head -n 20 man/lprep.1; printf '%090d\n' 0; } > "$tmp/wide.1"
+    ok 'a page that does not is noticed' eval '! groffs "$tmp/wide.1"'
+else skip 'man pages in 80 columns' 'no groff with mdoc'; fi
 
 stage "$tmp/0"
 cp -R "$tmp/0" "$tmp/1" && ok 'sample data is packed' pack "$tmp/1"
