@@ -143,7 +143,7 @@ ok '--plan' eval 'lgen -m "$m" -c 200 --plan > "$tmp/plan" && grep -q "^cache " 
     lgen -m "$m" -c 200 --plan --gpu rtx-4090 > "$tmp/plan" && grep -q "GPU.s memory" "$tmp/plan"'
 if script -qec true /dev/null > /dev/null 2>&1 < /dev/null; then
     ok 'a terminal is told nothing, unless --raw' eval 'cp -R "$m" "$tmp/esc" &&
-        script -qec "lgen -q -m $m --ignore-eos -n 60 --temperature 20 x" /dev/null < /dev/null > "$tmp/tty" &&
+        script -qec "lgen -q -m \"$m\" --ignore-eos -n 60 --temperature 20 x" /dev/null < /dev/null > "$tmp/tty" &&
         tr -d "\r" < "$tmp/tty" | LC_ALL=C tr -d "\n\t -~\200-\377" | cmp - /dev/null'
 else
     skip 'a terminal is told nothing' 'script(1) makes no terminal here'

@@ -1,5 +1,8 @@
 # tests/cli/lib.sh - what the .t scripts share: a scratch folder that goes, and TAP lines.
 # Sourced from the project's root; a script that mounts something redefines 'clean'.
+unset CDPATH # else cd may go elsewhere, and says where
+[ ! -f tests/alone.sh ] || . tests/alone.sh # a bundle for a GPU has none
+{ : <&0; } 2> /dev/null || exec < /dev/null # compilers take a closed one for a file of theirs
 tmp=$(mktemp -d) || exit 70
 clean() { :; }
 trap 'clean; rm -rf "$tmp"' EXIT
