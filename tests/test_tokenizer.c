@@ -385,7 +385,7 @@ static void check_model(const char *model, const char *expected)
         text.len = 0;
         assert_int_equal(json_text(&tv, false, &text, &e), 0);
         /* The expected ids take it for text; a tokenizer.json finds its token. */
-        if (memmem(text.p, text.len, "<|endoftext|>", 13) && strstr(model, ".json"))
+        if (text.len && memmem(text.p, text.len, "<|endoftext|>", 13) && strstr(model, ".json"))
             continue;
         /* Nor do they know that Qwen's own program normalises. */
         if (strstr(model, "qwen") && !unicode_is_nfc(text.p, text.len)) {
