@@ -396,6 +396,15 @@ int dir_make(const char *path, struct err *e)
     return 0;
 }
 
+int dir_check(const char *path, struct err *e)
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", path);
+    return S_ISDIR(st.st_mode) ? 0 : err_set(e, E_NOINPUT, "'%s' is not a folder", path);
+}
+
 bool path_is_dir(const char *path)
 {
     struct stat st;

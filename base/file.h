@@ -55,6 +55,8 @@ int file_copy(const char *from, const char *to, struct err *e);
 /* Makes a folder and its missing parents; one that exists is fine. E_CREATE. */
 int dir_make(const char *path, struct err *e);
 
+/* 0 where path is a folder; E_NOINPUT: it is not there, cannot be looked at, or is no folder. */
+int dir_check(const char *path, struct err *e);
 bool path_is_dir(const char *path);
 bool path_is_file(const char *path); /* a regular one */
 bool path_exists(const char *path);

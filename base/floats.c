@@ -8,22 +8,6 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "tensor files are little-endian and are read in place");
 
-SIMD_INLINE uint32_t bits_of(float v)
-{
-    uint32_t u;
-
-    memcpy(&u, &v, 4);
-    return u;
-}
-
-SIMD_INLINE float float_of(uint32_t u)
-{
-    float v;
-
-    memcpy(&v, &u, 4);
-    return v;
-}
-
 /* The four below choose by masks and have no branches, so that the loops over them become
  * vector code: a float sum or product under a condition would keep gcc from it. */
 SIMD_INLINE uint32_t choose(bool first, uint32_t a, uint32_t b)

@@ -2,6 +2,8 @@
 #ifndef BASE_LEVELS_H
 #define BASE_LEVELS_H
 #include "base/processor.h"
+#include <stdint.h>
+#include <string.h>
 
 /*
  * SIMD_FN(type, name, (parameters), (their names)) { body } defines a static function that is
@@ -35,5 +37,22 @@
 #else
 #define SIMD_FN(type, name, params, args) static type name params
 #endif
+
+/* The bits of a float32, and the float32 of bits. */
+SIMD_INLINE uint32_t bits_of(float v)
+{
+    uint32_t u;
+
+    memcpy(&u, &v, sizeof u);
+    return u;
+}
+
+SIMD_INLINE float float_of(uint32_t u)
+{
+    float v;
+
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
 
 #endif

@@ -108,6 +108,7 @@ static int read_head(const char *path, char *head, size_t *n, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t k = 0;
+    int rc = 0;
 
     *n = 0;
     if (fd < 0)
@@ -117,9 +118,9 @@ static int read_head(const char *path, char *head, size_t *n, struct err *e)
                                (k < 0 && errno == EINTR)))
         *n += k > 0 ? (size_t)k : 0;
     if (k < 0)
-        err_sys(e, E_IO, "cannot read '%s'", path);
+        rc = err_sys(e, errno == EISDIR ? E_NOINPUT : E_IO, "cannot read '%s'", path);
     close(fd);
-    return k < 0 ? E_IO : 0;
+    return rc;
 }
 
 /* The form that is asked for, or the one that the path shows. A pipe or device is refused,

@@ -86,26 +86,16 @@ static int add_member(struct buf *out, struct records *r, struct source *s,
     return 0;
 }
 
-/* What the readers say names options of lprep that are none here. */
-static int own_remedy(struct err *e)
-{
-    char *more = e ? strchr(e->msg, '\n') : NULL;
-
-    if (!more || !strstr(more, "--"))
-        return e ? e->code : E_BUG;
-    *more = '\0';
-    return err_hint(e, "repair it or leave it out, or name another --haystack");
-}
-
 int haystack_read(struct buf *out, const struct opt_list *files, struct err *e)
 {
+    static const struct source_advice advice = { "name another --haystack", NULL };
     struct records r = { 0 };
     struct source_member m;
     struct source *s;
-    int rc = source_open(&s, files->v, files->n, NULL, 0, e);
+    int rc = source_open(&s, files->v, files->n, NULL, 0, &advice, e);
 
     if (rc < 0)
-        return own_remedy(e);
+        return rc;
     while (out->len < HAYSTACK_MOST && (rc = source_next(s, &m, e)) == 1)
         if ((rc = add_member(out, &r, s, &m, e)) < 0)
             break;
@@ -113,5 +103,5 @@ int haystack_read(struct buf *out, const struct opt_list *files, struct err *e)
     source_close(s);
     if (rc >= 0 && out->len == 0)
         return err_set(e, E_DATA, "'%s' holds no text", files->v[0]);
-    return rc < 0 ? own_remedy(e) : 0;
+    return rc < 0 ? rc : 0;
 }

@@ -2,6 +2,7 @@
 #include "gen/book.h"
 
 #include "base/block_hash.h"
+#include "base/bytes.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -25,18 +26,45 @@ static enum session_type type_of(const struct session *s)
                                                                                    : SESSION_F32;
 }
 
-/* What keys are turned by: as in a text that fills the room (model/extend.h). */
+/* Where layers differ: what each of them sees, and whether it turns. */
+static int add_layers(struct buf *b, const struct llama_config *c, struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t l = 0; l < c->layers && rc == 0; l++) {
+        int64_t has[2] = { config_window(c, l), layer_in(&c->no_rope, l) };
+
+        rc = buf_add(b, has, sizeof has, e);
+    }
+    return rc;
+}
+
+/* What keys are turned by, as in a text that fills the room (model/extend.h), and what sees them: it is told by
+ * config.json alone, and the hash of the tensors knows nothing of it. */
 static int hash_positions(const struct session *s, uint64_t *hash, struct err *e)
 {
-    int64_t pairs = config_rotary(&s->config) / 2;
+    const struct llama_config *c = &s->config;
+    const struct rope_config local = { .type = ROPE_DEFAULT, .theta = c->local_theta };
+    static const struct layer_set none;
+    int64_t pairs = config_rotary(c) / 2, rows = s->options.cache.rows;
     float *f = calloc((size_t)pairs + 1, sizeof *f);
+    struct buf b = { 0 };
+    int rc;
 
     if (!f)
         return err_set(e, E_SYS, "out of memory");
-    f[pairs] = rope_inv_freq(&s->config.rope, 2 * pairs, s->options.cache.rows, f);
-    *hash = hash64_of(f, (size_t)(pairs + 1) * sizeof *f);
+    f[pairs] = rope_inv_freq(&c->rope, 2 * pairs, rows, f);
+    rc = buf_add(&b, f, (size_t)(pairs + 1) * sizeof *f, e);
+    if (rc == 0 && c->local_theta > 0) {
+        rope_inv_freq(&local, 2 * pairs, rows, f);
+        rc = buf_add(&b, f, (size_t)pairs * sizeof *f, e);
+    }
+    if (rc == 0 && (c->window > 0 || memcmp(&c->no_rope, &none, sizeof none) != 0))
+        rc = add_layers(&b, c, e);
+    *hash = hash64_of(b.p, b.len);
+    buf_free(&b);
     free(f);
-    return 0;
+    return rc;
 }
 
 /* The head of a session of n tokens, but for the hash of its data. */
@@ -59,7 +87,7 @@ static int check_same(const struct session_head *is, const struct session_head *
     const char *other = is->model != want->model ? "another model"
                         : is->adapter != want->adapter ? "another adapter"
                         : is->text != want->text ? "another text"
-                        : is->positions != want->positions ? "positions that are turned otherwise"
+                        : is->positions != want->positions ? "another RoPE, or other windows"
                         : is->layers != want->layers || is->heads != want->heads ||
                           is->channels != want->channels ? "a model of other sizes" : NULL;
 

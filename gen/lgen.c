@@ -7,6 +7,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct asked o = { .machine = { .device = "auto", .host_bytes = -1 }, .gpu = -1, .chat = -1,
                           .parallel = 8, .sinks = 4, .reply = { .max_tokens = 256 } };
@@ -105,6 +106,9 @@ static int check(struct err *e)
         return err_set(e, E_USAGE, "--system needs a form of conversation: --chat");
     if (o.logprobs && !o.json && !o.batch)
         return err_set(e, E_USAGE, "--logprobs are for --json and --batch");
+    /* before the model is loaded, which may take minutes */
+    if (o.batch && !o.plan && strcmp(o.batch, "-") != 0 && access(o.batch, R_OK) != 0)
+        return err_sys(e, E_NOINPUT, "cannot open '%s'", o.batch);
     return 0;
 }
 

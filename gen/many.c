@@ -6,6 +6,7 @@
 #include "gen/told.h"
 #include "model/extend.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -237,7 +238,7 @@ static int next_line(struct many *m, struct err *e)
     if (ranks->rank == 0) {
         n = getline(&m->read, &m->read_cap, m->in);
         if (n < 0 && ferror(m->in))
-            rc = err_sys(e, E_IO, "cannot read '%s'", m->g->o->batch);
+            rc = err_sys(e, errno == EISDIR ? E_NOINPUT : E_IO, "cannot read '%s'", m->g->o->batch);
         else if (n > 0)
             rc = buf_add(&m->line, m->read, (size_t)(n - (m->read[n - 1] == '\n')), e);
     }

@@ -43,6 +43,7 @@ static int check_files(const struct source *s, struct err *e)
 int feed_open(struct feed **out, const char *const *operands, int n, const struct feed_opts *o,
               struct err *e)
 {
+    static const struct source_advice advice = { "leave it out with --on-error skip", "--include GLOB takes others" };
     struct feed *f = calloc(1, sizeof *f);
     int rc;
 
@@ -50,7 +51,8 @@ int feed_open(struct feed **out, const char *const *operands, int n, const struc
     if (!f)
         return err_set(e, E_SYS, "out of memory");
     f->o = *o;
-    rc = source_open(&f->source, operands, n, o->include, o->n_include, e);
+    f->records.longer = "raise --max-record";
+    rc = source_open(&f->source, operands, n, o->include, o->n_include, &advice, e);
     if (rc == 0 && !o->skip_errors)
         rc = check_files(f->source, e);
     if (rc < 0) {

@@ -286,7 +286,7 @@ static int import_lines(struct import *x, struct pack *p, const char *path, stru
     struct records rec = { 0 };
     struct source_member m;
     struct source *s;
-    int rc = source_open(&s, &path, 1, NULL, 0, e);
+    int rc = source_open(&s, &path, 1, NULL, 0, NULL, e);
 
     if (rc < 0)
         return rc;

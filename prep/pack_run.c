@@ -84,8 +84,8 @@ int pack_open(struct pack **out, const struct pack_options *o, struct err *e)
     p->seed = p->m->seed = o->seed < 0 ? 0 : o->seed;
     p->m->shuffled = o->shuffle;
     /* Before folder_open, which would make the folder. */
-    if (o->append && !path_is_dir(o->folder))
-        rc = err_sys(e, E_NOINPUT, "cannot append to '%s'", o->folder);
+    if (o->append && (rc = dir_check(o->folder, e)) < 0)
+        err_within(e, "--append");
     if (rc == 0 && o->folder)
         rc = folder_open(&p->folder, o->folder, o->force || o->append, e);
     if (rc == 0 && o->append)

@@ -56,3 +56,23 @@ int probe_too_few(const struct probe_ask *a, int64_t n, int64_t spare, probe_mak
     probe_free(&p);
     return rc;
 }
+
+int probe_make_fitting(struct probe *p, const struct probe_items *k, const struct probe_ask *a, int64_t n,
+                       struct python_random *random, probe_make_fn *make, void *state, struct err *e)
+{
+    struct python_random began;
+    int rc;
+
+    if (random)
+        began = *random;
+    rc = make(state, n, p, e);
+    while (rc == 0 && p->tokens > a->length - k->reply) {
+        n -= k->step + (k->per > 0 ? n / k->per : 0);
+        if (n < k->least)
+            return probe_too_few(a, k->least, k->reply + k->spare, make, state, e);
+        if (random)
+            *random = began;
+        rc = make(state, n, p, e);
+    }
+    return rc;
+}

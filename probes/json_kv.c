@@ -15,6 +15,10 @@
  */
 enum { REPLY = 100, UUID = 37, VARIES = 24, LEAST = 2 };
 
+static const struct probe_items items = {
+    .least = LEAST, .step = 1, .reply = REPLY, .spare = VARIES
+};
+
 struct json_kv {
     struct probe_ask ask;
     struct python_random random;
@@ -53,11 +57,6 @@ static int make(void *state, int64_t n, struct probe *p, struct err *e)
     return rc;
 }
 
-static int too_short(struct json_kv *s, struct err *e)
-{
-    return probe_too_few(&s->ask, LEAST, REPLY + VARIES, make, s, e);
-}
-
 static int json_kv_open(void **state, const struct probe_ask *a, struct err *e)
 {
     struct json_kv *s = calloc(1, sizeof *s);
@@ -70,22 +69,14 @@ static int json_kv_open(void **state, const struct probe_ask *a, struct err *e)
     python_random_seed(&s->random, a->seed);
     rc = probe_fit(&s->pairs, a->length - REPLY - VARIES, make, s, e);
     python_random_seed(&s->random, a->seed);
-    return rc == 0 && s->pairs == 0 ? too_short(s, e) : rc;
+    return rc == 0 && s->pairs == 0 ? probe_too_few(a, LEAST, REPLY + VARIES, make, s, e) : rc;
 }
 
-/* What does not fit is made anew from where its random numbers began, with a pair less. */
 static int json_kv_next(void *state, struct probe *p, struct err *e)
 {
     struct json_kv *s = state;
-    struct python_random began = s->random;
-    int64_t n = s->pairs;
-    int rc = make(s, n, p, e);
 
-    while (rc == 0 && p->tokens > s->ask.length - REPLY && --n >= LEAST) {
-        s->random = began;
-        rc = make(s, n, p, e);
-    }
-    return rc == 0 && n < LEAST ? too_short(s, e) : rc;
+    return probe_make_fitting(p, &items, &s->ask, s->pairs, &s->random, make, s, e);
 }
 
 const struct probe_kind probe_json_kv = {

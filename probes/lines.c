@@ -18,6 +18,10 @@
  */
 enum { REPLY = 15, NUMBERS = 50000, VARIES = 24, LEAST = 2 };
 
+static const struct probe_items items = {
+    .least = LEAST, .step = 1, .per = 128, .reply = REPLY, .spare = VARIES
+};
+
 static const char header[] =
     "Below is a record of lines I want you to remember. Each line begins with 'line <line index>' and "
     "contains a '<REGISTER_CONTENT>' at the end of the line as a numerical value. For each line index, "
@@ -133,11 +137,6 @@ static int make(void *state, int64_t n, struct probe *p, struct err *e)
     return rc;
 }
 
-static int too_short(struct lines *s, struct err *e)
-{
-    return probe_too_few(&s->ask, LEAST, REPLY + VARIES, make, s, e);
-}
-
 static int lines_open(void **state, const struct probe_ask *a, struct err *e)
 {
     const struct word_lists *words = a->source.words ? a->source.words : &own_words;
@@ -153,22 +152,14 @@ static int lines_open(void **state, const struct probe_ask *a, struct err *e)
         return rc;
     rc = probe_fit(&s->lines, a->length - REPLY - VARIES, make, s, e);
     python_random_seed(&s->random, a->seed);
-    return rc == 0 && s->lines == 0 ? too_short(s, e) : rc;
+    return rc == 0 && s->lines == 0 ? probe_too_few(a, LEAST, REPLY + VARIES, make, s, e) : rc;
 }
 
-/* What does not fit is made anew from where its random numbers began, with a line less. */
 static int lines_next(void *state, struct probe *p, struct err *e)
 {
     struct lines *s = state;
-    struct python_random began = s->random;
-    int64_t n = s->lines;
-    int rc = make(s, n, p, e);
 
-    while (rc == 0 && p->tokens > s->ask.length - REPLY && (n -= n / 128 + 1) >= LEAST) {
-        s->random = began;
-        rc = make(s, n, p, e);
-    }
-    return rc == 0 && n < LEAST ? too_short(s, e) : rc;
+    return probe_make_fitting(p, &items, &s->ask, s->lines, &s->random, make, s, e);
 }
 
 static void lines_close(void *state)

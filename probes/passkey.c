@@ -16,6 +16,8 @@
  */
 enum { KIB = 1024, REPLY = 6, VARIES = 16, KEYS = 50000 };
 
+static const struct probe_items items = { .least = KIB, .step = KIB, .reply = REPLY, .spare = VARIES };
+
 static const char task[] =
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I "
     "will quiz you about the important information there.";
@@ -69,11 +71,6 @@ static int make(void *state, int64_t n, struct probe *p, struct err *e)
     return rc;
 }
 
-static int too_short(struct passkey *s, struct err *e)
-{
-    return probe_too_few(&s->ask, KIB, REPLY + VARIES, make, s, e);
-}
-
 static int passkey_open(void **state, const struct probe_ask *a, struct err *e)
 {
     struct passkey *s = calloc(1, sizeof *s);
@@ -91,19 +88,16 @@ static int passkey_open(void **state, const struct probe_ask *a, struct err *e)
            p.tokens > a->length - REPLY - VARIES)
         s->filler -= KIB;
     probe_free(&p);
-    return rc == 0 && s->filler < KIB ? too_short(s, e) : rc;
+    return rc == 0 && s->filler < KIB ? probe_too_few(a, KIB, REPLY + VARIES, make, s, e) : rc;
 }
 
 static int passkey_next(void *state, struct probe *p, struct err *e)
 {
     struct passkey *s = state;
-    int64_t n = s->filler;
-    int rc = make(s, n, p, e);
+    int rc = probe_make_fitting(p, &items, &s->ask, s->filler, NULL, make, s, e);
 
-    while (rc == 0 && p->tokens > s->ask.length - REPLY && (n -= KIB) >= KIB)
-        rc = make(s, n, p, e);
     s->seed++;
-    return rc == 0 && n < KIB ? too_short(s, e) : rc;
+    return rc;
 }
 
 const struct probe_kind probe_passkey = {

@@ -24,8 +24,11 @@ struct family {
     pid_t *pids;      /* [n]; 0: has ended */
     int n, alive;
     int code;         /* of the first that failed, 0: none */
+    bool failed_unasked; /* it did so before any signal was passed on */
     double failed_s;  /* when */
     bool kills;       /* the rest, by now */
+    sigset_t asked;   /* signals that were passed on, or that a terminal sent to all */
+    int ends_by;      /* the one of them that a rank has ended by: so does the run; 0: none */
     sigset_t was;
     int listener;
     struct err *e;
@@ -105,14 +108,20 @@ static void tell_all(const struct family *f, int sig)
 }
 
 /* How a rank has ended. What it said itself, or rank 0 of it, is not said again. A signal is the
- * cause of what the others found, though they may have ended before this is noticed. */
+ * cause of what the others found, though they may have ended before this is noticed. One that all were
+ * sent, and that a rank has ended by, is no failure of the rank. */
 static void note_end(struct family *f, int rank, int status)
 {
     int sig = WIFSIGNALED(status) && !f->kills ? WTERMSIG(status) : 0;
     int code = WIFSIGNALED(status) ? E_DEVICE : -WEXITSTATUS(status);
 
+    if (sig && !f->failed_unasked && sigismember(&f->asked, sig) == 1)
+        f->ends_by = sig;
+    if (f->ends_by)
+        sig = 0;
     if (code < 0 && f->code == 0) {
         f->code = code;
+        f->failed_unasked = sigisemptyset(&f->asked);
         f->failed_s = now_s();
         f->e->told = true;
     }
@@ -152,11 +161,13 @@ static void wait_for_all(struct family *f, const sigset_t *signals)
         struct timespec pause = { 0, 200000000 };
         siginfo_t i;
         int sig = sigtimedwait(signals, &i, &pause);
+        bool asks = sig > 0 && sig != SIGCHLD && !(sig == SIGHUP && hangs_on());
 
+        if (asks) /* before a rank is found to have ended by it */
+            sigaddset(&f->asked, sig);
         look_after(f);
         /* SI_KERNEL: a terminal's, which has gone to all that it is the terminal of */
-        if (sig > 0 && sig != SIGCHLD && i.si_code != SI_KERNEL &&
-            !(sig == SIGHUP && hangs_on()))
+        if (asks && i.si_code != SI_KERNEL)
             tell_all(f, sig);
         if (f->code < 0 && f->code != E_AGAIN && now_s() - f->failed_s > LAUNCH_GRACE_S) {
             f->kills = true;
@@ -206,12 +217,25 @@ static int begin(struct family *f, char token[33], sigset_t *signals, struct err
         close(f->listener);
         return err_set(e, E_SYS, "out of memory");
     }
+    sigemptyset(&f->asked);
     sigemptyset(signals);
     sigaddset(signals, SIGCHLD);
     for (int i = 0; i < PASSED_ON; i++)
         sigaddset(signals, passed_on[i]);
     sigprocmask(SIG_BLOCK, signals, &f->was);
     return 0;
+}
+
+/* As one process would have ended. */
+static void end_by(int sig)
+{
+    sigset_t it;
+
+    sigemptyset(&it);
+    sigaddset(&it, sig);
+    signal(sig, SIG_DFL);
+    raise(sig);
+    sigprocmask(SIG_UNBLOCK, &it, NULL);
 }
 
 int ranks_launch(const struct ranks_options *o, bool *parent, struct err *e)
@@ -238,5 +262,7 @@ int ranks_launch(const struct ranks_options *o, bool *parent, struct err *e)
     close(f.listener);
     wait_for_all(&f, &signals);
     free(f.pids);
+    if (f.ends_by)
+        end_by(f.ends_by);
     return rc < 0 ? rc : f.code;
 }

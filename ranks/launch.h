@@ -17,7 +17,8 @@ C_BEGIN
  * killed the system kills them.
  *
  * Returns how the run ended: 0, E_AGAIN when all stopped on request, else the failure of the first
- * that failed, E_DEVICE where it was killed. E_USAGE: both options, or ranks of ranks.
+ * that failed, E_DEVICE where it was killed. Of a signal that was passed on and that ranks do not catch
+ * it does not return: the parent ends by it, as one process does. E_USAGE: both options, or ranks of ranks.
  */
 enum { LAUNCH_GRACE_S = 3 };
 int ranks_launch(const struct ranks_options *o, bool *parent, struct err *e);

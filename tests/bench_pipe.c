@@ -183,7 +183,7 @@ static double time_unpack(const char *file)
     double t = process_s();
     int64_t n;
 
-    if (source_open(&src, &file, 1, NULL, 0, &err) < 0 || source_next(src, &m, &err) != 1)
+    if (source_open(&src, &file, 1, NULL, 0, NULL, &err) < 0 || source_next(src, &m, &err) != 1)
         die("unpacking");
     while ((n = source_read(src, out, sizeof out, &err)) > 0)
         ;

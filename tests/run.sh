@@ -1,9 +1,11 @@
 #!/bin/sh
 # Runs every test under prove, whose last lines say how it went. Called by 'make check'.
 # BIN: folder of the tools; TESTBIN: of the compiled TESTS; SAN: set under sanitizers.
+unset CDPATH # else cd may go elsewhere, and says where
 cd "$(dirname "$0")/.." || exit 70
 export PATH="$BIN:$PATH" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C.UTF-8
-export ASAN_OPTIONS="detect_leaks=1:allocator_may_return_null=1:handle_segv=2:handle_sigbus=2:handle_sigfpe=2" UBSAN_OPTIONS=print_stacktrace=1
+# Crashes are the sanitizer's to tell of, not cmocka's (2: nobody may take the signal); but SIGBUS is the tools' own.
+export ASAN_OPTIONS="detect_leaks=1:allocator_may_return_null=1:handle_segv=2:handle_sigbus=1:handle_sigfpe=2" UBSAN_OPTIONS=print_stacktrace=1
 # Real data that is not part of the project: tests that use it skip where it is absent.
 [ -n "$LONGLORA_DATA" ] || { [ -d ../shared/data ] && LONGLORA_DATA=$(cd ../shared/data && pwd); }
 export LONGLORA_DATA

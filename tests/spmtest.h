@@ -21,7 +21,7 @@ static inline int read_some(struct buf *out, size_t max_bytes, const char *folde
     int rc;
 
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    if ((rc = source_open(&s, &operand, 1, &glob, glob != NULL, e)) < 0)
+    if ((rc = source_open(&s, &operand, 1, &glob, glob != NULL, NULL, e)) < 0)
         return rc;
     while (out->len < max_bytes && (rc = source_next(s, &m, e)) == 1) {
         do {

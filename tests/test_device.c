@@ -160,7 +160,7 @@ static void test_many_open_at_once(void **state)
 static void test_products_need_no_more_memory(void **state)
 {
     enum { THREADS = 12, M = 2048, N = 1024, K = 2048 };
-    float *a = calloc((size_t)M * K, 4), *b = calloc((size_t)N * K, 4), *c = calloc((size_t)M * N, 4);
+    float *a, *b, *c;
     struct err e = { 0 };
     struct device d;
     int status;
@@ -169,6 +169,9 @@ static void test_products_need_no_more_memory(void **state)
     (void)state;
     if (getenv("SAN") && *getenv("SAN")) /* which take address space as they go */
         skip();
+    a = calloc((size_t)M * K, 4);
+    b = calloc((size_t)N * K, 4);
+    c = calloc((size_t)M * N, 4);
     assert_true(a && b && c);
     fflush(NULL);
     if ((pid = fork()) == 0) {

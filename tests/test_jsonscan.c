@@ -223,7 +223,7 @@ static void cut(enum record_mode mode, const char *text, size_t n, size_t step, 
                 size_t cap)
 {
     struct drip d = { text, n, step };
-    struct records r = { 0 };
+    struct records r = { .longer = "raise --max-record" };
     struct record rec;
     struct err e = { 0 };
     size_t k = 0;

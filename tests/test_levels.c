@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/levels.h"
 #include "formats/weights/gguf_types.h"
 #include "tools/merge.h"
 
@@ -38,14 +39,6 @@ static void at_each_level(int (*wrong)(void))
 
 static uint32_t state;
 static uint32_t next(void) { return state = state * 1664525u + 1013904223u, state >> 8; }
-
-static float float_of(uint32_t u)
-{
-    float f;
-
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
 
 /* ---- ggml's blocks, written as plainly as it says what they are ---- */
 

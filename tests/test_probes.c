@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "probes/fit.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -134,6 +135,60 @@ static void test_sizes_and_depths(void **state)
                     check_size(probe_kind_named(names[k]), length, depths[d]);
 }
 
+/* ---- prompts that come out too long ---- */
+
+struct made_items {
+    struct python_random random;
+    uint32_t first;   /* the number that the last prompt began with */
+    int64_t tried[8]; /* items of each */
+    int n;
+};
+
+/* Ten tokens an item, and numbers drawn as a kind draws them. */
+static int make_items(void *state, int64_t n, struct probe *p, struct err *e)
+{
+    struct made_items *m = state;
+
+    (void)e;
+    m->tried[m->n++] = n;
+    m->first = python_random_word(&m->random);
+    p->tokens = 10 * n;
+    return 0;
+}
+
+/* Items are taken away until the reply has room, and each prompt begins with the same random numbers. */
+static void test_a_prompt_is_made_anew_with_fewer_items(void **state)
+{
+    static const struct probe_items by_one = { .least = 2, .step = 1, .reply = 20, .spare = 3 };
+    static const struct probe_items by_share = { .least = 2, .step = 1, .per = 10, .reply = 20, .spare = 3 };
+    struct probe_ask a = { .length = 200 };
+    struct made_items m = { .n = 0 };
+    struct probe p = { .n = 0 };
+    struct err e = { 0 };
+    uint32_t first;
+
+    (void)state;
+    python_random_seed(&m.random, 7);
+    assert_int_equal(probe_make_fitting(&p, &by_one, &a, 18, &m.random, make_items, &m, &e), 0);
+    assert_int_equal(m.n, 1);
+    first = m.first;
+    for (int share = 0; share < 2; share++) {
+        m.n = 0;
+        python_random_seed(&m.random, 7);
+        assert_int_equal(probe_make_fitting(&p, share ? &by_share : &by_one, &a, 21, &m.random, make_items,
+                                            &m, &e), 0);
+        assert_int_equal(m.tried[m.n - 1], 18);
+        assert_int_equal(m.n, share ? 2 : 4); /* 21 18, or 21 20 19 18 */
+        assert_int_equal(m.first, first);
+    }
+    a.length = 39; /* the fewest, 2, have 20 tokens and the reply 20 */
+    m.n = 0;
+    assert_int_equal(probe_make_fitting(&p, &by_one, &a, 4, &m.random, make_items, &m, &e), E_USAGE);
+    assert_int_equal(m.tried[2], 2);
+    assert_non_null(strstr(e.msg, "39 tokens is too short"));
+    assert_non_null(strstr(e.msg, "about 43"));
+}
+
 static void test_too_short_is_said(void **state)
 {
     (void)state;
@@ -220,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_originals), cmocka_unit_test(test_sizes_and_depths),
+        cmocka_unit_test(test_a_prompt_is_made_anew_with_fewer_items),
         cmocka_unit_test(test_too_short_is_said), cmocka_unit_test(test_scores), cmocka_unit_test(test_the_table),
     };
 

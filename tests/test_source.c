@@ -64,7 +64,7 @@ static void list_of(char *out, size_t cap, int n_operands, const char *const *op
     size_t k = 0;
     char buf[7]; /* small, so that members take many reads */
     int64_t n;
-    int rc = source_open(&s, operands, n_operands, &include, include != NULL, &e);
+    int rc = source_open(&s, operands, n_operands, &include, include != NULL, NULL, &e);
 
     out[0] = '\0';
     if (rc < 0) {
@@ -191,7 +191,7 @@ static void test_links_in_folders(void **state)
     assert_int_equal(mkfifo(at("l/pipe.txt"), 0666), 0);
     assert_string_equal(list(at("l"), NULL), "l/real/a.txt=a|l/t.txt=no text|l/z/b.txt=b|");
     operand = at("l");
-    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, NULL, &e), 0);
     source_progress(s, &p);
     assert_int_equal(p.in_folders, 1);
     assert_non_null(strstr(p.first, "l/pic.png"));
@@ -216,12 +216,12 @@ static void test_progress(void **state)
     put_text("progress/a.txt", "twelve bytes");
     put_text("progress/empty.txt", "");
     operands[0] = strdup(at("progress"));
-    assert_int_equal(source_open(&s, operands, 1, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&s, operands, 1, NULL, 0, NULL, &e), 0);
     source_progress(s, &p);
     assert_true(p.files == 2 && p.bytes == 12 && p.bytes_done == 0);
     source_close(s);
     operands[1] = "-";
-    assert_int_equal(source_open(&s, operands, 2, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&s, operands, 2, NULL, 0, NULL, &e), 0);
     source_progress(s, &p);
     assert_true(p.files == 3 && p.bytes == 0);
     source_close(s);
@@ -352,7 +352,7 @@ static void test_files_that_are_packed(void **state)
         archive_entry_free(en);
         put(names[i], out, used);
         operand = at(names[i]);
-        assert_int_equal(source_open(&s, &operand, 1, NULL, 0, &e), 0);
+        assert_int_equal(source_open(&s, &operand, 1, NULL, 0, NULL, &e), 0);
         assert_int_equal(source_next(s, &m, &e), 1);
         assert_int_equal(m.kind, kinds[i]);
         assert_false(m.archived);

@@ -307,7 +307,7 @@ static void read_all(const char *file, struct buf *out)
     int64_t n = 1;
 
     snprintf(path, sizeof path, "%s/tokenizers/%s", data, file);
-    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&s, &operand, 1, NULL, 0, NULL, &e), 0);
     assert_int_equal(source_next(s, &m, &e), 1);
     out->len = 0;
     while (n > 0) {
@@ -335,7 +335,7 @@ static void open_rows(struct rows *w, const char *file)
 
     *w = (struct rows){ 0 };
     snprintf(path, sizeof path, "%s/tokenizers/expected/%s", data, file);
-    assert_int_equal(source_open(&w->s, &operand, 1, NULL, 0, &e), 0);
+    assert_int_equal(source_open(&w->s, &operand, 1, NULL, 0, NULL, &e), 0);
     assert_int_equal(source_next(w->s, &m, &e), 1);
     records_start(&w->r, RECORDS_LINES, 1 << 26, read_source, w->s);
 }
@@ -385,7 +385,7 @@ static void check_model(const char *model, const char *expected)
         text.len = 0;
         assert_int_equal(json_text(&tv, false, &text, &e), 0);
         /* The expected ids take it for text; a tokenizer.json finds its token. */
-        if (memmem(text.p, text.len, "<|endoftext|>", 13) && strstr(model, ".json"))
+        if (text.len && memmem(text.p, text.len, "<|endoftext|>", 13) && strstr(model, ".json"))
             continue;
         /* Nor do they know that Qwen's own program normalises. */
         if (strstr(model, "qwen") && !unicode_is_nfc(text.p, text.len)) {

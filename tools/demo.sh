@@ -7,7 +7,7 @@
 # usage: tools/demo.sh [FILE|FOLDER ...]     (called by ./setup demo; results in demo-out/)
 #   environment: DEMO_FULL=1: full fine-tuning with dense attention beside it, a minute more
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "$0")/.." && pwd)
 PATH=$root/build/bin:$PATH
 base=$root/demo/base out=${DEMO_OUT:-demo-out}
 ctx=256 long=1024 batch=8

@@ -9,7 +9,7 @@
 # usage: tools/make_base.sh OUT PG19 ...
 set -eu
 [ $# -ge 2 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH= cd "$(dirname "$0")/.." && pwd)
 PATH=$root/build/bin:$PATH
 out=$1
 shift

@@ -15,7 +15,7 @@ SIMD_FN(float, add_rows, (float *w, const float *b, const float *a, int64_t rows
         (w, b, a, rows, cols, stride, rank, scale))
 {
     enum { STRIP = 512 };
-    float sum[STRIP], most;
+    float sum[STRIP];
     uint32_t max = 0;
 
     for (int64_t i = 0; i < rows; i++)
@@ -46,15 +46,13 @@ SIMD_FN(float, add_rows, (float *w, const float *b, const float *a, int64_t rows
                 /* The sign bit is cleared to leave |d|; patterns of sizes order as
                  * integers do, NaN above all. */
                 float d = scale * sum[j];
-                uint32_t bits;
-                memcpy(&bits, &d, 4);
-                bits &= 0x7FFFFFFF;
+                uint32_t bits = bits_of(d) & 0x7FFFFFFF;
+
                 max = bits > max ? bits : max;
                 row[j] += d;
             }
         }
-    memcpy(&most, &max, 4);
-    return most;
+    return float_of(max);
 }
 
 /* Bits of a value's exponent, which are all ones where it is not finite. */

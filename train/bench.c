@@ -307,6 +307,7 @@ static int one_context(struct bench *b, const struct session_options *so, FILE *
     }
     segments_free(&b->t.seg);
     session_unload(open);
+    lora_free(&b->s.lora);
     free(b->seconds);
     preset_batch_free(&b->batch);
     return rc;

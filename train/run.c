@@ -297,6 +297,8 @@ void run_close(struct run *r)
     pack_rows_close(&r->t.pack);
     segments_free(&r->t.seg);
     session_close(&r->session);
+    if (r->s)
+        lora_free(&r->s->lora);
     dataset_close(r->data);
     dataset_close(r->val);
     metrics_close(&r->metrics);

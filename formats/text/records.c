@@ -13,7 +13,7 @@ void records_start(struct records *r, enum record_mode mode, size_t max_bytes,
     struct buf keep = r->b;
 
     keep.len = 0;
-    *r = (struct records){ .b = keep, .max_bytes = max_bytes, .line = 1, .mode = mode,
+    *r = (struct records){ .longer = r->longer, .b = keep, .max_bytes = max_bytes, .line = 1, .mode = mode,
                            .read = read, .ctx = ctx };
 }
 
@@ -33,11 +33,12 @@ static int too_long(const struct records *r, struct err *e)
 {
     if (r->mode == RECORDS_TEXT) {
         err_set(e, E_DATA, "a text of more than %zu bytes", r->max_bytes);
-        return err_hint(e, "raise --max-record if it is one document, else split it");
+        return r->longer ? err_hint(e, "%s if it is one document, else split it", r->longer)
+                         : err_hint(e, "split it");
     }
     err_set(e, E_DATA, "line %lld, byte %lld: a record of more than %zu bytes",
             (long long)r->line, (long long)r->offset, r->max_bytes);
-    return err_hint(e, "raise --max-record to read it");
+    return r->longer ? err_hint(e, "%s to read it", r->longer) : err_hint(e, "leave it out, or split it");
 }
 
 /* Reads one more block behind what is unread. That moves to the front only when at least as

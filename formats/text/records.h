@@ -29,6 +29,8 @@ typedef int64_t record_read_fn(void *ctx, void *buf, size_t cap, struct err *e);
 
 /* Zero it before the first records_start; one struct and its buffer serve many streams. */
 struct records {
+    const char *longer; /* what the message on a record over max_bytes advises: "raise --max-record"; NULL:
+                         * nothing. The caller's, kept from stream to stream */
     struct buf b;
     size_t at, seen;  /* first byte not handed out; first byte not looked at */
     size_t max_bytes; /* of a record */

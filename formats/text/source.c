@@ -61,8 +61,8 @@ static const char *file_name(const struct source *s)
     return path ? path : "standard input";
 }
 
-int source_open(struct source **out, const char *const *operands, int n,
-                const char *const *include, int n_include, struct err *e)
+int source_open(struct source **out, const char *const *operands, int n, const char *const *include,
+                int n_include, const struct source_advice *advice, struct err *e)
 {
     struct source *s = calloc(1, sizeof *s);
     int rc;
@@ -76,6 +76,7 @@ int source_open(struct source **out, const char *const *operands, int n,
     s->utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0); /* 0: that of the caller */
     s->list.include = include;
     s->list.n_include = n_include;
+    s->list.advice = advice ? *advice : (struct source_advice){ 0 };
     if ((rc = source_list_fill(&s->list, operands, n, e)) < 0) {
         source_close(s);
         return rc;
@@ -182,13 +183,13 @@ static bool is_packed(struct source *s)
     s->form = m ? m->form : 0;
     if (s->form >= MAGIC_GZIP && s->form <= MAGIC_TAR)
         return true;
-    return s->form != MAGIC_LFS && s->form != MAGIC_MARKUP &&
-           (is_called(s, ".tar") || is_called(s, ".zip"));
+    return s->form != MAGIC_LFS && s->form != MAGIC_MARKUP && (is_called(s, ".tar") || is_called(s, ".zip"));
 }
 
-static int archive_hint(struct err *e)
+/* What is to be done about the file, or else. */
+static int damaged_hint(const struct source *s, const char *first, struct err *e)
 {
-    return err_hint(e, "fetch it again, or leave it out with --on-error skip");
+    return err_hint(e, "%s%s", first, s->list.advice.leave_out ? s->list.advice.leave_out : "leave it out");
 }
 
 static int archive_failed(struct source *s, struct err *e)
@@ -209,7 +210,7 @@ static int archive_failed(struct source *s, struct err *e)
         why = "it ends too early";
     err_set(e, E_DATA, "'%s' is cut short or damaged: %c%s", s->name,
             islower((unsigned char)why[1]) ? tolower((unsigned char)*why) : *why, why + 1);
-    return archive_hint(e);
+    return damaged_hint(s, "fetch it again, or ", e);
 }
 
 /* The next bytes of the file, those that were read ahead first. */
@@ -301,7 +302,7 @@ static int open_archive(struct source *s, struct err *e)
         return rc;
     if (is_zip_file(s) && /* before any of it is unpacked */
         (rc = zip_check(s->fd, lseek(s->fd, 0, SEEK_END), s->name, e)) < 0)
-        return rc;
+        return rc == E_DATA ? damaged_hint(s, "no archiver writes this: ", e) : rc;
     s->ended = false;
     s->last_end = s->data = s->stretch = s->stretch_packed = 0;
     s->in = (struct archive_counts){ 0 };
@@ -366,10 +367,9 @@ static int check_bomb(struct source *s, size_t n, struct err *e)
         s->stretch_packed = packed;
         return 0;
     }
-    err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a decompression bomb, or "
-            "damaged", s->name,
+    err_set(e, E_DATA, "'%s' unpacks to over %d times its size: a decompression bomb, or damaged", s->name,
             BOMB_RATIO);
-    return err_hint(e, "if you trust it, unpack it and give lprep the result");
+    return err_hint(e, "if you trust it, unpack it and give what comes out");
 }
 
 /* The rest of the current member. Within a compressed archive that is unpacked all the same. */
@@ -420,7 +420,7 @@ static int check_end(struct source *s, struct err *e)
         archive_filter_bytes(s->archive, 0) <= s->last_end) {
         err_set(e, E_DATA, "'%s' is cut short: no end mark after its last member",
                 file_name(s));
-        return archive_hint(e);
+        return damaged_hint(s, "fetch it again, or ", e);
     }
     if ((format & ARCHIVE_FORMAT_BASE_MASK) != ARCHIVE_FORMAT_ZIP || !s->regular ||
         is_compressed(s))
@@ -431,7 +431,7 @@ static int check_end(struct source *s, struct err *e)
     if (n >= 22 && memmem(tail, (size_t)n - 18, "PK\5\6", 4)) /* its end record has 22 bytes */
         return 0;
     err_set(e, E_DATA, "'%s' is cut short: its directory is missing", file_name(s));
-    return archive_hint(e);
+    return damaged_hint(s, "fetch it again, or ", e);
 }
 
 /* Whether the member whose header was read is to be: 0 once it is counted among the others. */
@@ -485,7 +485,7 @@ static int next_entry(struct source *s, struct source_member *m, struct err *e)
             /* begins as one, or is called one, and is none */
             err_set(e, E_DATA, "'%s' is cut short or damaged: its header is not an archive's",
                     file_name(s));
-            return archive_hint(e);
+            return damaged_hint(s, "fetch it again, or ", e);
         }
         s->in.taken += raw; /* a compressed file is its own only member */
     } while (!raw && !take_member(s, entry));

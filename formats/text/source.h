@@ -29,9 +29,10 @@ struct source_member {
 struct source;
 /* Expands the operands. include: globs, matched against the whole name if they hold a '/' and
  * against its last part otherwise. E_NOINPUT for what is not there, is not readable, or holds
- * nothing that would be read. The strings must outlive the source. */
-int source_open(struct source **s, const char *const *operands, int n,
-                const char *const *include, int n_include, struct err *e);
+ * nothing that would be read. advice (source_list.h): what messages may name, NULL for nothing. The
+ * strings must outlive the source. */
+int source_open(struct source **s, const char *const *operands, int n, const char *const *include,
+                int n_include, const struct source_advice *advice, struct err *e);
 void source_close(struct source *s);
 
 /* The files, in the order they are read in: how many, and one of them (source_list.h). Then: the

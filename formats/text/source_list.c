@@ -302,8 +302,8 @@ static int add_path(struct source_list *l, const char *path, struct err *e)
         (rc = add_folder(l, path_join(path, ""), 0, e)) < 0 || l->n > before)
         return rc;
     err_set(e, E_NOINPUT, "no text files in the folder '%s'", path);
-    return err_hint(e, "lprep reads .txt, .tex, .md, .rst, .json, .jsonl and archives of them; "
-                       "--include GLOB takes others");
+    return err_hint(e, "by their names .txt, .tex, .md, .rst, .json, .jsonl and archives of them are text%s%s",
+                    l->advice.others ? "; " : "", l->advice.others ? l->advice.others : "");
 }
 
 static int add_glob(struct source_list *l, const char *pattern, struct err *e)

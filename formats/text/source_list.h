@@ -15,6 +15,12 @@ enum source_kind {
     SOURCE_TABLE    /* .parquet, .arrow: data that nobody wants passed over */
 };
 
+/* What the program that reads can do about a file, for the second line of messages. NULL: nothing. */
+struct source_advice {
+    const char *leave_out; /* a damaged one: "leave it out with --on-error skip"; NULL: "leave it out" */
+    const char *others;    /* names that are not read: "--include GLOB takes others" */
+};
+
 struct source_item {
     char *path;    /* NULL: standard input */
     int64_t bytes; /* of a regular file; else 0 */
@@ -28,6 +34,7 @@ struct source_list {
     size_t cap;
     const char *const *include;
     int n_include;
+    struct source_advice advice;
     /* Within folders: files that are none to be read by their names, and the first of them;
      * devices and pipes; folders that links lead to a second time. */
     int64_t passed_over, special, again;

@@ -150,11 +150,9 @@ static int check_member(int fd, const struct entry *m, uint64_t limit, const cha
            (later || (memcmp(own + 14, m->at_directory + 16, 4) == 0 &&
                       (get_le(own + 18, 4) == m->packed || get_le(own + 18, 4) == WIDE) &&
                       (get_le(own + 22, 4) == m->unpacked || get_le(own + 22, 4) == WIDE)));
-    if (!same) {
-        err_set(e, E_DATA, "'%s': the member at byte %llu is not what the directory says",
-                name, (unsigned long long)m->at);
-        return err_hint(e, "it is damaged or malicious: leave it out, or use --on-error skip");
-    }
+    if (!same)
+        return err_set(e, E_DATA, "'%s': the member at byte %llu is not what the directory says",
+                       name, (unsigned long long)m->at);
     /* The header's extra part may have another length than the directory's: it is read
      * here. */
     *to = m->at + n + get_le(own + 28, 2) + m->packed;
@@ -166,11 +164,9 @@ static int check_apart(struct extent *v, size_t members, const char *name, struc
 {
     qsort(v, members, sizeof *v, by_place);
     for (size_t i = 1; i < members; i++)
-        if (v[i].from < v[i - 1].to) {
-            err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or damaged", name,
-                    (unsigned long long)v[i].from);
-            return err_hint(e, "no archiver writes this: leave it out, or use --on-error skip");
-        }
+        if (v[i].from < v[i - 1].to)
+            return err_set(e, E_DATA, "'%s': members overlap at byte %llu: a zip bomb, or damaged", name,
+                           (unsigned long long)v[i].from);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "formats/weights/adapter_config.h"
 #include "formats/weights/adapter_files.h"
 #include "formats/weights/beside.h"
+#include "formats/weights/reader.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -380,8 +381,10 @@ static int hint_missing(const char *folder, struct err *e)
 {
     char *root = path_join(folder, "checkpoints"), *within = adapter_within(folder);
 
+    if (safetensors_reader.finds(folder) || pickle_reader.finds(folder))
+        err_hint(e, "this is a model, not an adapter: give it with --model");
     /* A folder of checkpoints without an adapter is a training that has not ended. */
-    if (path_is_dir(root))
+    else if (path_is_dir(root))
         err_hint(e, "training into this folder has not finished: run its command again");
     else if (within)
         err_hint(e, "there is an adapter one folder down: give '%s'", within);
@@ -402,10 +405,8 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     int rc;
 
     *out = NULL;
-    if (!path_is_dir(folder)) {
-        err_set(e, E_NOINPUT, "'%s' is not a folder", folder);
+    if (dir_check(folder, e) < 0)
         return err_hint(e, "an adapter has adapter_config.json and adapter_model.safetensors");
-    }
     if (!(a = calloc(1, sizeof *a)))
         return err_set(e, E_SYS, "out of memory");
     path = path_join(folder, CONFIG_FILE);

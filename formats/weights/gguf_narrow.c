@@ -10,22 +10,6 @@
 
 enum { BLOCK = GGUF_BLOCK, SOME = 64 }; /* blocks whose scales are computed at a time */
 
-SIMD_INLINE uint32_t bits_of(float v)
-{
-    uint32_t u;
-
-    memcpy(&u, &v, sizeof u);
-    return u;
-}
-
-SIMD_INLINE float float_of(uint32_t u)
-{
-    float v;
-
-    memcpy(&v, &u, sizeof v);
-    return v;
-}
-
 /* Sizes order as their bits do, so that whole numbers find the largest: compilers do not reorder
  * the maxima of floats. */
 enum { SIGN = 1u << 31, INF = 0x7F800000 };

@@ -134,10 +134,8 @@ int weights_open_by(struct weights **out, const struct weights_reader *r, const 
     int rc;
 
     *out = NULL;
-    if (!r->file && !path_is_dir(folder)) {
-        err_set(e, E_NOINPUT, "'%s' is not a folder", folder);
+    if (!r->file && dir_check(folder, e) < 0)
         return err_hint(e, "a model is a folder with config.json and *.safetensors, or a GGUF file");
-    }
     if (!(w = calloc(1, sizeof *w)))
         return err_set(e, E_SYS, "out of memory");
     w->reader = r;

@@ -52,14 +52,7 @@ SIMD_INLINE void load16(const void *p, int64_t at, bool bf16, floats8 *lo, float
 
 SIMD_INLINE float value_at(const void *p, int64_t at, bool bf16)
 {
-    uint32_t u;
-    float f;
-
-    if (!bf16)
-        return ((const float *)p)[at];
-    u = (uint32_t)((const uint16_t *)p)[at] << 16;
-    memcpy(&f, &u, sizeof f);
-    return f;
+    return bf16 ? float_of((uint32_t)((const uint16_t *)p)[at] << 16) : ((const float *)p)[at];
 }
 
 SIMD_INLINE float sum8(const floats8 *x, const floats8 *y)

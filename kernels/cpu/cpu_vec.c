@@ -80,21 +80,7 @@ int cpu_strip(struct device *d, const struct op_strip *a)
     return 0;
 }
 
-SIMD_INLINE float as_float(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-SIMD_INLINE uint32_t as_bits(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-
-SIMD_INLINE float from_bf16(uint16_t h) { return as_float((uint32_t)h << 16); }
+SIMD_INLINE float from_bf16(uint16_t h) { return float_of((uint32_t)h << 16); }
 
 /* To nearest, ties to even; a NaN keeps its sign and stays a NaN. */
 SIMD_INLINE uint16_t to_bf16(float f)
@@ -102,7 +88,7 @@ SIMD_INLINE uint16_t to_bf16(float f)
     /* Adding just under half of the last kept place rounds; the last kept bit is added, too,
      * so that a tie goes to even. A NaN is cut instead, with one bit set, lest it become
      * infinity. */
-    uint32_t u = as_bits(f), round = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+    uint32_t u = bits_of(f), round = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
 
     return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : round);
 }
@@ -115,21 +101,21 @@ SIMD_INLINE float from_f16(uint16_t h)
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = (uint32_t)(h & 0x7fffu) << 13;
     /* 112 = 127 - 15, the difference of the biases; 113 is the exponent of 2^-14 */
     uint32_t normal = rest + (112u << 23);
-    float tiny = as_float(rest + (113u << 23)) - as_float(113u << 23);
+    float tiny = float_of(rest + (113u << 23)) - float_of(113u << 23);
 
     if (rest >= 0x0f800000u) /* infinity, NaN */
         normal = rest + (224u << 23);
-    return as_float(sign | (rest < 0x00800000u ? as_bits(tiny) : normal));
+    return float_of(sign | (rest < 0x00800000u ? bits_of(tiny) : normal));
 }
 
 /* To nearest, ties to even; beyond 65504 infinity; below 2^-14 rounded by adding 0.5, whose
  * last place is 2^-24. */
 SIMD_INLINE uint16_t to_f16(float f)
 {
-    uint32_t u = as_bits(f), sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
+    uint32_t u = bits_of(f), sign = (u >> 16) & 0x8000u, rest = u & 0x7fffffffu;
     /* as in to_bf16, for the 13 bits that are lost */
     uint32_t normal = (rest - (112u << 23) + 0xfffu + ((rest >> 13) & 1)) >> 13;
-    uint32_t tiny = as_bits(as_float(rest) + 0.5f) - as_bits(0.5f);
+    uint32_t tiny = bits_of(float_of(rest) + 0.5f) - bits_of(0.5f);
     /* 0x38800000 is 2^-14 */
     uint32_t h = rest < 0x38800000u ? tiny : normal;
 

@@ -25,12 +25,12 @@
 SIMD_INLINE float simd_exp(float x)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
-    float c, n, r, p, scale;
+    float c, n, r, p;
     uint32_t bits;
 
     c = x > 88.3f ? 88.3f : x;
     n = c * 1.44269504f + magic;
-    memcpy(&bits, &n, sizeof bits);
+    bits = bits_of(n);
     n -= magic;
     r = c - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
@@ -41,9 +41,7 @@ SIMD_INLINE float simd_exp(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    bits = (bits << 23) + 0x3f800000u;
-    memcpy(&scale, &bits, sizeof scale);
-    return x < -87.3f ? 0.0f : p * scale;
+    return x < -87.3f ? 0.0f : p * float_of((bits << 23) + 0x3f800000u);
 }
 
 /*

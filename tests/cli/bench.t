@@ -14,6 +14,7 @@ measures() {
         [ "$(grep -cE '^  memory .* predicted .*saved: all in 2 layers$' "$tmp/out")" -eq 2 ]
 }
 ok 'two contexts, a paragraph each' measures
+ok 'pairs of several ranks; nothing of them stays' eval 'bench --ctx 64,128 --mode lora --attention dense --rank-pattern q=3 | grep -c tokens/s | grep -qx 2'
 finite() { # the loss of random ids is about the log of the vocabulary, 512, and sinks
     bench --ctx 64 --mode full --micro 2 --lr 1e-2 --steps 8 --json > "$tmp/out" || return 1
     cat "$tmp/out"

@@ -23,6 +23,8 @@ ok 'NDJSON and back: the same bytes' eval 'lpack -q --import ndjson --no-shuffle
     cmp n/train-* s/train-*'
 ok 'through a pipe' eval 'lpack -q --export ndjson s | lpack -q --import ndjson - | cmp - s/train-*'
 ok 'compressed' eval 'gzip -k x.ndjson && lpack -q --import ndjson x.ndjson.gz | cmp - s/train-*'
+ok 'compressed and cut short: no option is named that lpack lacks' eval 'head -c 400 x.ndjson.gz > cut.ndjson.gz &&
+    ends 65 "cut.ndjson.gz. is cut short" lpack -q --import ndjson -o no cut.ndjson.gz && grep -q "or leave it out$" "$tmp/err"'
 ok 'Megatron and back: the same documents' eval 'lpack -q --import megatron --vocab 32000 \
     x.megatron.idx > m.shard && cmp <(linfo --ids m.shard) <(linfo --ids s)'
 ok 'either file stands for both' eval 'for f in x.megatron.bin x.megatron.idx; do

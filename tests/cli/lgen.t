@@ -4,15 +4,7 @@
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
 export LC_ALL=C.UTF-8
-ok 'a tiny model' eval 'cat > "$tmp/c.json" <<END
-{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 400,
-  "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-  "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-  "initializer_range": 0.6, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-END
-lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
-    ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 3 --lr 1e-3 \
-        --warmup 1 --seed 3 -o "$tmp/m" && cp tests/data/tiny.model "$tmp/m/tokenizer.model"'
+ok 'a tiny model' tiny_model 256 0.6 --seed 3
 m=$tmp/m
 g() { lgen -q -m "$m" -n 24 --ignore-eos "$@"; }
 same() { [ -s "$1" ] && cmp "$1" "$2"; }
@@ -151,7 +143,7 @@ ok '--plan' eval 'lgen -m "$m" -c 200 --plan > "$tmp/plan" && grep -q "^cache " 
     lgen -m "$m" -c 200 --plan --gpu rtx-4090 > "$tmp/plan" && grep -q "GPU.s memory" "$tmp/plan"'
 if script -qec true /dev/null > /dev/null 2>&1 < /dev/null; then
     ok 'a terminal is told nothing, unless --raw' eval 'cp -R "$m" "$tmp/esc" &&
-        script -qec "lgen -q -m $m --ignore-eos -n 60 --temperature 20 x" /dev/null < /dev/null > "$tmp/tty" &&
+        script -qec "lgen -q -m \"$m\" --ignore-eos -n 60 --temperature 20 x" /dev/null < /dev/null > "$tmp/tty" &&
         tr -d "\r" < "$tmp/tty" | LC_ALL=C tr -d "\n\t -~\200-\377" | cmp - /dev/null'
 else
     skip 'a terminal is told nothing' 'script(1) makes no terminal here'

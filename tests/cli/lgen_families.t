@@ -26,5 +26,19 @@ while read -r family prompt more; do
     ok "$family: from a session" session
     ok "$family: in a batch" batch
 done < $arch/greedy.txt
+# config.json alone tells these apart: the tensors are the same.
+other() { # other FAMILY SED: a session of the family is none of the model that SED makes of its config.json
+    family=$1
+    [ -e "$tmp/$family.kv" ] || { echo "no session of $family"; return 1; }
+    rm -rf "$tmp/other" && mkdir "$tmp/other" && cp "$arch/$family/"* "$tmp/other" && sed -i "$2" "$tmp/other/config.json" &&
+        ! cmp -s "$arch/$family/config.json" "$tmp/other/config.json" && grep "^$family " $arch/greedy.txt | cut -d' ' -f2 | tr -d '\n' > "$tmp/book" || return 1
+    ends 78 'a session of another RoPE, or other windows' lgen -q -m "$tmp/other" -t $arch/letters.json --no-bos -n 16 -c 30 --ignore-eos \
+        --file "$tmp/book" --session "$tmp/$family.kv"
+}
+ok 'a session of another RoPE' other llama32 's/"rope_theta": 100/"rope_theta": 200/'
+ok 'of another RoPE in the layers with a window' other gemma3 's/"rope_local_base_freq": 20/"rope_local_base_freq": 30/'
+ok 'of another window' other mistral 's/"sliding_window": 5/"sliding_window": 6/'
+ok 'of no window' other mistral 's/"sliding_window": 5/"sliding_window": null/'
+ok 'of other layers with RoPE' other smollm3 '/no_rope_layers/,/]/s/0/1/'
 ok 'all families' [ "$families" = "$(ls -d "$arch"/*/ | wc -l)" ]
 echo "1..$n"

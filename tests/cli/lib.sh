@@ -1,5 +1,8 @@
 # tests/cli/lib.sh - what the .t scripts share: a scratch folder that goes, and TAP lines.
 # Sourced from the project's root; a script that mounts something redefines 'clean'.
+unset CDPATH # else cd may go elsewhere, and says where
+[ ! -f tests/alone.sh ] || . tests/alone.sh # a bundle for a GPU has none
+{ : <&0; } 2> /dev/null || exec < /dev/null # compilers take a closed one for a file of theirs
 tmp=$(mktemp -d) || exit 70
 clean() { :; }
 trap 'clean; rm -rf "$tmp"' EXIT
@@ -32,3 +35,14 @@ ids() { # ids N SEED: so many raw u16 ids below 503 on stdout, in which each tel
 }
 unsealed() { sed '/^  "sealed"/d; /^  "xxh3_128"/d' "$@"; } # of JSON: the same without the hash of itself
 num() { sed -nE "s/.*\"$2\": ?([-0-9.e+]+).*/\1/p" "$1" | tail -n 1; } # num FILE KEY: of JSON, its last
+tiny_config() { # tiny_config CONTEXT RANGE: config.json of a Llama with the vocabulary of tests/data/tiny.model
+    printf '{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 400,
+  "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+  "num_key_value_heads": 2, "max_position_embeddings": %s, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+  "initializer_range": %s, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }\n' "$1" "$2"
+}
+tiny_model() { # tiny_model CONTEXT RANGE OPTION...: $tmp/m, of the configuration $tmp/c.json and the data $tmp/s
+    tiny_config "$1" "$2" > "$tmp/c.json" && lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
+        ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 3 --lr 1e-3 --warmup 1 "${@:3}" \
+            -o "$tmp/m" && cp tests/data/tiny.model "$tmp/m/tokenizer.model"
+}

@@ -124,8 +124,8 @@ ok 'rows hold so many tokens, bounds within' eval 'sample 3 --ctx 50 --json "$tm
 ok 'a whole text is as it was' eval 'sample 3 "$tmp/shards" | grep -A 9 "a.txt$" | sed 1d | head -n 5 | cmp - <(head -n 5 "$tmp/in/a.txt")'
 if script -qec true /dev/null > /dev/null 2>&1; then
     tty() { TERM=xterm script -qec "$1" /dev/null; }
-    ok 'in colour on a terminal' eval 'tty "linfo --sample 1 -t $tok $tmp/said" | grep -q "$(printf "\033")\[33m"'
-    ok 'unless NO_COLOR is set' eval '! NO_COLOR=1 tty "linfo --sample 1 -t $tok $tmp/said" | grep -q "$(printf "\033")"'
+    ok 'in colour on a terminal' eval '(unset NO_COLOR; tty "linfo --sample 1 -t $tok \"$tmp/said\"") | grep -q "$(printf "\033")\[33m"'
+    ok 'unless NO_COLOR is set' eval '! NO_COLOR=1 tty "linfo --sample 1 -t $tok \"$tmp/said\"" | grep -q "$(printf "\033")"'
 else
     skip 'in colour on a terminal' 'no script'
     skip 'unless NO_COLOR is set' 'no script'

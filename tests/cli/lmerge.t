@@ -128,7 +128,7 @@ ok 'no options' ends 64 'no --model given' lmerge
 ok 'no output' ends 64 'no -o given' merge
 ok 'an operand' ends 64 "unexpected operand 'x'" merge -o "$out" x
 ok 'a type there is not' ends 64 'float8' merge -o "$out" --dtype float8
-ok 'a base that is not there' ends 66 'is not a folder' lmerge -m "$tmp/none" -a "$data/plain/adapter" -o "$out"
+ok 'a base that is not there' ends 66 'No such file' lmerge -m "$tmp/none" -a "$data/plain/adapter" -o "$out"
 ok 'an adapter that is not there' ends 66 'adapter_config.json' lmerge -m "$tmp/base" -a "$tmp/plain" -o "$out"
 ok "another base's adapter" ends 78 'other sizes\|another base' lmerge -m "$tmp/base" \
     -a tests/data/model/mha/adapter -o "$out"

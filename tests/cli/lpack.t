@@ -201,7 +201,7 @@ ok 'the same once more is refused' ends 65 'has the same documents as' lpack --a
 ok 'another seed too' ends 78 'seed' lpack --append -o "$tmp/grown" --seed 7 "$b"
 ok 'and another tokenizer' ends 78 'wide' lpack --append -o "$tmp/grown" "$tmp/wide.stream"
 ok 'it is as it was' diff -r "$tmp/grown" "$tmp/grown1"
-ok '--append to nothing' ends 66 'cannot append' lpack --append -o "$tmp/no" "$b"
+ok '--append to nothing' ends 66 'append: cannot open' lpack --append -o "$tmp/no" "$b"
 left_out() { # WANT DATA: the manifest's counts
     [ "$(linfo --json "$2" | sed 's/.*"left_out":\(\[[^]]*\]\).*/\1/')" = "$1" ] || { linfo --json "$2"; return 1; }
 }

@@ -32,6 +32,9 @@ links() { # every .Xr to a page of ours leads to one
     return $bad
 }
 
+# What man(1) shows most readers: groff's words, all warnings on, in 80 columns; -b names the place.
+groffs() { [ -z "$(groff -mandoc -Tutf8 -ww -b -rLL=80n "$1" 2>&1 > "$tmp/page" | tee /dev/stderr)" ] && [ -s "$tmp/page" ]; }
+
 # The commands of a page, a line each: '\e' is a backslash, and at the end of a line goes on.
 commands() {
     awk '/^\.Bd -literal/ { on = 1 } /^\.Ed/ { on = 0 } on && !/^\./' "$1" |
@@ -62,13 +65,7 @@ stage() { # FOLDER: books, a tokenizer, a configuration
     for i in a b c d e f g h i j k l; do # other words, so that no two are the same document
         sed "s/^/Book $i. /" tests/data/tiny.txt > "$1/books/book-a$i.txt"
     done
-    cat > "$1/tiny.json" <<'END'
-{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
-  "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-  "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "initializer_range": 0.02,
-  "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-END
+    tiny_config 64 0.02 > "$1/tiny.json"
 }
 pack() { (cd "$1" && set -o pipefail &&
     lprep -q books -t tokenizer.model | lpack -q -o shards --split validation=0.25); }
@@ -85,6 +82,12 @@ for page in man/*.[17] build/man/*.5; do
     ok "${page##*/} has its sections in order" order "$page"
     ok "${page##*/} refers to pages that are there" links "$page"
 done
+
+if command -v groff > /dev/null && groff -mandoc -Tutf8 man/lprep.1 > /dev/null 2>&1; then # Debian's groff-base is enough
+    for page in man/*.[17] build/man/*.5; do ok "${page##*/} fits 80 columns for groff" groffs "$page"; done
+    { head -n 20 man/lprep.1; printf '%090d\n' 0; } > "$tmp/wide.1"
+    ok 'a page that does not is noticed' eval '! groffs "$tmp/wide.1"'
+else skip 'man pages in 80 columns' 'no groff with mdoc'; fi
 
 stage "$tmp/0"
 cp -R "$tmp/0" "$tmp/1" && ok 'sample data is packed' pack "$tmp/1"

@@ -8,15 +8,7 @@ for split in train test validation; do
     mkdir "$tmp/$split" && for f in ltrain leval lprep; do cp man/$f.1 "$tmp/$split/$f.txt"; done
     tar -C "$tmp/$split" -cf - . | zstd -q > "$tmp/books/pg19-$split.tar.zst"
 done
-ok 'a tiny model as a GGUF file, in pieces' eval 'cat > "$tmp/c.json" <<END
-{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 400,
-  "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-  "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-  "initializer_range": 0.3, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-END
-lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
-    ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 3 --lr 1e-3 --warmup 1 -o "$tmp/m" &&
-    cp tests/data/tiny.model "$tmp/m/tokenizer.model" && lmerge -q -m "$tmp/m" -o "$tmp/w/model.gguf" --gguf f32 &&
+ok 'a tiny model as a GGUF file, in pieces' eval 'tiny_model 256 0.3 && lmerge -q -m "$tmp/m" -o "$tmp/w/model.gguf" --gguf f32 &&
     cp "$tmp/w/model.gguf" "$tmp/whole"'
 small() {
     BOOKS=$tmp/books CODE=$tmp/code CTX=1024 BASE_CTX=256 STEPS=2 STEP_TOKENS=1024 AT_ONCE=1024 SEEDS='1 2' RATES='2e-5 1e-3' \

@@ -2,6 +2,8 @@
 # Commands that leave out what their data and adapters remember: the model, the base, the results.
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
+# Data has 255 bytes for what it remembers: two paths below here.
+[ ${#tmp} -le 100 ] || { echo "1..0 # SKIP data cannot remember paths as long as those in ${TMPDIR:-/tmp}"; exit 0; }
 top=$PWD
 cd "$tmp" || exit 70
 says() { # says STATUS WORDS COMMAND...

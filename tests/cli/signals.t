@@ -3,25 +3,28 @@
 # file that is cut short while it is mapped.
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
+. tests/cli/ranks.sh
 t=tests/data/tiny.model
 ids 20000 1 > "$tmp/d.bin"
 ltrain -q "$tmp/d.bin" --init tests/data/tiny-config.json --batch 4 --steps 1 -o "$tmp/base" || exit 70
 tune=(ltrain --model "$tmp/base" --ctx 128 --batch 4 --recipe longlora-2023 --steps 1000000)
 until_() { local i; for i in $(seq 3000); do "$@" 2> "$tmp/dull" && return; sleep 0.02; done; return 1; }
 lines() { [ "$(wc -l < "$1")" -ge "$2" ]; }
-catches() { # catches PID: it is ltrain, no longer the shell, and has a handler for SIGTERM
-    local line
+catches() { # catches PID: it is ltrain, no longer the shell, and has a handler for SIGTERM; or its two ranks have
+    local line kids
     [ "$(< "/proc/$1/comm")" = ltrain ] || return 1
+    kids=($(ranks_of "$1"))
+    [ ${#kids[@]} -eq 0 ] || { catches "${kids[0]}" && catches "${kids[1]}"; return; }
     while read -r line; do case $line in SigCgt:*[4-7c-f]???) return 0 ;; esac; done < "/proc/$1/status"
     return 1
 }
-dies() { # dies STATUS COMMAND...: a second after SIGTERM it has ended so
+dies() { # dies STATUS COMMAND...: a second after SIGTERM (or $signal) it has ended so
     local want=$1 pid rc i
     shift
     "$@" > "$tmp/out" 2> "$tmp/err" < "$tmp/wait" 9> "$tmp/dull" &
     pid=$!
     if [ "$want" -eq 75 ]; then until_ catches $pid; else sleep 0.5; fi
-    kill -TERM $pid
+    kill -${signal:-TERM} $pid
     for i in $(seq 50); do # of naps: on a busy machine longer
         kill -0 $pid 2> "$tmp/dull" && ! grep -qs ') Z' /proc/$pid/stat || break
         sleep 0.02
@@ -43,6 +46,18 @@ ok 'ltrain --bench' dies 143 ltrain --bench --init tests/data/tiny-config.json \
 ok 'lprep waits for a pipe' dies 143 lprep -t $t "$tmp/pipe" -o "$tmp/no"
 ok 'lpack waits for a pipe' dies 143 lpack "$tmp/pipe" -o "$tmp/no"
 ok 'leval waits for its text' dies 143 leval --ppl - --model "$tmp/base" --ctx 16
+talk=(lgen -i -t $t --model "$tmp/base" --ctx 64)
+ok 'lgen waits for a line' dies 143 "${talk[@]}"
+# Those who start processes end as one process does, and say no more.
+ok 'lgen of two processes' dies 143 "${talk[@]}" --processes 2
+ok 'which is not called a failure' eval '! grep -e "rank [01]" -e died "$tmp/err"'
+for s in HUP:129 USR1:138; do
+    ok "SIG${s%:*}" eval 'signal=${s%:*} dies ${s#*:} "${talk[@]}" --processes 2 && ! grep -e "rank [01]" -e died "$tmp/err"'
+done
+ok 'leval of two' dies 143 leval --ppl - --model "$tmp/base" --ctx 16 --processes 2
+ok 'ltrain --bench of two' dies 143 ltrain --bench --init tests/data/tiny-config.json \
+    --ctx 64 --steps 1000000 --device cpu --processes 2 --batch 2
+ok 'ltrain of two, before its first step: 75' dies 75 ltrain "$tmp/d.bin" --init /dev/stdin -o "$tmp/no" --processes 2
 
 limited() { # limited COMMAND...: no file may grow beyond 16 KiB: as a full disk, and nothing stays
     mkdir "$tmp/lim"

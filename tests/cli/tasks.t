@@ -3,15 +3,7 @@
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
 export LC_ALL=C.UTF-8
-ok 'a tiny model' eval 'cat > "$tmp/c.json" <<END
-{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 400,
-  "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-  "num_key_value_heads": 2, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-  "initializer_range": 0.6, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-END
-lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
-    ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 3 --lr 1e-3 \
-        --warmup 1 --seed 3 -o "$tmp/m" && cp tests/data/tiny.model "$tmp/m/tokenizer.model"'
+ok 'a tiny model' tiny_model 4096 0.6 --seed 3
 m=$tmp/m t=tests/data/tiny.model
 some() { leval -q --tasks passkey,json_kv -m "$m" --lengths 1k,1500 --samples 5 "$@"; }
 each() { perl -MJSON::PP -ne '$j = decode_json($_); '"$1" "$2"; } # CODE FILE: for each line, as $j
@@ -43,7 +35,8 @@ ok 'hidden in text: a file, a folder, an archive, JSON lines; the same prompts' 
 ok 'text that is not UTF-8, and none' eval 'printf "caf\xe9 is Latin-1" > "$tmp/latin.txt" && ends 65 "latin.txt. is not UTF-8 text: wrong at byte 3" leval -q --tasks niah_single_2 -t $t \
         --lengths 2k --prompts - --haystack "$tmp/latin.txt" && ends 64 "--haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - &&
     ends 66 absent leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/absent" &&
-    gzip -c tests/data/tiny.txt | head -c 40 > "$tmp/cut.gz" && ends 65 "another --haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/cut.gz" && ! grep -q "on-error" "$tmp/err"'
+    gzip -c tests/data/tiny.txt | head -c 40 > "$tmp/cut.gz" && ends 65 "another --haystack" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/cut.gz" && ! grep -q "on-error" "$tmp/err" &&
+    mkdir -p "$tmp/h/none" && ends 66 "no text files in the folder" leval -q --tasks niah_single_2 -t $t --lengths 2k --prompts - --haystack "$tmp/h/none" && ! grep -q -e lprep -e --include "$tmp/err"'
 ok 'of text that does not end 64 MiB are taken' eval '(yes "The sun is warm over the café." 2> /dev/null | head -c 1200000000) | timeout 60 leval -q --tasks niah_single_2 -t $t \
         --lengths 2k --samples 1 --prompts "$tmp/endless" --haystack - && [ "$(wc -l < "$tmp/endless")" = 1 ]'
 ok 'the beginning of names, and all of them' eval 'n() { leval --tasks "$1" -t $t --lengths 3k --samples 1 --prompts - --haystack tests/data/tiny.txt |

@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     if (fd < 0 || write(fd, data, nbytes) != (ssize_t)nbytes)
         abort();
     snprintf(path, sizeof path, "/dev/fd/%d", fd);
-    if (source_open(&s, &operand, 1, &all, 1, &e) < 0)
+    if (source_open(&s, &operand, 1, &all, 1, NULL, &e) < 0)
         abort();
     while (rc == 1 && total < MAX_READ && (rc = source_next(s, &m, &e)) == 1) {
         if (strpbrk(m.name, "\n\033") || strncmp(m.name, path, strlen(path)) != 0)

@@ -7,7 +7,7 @@
 # 'must' and 'aim' are what the project set itself on one H200. LIMIT: seconds in all, 570; what
 # there is no time for is left out with a word: choose fewer rows a call. PEER=0: ours alone.
 # Of one GPU: many.sh measures several.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 trap 'rm -rf "$out"' EXIT
 all='train:8192 train:32768 train:65536 train:102400 dense:65536

@@ -2,7 +2,7 @@
 # tests/gpu/extend.sh - tools/extend_pg19.sh on this machine's GPUs, with the programs and libraries
 # that lie beside this script ('make gpu-bundle'). The data comes along in WORK, made elsewhere.
 # usage: extend.sh WORK [STAGE ...]
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 script=$here/extend_pg19.sh
 [ -f "$script" ] || script=$here/../../tools/extend_pg19.sh

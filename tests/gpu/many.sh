@@ -9,7 +9,7 @@
 # HOST_MEMORY: what each rank may pin (60g); STEPS: measured (2); PEER=0: no PyTorch; PROFILE=1: a profile
 # of rank 0 of each training row as well, in the folder PROFILES.
 # DEVICE=cpu SHAPE=tiny tries the script itself: processes without GPUs and a made-up model.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 GPUS=${GPUS:-2} DEVICE=${DEVICE:-cuda} SHAPE=${SHAPE:-}
 RESULTS=${RESULTS:-$here/many-$GPUS.rows} PROFILES=${PROFILES:-${OUT:-$here}}
 if [ "$1" = table ]; then

@@ -2,7 +2,7 @@
 # Asks cuDNN, without a GPU, whether it takes every shape of attention that is shipped; the
 # toolkit's stub stands in for a driver, which planning hardly asks. usage: plans.sh PROGRAM
 # LONGLORA_CUDNN names a libcudnn.so.9 that is not on the library path. Takes a minute or two.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/libs.sh"
 stub=${CUDA_HOME:-/usr/local/cuda}/lib64/stubs/libcuda.so
 if [ -f "$stub" ] && ! ldconfig -p 2> /dev/null | grep -q libcuda.so.1; then

@@ -2,7 +2,7 @@
 # ltrain and leval on GPUS=2 (or more) by --gpus: the losses of one, also where they share sequences or
 # weights, the perplexity to the last digit, and a rank that is killed. Run by run.sh and many.sh, tools
 # on PATH. DEVICE=cpu tries the script itself.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 d=${DEVICE:-cuda}
 lib=$here/../cli/lib.sh
 [ -f "$lib" ] || lib=$here/lib.sh

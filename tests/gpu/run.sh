@@ -7,7 +7,7 @@
 # ranks: two processes, on two GPUs where there are two. ranks-memcheck: in small, under memcheck.
 # windows: products of windows of 200 lengths, timed once an octave and for every one of them.
 # sanitize is racecheck initcheck memcheck synccheck, each a word of its own too.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 what=${*:-tests ranks tools sanitize}
 wanted() { case " $what " in *" $1 "*) return 0 ;; esac; return 1; }
@@ -55,7 +55,7 @@ sanitize synccheck
 # NCCL asks CUDA for kernels that a card may not have: its failures at that are no faults.
 wanted ranks-memcheck && step 290 ranks_memcheck env LONGLORA_GPU_SMALL=1 LONGLORA_CUDNN=none \
     "$san" --tool memcheck --report-api-errors no --target-processes all --error-exitcode 99 $(not_ours) \
-    "$(cd "$BIN" && pwd)/test_cuda_ranks"
+    "$(CDPATH= cd "$BIN" && pwd)/test_cuda_ranks"
 wanted windows && step 300 windows "$BIN/bench_windows"
 wanted bench && step 100 bench_attention "$BIN/bench_attention"
 wanted bench && step 300 bench_extend "$BIN/bench_extend"

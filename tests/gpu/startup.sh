@@ -3,7 +3,7 @@
 # files are in the page cache: makes the folder (13.5 GB below FOLDER), runs ltrain twice, and
 # prints where the time went. usage: startup.sh [CTX]   default 8k
 # FOLDER: where there is room, by default memory (/dev/shm) if it has enough, else a temporary one.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 room() { df -Pk "$1" 2> /dev/null | awk 'NR == 2 { print int($4 / 1048576) }'; }
 if [ -z "$FOLDER" ]; then

@@ -2,7 +2,7 @@
 # ltrain and leval on a GPU: the same bits run after run and across a stop, the CPU's figures,
 # and what is said where there is no GPU or too little memory. Run by run.sh, tools on PATH.
 # DEVICE=cpu tries the script itself where there is no GPU.
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 d=${DEVICE:-cuda}
 lib=$here/../cli/lib.sh
 [ -f "$lib" ] || lib=$here/lib.sh

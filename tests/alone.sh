@@ -1,0 +1,4 @@
+# tests/alone.sh - sourced by bash: the tests are no ranks of the batch job, MPI or torchrun that they run in.
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT MPI_LOCALNRANKS MPI_LOCALRANKID MV2_COMM_WORLD_RANK
+unset "${!SLURM_@}" "${!OMPI_@}" "${!PMI_@}" "${!PMIX_@}" "${!PALS_@}"
+unset LONGLORA_SIZE LONGLORA_RANK LONGLORA_LOCAL_RANK LONGLORA_LOCAL_SIZE LONGLORA_PORT LONGLORA_DOOR LONGLORA_TOKEN
