@@ -154,6 +154,32 @@ static int put_char(struct reading *r, struct buf *out, uint32_t c)
     return put(r, out, text);
 }
 
+/* Two characters side by side that, case aside, may begin one: Oniguruma matches that too, PCRE2 does not. */
+static bool may_be_one(uint32_t a, uint32_t b)
+{
+    static const uint16_t second[] = { 0x307, 0x308, 0x30A, 0x30C, 0x313, 0x331, 0x342, 0x345, 0x2BE, 0x399, 0x3B9,
+                                       0x1FBE, 0x535, 0x53B, 0x53D, 0x546, 0x552, 0x565, 0x56B, 0x56D, 0x576,
+                                       0x582 };
+    uint32_t x = a == 0x17F ? 's' : a | 32, y = b == 0x17F ? 's' : b | 32;
+
+    for (size_t i = 0; i < sizeof second / sizeof *second; i++)
+        if (b == second[i])
+            return true;
+    return a == 0x2BC || (x == 's' && (y == 's' || y == 't')) ||
+           (x == 'f' && (y == 'f' || y == 'i' || y == 'l'));
+}
+
+/* A character of the pattern. */
+static int literal(struct reading *r, struct buf *out, uint32_t c)
+{
+    uint32_t before = r->last;
+
+    r->last = pattern_caseless(r) ? c : 0;
+    if (r->last && (pattern_is_many(c) || (before && may_be_one(before, c))))
+        return pattern_bad(r, "a letter that is several in another case (U+00DF is ss), under (?i),");
+    return put_char(r, out, c);
+}
+
 /* Behind '(': ?<name> or ?'name', if that is what stands there. */
 static bool pass_name(struct reading *r)
 {
@@ -184,23 +210,39 @@ static int open_group(struct reading *r, struct buf *out)
         if ((n = strlen(kinds[i])) <= left && memcmp(r->p, kinds[i], n) == 0) {
             int rc = put(r, out, "(");
             r->p += n;
+            if (i == 1 || i == 2)
+                r->group[r->depth].caseless = i == 1;
             return rc < 0 ? rc : put(r, out, kinds[i]);
         }
     if (left >= 3 && memcmp(r->p, "?i)", 3) == 0 && r->p == r->start + 1) {
         r->p += 3;
+        r->group[0].caseless = r->group[r->depth].caseless = true;
         return put(r, out, "(?i)");
     }
     return pattern_bad(r, "this kind of group");
 }
 
-/* *, +, ? and {n,m}, and how greedy: as both read it. *repeats: it was one. */
-static int quantifier(struct reading *r, struct buf *out, bool *repeats)
+/* A group around what is written from at on. */
+static int put_around(struct reading *r, struct buf *out, size_t at)
+{
+    int rc = put(r, out, "(?:)");
+
+    if (rc == 0) {
+        memmove(out->p + at + 3, out->p + at, out->len - 4 - at);
+        memcpy(out->p + at, "(?:", 3);
+        out->p[out->len - 1] = ')';
+    }
+    return rc;
+}
+
+/* *, +, ? and {n,m}, and how greedy: as both read it. It is of what is written from atom on. */
+static int quantifier(struct reading *r, struct buf *out, size_t atom)
 {
     const char *from = r->p, *p = r->p + 1;
     bool counted = *from == '{';
     int rc;
 
-    *repeats = true;
+    r->last = 0;
     if (counted) {
         const char *digits = p;
 
@@ -209,18 +251,19 @@ static int quantifier(struct reading *r, struct buf *out, bool *repeats)
         if (p < r->end && *p == ',' && p > digits)
             for (p++; p < r->end && *p >= '0' && *p <= '9';)
                 p++;
-        if (p == r->end || *p != '}' || p == digits) { /* {,3} too is read in two ways */
-            *repeats = false;
+        if (p == r->end || *p != '}' || p == digits) /* {,3} too is read in two ways */
             return pattern_bad(r, "this brace");
-        }
         p++;
     }
     rc = buf_add(out, from, (size_t)(p - from), r->e);
     r->p = p;
     if (rc == 0 && p < r->end && (*p == '?' || *p == '+')) {
-        if (counted)
-            return pattern_bad(r, "'?' or '+' behind a number of times");
-        rc = buf_add(out, p, 1, r->e);
+        if (counted && *p == '?')
+            return pattern_bad(r, "'?' behind a number of times");
+        if (counted) /* as often as that, once or more */
+            rc = put_around(r, out, atom);
+        if (rc == 0)
+            rc = buf_add(out, p, 1, r->e);
         r->p++;
     }
     if (rc == 0 && r->p < r->end && one_of(*r->p, "*+?{"))
@@ -264,54 +307,72 @@ static int escape(struct reading *r, struct buf *out)
     }
     if ((rc = pattern_escape(r, &item)) < 0)
         return rc;
-    return item.bits ? pattern_bits(r, item.bits, item.inverted, out)
-                     : put_char(r, out, item.c);
+    if (!item.bits)
+        return literal(r, out, item.c);
+    /* Oniguruma: such a class is of characters as they stand, whatever is said of case. */
+    if (pattern_caseless(r) && (rc = put(r, out, "(?-i:")) < 0)
+        return rc;
+    rc = pattern_bits(r, item.bits, item.inverted, out);
+    return rc < 0 || !pattern_caseless(r) ? rc : put(r, out, ")");
 }
 
-/* One part of the pattern. */
-static int translate_one(struct reading *r, struct buf *out, int *depth)
+static int begin_group(struct reading *r, struct buf *out)
 {
-    bool repeats;
-    size_t n;
+    struct pattern_group *g;
+
+    r->p++;
+    if (r->depth == PATTERN_DEPTH)
+        return pattern_bad(r, "a group in 64 others");
+    g = &r->group[++r->depth];
+    *g = (struct pattern_group){ g[-1].caseless, out->len };
+    return open_group(r, out);
+}
+
+static int end_group(struct reading *r, struct buf *out, size_t *atom)
+{
+    r->p++;
+    if (r->depth == 0)
+        return pattern_bad(r, "')' without '('");
+    *atom = r->group[r->depth--].at;
+    return put(r, out, ")");
+}
+
+/* Characters that are not themselves. */
+static int special(struct reading *r, struct buf *out)
+{
+    char c = *r->p;
+
+    r->last = 0;
+    if (c == '[')
+        return pattern_class(r, out);
+    r->p++;
+    return put(r, out, c == '|' ? "|" : c == '.' ? "[^\\n]"
+               : c == '^' ? "(?m:^)" : "(?m:$)"); /* both at every line, as in Ruby */
+}
+
+/* One part of the pattern; *atom: where it begins in what is written. */
+static int translate_one(struct reading *r, struct buf *out, size_t *atom)
+{
+    size_t n, before = *atom;
     char c = *r->p;
     uint32_t u;
 
-    switch (c) {
-    case '\\':
+    *atom = out->len;
+    if (c == '\\')
         return escape(r, out);
-    case '[':
-        return pattern_class(r, out);
-    case '(':
-        r->p++;
-        if (++*depth > 64)
-            return pattern_bad(r, "a group in 64 others");
-        return open_group(r, out);
-    case ')':
-        r->p++;
-        --*depth;
-        return put(r, out, ")");
-    case '|':
-        r->p++;
-        return put(r, out, "|");
-    case '.':
-        r->p++;
-        return put(r, out, "[^\\n]");
-    case '^': /* both at every line, as in Ruby */
-        r->p++;
-        return put(r, out, "(?m:^)");
-    case '$':
-        r->p++;
-        return put(r, out, "(?m:$)");
-    case '*':
-    case '+':
-    case '?':
-    case '{':
-        return quantifier(r, out, &repeats);
-    default:
-        u = unicode_at(r->p, &n);
-        r->p += n;
-        return put_char(r, out, u);
+    if (c == '(')
+        return begin_group(r, out);
+    if (c == ')')
+        return end_group(r, out, atom);
+    if (one_of(c, "[|.^$"))
+        return special(r, out);
+    if (one_of(c, "*+?{")) {
+        *atom = before;
+        return quantifier(r, out, before);
     }
+    u = unicode_at(r->p, &n);
+    r->p += n;
+    return literal(r, out, u);
 }
 
 static int compile(struct pattern *p, const struct buf *b, struct err *e)
@@ -332,17 +393,18 @@ static int compile(struct pattern *p, const struct buf *b, struct err *e)
 
 int pattern_make(struct pattern **out, const char *regex, size_t n, struct err *e)
 {
-    struct reading r = { regex, regex, regex + n, false, e };
+    struct reading r = { .start = regex, .p = regex, .end = regex + n, .e = e };
     struct pattern *p = NULL;
     struct buf b = { 0 }, whole = { 0 };
-    int rc = unicode_open(e), depth = 0;
+    size_t atom = 0;
+    int rc = unicode_open(e);
 
     *out = NULL;
     if (rc == 0 && (n > MAX_BYTES || !utf8_valid(regex, n, NULL)))
         rc = err_set(e, E_DATA, "a pattern of %zu bytes, not valid UTF-8 of at most %zu", n,
                      MAX_BYTES);
     while (rc == 0 && r.p < r.end) {
-        rc = translate_one(&r, &b, &depth);
+        rc = translate_one(&r, &b, &atom);
         if (rc == 0 && b.len > 16 * MAX_BYTES)
             rc = pattern_bad(&r, "so large a pattern");
     }
