@@ -199,7 +199,7 @@ static void test_golden_ids(void **state)
         buf_free(&text);
         hft_free(t);
     }
-    assert_int_equal(k, 19);
+    assert_int_equal(k, 23);
     spm_cache_close(c);
 }
 
@@ -288,6 +288,15 @@ static const struct {
     { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":7}]," MODEL, "tokenizers gives it 3" },
     { HEAD "\"added_tokens\":[{\"content\":\"a\",\"id\":1}]," MODEL, "has id 1, and 0 in the model" },
     { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":3,\"special\":1}]," MODEL, "true or false" },
+    { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":3},{\"content\":\"x\",\"id\":3,\"lstrip\":true}]," MODEL,
+      "'x' is there twice, and not alike" },
+    { HEAD "\"added_tokens\":[{\"content\":\"X\",\"id\":3},{\"content\":\"x\",\"id\":4}],"
+      "\"normalizer\":{\"type\":\"Lowercase\"}," MODEL, "the normalizer makes 'X' and 'x' the same" },
+    { HEAD "\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"\"}," MODEL, "'prepend'" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Metaspace\",\"replacement\":"
+      "\"\u2581\"},{\"type\":\"Metaspace\",\"replacement\":\"\u2581\",\"prepend_scheme\":\"first\"}]}," MODEL,
+      "behind another Metaspace" },
+    { HEAD "\"model\":{\"vocab\":[],\"unk_id\":null}}", "'model.vocab' is empty" },
 };
 
 static void test_bad_files(void **state)

@@ -84,7 +84,8 @@ static int prepend(struct reader *r, const struct hft_value *o, struct hft_step 
     int rc = hft_string(o, "prepend", &s->to, &s->to_len, r->e);
 
     s->kind = NORM_PREPEND;
-    return rc == 0 && !s->to ? bad_value(o, "prepend", r->e) : rc;
+    /* With nothing to prepend tokenizers doubles the first character. */
+    return rc == 0 && s->to_len == 0 ? bad_value(o, "prepend", r->e) : rc;
 }
 
 static int replace(struct reader *r, const struct hft_value *o, struct hft_step *s)
@@ -308,10 +309,15 @@ static void choose_way(struct hft *t)
  * where pieces of what it made begin. */
 static int refuse_first(const struct hft *t, const struct hft_value *pre, struct err *e)
 {
-    bool first = false, takes = false;
+    bool first = false, takes = false, marked = false;
 
-    for (int i = 0; i < t->n_cut; i++)
+    for (int i = 0; i < t->n_cut; i++) {
+        if (t->cut[i].kind == CUT_MARKS && t->cut[i].scheme == FIRST && marked)
+            return hft_bad(pre->start, pre->v.p, e, "field 'pre_tokenizer': prepend_scheme 'first' behind "
+                           "another Metaspace is not supported");
         first |= t->cut[i].kind == CUT_MARKS && t->cut[i].scheme == FIRST;
+        marked |= t->cut[i].kind == CUT_MARKS;
+    }
     for (int i = 0; i < t->n_norm; i++)
         takes |= t->norm[i].kind == NORM_STRIP || t->norm[i].kind == NORM_REPLACE;
     if (!first || t->n_norm == 0 || (t->n_cut == 1 && !takes))
