@@ -26,7 +26,7 @@ static struct pattern *make(const char *regex)
     struct pattern *p;
     struct err e = { 0 };
 
-    if (pattern_make(&p, regex, strlen(regex), &e) < 0)
+    if (pattern_make(&p, regex, strlen(regex), NULL, &e) < 0)
         fail_msg("%s: %s", regex, e.msg);
     return p;
 }
@@ -146,10 +146,59 @@ static void test_refused(void **state)
         struct pattern *p;
         struct err e = { 0 };
 
-        if (pattern_make(&p, cases[k].regex, strlen(cases[k].regex), &e) != E_DATA || !strstr(e.msg, cases[k].why))
+        if (pattern_make(&p, cases[k].regex, strlen(cases[k].regex), NULL, &e) != E_DATA || !strstr(e.msg, cases[k].why))
             fail_msg("%s: '%s' lacks '%s'", cases[k].regex, e.msg, cases[k].why);
         assert_null(p);
     }
+}
+
+/* A class that looks at all characters thousands of times, in one pattern or in many of a file. */
+static void test_work_is_bounded(void **state)
+{
+    struct buf b = { 0 };
+    struct pattern *p;
+    struct err e = { 0 };
+    uint64_t work = UINT64_C(7) << 26; /* what other patterns of the file took */
+    int n = 0;
+
+    (void)state;
+    assert_int_equal(buf_printf(&b, &e, "[a"), 0);
+    for (int i = 0; i < 10000; i++)
+        assert_int_equal(buf_printf(&b, &e, "&&\\S"), 0);
+    assert_int_equal(pattern_make(&p, b.p, b.len, NULL, &e), E_DATA);
+    assert_non_null(strstr(e.msg, "so much work for classes is not supported"));
+    while (n < 10000 && pattern_make(&p, "[\\p{L}\\p{N}]", 12, &work, &e) == 0) {
+        pattern_free(p);
+        n++;
+    }
+    assert_in_range(n, 10, 100);
+    buf_free(&b);
+}
+
+/* Each match takes little, all together would take minutes: 65 and soon. */
+static void test_time_is_bounded(void **state)
+{
+    static const char *const slow[] = { "(?:a?){14}a{14}b|a", "(?=.*b)|a" };
+    enum { N = 1 << 18 };
+    char *text = malloc(N);
+
+    (void)state;
+    memset(text, 'a', N);
+    for (size_t k = 0; k < sizeof slow / sizeof *slow; k++) {
+        struct pattern *p = make(slow[k]);
+        struct pattern_at at = { 0 };
+        struct err e = { 0 };
+        size_t start, end;
+        int rc;
+
+        while ((rc = pattern_next(p, &at, text, k ? N : N / 16, &start, &end, &e)) == 1)
+            ;
+        assert_int_equal(rc, E_DATA);
+        assert_non_null(strstr(e.msg, "the tokenizer's pattern takes too long at byte "));
+        pattern_done(&at);
+        pattern_free(p);
+    }
+    free(text);
 }
 
 int main(void)
@@ -158,6 +207,8 @@ int main(void)
         cmocka_unit_test(test_words_are_their_patterns),
         cmocka_unit_test(test_matches),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_work_is_bounded),
+        cmocka_unit_test(test_time_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, open_tables, NULL);

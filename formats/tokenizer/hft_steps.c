@@ -9,6 +9,7 @@ struct reader {
     const char *part; /* "normalizer", for messages */
     bool cuts;        /* of a pre-tokenizer */
     int depth;
+    uint64_t work; /* of its patterns */
     struct err *e;
 };
 typedef int step_fn(struct reader *r, const struct hft_value *o, struct hft_step *s);
@@ -62,7 +63,7 @@ static int read_pattern(struct reader *r, const struct hft_value *o, struct hft_
     if (!s->text == !regex || (s->text && s->text_len == 0))
         rc = bad_value(o, "pattern", r->e);
     else if (regex && !(s->words = words_known(regex, n)) &&
-             (rc = pattern_make(&s->pattern, regex, n, r->e)) < 0)
+             (rc = pattern_make(&s->pattern, regex, n, &r->work, r->e)) < 0)
         err_within(r->e, "field '%s.pattern.Regex' (at byte %zu)", r->part,
                    (size_t)(f.v.p - f.start));
     s->regex = regex;
@@ -329,7 +330,8 @@ static int refuse_first(const struct hft *t, const struct hft_value *pre, struct
 int hft_read_steps(struct hft *t, const struct hft_value *normalizer,
                    const struct hft_value *pre_tokenizer, struct err *e)
 {
-    struct reader n = { t, "normalizer", false, 0, e }, p = { t, "pre_tokenizer", true, 0, e };
+    struct reader n = { .t = t, .part = "normalizer", .e = e };
+    struct reader p = { .t = t, .part = "pre_tokenizer", .cuts = true, .e = e };
     int rc = 0;
 
     if (normalizer->v.p && (rc = read_step(&n, normalizer)) < 0)

@@ -9,10 +9,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MAX_BYTES ((size_t)1 << 16) /* of a pattern; the longest in use has 1200 */
 /* Steps of one match: what backtracks may take this many, and 16 a byte of text. */
 #define STEPS 10000000u
+/* All matches of a text: this long and so long a byte of it, which is some 25 times what patterns in use take.
+ * The time is looked at after so many matches, or places where none begins. */
+#define SECONDS 1
+#define NS_A_BYTE 5000
+#define LOOKS 512
+#define STARTS ((size_t)4096)
 
 struct pattern {
     pcre2_code *code;
@@ -381,7 +388,7 @@ static int compile(struct pattern *p, const struct buf *b, struct err *e)
     char why[256];
     int code;
 
-    p->code = pcre2_compile((PCRE2_SPTR)(b->p ? b->p : ""), b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK,
+    p->code = pcre2_compile((PCRE2_SPTR)(b->p ? b->p : ""), b->len, PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_USE_OFFSET_LIMIT,
                             &code, &at, NULL);
     if (!p->code) {
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
@@ -391,9 +398,10 @@ static int compile(struct pattern *p, const struct buf *b, struct err *e)
     return 0;
 }
 
-int pattern_make(struct pattern **out, const char *regex, size_t n, struct err *e)
+int pattern_make(struct pattern **out, const char *regex, size_t n, uint64_t *work, struct err *e)
 {
-    struct reading r = { .start = regex, .p = regex, .end = regex + n, .e = e };
+    uint64_t own = 0;
+    struct reading r = { .start = regex, .p = regex, .end = regex + n, .work = work ? work : &own, .e = e };
     struct pattern *p = NULL;
     struct buf b = { 0 }, whole = { 0 };
     size_t atom = 0;
@@ -432,21 +440,32 @@ void pattern_free(struct pattern *p)
 struct work {
     pcre2_match_data *data;
     pcre2_match_context *context;
+    int64_t began;      /* this thread's time then, ns */
+    size_t bytes;       /* of the texts since */
+    size_t n;           /* of the text that the bound on steps is for */
+    unsigned countdown; /* matches until the time is looked at */
 };
 
-static struct work *new_work(const struct pattern *p, size_t n)
+static int64_t thread_time(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static struct work *new_work(const struct pattern *p)
 {
     struct work *w = calloc(1, sizeof *w);
-    size_t steps = STEPS + 16 * n;
 
     if (!w)
         return NULL;
     w->data = pcre2_match_data_create_from_pattern(p->code, NULL);
     w->context = pcre2_match_context_create(NULL);
-    if (w->data && w->context) {
-        pcre2_set_match_limit(w->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    w->began = thread_time();
+    w->countdown = LOOKS;
+    if (w->data && w->context)
         return w;
-    }
     pcre2_match_data_free(w->data);
     pcre2_match_context_free(w->context);
     free(w);
@@ -465,23 +484,58 @@ void pattern_done(struct pattern_at *at)
     at->work = NULL;
 }
 
-static int match(const struct pattern *p, const struct work *w, const char *text, size_t n,
-                 size_t from, struct err *e)
+static int match_from(const struct pattern *p, const struct work *w, const char *text, size_t n, size_t from)
 {
-    int rc = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, w->data,
-                         w->context);
+    int rc = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, w->data, w->context);
 
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                         w->data, w->context);
-    if (rc >= 0)
+    return rc != PCRE2_ERROR_JIT_STACKLIMIT
+               ? rc : pcre2_match(p->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                                  w->data, w->context);
+}
+
+/* PCRE2 bounds what one match may go back, but not what many do, nor loops of one character. */
+static bool took_too_long(struct work *w, unsigned matches)
+{
+    if (w->countdown > matches) {
+        w->countdown -= matches;
+        return false;
+    }
+    w->countdown = LOOKS;
+    return thread_time() - w->began > SECONDS * INT64_C(1000000000) + NS_A_BYTE * (int64_t)w->bytes;
+}
+
+static int match(const struct pattern *p, struct work *w, const char *text, size_t n, size_t from, struct err *e)
+{
+    int rc = PCRE2_ERROR_NOMATCH;
+    bool late = false;
+
+    for (size_t at = from, last; at <= n && rc == PCRE2_ERROR_NOMATCH; at = last + 1) {
+        last = n - at > STARTS ? at + STARTS : n;
+        while (last + 1 < n && ((unsigned char)text[last + 1] & 0xC0) == 0x80)
+            last++;
+        pcre2_set_offset_limit(w->context, last);
+        rc = match_from(p, w, text, n, at);
+        if ((late = took_too_long(w, rc == PCRE2_ERROR_NOMATCH ? 1 + (unsigned)((last - at) * LOOKS / STARTS) : 1)))
+            break;
+    }
+    if (rc >= 0 && !late)
         return 1;
-    if (rc == PCRE2_ERROR_NOMATCH)
+    if (rc == PCRE2_ERROR_NOMATCH && !late)
         return 0;
     if (rc == PCRE2_ERROR_NOMEMORY)
         return err_set(e, E_SYS, "out of memory for a pattern's match");
-    return err_set(e, E_DATA, "the tokenizer's pattern backtracks too often at byte %zu of the text",
-                   from);
+    return err_set(e, E_DATA, "the tokenizer's pattern %s at byte %zu of the text",
+                   late ? "takes too long" : "backtracks too often", from);
+}
+
+void pattern_begin(struct pattern_at *at, size_t n)
+{
+    struct work *w = at->work;
+
+    at->from = at->last_end = 0;
+    at->begun = 0;
+    if (w)
+        w->bytes += n;
 }
 
 /* As Oniguruma's iterator: an empty match right behind the last one does not count. */
@@ -489,11 +543,18 @@ int pattern_next(const struct pattern *p, struct pattern_at *at, const char *tex
                  size_t *start, size_t *end, struct err *e)
 {
     struct work *w = at->work;
-    size_t k;
+    size_t k, steps = STEPS + 16 * n;
     int rc;
 
-    if (!w && !(at->work = w = new_work(p, n)))
-        return err_set(e, E_SYS, "out of memory for a pattern's match");
+    if (!w) {
+        if (!(at->work = w = new_work(p)))
+            return err_set(e, E_SYS, "out of memory for a pattern's match");
+        w->bytes = n;
+    }
+    if (w->n != n) {
+        w->n = n;
+        pcre2_set_match_limit(w->context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    }
     while (at->from <= n) {
         const PCRE2_SIZE *place;
 

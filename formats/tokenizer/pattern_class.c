@@ -9,10 +9,18 @@
 
 #define WORDS ((UNICODE_MAX + 1) / 64)
 #define MAX_NESTED 16
+#define MAX_WORK (UINT64_C(1) << 29) /* some 500 looks at all characters; patterns in use take 40 */
 
 struct set {
     uint64_t w[WORDS];
 };
+
+/* Before a look at n characters. */
+static int spend(struct reading *r, uint64_t n)
+{
+    *r->work += n;
+    return *r->work > MAX_WORK ? pattern_bad(r, "so much work for classes") : 0;
+}
 
 static void add(struct set *s, uint32_t from, uint32_t to)
 {
@@ -90,10 +98,14 @@ static int write_set(const struct set *s, struct buf *out, struct err *e)
 int pattern_bits(struct reading *r, uint64_t bits, bool inverted, struct buf *out)
 {
     struct set *s = calloc(1, sizeof *s);
-    int rc;
+    int rc = spend(r, UNICODE_MAX);
 
     if (!s)
         return err_set(r->e, E_SYS, "out of memory for a class");
+    if (rc < 0) {
+        free(s);
+        return rc;
+    }
     add_bits(s, bits, inverted);
     rc = write_set(s, out, r->e);
     free(s);
@@ -124,7 +136,7 @@ static int read_nested(struct reading *r, struct set *to, int depth)
 {
     struct set *s = calloc(1, sizeof *s), *and = NULL;
     bool inverted;
-    int rc = s ? 0 : err_set(r->e, E_SYS, "out of memory for a class");
+    int rc = s ? spend(r, UNICODE_MAX / 16) : err_set(r->e, E_SYS, "out of memory for a class");
 
     if (rc == 0 && depth > MAX_NESTED)
         rc = pattern_bad(r, "classes nested deeper than 16");
@@ -140,7 +152,8 @@ static int read_nested(struct reading *r, struct set *to, int depth)
             break;
         }
         memset(and, 0, sizeof *and);
-        rc = read_items(r, and, depth);
+        if ((rc = spend(r, UNICODE_MAX / 16)) == 0)
+            rc = read_items(r, and, depth);
         for (size_t i = 0; i < WORDS; i++)
             s->w[i] &= and->w[i];
     }
@@ -181,7 +194,8 @@ static int read_items(struct reading *r, struct set *s, int depth)
         if ((rc = one(r, &a)) < 0)
             return rc;
         if (a.bits) {
-            add_item(s, &a);
+            if ((rc = spend(r, UNICODE_MAX)) == 0)
+                add_item(s, &a);
             continue;
         }
         b = a;
@@ -193,7 +207,7 @@ static int read_items(struct reading *r, struct set *s, int depth)
             if (rc == 0 && (b.bits || b.c < a.c))
                 return pattern_bad(r, "a range that is none");
         }
-        if (rc == 0)
+        if (rc == 0 && (rc = spend(r, b.c - a.c)) == 0)
             add(s, a.c, b.c);
     }
     return rc;

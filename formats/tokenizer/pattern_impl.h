@@ -12,6 +12,7 @@
 struct reading {
     const char *start, *p, *end;
     bool edges; /* \b or \B was there */
+    uint64_t *work; /* characters that classes have looked at */
     struct err *e;
     int depth; /* of groups */
     struct pattern_group {
