@@ -626,10 +626,23 @@ static void test_config(void **state)
         { "{\"tokenizer_class\":\"GPTNeoXTokenizerFast\",\"add_bos_token\":true}", true, false },
         { "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":true}", false, false },
         { "{\"tokenizer_class\":\"GemmaTokenizer\",\"bos_token\":null}", false, false },
+        { "{\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":null,\"add_eos_token\":true}", false, true },
+        { "{\"tokenizer_class\":\"TokenizersBackend\",\"add_bos_token\":true}", false, false },
+    };
+    /* Tokens that stand there alone, which transformers adds. */
+    static const char *const lacks[][2] = {
+        { "{\"pad_token\":\"<s>\",\"extra_special_tokens\":{\"x\":\"</s>\"}}", "adds neither" },
+        { "{\"pad_token\":{\"content\":\"[PAD]\"}}", "; plain text here, a token of tokenizer_config.json to "
+          "transformers: '[PAD]'" },
+        { "{\"extra_special_tokens\":[\"<s>\",\"[X]\"]}", "transformers: '[X]'" },
+        { "{\"extra_special_tokens\":{\"image\":\"[X]\"}}", "transformers: '[X]'" },
+        { "{\"additional_special_tokens\":[\"[X]\"]}", "transformers: '[X]'" },
+        { "{\"added_tokens_decoder\":{\"9\":{\"content\":\"[X]\"}}}", "transformers: '[X]'" },
     };
     struct beside b;
     struct err e = { 0 };
     struct tokenizer *t;
+    char line[1024];
 
     (void)state;
     beside_open(&b);
@@ -638,6 +651,14 @@ static void test_config(void **state)
         assert_int_equal(tokenizer_open(&t, b.folder, &e), 0);
         if (tokenizer_adds_bos(t) != flags[i].bos || tokenizer_adds_eos(t) != flags[i].eos)
             fail_msg("%s", flags[i].config);
+        tokenizer_close(t);
+    }
+    for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++) {
+        beside_config(&b, lacks[i][0]);
+        assert_int_equal(tokenizer_open(&t, b.folder, &e), 0);
+        assert_int_equal(tokenizer_note(t, line, sizeof line, &e), 0);
+        if (!strstr(line, lacks[i][1]) || (!strchr(lacks[i][1], '[') && strstr(line, "plain text here")))
+            fail_msg("%s", line);
         tokenizer_close(t);
     }
     beside_config(&b, "{\"add_bos_token\":1}");
