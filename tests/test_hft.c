@@ -241,6 +241,7 @@ static const struct {
     { "{", "at byte 1" },
     { "[]", "not an object" },
     { "{}", "'model' is missing" },
+    { "{\"config\":{},\"vocab\":[],\"special_tokens\":[]}", "tokens without a model, as a tekken.json" },
     { HEAD "\"model\":[]}", "must be an object" },
     { HEAD "\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "'WordPiece' is not supported" },
     { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "field 'model.vocab' is empty" },
@@ -469,6 +470,36 @@ static void test_rank_file(void **state)
     assert_int_equal(hft_parse_ranks(&t, "%%%% 0\n", 7, "ranks", &e), E_DATA);
     assert_non_null(strstr(e.msg, "line 1 is not base64"));
     buf_free(&b);
+}
+
+/* Qwen's later ranks have a pattern in which marks are letters. */
+static void test_ranks_with_marks(void **state)
+{
+    static const struct {
+        int n, ids, first;
+    } files[] = { { 151643, 2, 'a' }, { 248044, 1, 257 } };
+    struct spm_ids ids = { 0 };
+    struct spm_cache *c;
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        struct buf b = { 0 };
+        struct hft *t;
+
+        put_ranks(&b, (const char *const[]){ "\u0331", "a\u0331", NULL }, files[i].n);
+        assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), 0);
+        assert_int_equal(hft_eos(t), files[i].n);
+        ids.len = 0;
+        assert_int_equal(hft_encode(t, c, "a\u0331", 3, &ids, &e), 0);
+        assert_int_equal(ids.len, files[i].ids);
+        assert_int_equal(ids.p[0], files[i].first);
+        hft_free(t);
+        buf_free(&b);
+    }
+    spm_ids_free(&ids);
+    spm_cache_close(c);
 }
 
 /* The tokens of t as the tokenizer.json of Qwen 2, with one way to make each. */
@@ -802,6 +833,7 @@ int main(void)
         cmocka_unit_test(test_no_spaces),
         cmocka_unit_test(test_rank_file),
         cmocka_unit_test(test_ranks_of_qwen_are_its_json),
+        cmocka_unit_test(test_ranks_with_marks),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_chat_forms),
