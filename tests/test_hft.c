@@ -235,6 +235,39 @@ static void test_one_meaning(void **state)
 #define HEAD "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}"
 
+/* Special tokens are no part of what a tokenizer means, but for what they take of the text beside them. */
+static void test_meaning_of_added_tokens(void **state)
+{
+    static const struct {
+        const char *token;
+        bool same;
+    } cases[] = {
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true}", true },
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true,\"rstrip\":true}", false },
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true,\"lstrip\":true}", false },
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true,\"single_word\":true}", false },
+        { "{\"id\":3,\"content\":\"<x>\"}", false },
+    };
+    char hex[5][33], json[512];
+    struct err e = { 0 };
+    struct hft *t;
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        snprintf(json, sizeof json, HEAD "\"added_tokens\":[%s]," MODEL, cases[i].token);
+        assert_int_equal(hft_parse(&t, json, strlen(json), "added", &e), 0);
+        assert_int_equal(hft_meaning(t, hex[i], &e), 0);
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(hex[k], hex[i]);
+        hft_free(t);
+    }
+    assert_int_equal(hft_parse(&t, HEAD MODEL, strlen(HEAD MODEL), "none", &e), 0);
+    assert_int_equal(hft_meaning(t, json, &e), 0);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(strcmp(json, hex[i]) == 0, cases[i].same);
+    hft_free(t);
+}
+
 static const struct {
     const char *json, *why;
 } bad[] = {
@@ -827,6 +860,7 @@ int main(void)
         cmocka_unit_test(test_words_many_at_once),
         cmocka_unit_test(test_golden_ids),
         cmocka_unit_test(test_one_meaning),
+        cmocka_unit_test(test_meaning_of_added_tokens),
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_backtracking_is_bounded),
