@@ -135,6 +135,16 @@ def tokenizer(model, pre, normalizer=None, decoder=None, more=(), post=None):
             "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": post, "decoder": decoder, "model": model}
 
 
+def twin(t):
+    t["added_tokens"].append(t["added_tokens"][-1])
+    return t
+
+
+def untyped(t):
+    t["model"].pop("type")
+    return t
+
+
 def all_kinds():
     b, sp = byte_model(), sentences_model(pieces(HERE + "/data/tiny.model"))
     old = dict(b, merges=[" ".join(m) for m in b["merges"]])
@@ -170,6 +180,13 @@ def all_kinds():
     yield "unigram", tokenizer(unigram_model(parts, False), steps({"type": "WhitespaceSplit"}, metaspace("always", True)),
                                form("NFKC"), metaspace("always", True), [("<extra>", dict(special=True))], template)
     yield "unigram-bytes", tokenizer(unigram_model(parts, True), metaspace("first", False), None, FALLBACK)
+    # What was read wrongly once: white space that two tokens take, a token that is there twice, merges ignored
+    # or nothing for what is unknown with SentencePiece's marks, no type.
+    yield "taken", twin(tokenizer(b, steps(split(TEKKEN), BYTES), None, level,
+                                  [("  ", dict(lstrip=True)), ("<mask>", dict(lstrip=True, rstrip=True))]))
+    yield "whole", tokenizer(dict(sp, ignore_merges=True), metaspace("first", False), None, FALLBACK)
+    yield "no-unknown", tokenizer(dict(sp, unk_token=None), metaspace("always", True), None, FALLBACK)
+    yield "untyped", untyped(tokenizer(unigram_model(parts, False), metaspace("always", True), None, metaspace("always", True)))
     yield "unknown", tokenizer(dict(sp, byte_fallback=False, fuse_unk=False), form("Whitespace"), form("NFKD"), None)
 
 

@@ -199,7 +199,7 @@ static void test_golden_ids(void **state)
         buf_free(&text);
         hft_free(t);
     }
-    assert_int_equal(k, 19);
+    assert_int_equal(k, 23);
     spm_cache_close(c);
 }
 
@@ -235,12 +235,46 @@ static void test_one_meaning(void **state)
 #define HEAD "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,"
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}}"
 
+/* Special tokens are no part of what a tokenizer means, but for what they take of the text beside them. */
+static void test_meaning_of_added_tokens(void **state)
+{
+    static const struct {
+        const char *token;
+        bool same;
+    } cases[] = {
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true}", true },
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true,\"rstrip\":true}", false },
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true,\"lstrip\":true}", false },
+        { "{\"id\":3,\"content\":\"<x>\",\"special\":true,\"single_word\":true}", false },
+        { "{\"id\":3,\"content\":\"<x>\"}", false },
+    };
+    char hex[5][33], json[512];
+    struct err e = { 0 };
+    struct hft *t;
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        snprintf(json, sizeof json, HEAD "\"added_tokens\":[%s]," MODEL, cases[i].token);
+        assert_int_equal(hft_parse(&t, json, strlen(json), "added", &e), 0);
+        assert_int_equal(hft_meaning(t, hex[i], &e), 0);
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(hex[k], hex[i]);
+        hft_free(t);
+    }
+    assert_int_equal(hft_parse(&t, HEAD MODEL, strlen(HEAD MODEL), "none", &e), 0);
+    assert_int_equal(hft_meaning(t, json, &e), 0);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(strcmp(json, hex[i]) == 0, cases[i].same);
+    hft_free(t);
+}
+
 static const struct {
     const char *json, *why;
 } bad[] = {
     { "{", "at byte 1" },
     { "[]", "not an object" },
     { "{}", "'model' is missing" },
+    { "{\"config\":{},\"vocab\":[],\"special_tokens\":[]}", "tokens without a model, as a tekken.json" },
     { HEAD "\"model\":[]}", "must be an object" },
     { HEAD "\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "'WordPiece' is not supported" },
     { HEAD "\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "field 'model.vocab' is empty" },
@@ -288,6 +322,15 @@ static const struct {
     { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":7}]," MODEL, "tokenizers gives it 3" },
     { HEAD "\"added_tokens\":[{\"content\":\"a\",\"id\":1}]," MODEL, "has id 1, and 0 in the model" },
     { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":3,\"special\":1}]," MODEL, "true or false" },
+    { HEAD "\"added_tokens\":[{\"content\":\"x\",\"id\":3},{\"content\":\"x\",\"id\":3,\"lstrip\":true}]," MODEL,
+      "'x' is there twice, and not alike" },
+    { HEAD "\"added_tokens\":[{\"content\":\"X\",\"id\":3},{\"content\":\"x\",\"id\":4}],"
+      "\"normalizer\":{\"type\":\"Lowercase\"}," MODEL, "the normalizer makes 'X' and 'x' the same" },
+    { HEAD "\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"\"}," MODEL, "'prepend'" },
+    { HEAD "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Metaspace\",\"replacement\":"
+      "\"\u2581\"},{\"type\":\"Metaspace\",\"replacement\":\"\u2581\",\"prepend_scheme\":\"first\"}]}," MODEL,
+      "behind another Metaspace" },
+    { HEAD "\"model\":{\"vocab\":[],\"unk_id\":null}}", "'model.vocab' is empty" },
 };
 
 static void test_bad_files(void **state)
@@ -462,6 +505,36 @@ static void test_rank_file(void **state)
     buf_free(&b);
 }
 
+/* Qwen's later ranks have a pattern in which marks are letters. */
+static void test_ranks_with_marks(void **state)
+{
+    static const struct {
+        int n, ids, first;
+    } files[] = { { 151643, 2, 'a' }, { 248044, 1, 257 } };
+    struct spm_ids ids = { 0 };
+    struct spm_cache *c;
+    struct err e = { 0 };
+
+    (void)state;
+    assert_int_equal(spm_cache_open(&c, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        struct buf b = { 0 };
+        struct hft *t;
+
+        put_ranks(&b, (const char *const[]){ "\u0331", "a\u0331", NULL }, files[i].n);
+        assert_int_equal(hft_parse_ranks(&t, b.p, b.len, "ranks", &e), 0);
+        assert_int_equal(hft_eos(t), files[i].n);
+        ids.len = 0;
+        assert_int_equal(hft_encode(t, c, "a\u0331", 3, &ids, &e), 0);
+        assert_int_equal(ids.len, files[i].ids);
+        assert_int_equal(ids.p[0], files[i].first);
+        hft_free(t);
+        buf_free(&b);
+    }
+    spm_ids_free(&ids);
+    spm_cache_close(c);
+}
+
 /* The tokens of t as the tokenizer.json of Qwen 2, with one way to make each. */
 static void put_qwen_json(struct buf *b, const struct hft *t, int n, const char *normalizer, const char *last)
 {
@@ -617,10 +690,23 @@ static void test_config(void **state)
         { "{\"tokenizer_class\":\"GPTNeoXTokenizerFast\",\"add_bos_token\":true}", true, false },
         { "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":true}", false, false },
         { "{\"tokenizer_class\":\"GemmaTokenizer\",\"bos_token\":null}", false, false },
+        { "{\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":null,\"add_eos_token\":true}", false, true },
+        { "{\"tokenizer_class\":\"TokenizersBackend\",\"add_bos_token\":true}", false, false },
+    };
+    /* Tokens that stand there alone, which transformers adds. */
+    static const char *const lacks[][2] = {
+        { "{\"pad_token\":\"<s>\",\"extra_special_tokens\":{\"x\":\"</s>\"}}", "adds neither" },
+        { "{\"pad_token\":{\"content\":\"[PAD]\"}}", "; plain text here, a token of tokenizer_config.json to "
+          "transformers: '[PAD]'" },
+        { "{\"extra_special_tokens\":[\"<s>\",\"[X]\"]}", "transformers: '[X]'" },
+        { "{\"extra_special_tokens\":{\"image\":\"[X]\"}}", "transformers: '[X]'" },
+        { "{\"additional_special_tokens\":[\"[X]\"]}", "transformers: '[X]'" },
+        { "{\"added_tokens_decoder\":{\"9\":{\"content\":\"[X]\"}}}", "transformers: '[X]'" },
     };
     struct beside b;
     struct err e = { 0 };
     struct tokenizer *t;
+    char line[1024];
 
     (void)state;
     beside_open(&b);
@@ -629,6 +715,14 @@ static void test_config(void **state)
         assert_int_equal(tokenizer_open(&t, b.folder, &e), 0);
         if (tokenizer_adds_bos(t) != flags[i].bos || tokenizer_adds_eos(t) != flags[i].eos)
             fail_msg("%s", flags[i].config);
+        tokenizer_close(t);
+    }
+    for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++) {
+        beside_config(&b, lacks[i][0]);
+        assert_int_equal(tokenizer_open(&t, b.folder, &e), 0);
+        assert_int_equal(tokenizer_note(t, line, sizeof line, &e), 0);
+        if (!strstr(line, lacks[i][1]) || (!strchr(lacks[i][1], '[') && strstr(line, "plain text here")))
+            fail_msg("%s", line);
         tokenizer_close(t);
     }
     beside_config(&b, "{\"add_bos_token\":1}");
@@ -766,12 +860,14 @@ int main(void)
         cmocka_unit_test(test_words_many_at_once),
         cmocka_unit_test(test_golden_ids),
         cmocka_unit_test(test_one_meaning),
+        cmocka_unit_test(test_meaning_of_added_tokens),
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_backtracking_is_bounded),
         cmocka_unit_test(test_no_spaces),
         cmocka_unit_test(test_rank_file),
         cmocka_unit_test(test_ranks_of_qwen_are_its_json),
+        cmocka_unit_test(test_ranks_with_marks),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_chat_forms),

@@ -40,6 +40,53 @@ static int read_one(struct hft *t, const struct hft_value *o, struct err *e)
     return hft_bool(o, "normalized", true, &a->normalized, e);
 }
 
+static int by_text(const void *a, const void *b)
+{
+    const struct spm_string *x = a, *y = b;
+    int c = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
+
+    return c ? c : x->n < y->n ? -1 : x->n > y->n;
+}
+
+static bool is_same(const struct hft_added *a, const struct hft_added *b)
+{
+    return a->id == b->id && a->single_word == b->single_word && a->lstrip == b->lstrip &&
+           a->rstrip == b->rstrip && a->normalized == b->normalized && a->special == b->special;
+}
+
+/* A token that is there twice counts once. */
+static int drop_twins(struct hft *t, const struct hft_value *added, struct err *e)
+{
+    struct spm_string *s = malloc((t->n_added + 1) * sizeof *s);
+    size_t kept = 0;
+    int rc = s ? 0 : err_set(e, E_SYS, "out of memory for added tokens");
+
+    for (size_t i = 0; i < t->n_added && rc == 0; i++)
+        s[i] = (struct spm_string){ t->added[i].content, t->added[i].n, (int32_t)i };
+    if (rc == 0)
+        qsort(s, t->n_added, sizeof *s, by_text);
+    for (size_t i = 1; i < t->n_added && rc == 0; i++) {
+        struct hft_added *a = &t->added[s[i - 1].value], *b = &t->added[s[i].value];
+
+        if (by_text(&s[i - 1], &s[i]) != 0)
+            continue;
+        if (!is_same(a, b))
+            rc = hft_bad(added->start, added->v.p, e, "field 'added_tokens': '%.60s' is there twice, and "
+                         "not alike", b->content);
+        else
+            b->n = 0; /* it stays in s */
+    }
+    for (size_t i = 0; i < t->n_added && rc == 0; i++)
+        if (t->added[i].n > 0)
+            t->added[kept++] = t->added[i];
+        else
+            free((char *)t->added[i].content);
+    if (rc == 0)
+        t->n_added = kept;
+    free(s);
+    return rc;
+}
+
 int hft_read_added(struct hft *t, const struct hft_value *added, struct err *e)
 {
     struct hft_value item = { .start = added->start, .path = "added_tokens" };
@@ -60,7 +107,7 @@ int hft_read_added(struct hft *t, const struct hft_value *added, struct err *e)
             (rc = read_one(t, &item, e)) < 0)
             return rc;
     }
-    return rc;
+    return rc < 0 ? rc : drop_twins(t, added, e);
 }
 
 /* Bytes 33-126, 161-172 and 174-255 are the characters of these numbers; the others, in order, those
@@ -117,14 +164,6 @@ int hft_make_pairs(struct hft *t, struct err *e)
     return 0;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    const struct spm_string *x = a, *y = b;
-    int c = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
-
-    return c ? c : x->n < y->n ? -1 : x->n > y->n;
-}
-
 static void note_start(struct hft_finder *f, const struct spm_string *s)
 {
     const unsigned char *p = (const unsigned char *)s->p;
@@ -137,7 +176,7 @@ static void note_start(struct hft_finder *f, const struct spm_string *s)
 }
 
 /* Of the n strings at s, which it sorts. */
-static int make_finder(struct hft_finder *f, struct spm_string *s, size_t n, struct err *e)
+static int make_finder(const struct hft *t, struct hft_finder *f, struct spm_string *s, size_t n, struct err *e)
 {
     if (n == 0)
         return 0;
@@ -146,8 +185,10 @@ static int make_finder(struct hft_finder *f, struct spm_string *s, size_t n, str
     qsort(s, n, sizeof *s, by_text);
     f->first = -2; /* none yet */
     for (size_t i = 0; i < n; i++) {
+        /* tokenizers takes any of them, another in each process */
         if (i > 0 && by_text(&s[i - 1], &s[i]) == 0)
-            return err_set(e, E_DATA, "field 'added_tokens': '%.60s' is there twice", s[i].p);
+            return err_set(e, E_DATA, "field 'added_tokens': the normalizer makes '%.60s' and '%.60s' the same",
+                           t->added[s[i - 1].value].content, t->added[s[i].value].content);
         note_start(f, &s[i]);
     }
     return spm_trie_build(&f->trie, s, n, e);
@@ -174,8 +215,8 @@ int hft_make_finders(struct hft *t, struct err *e)
             rc = err_set(e, E_DATA, "field 'added_tokens': '%.60s' becomes nothing", a->content);
         after[n_after++] = (struct spm_string){ text[i].p, (uint32_t)text[i].len, (int32_t)i };
     }
-    if (rc == 0 && (rc = make_finder(&t->before, before, n_before, e)) == 0)
-        rc = make_finder(&t->after, after, n_after, e);
+    if (rc == 0 && (rc = make_finder(t, &t->before, before, n_before, e)) == 0)
+        rc = make_finder(t, &t->after, after, n_after, e);
     for (size_t i = 0; text && i < t->n_added; i++)
         buf_free(&text[i]);
     free(text);

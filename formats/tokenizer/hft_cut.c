@@ -80,10 +80,9 @@ static int match_words(const char *p, size_t n, struct spans *m, size_t *from, s
     return rc;
 }
 
-static int match_pattern(const struct hft_step *s, const char *p, size_t n, struct spans *m,
-                         size_t *from, struct err *e)
+static int match_pattern(const struct hft_step *s, struct pattern_at *at, const char *p, size_t n,
+                         struct spans *m, size_t *from, struct err *e)
 {
-    struct pattern_at at = { 0 };
     size_t start, end;
     const char *q;
     int rc = 0;
@@ -103,16 +102,16 @@ static int match_pattern(const struct hft_step *s, const char *p, size_t n, stru
         }
         return rc;
     }
-    while ((rc = pattern_next(s->pattern, &at, p, n, &start, &end, e)) == 1)
+    pattern_begin(at, n);
+    while ((rc = pattern_next(s->pattern, at, p, n, &start, &end, e)) == 1)
         if ((rc = add_match(m, from, start, end, e)) < 0)
             break;
-    pattern_done(&at);
     return rc;
 }
 
 /* Every match and what lies between. */
-static int find_matches(const struct hft_step *s, const char *p, size_t n, struct spans *m,
-                        struct err *e)
+static int find_matches(const struct hft_step *s, struct pattern_at *at, const char *p, size_t n,
+                        struct spans *m, struct err *e)
 {
     bool invert = s->kind == CUT_PATTERN && s->invert;
     size_t from = 0;
@@ -120,7 +119,7 @@ static int find_matches(const struct hft_step *s, const char *p, size_t n, struc
 
     m->n = 0;
     if (s->kind == CUT_PATTERN || s->kind == CUT_BYTES)
-        rc = match_pattern(s, p, n, m, &from, e);
+        rc = match_pattern(s, at, p, n, m, &from, e);
     else if (s->kind == CUT_WORDS)
         rc = match_words(p, n, m, &from, e);
     else
@@ -193,7 +192,8 @@ static int put_text(const struct hft_step *s, const char *p, size_t n, bool firs
     return rc;
 }
 
-static int apply(const struct hft_step *s, const struct state *was, struct state *to, struct err *e)
+static int apply(const struct hft_step *s, struct pattern_at *at, const struct state *was, struct state *to,
+                 struct err *e)
 {
     bool cuts = s->kind == CUT_BYTES ? s->words != NULL : s->kind == CUT_MARKS ? s->each : true;
     enum hft_behaviour b = s->kind == CUT_BYTES    ? ISOLATED
@@ -215,7 +215,7 @@ static int apply(const struct hft_step *s, const struct state *was, struct state
             break;
         if (!cuts)
             rc = add(&to->pieces, base, to->text.len - base, x->mark, e);
-        else if ((rc = find_matches(s, to->text.p + base, to->text.len - base, &to->matches,
+        else if ((rc = find_matches(s, at, to->text.p + base, to->text.len - base, &to->matches,
                                     e)) == 0)
             rc = add_pieces(b, x, base, to, &to->matches, e);
     }
@@ -263,6 +263,7 @@ int hft_encode_steps(const struct hft *t, struct spm_cache *c, const struct hft_
                      struct spm_ids *out, struct err *e)
 {
     struct state a = { 0 }, b = { 0 }, was;
+    struct pattern_at at[HFT_MAX_STEPS] = { 0 };
     bool mapped = false;
     int rc = buf_add(&a.text, piece->p, piece->n, e);
 
@@ -281,13 +282,15 @@ int hft_encode_steps(const struct hft *t, struct spm_cache *c, const struct hft_
         if (rc < 0 || last)
             break;
         was = a;
-        rc = apply(&t->cut[i], &was, &b, e);
+        rc = apply(&t->cut[i], &at[i], &was, &b, e);
         a = b;
         b = was;
     }
     for (size_t i = 0; i < a.pieces.n && rc == 0; i++)
         if (a.pieces.v[i].n)
             rc = hft_word(t, c, a.text.p + a.pieces.v[i].at, a.pieces.v[i].n, out, e);
+    for (int i = 0; i < t->n_cut; i++)
+        pattern_done(&at[i]);
     free_state(&a);
     free_state(&b);
     return rc;

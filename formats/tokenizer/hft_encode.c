@@ -94,6 +94,8 @@ static int take_added(const struct job *j, const struct hft_finder *f, const str
         if (a->single_word && in_word(in->p, in->n, start, stop))
             continue;
         widen(a, in->p, in->n, from, &start, &stop);
+        if (start >= stop) /* white space that the token before it took */
+            continue;
         if (from < start)
             rc = fn(j, &(struct hft_piece){ in->p + from, start - from, in->at_start && from == 0 });
         if (rc == 0)

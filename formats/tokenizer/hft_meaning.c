@@ -212,9 +212,22 @@ static void put_way(XXH3_state_t *h, const struct hft *t)
     }
 }
 
+/* How it takes what is beside it changes the ids of a text; most take nothing. */
+static void put_added(XXH3_state_t *h, const struct hft_added *a)
+{
+    uint64_t takes = (uint64_t)a->lstrip | (uint64_t)a->rstrip << 1 | (uint64_t)a->single_word << 2;
+
+    if (!a->special || takes) {
+        put(h, (uint64_t)a->id);
+        put_text(h, a->content, a->n);
+    }
+    if (takes)
+        put(h, takes);
+}
+
 /* Words that are tokens as a whole need no merges to be them: where merges lead there anyway, the flag
  * says nothing, so it is not hashed. Special tokens are not either: they differ between a model and what
- * was made of it, and no text makes them but their own names. */
+ * was made of it, and no text makes them but their own names; those that take white space are. */
 int hft_meaning(const struct hft *t, char hex[33], struct err *e)
 {
     unsigned char *special = calloc((size_t)t->v->vocab, 1);
@@ -242,10 +255,7 @@ int hft_meaning(const struct hft *t, char hex[33], struct err *e)
         put(h, bits);
     }
     for (size_t i = 0; i < t->n_added && rc == 0; i++)
-        if (!t->added[i].special) {
-            put(h, (uint64_t)t->added[i].id);
-            put_text(h, t->added[i].content, t->added[i].n);
-        }
+        put_added(h, &t->added[i]);
     if (rc == 0)
         hash_hex(XXH3_128bits_digest(h), hex);
     XXH3_freeState(h);

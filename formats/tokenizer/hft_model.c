@@ -370,7 +370,8 @@ static int make_merges(struct hft *t, struct spm_merges *m, struct err *e)
 {
     bool each = t->n_cut == 1 && t->cut[0].kind == CUT_MARKS && t->cut[0].each;
 
-    if (t->way == WAY_SENTENCES && (!t->byte_fallback || !merges_are_plain(t, m)))
+    if (t->way == WAY_SENTENCES &&
+        (!t->byte_fallback || t->ignore_merges || t->unk < 0 || !merges_are_plain(t, m)))
         t->way = WAY_STEPS;
     if (t->way != WAY_SENTENCES)
         return spm_bpe_merges(t->v, m, e);
@@ -480,6 +481,13 @@ int hft_read_model(struct hft *t, const struct hft_value *model, const struct hf
     with.members = &m;
     if (rc < 0 || (rc = refuse(&with, e)) < 0 || (rc = hft_field(&with, "type", &type, e)) < 0)
         return rc;
-    return rc == 1 && json_is(&type.v, "Unigram") ? read_unigram(t, &with, added, e)
-                                                  : read_bpe(t, &with, added, e);
+    if (rc == 0) { /* old files: the kind shows in the form of the vocabulary */
+        struct hft_value vocab;
+
+        if ((rc = hft_field(&with, "vocab", &vocab, e)) < 0)
+            return rc;
+        return rc == 1 && vocab.v.type == JK_ARRAY ? read_unigram(t, &with, added, e)
+                                                   : read_bpe(t, &with, added, e);
+    }
+    return json_is(&type.v, "Unigram") ? read_unigram(t, &with, added, e) : read_bpe(t, &with, added, e);
 }

@@ -6,15 +6,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of Qwen 3.5 and 3.6: marks are letters. */
+#define QWEN35 \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}" \
+    "| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
 /* What such a file does not say, by how many ranks it has. special: ids behind the ranks. */
 static const struct known {
     int32_t ranks;
-    const char *pattern; /* the name of one of words.h */
+    const char *pattern; /* the name of one of words.h, or a regular expression */
     int32_t special, bos, eos; /* -1 for none */
     bool nfc; /* its own program (Qwen: tokenization_qwen.py) normalises, and so does its tokenizer.json */
 } known[] = {
     { 128000, "Llama 3", 256, 128000, 128001, false }, /* <|begin_of_text|>, <|end_of_text|> */
     { 151643, "Qwen 2", 208, -1, 151643, true },       /* <|endoftext|> */
+    { 248044, QWEN35, 33, -1, 248044, true },
     { 100256, "cl100k", 21, -1, 100257, false },
     { 199998, "o200k", 21, -1, 199999, false },
     { 50256, "GPT-2", 1, -1, 50256, false },
@@ -157,6 +163,24 @@ static int add_merges(struct hft *t, size_t n, struct spm_merges *m, struct err 
     return 0;
 }
 
+/* One of words.h, or as the steps of a tokenizer.json would have it. */
+static int set_pattern(struct hft *t, const char *pattern, struct err *e)
+{
+    struct hft_step *s = &t->cut[0];
+
+    if (!strchr(pattern, '|')) {
+        t->words = words_named(pattern);
+        t->way = WAY_WORDS;
+        return 0;
+    }
+    t->way = WAY_STEPS;
+    t->n_cut = 2;
+    *s = (struct hft_step){ .kind = CUT_PATTERN, .behaviour = ISOLATED, .regex = strdup(pattern) };
+    t->cut[1] = (struct hft_step){ .kind = CUT_BYTES };
+    return s->regex ? pattern_make(&s->pattern, pattern, strlen(pattern), NULL, e)
+                    : err_set(e, E_SYS, "out of memory");
+}
+
 static int read_all(struct hft *t, struct ranks *r, const char *bytes, size_t n, struct err *e)
 {
     const struct known *k = known, *end = known + sizeof known / sizeof *known;
@@ -173,8 +197,8 @@ static int read_all(struct hft *t, struct ranks *r, const char *bytes, size_t n,
                 "cl100k, o200k, GPT-2)", r->n);
         return err_hint(e, "use the tokenizer.json of that model");
     }
-    t->words = words_named(strcmp(k->pattern, "cl100k") == 0 ? "Llama 3" : k->pattern);
-    t->way = WAY_WORDS;
+    if ((rc = set_pattern(t, strcmp(k->pattern, "cl100k") == 0 ? "Llama 3" : k->pattern, e)) < 0)
+        return rc;
     if (k->nfc)
         t->norm[t->n_norm++] = (struct hft_step){ .kind = NORM_FORM, .form = UNICODE_NFC };
     t->nfc_only = k->nfc;

@@ -113,11 +113,12 @@ static int find_parts(const char *bytes, size_t n, struct hft_value part[PARTS],
                                               "model" };
     struct json_object scan = json_scan(bytes, n);
     struct json_value key, v;
+    bool tekken = false;
     int rc;
 
     for (int i = 0; i < PARTS; i++)
         part[i] = (struct hft_value){ .start = bytes, .path = names[i] };
-    while ((rc = json_next(&scan, &key, &v, e)) == 1)
+    for (; (rc = json_next(&scan, &key, &v, e)) == 1; tekken |= json_is(&key, "vocab"))
         for (int i = 0; i < PARTS; i++)
             if (json_is(&key, names[i])) {
                 if (part[i].v.p)
@@ -125,6 +126,10 @@ static int find_parts(const char *bytes, size_t n, struct hft_value part[PARTS],
                 if (v.type != JK_NULL)
                     part[i].v = v;
             }
+    if (rc == 0 && !part[MODEL].v.p && tekken) {
+        err_set(e, E_DATA, "tokens without a model, as a tekken.json or vocab.json has them, are not supported");
+        return err_hint(e, "use the tokenizer.json of that model");
+    }
     if (rc == 0 && !part[MODEL].v.p)
         return hft_bad(bytes, bytes + n, e, "field 'model' is missing");
     if (rc == 0 && part[VERSION].v.p && !json_is(&part[VERSION].v, "1.0"))

@@ -9,6 +9,7 @@ struct reader {
     const char *part; /* "normalizer", for messages */
     bool cuts;        /* of a pre-tokenizer */
     int depth;
+    uint64_t work; /* of its patterns */
     struct err *e;
 };
 typedef int step_fn(struct reader *r, const struct hft_value *o, struct hft_step *s);
@@ -62,7 +63,7 @@ static int read_pattern(struct reader *r, const struct hft_value *o, struct hft_
     if (!s->text == !regex || (s->text && s->text_len == 0))
         rc = bad_value(o, "pattern", r->e);
     else if (regex && !(s->words = words_known(regex, n)) &&
-             (rc = pattern_make(&s->pattern, regex, n, r->e)) < 0)
+             (rc = pattern_make(&s->pattern, regex, n, &r->work, r->e)) < 0)
         err_within(r->e, "field '%s.pattern.Regex' (at byte %zu)", r->part,
                    (size_t)(f.v.p - f.start));
     s->regex = regex;
@@ -84,7 +85,8 @@ static int prepend(struct reader *r, const struct hft_value *o, struct hft_step 
     int rc = hft_string(o, "prepend", &s->to, &s->to_len, r->e);
 
     s->kind = NORM_PREPEND;
-    return rc == 0 && !s->to ? bad_value(o, "prepend", r->e) : rc;
+    /* With nothing to prepend tokenizers doubles the first character. */
+    return rc == 0 && s->to_len == 0 ? bad_value(o, "prepend", r->e) : rc;
 }
 
 static int replace(struct reader *r, const struct hft_value *o, struct hft_step *s)
@@ -308,10 +310,15 @@ static void choose_way(struct hft *t)
  * where pieces of what it made begin. */
 static int refuse_first(const struct hft *t, const struct hft_value *pre, struct err *e)
 {
-    bool first = false, takes = false;
+    bool first = false, takes = false, marked = false;
 
-    for (int i = 0; i < t->n_cut; i++)
+    for (int i = 0; i < t->n_cut; i++) {
+        if (t->cut[i].kind == CUT_MARKS && t->cut[i].scheme == FIRST && marked)
+            return hft_bad(pre->start, pre->v.p, e, "field 'pre_tokenizer': prepend_scheme 'first' behind "
+                           "another Metaspace is not supported");
         first |= t->cut[i].kind == CUT_MARKS && t->cut[i].scheme == FIRST;
+        marked |= t->cut[i].kind == CUT_MARKS;
+    }
     for (int i = 0; i < t->n_norm; i++)
         takes |= t->norm[i].kind == NORM_STRIP || t->norm[i].kind == NORM_REPLACE;
     if (!first || t->n_norm == 0 || (t->n_cut == 1 && !takes))
@@ -323,7 +330,8 @@ static int refuse_first(const struct hft *t, const struct hft_value *pre, struct
 int hft_read_steps(struct hft *t, const struct hft_value *normalizer,
                    const struct hft_value *pre_tokenizer, struct err *e)
 {
-    struct reader n = { t, "normalizer", false, 0, e }, p = { t, "pre_tokenizer", true, 0, e };
+    struct reader n = { .t = t, .part = "normalizer", .e = e };
+    struct reader p = { .t = t, .part = "pre_tokenizer", .cuts = true, .e = e };
     int rc = 0;
 
     if (normalizer->v.p && (rc = read_step(&n, normalizer)) < 0)

@@ -9,10 +9,18 @@
 
 #define WORDS ((UNICODE_MAX + 1) / 64)
 #define MAX_NESTED 16
+#define MAX_WORK (UINT64_C(1) << 29) /* some 500 looks at all characters; patterns in use take 40 */
 
 struct set {
     uint64_t w[WORDS];
 };
+
+/* Before a look at n characters. */
+static int spend(struct reading *r, uint64_t n)
+{
+    *r->work += n;
+    return *r->work > MAX_WORK ? pattern_bad(r, "so much work for classes") : 0;
+}
 
 static void add(struct set *s, uint32_t from, uint32_t to)
 {
@@ -90,10 +98,14 @@ static int write_set(const struct set *s, struct buf *out, struct err *e)
 int pattern_bits(struct reading *r, uint64_t bits, bool inverted, struct buf *out)
 {
     struct set *s = calloc(1, sizeof *s);
-    int rc;
+    int rc = spend(r, UNICODE_MAX);
 
     if (!s)
         return err_set(r->e, E_SYS, "out of memory for a class");
+    if (rc < 0) {
+        free(s);
+        return rc;
+    }
     add_bits(s, bits, inverted);
     rc = write_set(s, out, r->e);
     free(s);
@@ -124,7 +136,7 @@ static int read_nested(struct reading *r, struct set *to, int depth)
 {
     struct set *s = calloc(1, sizeof *s), *and = NULL;
     bool inverted;
-    int rc = s ? 0 : err_set(r->e, E_SYS, "out of memory for a class");
+    int rc = s ? spend(r, UNICODE_MAX / 16) : err_set(r->e, E_SYS, "out of memory for a class");
 
     if (rc == 0 && depth > MAX_NESTED)
         rc = pattern_bad(r, "classes nested deeper than 16");
@@ -140,7 +152,8 @@ static int read_nested(struct reading *r, struct set *to, int depth)
             break;
         }
         memset(and, 0, sizeof *and);
-        rc = read_items(r, and, depth);
+        if ((rc = spend(r, UNICODE_MAX / 16)) == 0)
+            rc = read_items(r, and, depth);
         for (size_t i = 0; i < WORDS; i++)
             s->w[i] &= and->w[i];
     }
@@ -181,7 +194,8 @@ static int read_items(struct reading *r, struct set *s, int depth)
         if ((rc = one(r, &a)) < 0)
             return rc;
         if (a.bits) {
-            add_item(s, &a);
+            if ((rc = spend(r, UNICODE_MAX)) == 0)
+                add_item(s, &a);
             continue;
         }
         b = a;
@@ -193,19 +207,55 @@ static int read_items(struct reading *r, struct set *s, int depth)
             if (rc == 0 && (b.bits || b.c < a.c))
                 return pattern_bad(r, "a range that is none");
         }
-        if (rc == 0)
+        if (rc == 0 && (rc = spend(r, b.c - a.c)) == 0)
             add(s, a.c, b.c);
     }
     return rc;
 }
 
+bool pattern_is_many(uint32_t c)
+{
+    static const uint16_t ranges[][2] = { /* U+FB00 and the like */
+        { 0xDF, 0xDF },     { 0x130, 0x130 },   { 0x149, 0x149 },   { 0x1F0, 0x1F0 },   { 0x390, 0x390 },
+        { 0x3B0, 0x3B0 },   { 0x587, 0x587 },   { 0x1E96, 0x1E9A }, { 0x1E9E, 0x1E9E }, { 0x1F50, 0x1F50 },
+        { 0x1F52, 0x1F52 }, { 0x1F54, 0x1F54 }, { 0x1F56, 0x1F56 }, { 0x1F80, 0x1FAF }, { 0x1FB2, 0x1FB4 },
+        { 0x1FB6, 0x1FB7 }, { 0x1FBC, 0x1FBC }, { 0x1FC2, 0x1FC4 }, { 0x1FC6, 0x1FC7 }, { 0x1FCC, 0x1FCC },
+        { 0x1FD2, 0x1FD3 }, { 0x1FD6, 0x1FD7 }, { 0x1FE2, 0x1FE4 }, { 0x1FE6, 0x1FE7 }, { 0x1FF2, 0x1FF4 },
+        { 0x1FF6, 0x1FF7 }, { 0x1FFC, 0x1FFC }, { 0xFB00, 0xFB06 }, { 0xFB13, 0xFB17 }
+    };
+
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (c >= ranges[i][0] && c <= ranges[i][1])
+            return true;
+    return false;
+}
+
+/* Case aside, a class is of what its characters are in other cases too; "[^" is of what is none of these. */
+static int caseless(struct reading *r, const struct set *s, bool inverted, struct buf *out)
+{
+    int rc = 0;
+
+    for (uint32_t c = 0; c < 0x10000 && !inverted; c++)
+        if (has(s, c) && pattern_is_many(c))
+            return pattern_bad(r, "a class with a letter that is several in another case (U+00DF is ss), under "
+                               "(?i),");
+    if (inverted)
+        rc = buf_add(out, "(?:(?!", 6, r->e);
+    if (rc == 0)
+        rc = write_set(s, out, r->e);
+    return rc < 0 || !inverted ? rc : buf_add(out, ")(?s:.))", 8, r->e);
+}
+
 int pattern_class(struct reading *r, struct buf *out)
 {
     struct set *s = calloc(1, sizeof *s);
+    bool inverted = pattern_caseless(r) && r->end - r->p >= 2 && r->p[1] == '^';
     int rc = s ? read_nested(r, s, 0) : err_set(r->e, E_SYS, "out of memory for a class");
 
+    if (rc == 0 && inverted)
+        invert(s); /* back to what stands behind the '^' */
     if (rc == 0)
-        rc = write_set(s, out, r->e);
+        rc = pattern_caseless(r) ? caseless(r, s, inverted, out) : write_set(s, out, r->e);
     free(s);
     return rc;
 }

@@ -28,6 +28,7 @@ struct tokenizer {
     char *path, *bytes;    /* the model's file, for whoever wants the library after all */
     size_t n_bytes;
     bool adds_bos, adds_eos; /* transformers' encode */
+    char lacks[64]; /* a token that transformers takes from tokenizer_config.json alone; "" for none */
     char fingerprint[FINGERPRINT_HEX + 1];
 };
 
@@ -172,8 +173,44 @@ static int config_adds(struct tokenizer *t, const struct js *o, struct err *e)
     }
     if (!follows)
         return 0;
-    rc = js_bool(o, "add_bos_token", JS_MAY, &t->adds_bos, e);
-    return rc < 0 ? rc : js_bool(o, "add_eos_token", JS_MAY, &t->adds_eos, e);
+    if ((rc = js_bool(o, "add_bos_token", JS_MAY, &t->adds_bos, e)) < 0 ||
+        (rc = js_bool(o, "add_eos_token", JS_MAY, &t->adds_eos, e)) < 0)
+        return rc;
+    /* null is no, where a class would do it of itself */
+    t->adds_bos = t->adds_bos && !json_is_null(json_object_get(o->obj, "add_bos_token"));
+    t->adds_eos = t->adds_eos && !json_is_null(json_object_get(o->obj, "add_eos_token"));
+    return 0;
+}
+
+/* A token as a text or as {"content": text}, if the tokenizer has none such. */
+static void note_lack(struct tokenizer *t, const json_t *token)
+{
+    const char *text = json_string_value(json_is_object(token) ? json_object_get(token, "content") : token);
+
+    if (text && *text && !*t->lacks && t->engine->find(t->self, text, strlen(text)) < 0)
+        snprintf(t->lacks, sizeof t->lacks, "%s", text);
+}
+
+/* Tokens that transformers adds to those of the tokenizer.json. */
+static void find_lacks(struct tokenizer *t, const struct js *o)
+{
+    static const char *const lists[] = { "added_tokens_decoder", "extra_special_tokens",
+                                         "additional_special_tokens" };
+    static const char *const single[] = { "unk_token", "sep_token", "pad_token", "cls_token", "mask_token" };
+    json_t *token;
+    const char *key;
+    size_t k;
+
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        json_t *list = json_object_get(o->obj, lists[i]);
+
+        json_object_foreach(list, key, token)
+            note_lack(t, token);
+        json_array_foreach(list, k, token)
+            note_lack(t, token);
+    }
+    for (size_t i = 0; i < sizeof single / sizeof *single; i++)
+        note_lack(t, json_object_get(o->obj, single[i]));
 }
 
 /* What lies beside a tokenizer has the last word on BOS and EOS: of a tokenizer.json which they are, of
@@ -190,8 +227,10 @@ static int read_config(struct tokenizer *t, struct err *e)
     if (path_is_file(path) && (rc = js_load(&o, path, TOKENIZER_CONFIG_MAX_BYTES, e)) == 0 &&
         (rc = config_adds(t, &o, e)) == 0 && t->engine->set &&
         (rc = config_token(t, &o, "bos_token", &bos, e)) == 0 &&
-        (rc = config_token(t, &o, "eos_token", &eos, e)) == 0)
+        (rc = config_token(t, &o, "eos_token", &eos, e)) == 0) {
         t->engine->set(t->self, bos, eos);
+        find_lacks(t, &o);
+    }
     js_free(&o);
     free(path);
     return rc;
@@ -306,11 +345,13 @@ int tokenizer_note(const struct tokenizer *t, char *line, size_t size, struct er
                : same_meaning(t, other) ? "; " MODEL_FILE " beside it means the same"
                                         : "; " MODEL_FILE " beside it gives other ids";
     snprintf(line, size, "'%s' (%s): %lld tokens, BOS %s%s%s, EOS %s%s%s%s; transformers "
-             "adds %s%s%s", t->path,
+             "adds %s%s%s%s%s%s", t->path,
              t->engine->form, (long long)tokenizer_vocab(t), bos < 0 ? "none" : "'",
              bos < 0 ? "" : tokenizer_piece(t, bos), bos < 0 ? "" : "'", eos < 0 ? "none" : "'",
              eos < 0 ? "" : tokenizer_piece(t, eos), eos < 0 ? "" : "'", also, adds,
-             chat ? "; chat template: " : "", chat ? chat_form_name(chat_form_of(chat, n_chat)) : "");
+             chat ? "; chat template: " : "", chat ? chat_form_name(chat_form_of(chat, n_chat)) : "",
+             *t->lacks ? "; plain text here, a token of " TOKENIZER_CONFIG_FILE " to transformers: '" : "",
+             t->lacks, *t->lacks ? "'" : "");
     text_clean(line, false);
     tokenizer_close(other);
     free(model);

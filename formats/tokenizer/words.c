@@ -137,11 +137,11 @@ static size_t capitals(const char *p, size_t n, size_t at)
  * at. The end, or at. */
 static size_t cased_letters(const char *p, size_t n, size_t at, size_t next, bool suffix)
 {
-    size_t end = cased(p, n, next);
+    size_t end;
 
-    if (end == next)
-        end = cased(p, n, at) > at ? cased(p, n, at) : capitals(p, n, next);
-    if (end == next)
+    /* A mark is both: one that may come first may be a word by itself, which ends at next. */
+    if ((end = cased(p, n, next)) == next && (end = cased(p, n, at)) == at &&
+        (end = capitals(p, n, next)) == next)
         end = capitals(p, n, at);
     if (end == at)
         return at;
