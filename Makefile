@@ -88,12 +88,12 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
 EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_any)
 # Those that are launched by <<<>>>, and have shared memory by name.
-EMULATED += $(patsubst %,$(B)/tests/emulate/%.o,flash_few gemm_few)
+EMULATED += $(patsubst %,$(B)/tests/emulate/%.o,flash_few gemm_few rmsnorm rope store swiglu)
 $(B)/tests/test_flash $(B)/tests/test_cuda_few: $(EMULATED)
 $(B)/tests/emulate/%.cc: kernels/cuda/%.cu Makefile
 	@mkdir -p $(@D)
 	@{ echo '#include <cuda_runtime.h>'; echo '#undef __shared__'; echo '#define __shared__ static'; \
-	  sed -E 's/^( *)(.*)<<<(.*), 0, c->stream>>>\((.*)\);/\1emulate_launch(c->stream, \3, \2, \4);/' $<; } > $@
+	  sed -E -e ':more' -e '/<<</{/; *$$/!{N;s/\n */ /;bmore' -e '}}' -e 's/^( *(default: )?)(.*)<<<(.*), 0, c->stream>>>\((.*)\);/\1emulate_launch(c->stream, \4, \3, \5);/' $<; } > $@
 $(B)/tests/emulate/%.o: $(B)/tests/emulate/%.cc
 	$(CXX) $(CXX_FLAGS) -MMD -MP -c -o $@ $<
 $(EMULATED): CXXFLAGS += -Itests/emulate -fno-strict-aliasing -Wno-unknown-pragmas \

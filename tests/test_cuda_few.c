@@ -1,5 +1,6 @@
 /* tests/test_cuda_few.c - the CUDA kernels of a text's next token, run on the CPU by tests/emulate: products of a few
- * rows, several in one launch, and attention of a few queries over caches of bfloat16 and of 8 bits. */
+ * rows, several in one launch, attention of a few queries over caches of bfloat16 and of 8 bits, and what is between
+ * them. All of them begin before the kernel in front has ended, whose arrays they may not touch until it has. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -284,6 +285,8 @@ static void test_attention_of_few_queries(void **state)
         /* keys over several blocks, and one that outweighs the rest */
         attend(&(struct texts){ .heads = 2, .kv_heads = 1, .dim = 128, .n = 1, .rows = 1400, .news = { 1 },
                                 .has = { 1390 }, .sharp = 9 }, int8, false);
+        attend(&(struct texts){ .heads = 1, .kv_heads = 1, .dim = 80, .n = 1, .rows = 700, .news = { 1 },
+                                .has = { 690 } }, int8, false);
         attend(&(struct texts){ .heads = 1, .kv_heads = 1, .dim = 64, .n = 2, .rows = 1100, .news = { 1, 1 },
                                 .has = { 1090, 300 } }, int8, true);
     }
@@ -303,6 +306,199 @@ static void test_heads_that_others_compute(void **state)
     assert_string_equal(emulate_few(&a, false), "refused");
 }
 
+/* --- between them */
+
+static void is_near(const char *what, int64_t i, double got, double want, double bound)
+{
+    if (!(fabs(got - want) <= bound))
+        fail_msg("%s: number %d is %g, not %g", what, (int)i, got, want);
+}
+
+static void fine(const char *what, const char *fault)
+{
+    if (fault)
+        fail_msg("%s: %s", what, fault);
+}
+
+static void normalise(int64_t rows, int64_t dim, int64_t skip, bool adds, bool backwards)
+{
+    uint16_t *all = numbers(rows * dim + skip, 1), *x = all + skip, *y = numbers(rows * dim, 2);
+    uint16_t *add = adds ? numbers(rows * dim, 3) : NULL;
+    float *w = aligned_alloc(16, (size_t)(dim * 4 + 15) / 16 * 16), *rstd = malloc((size_t)rows * 4);
+    struct op_rmsnorm a = { .rows = rows, .dim = dim, .eps = 1e-3f, .x = x, .w = w, .y = y, .rstd = rstd, .add = add,
+                            .shift = 0.5f };
+
+    for (int64_t i = 0; i < dim; i++)
+        w[i] = (float)normal_at(4, (uint64_t)i);
+    fine("rmsnorm", emulate_rmsnorm(&a, backwards));
+    for (int64_t r = 0; r < rows; r++) {
+        double s = 0, want;
+
+        for (int64_t i = 0; i < dim; i++)
+            s += wide(x[r * dim + i]) * wide(x[r * dim + i]);
+        s = 1 / sqrt(s / (double)dim + (double)a.eps);
+        is_near("rstd", r, (double)rstd[r], s, 1e-5 * s);
+        for (int64_t i = r * dim; i < (r + 1) * dim; i++) {
+            want = ((double)w[i % dim] + 0.5) * wide(x[i]) * s + (add ? wide(add[i]) : 0);
+            is_near("rmsnorm", i, wide(y[i]), want, 4e-3 * (fabs(want) + 0.1));
+        }
+    }
+    free(all), free(y), free(add), free(w), free(rstd);
+}
+
+static void test_norms(void **state)
+{
+    static const int64_t dims[] = { 8, 128, 1024, 2056, 4096, 8192 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        for (int64_t rows = 1; rows <= 3; rows += 2)
+            normalise(rows, dims[i], 0, i % 2, rows > 1);
+    normalise(2, 100, 0, true, false); /* no eights; no address that is one's */
+    normalise(1, 64, 1, false, true);
+}
+
+/* Positions of their own, two rows each; heads that turn in part. */
+static void turn(int64_t rows, int64_t heads, int64_t heads2, int64_t dim, int64_t stride, bool backwards)
+{
+    int64_t lds[2] = { heads * stride + (dim % 16 ? 1 : 8), heads2 * stride }, n[2] = { heads, heads2 };
+    int64_t firsts[8];
+    float inv_freq[128];
+    uint16_t *x[2], *was[2];
+    struct op_rope a = { .rows = rows, .ld = lds[0], .heads = heads, .dim = dim, .period = 2, .scale = 1.25f,
+                         .inv_freq = inv_freq, .ld2 = lds[1], .heads2 = heads2, .stride = stride, .firsts = firsts };
+
+    for (int64_t i = 0; i < 8; i++)
+        firsts[i] = (int64_t)(mix64((uint64_t)i) % 100000);
+    for (int64_t i = 0; i < dim / 2; i++)
+        inv_freq[i] = (float)pow(10000, -2.0 * (double)i / (double)dim);
+    for (int i = 0; i < 2; i++)
+        x[i] = numbers(rows * lds[i], 5 + (uint64_t)i), was[i] = numbers(rows * lds[i], 5 + (uint64_t)i);
+    a.x = x[0], a.x2 = x[1];
+    fine("rope", emulate_rope(&a, backwards));
+    for (int which = 0; which < 2; which++)
+        for (int64_t at = 0; at < rows * lds[which]; at++) {
+            int64_t r = at / lds[which], h = at % lds[which] / stride, i = at % lds[which] % stride, k = i % (dim / 2);
+            double p = (double)(firsts[r / 2] + r % 2) * (double)inv_freq[k], u, v, want = wide(was[which][at]);
+
+            if (h < n[which] && i < dim) {
+                u = wide(was[which][at - i + k]), v = wide(was[which][at - i + k + dim / 2]);
+                want = 1.25 * (i < dim / 2 ? u * cos(p) - v * sin(p) : v * cos(p) + u * sin(p));
+            }
+            is_near("rope", at, wide(x[which][at]), want, h < n[which] && i < dim ? 6e-3 * (fabs(want) + 0.5) : 0);
+        }
+    for (int i = 0; i < 2; i++)
+        free(x[i]), free(was[i]);
+}
+
+static void test_rope(void **state)
+{
+    (void)state;
+    turn(1, 32, 8, 128, 128, false);
+    turn(5, 3, 1, 64, 96, true);
+    turn(7, 2, 2, 6, 10, false);
+}
+
+/* Pieces that change places, into rows of a cache between which others stay. */
+static void keep(int64_t heads, int64_t dim, bool int8, bool backwards)
+{
+    enum { ROWS = 4, CACHE = 12 };
+    static const int64_t cu[] = { 0, 1, 3, 4 }, to[] = { 9, 2, 0 };
+    static const int64_t row[CACHE] = { 3, -1, 1, 2, -1, -1, -1, -1, -1, 0, -1, -1 }; /* that is there afterwards */
+    int64_t n = heads * dim, ld = n + 8;
+    uint16_t *x[2] = { numbers(ROWS * ld, 7), numbers(ROWS * ld, 8) }, *was = numbers(CACHE * n, 9);
+    uint16_t *y[2] = { numbers(CACHE * n, 9), numbers(CACHE * n, 9) };
+    float *scale[2] = { calloc((size_t)(CACHE * heads), 4), calloc((size_t)(CACHE * heads), 4) };
+    struct op_store s = { .rows = ROWS, .heads = heads, .dim = dim, .ld = ld, .k = x[0], .v = x[1], .k_to = y[0],
+        .v_to = y[1], .type = int8 ? KV_INT8 : KV_BF16, .k_scale = int8 ? scale[0] : NULL,
+        .v_scale = int8 ? scale[1] : NULL, .n = 3, .cu = cu, .to = to };
+
+    fine("store", emulate_store(&s, CACHE, backwards));
+    for (int64_t at = 0; at < 2 * CACHE * n; at++) {
+        int64_t part = at / (CACHE * n), r = at / n % CACHE, i = at % n;
+        const int8_t *packed = (const int8_t *)y[part], *before = (const int8_t *)was;
+        double want = row[r] < 0 ? 0 : wide(x[part][row[r] * ld + i]);
+        double by = (double)scale[part][r * heads + i / dim];
+
+        if (row[r] < 0 && int8)
+            is_near("beside", at, packed[r * n + i], before[r * n + i], 0);
+        else if (row[r] < 0)
+            is_near("beside", at, wide(y[part][r * n + i]), wide(was[r * n + i]), 0);
+        else if (int8)
+            is_near("8 bits", at, by * packed[r * n + i], want, 0.51 * by);
+        else
+            is_near("stored", at, wide(y[part][r * n + i]), want, 0);
+    }
+    for (int i = 0; i < 2; i++)
+        free(x[i]), free(y[i]), free(scale[i]);
+    free(was);
+}
+
+static void test_stores(void **state)
+{
+    (void)state;
+    for (int int8 = 0; int8 < 2; int8++) {
+        keep(6, 128, int8, false);
+        keep(3, 20, int8, true);
+    }
+}
+
+static double gated(enum gate f, double z)
+{
+    if (f == GATE_GELU)
+        return z / 2 * (1 + erf(z / sqrt(2)));
+    if (f == GATE_GELU_TANH)
+        return z / 2 * (1 + tanh(0.79788456080286536 * (z + 0.044715 * z * z * z)));
+    return z / (1 + exp(-z));
+}
+
+static void test_gates(void **state)
+{
+    static const int64_t n[] = { 8, 101, 11008 };
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (int f = 0; f < 6; f++) {
+            uint16_t *g = numbers(n[i], 1), *u = numbers(n[i], 2), *y = numbers(n[i], 3);
+            struct op_swiglu a = { .n = n[i], .gate = g, .up = f < 3 ? u : NULL, .y = y, .f = (enum gate)(f % 3) };
+
+            fine("gate", emulate_swiglu(&a, f % 2));
+            for (int64_t k = 0; k < n[i]; k++) {
+                double want = gated(a.f, wide(g[k])) * (a.up ? wide(u[k]) : 1);
+                is_near("gate", k, wide(y[k]), want, 4e-3 * (fabs(want) + 0.01));
+            }
+            free(g), free(u), free(y);
+        }
+}
+
+/* A kernel that does not keep the chain's rules is noticed. */
+static void test_rules(void **state)
+{
+    static const char *const says[UNRULY] = {
+        [UNRULY_NO_WAIT] = "does not wait", [UNRULY_SOME_WAIT] = "20 threads of 32 wait for the kernel in front",
+        [UNRULY_NO_NEXT] = "let the kernel behind begin", [UNRULY_WRITES] = "is written before",
+        [UNRULY_FETCHES] = "no multiple of 16" };
+
+    (void)state;
+    for (int how = 0; how < UNRULY; how++) {
+        float *x = aligned_alloc(16, 48 * 4);
+        const char *fault;
+
+        for (int i = 0; i < 48; i++)
+            x[i] = (float)i;
+        fault = emulate_unruly(how, x);
+        if (says[how] && (!fault || !strstr(fault, says[how])))
+            fail_msg("rule %d: '%s', not '%s'", how, fault ? fault : "", says[how]);
+        if (!says[how] && fault)
+            fail_msg("rule %d: %s", how, fault);
+        for (int i = 0; i < 32 && how == UNRULY_NOT; i++)
+            assert_true(x[i] == (float)i + 1);
+        for (int i = 0; i < 32 && how == UNRULY_READS; i++)
+            assert_true(isnan(x[i])); /* it read what is not there yet */
+        free(x);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +507,11 @@ int main(void)
         cmocka_unit_test(test_products_that_others_compute),
         cmocka_unit_test(test_attention_of_few_queries),
         cmocka_unit_test(test_heads_that_others_compute),
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_stores),
+        cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_rules),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,9 @@ C_BEGIN
  * Environment: LONGLORA_DETERMINISTIC=1 gives equal bits run after run (attention's backward
  * then adds in a fixed order, products take the first algorithm offered, untimed);
  * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_NCCL=FILE NCCL's;
- * LONGLORA_SMALL_TILES=1 takes the tiles of cards with little shared memory, to test them on another.
+ * LONGLORA_SMALL_TILES=1 takes the tiles of cards with little shared memory, to test them on another;
+ * LONGLORA_OVERLAP=0 lets no kernel begin before the one in front has ended, 1 no kernel read ahead meanwhile
+ * (chain.cuh; without it both, on sm_90 and later).
  */
 
 /* What is timed apart: the ops, by their numbers, and these. */
@@ -49,6 +51,9 @@ struct cuda {
     int sms;              /* multiprocessors */
     int64_t smem_bytes;   /* shared memory one block may have */
     bool deterministic;
+    int overlap;          /* OVERLAP_ */
+    bool few;             /* the op under way is of few rows */
+    bool chained, behind; /* the last thing on the stream is a kernel of the chain; it was before this op */
     struct cuda_gemms *gemms;
     struct cuda_attention *attention;
     struct cuda_clock *clock;
@@ -68,6 +73,22 @@ static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline unsigned cuda_blocks(const struct cuda *c, int64_t n, int64_t each)
 {
     return (unsigned)lesser(ceil_div(n, each), (int64_t)c->sms * 32);
+}
+
+/* Whether the kernel of the chain (chain.cuh) that is launched next may begin before the one in front has ended. The
+ * ops of few rows are made of such kernels; anything else on the stream, an event too, parts them. */
+enum { OVERLAP_NONE, OVERLAP_LAUNCH, OVERLAP_READ };
+static inline bool chain_link(struct cuda *c)
+{
+    bool link = c->overlap && c->few && c->behind;
+
+    c->chained = c->behind = c->few;
+    return link;
+}
+/* And read ahead meanwhile. */
+static inline bool chain_reads(const struct cuda *c)
+{
+    return c->overlap >= OVERLAP_READ && c->few && c->behind;
 }
 
 /* Notes a failure; returns E_DEVICE. cuda_check returns 0 where r is cudaSuccess. */
@@ -97,7 +118,8 @@ size_t cuda_held(size_t used_before, int index);
 int clock_open(struct cuda_clock **k);
 void clock_close(struct cuda_clock *k);
 void clock_start(struct cuda_clock *k, int kind, cudaStream_t s);
-void clock_skip(struct cuda_clock *k, int kind, cudaStream_t s); /* as start, but timed only while profiling */
+bool clock_skip(struct cuda_clock *k, int kind, cudaStream_t s); /* as start, but timed only while profiling; whether
+                                                                   an event was put on the stream */
 void clock_stop(struct cuda_clock *k, int kind, double flop, cudaStream_t s);
 void clock_rest(struct cuda_clock *k); /* before the host waits */
 /* Seconds of matrix ops since the last call; those of exchanges are added to *link_s, those that the
@@ -137,6 +159,8 @@ int gemm_naive(struct cuda *c, const struct op_gemm *a);
 /* gemm_few.cu: of few rows, which reading the matrix bounds; all that go along with a, which it has to take. */
 bool gemm_few_takes(const struct op_gemm *a);
 int gemm_few(struct cuda *c, const struct op_gemm *a);
+/* Whether this build has, for the card that is in use, kernels that wait (chain.cuh). */
+bool gemm_few_waits(void);
 
 /* cuda_attention.c */
 int attention_open(struct cuda *c, char *detail, size_t cap, struct err *e);

@@ -90,14 +90,17 @@ void clock_start(struct cuda_clock *k, int kind, cudaStream_t s)
 }
 
 /* Of an op that takes as long as its events would, unless everything is timed. */
-void clock_skip(struct cuda_clock *k, int kind, cudaStream_t s)
+bool clock_skip(struct cuda_clock *k, int kind, cudaStream_t s)
 {
+    bool event = k->all || k->open;
+
     if (k->all) {
         clock_start(k, kind, s);
-        return;
+        return event;
     }
     clock_rest(k);
     k->skips = true;
+    return event;
 }
 
 /* Counts the op. Its pair stays open, because the next op may go on with it; clock_rest ends

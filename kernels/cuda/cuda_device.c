@@ -72,6 +72,7 @@ static int cuda_alloc(struct device *d, size_t nbytes, void **p, struct err *e)
     cudaError_t r;
 
     *p = NULL;
+    cuda_of(d)->chained = false;
     r = cudaMalloc(p, nbytes ? nbytes : 1);
     if (r == cudaSuccess)
         r = cudaMemsetAsync(*p, 0, nbytes ? nbytes : 1, cuda_of(d)->stream);
@@ -114,6 +115,7 @@ static int transfer(struct device *d, void *dst, const void *src, size_t nbytes)
     if (!nbytes)
         return 0;
     clock_rest(c->clock);
+    c->chained = false;
     rc = cuda_check(c, cuda_copy_async(dst, src, nbytes, c->stream), "a copy");
     return rc ? rc : cuda_check(c, cuda_wait(c, c->stream), "work queued before a copy");
 }
@@ -157,6 +159,7 @@ static int cuda_sync(struct device *d, struct err *e)
     int code;
 
     clock_rest(c->clock);
+    c->chained = false;
     cuda_wait_own(c);
     d->gemm_s += clock_collect(c->clock, &d->link_s, &d->link_wait_s);
     code = c->fault.code;
@@ -193,14 +196,23 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 
 /* What every op does around its work: cuda_begin starts its time, cuda_end stops it, counts
  * its operations and finds a launch that failed. kind: the op, or one of the copies. */
-void cuda_begin(struct cuda *c, int kind) { clock_start(c->clock, kind, c->stream); }
+void cuda_begin(struct cuda *c, int kind)
+{
+    c->few = c->chained = c->behind = false;
+    clock_start(c->clock, kind, c->stream);
+}
 
 void cuda_begin_rows(struct cuda *c, int kind, int64_t rows)
 {
-    if (rows > FEW_ROWS)
+    bool behind = c->chained;
+
+    if (rows > FEW_ROWS) {
         cuda_begin(c, kind);
-    else
-        clock_skip(c->clock, kind, c->stream);
+        return;
+    }
+    c->behind = !clock_skip(c->clock, kind, c->stream) && behind;
+    c->few = true;
+    c->chained = false; /* until this op launches one */
 }
 
 int cuda_end(struct device *d, int rc, int kind, double flop)
@@ -297,6 +309,16 @@ static bool wish(const char *name)
     const char *v = getenv(name);
 
     return v && *v && strcmp(v, "0") != 0;
+}
+
+/* How far kernels may overlap (cuda.h). Machine code of sm_80, or PTX of it that the driver compiled, has no waiting. */
+static int overlap_wished(const struct cuda *c)
+{
+    const char *v = getenv("LONGLORA_OVERLAP");
+
+    if (c->sm < 90 || !gemm_few_waits() || (v && strcmp(v, "0") == 0))
+        return OVERLAP_NONE;
+    return v && strcmp(v, "1") == 0 ? OVERLAP_LAUNCH : OVERLAP_READ;
 }
 
 /* Is there a driver, a GPU, one that this build has code for? */
@@ -403,11 +425,12 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
             cuda_close(d);
         return rc;
     }
+    c->overlap = overlap_wished(c);
     d->rates = cuda_rates(&p, c->index);
     d->held_bytes = cuda_held(used, c->index);
     d->later_bytes = CUDA_LATER_BYTES;
-    snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s", p.name,
-             gib(p.totalGlobalMem), with);
+    snprintf(d->detail, sizeof d->detail, "%.100s, %.0f GiB, %s%s", p.name, gib(p.totalGlobalMem), with,
+             c->sm >= 90 && !c->overlap ? ", no overlap" : "");
     if (wish("LONGLORA_DETERMINISTIC"))
         cuda_be_deterministic(d);
     return 0;

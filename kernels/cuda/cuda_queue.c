@@ -249,6 +249,7 @@ int cuda_mark(struct device *d, enum queue q, int fence)
     int rc = s ? 0 : E_DEVICE;
 
     c->fence_on[fence] = q;
+    c->chained = false;
     if (rc == 0 && !c->fence[fence])
         rc = cuda_check(c, cudaEventCreateWithFlags(&c->fence[fence], cudaEventDisableTiming),
                         "making a fence");

@@ -1,6 +1,6 @@
 /* kernels/cuda/rmsnorm.cu - root-mean-square normalisation, forward and backward. */
 #include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/chain.cuh"
 
 #include <limits.h>
 
@@ -58,11 +58,15 @@ static __device__ __forceinline__ void load_row(const bf16 *row, int n, uint4 u[
 }
 
 template <int W>
-static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rmsnorm a)
+static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rmsnorm a, bool early)
 {
     constexpr int rows = shape<W>::rows;
     int t = (int)threadIdx.x % W, n = (int)(a.dim / 8), turn = 0;
 
+    chain_next();
+    if (early && blockIdx.x == 0 && threadIdx.x == 0)
+        chain_fetch(a.w, a.dim * (int64_t)sizeof *a.w);
+    chain_wait();
     for (int64_t r = (int64_t)blockIdx.x * rows + threadIdx.x / W; r < a.rows;
          r += (int64_t)gridDim.x * rows, turn ^= 1) {
         uint4 u[EIGHTS], *y = (uint4 *)((bf16 *)a.y + r * a.dim);
@@ -101,6 +105,8 @@ static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rm
 /* Any shape: a block a row, which is read twice. */
 static __global__ void forward_any(struct op_rmsnorm a)
 {
+    chain_next();
+    chain_wait();
     for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x) {
         const bf16 *x = (const bf16 *)a.x + r * a.dim;
         bf16 *y = (bf16 *)a.y + r * a.dim;
@@ -134,7 +140,7 @@ template <int W> static void forward_by(struct cuda *c, const struct op_rmsnorm 
 {
     unsigned blocks = (unsigned)lesser(ceil_div(a->rows, shape<W>::rows), INT_MAX);
 
-    forward<W><<<blocks, shape<W>::threads, 0, c->stream>>>(*a);
+    chain_launch(c, forward<W>, blocks, shape<W>::threads, *a, chain_reads(c));
 }
 
 extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
@@ -143,14 +149,14 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
 
     if (a->rows <= 0 || a->dim <= 0)
         return a->rows < 0 || a->dim <= 0 ? E_BUG : 0;
-    cuda_begin(c, OP_rmsnorm);
+    cuda_begin_rows(c, OP_rmsnorm, a->rows);
     switch (width_of(a->dim, a->x, a->y, a->add, a->w)) {
     case 32: forward_by<32>(c, a); break;
     case 64: forward_by<64>(c, a); break;
     case 128: forward_by<128>(c, a); break;
     case 256: forward_by<256>(c, a); break;
     case 512: forward_by<512>(c, a); break;
-    default: forward_any<<<cuda_blocks(c, a->rows, 1), THREADS, 0, c->stream>>>(*a);
+    default: chain_launch(c, forward_any, cuda_blocks(c, a->rows, 1), THREADS, *a);
     }
     return cuda_end(d, 0, OP_rmsnorm, 0);
 }

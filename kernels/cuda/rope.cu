@@ -1,6 +1,6 @@
 /* kernels/cuda/rope.cu - rotary position embedding, in place. */
 #include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/chain.cuh"
 
 #include <limits.h>
 #include <string.h>
@@ -84,12 +84,14 @@ static __global__ void __launch_bounds__(THREADS, 3)
     __shared__ float cosine[MOST], sine[MOST];
     int half = (int)a.dim / 2, stride = (int)(a.stride ? a.stride : a.dim);
 
+    chain_next();
     for (int64_t r = (int64_t)blockIdx.x * each; r < a.rows; r += (int64_t)gridDim.x * each) {
         int rows = a.rows - r < each ? (int)(a.rows - r) : each;
 
         __syncthreads();
         for (int n = (int)threadIdx.x; n < rows * half; n += THREADS)
             angle(a, t, r + n / half, t.inv_freq[n % half], cosine + n, sine + n);
+        chain_wait(); /* every block has a row */
         __syncthreads();
         turn<V, T>((bf16 *)a.x + r * a.ld, a.ld, (int)a.heads, stride, half, rows,
                    cosine, sine);
@@ -106,9 +108,9 @@ static void launch(struct cuda *c, const struct op_rope *a, const struct turns *
 
     if (half % 8 == 0 && a->stride % 8 == 0 && a->ld % 8 == 0 && aligned16(a->x) &&
         (!a->x2 || (a->ld2 % 8 == 0 && aligned16(a->x2))))
-        rotate<8, uint4><<<blocks, THREADS, 0, c->stream>>>(*a, *t, (int)each);
+        chain_launch(c, rotate<8, uint4>, blocks, THREADS, *a, *t, (int)each);
     else
-        rotate<1, bf16><<<blocks, THREADS, 0, c->stream>>>(*a, *t, (int)each);
+        chain_launch(c, rotate<1, bf16>, blocks, THREADS, *a, *t, (int)each);
 }
 
 /* Places of their own go along as an argument too, FIRSTS of them in a launch. */
@@ -139,7 +141,7 @@ extern "C" int cuda_rope(struct device *d, const struct op_rope *a)
         return 0;
     memset(&t, 0, sizeof t);
     memcpy(t.inv_freq, a->inv_freq, (size_t)(a->dim / 2) * sizeof *t.inv_freq);
-    cuda_begin(c, OP_rope);
+    cuda_begin_rows(c, OP_rope, a->rows);
     if (a->firsts)
         launch_firsts(c, a, &t);
     else

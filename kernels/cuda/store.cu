@@ -1,6 +1,6 @@
 /* kernels/cuda/store.cu - keys and values into a cache; a cache of 8 bits out of it again. */
 #include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/chain.cuh"
 
 enum { THREADS = 128, WARPS = THREADS / 32, PIECES = 64 };
 
@@ -57,6 +57,8 @@ static __global__ void __launch_bounds__(THREADS) store(struct op_store a, struc
     void *y = blockIdx.y ? a.v_to : a.k_to;
     float *scale = blockIdx.y ? a.v_scale : a.k_scale;
 
+    chain_next();
+    chain_wait();
     if (a.type == KV_INT8)
         pack_row(x, (int8_t *)y + to * width, scale + to * a.heads, (int)a.heads, (int)a.dim);
     else
@@ -71,7 +73,7 @@ extern "C" int cuda_store(struct device *d, const struct op_store *a)
         a->cu[0] != 0 || a->cu[a->n] != a->rows || a->rows >= INT32_MAX ||
         a->heads * a->dim > INT32_MAX || a->type < KV_ACT || a->type >= KV_TYPES)
         return E_BUG;
-    cuda_begin(c, OP_store);
+    cuda_begin_rows(c, OP_store, a->rows);
     for (int64_t at = 0; at < a->n; at += PIECES) {
         struct pieces p = { (int)lesser(a->n - at, PIECES), a->cu[at], { 0 }, { 0 } };
         int64_t rows = a->cu[at + p.n] - p.first;
@@ -80,13 +82,12 @@ extern "C" int cuda_store(struct device *d, const struct op_store *a)
             p.cu[i] = a->cu[at + i], p.to[i] = a->to[at + i];
         p.cu[p.n] = a->cu[at + p.n];
         if (rows)
-            store<<<dim3((unsigned)rows, a->v ? 2 : 1), THREADS, 0, c->stream>>>(*a, p);
+            chain_launch(c, store, dim3((unsigned)rows, a->v ? 2 : 1), THREADS, *a, p);
     }
     return cuda_end(d, 0, OP_store, 0);
 }
 
-static __global__ void unpack_rows(int64_t n, int heads, int dim, const int8_t *x,
-                                   const float *scale, bf16 *y)
+static __global__ void unpack_rows(int64_t n, int dim, const int8_t *x, const float *scale, bf16 *y)
 {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
 
@@ -101,5 +102,5 @@ extern "C" void store_unpack(struct cuda *c, int64_t rows, int64_t heads, int64_
 
     if (n)
         unpack_rows<<<cuda_blocks(c, n, 256 * 4), 256, 0, c->stream>>>(
-            n, (int)heads, (int)dim, (const int8_t *)x, scale, (bf16 *)y);
+            n, (int)dim, (const int8_t *)x, scale, (bf16 *)y);
 }

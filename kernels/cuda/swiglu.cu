@@ -1,14 +1,16 @@
 /* kernels/cuda/swiglu.cu - the gate of the MLP, forward and backward. */
 #include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/chain.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = 256, ROW = 1 << 14 /* elements: what counts for a row where it has no rows */ };
 
 template <int V>
 static __global__ void forward(int64_t n, const bf16 *gate, const bf16 *up, bf16 *y)
 {
     int64_t step = (int64_t)gridDim.x * THREADS * V;
 
+    chain_next();
+    chain_wait();
     for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < n; i += step) {
         float g[V], u[V];
         load_v<V>(gate + i, g);
@@ -72,6 +74,8 @@ template <int V> static __global__ void forward_any(struct op_swiglu a, int64_t 
 {
     int64_t step = (int64_t)gridDim.x * THREADS * V;
 
+    chain_next();
+    chain_wait();
     for (int64_t i = from + ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V; i < a.n; i += step) {
         float g[V], u[V], unused;
         load_v<V>((const bf16 *)a.gate + i, g);
@@ -116,10 +120,10 @@ static void run_forward(struct cuda *c, struct op_swiglu a)
 
     a.n = main;
     if (main)
-        forward_any<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(a, 0);
+        chain_launch(c, forward_any<8>, cuda_blocks(c, main, THREADS * 8), THREADS, a, (int64_t)0);
     a.n = n;
     if (main < n)
-        forward_any<1><<<cuda_blocks(c, n - main, THREADS), THREADS, 0, c->stream>>>(a, main);
+        chain_launch(c, forward_any<1>, cuda_blocks(c, n - main, THREADS), THREADS, a, main);
 }
 
 static void run_backward(struct cuda *c, struct op_swiglu_back a)
@@ -145,16 +149,16 @@ extern "C" int cuda_swiglu(struct device *d, const struct op_swiglu *a)
 
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
-    cuda_begin(c, OP_swiglu);
+    cuda_begin_rows(c, OP_swiglu, ceil_div(a->n, ROW));
     if (a->f != GATE_SILU || !u) {
         run_forward(c, *a);
         return cuda_end(d, 0, OP_swiglu, 0);
     }
     if (main)
-        forward<8><<<cuda_blocks(c, main, THREADS * 8), THREADS, 0, c->stream>>>(main, g, u, y);
+        chain_launch(c, forward<8>, cuda_blocks(c, main, THREADS * 8), THREADS, main, g, u, y);
     if (main < a->n)
-        forward<1><<<cuda_blocks(c, a->n - main, THREADS), THREADS, 0, c->stream>>>(
-            a->n - main, g + main, u + main, y + main);
+        chain_launch(c, forward<1>, cuda_blocks(c, a->n - main, THREADS), THREADS, a->n - main, g + main, u + main,
+                     y + main);
     return cuda_end(d, 0, OP_swiglu, 0);
 }
 

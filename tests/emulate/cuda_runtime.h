@@ -24,10 +24,33 @@ struct dim3 {
     dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 struct float2 { float x, y; };
+struct float4 { float x, y, z, w; };
 struct uint4 { uint32_t x, y, z, w; };
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 {
     return uint4{ x, y, z, w };
+}
+static inline float __uint_as_float(uint32_t u)
+{
+    float x;
+
+    memcpy(&x, &u, 4);
+    return x;
+}
+/* Four of the bytes of x (0 to 3) and y (4 to 7), which the nibbles of how name. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t how)
+{
+    uint64_t both = x | (uint64_t)y << 32;
+    uint32_t u = 0;
+
+    for (int i = 0; i < 4; i++)
+        u |= (uint32_t)(both >> 8 * (how >> 4 * i & 7) & 0xff) << 8 * i;
+    return u;
+}
+static inline void sincospif(float x, float *s, float *c)
+{
+    *s = (float)sin(M_PI * (double)x);
+    *c = (float)cos(M_PI * (double)x);
 }
 static inline float exp_fast(float x) { return expf(x); }
 #define __expf exp_fast
@@ -40,15 +63,32 @@ typedef int cudaError_t;
 typedef void *cudaStream_t, *cudaEvent_t;
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return 0; }
+enum { cudaSuccess = 0 };
+struct cudaFuncAttributes { int ptxVersion; };
+template <typename K> static inline cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *, K *) { return 1; }
+static inline cudaError_t cudaGetLastError(void) { return 0; }
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
                              size_t bytes, cudaStream_t stream);
 
 /* kernel<<<blocks, threads, 0, stream>>>(args), as the Makefile writes it. */
-void emulate_grid(dim3 blocks, unsigned threads, const std::function<void()> &body);
+void emulate_grid(dim3 blocks, dim3 threads, const std::function<void()> &body);
 template <typename K, typename... A>
-static inline void emulate_launch(cudaStream_t, dim3 blocks, unsigned threads, K *kernel, const A &...args)
+static inline void emulate_launch(cudaStream_t, dim3 blocks, dim3 threads, K *kernel, const A &...args)
 {
     emulate_grid(blocks, threads, [&] { kernel(args...); });
+}
+
+/* A kernel of the chain (kernels/cuda/chain.cuh). Until all threads of a block wait for the kernel in front, the
+ * arrays (emulate.cc) hold NaN and have to stay so; a thread that ends without is a fault, and one that does not let the
+ * kernel behind begin. */
+void emulate_chain(bool early, dim3 blocks, unsigned threads, const std::function<void()> &body);
+void chain_next(void);
+void chain_wait(void);
+void chain_fetch(const void *p, int64_t bytes);
+template <typename C, typename... P, typename... A>
+static inline void chain_launch(C *c, void (*kernel)(P...), dim3 blocks, unsigned threads, const A &...args)
+{
+    emulate_chain(chain_link(c), blocks, threads, [&] { kernel(P(args)...); });
 }
 
 /* The engine. What a lane brings to a collective, and takes from it. */

@@ -1,6 +1,7 @@
 /* tests/emulate/emulate.cc - runs a grid of fibers, and what a warp does together. */
 #include "tests/emulate/emulate.h"
 
+#include "kernels/cuda/chain.cuh"
 #include "kernels/cuda/flash.cuh"
 
 #include <ucontext.h>
@@ -10,8 +11,8 @@
 #include <stdlib.h>
 #include <vector>
 
-enum { STACK_BYTES = 64 << 10, ROOM_BYTES = 227 << 10, MOST_THREADS = 256 };
-enum state { RUNS, IN_WARP, IN_BLOCK, DONE };
+enum { STACK_BYTES = 64 << 10, ROOM_BYTES = 227 << 10, MOST_THREADS = 512 };
+enum state { RUNS, IN_WARP, IN_BLOCK, IN_CHAIN, DONE };
 
 struct copy {
     uint32_t to;
@@ -24,6 +25,12 @@ struct fiber {
     enum state state;
     struct emulate_call *call;
     std::vector<copy> copies; /* under way */
+    bool let_next;            /* the kernel behind begin */
+};
+/* An array that other kernels write or read, and what is in it while a block may not touch it. */
+struct kept {
+    unsigned char *p;
+    std::vector<unsigned char> held;
 };
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -36,6 +43,8 @@ static size_t most_bytes; /* that a block may have */
 static const std::function<void()> *body_of;
 static char fault[200];
 static bool backwards;
+static std::vector<kept> arrays;
+static bool hidden, early_kernel;
 
 /* The first fault is kept; what follows runs on. */
 static void wrong(const char *fmt, ...)
@@ -59,6 +68,61 @@ void emulate(struct emulate_call *c)
     wait_as(IN_WARP);
 }
 void __syncthreads(void) { wait_as(IN_BLOCK); }
+
+/* All of the array's bytes, of which others may be known already. */
+static void array_of(const void *p, int64_t bytes)
+{
+    unsigned char *from = (unsigned char *)(uintptr_t)p;
+
+    for (const kept &k : arrays)
+        if (k.p == from)
+            return;
+    if (p)
+        arrays.push_back(kept{ from, std::vector<unsigned char>((size_t)bytes) });
+}
+
+/* Rows of act in an array. */
+static void rows_of(const void *p, int64_t rows, int64_t ld, int64_t n, int64_t each)
+{
+    array_of(p, ((rows - 1) * ld + n) * each);
+}
+
+static void hide(void)
+{
+    for (kept &k : arrays) {
+        memcpy(k.held.data(), k.p, k.held.size());
+        memset(k.p, 0xff, k.held.size());
+    }
+    hidden = true;
+}
+
+static void show(void)
+{
+    for (kept &k : arrays) {
+        for (size_t i = 0; i < k.held.size(); i++)
+            if (k.p[i] != 0xff)
+                wrong("an array is written before the kernel in front is through");
+        memcpy(k.p, k.held.data(), k.held.size());
+    }
+    hidden = false;
+}
+
+void chain_next(void) { fibers[now].let_next = true; }
+void chain_wait(void)
+{
+    if (hidden)
+        wait_as(IN_CHAIN);
+}
+void chain_fetch(const void *p, int64_t bytes)
+{
+    const volatile unsigned char *at = (const volatile unsigned char *)p;
+
+    if (!early_kernel)
+        wrong("a kernel that is not early reads ahead");
+    if ((uintptr_t)p % 16 || bytes % 16 || bytes <= 0)
+        return wrong("%d bytes are read ahead, from an address or to one that is no multiple of 16", (int)bytes);
+    (void)at[0], (void)at[bytes - 1]; /* a sanitizer sees whether they are there */
+}
 
 /* A copy lands when it is waited for; until then there is a NaN where it will be. */
 void emulate_copy(uint32_t to, const void *from, unsigned bytes, bool there)
@@ -210,42 +274,87 @@ static void begin(fiber *f, unsigned char *stack)
     makecontext(&f->context, fiber_main, 0);
     f->state = RUNS;
     f->copies.clear();
+    f->let_next = false;
 }
 
-static void run_block(unsigned threads)
+static unsigned threads_in(unsigned threads, enum state s)
 {
-    unsigned warps = threads / 32, in_block = threads;
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < threads; i++)
+        n += fibers[i].state == s;
+    return n;
+}
+
+static void go_on(unsigned threads, enum state s)
+{
+    for (unsigned i = 0; i < threads; i++)
+        if (fibers[i].state == s)
+            fibers[i].state = RUNS;
+}
+
+static void run_block(unsigned threads, bool chained)
+{
+    unsigned warps = threads / 32, in_block = threads, in_chain = 0;
 
     memset(room, 0xff, room_bytes);
     for (unsigned i = 0; i < threads; i++)
         begin(&fibers[i], stacks[i]);
-    while (in_block == threads && !fault[0]) {
-        in_block = 0;
+    if (chained)
+        hide();
+    while ((in_block == threads || in_chain == threads) && !fault[0]) {
+        if (in_chain == threads)
+            show();
         for (unsigned w = 0; w < warps; w++)
             run_warp(backwards ? warps - 1 - w : w);
-        for (unsigned i = 0; i < threads; i++)
-            if (fibers[i].state == IN_BLOCK) {
-                fibers[i].state = RUNS;
-                in_block++;
-            }
+        in_block = threads_in(threads, IN_BLOCK);
+        in_chain = threads_in(threads, IN_CHAIN);
+        go_on(threads, IN_BLOCK);
+        go_on(threads, IN_CHAIN);
     }
     if (in_block)
         wrong("%u threads of %u wait for the block", in_block, threads);
-    for (unsigned i = 0; i < threads; i++)
+    if (in_chain)
+        wrong("%u threads of %u wait for the kernel in front", in_chain, threads);
+    if (hidden) {
+        wrong("a block does not wait for the kernel in front");
+        show();
+    }
+    for (unsigned i = 0; i < threads; i++) {
         if (!fibers[i].copies.empty())
             wrong("a thread ends before its copies");
+        if (chained && !fibers[i].let_next)
+            wrong("a thread does not let the kernel behind begin");
+    }
 }
 
-void emulate_grid(dim3 blocks, unsigned threads, const std::function<void()> &body)
+static void run_grid(dim3 blocks, unsigned threads, const std::function<void()> &body, bool chained)
 {
     body_of = &body;
     gridDim = blocks;
     blockDim = dim3(threads);
+    if (threads > MOST_THREADS)
+        wrong("a block of %u threads", threads);
     for (blockIdx.z = 0; blockIdx.z < blocks.z; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < blocks.y && !fault[0]; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < blocks.x && !fault[0]; blockIdx.x++)
-                run_block(threads);
+                run_block(threads, chained);
     blockIdx = dim3(0, 0, 0);
+    body_of = NULL;
+}
+
+void emulate_grid(dim3 blocks, dim3 threads, const std::function<void()> &body)
+{
+    if (threads.y > 1 || threads.z > 1)
+        return wrong("threads of a block in rows");
+    run_grid(blocks, threads.x, body, false);
+}
+
+void emulate_chain(bool early, dim3 blocks, unsigned threads, const std::function<void()> &body)
+{
+    early_kernel = early;
+    run_grid(blocks, threads, body, true);
+    early_kernel = false;
 }
 
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
@@ -288,37 +397,152 @@ extern "C" const char *emulate_attention(const struct op_attention_back *b,
     return fault[0] ? fault : NULL;
 }
 
-/* Each kind grows and stays. */
+/* Each kind grows and stays; the kernels of an op hand it on. */
 extern "C" void *cuda_scratch(struct cuda *, enum cuda_scratch_kind kind, size_t nbytes)
 {
     static std::vector<float> of[SCRATCH_KINDS];
 
     of[kind].assign(nbytes / sizeof(float) + 1, NAN);
+    array_of(of[kind].data(), (int64_t)nbytes);
     return of[kind].data();
 }
 
-static const char *emulate_with(bool from_last, const std::function<void(struct cuda *)> &run)
+extern "C" void cuda_begin(struct cuda *c, int)
+{
+    c->few = c->chained = c->behind = false;
+}
+
+/* What is in front is of the chain always. */
+extern "C" void cuda_begin_rows(struct cuda *c, int, int64_t rows)
+{
+    c->few = c->behind = rows <= FEW_ROWS;
+    c->chained = false;
+}
+
+extern "C" int cuda_end(struct device *d, int rc, int, double)
+{
+    const struct cuda *c = cuda_of(d);
+
+    if (rc == 0 && !c->chained)
+        wrong("an op of few rows is not of the chain");
+    return rc;
+}
+
+static const char *emulate_with(bool from_last, const std::function<int(struct device *)> &run)
 {
     struct cuda c = {};
+    struct device d = {};
 
     c.sms = 4;
+    c.overlap = OVERLAP_READ;
+    d.state = &c;
     room_bytes = 0;
     fault[0] = '\0';
     backwards = from_last;
-    run(&c);
+    cuda_begin_rows(&c, 0, 1);
+    if (run(&d) < 0)
+        wrong("the op fails");
+    arrays.clear();
     return fault[0] ? fault : NULL;
 }
 
 extern "C" const char *emulate_few(const struct op_attention *a, bool from_last)
 {
+    int64_t each = a->kv_type == KV_INT8 ? 1 : 2, n = a->kv_heads * a->dim;
+
     if (!flash_few_takes(a))
         return "refused";
-    return emulate_with(from_last, [&](struct cuda *c) { flash_few(c, a); });
+    rows_of(a->q, a->q_rows, a->q_ld, a->heads * a->dim, 2);
+    rows_of(a->o, a->q_rows, a->q_ld, a->heads * a->dim, 2);
+    rows_of(a->k, a->kv_rows, a->kv_ld, n, each);
+    rows_of(a->v, a->kv_rows, a->kv_ld, n, each);
+    array_of(a->k_scale, a->kv_rows * a->kv_heads * 4);
+    array_of(a->v_scale, a->kv_rows * a->kv_heads * 4);
+    array_of(a->lse, a->heads * a->q_rows * 4);
+    return emulate_with(from_last, [&](struct device *d) { return flash_few(cuda_of(d), a); });
 }
 
 extern "C" const char *emulate_gemm(const struct op_gemm *a, bool from_last)
 {
     if (!gemm_few_takes(a))
         return "refused";
-    return emulate_with(from_last, [&](struct cuda *c) { gemm_few(c, a); });
+    rows_of(a->a, a->m, a->lda, a->k, 2);
+    for (const struct op_gemm *g = a; g; g = g->also) {
+        int64_t each = g->c_type == DT_F32 ? 4 : 2;
+
+        rows_of(g->b.data, g->n, g->ldb, g->k, 2); /* which may be what an op has made */
+        rows_of(g->c, g->m, g->ldc, g->n, each);
+        rows_of(g->addend, g->m, g->ldc, g->n, each);
+    }
+    return emulate_with(from_last, [&](struct device *d) { return gemm_few(cuda_of(d), a); });
+}
+
+extern "C" const char *emulate_rmsnorm(const struct op_rmsnorm *a, bool from_last)
+{
+    const void *acts[] = { a->x, a->y, a->add };
+
+    for (const void *p : acts)
+        array_of(p, a->rows * a->dim * 2);
+    array_of(a->rstd, a->rows * 4);
+    array_of(a->w, a->dim * 4);
+    return emulate_with(from_last, [&](struct device *d) { return cuda_rmsnorm(d, a); });
+}
+
+extern "C" const char *emulate_rope(const struct op_rope *a, bool from_last)
+{
+    int64_t stride = a->stride ? a->stride : a->dim;
+
+    rows_of(a->x, a->rows, a->ld, (a->heads - 1) * stride + a->dim, 2);
+    rows_of(a->x2, a->rows, a->ld2, (a->heads2 - 1) * stride + a->dim, 2);
+    return emulate_with(from_last, [&](struct device *d) { return cuda_rope(d, a); });
+}
+
+extern "C" const char *emulate_store(const struct op_store *a, int64_t cache_rows, bool from_last)
+{
+    int64_t n = a->heads * a->dim, each = a->type == KV_INT8 ? 1 : 2;
+
+    rows_of(a->k, a->rows, a->ld, n, 2);
+    rows_of(a->v, a->rows, a->ld, n, 2);
+    array_of(a->k_to, cache_rows * n * each);
+    array_of(a->v_to, cache_rows * n * each);
+    array_of(a->k_scale, cache_rows * a->heads * 4);
+    array_of(a->v_scale, cache_rows * a->heads * 4);
+    return emulate_with(from_last, [&](struct device *d) { return cuda_store(d, a); });
+}
+
+extern "C" const char *emulate_swiglu(const struct op_swiglu *a, bool from_last)
+{
+    const void *acts[] = { a->gate, a->up, a->y };
+
+    for (const void *p : acts)
+        array_of(p, a->n * 2);
+    return emulate_with(from_last, [&](struct device *d) { return cuda_swiglu(d, a); });
+}
+
+static void unruly(int how, float *x)
+{
+    float v = 0;
+
+    if (how != UNRULY_NO_NEXT)
+        chain_next();
+    if (how == UNRULY_READS)
+        v = x[threadIdx.x];
+    if (how == UNRULY_WRITES && threadIdx.x == 7)
+        x[7] = 1;
+    if (how == UNRULY_FETCHES)
+        chain_fetch(x + 1, 16);
+    if (how != UNRULY_NO_WAIT && (how != UNRULY_SOME_WAIT || threadIdx.x < 20))
+        chain_wait();
+    if (how != UNRULY_READS)
+        v = x[threadIdx.x];
+    x[threadIdx.x] = v + 1;
+}
+
+extern "C" const char *emulate_unruly(int how, float *x)
+{
+    array_of(x, 32 * 4);
+    return emulate_with(false, [&](struct device *d) {
+        chain_launch(cuda_of(d), unruly, dim3(1), 32, how, x);
+        return 0;
+    });
 }

@@ -13,10 +13,20 @@ C_BEGIN
 const char *emulate_attention(const struct op_attention_back *b,
                               const struct attention_bounds bounds[2], int64_t any, bool backwards);
 
-/* flash_few and gemm_few (cuda.h), of arrays in the host's memory. NULL, or what went wrong; "refused" where the
- * kernel does not take it. */
+/* The ops of a text's next token, of arrays in the host's memory, whose rows are few: all begin while the kernel
+ * in front still runs (kernels/cuda/chain.cuh). NULL, or what went wrong; "refused" where flash_few and gemm_few do not
+ * take it. */
 const char *emulate_few(const struct op_attention *a, bool backwards);
 const char *emulate_gemm(const struct op_gemm *a, bool backwards);
+const char *emulate_rmsnorm(const struct op_rmsnorm *a, bool backwards);
+const char *emulate_rope(const struct op_rope *a, bool backwards);
+const char *emulate_store(const struct op_store *a, int64_t cache_rows, bool backwards);
+const char *emulate_swiglu(const struct op_swiglu *a, bool backwards);
+
+/* Kernels that break the chain's rules, to see that it is noticed: 0 does not. */
+enum { UNRULY_NOT, UNRULY_NO_WAIT, UNRULY_SOME_WAIT, UNRULY_NO_NEXT, UNRULY_WRITES, UNRULY_READS,
+       UNRULY_FETCHES, UNRULY };
+const char *emulate_unruly(int how, float *x); /* x[0..32) += 1 */
 
 C_END
 #endif

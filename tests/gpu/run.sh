@@ -19,7 +19,7 @@ if wanted tests; then
     step 90 attention_small_tiles env LONGLORA_SMALL_TILES=1 LONGLORA_CUDNN=none \
         "$BIN/test_cuda_attention"
     step 120 model "$BIN/test_cuda_model"
-    step 120 extend "$BIN/test_cuda_extend"
+    step 240 extend "$BIN/test_cuda_extend"
     step 180 families "$BIN/test_cuda_families"
 fi
 wanted ranks && step 300 ranks "$BIN/test_cuda_ranks"

@@ -178,34 +178,34 @@ static void test_rope_of_texts(void **state)
 
 /* Logits of two texts: read in runs, then single tokens side by side, [2 + steps] rows. */
 enum { TEXTS = 2, STEPS = 6, LEN = 150, VOCAB = 300 };
-static float *grow(struct device *d, struct cache_options o)
+static const struct llama_config little = { .vocab = VOCAB, .dim = 256, .ffn_dim = 320, .layers = 3, .heads = 4,
+    .kv_heads = 2, .head_dim = 64, .context = 1024, .norm_eps = 1e-5, .init_range = 0.05, .rope = { .theta = 1e4 } };
+static float *grow(struct device *d, const struct llama_config *c, struct cache_options o, int steps)
 {
-    struct llama_config c = { .vocab = VOCAB, .dim = 256, .ffn_dim = 320, .layers = 3, .heads = 4,
-                              .kv_heads = 2, .head_dim = 64, .context = 1024, .norm_eps = 1e-5,
-                              .init_range = 0.05, .rope = { .theta = 1e4 } };
-    float *logits = malloc((TEXTS + STEPS * TEXTS) * VOCAB * sizeof *logits);
+    float *logits = malloc((size_t)((TEXTS + steps * TEXTS) * VOCAB) * sizeof *logits);
     int64_t texts = o.window ? 1 : TEXTS;
     struct piece p[TEXTS];
     struct model_options mo;
     struct model *m;
-    int32_t ids[LEN + STEPS + TEXTS];
+    int32_t *ids = malloc((size_t)(LEN + steps + TEXTS) * sizeof *ids);
 
-    for (int i = 0; i < LEN + STEPS + TEXTS; i++)
+    for (int i = 0; i < LEN + steps + TEXTS; i++)
         ids[i] = (int32_t)(mix64((uint64_t)i) % VOCAB);
     o.seqs = texts;
     model_defaults(&mo);
     mo.mode = TRAIN_NONE, mo.ctx = 64, mo.seqs = 1, mo.cache = o;
-    OK(model_open(&m, d, &c, &mo, &err));
-    OK(model_init(m, 5, &err));
+    OK(model_open(&m, d, c, &mo, &err));
+    OK(c->dim > little.dim ? model_noise(m, 5, &err) : model_init(m, 5, &err));
     for (int i = 0; i < texts; i++)
         p[i] = (struct piece){ i, LEN - 60 * i, ids + i };
     OK(model_extend(m, &(struct extend){ texts, p, logits, false }, &err));
-    for (int s = 0; s < STEPS; s++) {
+    for (int s = 0; s < steps; s++) {
         for (int i = 0; i < texts; i++)
             p[i] = (struct piece){ i, 1, ids + i + LEN - 60 * i + s };
         OK(model_extend(m, &(struct extend){ texts, p, logits + (s + 1) * texts * VOCAB, false }, &err));
     }
     model_close(m);
+    free(ids);
     return logits;
 }
 
@@ -219,12 +219,12 @@ static void test_models(void **state)
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         int64_t texts = v[i].window ? 1 : TEXTS, n = texts * (1 + STEPS) * VOCAB;
         struct cache_options o = v[i];
-        float *want = grow(&cpu, o), *got = grow(&gpu[DEFAULT], o), *host;
+        float *want = grow(&cpu, &little, o, STEPS), *got = grow(&gpu[DEFAULT], &little, o, STEPS), *host;
 
         near("a text that grows", got, want, n, 3e-2);
         if (!o.window) { /* the same cache in the host's memory */
             o.in_host = true;
-            host = grow(&gpu[DEFAULT], o);
+            host = grow(&gpu[DEFAULT], &little, o, STEPS);
             same_bits("a cache in the host's memory", host, got, n);
             free(host);
         }
@@ -232,12 +232,80 @@ static void test_models(void **state)
     }
 }
 
+/* The deterministic device once more, whose kernels overlap no further than this says. */
+static void open_overlap(struct device *d, const char *how)
+{
+    int rc;
+
+    setenv("LONGLORA_OVERLAP", how, 1), setenv("LONGLORA_DETERMINISTIC", "1", 1);
+    rc = device_open(d, &(struct device_options){ .name = GPU_NAME }, &err);
+    unsetenv("LONGLORA_OVERLAP"), unsetenv("LONGLORA_DETERMINISTIC");
+    OK(rc);
+    print_message("# overlap %s: %s\n", how, d->detail);
+}
+
+/* A matrix that the four products in front have just made, read by one that begins before they have ended; again and
+ * again, with other numbers each time. [rounds][columns] of what came out. */
+enum { MADE_N = 16, MADE_K = 4096, FROM_K = 64 };
+static float *of_made(struct device *d, int rounds)
+{
+    float *a = normal((rounds + MADE_N) * FROM_K, 1, 1), *b = normal(MADE_K * FROM_K, 2, 0.1);
+    float *x = normal(MADE_K, 3, 1), *got;
+    char *da = up(d, a, (rounds + MADE_N) * FROM_K, DT_BF16), *made = up(d, NULL, MADE_N * MADE_K, DT_BF16);
+    void *db = up(d, b, MADE_K * FROM_K, DT_BF16), *dx = up(d, x, MADE_K, DT_BF16);
+    float *y = up(d, NULL, rounds * MADE_N, DT_F32);
+
+    for (int r = 0; r < rounds; r++) {
+        for (int i = 0; i < MADE_N; i += 4)
+            RUN(d->gemm(d, &(struct op_gemm){ .trans_b = true, .m = 4, .n = MADE_K, .k = FROM_K, .alpha = 1,
+                .a = da + (r + i) * FROM_K * 2, .lda = FROM_K, .b = mat_plain(DT_BF16, db), .ldb = FROM_K,
+                .c = made + i * MADE_K * 2, .ldc = MADE_K, .c_type = DT_BF16 }));
+        RUN(d->gemm(d, &(struct op_gemm){ .trans_b = true, .m = 1, .n = MADE_N, .k = MADE_K, .alpha = 1, .a = dx,
+            .lda = MADE_K, .b = mat_plain(DT_BF16, made), .ldb = MADE_K, .c = y + r * MADE_N, .ldc = MADE_N,
+            .c_type = DT_F32 }));
+    }
+    got = down(d, y, rounds * MADE_N, DT_F32);
+    d->release(d, da), d->release(d, made), d->release(d, db), d->release(d, dx);
+    free(a), free(b), free(x);
+    return got;
+}
+
+/* Kernels that begin before the one in front has ended make the bits of those that do not. */
+static void test_overlap(void **state)
+{
+    static const struct cache_options v[] = { { .rows = 400 }, { .rows = 400, .type = KV_INT8 },
+                                              { .rows = 100, .sinks = 4, .window = 60 } };
+    struct llama_config wide = little;
+    struct device d[2];
+    int rounds = small() ? 3 : 300, steps = small() ? STEPS : 100;
+
+    NEED_GPU();
+    wide.dim = 4096, wide.ffn_dim = 11008, wide.heads = wide.kv_heads = 32, wide.head_dim = 128, wide.layers = 2;
+    open_overlap(&d[0], "0"), open_overlap(&d[1], "1");
+    for (int i = 0; i < 2; i++) {
+        float *want = of_made(&d[i], rounds), *got = of_made(&gpu[DET], rounds);
+
+        same_bits("a matrix made in front", got, want, rounds * MADE_N);
+        free(want), free(got);
+        for (size_t k = 0; k < sizeof v / sizeof *v; k++)
+            for (int big = 0; big < (small() ? 1 : 2); big++) {
+                const struct llama_config *c = big ? &wide : &little;
+
+                want = grow(&d[i], c, v[k], steps), got = grow(&gpu[DET], c, v[k], steps);
+                same_bits("a text by kernels that overlap", got, want, (v[k].window ? 1 : TEXTS) * (1 + steps) * VOCAB);
+                free(want), free(got);
+            }
+    }
+    for (int i = 0; i < 2; i++)
+        d[i].close(&d[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gemm_few), cmocka_unit_test(test_gemms_of_one_input),
         cmocka_unit_test(test_attention_over_caches),
-        cmocka_unit_test(test_rope_of_texts), cmocka_unit_test(test_models),
+        cmocka_unit_test(test_rope_of_texts), cmocka_unit_test(test_models), cmocka_unit_test(test_overlap),
     };
 
     return cmocka_run_group_tests(tests, open_all, close_all);

@@ -1,0 +1,61 @@
+/* kernels/cuda/chain.cuh - kernels that begin while the one in front of them ends (programmatic dependent
+ * launch, PTX's griddepcontrol; sm_90 and later). */
+#ifndef KERNELS_CUDA_CHAIN_CUH
+#define KERNELS_CUDA_CHAIN_CUH
+#include "kernels/cuda/cuda.h"
+
+/*
+ * A token's step is some 350 kernels of a few microseconds. One after the other, each waits for the last block of the
+ * one in front and for its own launch, while the card's memory rests. A kernel of the chain begins earlier:
+ *
+ *     chain_next()     first: the kernel behind may be launched, once all blocks are here or through
+ *     chain_fetch()    reads ahead into the L2 cache, which is where all of the card sees memory: what the
+ *                      kernel in front still writes there is not missed. A hint; nothing waits for it
+ *     chain_wait()     the kernel in front is through, and what it wrote is seen
+ *
+ * Every thread calls chain_wait before it reads or writes anything that any op writes; also where it has nothing to
+ * do, for a kernel waits for the one in front alone: that all those before are through it owes to that one's
+ * waiting. (So arrays that the kernel in front reads are not overwritten either.) Blocks that wait hold
+ * their places, but all of the kernel in front have theirs by then.
+ *
+ * chain_launch launches such a kernel, early where the last thing on the stream is another (chain_link, cuda.h).
+ */
+#ifdef __CUDACC__ /* else: tests/emulate/instructions.h */
+static __device__ __forceinline__ void chain_next(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void chain_wait(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* From p on, both multiples of 16. */
+static __device__ __forceinline__ void chain_fetch(const void *p, int64_t bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;"
+                 :: "l"(__cvta_generic_to_global(p)), "r"((uint32_t)bytes) : "memory");
+#else
+    (void)p, (void)bytes;
+#endif
+}
+
+template <typename... P, typename... A>
+static void chain_launch(struct cuda *c, void (*kernel)(P...), dim3 blocks, unsigned threads, const A &...args)
+{
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t how = {};
+
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    how.gridDim = blocks, how.blockDim = dim3(threads), how.stream = c->stream;
+    how.attrs = &early, how.numAttrs = chain_link(c);
+    (void)cudaLaunchKernelEx(&how, kernel, P(args)...); /* cuda_end asks what became of it */
+}
+#endif
+#endif
