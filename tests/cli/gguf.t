@@ -44,6 +44,29 @@ for t in smollm llama3 spm; do # byte-level BPE with and without single digits, 
         [ "$(ids_of "$tmp/t-$t" "$tmp/text")" = "$(ids_of "$tmp/t-$t.gguf" "$tmp/text")" ]'
 done
 
+# --- tokenizer.json alone, of SentencePiece's kind: Llama 2 and Gemma as transformers 5 saves them
+json_model() { # NAME: the model with this tokenizer.json
+    rm -rf "$tmp/j-$1"
+    cp -r "$tmp/model" "$tmp/j-$1"
+    rm "$tmp/j-$1/tokenizer.model"
+    sed -n 's/^{"name":"'"$1"'","tokenizer":\(.*\),"ids":.*/\1/p' tests/data/hft/golden.jsonl > "$tmp/j-$1/tokenizer.json"
+    echo '{"bos_token":"<s>","unk_token":"<unk>","model_max_length":1000000000000000019884624838656}' \
+        > "$tmp/j-$1/tokenizer_config.json"
+}
+printf 'the nation  of\n\n<0x41> caf\303\251 \342\226\201x' > "$tmp/text"
+for t in tiny tiny-first tiny-gemma; do
+    json_model $t
+    ok "the ids of $t, by folder and by file" eval 'lmerge -q -f -m "$tmp/j-$t" -o "$tmp/j.gguf" 2> "$tmp/err" &&
+        [ "$(ids_of "$tmp/j-$t" "$tmp/text" | wc -w)" -ge 15 ] &&
+        [ "$(ids_of "$tmp/j-$t" "$tmp/text")" = "$(ids_of "$tmp/j.gguf" "$tmp/text")" ]'
+done
+ok 'who puts no space before a space is told so' eval 'lmerge -q -f -m "$tmp/j-tiny-first" -o "$tmp/j.gguf" 2> "$tmp/err"
+    has "$tmp/err" "puts no space before a text that begins with one"'
+json_model tiny-split
+ok 'what scores cannot say: 78' ends 78 'is not made by all pairs' lmerge -q -f -m "$tmp/j-tiny-split" -o "$tmp/j.gguf"
+json_model unigram
+ok 'nor is Unigram: 78' ends 78 'text is not cut as by a SentencePiece model' lmerge -q -f -m "$tmp/j-unigram" -o "$tmp/j.gguf"
+
 # --- every family that llama.cpp has, as it is; biases, norms, fused tensors, scales, lists
 awk 'BEGIN { for (i = 0; i < 60; i++) printf "\\x%02x\\x00", (i * i + 7 * i) % 29 + 3 }' > "$tmp/escaped"
 printf '%b' "$(cat "$tmp/escaped")" > "$tmp/d.bin"
