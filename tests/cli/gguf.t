@@ -87,6 +87,9 @@ ok 'layers without RoPE that it has not: 78' ends 78 'layer 1 is without RoPE' l
 ok '--check says the same' eval '! lmerge --check llama.cpp tests/data/arch/smollm3 > "$tmp/said" &&
     has "$tmp/said" "refused: layer 1 is without RoPE" && ! lmerge --check llama.cpp tests/data/arch/phi3 > "$tmp/said" &&
     has "$tmp/said" "ignored: the window of 7"'
+ok 'longrope is chosen by the context: folder and file' eval 'lmerge -q -f -m tests/data/arch/phi4mini -o "$tmp/w/p.gguf" 2> "$tmp/err" &&
+    ! lmerge --check llama.cpp tests/data/arch/phi4mini > "$tmp/said" && has "$tmp/said" "differs: longrope.s list is chosen" &&
+    ! lmerge --check llama.cpp "$tmp/w/p.gguf" > "$tmp/said" && has "$tmp/said" "differs: longrope.s list is chosen"'
 ok "and of Gemma's, which it has: layers that have it" eval 'lmerge --check llama.cpp tests/data/arch/gemma2 > "$tmp/said"
     ! has "$tmp/said" "refused\|ignored" && ! lmerge --check llama.cpp tests/data/arch/gemma2_plain > "$tmp/said" &&
     has "$tmp/said" "refused: layer_types is another"'
@@ -197,8 +200,15 @@ else
             --ctx 16 --targets o --steps 2 --lr 3e-2 --warmup 0 -o "$tmp/fam" && lmerge -q -m "$tmp/fam" -o "$tmp/fam.gguf" --gguf f32 &&
             losses "$tmp/fam" "$tmp/fam.gguf"
     }
+    lora_of_family() { # of that model: pairs of all matrices, alone, beside it
+        rm -rf "$tmp/fl" "$tmp/fl.gguf"
+        ltrain -q "$tmp/sd" --model "$tmp/fam" --mode lora --targets all-linear --attention dense --ctx 16 --steps 2 \
+            --lr 1e-2 --warmup 0 -o "$tmp/fl" && lmerge -q -m "$tmp/fam" -a "$tmp/fl" --adapter-only -o "$tmp/fl.gguf" &&
+            adapter=$tmp/fl losses "$tmp/fam" "$tmp/fam.gguf" --lora "$tmp/fl.gguf"
+    }
     for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial gemma gemma2 gemma3; do
         ok "llama.cpp has the losses of $f" of_family "$f"
+        ok "and with a LoRA beside it" lora_of_family
     done
 fi
 echo "1..$n"
