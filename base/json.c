@@ -1,8 +1,10 @@
 /* base/json.c - see json.h. */
 #include "base/json.h"
 
+#include "base/bytes.h"
 #include "base/file.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,20 +39,62 @@ static int depth_of(const char *s, size_t n)
     return most;
 }
 
+/* Whether an integer of JSON that begins at s has more than 64 bits; n: its bytes. */
+static bool too_big(const char *s, size_t n)
+{
+    size_t sign = *s == '-', digits = n - sign;
+
+    return digits > 19 ||
+           (digits == 19 && memcmp(s + sign, sign ? "9223372036854775808" : "9223372036854775807", 19) > 0);
+}
+
+/* Hugging Face's files have such integers: a model_max_length of 1000000000000000019884624838656. jansson refuses
+ * them, so that they are given a fraction, which makes them reals. */
+static int widen(const char *s, size_t nbytes, struct buf *out, struct err *e)
+{
+    bool in_string = false;
+    size_t from = 0, n;
+    int rc = 0;
+
+    for (size_t i = 0; i < nbytes && rc == 0; i += n) {
+        n = 1;
+        if (in_string && s[i] == '\\') {
+            n = 2;
+        } else if (s[i] == '"') {
+            in_string = !in_string;
+        } else if (!in_string && (s[i] == '-' || (s[i] >= '0' && s[i] <= '9'))) {
+            bool whole = true;
+
+            for (; i + n < nbytes && s[i + n] && strchr("0123456789.eE+-", s[i + n]); n++)
+                whole = whole && s[i + n] >= '0' && s[i + n] <= '9';
+            if (!whole || !too_big(s + i, n))
+                continue;
+            if ((rc = buf_add(out, s + from, i + n - from, e)) == 0)
+                rc = buf_add(out, ".0", 2, e);
+            from = i + n;
+        }
+    }
+    return rc < 0 || from == 0 ? rc : buf_add(out, s + from, nbytes - from, e);
+}
+
 /* file only names the text in messages, and must live as long as o. */
 int js_parse(struct js *o, const char *text, size_t nbytes, const char *file, struct err *e)
 {
+    struct buf wide = { 0 };
     json_error_t bad;
+    int rc;
 
     *o = (struct js){ .file = file };
     if (depth_of(text, nbytes) > MAX_DEPTH)
         return err_set(e, E_DATA, "'%s' is nested more than %d deep", file, MAX_DEPTH);
     /* A key that is there twice could mean either value, so such a text is refused. */
-    if (!(o->obj = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &bad)))
-        return err_set(e, E_DATA, "'%s': not valid JSON: %s at line %d, column %d", file,
+    if ((rc = widen(text, nbytes, &wide, e)) == 0 &&
+        !(o->obj = json_loadb(wide.p ? wide.p : text, wide.p ? wide.len : nbytes, JSON_REJECT_DUPLICATES, &bad)))
+        rc = err_set(e, E_DATA, "'%s': not valid JSON: %s at line %d, column %d", file,
                        bad.text, bad.line, bad.column);
-    if (json_is_object(o->obj))
-        return 0;
+    buf_free(&wide);
+    if (rc < 0 || json_is_object(o->obj))
+        return rc;
     js_free(o);
     return err_set(e, E_DATA, "'%s' is not a JSON object", file);
 }
@@ -121,6 +165,8 @@ int js_i64(const struct js *o, const char *key, enum js_need need, int64_t lo, i
 
     if (rc <= 0)
         return rc;
+    if (json_is_real(j) && fabs(json_real_value(j)) >= 0x1p63)
+        return err_set(e, E_DATA, "'%s': field '%s%s' is %g, too big", o->file, o->path, key, json_real_value(j));
     if (!json_is_integer(j))
         return mistyped(o, key, "an integer", j, e);
     if (json_integer_value(j) < lo || json_integer_value(j) > hi)

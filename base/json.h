@@ -19,7 +19,8 @@ struct js {
 };
 
 /* Parses text that must be one JSON object without duplicate keys; nesting is at most 64
- * deep. The caller gives it back with js_free. js_load reads the file first, at most max_bytes.
+ * deep. Integers of more than 64 bits become reals. The caller gives it back with js_free. js_load reads the
+ * file first, at most max_bytes.
  * E_NOINPUT, E_DATA with line and column. */
 int js_parse(struct js *o, const char *text, size_t nbytes, const char *file, struct err *e);
 int js_load(struct js *o, const char *path, size_t max_bytes, struct err *e);

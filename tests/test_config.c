@@ -90,7 +90,9 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{\"model_type\":\"llama\",\"vocab_size\":-5}", E_DATA, "'vocab_size' is -5" },
     { "{\"model_type\":\"llama\",\"vocab_size\":16777217}", E_DATA, "'vocab_size'" },
     { "{\"model_type\":\"llama\",\"vocab_size\":9223372036854775807}", E_DATA, "'vocab_size'" },
-    { "{\"model_type\":\"llama\",\"vocab_size\":9223372036854775808}", E_DATA, "too big" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":9223372036854775808}", E_DATA, "'vocab_size' is 9.22337e+18, too big" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":-9223372036854775809}", E_DATA, "too big" },
+    { "{\"model_type\":\"llama\",\"vocab_size\":00000000000000000000001}", E_DATA, "not valid JSON" },
     { "{\"model_type\":\"llama\",\"vocab_size\":100.5}", E_DATA, "is a number, must be an" },
     { "{\"model_type\":\"llama\",\"vocab_size\":\"100\"}", E_DATA, "is a string, must be an" },
     { "{\"model_type\":\"llama\",\"vocab_size\":1,\"hidden_size\":131073}", E_DATA, "'hidden" },
@@ -112,6 +114,9 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{" OF("mistral") KV ",\"mlp_bias\":true}", E_CONFIG, "mlp_bias" },
     { "{" BASE ",\"mlp_bias\":1}", E_DATA, "'mlp_bias' is an integer" },
     { "{" BASE ",\"quantization_config\":{}}", E_CONFIG, "quantization_config" },
+    { "{" BASE ",\"quantization_config\":{\"bits\":4,\"quant_method\":\"gptq\"}}", E_CONFIG, "are packed by gptq" },
+    { "{" BASE ",\"quantization_config\":{\"quant_method\":7}}", E_CONFIG, "quantization_config is not supported" },
+    { "{" BASE ",\"quantization_config\":[]}", E_CONFIG, "quantization_config is not supported" },
     { "{" BASE ",\"partial_rotary_factor\":0.5}", E_CONFIG, "partial_rotary_factor" },
     { "{" BASE ",\"rms_norm_eps\":0}", E_DATA, "'rms_norm_eps'" },
     { "{" BASE ",\"rms_norm_eps\":1e999}", E_DATA, "not valid JSON" },
@@ -179,6 +184,39 @@ static void test_what_is_refused_is_named(void **state)
         if (rc != spoilt[i].rc || !strstr(e.msg, spoilt[i].why) || !strstr(e.msg, "c.json"))
             fail_msg("%s: %d %s", spoilt[i].json, rc, e.msg);
     }
+}
+
+/* Integers of more than 64 bits, as transformers writes them for "none": reals; all others stay. */
+static void test_integers_of_any_size(void **state)
+{
+    static const char text[] = "{\"a\":1000000000000000019884624838656,\"b\":[-9223372036854775808,9223372036854775807,"
+                               "-99999999999999999999],\"c\":\"12345678901234567890123 \\\"9\",\"d\":12345678901234567890.5,"
+                               "\"99999999999999999999\":1e5}";
+    struct err e = { 0 };
+    struct js o;
+    char *copy = malloc(sizeof text - 1);
+    double d;
+
+    (void)state;
+    memcpy(copy, text, sizeof text - 1); /* no NUL */
+    assert_int_equal(js_parse(&o, copy, sizeof text - 1, "big", &e), 0);
+    assert_true(json_real_value(json_object_get(o.obj, "a")) == 1e30);
+    assert_true(json_integer_value(json_array_get(json_object_get(o.obj, "b"), 0)) == INT64_MIN);
+    assert_true(json_integer_value(json_array_get(json_object_get(o.obj, "b"), 1)) == INT64_MAX);
+    assert_true(json_real_value(json_array_get(json_object_get(o.obj, "b"), 2)) == -1e20);
+    assert_string_equal(json_string_value(json_object_get(o.obj, "c")), "12345678901234567890123 \"9");
+    assert_int_equal(js_f64(&o, "d", JS_MUST, 0, 1e20, &d, &e), 0);
+    assert_true(d == 12345678901234567890.5);
+    assert_int_equal(js_f64(&o, "99999999999999999999", JS_MUST, 0, 1e20, &d, &e), 0);
+    js_free(&o);
+    for (size_t n = 0; n < sizeof text - 1; n++) {
+        char *cut = malloc(n + !n);
+
+        memcpy(cut, text, n);
+        assert_int_equal(js_parse(&o, cut, n, "cut", &e), E_DATA);
+        free(cut);
+    }
+    free(copy);
 }
 
 static void test_nesting_is_bounded(void **state)
@@ -677,6 +715,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_refused_is_named),
         cmocka_unit_test(test_nesting_is_bounded),
+        cmocka_unit_test(test_integers_of_any_size),
         cmocka_unit_test(test_both_forms_of_rope),
         cmocka_unit_test(test_each_kind_is_written_as_it_is_read),
         cmocka_unit_test(test_windows), cmocka_unit_test(test_layers_that_differ), cmocka_unit_test(test_gemma),

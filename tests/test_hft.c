@@ -593,6 +593,150 @@ static void test_ranks_of_qwen_are_its_json(void **state)
     buf_free(&b);
 }
 
+/* ---- as a SentencePiece model ---- */
+
+struct piece_row {
+    char text[64];
+    float score;
+    enum spmodel_type type;
+};
+struct piece_rows {
+    struct piece_row v[512];
+    int n;
+};
+
+static int keep_piece(void *ctx, const char *text, size_t n, float score, enum spmodel_type type, struct err *e)
+{
+    struct piece_rows *all = ctx;
+
+    (void)e;
+    assert_in_range(n, 1, 63);
+    memcpy(all->v[all->n].text, text, n);
+    all->v[all->n].text[n] = '\0';
+    all->v[all->n].score = score;
+    all->v[all->n++].type = type;
+    return 0;
+}
+
+/* The file that the tokenizer.json was made of: the same texts, kinds and order of what is made. */
+static void test_pieces(void **state)
+{
+    static const struct {
+        const char *name;
+        enum hft_prefix prefix;
+    } forms[] = {
+        { "tiny", HFT_PREFIX_ALWAYS }, { "tiny-first", HFT_PREFIX_UNLESS }, { "tiny-gemma", HFT_PREFIX_NEVER },
+    };
+    static struct piece_rows model, made;
+    struct spmodel m;
+    struct err e = { 0 };
+    const char *text;
+    char *bytes, name[32];
+    size_t n;
+
+    (void)state;
+    model.n = 0;
+    assert_int_equal(file_read("tests/data/tiny.model", 1 << 20, &bytes, &n, &e), 0);
+    assert_int_equal(spmodel_read(&m, bytes, n, keep_piece, &model, &e), 0);
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+        struct hft *t = open_golden(forms[f].name, 0, &text, &n, name);
+        enum hft_prefix prefix;
+
+        made.n = 0;
+        if (hft_pieces(t, &prefix, keep_piece, &made, &e) < 0)
+            fail_msg("%s: %s", forms[f].name, e.msg);
+        assert_int_equal(prefix, forms[f].prefix);
+        assert_int_equal(made.n >= model.n, 1); /* some have tokens of their own behind it */
+        for (int i = 0; i < model.n; i++) {
+            assert_string_equal(made.v[i].text, model.v[i].text);
+            if (model.v[i].type != PIECE_CONTROL)
+                assert_int_equal(made.v[i].type, model.v[i].type);
+            for (int k = 0; k < i && model.v[i].type == PIECE_NORMAL; k++)
+                if (model.v[k].type == PIECE_NORMAL)
+                    assert_int_equal(made.v[k].score > made.v[i].score, model.v[k].score > model.v[i].score);
+        }
+        hft_free(t);
+    }
+    free(bytes);
+}
+
+/* Text is cut before each mark, so that marks never merge, though they are in the list. */
+static void test_pieces_of_cut_text(void **state)
+{
+    static struct piece_rows made;
+    enum hft_prefix prefix;
+    struct err e = { 0 };
+    const char *text;
+    char name[32];
+    size_t n;
+    struct hft *t = open_golden("tiny-split", 0, &text, &n, name);
+
+    (void)state;
+    assert_int_equal(hft_pieces(t, &prefix, keep_piece, &made, &e), E_CONFIG);
+    assert_non_null(strstr(e.msg, "token '\u2581\u2581' is not made by all pairs"));
+    hft_free(t);
+}
+
+/* All bytes, <unk>, <s>, then these tokens, by these merges; user: a token that is found in texts. */
+static int pieces_of(const char *tokens, const char *merges, const char *user, const char *pre, struct piece_rows *rows,
+                     struct err *e)
+{
+    struct buf b = { 0 };
+    enum hft_prefix prefix;
+    struct hft *t;
+    int rc;
+
+    assert_int_equal(buf_printf(&b, e, "{\"added_tokens\":[%s],\"pre_tokenizer\":%s,\"normalizer\":{\"type\":"
+        "\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"},\"model\":{\"type\":\"BPE\","
+        "\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"merges\":[%s],\"vocab\":{\"<unk>\":0,\"<s>\":1",
+        user, pre, merges), 0);
+    for (int i = 0; i < 256; i++)
+        assert_int_equal(buf_printf(&b, e, ",\"<0x%02X>\":%d", i, 2 + i), 0);
+    assert_int_equal(buf_printf(&b, e, ",%s}}}", tokens), 0);
+    if (hft_parse(&t, b.p, b.len, "made", e) < 0)
+        fail_msg("%s", e->msg);
+    rows->n = 0;
+    rc = hft_pieces(t, &prefix, keep_piece, rows, e);
+    hft_free(t);
+    buf_free(&b);
+    return rc;
+}
+
+/* What scores cannot say is refused: merges of other programs, in another order, or of other steps. */
+static void test_pieces_that_are_none(void **state)
+{
+#define ABC "\"a\":258,\"b\":259,\"c\":260,\"ab\":261,\"bc\":262,\"abc\":263"
+#define MARKS "\"\u2581\":258,\"\u2581\u2581\":259,\"\u2581\u2581\u2581\":260,\"\u2581\u2581\u2581\u2581\":261"
+#define THREE "[\"\u2581\u2581\",\"\u2581\"],"
+#define FOUR "[\"\u2581\u2581\u2581\",\"\u2581\"]"
+#define REST ",[\"\u2581\",\"\u2581\"],[\"\u2581\u2581\",\"\u2581\u2581\"],[\"\u2581\",\"\u2581\u2581\"]," \
+             "[\"\u2581\",\"\u2581\u2581\u2581\"]"
+    static const struct {
+        const char *tokens, *merges, *user, *pre, *why; /* why NULL: it is one */
+    } cases[] = {
+        { ABC, "\"a b\",\"b c\",\"a bc\",\"ab c\"", "", "null", NULL },
+        { ABC, "\"a b\",\"b c\",\"ab c\"", "", "null", "token 'abc' is not made by all pairs" },
+        { ABC, "\"a b\",\"a bc\",\"b c\",\"ab c\"", "", "null", "'bc' is made by merges that do not follow" },
+        { ABC, "\"a b\",\"a bc\",\"b c\",\"ab c\"", "{\"id\":263,\"content\":\"abc\",\"special\":false}", "null", NULL },
+        { ABC, "\"a b\",\"b c\"", "{\"id\":263,\"content\":\"abc\",\"special\":false}", "null", NULL },
+        { ABC, "\"a b\",\"b c\",\"a bc\",\"ab c\"", "", "{\"type\":\"Digits\",\"individual_digits\":true}",
+          "text is not cut as by" },
+        { MARKS, THREE FOUR REST, "", "null", NULL }, /* of one score */
+    };
+    static struct piece_rows rows;
+    struct err e = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int rc = pieces_of(cases[i].tokens, cases[i].merges, cases[i].user, cases[i].pre, &rows, &e);
+
+        if (rc != (cases[i].why ? E_CONFIG : 0) || (rc && !strstr(e.msg, cases[i].why)))
+            fail_msg("%zu: %d %s", i, rc, e.msg);
+    }
+    for (int i = 259; i < 262; i++)
+        assert_true(rows.v[i].score == rows.v[259].score && rows.v[i].score > rows.v[258].score);
+}
+
 /* The door: a folder's tokenizer.json goes first, and tokenizer_config.json has the last word. */
 static void test_folder(void **state)
 {
@@ -868,6 +1012,9 @@ int main(void)
         cmocka_unit_test(test_rank_file),
         cmocka_unit_test(test_ranks_of_qwen_are_its_json),
         cmocka_unit_test(test_ranks_with_marks),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_pieces_of_cut_text),
+        cmocka_unit_test(test_pieces_that_are_none),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_config),
         cmocka_unit_test(test_chat_forms),

@@ -106,6 +106,9 @@ static int vllm_rope(struct check_list *l, const struct llama_config *c, struct 
     }
 }
 
+#define LONGROPE_BY_CONTEXT "longrope's list is chosen by the context that -c gives, not by the text's length: " \
+                            "above the original context all texts get the long one"
+
 /* What convert_hf_to_gguf.py of llama.cpp makes of the folder. */
 static int llama_cpp_rope(struct check_list *l, const struct llama_config *c, struct err *e)
 {
@@ -116,6 +119,8 @@ static int llama_cpp_rope(struct check_list *l, const struct llama_config *c, st
     if (r->type == ROPE_LONGROPE && strcmp(config_arch(c)->model_type, "phi3") != 0)
         return add(l, CHECK_IGNORED, e, "longrope's lists of factors are not converted for %s: lmerge -o "
                    "FILE.gguf writes them", config_arch(c)->model_type);
+    if (r->type == ROPE_LONGROPE)
+        return add(l, CHECK_DIFFERS, e, LONGROPE_BY_CONTEXT);
     if (r->type == ROPE_YARN && (r->attention_factor > 0 || r->mscale > 0))
         return add(l, CHECK_IGNORED, e, "yarn's attention_factor is converted to a key that is not read for "
                    "%s: lmerge -o FILE.gguf writes one that is", config_arch(c)->model_type);
@@ -395,6 +400,8 @@ static int llama_cpp_keys(struct check_list *l, const struct gguf *g, struct err
     for (size_t i = 0; i < sizeof keys / sizeof *keys && rc == 0; i++)
         if ((v = gguf_find(g, keys[i])) && (v->array || v->type != GGUF_U32 || gguf_int_at(v, 0) != 0))
             rc = add(l, CHECK_IGNORED, e, "key %s is not read for this architecture", keys[i]);
+    if (rc == 0 && gguf_tensor_find(g, "rope_factors_long.weight"))
+        rc = add(l, CHECK_DIFFERS, e, LONGROPE_BY_CONTEXT);
     if (rc == 0 && !gguf_find(g, "tokenizer.ggml.tokens"))
         rc = add(l, CHECK_DIFFERS, e, "no tokenizer: llama.cpp takes token ids alone");
     return rc;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "formats/tokenizer/chat.h"
 #include "formats/tokenizer/gguf_vocab.h"
+#include "formats/tokenizer/hft.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/tokenizer/words.h"
 #include "tools/gguf_vocabulary.h"
@@ -96,6 +97,17 @@ static int check_spm(const struct spmodel *m, const char *path, struct err *e)
                 : 0;
 }
 
+static void put_pieces(struct source *s, bool prefix)
+{
+    gguf_put_string(s->h, KEY("model"), "llama", 5);
+    gguf_put_string(s->h, KEY("pre"), "default", 7);
+    put_tokens(s->h, &s->v);
+    put_scores(s->h, &s->v);
+    put_types(s->h, &s->v);
+    if (!prefix)
+        gguf_put_bool(s->h, KEY("add_space_prefix"), false);
+}
+
 static int put_spm(struct source *s, const char *path)
 {
     struct pieces all = { s, 0 };
@@ -114,13 +126,7 @@ static int put_spm(struct source *s, const char *path)
     if (rc == 0 && (rc = check_spm(&m, path, s->e)) == 0 &&
         (rc = vocabulary_added(&s->v, s->folder, s->e)) == 0 &&
         (rc = vocabulary_fill(&s->v, s->e)) == 0) {
-        gguf_put_string(s->h, KEY("model"), "llama", 5);
-        gguf_put_string(s->h, KEY("pre"), "default", 7);
-        put_tokens(s->h, &s->v);
-        put_scores(s->h, &s->v);
-        put_types(s->h, &s->v);
-        if (!m.norm[SPMODEL_ENCODES].dummy_prefix)
-            gguf_put_bool(s->h, KEY("add_space_prefix"), false);
+        put_pieces(s, m.norm[SPMODEL_ENCODES].dummy_prefix);
         if (m.norm[SPMODEL_ENCODES].strip_spaces) {
             gguf_put_bool(s->h, KEY("remove_extra_whitespaces"), true);
             log_warn("'%s' takes repeated spaces for one, and llama.cpp does not", path);
@@ -184,11 +190,26 @@ static const struct gguf_pre *find_pre(json_t *root)
 }
 
 /* Added tokens win over those of the model. */
+static int read_added(struct source *s, json_t *root)
+{
+    json_t *t;
+    size_t i;
+    int rc = 0;
+
+    json_array_foreach(json_object_get(root, "added_tokens"), i, t) {
+        const char *text = json_string_value(json_object_get(t, "content"));
+
+        if (rc == 0 && text)
+            rc = vocabulary_add(&s->v, json_integer_value(json_object_get(t, "id")), text,
+                                json_is_true(json_object_get(t, "special")), s->e);
+    }
+    return rc < 0 ? rc : vocabulary_fill(&s->v, s->e);
+}
+
 static int read_tokens(struct source *s, json_t *root, const char *path)
 {
-    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab"), *id, *t;
+    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab"), *id;
     const char *text;
-    size_t i;
     int rc = 0;
 
     json_object_foreach(vocab, text, id)
@@ -196,13 +217,7 @@ static int read_tokens(struct source *s, json_t *root, const char *path)
             rc = json_is_integer(id) ? vocabulary_set(&s->v, json_integer_value(id), text, strlen(text), 0,
                                                       PIECE_NORMAL, s->e)
                                      : err_set(s->e, E_DATA, "'%s': token '%.60s' has no id", path, text);
-    json_array_foreach(json_object_get(root, "added_tokens"), i, t) {
-        text = json_string_value(json_object_get(t, "content"));
-        if (rc == 0 && text)
-            rc = vocabulary_add(&s->v, json_integer_value(json_object_get(t, "id")), text,
-                                json_is_true(json_object_get(t, "special")), s->e);
-    }
-    return rc < 0 ? rc : vocabulary_fill(&s->v, s->e);
+    return rc < 0 ? rc : read_added(s, root);
 }
 
 /* "a b", or ["a", "b"]. */
@@ -253,26 +268,60 @@ static void read_template(struct source *s, json_t *root)
     json_decref(list);
 }
 
-static int put_bpe(struct source *s, const char *path)
+static int put_bpe(struct source *s, json_t *root, const struct gguf_pre *pre, const char *path)
 {
-    const struct gguf_pre *pre = NULL;
+    int rc = read_tokens(s, root, path);
+
+    if (rc < 0)
+        return rc;
+    read_template(s, root);
+    gguf_put_string(s->h, KEY("model"), "gpt2", 4);
+    gguf_put_string(s->h, KEY("pre"), pre->name, strlen(pre->name));
+    put_tokens(s->h, &s->v);
+    put_types(s->h, &s->v);
+    return put_merges(s, root, path);
+}
+
+/* SentencePiece's kind: the pieces of the model that it would be. */
+static int put_sentences(struct source *s, json_t *root, const char *path)
+{
+    struct pieces all = { s, 0 };
+    enum hft_prefix prefix;
+    struct hft *t;
+    char *bytes;
+    size_t n;
+    int rc = file_read(path, HFT_MAX_BYTES, &bytes, &n, s->e);
+
+    if (rc == 0)
+        rc = hft_parse(&t, bytes, n, path, s->e);
+    free(bytes);
+    if (rc < 0)
+        return rc;
+    if ((rc = hft_pieces(t, &prefix, add_piece, &all, s->e)) == 0 && (rc = read_added(s, root)) == 0) {
+        s->add_bos = true; /* as llama.cpp has it where nothing is said */
+        read_template(s, root);
+        put_pieces(s, prefix != HFT_PREFIX_NEVER);
+        if (prefix == HFT_PREFIX_UNLESS)
+            log_warn("'%s' puts no space before a text that begins with one, and llama.cpp does", path);
+    }
+    hft_free(t);
+    return rc;
+}
+
+static int put_json(struct source *s, const char *path)
+{
+    const struct gguf_pre *pre;
     struct js o;
     int rc = js_load(&o, path, JS_MAX_BYTES, s->e);
 
     if (rc < 0)
         return rc;
-    if (!(pre = find_pre(o.obj))) {
-        rc = err_set(s->e, E_CONFIG, "'%s' cuts text in a way that llama.cpp has no name for here", path);
-        err_hint(s->e, "known are byte-level BPE as of GPT-2, Llama 3, Qwen 2, SmolLM, tekken and o200k; a "
-                       "tokenizer.model beside it is taken first");
-    }
-    if (rc == 0 && (rc = read_tokens(s, o.obj, path)) == 0) {
-        read_template(s, o.obj);
-        gguf_put_string(s->h, KEY("model"), "gpt2", 4);
-        gguf_put_string(s->h, KEY("pre"), pre->name, strlen(pre->name));
-        put_tokens(s->h, &s->v);
-        put_types(s->h, &s->v);
-        rc = put_merges(s, o.obj, path);
+    pre = find_pre(o.obj);
+    rc = pre ? put_bpe(s, o.obj, pre, path) : put_sentences(s, o.obj, path);
+    if (rc == E_CONFIG) {
+        err_within(s->e, "'%s' cuts text in a way that llama.cpp has no name for here", path);
+        err_hint(s->e, "known are SentencePiece's kind and byte-level BPE as of GPT-2, Llama 3, Qwen 2, SmolLM, "
+                       "tekken and o200k; a tokenizer.model beside it is taken first");
     }
     js_free(&o);
     return rc;
@@ -302,6 +351,7 @@ static int read_config(struct source *s)
         rc = js_bool(&o, "add_bos_token", JS_MAY, &s->add_bos, s->e);
         rc = rc < 0 ? rc : js_bool(&o, "add_eos_token", JS_MAY, &s->add_eos, s->e);
         s->pad = id_of(s, json_object_get(o.obj, "pad_token"));
+        s->unk = s->unk < 0 ? id_of(s, json_object_get(o.obj, "unk_token")) : s->unk;
     }
     if (rc == 0 && (rc = chat_template(s->folder, &chat, &n, s->e)) == 0) {
         put_ids(s);
@@ -364,7 +414,7 @@ int gguf_put_tokenizer(struct gguf_head *h, const char *model, const struct llam
     } else if ((rc = vocabulary_open(&s.v, c->vocab, e)) == 0 &&
                (rc = read_marks(&s, has_spm ? spm : json, c)) == 0) {
         s.add_bos = has_spm; /* as llama.cpp has it where nothing is said */
-        rc = has_spm ? put_spm(&s, spm) : put_bpe(&s, json);
+        rc = has_spm ? put_spm(&s, spm) : put_json(&s, json);
         rc = rc < 0 ? rc : read_config(&s);
     }
     vocabulary_free(&s.v);

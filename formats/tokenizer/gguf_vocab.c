@@ -36,6 +36,7 @@ struct source {
     const struct gguf_value *tokens, *types, *scores, *merges;
     int64_t n;
     int64_t bos, eos, unk, pad;
+    bool sentences; /* it is SentencePiece's kind */
     struct err *e;
 };
 
@@ -72,11 +73,14 @@ static int read_lists(struct source *s)
     return read_ids(s);
 }
 
-/* As the format's own; anything else counts as normal, as in llama.cpp. */
+/* As the format's own; anything else counts as normal, as in llama.cpp. llama.cpp's converter gives <unk> the type of
+ * a control symbol where tokenizer_config.json lists it. */
 static enum spmodel_type kind_of(const struct source *s, int64_t i)
 {
     int64_t t = s->types ? gguf_int_at(s->types, (uint64_t)i) : PIECE_NORMAL;
 
+    if (t == PIECE_CONTROL && i == s->unk && s->sentences)
+        return PIECE_UNKNOWN;
     return t >= PIECE_NORMAL && t <= PIECE_BYTE ? (enum spmodel_type)t : PIECE_NORMAL;
 }
 
@@ -340,7 +344,8 @@ int gguf_vocab_read(struct gguf_vocab *v, const struct gguf *g, struct err *e)
         return rc;
     if (n == 5 && memcmp(model, "llama", n) == 0) {
         v->file = "tokenizer.model";
-        if (s.unk < 0) /* as llama.cpp has them where the file does not say */
+        s.sentences = true;
+        if (s.unk < 0) /* as llama.cpp has it where the file does not say */
             s.unk = 0;
         rc = make_spm(&v->bytes, &s);
     } else if (n == 4 && memcmp(model, "gpt2", n) == 0) {

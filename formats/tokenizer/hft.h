@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "formats/tokenizer/spm.h"
+#include "formats/tokenizer/spmodel.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,13 @@ int hft_decode(const struct hft *t, const int32_t *ids, int64_t n, struct buf *o
  * model, so that it can be compared with the tokenizer.json made of it; "" where there is none. */
 int hft_meaning(const struct hft *t, char hex[33], struct err *e);
 int hft_meaning_spm(const struct spm *m, char hex[33], struct err *e);
+
+/* Whether a space is put before a text, perhaps unless it begins with one. */
+enum hft_prefix { HFT_PREFIX_NEVER, HFT_PREFIX_UNLESS, HFT_PREFIX_ALWAYS };
+/* The pieces of a SentencePiece model of type BPE that makes the same ids, in the order of the ids. The scores are 0, -1, ... in the order in which the merges make pieces, as in a model that
+ * such a file was made of; tokens that no merge makes follow. Those of added_tokens have the type of a piece of the
+ * model, or of a control symbol behind it. E_CONFIG: no such model does the same. */
+int hft_pieces(const struct hft *t, enum hft_prefix *prefix, spmodel_piece_fn *fn, void *ctx, struct err *e);
 
 C_END
 #endif

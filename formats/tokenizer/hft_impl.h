@@ -104,6 +104,7 @@ struct hft {
     struct hft_step norm[HFT_MAX_STEPS], cut[HFT_MAX_STEPS];
     int n_norm, n_cut;
     enum hft_way way;
+    bool sentences; /* the steps and the model are SentencePiece's, also where the way is another */
     const struct words *words; /* WAY_WORDS */
     bool nfc_only;             /* norm is NFC, which most texts are in */
     enum { PREFIX_NEVER, PREFIX_FIRST, PREFIX_UNLESS, PREFIX_ALWAYS } prefix; /* WAY_SENTENCES */
@@ -156,6 +157,8 @@ void hft_make_bytes(struct hft *t);
 int hft_make_pairs(struct hft *t, struct err *e); /* once the merges are known */
 int hft_make_finders(struct hft *t, struct err *e);
 void hft_finder_free(struct hft_finder *f);
+/* Of SPACE_MARK alone. */
+bool hft_is_marks(const struct spm_string *s);
 /* The byte that a character of the byte alphabet stands for, or -1. */
 int hft_byte(uint32_t c);
 

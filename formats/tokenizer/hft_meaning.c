@@ -38,15 +38,6 @@ static int by_rank(const void *a, const void *b)
                                 : 0;
 }
 
-static bool is_marks(const struct spm_string *s)
-{
-    size_t i = 0;
-
-    while (s->n - i >= 3 && memcmp(s->p + i, SPACE_MARK, 3) == 0)
-        i += 3;
-    return s->n > 0 && i == s->n;
-}
-
 /* All pairs of a model, whichever table they are in; without those that make marks alone, whose scores
  * are equal, so that their order is not known from a list of merges. */
 static int gather(const struct spm *m, struct order *o, struct err *e)
@@ -58,7 +49,7 @@ static int gather(const struct spm *m, struct order *o, struct err *e)
     for (size_t i = 0; i < slots; i++) {
         struct spm_pair p;
 
-        if (spm_bpe_slot(&m->bpe, i, &p) && !is_marks(&m->piece[p.id]))
+        if (spm_bpe_slot(&m->bpe, i, &p) && !hft_is_marks(&m->piece[p.id]))
             o->v[o->n++] = p;
     }
     qsort(o->v, o->n, sizeof *o->v, by_rank);

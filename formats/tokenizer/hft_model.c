@@ -335,12 +335,17 @@ static int refuse(const struct hft_value *model, struct err *e)
     return rc < 0 ? rc : 0;
 }
 
-/* SentencePiece's way, where the merges are of characters and have no bytes in them. */
-static bool merges_are_plain(const struct hft *t, const struct spm_merges *m)
+static bool has_all_bytes(const struct hft *t)
 {
     for (int b = 0; b < 256; b++)
         if (t->v->byte_id[b] < 0)
             return false;
+    return true;
+}
+
+/* SentencePiece's way, where the merges are of characters and have no bytes in them. */
+static bool merges_are_plain(const struct hft *t, const struct spm_merges *m)
+{
     for (size_t i = 0; i < m->n; i++)
         if (t->v->kind[m->v[i].left] != PIECE_NORMAL || t->v->kind[m->v[i].right] != PIECE_NORMAL ||
             t->v->kind[m->v[i].id] != PIECE_NORMAL)
@@ -370,8 +375,8 @@ static int make_merges(struct hft *t, struct spm_merges *m, struct err *e)
 {
     bool each = t->n_cut == 1 && t->cut[0].kind == CUT_MARKS && t->cut[0].each;
 
-    if (t->way == WAY_SENTENCES &&
-        (!t->byte_fallback || t->ignore_merges || t->unk < 0 || !merges_are_plain(t, m)))
+    t->sentences = t->sentences && t->byte_fallback && !t->ignore_merges && has_all_bytes(t);
+    if (t->way == WAY_SENTENCES && !(t->sentences && t->unk >= 0 && merges_are_plain(t, m)))
         t->way = WAY_STEPS;
     if (t->way != WAY_SENTENCES)
         return spm_bpe_merges(t->v, m, e);
@@ -415,6 +420,7 @@ static int read_unigram(struct hft *t, const struct hft_value *model, const stru
         rc = hft_bad(model->start, model->v.p, e, "field 'model.type': Unigram behind ByteLevel is not "
                      "supported");
     t->way = WAY_STEPS;
+    t->sentences = false;
     if (rc == 0 && (rc = hft_field(model, "vocab", &vocab, e)) == 0)
         rc = hft_bad(model->start, model->v.p, e, "field 'model.vocab' is missing");
     if (rc == 1 && (rc = read_scores(t, &l, &vocab, e)) == 0 && l.n == 0)

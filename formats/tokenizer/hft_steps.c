@@ -291,7 +291,8 @@ static void choose_way(struct hft *t)
     int n = t->n_cut;
 
     t->nfc_only = t->n_norm == 1 && t->norm[0].kind == NORM_FORM && t->norm[0].form == UNICODE_NFC;
-    t->way = is_sentences(t) ? WAY_SENTENCES : WAY_STEPS;
+    t->sentences = is_sentences(t);
+    t->way = t->sentences ? WAY_SENTENCES : WAY_STEPS;
     if (!t->bytes || n == 0 || c[n - 1].kind != CUT_BYTES || c[n - 1].prefix)
         return;
     if (n == 1 && c[0].words)

@@ -113,6 +113,7 @@ struct block {
     bool local_rope;        /* layers with a window turn by rope_local_base_freq, or what rope_parameters has
                                for sliding_attention */
     struct field_names field;
+    const char *head_also;  /* what other versions of transformers call the head's tensor; NULL: as this */
     bool three_fields;      /* its longrope is written with the lists alone: transformers refuse more */
     uint32_t kinds4;        /* bits of enum rope_type that transformers 4 take of the family; 0: all */
 };

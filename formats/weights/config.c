@@ -183,6 +183,20 @@ double config_embed_times(const struct llama_config *c, enum dtype act)
     return (double)(act == DT_BF16 ? bf16_to_f32(f32_to_bf16(root)) : root);
 }
 
+/* By the name of the method: gptq, awq, bitsandbytes, fp8. */
+static int refuse_quantized(const struct js *o, struct err *e)
+{
+    const char *method = json_string_value(json_object_get(json_object_get(o->obj, "quantization_config"),
+                                                           "quant_method"));
+
+    if (method)
+        err_set(e, E_CONFIG, "'%s': quantization_config is not supported: the weights are packed by %.40s", o->file,
+                method);
+    else
+        refuse(o, "quantization_config", e);
+    return err_hint(e, "use the model that it was made of, in float32, float16 or bfloat16, or a GGUF of it");
+}
+
 /* Fields that would change what the model computes must say what the family's description does. */
 static int check_features(struct llama_config *c, const struct js *o, struct err *e)
 {
@@ -199,11 +213,7 @@ static int check_features(struct llama_config *c, const struct js *o, struct err
         return rc;
     if ((rc = choose_biases(c, o, e)) < 0 || (rc = check_others(c->arch, o, e)) < 0)
         return rc;
-    if (js_has(o, "quantization_config")) {
-        refuse(o, "quantization_config", e);
-        return err_hint(e, "use the model in float32, float16 or bfloat16");
-    }
-    return 0;
+    return js_has(o, "quantization_config") ? refuse_quantized(o, e) : 0;
 }
 
 /* The sizes of the model. What is left out gets a value that follows from the others. */

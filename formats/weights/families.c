@@ -114,7 +114,8 @@ static const struct tensor_def neox_no_attention_biases[] = { NEOX_LAYER(, ) };
 #define HIDDEN_ACTIVATION .field = { NULL, NULL, NULL, "hidden_activation" }
 #define NEOX_ENTRY(t) { "gpt_neox", "GPTNeoXForCausalLM", TENSORS(t), \
     { NORM_LAYER, ACT_GELU, .parallel = true, .by_head = true, .rotary = 0.25, \
-      .field = { "layer_norm_eps", "rotary_emb_base", "rotary_pct", NULL } }, \
+      .field = { "layer_norm_eps", "rotary_emb_base", "rotary_pct", NULL }, \
+      .head_also = "lm_head.weight" /* in 5 */ }, \
     { .eps = 1e-5, .no_ids = true } }
 
 const struct arch arch_family[] = {

@@ -62,6 +62,22 @@ int weights_sort(struct weights_files *f, struct err *e)
     return 0;
 }
 
+/* A head under another version's name gets that of the family's description. */
+static int take_other_head(struct weights *w, struct err *e)
+{
+    const struct arch *a = config_arch(&w->f.config);
+    const struct tensor_def *d = a->tensors + a->n_tensors - 1;
+    struct tensor *t;
+
+    for (; d->role != ROLE_HEAD; d--) /* each family has one */
+        continue;
+    if (!a->block.head_also || weights_find(w, d->name) ||
+        !(t = (struct tensor *)(uintptr_t)weights_find(w, a->block.head_also)))
+        return 0;
+    t->name = d->name;
+    return weights_sort(&w->f, e);
+}
+
 /* Everything the configuration promises, by name, shape and type. */
 static int check_complete(const struct weights *w, const char *folder, struct err *e)
 {
@@ -139,7 +155,7 @@ int weights_open_by(struct weights **out, const struct weights_reader *r, const 
     if (!(w = calloc(1, sizeof *w)))
         return err_set(e, E_SYS, "out of memory");
     w->reader = r;
-    if ((rc = r->open(&w->f, folder, e)) == 0)
+    if ((rc = r->open(&w->f, folder, e)) == 0 && (rc = take_other_head(w, e)) == 0)
         rc = check_complete(w, folder, e);
     if (rc == 0)
         rc = check_tied(w, folder, e);

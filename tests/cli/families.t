@@ -34,6 +34,15 @@ family() { # family NAME
 for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox gemma gemma2 gemma3_capped; do
     ok "$f from base to merged" family "$f"
 done
+# transformers 5 calls the head of gpt_neox lm_head, and reads both names.
+head_of_5() {
+    cp -r tests/data/arch/neox "$tmp/neox5" && sed -i 's/"embed_out.weight":/"lm_head.weight"  :/' "$tmp/neox5/model.safetensors" &&
+        grep -q lm_head "$tmp/neox5/model.safetensors" && [ "$(loss --model "$tmp/neox5")" ] &&
+        [ "$(loss --model "$tmp/neox5")" = "$(loss --model tests/data/arch/neox)" ] &&
+        train neox lora+ "$tmp/head5" && lmerge -q --model "$tmp/neox5" --adapter "$tmp/head5" -o "$tmp/merged5" &&
+        [ "$(names "$tmp/merged5")" = "$(names tests/data/arch/neox)" ]
+}
+ok "gpt_neox: the head by transformers 5's name" head_of_5
 # Of gpt_neox up has no gate beside it: its pair's A has room of its own.
 up_alone() { train neox lora "$tmp/up" --targets up && lmerge -q --model tests/data/arch/neox --adapter "$tmp/up" \
     --dtype float32 -o "$tmp/up.merged" && [ "$(loss --model "$tmp/up.merged")" = \

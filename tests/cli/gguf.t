@@ -44,6 +44,30 @@ for t in smollm llama3 spm; do # byte-level BPE with and without single digits, 
         [ "$(ids_of "$tmp/t-$t" "$tmp/text")" = "$(ids_of "$tmp/t-$t.gguf" "$tmp/text")" ]'
 done
 
+# --- tokenizer.json alone, of SentencePiece's kind: Llama 2 and Gemma as transformers 5 saves them
+json_model() { # NAME: the model with this tokenizer.json
+    rm -rf "$tmp/j-$1"
+    cp -r "$tmp/model" "$tmp/j-$1"
+    rm "$tmp/j-$1/tokenizer.model"
+    sed -n 's/^{"name":"'"$1"'","tokenizer":\(.*\),"ids":.*/\1/p' tests/data/hft/golden.jsonl > "$tmp/j-$1/tokenizer.json"
+    echo '{"bos_token":"<s>","unk_token":"<unk>","model_max_length":1000000000000000019884624838656}' \
+        > "$tmp/j-$1/tokenizer_config.json"
+}
+printf 'the nation  of\n\n<0x41> caf\303\251 \342\226\201x' > "$tmp/text"
+for t in tiny tiny-gemma; do
+    json_model $t
+    ok "the ids of $t, by folder and by file" eval 'lmerge -q -f -m "$tmp/j-$t" -o "$tmp/j.gguf" 2> "$tmp/err" &&
+        [ "$(ids_of "$tmp/j-$t" "$tmp/text" | wc -w)" -ge 15 ] &&
+        [ "$(ids_of "$tmp/j-$t" "$tmp/text")" = "$(ids_of "$tmp/j.gguf" "$tmp/text")" ]'
+done
+json_model tiny-first
+ok 'who puts no space before a space is told so' eval 'lmerge -q -f -m "$tmp/j-tiny-first" -o "$tmp/j.gguf" 2> "$tmp/err"
+    has "$tmp/err" "puts no space before a text that begins with one"'
+json_model tiny-split
+ok 'what scores cannot say: 78' ends 78 'is not made by all pairs' lmerge -q -f -m "$tmp/j-tiny-split" -o "$tmp/j.gguf"
+json_model unigram
+ok 'nor is Unigram: 78' ends 78 'text is not cut as by a SentencePiece model' lmerge -q -f -m "$tmp/j-unigram" -o "$tmp/j.gguf"
+
 # --- every family that llama.cpp has, as it is; biases, norms, fused tensors, scales, lists
 awk 'BEGIN { for (i = 0; i < 60; i++) printf "\\x%02x\\x00", (i * i + 7 * i) % 29 + 3 }' > "$tmp/escaped"
 printf '%b' "$(cat "$tmp/escaped")" > "$tmp/d.bin"
@@ -63,6 +87,9 @@ ok 'layers without RoPE that it has not: 78' ends 78 'layer 1 is without RoPE' l
 ok '--check says the same' eval '! lmerge --check llama.cpp tests/data/arch/smollm3 > "$tmp/said" &&
     has "$tmp/said" "refused: layer 1 is without RoPE" && ! lmerge --check llama.cpp tests/data/arch/phi3 > "$tmp/said" &&
     has "$tmp/said" "ignored: the window of 7"'
+ok 'longrope is chosen by the context: folder and file' eval 'lmerge -q -f -m tests/data/arch/phi4mini -o "$tmp/w/p.gguf" 2> "$tmp/err" &&
+    ! lmerge --check llama.cpp tests/data/arch/phi4mini > "$tmp/said" && has "$tmp/said" "differs: longrope.s list is chosen" &&
+    ! lmerge --check llama.cpp "$tmp/w/p.gguf" > "$tmp/said" && has "$tmp/said" "differs: longrope.s list is chosen"'
 ok "and of Gemma's, which it has: layers that have it" eval 'lmerge --check llama.cpp tests/data/arch/gemma2 > "$tmp/said"
     ! has "$tmp/said" "refused\|ignored" && ! lmerge --check llama.cpp tests/data/arch/gemma2_plain > "$tmp/said" &&
     has "$tmp/said" "refused: layer_types is another"'
@@ -173,8 +200,15 @@ else
             --ctx 16 --targets o --steps 2 --lr 3e-2 --warmup 0 -o "$tmp/fam" && lmerge -q -m "$tmp/fam" -o "$tmp/fam.gguf" --gguf f32 &&
             losses "$tmp/fam" "$tmp/fam.gguf"
     }
+    lora_of_family() { # of that model: pairs of all matrices, alone, beside it
+        rm -rf "$tmp/fl" "$tmp/fl.gguf"
+        ltrain -q "$tmp/sd" --model "$tmp/fam" --mode lora --targets all-linear --attention dense --ctx 16 --steps 2 \
+            --lr 1e-2 --warmup 0 -o "$tmp/fl" && lmerge -q -m "$tmp/fam" -a "$tmp/fl" --adapter-only -o "$tmp/fl.gguf" &&
+            adapter=$tmp/fl losses "$tmp/fam" "$tmp/fam.gguf" --lora "$tmp/fl.gguf"
+    }
     for f in llama_bias qwen3 phi3 phi4mini olmo2 granite_bias neox neox_serial gemma gemma2 gemma3; do
         ok "llama.cpp has the losses of $f" of_family "$f"
+        ok "and with a LoRA beside it" lora_of_family
     done
 fi
 echo "1..$n"
