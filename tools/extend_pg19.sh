@@ -93,31 +93,11 @@ score() { # DATA CTX-LIST TOKENS MODEL-OPTIONS...: JSON
     within $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --max-tokens "$most" \
         --by-document --json --device $device "$@"
 }
-# Tokens a second by the median step of each kind: the first of them also chooses kernels.
-speed() { # METRICS
-    sed -nE 's/.*"attention":"([a-z0-9]+)".*"step_ms":([0-9.]+).*/\1 \2/p' "$1" | sort -k1,1 -k2,2g |
-        awk -v tokens="$STEP_TOKENS" '{ ms[$1, ++n[$1]] = $2 }
-            END { for (k in n) { steps += n[k]; sum += n[k] * ms[k, int((n[k] + 1) / 2)] }
-                printf "%.0f", (sum > 0 ? 1e3 * tokens * steps / sum : 0) }'
-}
-line() { # NAME FOLDER: the run as one line of a table; see tools/extend_table.awk
-    tokens=$((steps * STEP_TOKENS)) tok_s=0 val=$(field loss "$2/val.json")
-    [ "$steps" -eq 0 ] || tok_s=$(speed "$2/out/metrics.jsonl")
-    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$1" "$ctx" "$rope" "$way" "$mode" "$rate" "$seed" \
-        "$steps" "$tokens" "$tok_s" "${val:-0}"
-    awk -F'[:,]' '/"ctx":/ { printf "\t%d|", $2 } /"by_position"/ { at = 1; n = 0 } /"by_document"/ { at = 2; n = 0 }
-        at == 2 && /"document":/ { if (n++) printf ";" } at == 2 && /"(tokens|nll|far_tokens|far_nll)":/ {
-            gsub(/ /, "", $2); printf "%s%s", /"tokens"/ ? "" : ",", $2 } /\]/ { at = 0 }' "$2/test.json"
-    awk -F'[:,]' -v ctx="$ctx" '/"ctx":/ { on = $2 + 0 == ctx; n = 0 } /"by_position"/ { at = on } /\]/ { at = 0 }
-        at && /"tokens_before"/ { printf "%s%d", n++ ? ";" : "\tposition|", $2 }
-        at && /"(tokens|loss)":/ { gsub(/ /, "", $2); printf ",%s", $2 }' "$2/test.json"
-    echo
-}
 is_done() { [ -s "$results/$1.tsv" ]; }
 one_run() { # GPU KIND LINE
     # shellcheck disable=SC2086
     set -- "$1" $3
-    ctx=$2 rope=$3 way=$4 mode=$5 rate=$6 seed=$7 steps=$8
+    ctx=$2 rope=$3 way=$4 mode=$5 rate=$6 seed=$7 steps=$8 tok_s=0
     name=$ctx.$rope.$way.$mode.$rate.$seed.$steps folder=$work/runs/$name
     mkdir -p "$folder"
     set -- --model "$work/base"
@@ -132,7 +112,9 @@ one_run() { # GPU KIND LINE
     [ "$rope" != parts ] || [ "$seed" != "${SEEDS%% *}" ] ||
         score "$work/val.shard" "$ctx" "$VAL_TOKENS" "$@" > "$folder/val.json" || return $?
     score "$work/test.shard" "$(octaves "$BASE_CTX" "$ctx")" "$TEST_TOKENS" "$@" > "$folder/test.json" || return $?
-    line "$name" "$folder" > "$results/$name.part"
+    [ "$steps" -eq 0 ] || tok_s=$(speed "$folder/out/metrics.jsonl")
+    val=$(field loss "$folder/val.json")
+    ppl_line "$name" "${tok_s:-0}" "${val:-0}" "$folder/test.json" > "$results/$name.part"
     mv "$results/$name.part" "$results/$name.tsv"
     rm -rf "$folder"
 }

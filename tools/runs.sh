@@ -52,6 +52,25 @@ at_once() { # CTX: sequences of AT_ONCE tokens, one at least
 field() { # NAME JSON: the first number of that name
     sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1
 }
+# Tokens a second by the median step of each kind: the first of them also chooses kernels.
+speed() { # METRICS
+    sed -nE 's/.*"attention":"([a-z0-9]+)".*"step_ms":([0-9.]+).*/\1 \2/p' "$1" | sort -k1,1 -k2,2g |
+        awk -v tokens="$STEP_TOKENS" '{ ms[$1, ++n[$1]] = $2 }
+            END { for (k in n) { steps += n[k]; sum += n[k] * ms[k, int((n[k] + 1) / 2)] }
+                printf "%.0f", (sum > 0 ? 1e3 * tokens * steps / sum : 0) }'
+}
+# The run whose ctx, rope, way, mode, rate, seed and steps are set, as a line for tools/extend_table.awk.
+ppl_line() { # NAME TOKENS/S VALIDATION-LOSS JSON
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$1" "$ctx" "$rope" "$way" "$mode" "$rate" "$seed" \
+        "$steps" $((steps * STEP_TOKENS)) "$2" "$3"
+    awk -F'[:,]' '/"ctx":/ { printf "\t%d|", $2 } /"by_position"/ { at = 1; n = 0 } /"by_document"/ { at = 2; n = 0 }
+        at == 2 && /"document":/ { if (n++) printf ";" } at == 2 && /"(tokens|nll|far_tokens|far_nll)":/ {
+            gsub(/ /, "", $2); printf "%s%s", /"tokens"/ ? "" : ",", $2 } /\]/ { at = 0 }' "$4"
+    awk -F'[:,]' -v ctx="$ctx" '/"ctx":/ { on = $2 + 0 == ctx; n = 0 } /"by_position"/ { at = on } /\]/ { at = 0 }
+        at && /"tokens_before"/ { printf "%s%d", n++ ? ";" : "\tposition|", $2 }
+        at && /"(tokens|loss)":/ { gsub(/ /, "", $2); printf ",%s", $2 }' "$4"
+    echo
+}
 # OUT COMMAND...: its standard output becomes the file, whole, unless that is there
 once() {
     [ ! -s "$1" ] || return 0
