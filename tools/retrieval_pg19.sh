@@ -8,8 +8,8 @@
 #   examples  prompts with their answers, hidden in training books, mixed into the shards: about TEACH_SHARE of all tokens
 #             to teach with, SHARE to extend with (the tables say how much it is). Prompts are masked: answers count
 #   teach     the base trained TEACH_STEPS more at its own context; 0: it stays as it is
-#   runs      the taught base at its own context; for each of LENGTHS that base with RoPE by parts, and each way of
-#             training at each of SEEDS; their tasks, by depth, and perplexity
+#   runs      the taught base at its own context, and an end where it has less than LEARNT percent in every task; for each
+#             of LENGTHS that base with RoPE by parts, and each way of training at each of SEEDS; tasks by depth, perplexity
 #   tables    WORK/retrieval/tables.md
 #   plot      WORK/retrieval/WAY.png: scores by depth and length, the longest context
 #   page      tables and maps into PAGE, between its lines '<!-- retrieval -->' and '<!-- retrieval end -->'
@@ -19,7 +19,7 @@
 # the others go on. To another machine go tokenizer.model, test.shard, shards, base (else it is made there) and retrieval.
 #   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS=1, WAYS="dense s2-4 mix-16",
 #   LENGTHS="8192 32768", BASE_CTX=1024, STEPS=150, RATE=2.5e-4, SHARE=5 and TEACH_SHARE=50 (percent), TEACH_STEPS=600,
-#   TEACH_RATE=1e-3, TASKS=passkey,niah_single_1,niah_single_2,lines, DEPTHS=10, SAMPLES=5 (of each depth),
+#   TEACH_RATE=1e-3, LEARNT=50, TASKS=passkey,niah_single_1,niah_single_2,lines, DEPTHS=10, SAMPLES=5 (of each depth),
 #   BOOKS_USED=16 (to hide examples in), TEST_TOKENS=512k, BATCH_TOKENS=256k (texts asked at once), BOOKS, PAGE=docs/extension.md,
 #   and those of tools/extend_pg19.sh for its stages data and base
 set -eu
@@ -31,7 +31,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/runs.sh"
 : "${LINFO:=linfo}" "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1}" "${WAYS:=dense s2-4 mix-16}" "${LENGTHS:=8192 32768}"
 : "${BASE_CTX:=1024}" "${STEPS:=150}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATE:=2.5e-4}" "${SHARE:=5}"
-: "${TEACH_SHARE:=50}" "${TEACH_STEPS:=600}" "${TEACH_RATE:=1e-3}" "${TASKS:=passkey,niah_single_1,niah_single_2,lines}"
+: "${TEACH_SHARE:=50}" "${TEACH_STEPS:=600}" "${TEACH_RATE:=1e-3}" "${LEARNT:=50}" "${TASKS:=passkey,niah_single_1,niah_single_2,lines}"
 : "${DEPTHS:=10}" "${SAMPLES:=5}" "${BOOKS_USED:=16}" "${TEST_TOKENS:=512k}" "${BATCH_TOKENS:=256k}"
 make_folders
 tokenizer=$made/tokenizer.model
@@ -148,11 +148,25 @@ one_run() { # GPU KIND LINE
     rm -rf "$folder"
 }
 list() {
-    echo "$BASE_CTX taught 0"
     for ctx in $LENGTHS; do
         for seed in $SEEDS; do for way in $WAYS; do echo "$ctx $way $seed"; done; done
         echo "$ctx none 0"
     done
+}
+
+learnt() { # of every task the score of the taught base, in percent
+    awk -f "$here/retrieval_table.awk" -v form=learnt "$results/$BASE_CTX.taught.0.tasks.json"
+}
+# The taught base first: where it answers nothing, no run after it would tell anything.
+runs() {
+    echo "$BASE_CTX taught 0" > "$work/list"
+    run_all "$work/list"
+    end_if_failed
+    most=$(learnt | sort -k2,2g | tail -n 1 | cut -d' ' -f2)
+    awk -v most="$most" -v least="$LEARNT" 'BEGIN { exit !(most < least) }' && fail "of all tasks the taught base answers $most% at best \
+at its own context, and extending it would compare nothing: remove '$work/taught' and '$results', and give more TEACH_STEPS; or LEARNT=0"
+    list > "$work/list"
+    run_all "$work/list"
 }
 
 # --- what it shows
@@ -185,8 +199,7 @@ compared() { # CTX SEED FILE...: what each way is beside the first, of every tas
 }
 tables() {
     : > "$work/learnt"
-    [ ! -s "$results/$BASE_CTX.taught.0.tasks.json" ] ||
-        awk -f "$here/retrieval_table.awk" -v form=learnt "$results/$BASE_CTX.taught.0.tasks.json" > "$work/learnt"
+    [ ! -s "$results/$BASE_CTX.taught.0.tasks.json" ] || learnt > "$work/learnt"
     {
         printf '\n### The taught base, at its own context\n\n'
         shares
@@ -230,8 +243,7 @@ for stage in $stages; do
     base) base ;;
     examples) all_examples ;;
     teach) teach ;;
-    runs) list > "$work/list"
-        run_all "$work/list" ;;
+    runs) runs ;;
     tables) tables ;;
     plot) plots ;;
     page) page ;;
