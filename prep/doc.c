@@ -374,24 +374,32 @@ static int no_key(const struct row *r, const char *wanted, struct err *e)
                                        "--on-error skip");
 }
 
+/* Decodes a string of key 'name'. */
+static int decode(const struct json_value *v, const char *name, const struct doc_opts *o, struct buf *out,
+                  struct err *e)
+{
+    int rc = json_text(v, o->replace, out, e);
+
+    if (rc < 0) {
+        err_within(e, "key '%s'", name);
+        if (rc == E_DATA)
+            err_hint(e, "give --utf8 replace, or --on-error skip to leave such rows out");
+    }
+    return rc;
+}
+
 /* Decodes the value of key k, which is there unless it may be absent. */
 static int take(const struct row *r, enum key k, const char *name, const struct doc_opts *o,
                 struct buf *out, struct err *e)
 {
     const struct json_value *v = &r->key[k];
-    int rc;
 
     if (!r->has[k])
         return 0;
     if (v->type != JK_STRING)
         return err_set(e, E_DATA, "key '%s' is %s, not a string", name,
                        json_type_name(v->type));
-    if ((rc = json_text(v, o->replace, out, e)) < 0) {
-        err_within(e, "key '%s'", name);
-        if (rc == E_DATA)
-            err_hint(e, "give --utf8 replace, or --on-error skip to leave such rows out");
-    }
-    return rc;
+    return decode(v, name, o, out, e);
 }
 
 /* Reads "meta", an object or a string that holds one. */
@@ -438,7 +446,7 @@ static int take_answers(struct doc *d, const struct row *r, const struct doc_opt
         if (v.type != JK_STRING)
             return err_set(e, E_DATA, "key 'answers' has %s, not a string", json_type_name(v.type));
         if ((!blank && (rc = buf_add(&d->output, " ", 1, e)) < 0) ||
-            (rc = json_text(&v, o->replace, &d->output, e)) < 0)
+            (rc = decode(&v, "answers", o, &d->output, e)) < 0)
             return rc;
         blank = false;
     }

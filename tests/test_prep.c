@@ -141,7 +141,7 @@ static void test_rows_that_are_refused(void **state)
         { "{\"prompt\":\"x\",\"answers\":[]}", "key 'answers' has none" },
         { "{\"prompt\":\"x\",\"answers\":[\"y\",3]}", "key 'answers' has a number" },
         { "{\"prompt\":[],\"answers\":[\"y\"]}", "key 'prompt' is an array" },
-        { "{\"prompt\":\"x\",\"answers\":[\"\xFF\"]}", "invalid UTF-8" },
+        { "{\"prompt\":\"x\",\"answers\":[\"\xFF\"]}", "key 'answers': invalid UTF-8 (byte 0xFF) at byte 0" },
     };
     struct doc d = { 0 };
     struct err e;
