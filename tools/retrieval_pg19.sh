@@ -194,7 +194,7 @@ compared() { # CTX SEED FILE...: what each way is beside the first, of every tas
         f=$results/$ctx.$way.$seed.tasks.json
         [ ! -s "$f" ] || { [ "$way" = dense ] && [ $# -gt 0 ]; } || set -- "$@" "$f"
     done
-    printf '\nTo %d tokens, seed %s: points above dense over all lengths, the same prompts resampled in pairs (95%%), and whether that is within 2 points.\n\n' "$ctx" "$seed"
+    printf '\nTo %d tokens, seed %s: points above dense training (its own score first) over all lengths, the same prompts resampled in pairs (95%%), and whether that is within 2 points.\n\n' "$ctx" "$seed"
     $LEVAL --table -q --json "$@" | awk -f "$here/retrieval_table.awk" -v learnt="$work/learnt"
 }
 tables() {
