@@ -6,7 +6,7 @@
 # usage: tools/retrieval_pg19.sh WORK [STAGE ...]     stages, in this order, by default all but page:
 #   base      what tools/extend_pg19.sh makes in WORK: tokenizer, shards, test books, base
 #   examples  prompts with their answers, hidden in training books, mixed into the shards: about TEACH_SHARE of all tokens
-#             to teach with, SHARE to extend with (the tables say how much it is). Prompts are masked: answers count
+#             to teach with, SHARE to extend with (the tables say how much it is). Prompts are masked (MASK=0: not): answers count
 #   teach     the base trained TEACH_STEPS more at its own context; 0: it stays as it is
 #   runs      the taught base at its own context, and an end where it has less than LEARNT percent in every task; for each
 #             of LENGTHS that base with RoPE by parts, and each way of training at each of SEEDS; tasks by depth, perplexity
@@ -18,7 +18,7 @@
 # done. It stops after LIMIT seconds, with 75 where something is left to do. Runs that fail are named at the end, with 70;
 # the others go on. To another machine go tokenizer.model, test.shard, shards, base (else it is made there) and retrieval.
 #   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS=1, WAYS="dense s2-4 mix-16",
-#   LENGTHS="8192 32768", BASE_CTX=1024, STEPS=150, RATE=2.5e-4, SHARE=5 and TEACH_SHARE=50 (percent), TEACH_STEPS=600,
+#   LENGTHS="8192 32768", BASE_CTX=1024, STEPS=150, RATE=2.5e-4, SHARE=5 and TEACH_SHARE=50 (percent), MASK=1, TEACH_STEPS=600,
 #   TEACH_RATE=1e-3, LEARNT=50, TASKS=passkey,niah_single_1,niah_single_2,lines, DEPTHS=10, SAMPLES=5 (of each depth),
 #   BOOKS_USED=16 (to hide examples in), TEST_TOKENS=512k, BATCH_TOKENS=256k (texts asked at once), BOOKS, PAGE=docs/extension.md,
 #   and those of tools/extend_pg19.sh for its stages data and base
@@ -30,7 +30,7 @@ stages=${*:-base examples teach runs tables plot}
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/runs.sh"
 : "${LINFO:=linfo}" "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1}" "${WAYS:=dense s2-4 mix-16}" "${LENGTHS:=8192 32768}"
-: "${BASE_CTX:=1024}" "${STEPS:=150}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATE:=2.5e-4}" "${SHARE:=5}"
+: "${BASE_CTX:=1024}" "${STEPS:=150}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATE:=2.5e-4}" "${SHARE:=5}" "${MASK:=1}"
 : "${TEACH_SHARE:=50}" "${TEACH_STEPS:=600}" "${TEACH_RATE:=1e-3}" "${LEARNT:=50}" "${TASKS:=passkey,niah_single_1,niah_single_2,lines}"
 : "${DEPTHS:=10}" "${SAMPLES:=5}" "${BOOKS_USED:=16}" "${TEST_TOKENS:=512k}" "${BATCH_TOKENS:=256k}"
 make_folders
@@ -70,7 +70,10 @@ examples() { # NAME SHARE LENGTH...
         done
     done; done > "$work/$name.ndjson"
     rm -rf "$work/$name.only"
-    $LPREP -q "$work/$name.ndjson" -t "$tokenizer" | $LPACK -q -o "$work/$name.only"
+    $LPREP -q "$work/$name.ndjson" -t "$tokenizer" | $LPACK -q > "$work/$name.shard"
+    $LPACK -q --export ndjson "$work/$name.shard" | { [ "$MASK" -eq 0 ] && sed -E 's/,"mask":\[\[[0-9,]*\]\]//' || cat; } |
+        $LPACK -q --import ndjson -o "$work/$name.only" -
+    rm "$work/$name.shard"
     $LPACK -q --merge -o "$work/$name" "$made/shards" "$work/$name.only"
     rm -rf "$work/$name.only"
 }
@@ -104,7 +107,7 @@ teach() {
     rc=0
     # shellcheck disable=SC2086
     within $LTRAIN "$work/teach" --model "$made/base" -o "$work/taught" --mode full --attention dense --ctx "$BASE_CTX" \
-        --batch $((STEP_TOKENS / BASE_CTX)) --micro "$(at_once "$BASE_CTX")" --steps "$TEACH_STEPS" --lr "$TEACH_RATE" \
+        --packing bestfit --mask-documents --batch $((STEP_TOKENS / BASE_CTX)) --micro "$(at_once "$BASE_CTX")" --steps "$TEACH_STEPS" --lr "$TEACH_RATE" \
         --warmup 20 --schedule cosine --min-lr 1e-4 --save-every 200 --keep 1 --log-every 100 --device $device $many || rc=$?
     case $rc in
     0) ;;

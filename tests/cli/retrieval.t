@@ -12,7 +12,7 @@ sed -E 's/("max_position_embeddings": *)[0-9]+/\11024/' tests/data/tiny-config.j
 small() {
     BOOKS=$tmp/books CONFIG=$tmp/c.json BASE_CTX=1024 LENGTHS=2048 BASE_STEPS=2 STEPS=2 TEACH_STEPS=${teach:-2} \
         STEP_TOKENS=2048 AT_ONCE=2048 TASKS=passkey,lines DEPTHS=2 SAMPLES=1 SHARE=10 TEACH_SHARE=20 BOOKS_USED=2 \
-        TEST_TOKENS=3k LEARNT=${learnt:-0} GPUS=0 PAGE=$tmp/page.md tools/retrieval_pg19.sh "$tmp/w" "$@" > "$tmp/out" 2> "$tmp/err"
+        TEST_TOKENS=3k LEARNT=${learnt:-0} MASK=${mask:-1} GPUS=0 PAGE=$tmp/page.md tools/retrieval_pg19.sh "$tmp/w" "$@" > "$tmp/out" 2> "$tmp/err"
 }
 r=$tmp/w/retrieval
 examples() {
@@ -41,6 +41,12 @@ whole() { # an example of the context's length is one row and a masked prompt wi
         END { print "$longest\n"; exit !($longest <= 2048 && $longest > 1024) }' "$tmp/all"
 }
 ok 'they fit a row; all but the answer is masked' whole
+unmasked() { # MASK=0: the same tokens
+    lpack --export ndjson "$r/teach" | grep -o '"tokens":[^]]*' | sort > "$tmp/with" && mv "$r/teach" "$tmp/teach" && mask=0 small examples &&
+        lpack --export ndjson "$r/teach" > "$tmp/without" && ! grep -q mask "$tmp/without" &&
+        grep -o '"tokens":[^]]*' "$tmp/without" | sort | cmp - "$tmp/with" && rm -rf "$r/teach" && mv "$tmp/teach" "$r/teach"
+}
+ok 'without the mask if that is asked for' unmasked
 ok 'no time: 75, and how many runs are left' eval 'small teach || { cat "$tmp/err"; false; } && LIMIT=10 small runs; [ $? = 75 ] &&
     grep -q "retrieval_pg19: 1 runs are left: give the command again" "$tmp/err" && [ -z "$(ls "$r/results")" ]'
 runs() { # the base has learnt nothing: where that matters it ends there
