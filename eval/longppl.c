@@ -324,10 +324,8 @@ static int put_table(struct buf *b, const struct result *r, struct err *e)
     char text[1400];
     int rc;
 
-    snprintf(text, sizeof text, "model     %s%s%s (context %" PRId64 ", rope %s)", r->model,
-             r->adapter[0] ? " + " : "", r->adapter, r->context, r->rope);
-    if ((rc = buf_add_clean(b, text, e)) == 0)
-        rc = buf_printf(b, e, "\ndata      ");
+    if ((rc = measured_line(b, &r->of, e)) == 0)
+        rc = buf_printf(b, e, "data      ");
     snprintf(text, sizeof text, "%s (%s, %" PRId64 " documents)", r->data, r->form, r->data_docs);
     if (rc == 0 && (rc = buf_add_clean(b, text, e)) == 0)
         rc = buf_printf(b, e, "\nkeys      of ");
@@ -359,7 +357,7 @@ static int show(struct eval *v, struct err *e)
     ppl_describe(r, j->p, v, j->data);
     snprintf(r->protocol, sizeof r->protocol, "longppl %" PRId64, asked.short_ctx);
     if (!j->given)
-        snprintf(j->keys.by, sizeof j->keys.by, "%s", r->label);
+        snprintf(j->keys.by, sizeof j->keys.by, "%s", r->of.label);
     snprintf(r->keys, sizeof r->keys, "%s", j->given ? j->keys.by : "itself");
     r->mean_of = 1;
     rc = v->o->json ? result_json(&out, r, e) : put_table(&out, r, e);

@@ -157,23 +157,14 @@ int ppl_score(struct eval *v, int64_t first, int64_t n, struct err *e)
     return rc;
 }
 
-/* context: the largest of all rows, as RoPE may be scaled to another for each. */
 void ppl_describe(struct result *r, const struct ppl_options *o, const struct eval *v,
                   const struct corpus *data)
 {
-    const struct eval_options *eo = v->o;
-
-    eval_label(v, o->label, r->label, sizeof r->label);
-    snprintf(r->model, sizeof r->model, "%s", eo->model);
-    snprintf(r->adapter, sizeof r->adapter, "%s", eo->adapter ? eo->adapter : "");
+    measured_fill(&r->of, v, o->label);
+    measured_device(&r->of, v);
     snprintf(r->data, sizeof r->data, "%s", o->data.path);
     snprintf(r->form, sizeof r->form, "%s", corpus_form(data));
     snprintf(r->split, sizeof r->split, "%s", corpus_split(data));
-    snprintf(r->device, sizeof r->device, "%s, %s", v->s.device.name, v->s.device.detail);
-    eval_rope(v, r->rope, sizeof r->rope);
-    for (int64_t i = 0; i < v->n; i++)
-        if (config_reach(&v->config[i]) > r->context)
-            r->context = config_reach(&v->config[i]);
     r->data_tokens = corpus_tokens(data);
     r->data_docs = corpus_docs(data);
     r->data_hash = corpus_hash(data);

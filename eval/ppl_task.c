@@ -185,8 +185,8 @@ static int read_results(struct result *r, char **file, int n, struct err *e)
         if ((rc = result_read(&r[k], file[k], e)) < 0)
             break;
         /* Without a label the file name tells the rows apart. */
-        if (!r[k].label[0])
-            snprintf(r[k].label, sizeof r[k].label, "%s", file[k]);
+        if (!r[k].of.label[0])
+            snprintf(r[k].of.label, sizeof r[k].of.label, "%s", file[k]);
         if ((differs = results_differ(r, k)))
             log_warn("do not compare: '%s' was measured with %s than '%s'", file[k], differs,
                      file[0]);

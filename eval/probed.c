@@ -59,6 +59,15 @@ int64_t probed_lengths(const struct probed *r, int64_t *length, int64_t most)
     return n;
 }
 
+int64_t probed_columns(const struct probed *r, int64_t *length, int64_t most)
+{
+    int64_t n = probed_lengths(r, length, most - 1);
+
+    if (n > 1)
+        length[n++] = 0;
+    return n;
+}
+
 int64_t probed_tasks(const struct probed *r, const char **task, int64_t most)
 {
     int64_t n = 0;
@@ -94,27 +103,50 @@ static int64_t take(const struct probed *r, const struct probed *c, const char *
     return n;
 }
 
+/* The same of one length, or with 0 of all that r has, each a stratum: how many strata, 0 also where a
+ * length cannot be compared. *x moves behind what was taken. */
+static int64_t take_lengths(const struct probed *r, const struct probed *c, const char *task, int64_t length,
+                            double **x, struct stratum *s)
+{
+    int64_t n = 0, from, to;
+
+    for (int64_t i = 0; i < r->n; i = to) {
+        to = i + 1;
+        if ((length && r->cell[i].length != length) || strcmp(r->cell[i].task, task) != 0)
+            continue;
+        probed_find(r, task, r->cell[i].length, &from, &to);
+        if (from != i) { /* there was a run of both before: that one counts */
+            to = i + 1;
+            continue;
+        }
+        if ((s[n].n = take(r, c, task, r->cell[i].length, *x)) == 0)
+            return 0;
+        s[n].x = *x;
+        *x += s[n++].n;
+    }
+    return n;
+}
+
 int probed_score(const struct probed *r, const struct probed *c, const char *task, int64_t length,
                  struct interval *out, bool *same, struct err *e)
 {
     const char **name = calloc((size_t)r->n + 1, sizeof *name);
     struct stratum *s = calloc((size_t)r->n + 1, sizeof *s);
-    int64_t all = 0, tasks = 1, strata = 0, at = 0, k;
-    double *x;
+    int64_t all = 0, tasks = 1, strata = 0;
+    double *x, *at;
     int rc = 0;
 
     for (int64_t i = 0; i < r->n; i++)
         all += r->cell[i].n;
-    x = malloc((size_t)(all + 1) * sizeof *x);
+    x = at = malloc((size_t)(all + 1) * sizeof *x);
     if (!name || !s || !x)
         rc = err_set(e, E_SYS, "out of memory");
     else if (task)
         name[0] = task;
     else
         tasks = probed_tasks(r, name, r->n);
-    for (int64_t i = 0; i < tasks && rc == 0; i++, at += k)
-        if ((k = take(r, c, name[i], length, x + at)) > 0)
-            s[strata++] = (struct stratum){ x + at, k };
+    for (int64_t i = 0; i < tasks && rc == 0; i++)
+        strata += take_lengths(r, c, name[i], length, &at, s + strata);
     *same = strata > 0;
     *out = (struct interval){ 0, 0, 0 };
     if (rc == 0 && strata > 0)

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "eval/bootstrap.h"
+#include "eval/measured.h"
 #include <stdbool.h>
 #include <stdint.h>
 C_BEGIN
@@ -19,13 +20,14 @@ struct probed_cell {
     double *score;       /* [n], owned; NAN: not known yet */
     double tokens;       /* of all prompts together */
     uint64_t prompts;    /* a hash of their texts and answers, in order */
+    bool past;           /* longer than the model's context: RoPE was not scaled for it */
     int ctx;             /* while measuring: which context it belongs to */
 };
 
 /* One model. Strings are truncated to fit. */
 struct probed {
-    char label[128], model[512], adapter[512], rope[128], device[300], tokenizer[512];
-    int64_t context;     /* the model's own, scaling included */
+    struct measured of;
+    char tokenizer[512];
     int64_t seed;        /* -1: that of each original */
     char haystack[512];  /* its first file; "": none was used */
     int64_t haystack_bytes;
@@ -40,11 +42,14 @@ void probed_free(struct probed *r);
 /* Cells of one task and length, all depths, [*from, *to); false: there are none. */
 bool probed_find(const struct probed *r, const char *task, int64_t length, int64_t *from,
                  int64_t *to);
-/* Lengths, and tasks, in the order they come first; each at most 'most', how many there are. */
+/* Lengths, and tasks, in the order they come first; each at most 'most', how many there are. Of several lengths
+ * probed_columns has 0 behind them: all together. */
 int64_t probed_lengths(const struct probed *r, int64_t *length, int64_t most);
+int64_t probed_columns(const struct probed *r, int64_t *length, int64_t most);
 int64_t probed_tasks(const struct probed *r, const char **task, int64_t most);
-/* A task at a length, all depths; task NULL: the mean of all tasks there. Of c less r where c is given,
- * over the same prompts: *same is false where there are none, and *out is nothing. E_SYS. */
+/* A task at a length, all depths; task NULL: the mean of all tasks there; length 0: that of all lengths. Of c
+ * less r where c is given, over the same prompts: *same is false where there are none (of all lengths: of one of
+ * them), and *out is nothing. E_SYS. */
 int probed_score(const struct probed *r, const struct probed *c, const char *task, int64_t length,
                  struct interval *out, bool *same, struct err *e);
 

@@ -1,6 +1,5 @@
 /* eval/probed_json.c - scores of probes as JSON, written and read back; see formats/probes.md. */
 #include "base/file.h"
-#include "base/opt.h"
 #include "eval/json_fields.h"
 #include "eval/probed.h"
 
@@ -32,6 +31,7 @@ static int cell_json(json_t **out, const struct probed_cell *c, struct err *e)
     json_object_set_new(o, "task", field_text(c->task));
     json_object_set_new(o, "length", json_integer(c->length));
     json_object_set_new(o, "depth", c->depth < 0 ? json_null() : json_real(c->depth));
+    json_object_set_new(o, "past_context", json_boolean(c->past));
     json_object_set_new(o, "prompts", json_integer(c->n));
     json_object_set_new(o, "prompts_hash", field_hash(c->prompts));
     json_object_set_new(o, "tokens", json_real(c->n ? c->tokens / (double)c->n : 0));
@@ -45,7 +45,7 @@ static int cell_json(json_t **out, const struct probed_cell *c, struct err *e)
 static int summary_json(json_t *to, const struct probed *r, const struct probed *c, struct err *e)
 {
     const char *task[TASKS + 1];
-    int64_t length[LENGTHS], n = probed_lengths(r, length, LENGTHS), tasks = probed_tasks(r, task, TASKS);
+    int64_t length[LENGTHS], n = probed_columns(r, length, LENGTHS), tasks = probed_tasks(r, task, TASKS);
     int rc = 0;
 
     task[tasks] = NULL;
@@ -60,7 +60,7 @@ static int summary_json(json_t *to, const struct probed *r, const struct probed 
                 continue;
             o = json_object();
             json_object_set_new(o, "task", task[i] ? field_text(task[i]) : json_null());
-            json_object_set_new(o, "length", json_integer(length[k]));
+            json_object_set_new(o, "length", length[k] ? json_integer(length[k]) : json_null());
             put_interval(o, &s);
             json_array_append_new(to, o);
         }
@@ -75,17 +75,9 @@ static json_t *how_json(void)
 
 int probed_json(struct buf *out, const struct probed *r, struct err *e)
 {
-    json_t *o = json_object(), *rows = json_array(), *all = json_array(), *h, *cell;
+    json_t *o = measured_json(&r->of, "probes"), *rows = json_array(), *all = json_array(), *h, *cell;
     int rc = 0;
 
-    json_object_set_new(o, "leval", json_string(LONGLORA_VERSION));
-    json_object_set_new(o, "kind", json_string("probes"));
-    json_object_set_new(o, "label", field_text(r->label));
-    json_object_set_new(o, "model", field_text(r->model));
-    json_object_set_new(o, "adapter", r->adapter[0] ? field_text(r->adapter) : json_null());
-    json_object_set_new(o, "context", json_integer(r->context));
-    json_object_set_new(o, "rope", field_text(r->rope));
-    json_object_set_new(o, "device", field_text(r->device));
     json_object_set_new(o, "tokenizer", field_text(r->tokenizer));
     json_object_set_new(o, "seed", r->seed < 0 ? json_null() : json_integer(r->seed));
     if (r->haystack[0]) {
@@ -120,7 +112,7 @@ int probed_compare_json(struct buf *out, const struct probed *r, int64_t n, stru
     for (int64_t k = 0; k < n && rc == 0; k++) {
         json_t *row = json_object(), *scores = json_array(), *above = json_array();
 
-        json_object_set_new(row, "label", field_text(r[k].label));
+        json_object_set_new(row, "label", field_text(r[k].of.label));
         json_object_set_new(row, "summary", scores);
         json_object_set_new(row, "above_first", above);
         json_array_append_new(rows, row);
@@ -178,6 +170,7 @@ static int get_cell(struct probed *r, const struct js *row, struct err *e)
     snprintf(c->task, sizeof c->task, "%s", task);
     if ((rc = js_i64(row, "length", JS_MUST, 1, (int64_t)1 << 40, &c->length, e)) == 0 &&
         (rc = js_f64(row, "depth", JS_MAY, 0, 1, &c->depth, e)) == 0 &&
+        (rc = js_bool(row, "past_context", JS_MAY, &c->past, e)) == 0 &&
         (rc = js_f64(row, "tokens", JS_MAY, 0, 0x1p52, &c->tokens, e)) == 0 &&
         (rc = get_hash(row, "prompts_hash", &c->prompts, e)) == 0)
         rc = get_scores(c, row, scores, e);
@@ -196,11 +189,7 @@ static int read_fields(struct probed *r, const struct js *o, struct err *e)
         return err_hint(e, "make one: leval --tasks LIST --model DIR --json > %s", o->file);
     }
     r->seed = -1;
-    if (rc < 0 || (rc = field_get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
-        (rc = field_get_text(o, "model", r->model, sizeof r->model, e)) < 0 ||
-        (rc = field_get_text(o, "adapter", r->adapter, sizeof r->adapter, e)) < 0 ||
-        (rc = field_get_text(o, "rope", r->rope, sizeof r->rope, e)) < 0 ||
-        (rc = js_i64(o, "context", JS_MAY, 0, (int64_t)1 << 40, &r->context, e)) < 0 ||
+    if (rc < 0 || (rc = measured_read(&r->of, o, e)) < 0 ||
         (rc = js_i64(o, "seed", JS_MAY, 0, INT64_MAX, &r->seed, e)) < 0 ||
         (rc = js_array(o, "results", JS_MUST, &rows, e)) < 0)
         return rc;

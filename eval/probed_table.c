@@ -54,7 +54,8 @@ static int put_lengths(struct buf *b, const char *name, const int64_t *length, i
     int rc = put_name(b, name, e);
 
     for (int64_t k = 0; k < n && rc == 0; k++)
-        rc = buf_printf(b, e, "  %-*" PRId64, k == n - 1 ? 0 : width, length[k]);
+        rc = length[k] ? buf_printf(b, e, "  %-*" PRId64, k == n - 1 ? 0 : width, length[k])
+                       : buf_add(b, "  all", 5, e);
     return rc < 0 ? rc : buf_add(b, "\n", 1, e);
 }
 
@@ -62,7 +63,7 @@ static int put_scores(struct buf *b, const char *head, const struct probed *r, c
                       struct err *e)
 {
     const char *task[TASKS];
-    int64_t length[LENGTHS], n = probed_lengths(r, length, LENGTHS), tasks = probed_tasks(r, task, TASKS);
+    int64_t length[LENGTHS], n = probed_columns(r, length, LENGTHS), tasks = probed_tasks(r, task, TASKS);
     int width = c ? 20 : 15, rc = put_lengths(b, head, length, n, width, e);
 
     for (int64_t i = 0; i < tasks && rc == 0; i++)
@@ -139,13 +140,10 @@ static int put_maps(struct buf *b, const struct probed *r, const struct probed_h
 
 static int put_head(struct buf *b, const struct probed *r, struct err *e)
 {
-    char text[1400];
-    int rc = buf_printf(b, e, "model     ");
+    int rc = measured_line(b, &r->of, e);
 
-    snprintf(text, sizeof text, "%s%s%s (context %" PRId64 ", rope %s)", r->model, r->adapter[0] ? " + " : "",
-             r->adapter, r->context, r->rope);
-    if (rc == 0 && (rc = buf_add_clean(b, text, e)) == 0)
-        rc = buf_printf(b, e, "\nprompts   ");
+    if (rc == 0)
+        rc = buf_printf(b, e, "prompts   ");
     if (rc == 0 && r->seed < 0)
         rc = buf_printf(b, e, "seeds of the originals");
     else if (rc == 0)
@@ -171,10 +169,10 @@ int probed_compare(struct buf *out, const struct probed *r, int64_t n, struct er
 
     for (int64_t k = 0; k < n && rc == 0; k++)
         if ((rc = k ? buf_add(out, "\n", 1, e) : 0) == 0)
-            rc = put_scores(out, r[k].label, &r[k], NULL, e);
+            rc = put_scores(out, r[k].of.label, &r[k], NULL, e);
     for (int64_t k = 1; k < n && rc == 0; k++) {
-        if ((rc = buf_printf(out, e, "\npoints that ")) == 0 && (rc = buf_add_clean(out, r[k].label, e)) == 0 &&
-            (rc = buf_printf(out, e, " is above ")) == 0 && (rc = buf_add_clean(out, r[0].label, e)) == 0)
+        if ((rc = buf_printf(out, e, "\npoints that ")) == 0 && (rc = buf_add_clean(out, r[k].of.label, e)) == 0 &&
+            (rc = buf_printf(out, e, " is above ")) == 0 && (rc = buf_add_clean(out, r[0].of.label, e)) == 0)
             rc = buf_printf(out, e, ", same prompts resampled in pairs [%.0f%%]\n", 100 * BOOTSTRAP_CONFIDENCE);
         if (rc == 0)
             rc = put_scores(out, "task", &r[0], &r[k], e);
@@ -198,7 +196,7 @@ static int plot_lines(const struct probed *r, int64_t n, const char *title, cons
         int64_t length[LENGTHS], have = probed_lengths(m, length, LENGTHS);
         double *at = x + k * 2 * LENGTHS;
 
-        s[k] = (struct plot_series){ n > 1 ? m->label : task[k], at, at + LENGTHS, 0 };
+        s[k] = (struct plot_series){ n > 1 ? m->of.label : task[k], at, at + LENGTHS, 0 };
         for (int64_t i = 0; i < have && rc == 0; i++) {
             struct interval score;
             bool any;
@@ -223,7 +221,7 @@ int probed_plot(const struct probed *r, int64_t n, const char *title, const char
     struct heat h[TASKS];
     int rc = 0;
 
-    title = title ? title : n > 1 ? "probes" : r->label;
+    title = title ? title : n > 1 ? "probes" : r->of.label;
     for (int64_t i = 0; i < tasks && n == 1 && rc == 0; i++) {
         rc = map_fill(&m[i], r, task[i], e);
         if (rc == 0 && m[i].h.ny > 0)

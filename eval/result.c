@@ -90,9 +90,7 @@ static int put_head(struct buf *b, const struct result *r, struct err *e)
     int rc;
 /* Paths of model, adapter and data may be long; what does not fit is cut. */
 
-    snprintf(text, sizeof text, "%s%s%s (context %" PRId64 ", rope %s)", r->model,
-             r->adapter[0] ? " + " : "", r->adapter, r->context, r->rope);
-    rc = put_line(b, "model", text, e);
+    rc = measured_line(b, &r->of, e);
     snprintf(text, sizeof text, "%s (%s%s%s, %" PRId64 " tokens, %" PRId64 " document%s%s%s%s)",
              r->data, r->form, r->split[0] ? ", split " : "", r->split, r->data_tokens,
              r->data_docs, r->data_docs == 1 ? "" : "s",
@@ -244,13 +242,13 @@ int results_table(struct buf *out, const struct result *r, int64_t n, struct err
     char text[CELL];
 
     for (int64_t k = 0; k < n; k++)
-        width = label_width(r[k].label) > width ? label_width(r[k].label) : width;
+        width = label_width(r[k].of.label) > width ? label_width(r[k].of.label) : width;
     rc = put_label(out, "perplexity", width, e);
     for (int c = 0; c < columns && rc == 0; c++)
         rc = buf_printf(out, e, "  %10" PRId64, ctx[c]);
     for (int64_t k = 0; k < n && rc == 0; k++) {
         if ((rc = buf_add(out, "\n", 1, e)) == 0)
-            rc = put_label(out, r[k].label, width, e);
+            rc = put_label(out, r[k].of.label, width, e);
         for (int c = 0; c < columns && rc == 0; c++) {
             const struct score *s = at_ctx(&r[k], ctx[c]);
 
@@ -329,7 +327,7 @@ int results_chart(struct buf *out, const char *path, const struct result_chart *
         s[k].x = x;
         s[k].y = y;
         s[k].n = points(&r[h->by_position ? 0 : k], h->by_position ? &r->row[k] : NULL, x, y);
-        s[k].label = h->by_position ? name[k] : r[k].label;
+        s[k].label = h->by_position ? name[k] : r[k].of.label;
         if (h->by_position)
             snprintf(name[k], CELL, "ctx %" PRId64, r->row[k].ctx);
     }

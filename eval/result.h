@@ -3,6 +3,7 @@
 #define EVAL_RESULT_H
 #include "base/bytes.h"
 #include "base/err.h"
+#include "eval/measured.h"
 #include "eval/score.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,11 +13,8 @@ enum { RESULT_ROWS = 32 };
 
 /* One model over one corpus. Strings are truncated to fit, never refused. */
 struct result {
-    char label[128];          /* for tables; default: the adapter's or model's last name */
-    char model[512], adapter[512], data[512];
-    char form[32], split[64], protocol[32], device[300];
-    char rope[64];            /* "default", "linear 4", ... */
-    int64_t context;          /* the model's own, scaling included */
+    struct measured of;
+    char data[512], form[32], split[64], protocol[32];
     int64_t data_tokens, data_docs;
     uint64_t data_hash;
     bool joined;

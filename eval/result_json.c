@@ -1,5 +1,4 @@
 /* eval/result_json.c - results as JSON, written and read back; see result.h. */
-#include "base/opt.h"
 #include "eval/json_fields.h"
 #include "eval/result.h"
 
@@ -83,15 +82,8 @@ static json_t *score_json(const struct score *s)
 
 int result_json(struct buf *out, const struct result *r, struct err *e)
 {
-    json_t *o = json_object(), *d = json_object(), *rows = json_array();
+    json_t *o = measured_json(&r->of, NULL), *d = json_object(), *rows = json_array();
 
-    json_object_set_new(o, "leval", json_string(LONGLORA_VERSION));
-    json_object_set_new(o, "label", field_text(r->label));
-    json_object_set_new(o, "model", field_text(r->model));
-    json_object_set_new(o, "adapter", r->adapter[0] ? field_text(r->adapter) : json_null());
-    json_object_set_new(o, "context", json_integer(r->context));
-    json_object_set_new(o, "rope", field_text(r->rope));
-    json_object_set_new(o, "device", field_text(r->device));
     json_object_set_new(d, "path", field_text(r->data));
     json_object_set_new(d, "form", field_text(r->form));
     json_object_set_new(d, "split", r->split[0] ? field_text(r->split) : json_null());
@@ -123,7 +115,7 @@ int results_json(struct buf *out, const struct result *r, int64_t n, struct err 
             json_array_append_new(cells, json_pack("{s:I, s:o, s:o}",
                 "ctx", (json_int_t)r[k].row[i].ctx, "ppl", number(score_ppl(&r[k].row[i])),
                 "loss", number(r[k].row[i].loss)));
-        json_array_append_new(rows, json_pack("{s:o, s:o}", "label", field_text(r[k].label),
+        json_array_append_new(rows, json_pack("{s:o, s:o}", "label", field_text(r[k].of.label),
                                               "results", cells));
     }
     json_object_set_new(o, "protocol", n ? field_text(r[0].protocol) : json_null());
@@ -174,7 +166,7 @@ static int read_fields(struct result *r, const struct js *o, struct err *e)
         err_set(e, E_DATA, "'%s' is not a result of leval", o->file);
         return err_hint(e, "make one: leval --ppl FILE --model DIR --json > %s", o->file);
     }
-    if ((rc = field_get_text(o, "label", r->label, sizeof r->label, e)) < 0 ||
+    if ((rc = measured_read(&r->of, o, e)) < 0 ||
         (rc = field_get_text(o, "protocol", r->protocol, sizeof r->protocol, e)) < 0 ||
         (rc = js_bool(o, "joined", JS_MAY, &r->joined, e)) < 0 ||
         (rc = field_get_text(o, "masks", r->masks, sizeof r->masks, e)) < 0 ||

@@ -47,7 +47,7 @@ static int extend(struct eval *v, int64_t i, bool always, struct err *e)
 }
 
 /* Tells where a context is beyond what RoPE reaches, and where RoPE was scaled for it. */
-static void say_rope(const struct eval *v)
+static void say_rope(const struct task *t, const struct eval *v)
 {
     int64_t had = v->s.base_context;
 
@@ -56,7 +56,10 @@ static void say_rope(const struct eval *v)
 
         int64_t reach = config_reach(c);
 
-        if (v->ctx[i] > reach)
+        if (v->ctx[i] > reach && t->within)
+            log_warn("length %" PRId64 " is past the model's context of %" PRId64 ", and RoPE is not scaled for it: "
+                     "the scores there are those of a model out of its range", v->ctx[i], reach);
+        else if (v->ctx[i] > reach)
             log_info("ctx %" PRId64 " is longer than the model's %" PRId64 "; RoPE is not "
                      "scaled further", v->ctx[i], reach);
         else if (reach != had)
@@ -66,7 +69,7 @@ static void say_rope(const struct eval *v)
 }
 
 /* Contexts, and the RoPE of each. */
-static int settle_contexts(struct eval *v, bool always, struct err *e)
+static int settle_contexts(const struct task *t, struct eval *v, bool always, struct err *e)
 {
     const struct eval_options *o = v->o;
     int rc = 0;
@@ -81,7 +84,7 @@ static int settle_contexts(struct eval *v, bool always, struct err *e)
         rc = extend(v, i, always, e);
     }
     if (rc == 0 && !always)
-        say_rope(v);
+        say_rope(t, v);
     return rc;
 }
 
@@ -173,7 +176,7 @@ int eval_run(const struct task *t, struct eval *v, struct err *e)
     if (random)
         so.model = so.adapter = NULL, so.sizes = &c, so.noise = true;
     if (rc == 0 && (rc = session_files(&v->s, &so, e)) == 0 &&
-        (rc = settle_contexts(v, random, e)) == 0 &&
+        (rc = settle_contexts(t, v, random, e)) == 0 &&
         (!t->prepare || (rc = t->prepare(v, e)) == 0) && !v->known)
         rc = open_device(v, &so, e);
     if (rc == 0 && o->cp > 1 && g->size % o->cp) {

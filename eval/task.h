@@ -56,6 +56,7 @@ struct task {
     const struct opt *rows; /* its options, which fill in asked */
     const void *asked;
     enum task_needs needs;
+    bool within;            /* past the model's context its result says little: a warning, not a remark */
     bool (*is_asked)(const struct eval_options *o); /* by its options */
     /* Fills in what is left out and remembered somewhere, before check; says what. E_USAGE,
      * E_NOINPUT, and those of opening the data. */

@@ -130,20 +130,6 @@ static int read_journal(struct job *j, struct err *e)
     return rc;
 }
 
-static void describe(struct job *j)
-{
-    const struct eval *v = j->v;
-    struct probed *r = &j->p.r;
-
-    eval_label(v, ppl_asked()->label, r->label, sizeof r->label);
-    snprintf(r->model, sizeof r->model, "%s", v->o->model);
-    snprintf(r->adapter, sizeof r->adapter, "%s", v->o->adapter ? v->o->adapter : "");
-    eval_rope(v, r->rope, sizeof r->rope);
-    for (int64_t i = 0; i < v->n; i++)
-        if (config_reach(&v->config[i]) > r->context)
-            r->context = config_reach(&v->config[i]);
-}
-
 int tasks_prepare(struct eval *v, struct err *e)
 {
     struct job *j = v->state = calloc(1, sizeof *j);
@@ -160,9 +146,13 @@ int tasks_prepare(struct eval *v, struct err *e)
     if (tokenizer_vocab(j->p.tokenizer) > v->s.config.vocab)
         log_warn("the tokenizer has %" PRId64 " tokens, the model %" PRId64,
                  tokenizer_vocab(j->p.tokenizer), v->s.config.vocab);
-    describe(j);
-    for (int64_t i = 0; i < j->p.r.n; i++)
-        j->all += j->p.r.cell[i].n;
+    measured_fill(&j->p.r.of, v, ppl_asked()->label);
+    for (int64_t i = 0; i < j->p.r.n; i++) {
+        struct probed_cell *c = &j->p.r.cell[i];
+
+        j->all += c->n;
+        c->past = c->length > config_reach(&v->config[c->ctx]);
+    }
     if (!j->o->journal)
         return 0;
     rc = read_journal(j, e);
@@ -172,7 +162,7 @@ int tasks_prepare(struct eval *v, struct err *e)
     if (rc == 0 && j->done)
         log_info("'%s' has %" PRId64 " of %" PRId64 " answers", j->o->journal, j->done, j->all);
     if (v->known)
-        snprintf(j->p.r.device, sizeof j->p.r.device, "%s", answered_device(j->answered));
+        snprintf(j->p.r.of.device, sizeof j->p.r.of.device, "%s", answered_device(j->answered));
     return rc;
 }
 
@@ -361,9 +351,9 @@ int tasks_run(struct eval *v, int64_t first, int64_t n, struct err *e)
     struct group *g = v->s.device.group;
     int rc = 0;
 
-    snprintf(j->p.r.device, sizeof j->p.r.device, "%s, %s", v->s.device.name, v->s.device.detail);
+    measured_device(&j->p.r.of, v);
     if (j->answered && group_writes(g) && first == 0)
-        rc = answered_write(j->answered, j->p.r.device, e);
+        rc = answered_write(j->answered, j->p.r.of.device, e);
     rc = group_meet(g, rc, NULL, e);
     j->start = now_s();
     j->begun = j->done;

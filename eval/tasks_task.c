@@ -149,7 +149,7 @@ static int tasks_show(struct eval *v, struct err *e)
 
 const struct task task_tasks = {
     .name = "tasks", .help = "retrieval", .rows = tasks_rows, .asked = &asked, .needs = NEEDS_MODEL,
-    .is_asked = tasks_is_asked, .fill = fill, .check = tasks_check, .prepare = tasks_prepare,
+    .within = true, .is_asked = tasks_is_asked, .fill = fill, .check = tasks_check, .prepare = tasks_prepare,
     .plan = tasks_plan, .run = tasks_run, .show = tasks_show, .close = tasks_close,
 };
 const struct task task_prompts = {

@@ -15,7 +15,7 @@ const char *schema_name(enum schema s)
     static const char *const name[SCHEMAS] = { "text file",    "pg19",         "text",
                                                "lprep --text", "redpajama v1", "redpajama v2",
                                                "proof-pile",   "alpaca",       "longalpaca",
-                                               "--field" };
+                                               "leval --prompts", "--field" };
     return name[s];
 }
 
@@ -124,11 +124,12 @@ int doc_from_buf(struct doc *d, const struct doc_place *at, struct buf *b,
 
 /* The keys that tell schemas apart. */
 enum key { K_TEXT, K_RAW_CONTENT, K_INSTRUCTION, K_INPUT, K_OUTPUT, K_META, K_SOURCE, K_SUBSET,
-           K_PRED_LABEL, K_SYSTEM, K_HISTORY, K_FIELD, KEYS };
+           K_PRED_LABEL, K_SYSTEM, K_HISTORY, K_PROMPT, K_ANSWERS, K_FIELD, KEYS };
 static const char *const key_name[KEYS] = { "text",   "raw_content",       "instruction",
                                             "input",  "output",            "meta",
                                             "source", "red_pajama_subset", "pred_label",
-                                            "system", "history" };
+                                            "system", "history",           "prompt",
+                                            "answers" };
 /* The same for the keys inside "meta". */
 enum meta_key { M_SOURCE, M_NAME, M_SUBSET_NAME, M_SET_NAME, M_CONFIG, M_FILE, M_ARXIV_ID,
                 M_BOOK_TITLE, M_SCORE, M_TITLE, M_URL, M_TIMESTAMP, M_CONTENT_HASH, META_KEYS };
@@ -334,7 +335,7 @@ static void classify_text(struct doc *d, const struct row *r, const struct doc_p
     }
 }
 
-/* The file's name says which; where it says neither, a row without "input" is LongAlpaca's. */
+/* Of instructions the file's name says which; where it says neither, a row without "input" is LongAlpaca's. */
 static void classify_instruction(struct doc *d, const struct row *r, const struct doc_place *at,
                                  const struct doc_opts *o)
 {
@@ -343,6 +344,11 @@ static void classify_instruction(struct doc *d, const struct row *r, const struc
 
     if (r->n_meta == 2 && r->meta_has[M_SOURCE] && r->meta_has[M_NAME]) {
         classify_text(d, r, at, o);
+        return;
+    }
+    if (d->bare) {
+        d->schema = SCHEMA_PROMPTS;
+        set_source(d, o, "prompts");
         return;
     }
     is_long = strcasestr(base, "longalpaca") || strcasestr(base, "long_alpaca") ||
@@ -368,24 +374,32 @@ static int no_key(const struct row *r, const char *wanted, struct err *e)
                                        "--on-error skip");
 }
 
+/* Decodes a string of key 'name'. */
+static int decode(const struct json_value *v, const char *name, const struct doc_opts *o, struct buf *out,
+                  struct err *e)
+{
+    int rc = json_text(v, o->replace, out, e);
+
+    if (rc < 0) {
+        err_within(e, "key '%s'", name);
+        if (rc == E_DATA)
+            err_hint(e, "give --utf8 replace, or --on-error skip to leave such rows out");
+    }
+    return rc;
+}
+
 /* Decodes the value of key k, which is there unless it may be absent. */
 static int take(const struct row *r, enum key k, const char *name, const struct doc_opts *o,
                 struct buf *out, struct err *e)
 {
     const struct json_value *v = &r->key[k];
-    int rc;
 
     if (!r->has[k])
         return 0;
     if (v->type != JK_STRING)
         return err_set(e, E_DATA, "key '%s' is %s, not a string", name,
                        json_type_name(v->type));
-    if ((rc = json_text(v, o->replace, out, e)) < 0) {
-        err_within(e, "key '%s'", name);
-        if (rc == E_DATA)
-            err_hint(e, "give --utf8 replace, or --on-error skip to leave such rows out");
-    }
-    return rc;
+    return decode(v, name, o, out, e);
 }
 
 /* Reads "meta", an object or a string that holds one. */
@@ -420,21 +434,47 @@ static bool says(const struct json_value *v, bool there)
     return there && v->n > n;
 }
 
+/* The answers, each behind a blank, as the output; a prompt that ends in one has it already. */
+static int take_answers(struct doc *d, const struct row *r, const struct doc_opts *o, struct err *e)
+{
+    struct json_object all = json_scan(r->key[K_ANSWERS].p, r->key[K_ANSWERS].n);
+    struct json_value v;
+    bool blank = d->text.len > 0 && d->text.p[d->text.len - 1] == ' ';
+    int rc;
+
+    while ((rc = json_next_element(&all, &v, e)) == 1) {
+        if (v.type != JK_STRING)
+            return err_set(e, E_DATA, "key 'answers' has %s, not a string", json_type_name(v.type));
+        if ((!blank && (rc = buf_add(&d->output, " ", 1, e)) < 0) ||
+            (rc = decode(&v, "answers", o, &d->output, e)) < 0)
+            return rc;
+        blank = false;
+    }
+    if (rc == 0 && d->output.len == 0)
+        return err_set(e, E_DATA, "key 'answers' has none");
+    return rc;
+}
+
 /* Fills d's texts from the row: by --field if given, else as instruction and output, else
- * from "text", else from "raw_content". */
+ * from "text", else as prompt and answers, else from "raw_content". */
 static int from_row(struct doc *d, const struct row *r, const struct doc_opts *o, struct err *e)
 {
     bool instruct = !o->field && r->has[K_INSTRUCTION] && r->has[K_OUTPUT];
+    bool asks = !o->field && !instruct && !r->has[K_TEXT] && r->has[K_PROMPT] && r->has[K_ANSWERS] &&
+                r->key[K_ANSWERS].type == JK_ARRAY;
     enum key k = o->field ? K_FIELD : instruct ? K_INSTRUCTION : r->has[K_TEXT] ? K_TEXT
-                                                                              : K_RAW_CONTENT;
+                 : asks ? K_PROMPT : K_RAW_CONTENT;
     int rc;
 
     if (!r->has[k])
         return o->field ? no_key(r, o->field, e)
                         : no_key(r, "'text', 'raw_content' or 'instruction' with 'output'", e);
-    if ((rc = take(r, k, o->field ? o->field : key_name[k], o, &d->text, e)) < 0 || !instruct)
+    if ((rc = take(r, k, o->field ? o->field : key_name[k], o, &d->text, e)) < 0 ||
+        !(instruct || asks))
         return rc;
     d->instruct = true;
+    if ((d->bare = asks))
+        return take_answers(d, r, o, e);
     d->lost = says(&r->key[K_SYSTEM], r->has[K_SYSTEM]) ||
               says(&r->key[K_HISTORY], r->has[K_HISTORY]);
     if ((rc = take(r, K_INPUT, "input", o, &d->input, e)) == 0)

@@ -20,15 +20,17 @@ C_BEGIN
  *   proof-pile     meta with subset_name, set_name, or config and file
  *   alpaca         "instruction", "output", maybe "input"; longalpaca: by the file's name, or
  *                  without "input"
+ *   prompts        "prompt" and "answers", an array of strings: leval --tasks --prompts wrote it
  */
 enum schema { SCHEMA_TEXT_FILE, SCHEMA_PG19, SCHEMA_TEXT, SCHEMA_LPREP, SCHEMA_REDPAJAMA,
               SCHEMA_REDPAJAMA2, SCHEMA_PROOF_PILE, SCHEMA_ALPACA, SCHEMA_LONGALPACA,
-              SCHEMA_FIELD, SCHEMAS };
+              SCHEMA_PROMPTS, SCHEMA_FIELD, SCHEMAS };
 const char *schema_name(enum schema s);
 
 struct doc {
     enum schema schema;
     bool instruct;          /* then text is the instruction */
+    bool bare;              /* an instruction without a template round it: output follows text */
     bool lost;              /* its row has a system text or turns before, for which the prompts
                                have no place */
     char source[DOC_SOURCE_MAX + 1];
@@ -65,7 +67,7 @@ int doc_from_json(struct doc *d, const struct doc_place *at, const char *p, size
 
 /* LongLoRA's templates (supervised-fine-tune.py at d4eb344), without BOS: what stands before
  * the output. PROMPT_LLAMA2: "[INST]...[/INST]", with the long system text if there is an
- * input; PROMPT_ALPACA: "### Instruction:" and so on. */
+ * input; PROMPT_ALPACA: "### Instruction:" and so on. Of a bare document it is its text alone. */
 enum prompt { PROMPT_LLAMA2, PROMPT_ALPACA };
 int doc_prompt(const struct doc *d, enum prompt prompt, struct buf *out, struct err *e);
 

@@ -32,7 +32,11 @@ static int add_text(struct buf *out, const char *s, struct err *e)
 int doc_prompt(const struct doc *d, enum prompt prompt, struct buf *out, struct err *e)
 {
     bool input = d->input.len > 0, llama2 = prompt == PROMPT_LLAMA2;
-    int rc = add_text(out, llama2 ? (input ? llama2_system : "[INST]")
+    int rc;
+
+    if (d->bare)
+        return buf_add(out, d->text.p, d->text.len, e);
+    rc = add_text(out, llama2 ? (input ? llama2_system : "[INST]")
                                   : (input ? alpaca_input : alpaca_no_input), e);
 
     if (rc == 0)
@@ -54,14 +58,25 @@ static int add_key(struct buf *out, const char *key, const char *p, size_t n, st
     return rc < 0 ? rc : json_quote(out, p, n, e);
 }
 
+/* All answers as one; the blank before them is put there again. */
+static int add_answers(const struct doc *d, struct buf *out, struct err *e)
+{
+    size_t blank = d->output.p[0] == ' ' && !(d->text.len && d->text.p[d->text.len - 1] == ' ');
+    int rc = add_key(out, ",\"answers\":[", d->output.p + blank, d->output.len - blank, e);
+
+    return rc < 0 ? rc : add_text(out, "]", e);
+}
+
 int doc_to_json(const struct doc *d, struct buf *out, struct err *e)
 {
-    int rc = add_key(out, d->instruct ? "{\"instruction\":" : "{\"text\":", d->text.p,
-                     d->text.len, e);
+    int rc = add_key(out, d->bare ? "{\"prompt\":" : d->instruct ? "{\"instruction\":" : "{\"text\":",
+                     d->text.p, d->text.len, e);
 
-    if (rc == 0 && d->instruct)
+    if (rc == 0 && d->bare)
+        rc = add_answers(d, out, e);
+    if (rc == 0 && d->instruct && !d->bare)
         rc = add_key(out, ",\"input\":", d->input.p, d->input.len, e);
-    if (rc == 0 && d->instruct)
+    if (rc == 0 && d->instruct && !d->bare)
         rc = add_key(out, ",\"output\":", d->output.p, d->output.len, e);
     if (rc == 0)
         rc = add_key(out, ",\"meta\":{\"source\":", d->source, strlen(d->source), e);

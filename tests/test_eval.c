@@ -322,8 +322,8 @@ static void test_each_context_has_its_own_rope(void **state)
     p.o.ctx.n = 5;
     memcpy(p.o.ctx.v, ctx, sizeof ctx);
     OK(ppl_run(&r[0], &p, &err));
-    assert_string_equal(r[0].rope, "default, linear 2, linear 4, linear 2");
-    assert_int_equal(r[0].context, 128);
+    assert_string_equal(r[0].of.rope, "default, linear 2, linear 4, linear 2");
+    assert_int_equal(r[0].of.context, 128);
     p.o.ctx.n = 1;
     for (int i = 0; i < 5; i++) {
         p.o.ctx.v[0] = ctx[i];

@@ -94,6 +94,10 @@ static const struct {
       SCHEMA_LONGALPACA, "longalpaca", "do" },
     { "LongAlpaca-12k.json", "{\"instruction\":\"do\",\"input\":\"i\",\"output\":\"y\"}",
       SCHEMA_LONGALPACA, "longalpaca", "do" },
+    { "z.jsonl", "{\"task\":\"passkey\",\"prompt\":\"is\",\"answers\":[\"7\"]}", SCHEMA_PROMPTS, "prompts", "is" },
+    { "z.jsonl", "{\"prompt\":\"is\",\"answers\":[\"7\"],\"text\":\"x\"}", SCHEMA_TEXT, "text", "x" },
+    { "z.jsonl", "{\"prompt\":\"is\",\"answers\":[\"7\"],\"meta\":{\"source\":\"s\",\"name\":\"n.txt:4\"}}",
+      SCHEMA_LPREP, "s", "is" },
     { "z.jsonl", "{\"text\":\"1\",\"text\":\"2\"}", SCHEMA_TEXT, "text", "2" },
     { "z.jsonl", "{\"\\u0074ext\":\"e\\u00e9\"}", SCHEMA_TEXT, "text", "e\xC3\xA9" },
 };
@@ -133,6 +137,11 @@ static void test_rows_that_are_refused(void **state)
         { "{\"text\":\"x\",\"meta\":{\"a\":}}", "bad JSON at byte 24" },
         { "[\"text\"]", "not an object" },
         { "{\"instruction\":\"x\",\"output\":[1]}", "key 'output' is an array" },
+        { "{\"prompt\":\"x\",\"answers\":\"y\"}", "the keys are: prompt, answers" },
+        { "{\"prompt\":\"x\",\"answers\":[]}", "key 'answers' has none" },
+        { "{\"prompt\":\"x\",\"answers\":[\"y\",3]}", "key 'answers' has a number" },
+        { "{\"prompt\":[],\"answers\":[\"y\"]}", "key 'prompt' is an array" },
+        { "{\"prompt\":\"x\",\"answers\":[\"\xFF\"]}", "key 'answers': invalid UTF-8 (byte 0xFF) at byte 0" },
     };
     struct doc d = { 0 };
     struct err e;
@@ -264,6 +273,44 @@ static void test_prompts(void **state)
     buf_free(&b);
 }
 
+/* A prompt of leval's stands alone; its answers follow behind a blank each, but for one it ends in. */
+static void test_prompts_with_answers(void **state)
+{
+    static const char *const t[][3] = {
+        { "{\"prompt\":\"key is\",\"answers\":[\"71\"]}", "key is", " 71" },
+        { "{\"prompt\":\"they are: \",\"answers\":[\"A\",\"B\"],\"input\":\"no\"}", "they are: ", "A B" },
+        { "{\"prompt\":\"is:\",\"answers\":[\" x\"]}", "is:", "  x" },
+        { "{\"prompt\":\"is: \",\"answers\":[\" x\"]}", "is: ", " x" },
+        { "{\"prompt\":\"\",\"answers\":[\"x\\n\",\"\"]}", "", " x\n " },
+    };
+    struct doc d = { 0 }, back = { 0 };
+    struct buf b = { 0 };
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++)
+        for (int prompt = 0; prompt < 2; prompt++) {
+            b.len = 0;
+            assert_int_equal(from_json(&d, "f.jsonl", t[i][0], &e), 0);
+            assert_int_equal(doc_prompt(&d, prompt ? PROMPT_ALPACA : PROMPT_LLAMA2, &b, &e), 0);
+            assert_int_equal(b.len, strlen(t[i][1]));
+            assert_memory_equal(b.p, t[i][1], b.len);
+            assert_int_equal(d.output.len, strlen(t[i][2]));
+            assert_memory_equal(d.output.p, t[i][2], d.output.len);
+            b.len = 0;
+            assert_int_equal(doc_to_json(&d, &b, &e), 0);
+            assert_int_equal(buf_add(&b, "", 1, &e), 0);
+            assert_int_equal(from_json(&back, "f.jsonl", b.p, &e), 0);
+            assert_true(back.bare && back.instruct);
+            assert_int_equal(back.text.len, d.text.len);
+            assert_int_equal(back.output.len, d.output.len);
+            assert_memory_equal(back.output.p, d.output.p, d.output.len);
+        }
+    doc_free(&d);
+    doc_free(&back);
+    buf_free(&b);
+}
+
 static void test_json_reads_back(void **state)
 {
     struct doc d = { 0 }, back = { 0 };
@@ -351,12 +398,13 @@ static void test_mask_covers_the_prompt(void **state)
         "{\"instruction\":\"Name the nation.\",\"output\":\"This nation\"}",
         "{\"instruction\":\"Say it\",\"input\":\"again\",\"output\":\"\"}",
         "{\"instruction\":\"\",\"output\":\"x.y\"}",
+        "{\"prompt\":\"The nation is\",\"answers\":[\"71\"]}",
     };
     struct tokenizer *t = tiny();
     struct doc d = { 0 };
 
     (void)state;
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < 4; k++) {
         struct prep_opts o = { .no_eos = k == 2 };
         struct token_doc out;
         struct buf prompt = { 0 };
@@ -377,7 +425,7 @@ static void test_mask_covers_the_prompt(void **state)
         assert_true(k == 2 || out.ids[out.n_ids - 1] == 2);
         assert_int_equal(tokenizer_decode(t, (const int32_t *)out.ids + masked,
                                           out.n_ids - masked, &text, &bytes, &e), 0);
-        assert_int_equal(bytes, d.output.len);
+        assert_true(bytes == d.output.len || (k == 3 && bytes == d.output.len - 1)); /* a decoder drops its first blank */
         free(text);
         free(ids);
         buf_free(&prompt);
@@ -591,6 +639,7 @@ int main(void)
         cmocka_unit_test(test_text_files),
         cmocka_unit_test(test_rows_of_turns),
         cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_prompts_with_answers),
         cmocka_unit_test(test_json_reads_back),
         cmocka_unit_test(test_bos_and_eos),
         cmocka_unit_test(test_mask_covers_the_prompt),

@@ -21,8 +21,8 @@ static struct err err;
 static void fill(struct result *r, const char *label, double loss)
 {
     memset(r, 0, sizeof *r);
-    snprintf(r->label, sizeof r->label, "%s", label);
-    snprintf(r->model, sizeof r->model, "m");
+    snprintf(r->of.label, sizeof r->of.label, "%s", label);
+    snprintf(r->of.model, sizeof r->of.model, "m");
     snprintf(r->data, sizeof r->data, "d\xff.bin"); /* a name that is not UTF-8 */
     snprintf(r->protocol, sizeof r->protocol, "stride");
     r->data_tokens = 1000;
@@ -52,7 +52,7 @@ static void test_json_comes_back(void **state)
     fill(&r[0], "LongLoRA \xce\xb1", 2.0 / 3);
     assert_int_equal(result_json(&b, &r[0], &err), 0);
     assert_int_equal(result_parse(&r[1], b.p, b.len, "x", &err), 0);
-    assert_string_equal(r[1].label, r[0].label);
+    assert_string_equal(r[1].of.label, r[0].of.label);
     assert_string_equal(r[1].protocol, "stride");
     assert_string_equal(r[1].data, "d?.bin");
     assert_true(r[1].data_hash == r[0].data_hash);
@@ -102,7 +102,7 @@ static void test_hostile_json_is_refused(void **state)
         buf_printf(&b, &err, "\xc3\xa9");
     buf_printf(&b, &err, "\",\"results\":[{\"ctx\":2,\"loss\":1}]}");
     assert_int_equal(result_parse(r, b.p, b.len, "x", &err), 0);
-    assert_int_equal(strlen(r->label), 126);
+    assert_int_equal(strlen(r->of.label), 126);
     buf_free(&b);
     free(r);
 }

@@ -87,13 +87,31 @@ static void test_means_and_differences(void **state)
     assert_true(any && i.mean == 0.5);
     assert_int_equal(probed_score(&a, NULL, "one", 999, &i, &any, &e), 0);
     assert_false(any);
+    /* all lengths: the mean of theirs, however many prompts each has; compared only where all can be */
+    for (int m = 0; m < 2; m++) {
+        struct probed_cell *c = cell(r[m], "one", 2000, -1, 1, 3);
+        c->score[0] = 1;
+    }
+    assert_int_equal(probed_score(&a, NULL, "one", 0, &i, &any, &e), 0);
+    assert_true(any && i.mean == 0.75);
+    assert_int_equal(probed_score(&a, &b, "one", 0, &i, &any, &e), 0);
+    assert_true(any && i.mean == 0.25);
+    assert_int_equal(probed_score(&a, &b, "two", 0, &i, &any, &e), 0);
+    assert_false(any);
+    assert_int_equal(probed_score(&a, NULL, NULL, 0, &i, &any, &e), 0);
+    assert_true(any && i.mean == 0.5); /* of 0.5, 0 and 1 */
+    b.cell[b.n - 1].prompts++;
+    assert_int_equal(probed_score(&a, &b, "one", 0, &i, &any, &e), 0);
+    assert_false(any);
+    assert_int_equal(probed_score(&a, &b, "one", 1000, &i, &any, &e), 0);
+    assert_true(any);
     probed_free(&a);
     probed_free(&b);
 }
 
 static struct probed some_result(void)
 {
-    struct probed r = { .label = "a \"b\"\n", .model = "m", .seed = -1, .context = 8192, .haystack = "x" };
+    struct probed r = { .of = { .label = "a \"b\"\n", .model = "m", .context = 8192 }, .seed = -1, .haystack = "x" };
 
     for (int d = 0; d < 3; d++) {
         struct probed_cell *c = cell(&r, "passkey", 4096, d / 2.0, 2, 0xfedcba9876543210u + (uint64_t)d);
@@ -112,8 +130,8 @@ static void test_json_there_and_back(void **state)
     assert_int_equal(probed_json(&b, &r, &e), 0);
     assert_int_equal(probed_parse(&back, b.p, b.len, "x.json", &e), 0);
     assert_int_equal(back.n, 3);
-    assert_string_equal(back.label, r.label);
-    assert_true(back.seed == -1 && back.context == 8192);
+    assert_string_equal(back.of.label, r.of.label);
+    assert_true(back.seed == -1 && back.of.context == 8192);
     for (int k = 0; k < 3; k++) {
         assert_string_equal(back.cell[k].task, "passkey");
         assert_true(back.cell[k].depth == r.cell[k].depth && back.cell[k].prompts == r.cell[k].prompts);

@@ -27,26 +27,15 @@
 #   PAGE=docs/extension.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
-begun=$(date +%s)
 work=$1
 shift
 stages=${*:-data base search main extra tables plot}
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(dirname "$here")
-[ ! -d "$root/build/bin" ] || PATH=$root/build/bin:$PATH
-: "${LPREP:=lprep}" "${LPACK:=lpack}" "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LIMIT:=570}"
+. "$here/runs.sh"
 : "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1 2 3}" "${STEPS:=150}" "${RATES:=1e-3 5e-4 2e-3}"
 : "${FULL_RATES:=3e-4 1e-4 6e-4}" "${LENGTHS:=8192 32768}" "${BASE_CTX:=1024}" "${BASE_STEPS:=1200}"
 : "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${TEST_TOKENS:=0}" "${CONFIG:=}"
-: "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}"
-results=$work/results
-mkdir -p "$work/runs" "$results"
-rm -rf "$work/claimed" "$work/left" "$work/failed"
-mkdir "$work/claimed"
-left() { echo $((LIMIT - $(date +%s) + begun)); }
-fail() { echo "extend_pg19: $*" >&2; exit 70; }
-device=${DEVICE:-cuda}
-[ "$GPUS" -gt 0 ] || device=cpu
+make_folders
 
 # --- data: a tokenizer of 8192 pieces, trained on plain lines; shards; test and validation books
 train_tokenizer() {
@@ -60,19 +49,12 @@ train_tokenizer() {
         exit 65
     fi
 }
-shard() { # NAME ARCHIVE...
-    name=$1
-    shift
-    [ -s "$work/$name" ] && return
-    $LPREP -q "$@" --utf8 replace -t "$work/tokenizer.model" | $LPACK > "$work/$name.part"
-    mv "$work/$name.part" "$work/$name"
-}
 data() {
     [ -e "$work/tokenizer.model" ] || train_tokenizer
     [ -e "$work/shards/manifest.json" ] || $LPREP -q "$BOOKS"/pg19-train*.tar.zst --utf8 replace \
         -t "$work/tokenizer.model" | $LPACK -o "$work/shards"
-    shard test.shard "$BOOKS/pg19-test.tar.zst"
-    shard val.shard "$BOOKS/pg19-validation.tar.zst"
+    shard test.shard "$work/tokenizer.model" "$BOOKS/pg19-test.tar.zst"
+    shard val.shard "$work/tokenizer.model" "$BOOKS/pg19-validation.tar.zst"
 }
 
 # --- the base, from scratch, by all GPUs: the same bits on as many of one kind, linked alike
@@ -90,70 +72,33 @@ END
     [ "$GPUS" -lt 2 ] || many="--gpus $GPUS"
     [ "$GPUS" -lt 2 ] || [ "$device" = cuda ] || many="--processes $GPUS"
     # shellcheck disable=SC2086
-    timeout -s TERM -k 20 "$(left)" $LTRAIN "$work/shards" --init "${CONFIG:-$work/config.json}" -o "$work/base" \
-        --ctx "$BASE_CTX" --batch $((STEP_TOKENS / BASE_CTX)) --micro $((AT_ONCE / BASE_CTX)) \
+    within $LTRAIN "$work/shards" --init "${CONFIG:-$work/config.json}" -o "$work/base" \
+        --ctx "$BASE_CTX" --batch $((STEP_TOKENS / BASE_CTX)) --micro "$(at_once "$BASE_CTX")" \
         --steps "$BASE_STEPS" --attention dense --lr 1.5e-3 --warmup 60 --schedule cosine --min-lr 1e-4 \
         --decay 0.1 --save-every 400 --keep 1 --log-every 200 --tokenizer "$work/tokenizer.model" \
         --device $device --deterministic $many
 }
 
 # --- runs. A run is a line: CTX ROPE WAY MODE RATE SEED STEPS; its name is the line with dots.
-way_options() {
-    case $1 in
-    dense) echo --attention dense ;;
-    s2-4) echo --attention s2 --group-ratio 1/4 --dense-every 0 --dense-last 0 ;;
-    mix-4) echo --attention s2 --group-ratio 1/4 --dense-every 10 --dense-last 0.05 ;;
-    mix-16 | mix-16-seconds) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
-    mix-16-20) echo --attention s2 --group-ratio 1/16 --dense-every 20 --dense-last 0.05 ;;
-    mix-32) echo --attention s2 --group-ratio 1/32 --dense-every 10 --dense-last 0.05 ;;
-    *) fail "no way '$1'" ;;
-    esac
-}
-lengths() { # CTX: from the base's context to it, in octaves, with commas
-    n=$BASE_CTX list=$BASE_CTX
-    while [ "$n" -lt "$1" ]; do n=$((n * 2)) list=$list,$n; done
-    echo "$list"
-}
 train() { # the run's variables are set; OUT
     # shellcheck disable=SC2046
-    timeout -s TERM -k 20 "$(left)" $LTRAIN -q "$work/shards" --model "$work/base" -o "$1" \
+    within $LTRAIN -q "$work/shards" --model "$work/base" -o "$1" \
         --recipe longlora-2023 --rope "$rope" --mode "$mode" --ctx "$ctx" $(way_options $way) --batch $((STEP_TOKENS / ctx)) \
-        --micro $((AT_ONCE / ctx > 0 ? AT_ONCE / ctx : 1)) --steps "$steps" --lr "$rate" --warmup 10 --seed "$seed" \
+        --micro "$(at_once "$ctx")" --steps "$steps" --lr "$rate" --warmup 10 --seed "$seed" \
         --save-every 100000 --keep 1 --device $device
 }
 score() { # DATA CTX-LIST TOKENS MODEL-OPTIONS...: JSON
     data=$1 list=$2 most=$3
     shift 3
-    timeout -k 5 "$(left)" $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --max-tokens "$most" \
+    within $LEVAL -q --ppl "$data" --protocol nonoverlap --ctx "$list" --max-tokens "$most" \
         --by-document --json --device $device "$@"
 }
-# Tokens a second by the median step of each kind: the first of them also chooses kernels.
-speed() { # METRICS
-    sed -nE 's/.*"attention":"([a-z0-9]+)".*"step_ms":([0-9.]+).*/\1 \2/p' "$1" | sort -k1,1 -k2,2g |
-        awk -v tokens="$STEP_TOKENS" '{ ms[$1, ++n[$1]] = $2 }
-            END { for (k in n) { steps += n[k]; sum += n[k] * ms[k, int((n[k] + 1) / 2)] }
-                printf "%.0f", (sum > 0 ? 1e3 * tokens * steps / sum : 0) }'
-}
-field() { sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1; }
-line() { # NAME FOLDER: the run as one line of a table; see tools/extend_table.awk
-    tokens=$((steps * STEP_TOKENS)) tok_s=0 val=$(field loss "$2/val.json")
-    [ "$steps" -eq 0 ] || tok_s=$(speed "$2/out/metrics.jsonl")
-    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s' "$1" "$ctx" "$rope" "$way" "$mode" "$rate" "$seed" \
-        "$steps" "$tokens" "$tok_s" "${val:-0}"
-    awk -F'[:,]' '/"ctx":/ { printf "\t%d|", $2 } /"by_position"/ { at = 1; n = 0 } /"by_document"/ { at = 2; n = 0 }
-        at == 2 && /"document":/ { if (n++) printf ";" } at == 2 && /"(tokens|nll|far_tokens|far_nll)":/ {
-            gsub(/ /, "", $2); printf "%s%s", /"tokens"/ ? "" : ",", $2 } /\]/ { at = 0 }' "$2/test.json"
-    awk -F'[:,]' -v ctx="$ctx" '/"ctx":/ { on = $2 + 0 == ctx; n = 0 } /"by_position"/ { at = on } /\]/ { at = 0 }
-        at && /"tokens_before"/ { printf "%s%d", n++ ? ";" : "\tposition|", $2 }
-        at && /"(tokens|loss)":/ { gsub(/ /, "", $2); printf ",%s", $2 }' "$2/test.json"
-    echo
-}
-one_run() { # GPU LINE: 0 done, 75 cut by the clock, else a failure
+is_done() { [ -s "$results/$1.tsv" ]; }
+one_run() { # GPU KIND LINE
     # shellcheck disable=SC2086
-    set -- "$1" $2
-    ctx=$2 rope=$3 way=$4 mode=$5 rate=$6 seed=$7 steps=$8
+    set -- "$1" $3
+    ctx=$2 rope=$3 way=$4 mode=$5 rate=$6 seed=$7 steps=$8 tok_s=0
     name=$ctx.$rope.$way.$mode.$rate.$seed.$steps folder=$work/runs/$name
-    [ "$GPUS" -gt 0 ] && export CUDA_VISIBLE_DEVICES="$1"
     mkdir -p "$folder"
     set -- --model "$work/base"
     if [ "$steps" -gt 0 ]; then
@@ -166,44 +111,12 @@ one_run() { # GPU LINE: 0 done, 75 cut by the clock, else a failure
     : > "$folder/val.json" # only rates are chosen by it
     [ "$rope" != parts ] || [ "$seed" != "${SEEDS%% *}" ] ||
         score "$work/val.shard" "$ctx" "$VAL_TOKENS" "$@" > "$folder/val.json" || return $?
-    score "$work/test.shard" "$(lengths $ctx)" "$TEST_TOKENS" "$@" > "$folder/test.json" || return $?
-    line "$name" "$folder" > "$results/$name.part"
+    score "$work/test.shard" "$(octaves "$BASE_CTX" "$ctx")" "$TEST_TOKENS" "$@" > "$folder/test.json" || return $?
+    [ "$steps" -eq 0 ] || tok_s=$(speed "$folder/out/metrics.jsonl")
+    val=$(field loss "$folder/val.json")
+    ppl_line "$name" "${tok_s:-0}" "${val:-0}" "$folder/test.json" > "$results/$name.part"
     mv "$results/$name.part" "$results/$name.tsv"
     rm -rf "$folder"
-}
-# Takes the runs of a list that nobody has taken, until there is none or the time is over.
-worker() { # GPU LIST
-    while read -r run; do
-        name=$(echo "$run" | tr ' ' .)
-        [ ! -s "$results/$name.tsv" ] && mkdir "$work/claimed/$name" 2> /dev/null || continue
-        if [ "$(left)" -lt 20 ]; then
-            echo "$run" >> "$work/left"
-            continue
-        fi
-        t=$(date +%s) rc=0
-        one_run "$1" "$run" < /dev/null 2> "$work/runs/$name.err" || rc=$?
-        if [ $rc -eq 75 ] || [ $rc -eq 124 ] || [ $rc -eq 143 ]; then
-            echo "$run" >> "$work/left"
-        elif [ $rc -ne 0 ]; then
-            { echo "$run: exit $rc"; tail -n 5 "$work/runs/$name.err"; } >> "$work/failed"
-        else
-            echo "$name: $(($(date +%s) - t)) s"
-        fi
-    done < "$2"
-}
-# All runs of a list, a worker for each GPU; ends the script where some are left.
-run_all() { # LIST
-    g=0
-    while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
-        worker $g "$1" &
-        g=$((g + 1))
-    done
-    wait
-    if [ -s "$work/left" ]; then
-        [ ! -s "$work/failed" ] || cat "$work/failed" >&2
-        echo "extend_pg19: $(wc -l < "$work/left") runs are left: give the command again" >&2
-        exit 75
-    fi
 }
 
 ways='dense s2-4 mix-4 mix-16'
@@ -248,11 +161,9 @@ main_runs() { # ROPES WAYS MODE [MODE whose rates are taken]
 }
 page() {
     : "${PAGE:=$root/docs/extension.md}"
-    grep -qx '<!-- measured -->' "$PAGE" && grep -qx '<!-- end -->' "$PAGE" || fail "'$PAGE' has no lines '<!-- measured -->' and '<!-- end -->'"
     plot=$(basename "$PAGE" .md).png
-    awk -v tables="$work/tables.md" -v plot="$plot" '/^<!-- end -->$/ { inside = 0 } !inside { print }
-        /^<!-- measured -->$/ { inside = 1; print "![perplexity by seconds of training, and by position](" plot ")"; while ((getline row < tables) > 0) print row }' "$PAGE" > "$PAGE.part"
-    mv "$PAGE.part" "$PAGE"
+    echo "![perplexity by seconds of training, and by position]($plot)" > "$work/plot.md"
+    into_page "$PAGE" '<!-- measured -->' '<!-- end -->' "$work/plot.md" "$work/tables.md"
     cp "$work/plot.tsv" "${PAGE%.md}.tsv"
     cp "$work/extension.png" "${PAGE%.md}.png"
 }
@@ -294,7 +205,4 @@ for stage in $stages; do
     *) echo "extend_pg19: no stage '$stage'" >&2; exit 64 ;;
     esac
 done
-if [ -s "$work/failed" ]; then
-    cat "$work/failed" >&2
-    exit 70
-fi
+end_if_failed

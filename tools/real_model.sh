@@ -23,28 +23,18 @@
 #   PAGE=docs/real_model.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
-begun=$(date +%s)
 work=$1
 shift
 stages=${*:-data before search main tables plot}
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(dirname "$here")
-[ ! -d "$root/build/bin" ] || PATH=$root/build/bin:$PATH
-: "${LPREP:=lprep}" "${LPACK:=lpack}" "${LTRAIN:=ltrain}" "${LEVAL:=leval}" "${LIMIT:=570}" "${PYTHON:=python3}"
+. "$here/runs.sh"
+: "${PYTHON:=python3}"
 : "${MODEL:=$work/model.gguf}" "${BOOKS:=$root/shared/data/pg19}" "${CODE=$root}" "${SEEDS:=1 2 3}" "${STEPS:=150}"
 : "${CTX:=32768}" "${BASE_CTX:=8192}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATES:=2e-5 1e-4 3e-4 1e-3}"
 : "${TASKS:=passkey,niah_single,niah_multikey_1,niah_multikey_2,niah_multivalue,vt,lines,json_kv}"
 : "${LENGTHS:=4k,8k,16k,32k}" "${SAMPLES:=20}" "${DEPTHS:=11}" "${SHORT:=4096}" "${SLIDE:=1024}"
 : "${TEST_TOKENS:=1m}" "${VAL_TOKENS:=512k}"
-: "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}"
-results=$work/results
-mkdir -p "$work/runs" "$results"
-rm -rf "$work/claimed" "$work/left" "$work/failed"
-mkdir "$work/claimed"
-left() { echo $((LIMIT - $(date +%s) + begun)); }
-fail() { echo "real_model: $*" >&2; exit 70; }
-device=${DEVICE:-cuda}
-[ "$GPUS" -gt 0 ] || device=cpu
+make_folders
 factor=$((CTX / BASE_CTX))
 
 # --- the model
@@ -70,13 +60,6 @@ join() {
 }
 
 # --- data
-shard() { # NAME ARCHIVE...
-    name=$1
-    shift
-    [ ! -s "$work/$name" ] || return 0
-    $LPREP -q "$@" --utf8 replace -t "$MODEL" | $LPACK -q > "$work/$name.part"
-    mv "$work/$name.part" "$work/$name"
-}
 data() {
     code=
     [ -z "$CODE" ] || for d in base eval formats gen kernels model prep probes ranks tools train; do
@@ -85,39 +68,17 @@ data() {
     # shellcheck disable=SC2086
     [ -e "$work/shards/manifest.json" ] || $LPREP -q "$BOOKS"/pg19-train*.tar.zst $code --include '*.txt' --include '*.c' \
         --include '*.h' --utf8 replace -t "$MODEL" | $LPACK -q -o "$work/shards"
-    shard test.shard "$BOOKS/pg19-test.tar.zst"
-    shard val.shard "$BOOKS/pg19-validation.tar.zst"
+    shard test.shard "$MODEL" "$BOOKS/pg19-test.tar.zst"
+    shard val.shard "$MODEL" "$BOOKS/pg19-validation.tar.zst"
     [ -s "$work/haystack.tar.zst" ] || cp "$BOOKS/pg19-validation.tar.zst" "$work/haystack.tar.zst"
 }
 
 # --- runs. A run is a line: ROPE WAY RATE SEED; its name is the line with dots.
-way_options() {
-    case $1 in
-    dense) echo --attention dense ;;
-    s2-4) echo --attention s2 --group-ratio 1/4 --dense-every 0 --dense-last 0 ;;
-    mix-16) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
-    *) fail "no way '$1'" ;;
-    esac
-}
-octaves() { # from 2048, or the base's context if that is less, to CTX
-    n=$((BASE_CTX < 2048 ? BASE_CTX : 2048)) list=$n
-    while [ "$n" -lt "$CTX" ]; do n=$((n * 2)) list=$list,$n; done
-    echo "$list"
-}
-within() { timeout -s TERM -k 20 "$(left)" "$@"; }
 train() { # OUT
     # shellcheck disable=SC2046
     within $LTRAIN -q "$work/shards" --model "$MODEL" -o "$1" --recipe longlora-2023 --rope "$rope" --ctx "$CTX" \
-        $(way_options "$way") --batch $((STEP_TOKENS / CTX)) --micro $((AT_ONCE / CTX > 0 ? AT_ONCE / CTX : 1)) \
+        $(way_options "$way") --batch $((STEP_TOKENS / CTX)) --micro "$(at_once "$CTX")" \
         --steps "$STEPS" --lr "$rate" --warmup 10 --seed "$seed" --save-every 25 --keep 1 --device $device
-}
-# OUT COMMAND...: its standard output becomes the file, whole, unless that is there
-once() {
-    [ ! -s "$1" ] || return 0
-    out=$1
-    shift
-    within "$@" > "$out.part" || return $?
-    mv "$out.part" "$out"
 }
 validate() { # NAME MODEL-OPTIONS...
     name=$1
@@ -128,7 +89,7 @@ validate() { # NAME MODEL-OPTIONS...
 measure() { # NAME MODEL-OPTIONS...
     name=$1
     shift
-    once "$results/$name.ppl.json" $LEVAL -q --ppl "$work/test.shard" --protocol nonoverlap --ctx "$(octaves)" \
+    once "$results/$name.ppl.json" $LEVAL -q --ppl "$work/test.shard" --protocol nonoverlap --ctx "$(octaves $((BASE_CTX < 2048 ? BASE_CTX : 2048)) "$CTX")" \
         --max-tokens "$TEST_TOKENS" --by-document --json -l "$name" --device $device "$@" || return $?
     once "$results/$name.longppl.json" $LEVAL -q --ppl "$work/test.shard" --longppl --short "$SHORT" --slide "$SLIDE" \
         --ctx "$CTX" --max-tokens "$TEST_TOKENS" --key-tokens "$work/keys.json" --by-document --json -l "$name" \
@@ -147,7 +108,6 @@ one_run() { # GPU KIND LINE: KIND search: by validation books alone
     # shellcheck disable=SC2086
     set -- "$1" $3
     rope=$2 way=$3 rate=$4 seed=$5 name=$2.$3.$4.$5 folder=$work/runs/$2.$3.$4.$5
-    [ "$GPUS" -gt 0 ] && export CUDA_VISIBLE_DEVICES="$1"
     if [ "$way" = base ]; then
         set -- --model "$MODEL"
         [ "$rope" = none ] || set -- "$@" --rope "$rope" --rope-factor $factor
@@ -162,43 +122,12 @@ one_run() { # GPU KIND LINE: KIND search: by validation books alone
     [ "$seed" != "${SEEDS%% *}" ] && [ "$way" != base ] || map "$name" "$@" || return $?
     [ "$way" = base ] || rm -rf "$folder"
 }
-done_by() { # KIND NAME
-    [ -s "$results/$2.val.json" ] && { [ "$1" = search ] || { [ -s "$results/$2.tasks.json" ] &&
-        { [ "$(echo "$2" | sed 's/.*\.//')" != "${SEEDS%% *}" ] || [ -s "$results/$2.map.json" ]; }; }; }
-}
-worker() { # GPU KIND LIST
-    while read -r run; do
-        name=$(echo "$run" | tr ' ' .)
-        done_by "$2" "$name" && continue
-        mkdir "$work/claimed/$2.$name" 2> /dev/null || continue
-        if [ "$(left)" -lt 20 ]; then
-            echo "$run" >> "$work/left"
-            continue
-        fi
-        t=$(date +%s) rc=0
-        one_run "$1" "$2" "$run" < /dev/null 2> "$work/runs/$name.err" || rc=$?
-        if [ $rc -eq 75 ] || [ $rc -eq 124 ] || [ $rc -eq 143 ]; then
-            echo "$run" >> "$work/left"
-        elif [ $rc -ne 0 ]; then
-            { echo "$run: exit $rc"; tail -n 5 "$work/runs/$name.err"; } >> "$work/failed"
-        else
-            echo "$2 $name: $(($(date +%s) - t)) s"
-        fi
-    done < "$3"
-}
-run_all() { # KIND LIST: a worker for each GPU; ends the script where some are left
-    g=0
-    while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
-        worker $g "$1" "$2" &
-        g=$((g + 1))
-    done
-    wait
-    [ ! -s "$work/failed" ] || { cat "$work/failed" >&2; exit 70; }
-    [ ! -s "$work/left" ] || { echo "real_model: $(wc -l < "$work/left") runs are left: give the command again" >&2; exit 75; }
+is_done() { # NAME KIND
+    [ -s "$results/$1.val.json" ] && { [ "$2" = search ] || { [ -s "$results/$1.tasks.json" ] &&
+        { [ "${1##*.}" != "${SEEDS%% *}" ] || [ -s "$results/$1.map.json" ]; }; }; }
 }
 
 ways='dense s2-4 mix-16'
-field() { sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1; }
 best() { # WAY: of the rates that were tried
     for rate in $RATES; do
         f=$results/parts.$1.$rate.${SEEDS%% *}.val.json
@@ -214,9 +143,11 @@ main_list() {
 # The evaluator of LongPPL is the model itself, untrained, with RoPE by parts: it comes first, alone.
 before() {
     echo "parts base 0 ${SEEDS%% *}" > "$work/list"
-    run_all main "$work/list"
+    run_all "$work/list" main
+    end_if_failed
     for rope in none pi; do echo "$rope base 0 ${SEEDS%% *}"; done > "$work/list"
-    run_all main "$work/list"
+    run_all "$work/list" main
+    end_if_failed
 }
 
 section() { printf '\n## %s\n\n```\n' "$1"; }
@@ -260,16 +191,12 @@ plots() {
 }
 page() {
     : "${PAGE:=$root/docs/real_model.md}"
-    grep -qx '<!-- measured -->' "$PAGE" && grep -qx '<!-- end -->' "$PAGE" || fail "'$PAGE' has no lines '<!-- measured -->' and '<!-- end -->'"
-    maps=
     for way in $ways; do
         name=parts.$way.$(best $way).${SEEDS%% *}
         cp "$work/$name.png" "$(dirname "$PAGE")/real_model-$way.png"
-        maps="$maps ![passkeys by depth and length, $way](real_model-$way.png)"
-    done
-    awk -v tables="$work/tables.md" -v maps="$maps" '/^<!-- end -->$/ { inside = 0 } !inside { print }
-        /^<!-- measured -->$/ { inside = 1; while ((getline row < tables) > 0) print row; print maps }' "$PAGE" > "$PAGE.part"
-    mv "$PAGE.part" "$PAGE"
+        echo "![passkeys by depth and length, $way](real_model-$way.png)"
+    done > "$work/maps.md"
+    into_page "$PAGE" '<!-- measured -->' '<!-- end -->' "$work/tables.md" "$work/maps.md"
 }
 
 for stage in $stages; do
@@ -280,9 +207,11 @@ for stage in $stages; do
     data) data ;;
     before) before ;;
     search) search_list > "$work/list"
-        run_all search "$work/list" ;;
+        run_all "$work/list" search
+        end_if_failed ;;
     main) main_list > "$work/list"
-        run_all main "$work/list" ;;
+        run_all "$work/list" main
+        end_if_failed ;;
     tables) tables ;;
     plot) plots ;;
     page) page ;;

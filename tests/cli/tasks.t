@@ -44,7 +44,7 @@ ok 'the beginning of names, and all of them' eval 'n() { leval --tasks "$1" -t $
     [ "$(n niah_single)" = 3 ] && [ "$(n niah)" = 8 ] && [ "$(n niah_)" = 8 ] && [ "$(n niah_single_1,niah_single)" = 3 ] && [ "$(n all)" -ge 14 ]'
 
 # --- answers: what lgen says to the same prompts, scored
-ok 'a table: task by length, intervals, the mean' eval 'some --journal "$tmp/j" > "$tmp/t" && grep -qE "^task +1024 +1500$" "$tmp/t" &&
+ok 'a table: task by length, intervals, the mean' eval 'some --journal "$tmp/j" > "$tmp/t" && grep -qE "^task +1024 +1500 +all$" "$tmp/t" &&
     grep -qE "^passkey +[0-9.]+ \[[0-9]+-[0-9]+\] " "$tmp/t" && grep -q "^mean " "$tmp/t" &&
     [ "$(wc -l < "$tmp/j")" = 21 ] && ! grep -q "% by" "$tmp/t"'
 ok 'the outputs are those of lgen' eval 'each "print \$j->{output}, qq(\n) if \$j->{key} && \$j->{length} == 1024 && \$j->{number} < 2" "$tmp/j" > "$tmp/mine"
@@ -56,7 +56,7 @@ ok 'the outputs are those of lgen' eval 'each "print \$j->{output}, qq(\n) if \$
     [ "$(wc -c < "$tmp/mine")" -gt 100 ] && cmp "$tmp/mine" "$tmp/lgens"'
 ok 'JSON: every score, which prompts, the bootstrap' eval 'some --json > "$tmp/r.json" && perl -MJSON::PP -0777 -ne "
     \$j = decode_json(\$_); exit !(\$j->{kind} eq q(probes) && @{\$j->{results}} == 4 && @{\$j->{results}[0]{scores}} == 5 &&
-        \$j->{results}[1]{task} eq q(json_kv) && \$j->{bootstrap}{resamples} == 10000 && @{\$j->{summary}} == 6 &&
+        \$j->{results}[1]{task} eq q(json_kv) && \$j->{bootstrap}{resamples} == 10000 && @{\$j->{summary}} == 9 &&
         !defined \$j->{seed} && \$j->{results}[0]{prompts_hash} ne \$j->{results}[2]{prompts_hash})" "$tmp/r.json"'
 
 # --- journals
@@ -136,6 +136,9 @@ ok '--table: kinds of results do not mix' eval 'ends 65 "not a result" leval --t
 
 # --- refusals
 ok 'no such task' ends 64 "no task is called 'nothing'" leval --tasks passkey,nothing -m "$m"
+ok 'past the context: told with -q too, and in the result' eval 'leval -q --tasks passkey -m "$m" --lengths 4k,4200 --samples 1 --json > "$tmp/past" 2> "$tmp/err" &&
+    [ "$(wc -l < "$tmp/err")" = 1 ] && grep -q "length 4200 is past the model.s context of 4096" "$tmp/err" &&
+    [ "$(grep past_context "$tmp/past" | tr -d " ,\n")" = "\"past_context\":false\"past_context\":true" ]'
 ok 'no model' ends 64 'no --model' leval --tasks passkey
 ok 'prompts need lengths' ends 64 '--lengths' leval --tasks passkey -t $t --prompts -
 ok 'and a tokenizer' ends 64 '--tokenizer' leval --tasks passkey --lengths 1k --prompts -

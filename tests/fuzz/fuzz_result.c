@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
         results_chart(&b, NULL, &how, r, 1, &e); /* may have nothing to draw */
         b.len = 0;
         if (result_json(&b, r, &e) < 0 || result_parse(back, b.p, b.len, "back", &e) < 0 ||
-            back->n != r->n || strcmp(back->label, r->label) != 0)
+            back->n != r->n || strcmp(back->of.label, r->of.label) != 0)
             abort();
         for (int64_t i = 0; i < r->n; i++)
             if ((back->row[i].loss != r->row[i].loss && r->row[i].loss == r->row[i].loss) || back->row[i].ctx != r->row[i].ctx)
