@@ -94,7 +94,8 @@ static void cuda_release(struct device *d, void *p)
     if (!p)
         return;
     cuda_wait_all(cuda_of(d)); /* what is queued may still use it */
-    cudaFree(p);
+    if (!links_stuck(cuda_of(d))) /* freeing would wait for the GPU */
+        cudaFree(p);
 }
 
 static size_t cuda_free_bytes(struct device *d)
@@ -208,7 +209,7 @@ int cuda_end(struct device *d, int rc, int kind, double flop)
 /* the words for each op in a message, from the list of all ops */
 #define WORDS(name, matrix, words) words,
     static const char *const what[CUDA_KINDS] = {
-        OPS(WORDS) "a copy", "waiting for a copy", "a copy to the host", "a copy from the host",
+        OPS(WORDS) "a copy", "waiting for a copy", "waiting for other ranks", "a copy to the host", "a copy from the host",
         "an exchange between GPUs"
     };
     struct cuda *c = cuda_of(d);
