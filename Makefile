@@ -153,6 +153,10 @@ check-threads: all imitated $(THREADED:%=$(B)/tests/%)
 	  UCX_MEM_EVENTS=no UCX_MEM_MMAP_HOOK_MODE=none; \
 	prove --timer -e 'bash tests/tap.sh' $(THREADED:%=$(B)/tests/%) tests/cli/ranks.t tests/cli/imitated.t
 
+# Ranks on imitated GPUs in every way, and the scripts for GPUs: minutes. ARGS: one way alone.
+check-imitated: all imitated
+	@PATH="$(CURDIR)/$(BIN):$$PATH" TESTBIN="$(CURDIR)/$(B)/tests" bash tests/imitate/sweep.sh $(ARGS)
+
 # The same targets under libFuzzer, on a library that clang has instrumented.
 FB     := build/fuzz
 FUZZCC ?= clang
@@ -227,7 +231,7 @@ include kernels/cuda/cuda.mk
 
 clean:
 	rm -rf build
-.PHONY: all tests imitated replays pages check clean diff fuzz fuzzcc bench bench-data bench-gen man completion install uninstall
+.PHONY: all tests imitated check-imitated replays pages check clean diff fuzz fuzzcc bench bench-data bench-gen man completion install uninstall
 .SECONDARY:
 -include $(wildcard $(OBJS:.o=.d) $(B)/tests/bench_*.d $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d) $(IMITATED_OBJS:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))
