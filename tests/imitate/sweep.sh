@@ -35,6 +35,16 @@ alike() { # alike GPUS COMMON... -- MANY...: both options of the many
     paste <(losses one) <(losses many) | tee "$tmp/both" |
         awk '{ d = $1 - $2; print; if ((d < 0 ? -d : d) > 3e-6 * $1) bad = 1 } END { exit bad || NR < 3 }'
 }
+# What is offloaded goes through queues of its own, beside the exchanges.
+offloaded() {
+    local how="--cp 2 --gpu-memory 656900k"
+    # shellcheck disable=SC2086
+    alike 2 $lora --batch 2 --attention dense -- $how || return 1
+    rm -rf "$tmp/many"
+    # shellcheck disable=SC2086
+    ltrain -v "$tmp/d.bin" --ctx 128 -o "$tmp/many" --steps 1 $lora --batch 2 --attention dense --device cuda --gpus 2 \
+        $how 2>&1 | grep 'weights of 3 layers streamed'
+}
 try() { ok "$*" alike "$@"; }
 train base --init "$tmp/c.json" --batch 2 --micro 1 --steps 1 --device cpu || exit 1
 full="--init $tmp/c.json --micro 1" lora="--model $tmp/base --mode lora+ --rank 2 --micro 1" s2='--attention s2 --group 24'
@@ -63,8 +73,7 @@ else
     try 2 $full --batch 3 --packing bestfit -- --cp 2
     try 2 $full --batch 3 --attention dense --val "$tmp/d.bin" --val-every 1 -- --cp 2
     try 4 $lora --batch 3 $s2 --val "$tmp/d.bin" --val-every 1 -- --cp 2 --shard-weights 2
-    # what is offloaded goes through queues of its own, beside the exchanges
-    try 2 $lora --batch 2 --attention dense -- --cp 2 --gpu-memory 643m
+    ok 'offloaded as well' offloaded
     mkdir "$tmp/smi" && printf '#!/bin/sh\necho GPU 0\necho GPU 1\n' > "$tmp/smi/nvidia-smi" && chmod +x "$tmp/smi/nvidia-smi"
     export PATH="$tmp/smi:$PATH" EACH=300
     ok 'tests/gpu/ranks.t' eval 'bash tests/gpu/ranks.t > "$tmp/said" 2>&1; cat "$tmp/said"; ! grep -q "^not ok" "$tmp/said"'
