@@ -175,7 +175,8 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 
     if (nbytes <= c->scratch[kind].cap && c->scratch[kind].p)
         return c->scratch[kind].p;
-    if (cuda_check(c, cuda_wait(c, c->stream), "queued work"))
+    cuda_wait_all(c); /* freeing waits for all streams, for other ranks too, and does not look for them */
+    if (c->fault.code)
         return NULL;
     cudaFree(c->scratch[kind].p);
     c->scratch[kind].p = NULL;
