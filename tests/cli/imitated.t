@@ -56,7 +56,8 @@ broken() {
         for how in "" "--cp 2 --attention s2 --group 24" "--cp 2 --attention dense" "--shard-weights 2 --mode lora+ --rank 2"; do
             local from=
             case $how in *lora*) from="--model $tmp/one" ;; esac
-            [ "$call" -gt 9 ] && [ -z "$how" ] && continue # there are not so many
+            # the third opens the links, alike for all; without exchanges in layers there are not 16
+            case $call.$how in 3.?* | 16.) continue ;; esac
             rm -rf "$tmp/broken"
             start=$SECONDS
             # shellcheck disable=SC2086 # words

@@ -148,7 +148,7 @@ static void run(void *arg)
         if (t.tv_sec - since > LOST_S)
             imitated_die("rank %d waits in %s for another, for ever", k->c->rank, names[k->what]);
         if (!went && !done)
-            imitated_nap(20);
+            imitated_nap(50);
     }
     if (done)
         add(k);

@@ -182,7 +182,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     double start = now_s();
 
     while (atomic_load_explicit(&s->done, memory_order_acquire) < n) {
-        imitated_nap(20);
+        imitated_nap(50);
         if (now_s() - start > HANGS_S)
             imitated_die("the host waits for stream %d for ever", s->number);
     }
@@ -235,7 +235,7 @@ static void await(void *arg)
     double start = now_s();
 
     while (!atomic_load_explicit(&m->reached, memory_order_acquire)) {
-        imitated_nap(10);
+        imitated_nap(50);
         if (now_s() - start > HANGS_S)
             imitated_die("a stream waits for an event for ever");
     }
