@@ -63,7 +63,7 @@ $(B)/%.cc.o: %.cc | $(B)/libs.mk
 	$(CXX) $(CXX_FLAGS) $(LIBCFLAGS) -MMD -MP -c -o $@ $<
 # Arithmetic of the CPU device: fused multiply-adds, and no errno, so that loops vectorise. No
 # reordering of sums and nothing that breaks NaN or infinity.
-$(B)/kernels/cpu/%.c.o: OPT += -ffp-contract=fast -fno-math-errno -fno-trapping-math
+$(B)/kernels/cpu/%.c.o $(B)/tests/imitate/kernels/cpu/%.c.o: OPT += -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
 # What the tools and the CUDA module must have been built from alike: the text of the op table and
 # of all that it includes. Taken when one of the two files that state it is compiled.
@@ -113,7 +113,20 @@ $(LINKS): CFLAGS += -Itests/emulate -Ddlopen=made_dlopen -Ddlsym=made_dlsym -Ddl
 $(CHOICE) $(LINKS): $(B)/tests/choice/%.o: kernels/cuda/%.c
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
-tests: $(TESTS:%=$(B)/tests/%)
+# The CUDA device with the CPU's ops, of which memory, streams, events and NCCL are imitated: a module as tools
+# load it, the driver and NCCL in one file. Whatever runs on GPUs runs on it.
+IMITATED := $(B)/tests/imitate/libcuda.so.1
+IMITATED_OBJS := $(patsubst %,$(B)/tests/imitate/%.o,$(wildcard tests/imitate/*.c kernels/cpu/*.c base/*.c) \
+  $(patsubst %,kernels/cuda/cuda_%.c,device links queue clock card) \
+  $(patsubst %,kernels/%.c,attention cards mat product group))
+$(IMITATED_OBJS): $(B)/tests/imitate/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) -fPIC -fvisibility=hidden -Itests/emulate -DIMITATED -MMD -MP -c -o $@ $<
+$(B)/tests/imitate/kernels/cuda/cuda_device.c.o: CFLAGS += $(DEVICE_ABI) -Ddevice_open_cuda=real_open_cuda
+$(IMITATED): $(IMITATED_OBJS)
+	$(CC) $(FLAGS) -shared -Wl,--gc-sections -o $@ $^ -ldl -lm -lz
+imitated: $(IMITATED) $(B)/gpu/test_cuda_ranks
+tests: $(TESTS:%=$(B)/tests/%) imitated
 
 # Each fuzz target with a main that feeds it its seeds: what 'make check' runs, with any compiler.
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -134,11 +147,15 @@ check: all tests replays pages
 # Threads of the ranks: with SAN=thread. OpenBLAS is not compiled for it, so the matrix products are ours;
 # nor are the MPIs: MPICH's UCX, which would put its own malloc in front, leaves that.
 THREADED := test_transport test_meeting test_ranks test_ranks_modes test_spread test_spread_links
-check-threads: all $(THREADED:%=$(B)/tests/%)
-	@export PATH="$(CURDIR)/$(BIN):$$PATH" LONGLORA_BLAS=builtin SAN=$(SAN) CMOCKA_MESSAGE_OUTPUT=TAP \
+check-threads: all imitated $(THREADED:%=$(B)/tests/%)
+	@export TESTBIN="$(CURDIR)/$(B)/tests" PATH="$(CURDIR)/$(BIN):$$PATH" LONGLORA_BLAS=builtin SAN=$(SAN) CMOCKA_MESSAGE_OUTPUT=TAP \
 	  TSAN_OPTIONS="die_after_fork=0 exitcode=66 history_size=4 suppressions=$(CURDIR)/tests/tsan.supp" \
 	  UCX_MEM_EVENTS=no UCX_MEM_MMAP_HOOK_MODE=none; \
-	prove --timer -e 'bash tests/tap.sh' $(THREADED:%=$(B)/tests/%) tests/cli/ranks.t
+	prove --timer -e 'bash tests/tap.sh' $(THREADED:%=$(B)/tests/%) tests/cli/ranks.t tests/cli/imitated.t
+
+# Ranks on imitated GPUs in every way, and the scripts for GPUs: minutes. ARGS: one way alone.
+check-imitated: all imitated
+	@PATH="$(CURDIR)/$(BIN):$$PATH" TESTBIN="$(CURDIR)/$(B)/tests" bash tests/imitate/sweep.sh $(ARGS)
 
 # The same targets under libFuzzer, on a library that clang has instrumented.
 FB     := build/fuzz
@@ -214,7 +231,7 @@ include kernels/cuda/cuda.mk
 
 clean:
 	rm -rf build
-.PHONY: all tests replays pages check clean diff fuzz fuzzcc bench bench-data bench-gen man completion install uninstall
+.PHONY: all tests imitated check-imitated replays pages check clean diff fuzz fuzzcc bench bench-data bench-gen man completion install uninstall
 .SECONDARY:
--include $(wildcard $(OBJS:.o=.d) $(B)/tests/bench_*.d $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d))
+-include $(wildcard $(OBJS:.o=.d) $(B)/tests/bench_*.d $(TESTS:%=$(B)/tests/%.c.d) $(MAINS:%=$(B)/%.d) $(EMULATED:.o=.d) $(CHOICE:.o=.d) $(LINKS:.o=.d) $(IMITATED_OBJS:.o=.d))
 -include $(wildcard $(SRCS:%=$(FB)/%.d) $(foreach d,$(B) $(FB),$(d)/tests/fuzz/*.d))

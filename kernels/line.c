@@ -34,6 +34,14 @@ static int note(struct line *l, int rc)
     return rc;
 }
 
+/* Others wait on their devices for what is not queued here: they see that this rank leaves. */
+static int leave(struct line *l, int rc)
+{
+    note(l, rc);
+    group_leave(l->g, rc);
+    return group_leave(l->d->group, rc);
+}
+
 /* The host's memory in between; without it the others would wait. */
 static unsigned char *stage(struct line *l, size_t nbytes)
 {
@@ -59,9 +67,7 @@ static int over_links(struct line *l, const struct device_move *m, int n)
     l->begun++;
     if (rc == 0)
         rc = d->mark(d, QUEUE_LINK, FENCE_LINE + (int)(l->begun % FENCES_LINE));
-    if (rc < 0 && note(l, rc) < 0)
-        d->group->over = l->g->over = rc;
-    return rc;
+    return rc < 0 ? leave(l, rc) : 0;
 }
 
 int line_wait(struct line *l, int64_t n)
@@ -71,9 +77,8 @@ int line_wait(struct line *l, int64_t n)
     if (n <= l->waited || l->why.code < 0)
         return l->why.code;
     l->waited = n;
-    if ((rc = l->d->await(l->d, QUEUE_OPS, FENCE_LINE + (int)(n % FENCES_LINE))) < 0 && note(l, rc) < 0)
-        l->d->group->over = l->g->over = rc;
-    return rc;
+    rc = l->d->await(l->d, QUEUE_OPS, FENCE_LINE + (int)(n % FENCES_LINE));
+    return rc < 0 ? leave(l, rc) : 0;
 }
 
 /* From or to memory of a device that ops have written; a failure is not the line's. */
@@ -251,9 +256,8 @@ static int share_by_links(struct line *l, const void *mine, char *all, size_t n)
 
     for (int i = 0; i < size; i++)
         m[i] = (struct device_move){ l->g->first + i, mine, all + (size_t)i * n, n, n };
-    if ((rc = l->d->links->move(l->d, m, size)) < 0 && note(l, rc) < 0)
-        l->d->group->over = l->g->over = rc;
-    return rc;
+    rc = l->d->links->move(l->d, m, size);
+    return rc < 0 ? leave(l, rc) : 0;
 }
 
 static int share_by_host(struct line *l, bool ok, const void *mine, char *all, size_t n)

@@ -187,8 +187,13 @@ int model_gather(struct model *m, int rc, struct err *e)
     if (t->shards == 1)
         return rc;
     while (m->gathered < t->chunks && rc == 0)
-        if ((rc = model_gather_chunk(m, m->gathered)) < 0)
-            err_set(e, rc, "cannot copy what was trained on '%s'", m->d->name);
+        if ((rc = model_gather_chunk(m, m->gathered)) < 0) {
+            struct err why = { 0 };
+
+            m->d->sync(m->d, &why);
+            err_set(e, rc, "cannot copy what was trained on '%s'%s%.300s", m->d->name, *why.msg ? ": " : "",
+                    why.msg);
+        }
     m->gathered = 0;
     if ((rc = group_meet(m->d->group, rc, NULL, e)) < 0)
         return rc;

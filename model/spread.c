@@ -351,8 +351,10 @@ int line_settled(struct model *m, struct line *l, int rc, struct err *e)
 {
     int failed = line_failed(l, NULL);
 
-    if (rc < 0 && m->d->links)
-        m->d->group->over = l->g->over = rc;
+    if (rc < 0 && m->d->links) {
+        group_leave(l->g, rc);
+        group_leave(m->d->group, rc);
+    }
     if (rc < 0 || failed == 0)
         return rc;
     return line_failed(l, e);

@@ -64,10 +64,13 @@ static size_t bytes_of(const struct model *m, int64_t rows)
     return (size_t)(rows * m->c.dim) * dtype_bytes(m->d->act);
 }
 
+/* The ops that follow read what came, or write where what is sent lies. */
 static void pass(struct model *m, const void *out, size_t n_out, void *in, size_t n_in)
 {
     int rc = line_pass(&m->stages->line, m->rc == 0, 1, out, n_out, in, n_in);
 
+    if (rc == 0)
+        rc = line_wait(&m->stages->line, m->stages->line.begun);
     m->rc = m->rc < 0 ? m->rc : rc;
 }
 

@@ -26,7 +26,7 @@ set -eu
 work=$1
 shift
 stages=${*:-data before search main tables plot}
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/runs.sh"
 : "${PYTHON:=python3}"
 : "${MODEL:=$work/model.gguf}" "${BOOKS:=$root/shared/data/pg19}" "${CODE=$root}" "${SEEDS:=1 2 3}" "${STEPS:=150}"

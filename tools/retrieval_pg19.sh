@@ -27,7 +27,7 @@ set -eu
 made=$1 work=$1/retrieval
 shift
 stages=${*:-base examples teach runs tables plot}
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/runs.sh"
 : "${LINFO:=linfo}" "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1}" "${WAYS:=dense s2-4 mix-16}" "${LENGTHS:=8192 32768}"
 : "${BASE_CTX:=1024}" "${STEPS:=150}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATE:=2.5e-4}" "${SHARE:=5}" "${MASK:=1}"

@@ -7,6 +7,16 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+
+/* What could not be done, and why, which the device tells when it is waited for. */
+static int device_failed(struct trainer *t, int rc, const char *what, struct err *e)
+{
+    struct err why = { 0 };
+
+    t->d->sync(t->d, &why);
+    return err_set(e, rc, "%s on '%s'%s%.300s", what, t->d->name, *why.msg ? ": " : "", why.msg);
+}
 
 /* Each rank holds the moments of a part of what is trained, and updates that. */
 static bool sharded(const struct trainer *t) { return model_trained(t->m)->shards > 1; }
@@ -128,15 +138,9 @@ void update_sum_early(struct trainer *t, struct batch *b)
 /* What no backward of this rank has come to, as where it has no rows: every rank queues all. */
 static int queue_rest(struct trainer *t, struct err *e)
 {
-    struct err why = { 0 };
-
     while (t->chunks_left > 0)
         queue_chunk(t, t->chunks_left - 1);
-    if (t->link_rc == 0)
-        return 0;
-    t->d->sync(t->d, &why);
-    return err_set(e, t->link_rc, "cannot add the gradients on '%s'%s%.300s", t->d->name,
-                   *why.msg ? ": " : "", why.msg);
+    return t->link_rc < 0 ? device_failed(t, t->link_rc, "cannot add the gradients", e) : 0;
 }
 
 /* The exchanges of a step, and the time they take that nothing else hides. */
@@ -203,7 +207,7 @@ static int clear(struct trainer *t, struct err *e)
     const struct trained *w = model_trained(t->m);
     int rc = t->d->zero(t->d, w->grad, (size_t)w->n * sizeof(float));
 
-    return rc < 0 ? err_set(e, rc, "cannot clear the gradients on '%s'", t->d->name) : 0;
+    return rc < 0 ? device_failed(t, rc, "cannot clear the gradients", e) : 0;
 }
 
 /* The gradient of row j of the batch, which was computed alone, joins those of the tree. */
@@ -315,9 +319,12 @@ int update_step(struct trainer *t, struct progress *p, struct step_result *r, st
     return rc < 0 ? rc : update_apply(t, p, nll, r, e);
 }
 
-static int no_squares(const struct trainer *t, int rc, const char *what, struct err *e)
+static int no_squares(struct trainer *t, int rc, const char *what, struct err *e)
 {
-    return err_set(e, rc, "cannot sum the %s on '%s'", what, t->d->name);
+    char text[80];
+
+    snprintf(text, sizeof text, "cannot sum the %s", what);
+    return device_failed(t, rc, text, e);
 }
 
 /* The sum of the squares of x, n floats. */
@@ -381,12 +388,12 @@ int update_apply(struct trainer *t, struct progress *p, double nll, struct step_
     if (t->s->clip > 0 && r->grad_norm > t->s->clip)
         scale = t->s->clip / r->grad_norm;
     if ((rc = apply(t, ++p->updates, r->lr, scale)) < 0)
-        err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
+        device_failed(t, rc, "the optimizer step failed", e);
     if (sharded(t))
         rc = gather(t, rc, e);
     r->comm_s = t->comm_s;
     if (rc == 0 && (rc = model_sync_trained(t->m)) < 0)
-        err_set(e, rc, "the optimizer step failed on '%s'", t->d->name);
+        device_failed(t, rc, "the optimizer step failed", e);
     return rc < 0 ? rc : t->d->sync(t->d, e);
 }
 

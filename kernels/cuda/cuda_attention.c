@@ -436,7 +436,7 @@ static int bounds(struct cuda *c, const struct op_attention *a, struct attention
         rc = cuda_check(c, cudaMemcpyAsync(p, up, bytes, cudaMemcpyHostToDevice, c->stream),
                         "a copy");
         if (rc == 0)
-            rc = cuda_check(c, cudaStreamSynchronize(c->stream), "queued work");
+            rc = cuda_check(c, cuda_wait(c, c->stream), "queued work");
         free(up);
         t->bounds_made = rc == 0;
     }

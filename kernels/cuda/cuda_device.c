@@ -95,7 +95,8 @@ static void cuda_release(struct device *d, void *p)
     if (!p)
         return;
     cuda_wait_all(cuda_of(d)); /* what is queued may still use it */
-    cudaFree(p);
+    if (!links_stuck(cuda_of(d))) /* freeing would wait for the GPU */
+        cudaFree(p);
 }
 
 static size_t cuda_free_bytes(struct device *d)
@@ -177,7 +178,8 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes)
 
     if (nbytes <= c->scratch[kind].cap && c->scratch[kind].p)
         return c->scratch[kind].p;
-    if (cuda_check(c, cuda_wait(c, c->stream), "queued work"))
+    cuda_wait_all(c); /* freeing waits for all streams, for other ranks too, and does not look for them */
+    if (c->fault.code)
         return NULL;
     cudaFree(c->scratch[kind].p);
     c->scratch[kind].p = NULL;
@@ -220,7 +222,7 @@ int cuda_end(struct device *d, int rc, int kind, double flop)
 /* the words for each op in a message, from the list of all ops */
 #define WORDS(name, matrix, words) words,
     static const char *const what[CUDA_KINDS] = {
-        OPS(WORDS) "a copy", "waiting for a copy", "a copy to the host", "a copy from the host",
+        OPS(WORDS) "a copy", "waiting for a copy", "waiting for other ranks", "a copy to the host", "a copy from the host",
         "an exchange between GPUs"
     };
     struct cuda *c = cuda_of(d);

@@ -247,6 +247,10 @@ static int fastest(struct cuda *c, const struct op_gemm *whole,
     float best = -1;
     int choice = 0;
 
+    /* beside an exchange times would be another's, and the wait for them have no end where a rank is gone */
+    cuda_wait_all(c);
+    if (links_stuck(c))
+        return 0;
     /* as many rows as the side buffer may hold */
     a.m = lesser(a.m, (int64_t)(SIDE_BYTES / row));
     memset(&part, 0, sizeof part);

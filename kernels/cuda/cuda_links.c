@@ -191,7 +191,7 @@ cudaError_t cuda_wait(struct cuda *c, cudaStream_t s)
     start = seconds();
     while ((r = cudaStreamQuery(s)) == cudaErrorNotReady) {
         (void)cudaGetLastError(); /* not ready is not a failure */
-        if (failed_s == 0 && look(c) < 0)
+        if (failed_s == 0 && (!k->comm || look(c) < 0))
             failed_s = seconds();
         if (failed_s > 0 && seconds() - failed_s > ABORT_S) {
             k->stuck = true;
@@ -377,8 +377,9 @@ static int agree(struct cuda *c, struct group *g, struct err *e)
     return rc;
 }
 
-/* Rank 0 makes the number by which all find each other, and says so if it cannot. */
-static int find_ranks(struct cuda *c, struct group *g, struct err *e)
+/* Rank 0 makes the number by which all find each other, and says so if it cannot. begun: from here on a rank
+ * that fails does so alone. */
+static int find_ranks(struct cuda *c, struct group *g, bool *begun, struct err *e)
 {
     struct cuda_links *k = c->links;
     struct nccl_config config = { sizeof config, NCCL_MAGIC, NCCL_OLDEST, 0 };
@@ -392,6 +393,7 @@ static int find_ranks(struct cuda *c, struct group *g, struct err *e)
     if (first.status != NCCL_OK)
         return err_set(e, E_DEVICE, "NCCL cannot start on rank 0: %s",
                        k->l.error_string(first.status));
+    *begun = true;
     r = k->l.init(&k->comm, g->size, first.id, g->rank, &config);
     if (r != NCCL_OK && r != NCCL_IN_PROGRESS)
         return nccl_fault(c, r, "meeting the other ranks");
@@ -430,7 +432,8 @@ static int warm(struct cuda *c)
     if (rc == 0)
         rc = warm_moves(c, x);
     cuda_wait_all(c);
-    cudaFree(x);
+    if (!links_stuck(c))
+        cudaFree(x);
     return rc == 0 ? c->fault.code : rc;
 }
 
@@ -440,6 +443,7 @@ int cuda_link(struct device *d, struct err *e)
     struct group *g = d->group;
     struct err why = { 0 };
     size_t n = strlen(d->detail);
+    bool begun = false;
     int rc;
 
     if (g->size == 1 || c->links)
@@ -449,13 +453,14 @@ int cuda_link(struct device *d, struct err *e)
         return group_leave(g, err_set(e, E_SYS, "out of memory"));
     if ((rc = agree(c, g, e)) <= 0)
         return rc;
-    rc = find_ranks(c, g, &why);
+    rc = find_ranks(c, g, &begun, &why);
     if (rc == 0)
         rc = warm(c);
     if (rc < 0) {
         d->sync(d, &why);
         err_set(e, rc, "%s", why.msg);
-        return err_hint(e, "NCCL_DEBUG=WARN says more; LONGLORA_NCCL=none does without NCCL");
+        err_hint(e, "NCCL_DEBUG=WARN says more; LONGLORA_NCCL=none does without NCCL");
+        return begun ? group_leave(g, rc) : rc; /* others may wait on their GPUs, not in a meeting */
     }
     d->links = &nccl_links;
     d->held_bytes = cuda_held(c->used_before, c->index);

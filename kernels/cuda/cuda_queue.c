@@ -160,6 +160,8 @@ void cuda_host_release(struct device *d, void *p, size_t nbytes)
     if (!p)
         return;
     cuda_wait_all(cuda_of(d));
+    if (links_stuck(cuda_of(d)))
+        return;
     unpin(p, (unsigned char *)p + nbytes);
     munmap(p, nbytes);
 }

@@ -42,5 +42,13 @@ fails() { # said in the table, and not tried again unless asked
     ! grep -q 'no room' "$tmp/out" && [ "$(measured dense:65536)" -eq 2 ]
 }
 ok 'what failed is said, and tried again when asked' fails
+hangs() { # a command that hangs is an error, and costs the next row nothing
+    mkdir "$tmp/stub" && printf '#!/bin/sh\nexec sleep 60\n' > "$tmp/stub/leval" && chmod +x "$tmp/stub/leval"
+    PATH="$tmp/stub:$PATH" SLACK=-8 many eval:4096
+    cat "$tmp/out"
+    grep -q '^eval:4096 many {"error":"status 124, not done in 2 s' "$RESULTS" &&
+        grep -q '^eval:4096 one {"error":"status 124' "$RESULTS" && grep -q '^all rows' "$tmp/out"
+}
+ok 'a command that hangs is an error, and the next row goes on' hangs
 ok 'no such row' eval '! many nothing:1 && grep -q "no row" "$tmp/out"'
 echo "1..$n"

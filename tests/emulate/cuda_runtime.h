@@ -2,7 +2,9 @@
  * fiber, a block runs whole before the next, a warp's collectives wait for all its 32 lanes. */
 #ifndef TESTS_EMULATE_CUDA_RUNTIME_H
 #define TESTS_EMULATE_CUDA_RUNTIME_H
-#ifndef __cplusplus /* a file of the host's side */
+#ifdef IMITATED /* streams that are asynchronous */
+#include "tests/imitate/streams.h"
+#elif !defined(__cplusplus) /* a file of the host's side */
 #include "tests/emulate/cuda_host.h"
 #else
 #include <math.h>

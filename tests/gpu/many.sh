@@ -5,6 +5,7 @@
 #        many.sh table                the tables of all results there are
 # A call ends after LIMIT seconds (570). Each measurement is a line of RESULTS as soon as it is made (beside this
 # script, many-GPUS.rows; a copy goes to OUT), and is not made again: call it until it says 'all rows'.
+# A command that hangs ends after twice its forecast and SLACK seconds (60), and is an error.
 # What would not end in time, by the plan's forecast, is left for the next call. AGAIN=1: what failed is tried again.
 # HOST_MEMORY: what each rank may pin (60g); STEPS: measured (2); PEER=0: no PyTorch; PROFILE=1: a profile
 # of rank 0 of each training row as well, in the folder PROFILES.
@@ -33,16 +34,18 @@ else
 fi
 trap 'rm -rf "$out"' EXIT
 command -v ltrain > /dev/null && command -v leval > /dev/null || { echo 'many: no ltrain and leval on PATH' >&2; exit 69; }
-LIMIT=${LIMIT:-570} STEPS=${STEPS:-2} HOST_MEMORY=${HOST_MEMORY:-60g}
+LIMIT=${LIMIT:-570} SLACK=${SLACK:-60} STEPS=${STEPS:-2} HOST_MEMORY=${HOST_MEMORY:-60g}
 left() { echo $((LIMIT - $(spent))); }
 
 # ---- rows ----
 
 longer=204800
 [ "$GPUS" -ge 4 ] && longer=409600
-rows="truth:tests truth:tools truth:memcheck dp:8192 cp:102400 shard:8192 seventy:32768 eval:102400 dp:102400
-    cp:$longer longest:8192 dense:65536 dense:131072 equal:102400 dp:32768 shard:32768 evalcp:102400 eval:4096
-    scratch:1024 killed:5"
+# What is worth most first: that ranks are right and nobody outlives one that died, then what must be reached, by the
+# seconds it takes; what would only be good to know behind the slow look for wrong addresses.
+rows="truth:tests truth:tools killed:5 dp:8192 cp:102400 shard:8192 seventy:32768 dense:65536 eval:102400 dp:102400
+    cp:$longer scratch:1024 longest:8192 dense:131072 shard:32768 truth:memcheck dp:32768 equal:102400 evalcp:102400
+    eval:4096"
 [ $# -gt 0 ] && rows=$*
 cat > "$out/134m.json" << 'JSON'
 { "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000,
@@ -128,22 +131,28 @@ room() { # room SECONDS WHAT: there is time for it; else this call is over
     cut=1
     return 1
 }
+# No command is waited for longer than this, nor than there is time (by_call): what hangs costs no other row its place.
+limit() { # limit SECONDS
+    limit=$1 by_call=
+    if [ "$(left)" -le "$limit" ]; then limit=$(left) by_call=1; fi
+}
 # measure ROW KIND SECONDS COMMAND...: a line of RESULTS: the last line of JSON it prints, or why there is none
 measure() {
     local row=$1 kind=$2 need=$3 rc line
     shift 3
     have "$row" "$kind" && return
     room "$need" "$row $kind" || return
-    timeout -k 5 "$(left)" "$@" > "$out/said" 2> "$out/err"
+    limit $((2 * need + SLACK))
+    timeout -k 5 "$limit" "$@" > "$out/said" 2> "$out/err"
     rc=$?
     line=$(grep '^{' "$out/said" | tail -n 1)
     if [ $rc -eq 0 ] && [ "$line" ]; then
         put "$row" "$kind" "$line"
-    elif [ $rc -eq 124 ] && [ ! "$alone" ]; then
+    elif [ $rc -eq 124 ] && [ "$by_call" ] && [ ! "$alone" ]; then
         echo "[$(spent) s] $row $kind: cut by the end of the call"
         cut=1
     else
-        put "$row" "$kind" "{\"error\":\"status $rc: $(tail -n 2 "$out/err" | text)\"}"
+        put "$row" "$kind" "{\"error\":\"status $rc$([ $rc -eq 124 ] && echo ", not done in $limit s"): $(tail -n 2 "$out/err" | text)\"}"
     fi
     alone=
 }
@@ -199,25 +208,26 @@ timed() { # timed ROW: one alone, many, and the forecasts
 # ---- truth ----
 
 truth() { # truth NAME: the tests of it, as a line of RESULTS
-    local row=truth:$1 need=150 rc passed failed
+    local row=truth:$1 need=150 most=240 rc passed failed
     local cmd=("$BIN/test_cuda_ranks")
     have "$row" many && return
     case $1 in
     tools)
-        cmd=(env GPUS="$GPUS" bash "$here/ranks.t") need=100 ;;
+        cmd=(env GPUS="$GPUS" bash "$here/ranks.t") need=120 most=240 ;;
     memcheck)
         san=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
         cmd=(env LONGLORA_GPU_SMALL=1 LONGLORA_CUDNN=none "$san" --tool memcheck --report-api-errors no
             --target-processes all --error-exitcode 99 "$BIN/test_cuda_ranks")
-        need=240 ;;
+        need=240 most=400 ;;
     esac
     [ "$DEVICE" = cpu ] && [ "$1" != tools ] && return # nothing of it is there
     [ "$DEVICE" = cpu ] && need=5
     room $need "$row" || return
-    timeout -k 5 "$(left)" "${cmd[@]}" > "$out/$1.log" 2>&1
+    limit $most
+    timeout -k 5 "$limit" "${cmd[@]}" > "$out/$1.log" 2>&1
     rc=$?
     [ -n "$OUT" ] && cp "$out/$1.log" "$OUT"
-    if [ $rc -eq 124 ] && [ ! "$alone" ]; then
+    if [ $rc -eq 124 ] && [ "$by_call" ] && [ ! "$alone" ]; then
         echo "[$(spent) s] $row: cut by the end of the call"
         cut=1
         return

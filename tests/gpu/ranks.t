@@ -1,7 +1,7 @@
 #!/bin/bash
 # ltrain and leval on GPUS=2 (or more) by --gpus: the losses of one, also where they share sequences or
 # weights, the perplexity to the last digit, and a rank that is killed. Run by run.sh and many.sh, tools
-# on PATH. DEVICE=cpu tries the script itself.
+# on PATH. DEVICE=cpu tries the script itself. EACH: seconds that a program may take (60).
 here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 d=${DEVICE:-cuda}
 lib=$here/../cli/lib.sh
@@ -24,7 +24,7 @@ cat > "$tmp/c.json" << 'JSON'
   "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
   "initializer_range": 0.02, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
 JSON
-run="timeout 100" # before the program's name
+run="timeout ${EACH:-60}" # before the program's name
 fresh() { # fresh OUT OPTION...
     local out=$1
     shift
@@ -68,7 +68,7 @@ tuned() { # tuned OUT OPTION...
         --ctx 256 --device "$d" -o "$tmp/$out" "$@"
 }
 ok 'frozen weights over all' by_parts
-score() { timeout 100 leval -q --ppl "$tmp/d.bin" --max-tokens 16k --model "$tmp/one" --device "$d" \
+score() { timeout ${EACH:-60} leval -q --ppl "$tmp/d.bin" --max-tokens 16k --model "$tmp/one" --device "$d" \
     --ctx 256 --json "$@" | grep -v -e seconds -e tokens_per_s -e device; }
 same() { score > "$tmp/a" && score $two > "$tmp/b" && grep '"ppl"' "$tmp/a" && cmp "$tmp/a" "$tmp/b"; }
 ok 'leval: one result, to the last digit' same
@@ -80,7 +80,7 @@ cat > "$tmp/letters.json" << 'JSON'
   "unk_token": "<unk>", "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
   "byte_fallback": false, "vocab": { "<unk>": 0, "a": 1, "b": 2, "c": 3, "d": 4 }, "merges": [] } }
 JSON
-writes() { timeout 100 lgen -q -m "$tmp/one" -t "$tmp/letters.json" --device "$d" --no-bos --ignore-eos -n 40 --chunk 16 \
+writes() { timeout ${EACH:-60} lgen -q -m "$tmp/one" -t "$tmp/letters.json" --device "$d" --no-bos --ignore-eos -n 40 --chunk 16 \
     --json --logprobs "$@" abcdabcdabcdabcdabcdabcd; }
 goes_on_alike() { writes > "$tmp/a" && writes $two > "$tmp/b" && grep -q '"tokens":40' "$tmp/a" && cmp "$tmp/a" "$tmp/b" &&
     writes --cache int8 > "$tmp/a" && writes $two --cache int8 | cmp - "$tmp/a"; }
