@@ -142,7 +142,7 @@ diff: $(B)/fuzz/diff_spm
 replays: $(FUZZERS:%=$(B)/fuzz/replay_%)
 
 check: all tests replays pages
-	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests TESTS="$(TESTS)" SAN=$(SAN) sh tests/run.sh
+	@BIN=$(CURDIR)/$(BIN) TESTBIN=$(CURDIR)/$(B)/tests TESTS="$(TESTS)" SAN=$(SAN) CUDA=$(CUDA) sh tests/run.sh
 
 # Threads of the ranks: with SAN=thread. OpenBLAS is not compiled for it, so the matrix products are ours;
 # nor are the MPIs: MPICH's UCX, which would put its own malloc in front, leaves that.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs every test under prove, whose last lines say how it went. Called by 'make check'.
-# BIN: folder of the tools; TESTBIN: of the compiled TESTS; SAN: set under sanitizers.
+# BIN: folder of the tools; TESTBIN: of the compiled TESTS; SAN: set under sanitizers; CUDA: 1 with the CUDA device.
 unset CDPATH # else cd may go elsewhere, and says where
 cd "$(dirname "$0")/.." || exit 70
 export PATH="$BIN:$PATH" CMOCKA_MESSAGE_OUTPUT=TAP LC_ALL=C.UTF-8

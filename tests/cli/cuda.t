@@ -9,7 +9,7 @@ gpus() { nvidia-smi -L 2> /dev/null | grep -q .; }
 all=('the module is there, and exports how it is opened' 'every test of a GPU was compiled'
     'no GPU: ltrain and leval say so, 69' 'no GPU: check-gpu and bench-gpu are skipped with a word'
     'cuDNN takes every shape of attention')
-if [ ! -d "$gpu" ]; then
+if [ "$CUDA" != 1 ]; then
     for name in "${all[@]}"; do skip "$name" 'built without nvcc (make CUDA=1)'; done
     echo "1..$n"
     exit

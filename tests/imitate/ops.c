@@ -119,6 +119,7 @@ PLAIN(embed_back) PLAIN(adamw) PLAIN(add) PLAIN(scale) PLAIN(softcap) PLAIN(stri
 
 /* ---- what the device opens besides ---- */
 
+bool gemm_few_waits(void) { return false; }
 int gemms_open(struct cuda *c, struct err *e) { return (void)c, (void)e, 0; }
 void gemms_close(struct cuda *c) { (void)c; }
 void attention_close(struct cuda *c) { (void)c; }
