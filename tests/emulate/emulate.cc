@@ -19,12 +19,14 @@ struct copy {
     const void *from;
     unsigned bytes;
     bool there;
+    unsigned group;
 };
 struct fiber {
     ucontext_t context;
     enum state state;
     struct emulate_call *call;
     std::vector<copy> copies; /* under way */
+    unsigned group;           /* that the next copy is of */
     bool let_next;            /* the kernel behind begin */
 };
 /* An array that other kernels write or read, and what is in it while a block may not touch it. */
@@ -129,20 +131,27 @@ void emulate_copy(uint32_t to, const void *from, unsigned bytes, bool there)
 {
     if (to % bytes || to + bytes > room_bytes)
         return wrong("a copy of %u bytes to %u of %u", bytes, to, room_bytes);
+    if (there && hidden)
+        return wrong("a copy begins before the kernel in front is through");
     if (there && (uintptr_t)from % bytes)
         return wrong("a copy of %u bytes from an address that is no multiple", bytes);
     memset(room + to, 0xff, bytes);
-    fibers[now].copies.push_back(copy{ to, from, bytes, there });
+    fibers[now].copies.push_back(copy{ to, from, bytes, there, fibers[now].group });
 }
-void emulate_copies_wait(void)
+void emulate_copies_commit(void) { fibers[now].group++; }
+void emulate_copies_wait(unsigned but)
 {
-    for (const copy &c : fibers[now].copies) {
+    fiber *f = &fibers[now];
+    size_t n = 0;
+
+    for (; n < f->copies.size() && f->copies[n].group + but <= f->group; n++) {
+        const copy &c = f->copies[n];
         if (c.there)
             memcpy(room + c.to, c.from, c.bytes);
         else
             memset(room + c.to, 0, c.bytes);
     }
-    fibers[now].copies.clear();
+    f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)n);
 }
 
 static uint32_t shared16(uint32_t at)
@@ -274,6 +283,7 @@ static void begin(fiber *f, unsigned char *stack)
     makecontext(&f->context, fiber_main, 0);
     f->state = RUNS;
     f->copies.clear();
+    f->group = 0;
     f->let_next = false;
 }
 
@@ -350,8 +360,11 @@ void emulate_grid(dim3 blocks, dim3 threads, const std::function<void()> &body)
     run_grid(blocks, threads.x, body, false);
 }
 
-void emulate_chain(bool early, dim3 blocks, unsigned threads, const std::function<void()> &body)
+void emulate_chain(bool early, dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body)
 {
+    if (shared_bytes > CUDA_LEAST_SHARED)
+        wrong("a block wants %zu bytes of shared memory", shared_bytes);
+    room_bytes = (unsigned)shared_bytes;
     early_kernel = early;
     run_grid(blocks, threads, body, true);
     early_kernel = false;
