@@ -105,6 +105,7 @@ static void multiply(int64_t m, int64_t k, const struct product *p, int count, b
     }
     if ((fault = emulate_gemm(g, backwards)))
         fail_msg("%s", fault);
+    assert_int_equal(emulate_launches(), (count + 2) / 3);
     for (int i = 0; i < count; i++) {
         compare(&g[i], want[i], before[i]);
         free(want[i]), free(before[i]), free(add[i]), free(g[i].c), free((void *)(uintptr_t)g[i].b.data);
@@ -161,6 +162,17 @@ static void test_products_of_more_rows_in_one_launch(void **state)
             multiply(m, 136, all, count, count == 3);
     multiply(8, 584, wide_ones, 3, false);
     multiply(13, 296, wide_ones, 3, true);
+}
+
+static void test_products_that_overlap_nothing(void **state)
+{
+    static const struct product both[] = { { 40, true, false, false }, { 17, false, true, false } };
+
+    (void)state;
+    emulate_alone(true);
+    for (int64_t m = 1; m <= 16; m += 3)
+        multiply(m, 200, both, 2, false);
+    emulate_alone(false);
 }
 
 static void test_products_that_others_compute(void **state)
@@ -535,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_products_of_one_input_in_one_launch),
         cmocka_unit_test(test_products_of_more_rows),
         cmocka_unit_test(test_products_of_more_rows_in_one_launch),
+        cmocka_unit_test(test_products_that_overlap_nothing),
         cmocka_unit_test(test_products_that_others_compute),
         cmocka_unit_test(test_attention_of_few_queries),
         cmocka_unit_test(test_heads_that_others_compute),

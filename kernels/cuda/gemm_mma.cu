@@ -20,7 +20,7 @@
  * While the kernel in front ends, the first blocks read AHEAD values of their rows ahead (chain.cuh): 96 KiB a
  * block of G = 4, of a 7B's o and down 12 MB, of its other products 25.
  */
-enum { WARPS = 8, THREADS = 32 * WARPS, STAGES = 4, DEEP = 32, RESIDENT = 2, AHEAD = 1536 };
+enum { WARPS = 8, THREADS = 32 * WARPS, STAGES = 4, DEEP = 32, STEP = WARPS * DEEP, RESIDENT = 2, AHEAD = 1536 };
 template <int HALVES, int G> struct mma_shape {
     static constexpr int SLOTS = G + HALVES, ROWS = 8 * HALVES, N = 8 * G;
     static constexpr int SLOT = THREADS * 16, STAGE = SLOTS * SLOT, BYTES = STAGES * STAGE;
@@ -28,43 +28,24 @@ template <int HALVES, int G> struct mma_shape {
     static_assert(WARPS * ROWS * LD * 4 <= BYTES, "sums lie where the copies did");
 };
 
-/* A thread's rows, of B and then of A, from column at on; what is not there is 0. */
-template <int SLOTS> struct mma_rows {
-    const bf16 *p[SLOTS];
-    bool there[SLOTS];
+/* A thread's rows of both factors, eight apart, from its 8 values of the first stage on. */
+struct mma_rows {
+    const bf16 *a, *b;
+    int64_t lda, ldb; /* of eight rows */
+    int a_left, b_left; /* rows, and those past the last: of them the copies are 0, and k's end ends too */
 };
 
 template <int HALVES, int G>
-static __device__ __forceinline__ void rows_of(mma_rows<G + HALVES> &r, const struct few_parts &f,
-                                               const struct few_part &part, int64_t col, int g)
-{
-#pragma unroll
-    for (int i = 0; i < G; i++) {
-        int64_t row = col + 8 * i + g;
-
-        r.there[i] = row < part.n;
-        r.p[i] = part.b + (row < part.n ? row : part.n - 1) * part.ldb;
-    }
-#pragma unroll
-    for (int i = 0; i < HALVES; i++) {
-        int row = 8 * i + g;
-
-        r.there[G + i] = row < f.m;
-        r.p[G + i] = f.a + (row < f.m ? row : f.m - 1) * f.lda;
-    }
-}
-
-template <int HALVES, int G>
-static __device__ __forceinline__ void stage_copy(uint32_t to, const mma_rows<G + HALVES> &r, int64_t at, int64_t k)
+static __device__ __forceinline__ void stage_copy(uint32_t to, const mma_rows &r, int64_t from, bool there)
 {
     constexpr int SLOT = mma_shape<HALVES, G>::SLOT;
 
 #pragma unroll
     for (int i = 0; i < G; i++)
-        copy16(to + i * SLOT, r.p[i] + at, r.there[i] && at < k);
+        copy16(to + i * SLOT, r.b + from + i * r.ldb, there && 8 * i < r.b_left);
 #pragma unroll
-    for (int i = G; i < G + HALVES; i++)
-        copy16_near(to + i * SLOT, r.p[i] + at, r.there[i] && at < k);
+    for (int i = 0; i < HALVES; i++)
+        copy16_near(to + (G + i) * SLOT, r.a + from + i * r.lda, there && 8 * i < r.a_left);
     copies_commit();
 }
 
@@ -119,25 +100,27 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT) few_mma(struct few_p
     using shape = mma_shape<HALVES, G>;
     extern __shared__ __align__(128) unsigned char room[];
     const struct few_part &part = few_part_of(f);
-    int lane = threadIdx.x & 31, stage = 0;
-    int64_t col = (int64_t)(blockIdx.x - part.first) * shape::N, at = threadIdx.x / 32 * DEEP;
+    int g = (threadIdx.x & 31) >> 2, stage = 0;
+    int64_t col = (int64_t)(blockIdx.x - part.first) * shape::N, at = threadIdx.x / 32 * DEEP + (threadIdx.x & 3) * 8;
     uint32_t own = shared_address(room) + threadIdx.x * 16;
-    mma_rows<shape::SLOTS> r;
+    mma_rows r = { f.a + g * f.lda + at, part.b + (col + g) * part.ldb + at, 8 * f.lda, 8 * part.ldb, f.m - g,
+                   (int)(part.n - col) - g };
     float sum[G][4] = {};
 
     chain_next();
     if (blockIdx.x < f.early && threadIdx.x < shape::N && col + threadIdx.x < part.n)
         chain_fetch(part.b + (col + threadIdx.x) * part.ldb, 2 * (f.k < AHEAD ? f.k : (int64_t)AHEAD));
     chain_wait();
-    rows_of<HALVES, G>(r, f, part, col, lane >> 2);
 #pragma unroll
     for (int s = 0; s < STAGES; s++)
-        stage_copy<HALVES, G>(own + s * shape::STAGE, r, at + s * WARPS * DEEP + (lane & 3) * 8, f.k);
-    for (; at < f.k; at += WARPS * DEEP) {
+        stage_copy<HALVES, G>(own + s * shape::STAGE, r, s * STEP, at + s * STEP < f.k);
+#pragma unroll 1 /* more would take registers that the kernel behind begins with */
+    for (int64_t i = threadIdx.x / 32 * DEEP; i < f.k; i += STEP) { /* the warp's */
         copies_wait_but<STAGES - 1>();
         stage_add<HALVES, G>(sum, room + stage + threadIdx.x * 16);
         /* the products have what was there */
-        stage_copy<HALVES, G>(own + stage, r, at + STAGES * WARPS * DEEP + (lane & 3) * 8, f.k);
+        r.a += STEP, r.b += STEP, at += STEP;
+        stage_copy<HALVES, G>(own + stage, r, (STAGES - 1) * STEP, at + (STAGES - 1) * STEP < f.k);
         stage = stage + shape::STAGE < shape::BYTES ? stage + shape::STAGE : 0;
     }
     copies_wait();
