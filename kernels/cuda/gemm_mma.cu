@@ -11,11 +11,11 @@
  *     stage   slot 0 .. G - 1: rows of B; G ..: rows of A      16 bytes a thread, which it alone writes and reads
  *
  * STAGES of them are under way at a time: with G = 4, 48 to 64 KiB of B a block, where some 30 KiB of a
- * multiprocessor's reads are what an H200's memory takes to answer (4.3 TB/s by 0.9 us). In the end the warps' sums
- * are added in their order: the bits do not depend on G or m.
+ * multiprocessor's reads keep an H200's memory busy if it answers in 0.9 us (counted, not measured). In the end the
+ * warps' sums are added in their order: the bits do not depend on G or m.
  *
- * A is read once a block, by way of L1, where the neighbour that goes at the same pace finds it: with G = 4 half as much
- * as is read of B. G = 2 where fewer blocks would leave multiprocessors without any.
+ * A is read once a block, by way of L1, where the neighbour that goes at the same pace finds it: with G = 4 half as
+ * much as is read of B. G = 2 where fewer blocks would leave multiprocessors without any.
  *
  * While the kernel in front ends, the first blocks read AHEAD values of their rows ahead (chain.cuh): 96 KiB a
  * block of G = 4, of a 7B's o and down 12 MB, of its other products 25.
@@ -118,7 +118,7 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT) few_mma(struct few_p
     for (int64_t i = threadIdx.x / 32 * DEEP; i < f.k; i += STEP) { /* the warp's */
         copies_wait_but<STAGES - 1>();
         stage_add<HALVES, G>(sum, room + stage + threadIdx.x * 16);
-        /* the products have what was there */
+        /* what was there has been read: a thread's reads come before the copies that it begins after them */
         r.a += STEP, r.b += STEP, at += STEP;
         stage_copy<HALVES, G>(own + stage, r, (STAGES - 1) * STEP, at + (STAGES - 1) * STEP < f.k);
         stage = stage + shape::STAGE < shape::BYTES ? stage + shape::STAGE : 0;
