@@ -86,7 +86,7 @@ $(B)/tests/%: $(B)/tests/%.c.o $(B)/liblonglora.a
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -Wl,--as-needed $(LDFLAGS) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) -lcmocka
 # CUDA kernels, compiled for the CPU: theirs are the headers in tests/emulate.
-EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_any)
+EMULATED := $(patsubst %,$(B)/tests/emulate/%.cc.o,emulate flash_forward flash_back flash_keys flash_any gemm_mma)
 # Those that are launched by <<<>>>, and have shared memory by name.
 EMULATED += $(patsubst %,$(B)/tests/emulate/%.o,flash_few gemm_few rmsnorm rope store swiglu)
 $(B)/tests/test_flash $(B)/tests/test_cuda_few: $(EMULATED)

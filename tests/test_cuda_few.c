@@ -105,6 +105,7 @@ static void multiply(int64_t m, int64_t k, const struct product *p, int count, b
     }
     if ((fault = emulate_gemm(g, backwards)))
         fail_msg("%s", fault);
+    assert_int_equal(emulate_launches(), (count + 2) / 3);
     for (int i = 0; i < count; i++) {
         compare(&g[i], want[i], before[i]);
         free(want[i]), free(before[i]), free(add[i]), free(g[i].c), free((void *)(uintptr_t)g[i].b.data);
@@ -134,6 +135,46 @@ static void test_products_of_one_input_in_one_launch(void **state)
             multiply(m, 264, all, count, count == 3);
 }
 
+/* By tensor cores: of 8 rows and of 16, blocks of 16 columns and, from some 65 on (four multiprocessors), of 32; k
+ * less than what the warps have at once, and more than is under way at a time. */
+static void test_products_of_more_rows(void **state)
+{
+    static const struct product one[] = { { 16, true, false, false }, { 37, false, true, true },
+                                          { 109, true, true, false }, { 131, false, false, false } };
+    static const int64_t ks[] = { 64, 72, 264, 1304, 3080 };
+
+    (void)state;
+    for (int64_t m = 5; m <= 16; m++)
+        for (int i = 0; i < 4; i++)
+            multiply(m, ks[(m + i) % 5], &one[i], 1, i > 1);
+}
+
+static void test_products_of_more_rows_in_one_launch(void **state)
+{
+    static const struct product all[PRODUCTS] = { { 48, false, false, false }, { 17, false, true, false },
+                                                  { 23, true, false, false }, { 31, false, true, true } };
+    static const struct product wide_ones[] = { { 65, true, true, true }, { 33, false, false, false },
+                                                { 16, true, false, false } };
+
+    (void)state;
+    for (int64_t m = 5; m <= 16; m += 3)
+        for (int count = 2; count <= PRODUCTS; count++)
+            multiply(m, 136, all, count, count == 3);
+    multiply(8, 584, wide_ones, 3, false);
+    multiply(13, 296, wide_ones, 3, true);
+}
+
+static void test_products_that_overlap_nothing(void **state)
+{
+    static const struct product both[] = { { 40, true, false, false }, { 17, false, true, false } };
+
+    (void)state;
+    emulate_alone(true);
+    for (int64_t m = 1; m <= 16; m += 3)
+        multiply(m, 200, both, 2, false);
+    emulate_alone(false);
+}
+
 static void test_products_that_others_compute(void **state)
 {
     uint16_t x[256];
@@ -141,7 +182,7 @@ static void test_products_that_others_compute(void **state)
                          .b = mat_plain(DT_BF16, x), .c = x };
 
     (void)state;
-    g.m = 5;
+    g.m = 17;
     assert_string_equal(emulate_gemm(&g, false), "refused");
     g.m = 1, g.k = 68, g.lda = g.ldb = 68;
     assert_string_equal(emulate_gemm(&g, false), "refused");
@@ -504,6 +545,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_of_few_rows),
         cmocka_unit_test(test_products_of_one_input_in_one_launch),
+        cmocka_unit_test(test_products_of_more_rows),
+        cmocka_unit_test(test_products_of_more_rows_in_one_launch),
+        cmocka_unit_test(test_products_that_overlap_nothing),
         cmocka_unit_test(test_products_that_others_compute),
         cmocka_unit_test(test_attention_of_few_queries),
         cmocka_unit_test(test_heads_that_others_compute),

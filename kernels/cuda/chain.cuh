@@ -18,7 +18,8 @@
  * waiting. (So arrays that the kernel in front reads are not overwritten either.) Blocks that wait hold
  * their places, but all of the kernel in front have theirs by then.
  *
- * chain_launch launches such a kernel, early where the last thing on the stream is another (chain_link, cuda.h).
+ * chain_launch launches such a kernel, early where the last thing on the stream is another (chain_link, cuda.h);
+ * chain_launch_with one that has so many bytes of shared memory that its launch names.
  */
 #ifdef __CUDACC__ /* else: tests/emulate/instructions.h */
 static __device__ __forceinline__ void chain_next(void)
@@ -46,16 +47,22 @@ static __device__ __forceinline__ void chain_fetch(const void *p, int64_t bytes)
 }
 
 template <typename... P, typename... A>
-static void chain_launch(struct cuda *c, void (*kernel)(P...), dim3 blocks, unsigned threads, const A &...args)
+static void chain_launch_with(struct cuda *c, void (*kernel)(P...), dim3 blocks, unsigned threads, size_t shared_bytes,
+                              const A &...args)
 {
     cudaLaunchAttribute early = {};
     cudaLaunchConfig_t how = {};
 
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
-    how.gridDim = blocks, how.blockDim = dim3(threads), how.stream = c->stream;
+    how.gridDim = blocks, how.blockDim = dim3(threads), how.dynamicSmemBytes = shared_bytes, how.stream = c->stream;
     how.attrs = &early, how.numAttrs = chain_link(c);
     (void)cudaLaunchKernelEx(&how, kernel, P(args)...); /* cuda_end asks what became of it */
+}
+template <typename... P, typename... A>
+static void chain_launch(struct cuda *c, void (*kernel)(P...), dim3 blocks, unsigned threads, const A &...args)
+{
+    chain_launch_with(c, kernel, blocks, threads, 0, args...);
 }
 #endif
 #endif

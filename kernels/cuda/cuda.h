@@ -16,7 +16,8 @@ C_BEGIN
  * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_NCCL=FILE NCCL's;
  * LONGLORA_SMALL_TILES=1 takes the tiles of cards with little shared memory, to test them on another;
  * LONGLORA_OVERLAP=0 lets no kernel begin before the one in front has ended, 1 no kernel read ahead meanwhile
- * (chain.cuh; without it both, on sm_90 and later).
+ * (chain.cuh; without it both, on sm_90 and later);
+ * LONGLORA_FEW=N leaves products of more than N rows to cuBLASLt, of 16 that our own kernels take.
  */
 
 /* What is timed apart: the ops, by their numbers, and these. */
@@ -52,6 +53,7 @@ struct cuda {
     int64_t smem_bytes;   /* shared memory one block may have */
     bool deterministic;
     int overlap;          /* OVERLAP_ */
+    int few_product;      /* most rows of the products that gemm_few computes */
     bool few;             /* the op under way is of few rows */
     bool chained, behind; /* the last thing on the stream is a kernel of the chain; it was before this op */
     struct cuda_gemms *gemms;
@@ -156,9 +158,12 @@ void gemms_close(struct cuda *c);
 int gemm_run(struct device *d, const struct op_gemm *a);
 /* naive.cu: the product for shapes that cuBLASLt refuses. */
 int gemm_naive(struct cuda *c, const struct op_gemm *a);
-/* gemm_few.cu: of few rows, which reading the matrix bounds; all that go along with a, which it has to take. */
+/* gemm_few.cu: of few rows, which reading the matrix bounds; all that go along with a, which it has to take. Those of
+ * more than 4 by gemm_mma.cu. */
+enum { FEW_PRODUCT = 16 };
 bool gemm_few_takes(const struct op_gemm *a);
 int gemm_few(struct cuda *c, const struct op_gemm *a);
+int gemm_mma(struct cuda *c, const struct op_gemm *a);
 /* Whether this build has, for the card that is in use, kernels that wait (chain.cuh). */
 bool gemm_few_waits(void);
 

@@ -323,6 +323,16 @@ static int overlap_wished(const struct cuda *c)
     return v && strcmp(v, "1") == 0 ? OVERLAP_LAUNCH : OVERLAP_READ;
 }
 
+/* Of a product that our own kernels compute, the most rows. */
+static int few_wished(void)
+{
+    const char *v = getenv("LONGLORA_FEW");
+    char *end = NULL;
+    long n = v ? strtol(v, &end, 10) : FEW_PRODUCT;
+
+    return v && (end == v || *end || n < 0 || n > FEW_PRODUCT) ? FEW_PRODUCT : (int)n;
+}
+
 /* Is there a driver, a GPU, one that this build has code for? */
 static int find_gpu(struct cuda *c, struct cudaDeviceProp *p, struct err *e)
 {
@@ -428,6 +438,7 @@ int device_open_cuda(struct device *d, const struct device_options *o, struct er
         return rc;
     }
     c->overlap = overlap_wished(c);
+    c->few_product = few_wished();
     d->rates = cuda_rates(&p, c->index);
     d->held_bytes = cuda_held(used, c->index);
     d->later_bytes = CUDA_LATER_BYTES;

@@ -386,9 +386,10 @@ static bool makes_sense(const struct op_gemm *a)
            a->ldc >= a->n && (a->c_type == DT_F32 || a->c_type == DT_BF16);
 }
 
-static bool is_few(const struct op_gemm *a)
+static bool is_few(const struct cuda *c, const struct op_gemm *a)
 {
-    return a->m > 0 && a->n > 0 && a->k > 0 && a->b.type->plain == DT_BF16 && gemm_few_takes(a);
+    return a->m > 0 && a->m <= c->few_product && a->n > 0 && a->k > 0 && a->b.type->plain == DT_BF16 &&
+           gemm_few_takes(a);
 }
 
 int gemm_run(struct device *d, const struct op_gemm *all)
@@ -407,7 +408,7 @@ int gemm_run(struct device *d, const struct op_gemm *all)
         return mat_gemm(d, a, &c->fault);
     if (a->k == 0)
         return gemm_naive(c, a);
-    if (is_few(a))
+    if (is_few(c, a))
         return gemm_few(c, a);
     /* what fails is dropped for good: the next one moves to the front of the plan */
     for (p = plan_of(c, a); p->offers > 0; p->offers--) {
@@ -430,7 +431,7 @@ static int run_all(struct device *d, const struct op_gemm *a)
     for (const struct op_gemm *g = a; g; g = g->also) {
         if (!makes_sense(g) || g->a != a->a || g->m != a->m || g->k != a->k || g->lda != a->lda)
             return E_BUG;
-        few = few && is_few(g);
+        few = few && is_few(cuda_of(d), g);
     }
     if (few)
         return gemm_few(cuda_of(d), a);

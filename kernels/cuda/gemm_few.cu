@@ -1,6 +1,5 @@
 /* kernels/cuda/gemm_few.cu - matrix products with a few rows, which reading the matrix bounds. */
-#include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/chain.cuh"
+#include "kernels/cuda/gemm_few.cuh"
 
 /*
  * C [m][n] of m <= MOST rows: all of B [n][k] has to be read, 2 bytes for 2 m operations, so what
@@ -12,7 +11,7 @@
  * While the kernel in front ends, the first blocks read AHEAD values of their rows ahead (chain.cuh): 32 KiB a block,
  * on an H200 16 MB of a 7B's o and down, 26 of its other products: what the memory gives in 4 to 6 us.
  */
-enum { WARPS = 4, THREADS = 32 * WARPS, ROWS = 2, STEPS = 4, MOST = 4, PARTS = 3, AHEAD = 2048 };
+enum { WARPS = 4, THREADS = 32 * WARPS, ROWS = 2, STEPS = 4, MOST = 4, AHEAD = 2048 };
 template <int M> struct few_shape {
     static constexpr int RESIDENT = M > 2 ? 4 : M > 1 ? 5 : 6;
 };
@@ -21,21 +20,6 @@ static __device__ __forceinline__ uint4 stream16(const bf16 *p)
 {
     return __ldcs((const uint4 *)p); /* read once: the first to leave the caches */
 }
-
-/* Products with one A: the blocks of one after those of another. */
-struct few_part {
-    const bf16 *b;
-    int64_t n, ldb, ldc;
-    unsigned first; /* block */
-    struct product_end end;
-};
-struct few_parts {
-    const bf16 *a;
-    int64_t k, lda;
-    int n;
-    unsigned early; /* blocks that read ahead */
-    struct few_part part[PARTS];
-};
 
 template <int M>
 static __device__ __forceinline__ void few_add(float acc[ROWS][M], const uint4 w[ROWS],
@@ -59,15 +43,11 @@ static __device__ __forceinline__ void few_add(float acc[ROWS][M], const uint4 w
 template <int M>
 static __global__ void __launch_bounds__(THREADS, few_shape<M>::RESIDENT) few_rows(struct few_parts f)
 {
-    int lane = threadIdx.x & 31, p = 0;
+    const struct few_part &g = few_part_of(f);
+    int lane = threadIdx.x & 31;
     const bf16 *b[ROWS];
     float acc[ROWS][M] = {};
-    int64_t at = lane * 8, j;
-
-    while (p + 1 < f.n && blockIdx.x >= f.part[p + 1].first)
-        p++;
-    const struct few_part &g = f.part[p];
-    j = ((int64_t)(blockIdx.x - g.first) * WARPS + (threadIdx.x >> 5)) * ROWS;
+    int64_t at = lane * 8, j = ((int64_t)(blockIdx.x - g.first) * WARPS + (threadIdx.x >> 5)) * ROWS;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) /* past the last row: that row again */
         b[r] = g.b + (j + r < g.n ? j + r : g.n - 1) * g.ldb;
@@ -109,24 +89,9 @@ static __global__ void __launch_bounds__(THREADS, few_shape<M>::RESIDENT) few_ro
 
 extern "C" bool gemm_few_takes(const struct op_gemm *a)
 {
-    return a->m <= MOST && a->trans_b && !a->trans_a && a->k % 8 == 0 && a->k >= 64 &&
+    return a->m <= FEW_PRODUCT && a->trans_b && !a->trans_a && a->k % 8 == 0 && a->k >= 64 &&
            a->lda % 8 == 0 && a->ldb % 8 == 0 && a->n >= 16 && a->n < ((int64_t)1 << 31) &&
            aligned16(a->a) && aligned16(a->b.data);
-}
-
-/* a and as many of those that go along as a launch takes; *next: the first that did not. */
-static unsigned gather(const struct op_gemm *a, struct few_parts *f, const struct op_gemm **next)
-{
-    unsigned blocks = 0;
-
-    f->a = (const bf16 *)a->a, f->k = a->k, f->lda = a->lda, f->n = 0;
-    for (; a && f->n < PARTS; a = a->also) {
-        f->part[f->n++] = { (const bf16 *)a->b.data, a->n, a->ldb, a->ldc, blocks,
-                            { a->alpha, a->beta, a->c, a->addend, a->c_type == DT_F32 } };
-        blocks += (unsigned)ceil_div(a->n, WARPS * ROWS);
-    }
-    *next = a;
-    return blocks;
 }
 
 template <int M> static void launch(struct cuda *c, unsigned blocks, struct few_parts *f)
@@ -139,9 +104,11 @@ extern "C" int gemm_few(struct cuda *c, const struct op_gemm *a)
 {
     int64_t m = a->m;
 
+    if (m > MOST)
+        return gemm_mma(c, a);
     while (a) {
         struct few_parts f;
-        unsigned blocks = gather(a, &f, &a);
+        unsigned blocks = few_gather(a, WARPS * ROWS, &f, &a);
 
         if (m == 1)
             launch<1>(c, blocks, &f);

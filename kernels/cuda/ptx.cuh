@@ -44,9 +44,24 @@ static __device__ __forceinline__ void copy4(uint32_t to, const void *from, bool
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n"
                  :: "r"(to), "l"(from), "r"(there ? 4 : 0) : "memory");
 }
+/* The same by way of L1, for what other warps read too. */
+static __device__ __forceinline__ void copy16_near(uint32_t to, const void *from, bool there)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;\n"
+                 :: "r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
 static __device__ __forceinline__ void copies_wait(void)
 {
     asm volatile("cp.async.wait_all;\n" ::: "memory");
+}
+/* What was copied since the last is a group; all but the last N groups have landed. */
+static __device__ __forceinline__ void copies_commit(void)
+{
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+template <int N> static __device__ __forceinline__ void copies_wait_but(void)
+{
+    asm volatile("cp.async.wait_group %0;\n" :: "n"(N) : "memory");
 }
 
 static __device__ __forceinline__ uint32_t shared_address(const void *p)

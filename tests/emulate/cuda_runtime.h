@@ -83,14 +83,20 @@ static inline void emulate_launch(cudaStream_t, dim3 blocks, dim3 threads, K *ke
 /* A kernel of the chain (kernels/cuda/chain.cuh). Until all threads of a block wait for the kernel in front, the
  * arrays (emulate.cc) hold NaN and have to stay so; a thread that ends without is a fault, and one that does not let the
  * kernel behind begin. */
-void emulate_chain(bool early, dim3 blocks, unsigned threads, const std::function<void()> &body);
+void emulate_chain(bool early, dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body);
 void chain_next(void);
 void chain_wait(void);
 void chain_fetch(const void *p, int64_t bytes);
 template <typename C, typename... P, typename... A>
+static inline void chain_launch_with(C *c, void (*kernel)(P...), dim3 blocks, unsigned threads, size_t shared_bytes,
+                                     const A &...args)
+{
+    emulate_chain(chain_link(c), blocks, threads, shared_bytes, [&] { kernel(P(args)...); });
+}
+template <typename C, typename... P, typename... A>
 static inline void chain_launch(C *c, void (*kernel)(P...), dim3 blocks, unsigned threads, const A &...args)
 {
-    emulate_chain(chain_link(c), blocks, threads, [&] { kernel(P(args)...); });
+    chain_launch_with(c, kernel, blocks, threads, 0, args...);
 }
 
 /* The engine. What a lane brings to a collective, and takes from it. */
@@ -105,7 +111,8 @@ struct emulate_call {
 };
 void emulate(struct emulate_call *c);
 void emulate_copy(uint32_t to, const void *from, unsigned bytes, bool there);
-void emulate_copies_wait(void);
+void emulate_copies_commit(void);
+void emulate_copies_wait(unsigned but); /* the last so many groups, the one that is open among them */
 void __syncthreads(void);
 extern unsigned char room[]; /* shared memory */
 

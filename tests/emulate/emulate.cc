@@ -19,12 +19,14 @@ struct copy {
     const void *from;
     unsigned bytes;
     bool there;
+    unsigned group;
 };
 struct fiber {
     ucontext_t context;
     enum state state;
     struct emulate_call *call;
     std::vector<copy> copies; /* under way */
+    unsigned group;           /* that the next copy is of */
     bool let_next;            /* the kernel behind begin */
 };
 /* An array that other kernels write or read, and what is in it while a block may not touch it. */
@@ -44,7 +46,8 @@ static const std::function<void()> *body_of;
 static char fault[200];
 static bool backwards;
 static std::vector<kept> arrays;
-static bool hidden, early_kernel;
+static bool hidden, early_kernel, alone;
+static int launches; /* of the chain's kernels, by the last op */
 
 /* The first fault is kept; what follows runs on. */
 static void wrong(const char *fmt, ...)
@@ -107,6 +110,16 @@ static void show(void)
     hidden = false;
 }
 
+static bool is_known(const void *from, int64_t bytes)
+{
+    const unsigned char *p = (const unsigned char *)from;
+
+    for (const kept &k : arrays)
+        if (p >= k.p && p + bytes <= k.p + k.held.size())
+            return true;
+    return arrays.empty(); /* then none were named */
+}
+
 void chain_next(void) { fibers[now].let_next = true; }
 void chain_wait(void)
 {
@@ -121,6 +134,8 @@ void chain_fetch(const void *p, int64_t bytes)
         wrong("a kernel that is not early reads ahead");
     if ((uintptr_t)p % 16 || bytes % 16 || bytes <= 0)
         return wrong("%d bytes are read ahead, from an address or to one that is no multiple of 16", (int)bytes);
+    if (!is_known(p, bytes))
+        wrong("what is read ahead lies outside the arrays");
     (void)at[0], (void)at[bytes - 1]; /* a sanitizer sees whether they are there */
 }
 
@@ -129,20 +144,29 @@ void emulate_copy(uint32_t to, const void *from, unsigned bytes, bool there)
 {
     if (to % bytes || to + bytes > room_bytes)
         return wrong("a copy of %u bytes to %u of %u", bytes, to, room_bytes);
+    if (there && hidden)
+        return wrong("a copy begins before the kernel in front is through");
+    if (there && !is_known(from, bytes))
+        return wrong("a copy from outside the arrays");
     if (there && (uintptr_t)from % bytes)
         return wrong("a copy of %u bytes from an address that is no multiple", bytes);
     memset(room + to, 0xff, bytes);
-    fibers[now].copies.push_back(copy{ to, from, bytes, there });
+    fibers[now].copies.push_back(copy{ to, from, bytes, there, fibers[now].group });
 }
-void emulate_copies_wait(void)
+void emulate_copies_commit(void) { fibers[now].group++; }
+void emulate_copies_wait(unsigned but)
 {
-    for (const copy &c : fibers[now].copies) {
+    fiber *f = &fibers[now];
+    size_t n = 0;
+
+    for (; n < f->copies.size() && f->copies[n].group + but <= f->group; n++) {
+        const copy &c = f->copies[n];
         if (c.there)
             memcpy(room + c.to, c.from, c.bytes);
         else
             memset(room + c.to, 0, c.bytes);
     }
-    fibers[now].copies.clear();
+    f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)n);
 }
 
 static uint32_t shared16(uint32_t at)
@@ -274,6 +298,7 @@ static void begin(fiber *f, unsigned char *stack)
     makecontext(&f->context, fiber_main, 0);
     f->state = RUNS;
     f->copies.clear();
+    f->group = 0;
     f->let_next = false;
 }
 
@@ -350,8 +375,12 @@ void emulate_grid(dim3 blocks, dim3 threads, const std::function<void()> &body)
     run_grid(blocks, threads.x, body, false);
 }
 
-void emulate_chain(bool early, dim3 blocks, unsigned threads, const std::function<void()> &body)
+void emulate_chain(bool early, dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body)
 {
+    if (shared_bytes > CUDA_LEAST_SHARED)
+        wrong("a block wants %zu bytes of shared memory", shared_bytes);
+    room_bytes = (unsigned)shared_bytes;
+    launches++;
     early_kernel = early;
     run_grid(blocks, threads, body, true);
     early_kernel = false;
@@ -434,9 +463,10 @@ static const char *emulate_with(bool from_last, const std::function<int(struct d
     struct device d = {};
 
     c.sms = 4;
-    c.overlap = OVERLAP_READ;
+    c.overlap = alone ? OVERLAP_NONE : OVERLAP_READ;
     d.state = &c;
     room_bytes = 0;
+    launches = 0;
     fault[0] = '\0';
     backwards = from_last;
     cuda_begin_rows(&c, 0, 1);
@@ -445,6 +475,9 @@ static const char *emulate_with(bool from_last, const std::function<int(struct d
     arrays.clear();
     return fault[0] ? fault : NULL;
 }
+
+extern "C" void emulate_alone(bool yes) { alone = yes; }
+extern "C" int emulate_launches(void) { return launches; }
 
 extern "C" const char *emulate_few(const struct op_attention *a, bool from_last)
 {

@@ -38,7 +38,13 @@ static inline void copy4(uint32_t to, const void *from, bool there)
 {
     emulate_copy(to, from, 4, there);
 }
-static inline void copies_wait(void) { emulate_copies_wait(); }
+static inline void copy16_near(uint32_t to, const void *from, bool there)
+{
+    emulate_copy(to, from, 16, there);
+}
+static inline void copies_wait(void) { emulate_copies_wait(0); }
+static inline void copies_commit(void) { emulate_copies_commit(); }
+template <int N> static inline void copies_wait_but(void) { emulate_copies_wait(N + 1); }
 static inline uint32_t shared_address(const void *p)
 {
     return (uint32_t)((const unsigned char *)p - room);

@@ -12,7 +12,7 @@ struct row {
     const char *name;
     int64_t texts, rows;
     enum kv_type type;
-    const char *overlap; /* LONGLORA_OVERLAP; NULL: as it is */
+    const char *overlap, *few; /* LONGLORA_OVERLAP and LONGLORA_FEW; NULL: as it is */
 };
 
 /* One token more of each text, every op timed by itself: what costs what, and what is between them. With events between
@@ -88,16 +88,21 @@ static int bench(struct device *d, const struct llama_config *c, const struct ro
     return rc;
 }
 
+static void set_to(const char *name, const char *value)
+{
+    if (value)
+        setenv(name, value, 1);
+    else
+        unsetenv(name);
+}
+
 /* On a device of its own, as its environment is read when it is opened. */
 static int bench_row(const struct llama_config *c, const struct row *r, struct err *e)
 {
     struct device d;
     int rc;
 
-    if (r->overlap)
-        setenv("LONGLORA_OVERLAP", r->overlap, 1);
-    else
-        unsetenv("LONGLORA_OVERLAP");
+    set_to("LONGLORA_OVERLAP", r->overlap), set_to("LONGLORA_FEW", r->few);
     rc = device_open(&d, &(struct device_options){ .name = "cuda" }, e);
     if (rc == 0) {
         printf("# %s\n", d.detail);
@@ -110,11 +115,14 @@ static int bench_row(const struct llama_config *c, const struct row *r, struct e
 int main(void)
 {
     static const struct row rows[] = {
-        { "7B, 1 text, no overlap", 1, 2048, KV_ACT, "0" }, { "7B, 1 text, no reads ahead", 1, 2048, KV_ACT, "1" },
-        { "7B, 1 text", 1, 2048, KV_ACT, NULL },        { "7B, 1 text, int8", 1, 2048, KV_INT8, NULL },
-        { "7B, 4 texts", 4, 2048, KV_ACT, NULL },       { "7B, 16 texts", 16, 2048, KV_ACT, NULL },
-        { "7B, 1 text", 1, 32768, KV_ACT, NULL },       { "7B, 1 text, no overlap", 1, 102400, KV_ACT, "0" },
-        { "7B, 1 text", 1, 102400, KV_ACT, NULL },      { "7B, 1 text, int8", 1, 102400, KV_INT8, NULL } };
+        { "7B, 1 text, no overlap", 1, 2048, KV_ACT, "0", NULL },
+        { "7B, 1 text, no reads ahead", 1, 2048, KV_ACT, "1", NULL },
+        { "7B, 1 text", 1, 2048, KV_ACT, NULL, NULL },    { "7B, 1 text, int8", 1, 2048, KV_INT8, NULL, NULL },
+        { "7B, 4 texts", 4, 2048, KV_ACT, NULL, NULL },   { "7B, 8 texts, cuBLASLt", 8, 2048, KV_ACT, NULL, "4" },
+        { "7B, 8 texts", 8, 2048, KV_ACT, NULL, NULL },   { "7B, 16 texts, cuBLASLt", 16, 2048, KV_ACT, NULL, "4" },
+        { "7B, 16 texts", 16, 2048, KV_ACT, NULL, NULL }, { "7B, 1 text", 1, 32768, KV_ACT, NULL, NULL },
+        { "7B, 1 text, no overlap", 1, 102400, KV_ACT, "0", NULL }, { "7B, 1 text", 1, 102400, KV_ACT, NULL, NULL },
+        { "7B, 1 text, int8", 1, 102400, KV_INT8, NULL, NULL } };
     struct llama_config c;
     struct err e = { 0 };
     struct device d;

@@ -27,15 +27,15 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
     free(a), free(b), free(c), free(got);
 }
 
-/* Three products of one input, which go along with each other, and one that another kernel computes. */
+/* Products of one input, which go along with each other: three in a launch, of five rows and more by tensor cores. */
 static void test_gemms_of_one_input(void **state)
 {
     static const int64_t n[] = { 4096, 1024, 1000, 11008 };
     enum { K = 4096, N = 4 };
 
     NEED_GPU();
-    for (int64_t m = 1; m <= 5; m++)
-        for (int count = 2; count <= N; count++) {
+    for (int64_t m = 1; m <= 17; m += m < 5 ? 1 : 6)
+        for (int count = m > 5 ? N : 2; count <= N; count++) {
             float *a = normal(m * K, 1, 1), *b[N], *c[N];
             struct op_gemm g[N], h[N];
             struct device *d = &gpu[DEFAULT];
@@ -69,12 +69,13 @@ static void test_gemm_few(void **state)
 {
     static const int64_t v[][2] = { { 16, 64 }, { 17, 72 }, { 33, 1000 }, { 300, 1024 }, { 1001, 2056 },
                                     { 4096, 4096 }, { 513, 11008 }, { 40, 1288 }, { 24, 60 } };
+    static const int64_t m[] = { 1, 2, 3, 4, 5, 8, 9, 16, 17 };
 
     NEED_GPU();
     for (size_t i = 0; i < sizeof v / sizeof *v; i++)
-        for (int64_t m = 1; m <= 5; m++)
-            for (int form = 0; form < 32; form += small() ? 11 : 3)
-                one_gemm(&gpu[DEFAULT], m, v[i][0], v[i][1], form);
+        for (size_t j = 0; j < sizeof m / sizeof *m; j++)
+            for (int form = 0; form < 32; form += small() || m[j] > 5 ? 11 : 3)
+                one_gemm(&gpu[DEFAULT], m[j], v[i][0], v[i][1], form);
 }
 
 struct cache_case {
@@ -245,26 +246,26 @@ static void open_overlap(struct device *d, const char *how)
 }
 
 /* A matrix that the four products in front have just made, read by one that begins before they have ended; again and
- * again, with other numbers each time. [rounds][columns] of what came out. */
+ * again, with other numbers each time. [rounds][m][columns] of what came out. */
 enum { MADE_N = 16, MADE_K = 4096, FROM_K = 64 };
-static float *of_made(struct device *d, int rounds)
+static float *of_made(struct device *d, int rounds, int m)
 {
     float *a = normal((rounds + MADE_N) * FROM_K, 1, 1), *b = normal(MADE_K * FROM_K, 2, 0.1);
-    float *x = normal(MADE_K, 3, 1), *got;
+    float *x = normal(m * MADE_K, 3, 1), *got;
     char *da = up(d, a, (rounds + MADE_N) * FROM_K, DT_BF16), *made = up(d, NULL, MADE_N * MADE_K, DT_BF16);
-    void *db = up(d, b, MADE_K * FROM_K, DT_BF16), *dx = up(d, x, MADE_K, DT_BF16);
-    float *y = up(d, NULL, rounds * MADE_N, DT_F32);
+    void *db = up(d, b, MADE_K * FROM_K, DT_BF16), *dx = up(d, x, m * MADE_K, DT_BF16);
+    float *y = up(d, NULL, rounds * m * MADE_N, DT_F32);
 
     for (int r = 0; r < rounds; r++) {
         for (int i = 0; i < MADE_N; i += 4)
             RUN(d->gemm(d, &(struct op_gemm){ .trans_b = true, .m = 4, .n = MADE_K, .k = FROM_K, .alpha = 1,
                 .a = da + (r + i) * FROM_K * 2, .lda = FROM_K, .b = mat_plain(DT_BF16, db), .ldb = FROM_K,
                 .c = made + i * MADE_K * 2, .ldc = MADE_K, .c_type = DT_BF16 }));
-        RUN(d->gemm(d, &(struct op_gemm){ .trans_b = true, .m = 1, .n = MADE_N, .k = MADE_K, .alpha = 1, .a = dx,
-            .lda = MADE_K, .b = mat_plain(DT_BF16, made), .ldb = MADE_K, .c = y + r * MADE_N, .ldc = MADE_N,
+        RUN(d->gemm(d, &(struct op_gemm){ .trans_b = true, .m = m, .n = MADE_N, .k = MADE_K, .alpha = 1, .a = dx,
+            .lda = MADE_K, .b = mat_plain(DT_BF16, made), .ldb = MADE_K, .c = y + r * m * MADE_N, .ldc = MADE_N,
             .c_type = DT_F32 }));
     }
-    got = down(d, y, rounds * MADE_N, DT_F32);
+    got = down(d, y, rounds * m * MADE_N, DT_F32);
     d->release(d, da), d->release(d, made), d->release(d, db), d->release(d, dx);
     free(a), free(b), free(x);
     return got;
@@ -283,10 +284,13 @@ static void test_overlap(void **state)
     wide.dim = 4096, wide.ffn_dim = 11008, wide.heads = wide.kv_heads = 32, wide.head_dim = 128, wide.layers = 2;
     open_overlap(&d[0], "0"), open_overlap(&d[1], "1");
     for (int i = 0; i < 2; i++) {
-        float *want = of_made(&d[i], rounds), *got = of_made(&gpu[DET], rounds);
+        float *want, *got;
 
-        same_bits("a matrix made in front", got, want, rounds * MADE_N);
-        free(want), free(got);
+        for (int m = 1; m <= 16; m += 15) {
+            want = of_made(&d[i], rounds, m), got = of_made(&gpu[DET], rounds, m);
+            same_bits("a matrix made in front", got, want, rounds * m * MADE_N);
+            free(want), free(got);
+        }
         for (size_t k = 0; k < sizeof v / sizeof *v; k++)
             for (int big = 0; big < (small() ? 1 : 2); big++) {
                 const struct llama_config *c = big ? &wide : &little;
