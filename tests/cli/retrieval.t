@@ -52,7 +52,9 @@ ok 'no time: 75, and how many runs are left' eval 'small teach || { cat "$tmp/er
 runs() { # the base has learnt nothing: where that matters it ends there
     learnt=50 small runs
     [ $? -eq 70 ] && grep -q "the taught base answers 0.0% at best at its own context" "$tmp/err" && [ "$(wc -l < "$tmp/out")" = 1 ] || return 1
-    small || { cat "$tmp/err"; return 1; }
+    all=() # stages: those by default, where the last can be
+    command -v gnuplot > /dev/null || all=(base examples teach runs tables)
+    small "${all[@]}" || { cat "$tmp/err"; return 1; }
     cat "$tmp/out"
     ls "$r/results"
     [ "$(ls "$r/results"/*.tasks.json | wc -l)" = 5 ] && [ "$(ls "$r/results"/*.tsv | wc -l)" = 5 ] && [ -s "$r/taught/summary.json" ] &&
