@@ -4,11 +4,9 @@
 # nobody waits for, or ranks that call NCCL in another order, show in losses, or are said.
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
-so=$TESTBIN/imitate/libcuda.so.1 test=$TESTBIN/../gpu/test_cuda_ranks
+. tests/imitate/env.sh
+test=$TESTBIN/../gpu/test_cuda_ranks
 [ -f "$so" ] && [ -x "$test" ] || { echo "1..0 # SKIP make imitated makes them"; exit 0; }
-export LD_LIBRARY_PATH="$TESTBIN/imitate${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" LONGLORA_CUDA="$so" LONGLORA_NCCL="$so"
-export OPENBLAS_NUM_THREADS=1 LONGLORA_IMITATED=1 TMPDIR=$tmp
-export TSAN_OPTIONS="${TSAN_OPTIONS:-die_after_fork=0 exitcode=66 history_size=4}"
 
 truth() { # truth LATE: the test of ranks with GPUs; late: the stream that waits most
     LONGLORA_GPU_SMALL=1 IMITATED_LATE=$1 CMOCKA_MESSAGE_OUTPUT=STDOUT timeout 280 "$test" > "$tmp/said" 2>&1
@@ -18,13 +16,7 @@ truth() { # truth LATE: the test of ranks with GPUs; late: the stream that waits
 }
 ok 'sums, halos, turned heads, shared weights, a rank that dies: two GPUs as one' truth ''
 
-cat > "$tmp/c.json" << 'JSON'
-{ "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
-  "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
-  "initializer_range": 0.2, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-JSON
+llama_config vocab_size=512 hidden_size=64 intermediate_size=96 num_hidden_layers=3 initializer_range=0.2 > "$tmp/c.json"
 cat > "$tmp/letters.json" << 'JSON'
 { "version": "1.0", "added_tokens": [{ "id": 0, "content": "<unk>", "single_word": false, "lstrip": false,
   "rstrip": false, "normalized": false, "special": true }], "normalizer": null, "pre_tokenizer": null,

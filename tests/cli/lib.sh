@@ -35,14 +35,17 @@ ids() { # ids N SEED: so many raw u16 ids below 503 on stdout, in which each tel
 }
 unsealed() { sed '/^  "sealed"/d; /^  "xxh3_128"/d' "$@"; } # of JSON: the same without the hash of itself
 num() { sed -nE "s/.*\"$2\": ?([-0-9.e+]+).*/\1/p" "$1" | tail -n 1; } # num FILE KEY: of JSON, its last
-tiny_config() { # tiny_config CONTEXT RANGE: config.json of a Llama with the vocabulary of tests/data/tiny.model
-    printf '{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "vocab_size": 400,
-  "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-  "num_key_value_heads": 2, "max_position_embeddings": %s, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-  "initializer_range": %s, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }\n' "$1" "$2"
+llama_config() { # llama_config KEY=VALUE...: config.json of a small Llama; what is not given fits tests/data/tiny.model
+    local kv keys='"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "rms_norm_eps": 1e-5'
+    local -A of=([vocab_size]=400 [hidden_size]=32 [intermediate_size]=64 [num_hidden_layers]=2 [num_attention_heads]=4
+        [num_key_value_heads]=2 [max_position_embeddings]=256 [rope_theta]=10000.0 [initializer_range]=0.02
+        [tie_word_embeddings]=false [bos_token_id]=1 [eos_token_id]=2)
+    for kv; do of[${kv%%=*}]=${kv#*=}; done
+    for kv in "${!of[@]}"; do keys="$keys, \"$kv\": ${of[$kv]}"; done
+    echo "{ $keys }"
 }
 tiny_model() { # tiny_model CONTEXT RANGE OPTION...: $tmp/m, of the configuration $tmp/c.json and the data $tmp/s
-    tiny_config "$1" "$2" > "$tmp/c.json" && lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
+    llama_config max_position_embeddings="$1" initializer_range="$2" > "$tmp/c.json" && lprep -q tests/data/tiny.txt -t tests/data/tiny.model | lpack -q -o "$tmp/s" &&
         ltrain -q "$tmp/s" --init "$tmp/c.json" --mode full --ctx 64 --batch 4 --steps 3 --lr 1e-3 --warmup 1 "${@:3}" \
             -o "$tmp/m" && cp tests/data/tiny.model "$tmp/m/tokenizer.model"
 }

@@ -65,7 +65,7 @@ stage() { # FOLDER: books, a tokenizer, a configuration
     for i in a b c d e f g h i j k l; do # other words, so that no two are the same document
         sed "s/^/Book $i. /" tests/data/tiny.txt > "$1/books/book-a$i.txt"
     done
-    tiny_config 64 0.02 > "$1/tiny.json"
+    llama_config max_position_embeddings=64 > "$1/tiny.json"
 }
 pack() { (cd "$1" && set -o pipefail &&
     lprep -q books -t tokenizer.model | lpack -q -o shards --split validation=0.25); }

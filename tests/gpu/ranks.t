@@ -17,13 +17,7 @@ fi
 two="--gpus $gpus"
 [ "$d" = cpu ] && two="--processes $gpus"
 ids 60000 1 > "$tmp/d.bin"
-cat > "$tmp/c.json" << 'JSON'
-{ "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
-  "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 3,
-  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
-  "initializer_range": 0.02, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-JSON
+llama_config vocab_size=512 hidden_size=256 intermediate_size=640 num_hidden_layers=3 > "$tmp/c.json"
 run="timeout ${EACH:-60}" # before the program's name
 fresh() { # fresh OUT OPTION...
     local out=$1

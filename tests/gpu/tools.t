@@ -10,13 +10,7 @@ lib=$here/../cli/lib.sh
 
 ids 60000 1 > "$tmp/d.bin"
 # Large enough for cuDNN's kernels, with fewer key heads than query heads.
-cat > "$tmp/c.json" << 'JSON'
-{ "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
-  "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 3,
-  "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
-  "initializer_range": 0.02, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-JSON
+llama_config vocab_size=512 hidden_size=256 intermediate_size=640 num_hidden_layers=3 > "$tmp/c.json"
 train() { timeout 100 ltrain -q "$tmp/d.bin" --batch 4 --device "$d" "$@"; }
 fresh() { train --init "$tmp/c.json" --lr 1e-3 --warmup 2 "$@"; }
 tune() { train --model "$tmp/base" --ctx 512 --recipe longlora-2023 --lr 1e-3 --warmup 2 "$@"; }

@@ -5,18 +5,10 @@
 # usage: TESTBIN=folder of the tests, tools on PATH: sweep.sh [GPUS COMMON... -- MANY...]
 cd "$(dirname "$0")/../.." || exit 70
 . tests/cli/lib.sh
-export LD_LIBRARY_PATH="$TESTBIN/imitate${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export LONGLORA_CUDA="$TESTBIN/imitate/libcuda.so.1" LONGLORA_NCCL="$TESTBIN/imitate/libcuda.so.1"
-export OPENBLAS_NUM_THREADS=1 LONGLORA_IMITATED=1 TMPDIR=$tmp IMITATED_LATE=$LATE
-export TSAN_OPTIONS="${TSAN_OPTIONS:-die_after_fork=0 exitcode=66 history_size=4}"
-[ -f "$LONGLORA_CUDA" ] || { echo 'sweep: make imitated' >&2; exit 69; }
-cat > "$tmp/c.json" << 'JSON'
-{ "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512,
-  "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256,
-  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "hidden_act": "silu",
-  "initializer_range": 0.02, "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2 }
-JSON
+. tests/imitate/env.sh
+export IMITATED_LATE=$LATE
+[ -f "$so" ] || { echo 'sweep: make imitated' >&2; exit 69; }
+llama_config vocab_size=512 hidden_size=64 intermediate_size=96 num_hidden_layers=3 num_key_value_heads=4 > "$tmp/c.json"
 ids 20000 1 > "$tmp/d.bin"
 train() { # train OUT OPTION...
     local out=$1
