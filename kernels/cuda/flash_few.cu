@@ -16,10 +16,6 @@
  * What a key costs beside its bytes is half the time of a cache of 8 bits, whose keys have half of them: so
  * there a lane has 16 channels, the scales multiply a key's score and its weight, not each value, and an integer
  * becomes a float by its bits (few_float), not by a conversion, of which a multiprocessor does 16 a clock.
- *
- * A block reads its first keys and values ahead (chain.cuh), on an H200 14 MB of a 7B's at 2k: with the matrix that
- * the kernel behind reads ahead they fit half the L2. The row that this step adds, which the kernel in front may
- * still store, is no exception.
  */
 enum { WARPS = 4, THREADS = 32 * WARPS, AT_ONCE = 4, QUERIES = 64, MOST_DIM = 256 };
 
@@ -31,7 +27,6 @@ struct few {
     struct op_attention a;
     int64_t row;    /* of the first query of this launch */
     int splits, groups; /* groups: of the query heads that share a key head */
-    bool early;     /* keys are read ahead */
     float *parts;   /* [query][heads][splits][2 + dim]: most, sum, and sums of values */
 };
 
@@ -183,18 +178,6 @@ static __device__ __forceinline__ void few_write(const struct few &f, int64_t ro
             sum > 0 ? (most + log2f(sum)) * 0.6931471805599453f : -INFINITY;
 }
 
-/* Of keys [from, end) the first THREADS / 2, and their values: one or the other a thread. */
-template <typename T>
-static __device__ __forceinline__ void few_fetch(const struct few &f, int64_t from, int64_t end, int kv_head)
-{
-    const struct op_attention &a = f.a;
-    int64_t row = from + threadIdx.x / 2;
-
-    if (f.early && row < end)
-        chain_fetch((const T *)(threadIdx.x & 1 ? a.v : a.k) + row * a.kv_ld + kv_head * a.dim,
-                    a.dim * (int64_t)sizeof(T));
-}
-
 /* Sums of nothing, and the lane's channels of query heads first on of those that share a key head. */
 template <int H, int N>
 static __device__ __forceinline__ void few_begin(const struct op_attention &a, int64_t row, int kv_head, int first,
@@ -238,7 +221,6 @@ static __global__ void __launch_bounds__(THREADS) few_forward(const struct few f
     from += split * each;
     end = min((long long)end, (long long)(from + each));
     chain_next();
-    few_fetch<T>(f, from, end, kv_head);
     chain_wait();
     few_begin<H, N>(a, row, kv_head, first, channel, r, q);
     for (int64_t key = from; key < end; key += ALL * AT_ONCE)
@@ -365,7 +347,6 @@ template <typename T> static int few_by_width(struct cuda *c, struct few *f, con
 {
     int64_t lanes = ceil_div(f->a.dim, few_values<T>::N);
 
-    f->early = chain_reads(c);
     if (lanes <= 4)
         return few_by_heads<4, T>(c, f, m, n);
     if (lanes <= 8)

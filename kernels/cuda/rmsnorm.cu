@@ -59,14 +59,12 @@ static __device__ __forceinline__ void load_row(const bf16 *row, int n, uint4 u[
 }
 
 template <int W>
-static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rmsnorm a, bool early)
+static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rmsnorm a)
 {
     constexpr int rows = shape<W>::rows, E = shape<W>::E;
     int t = (int)threadIdx.x % W, turn = 0;
 
     chain_next();
-    if (early && blockIdx.x == 0 && threadIdx.x == 0)
-        chain_fetch(a.w, a.dim * (int64_t)sizeof *a.w);
     chain_wait();
     for (int64_t first = (int64_t)blockIdx.x * rows; first < a.rows; first += (int64_t)gridDim.x * rows, turn ^= 1) {
         int64_t r = first + threadIdx.x / W;
@@ -142,7 +140,7 @@ template <int W> static void forward_by(struct cuda *c, const struct op_rmsnorm 
 {
     unsigned blocks = (unsigned)lesser(ceil_div(a->rows, shape<W>::rows), INT_MAX);
 
-    chain_launch(c, forward<W>, blocks, shape<W>::threads, *a, chain_reads(c));
+    chain_launch(c, forward<W>, blocks, shape<W>::threads, *a);
 }
 
 extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)

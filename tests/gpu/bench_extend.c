@@ -126,11 +126,9 @@ int main(int argc, char **argv)
 {
     static const struct row rows[] = {
         { "7B, 1 text, no overlap", 1, 2048, KV_ACT, "0", NULL },
-        { "7B, 1 text, no reads ahead", 1, 2048, KV_ACT, "1", NULL },
         { "7B, 1 text at 2k", 1, 2048, KV_ACT, NULL, NULL },    { "7B, 1 text, int8", 1, 2048, KV_INT8, NULL, NULL },
         { "7B, 4 texts", 4, 2048, KV_ACT, NULL, NULL },   { "7B, 8 texts, cuBLASLt", 8, 2048, KV_ACT, NULL, "4" },
         { "7B, 8 texts", 8, 2048, KV_ACT, NULL, NULL },   { "7B, 16 texts, cuBLASLt", 16, 2048, KV_ACT, NULL, "4" },
-        { "7B, 16 texts, no reads ahead", 16, 2048, KV_ACT, "1", NULL },
         { "7B, 16 texts", 16, 2048, KV_ACT, NULL, NULL }, { "7B, 1 text", 1, 32768, KV_ACT, NULL, NULL },
         { "7B, 1 text, no overlap", 1, 102400, KV_ACT, "0", NULL }, { "7B, 1 text", 1, 102400, KV_ACT, NULL, NULL },
         { "7B, 1 text, int8", 1, 102400, KV_INT8, NULL, NULL } };
