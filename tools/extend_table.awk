@@ -135,8 +135,8 @@ function print_table(ctx, list, n,    i, g, len, text, least) {
         if (mode_of[g] == "none")
             print text sprintf(" | %.2f | | | | | |", far_ppl[g, ctx])
         else
-            print text sprintf(" %.2f | %.2f | %d | %s | %d | %.0f | %.1f |", deviation(g, ctx), far_ppl[g, ctx],
-                seeds_of[g], rate_of[g], steps_of[g], speed[g], seconds[g])
+            print text sprintf(" %.2f | %.2f | %d | %s | %d |", deviation(g, ctx), far_ppl[g, ctx], seeds_of[g], rate_of[g],
+                steps_of[g]) (speed[g] > 0 ? sprintf(" %.0f | %.1f |", speed[g], seconds[g]) : " | |")
     }
 }
 # Where rates were searched: by rate, the validation books by which one was chosen, and the test books.
@@ -181,6 +181,8 @@ function read_at(f, len,    j, part, doc, d, b, v, s, n) { # the perplexity of o
     return n > 0 ? exp(s / n) : 0
 }
 function group_has(g, len) { return (g, len) in ppl }
+# 0 tokens/s: not measured, as where several runs shared a GPU.
+function timed(g, base) { return speed[g] > 0 && speed[base] > 0 }
 # What a mix is to reach: by its groups the ratio, the last quarter's, and times as fast by length.
 function asked(g, base, ctx, least,    most, speed_least, r, f) {
     most = way_of[g] == "mix-4" ? 1.01 : way_of[g] == "mix-16" ? 1.02 : 0
@@ -189,8 +191,8 @@ function asked(g, base, ctx, least,    most, speed_least, r, f) {
     speed_least = ctx / least >= 32 ? 2 : 1.5
     r = ratio(g, base, ctx, 0) + 0 # the number before the interval
     f = ratio(g, base, ctx, 1) + 0
-    return sprintf("at most %.2f: %s; %.2f: %s; at least %.1f: %s", most, r <= most ? "yes" : "no", most + 0.01,
-        f <= most + 0.01 ? "yes" : "no", speed_least, speed[g] >= speed_least * speed[base] ? "yes" : "no")
+    return sprintf("at most %.2f: %s; %.2f: %s", most, r <= most ? "yes" : "no", most + 0.01, f <= most + 0.01 ? "yes" : "no") \
+        (timed(g, base) ? sprintf("; at least %.1f: %s", speed_least, speed[g] >= speed_least * speed[base] ? "yes" : "no") : "")
 }
 function print_ratios(ctx, list, n,    i, j, g, base, least) {
     least = ctx
@@ -205,8 +207,8 @@ function print_ratios(ctx, list, n,    i, j, g, base, least) {
             if (way_of[list[j]] == "dense" && rope_of[list[j]] == rope_of[g] && mode_of[list[j]] == mode_of[g])
                 base = list[j]
         if (base == "") continue
-        printf "| %s | %s | %s | %s | %.2f | %s |\n", name(g), ratio(g, base, ctx, 0), ratio_deviation(g, base, ctx),
-            ratio(g, base, ctx, 1), speed[g] / speed[base], asked(g, base, ctx, least)
+        printf "| %s | %s | %s | %s | %s | %s |\n", name(g), ratio(g, base, ctx, 0), ratio_deviation(g, base, ctx),
+            ratio(g, base, ctx, 1), timed(g, base) ? sprintf("%.2f", speed[g] / speed[base]) : "", asked(g, base, ctx, least)
     }
 }
 # By where in the window: the last seven octaves of the number of tokens before.

@@ -173,13 +173,13 @@ at its own context, and extending it would compare nothing: remove '$work/taught
 }
 
 # --- what it shows
-show() { # FILE...: a table of text, of the files that are there
+show() { # FILE...: a table of text, of the files that are there; the maps by depth are pictures (plot)
     n=$#
     for f in "$@"; do [ ! -s "$f" ] || set -- "$@" "$f"; done
     shift "$n"
     [ $# -gt 0 ] || return 0
     printf '```\n'
-    $LEVAL --table -q "$@"
+    $LEVAL --table -q "$@" | awk '/% by depth and length$/ { exit } NR > 1 { print row } { row = $0 } END { if (row != "") print row }'
     printf '```\n'
 }
 shares() {

@@ -37,6 +37,8 @@ way_options() {
     mix-4) echo --attention s2 --group-ratio 1/4 --dense-every 10 --dense-last 0.05 ;;
     mix-16 | mix-16-seconds) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.05 ;;
     mix-16-20) echo --attention s2 --group-ratio 1/16 --dense-every 20 --dense-last 0.05 ;;
+    mix-16-every4) echo --attention s2 --group-ratio 1/16 --dense-every 4 --dense-last 0.05 ;;
+    mix-16-last25) echo --attention s2 --group-ratio 1/16 --dense-every 10 --dense-last 0.25 ;;
     mix-32) echo --attention s2 --group-ratio 1/32 --dense-every 10 --dense-last 0.05 ;;
     *) fail "no way '$1'" ;;
     esac

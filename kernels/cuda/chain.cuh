@@ -9,8 +9,6 @@
  * one in front and for its own launch, while the card's memory rests. A kernel of the chain begins earlier:
  *
  *     chain_next()     first: the kernel behind may be launched, once all blocks are here or through
- *     chain_fetch()    reads ahead into the L2 cache, which is where all of the card sees memory: what the
- *                      kernel in front still writes there is not missed. A hint; nothing waits for it
  *     chain_wait()     the kernel in front is through, and what it wrote is seen
  *
  * Every thread calls chain_wait before it reads or writes anything that any op writes; also where it has nothing to
@@ -32,17 +30,6 @@ static __device__ __forceinline__ void chain_wait(void)
 {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-/* From p on, both multiples of 16. */
-static __device__ __forceinline__ void chain_fetch(const void *p, int64_t bytes)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;"
-                 :: "l"(__cvta_generic_to_global(p)), "r"((uint32_t)bytes) : "memory");
-#else
-    (void)p, (void)bytes;
 #endif
 }
 

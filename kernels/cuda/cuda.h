@@ -15,8 +15,7 @@ C_BEGIN
  * then adds in a fixed order, products take the first algorithm offered, untimed);
  * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_NCCL=FILE NCCL's;
  * LONGLORA_SMALL_TILES=1 takes the tiles of cards with little shared memory, to test them on another;
- * LONGLORA_OVERLAP=0 lets no kernel begin before the one in front has ended, 1 no kernel read ahead meanwhile
- * (chain.cuh; without it both, on sm_90 and later);
+ * LONGLORA_OVERLAP=0 lets no kernel begin before the one in front has ended (chain.cuh);
  * LONGLORA_FEW=N leaves products of more than N rows to cuBLASLt, of 16 that our own kernels take.
  */
 
@@ -52,7 +51,7 @@ struct cuda {
     int sms;              /* multiprocessors */
     int64_t smem_bytes;   /* shared memory one block may have */
     bool deterministic;
-    int overlap;          /* OVERLAP_ */
+    bool overlap;         /* kernels of the chain may */
     int few_product;      /* most rows of the products that gemm_few computes */
     bool few;             /* the op under way is of few rows */
     bool chained, behind; /* the last thing on the stream is a kernel of the chain; it was before this op */
@@ -79,18 +78,12 @@ static inline unsigned cuda_blocks(const struct cuda *c, int64_t n, int64_t each
 
 /* Whether the kernel of the chain (chain.cuh) that is launched next may begin before the one in front has ended. The
  * ops of few rows are made of such kernels; anything else on the stream, an event too, parts them. */
-enum { OVERLAP_NONE, OVERLAP_LAUNCH, OVERLAP_READ };
 static inline bool chain_link(struct cuda *c)
 {
     bool link = c->overlap && c->few && c->behind;
 
     c->chained = c->behind = c->few;
     return link;
-}
-/* And read ahead meanwhile. */
-static inline bool chain_reads(const struct cuda *c)
-{
-    return c->overlap >= OVERLAP_READ && c->few && c->behind;
 }
 
 /* Notes a failure; returns E_DEVICE. cuda_check returns 0 where r is cudaSuccess. */

@@ -52,7 +52,7 @@ endif
 # Tests and benchmark on a GPU. The plans of attention are checked without one too.
 GPU_TESTS := test_cuda_plans test_cuda_ops test_cuda_attention test_cuda_model test_cuda_families \
   test_cuda_extend test_cuda_ranks
-GPU_BINS  := $(GPU_TESTS) bench_attention bench_windows bench_extend make_model
+GPU_BINS  := $(GPU_TESTS) bench_attention bench_windows bench_extend bench_few make_model
 $(B)/gpu/test_cuda_plans: $(B)/tests/gpu/test_cuda_plans.c.o \
   $(patsubst %,$(CUDA_B)/kernels/cuda/%.c.o,sdpa_plans sdpa_graph runs) $(B)/liblonglora.a
 	@mkdir -p $(@D)

@@ -313,14 +313,12 @@ static bool wish(const char *name)
     return v && *v && strcmp(v, "0") != 0;
 }
 
-/* How far kernels may overlap (cuda.h). Machine code of sm_80, or PTX of it that the driver compiled, has no waiting. */
-static int overlap_wished(const struct cuda *c)
+/* Whether kernels may overlap. Machine code of sm_80, or PTX of it that the driver compiled, has no waiting. */
+static bool overlap_wished(const struct cuda *c)
 {
     const char *v = getenv("LONGLORA_OVERLAP");
 
-    if (c->sm < 90 || !gemm_few_waits() || (v && strcmp(v, "0") == 0))
-        return OVERLAP_NONE;
-    return v && strcmp(v, "1") == 0 ? OVERLAP_LAUNCH : OVERLAP_READ;
+    return c->sm >= 90 && gemm_few_waits() && !(v && strcmp(v, "0") == 0);
 }
 
 /* Of a product that our own kernels compute, the most rows. */

@@ -16,10 +16,6 @@
  * What a key costs beside its bytes is half the time of a cache of 8 bits, whose keys have half of them: so
  * there a lane has 16 channels, the scales multiply a key's score and its weight, not each value, and an integer
  * becomes a float by its bits (few_float), not by a conversion, of which a multiprocessor does 16 a clock.
- *
- * A block reads its first keys and values ahead (chain.cuh), on an H200 14 MB of a 7B's at 2k: with the matrix that
- * the kernel behind reads ahead they fit half the L2. The row that this step adds, which the kernel in front may
- * still store, is no exception.
  */
 enum { WARPS = 4, THREADS = 32 * WARPS, AT_ONCE = 4, QUERIES = 64, MOST_DIM = 256 };
 
@@ -31,7 +27,6 @@ struct few {
     struct op_attention a;
     int64_t row;    /* of the first query of this launch */
     int splits, groups; /* groups: of the query heads that share a key head */
-    bool early;     /* keys are read ahead */
     float *parts;   /* [query][heads][splits][2 + dim]: most, sum, and sums of values */
 };
 
@@ -183,18 +178,6 @@ static __device__ __forceinline__ void few_write(const struct few &f, int64_t ro
             sum > 0 ? (most + log2f(sum)) * 0.6931471805599453f : -INFINITY;
 }
 
-/* Of keys [from, end) the first THREADS / 2, and their values: one or the other a thread. */
-template <typename T>
-static __device__ __forceinline__ void few_fetch(const struct few &f, int64_t from, int64_t end, int kv_head)
-{
-    const struct op_attention &a = f.a;
-    int64_t row = from + threadIdx.x / 2;
-
-    if (f.early && row < end)
-        chain_fetch((const T *)(threadIdx.x & 1 ? a.v : a.k) + row * a.kv_ld + kv_head * a.dim,
-                    a.dim * (int64_t)sizeof(T));
-}
-
 /* Sums of nothing, and the lane's channels of query heads first on of those that share a key head. */
 template <int H, int N>
 static __device__ __forceinline__ void few_begin(const struct op_attention &a, int64_t row, int kv_head, int first,
@@ -238,7 +221,6 @@ static __global__ void __launch_bounds__(THREADS) few_forward(const struct few f
     from += split * each;
     end = min((long long)end, (long long)(from + each));
     chain_next();
-    few_fetch<T>(f, from, end, kv_head);
     chain_wait();
     few_begin<H, N>(a, row, kv_head, first, channel, r, q);
     for (int64_t key = from; key < end; key += ALL * AT_ONCE)
@@ -296,68 +278,87 @@ static __global__ void __launch_bounds__(MOST_DIM) few_together(const struct few
     few_write(one, f.row + blockIdx.y, head, 0, i, top, s, x);
 }
 
-template <int LANES, typename T>
-static void few_launch(struct cuda *c, const struct few *f, const struct few_queries *m, int n, int h)
+/* How long so many equal blocks take, of which places are at work at a time, in the time that one takes. The memory
+ * serves WANTED of a multiprocessor as fast as one alone, and more of them as much slower as they are more. */
+enum { WANTED = 4 };
+static double few_time(int64_t blocks, double places, double wanted)
 {
-    dim3 grid((unsigned)f->splits, (unsigned)(f->a.kv_heads * f->groups), (unsigned)n);
+    double full = floor((double)blocks / places), rest = (double)blocks - full * places;
 
-    if (h == 1)
-        chain_launch(c, few_forward<LANES, 1, T>, grid, THREADS, *f, *m);
-    else if (h == 2)
-        chain_launch(c, few_forward<LANES, 2, T>, grid, THREADS, *f, *m);
-    else
-        chain_launch(c, few_forward<LANES, 4, T>, grid, THREADS, *f, *m);
+    return full * fmax(1, places / wanted) + (rest > 0 ? fmax(1, rest / wanted) : 0);
 }
 
-template <typename T>
-static void few_by_width(struct cuda *c, const struct few *f, const struct few_queries *m, int n,
-                         int h)
+/* Into how many parts the keys of each query go: blocks is their number where nothing is split, resident how many a
+ * multiprocessor holds. A part is worth its start from 128 keys on, and as many are what putting parts together
+ * costs. So 2000 keys of one text of a 7B are 15 parts a head, those of 16 texts one: two would be 1024 blocks where 792
+ * have places, and the last 232 would have the memory to themselves. */
+static int splits_for(const struct cuda *c, int64_t blocks, int resident, int64_t longest)
 {
-    int64_t lanes = ceil_div(f->a.dim, few_values<T>::N);
+    int64_t most = lesser(longest / 128, 128);
+    double places = (double)c->sms * resident, wanted = (double)c->sms * WANTED, least = INFINITY;
+    int best = 1;
 
-    if (lanes <= 4)
-        few_launch<4, T>(c, f, m, n, h);
-    else if (lanes <= 8)
-        few_launch<8, T>(c, f, m, n, h);
-    else if (lanes <= 16)
-        few_launch<16, T>(c, f, m, n, h);
-    else
-        few_launch<32, T>(c, f, m, n, h);
-}
+    for (int s = 1; s <= (most > 1 ? most : 1); s++) {
+        double t = few_time(blocks * s, places, wanted) / s * (double)longest + (s > 1 ? 128 : 0);
 
-/* Blocks for about four a multiprocessor, and keys enough for each to be worth its start: a 7B's 2000 of a text are 13
- * blocks a head. (256 keys left 224 blocks on 132 multiprocessors, half of them with one, each through 9 reads.) */
-static int splits_for(const struct cuda *c, int64_t blocks, int64_t longest)
-{
-    int64_t most = longest / 128 > 1 ? longest / 128 : 1;
-
-    return (int)lesser(ceil_div((int64_t)c->sms * 4, blocks), lesser(most, 128));
+        if (t < 0.99 * least)
+            best = s, least = t;
+    }
+    return best;
 }
 
 /* Queries [f->row, + n), which see what m says. */
-static int few_run(struct cuda *c, struct few *f, const struct few_queries *m, int n)
+template <int LANES, int H, typename T>
+static int few_launch(struct cuda *c, struct few *f, const struct few_queries *m, int n)
 {
-    int share = (int)(f->a.heads / f->a.kv_heads), h = share >= 3 ? 4 : share;
-    unsigned width = (unsigned)ceil_div(f->a.dim, 32) * 32;
-    int64_t longest = 0;
+    static int resident; /* the same on every card of a host, or nearly */
+    int64_t heads = f->a.kv_heads * f->groups, longest = 0;
 
+    if (!resident && cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, few_forward<LANES, H, T>, THREADS, 0))
+        resident = 1; /* what is wrong, the launch says */
     for (int i = 0; i < n; i++)
         longest = m->end[i] - m->from[i] > longest ? m->end[i] - m->from[i] : longest;
-    f->groups = (int)ceil_div(share, h);
-    f->splits = splits_for(c, f->a.kv_heads * f->groups * n, longest);
+    f->splits = splits_for(c, heads * n, resident > 1 ? resident : 1, longest);
     if (f->splits > 1) {
         size_t bytes = (size_t)(n * f->a.heads * f->splits * (2 + f->a.dim)) * sizeof(float);
         if (!(f->parts = (float *)cuda_scratch(c, SCRATCH_PARTIAL, bytes)))
             return E_DEVICE;
     }
-    f->early = chain_reads(c);
-    if (f->a.kv_type == KV_INT8)
-        few_by_width<int8_t>(c, f, m, n, h);
-    else
-        few_by_width<bf16>(c, f, m, n, h);
+    chain_launch(c, few_forward<LANES, H, T>, dim3((unsigned)f->splits, (unsigned)heads, (unsigned)n), THREADS, *f, *m);
     if (f->splits > 1)
-        chain_launch(c, few_together, dim3((unsigned)f->a.heads, (unsigned)n), width, *f);
+        chain_launch(c, few_together, dim3((unsigned)f->a.heads, (unsigned)n), (unsigned)ceil_div(f->a.dim, 32) * 32, *f);
     return 0;
+}
+
+template <int LANES, typename T>
+static int few_by_heads(struct cuda *c, struct few *f, const struct few_queries *m, int n)
+{
+    int share = (int)(f->a.heads / f->a.kv_heads), h = share >= 3 ? 4 : share;
+
+    f->groups = (int)ceil_div(share, h);
+    if (h == 1)
+        return few_launch<LANES, 1, T>(c, f, m, n);
+    if (h == 2)
+        return few_launch<LANES, 2, T>(c, f, m, n);
+    return few_launch<LANES, 4, T>(c, f, m, n);
+}
+
+template <typename T> static int few_by_width(struct cuda *c, struct few *f, const struct few_queries *m, int n)
+{
+    int64_t lanes = ceil_div(f->a.dim, few_values<T>::N);
+
+    if (lanes <= 4)
+        return few_by_heads<4, T>(c, f, m, n);
+    if (lanes <= 8)
+        return few_by_heads<8, T>(c, f, m, n);
+    if (lanes <= 16)
+        return few_by_heads<16, T>(c, f, m, n);
+    return few_by_heads<32, T>(c, f, m, n);
+}
+
+static int few_run(struct cuda *c, struct few *f, const struct few_queries *m, int n)
+{
+    return f->a.kv_type == KV_INT8 ? few_by_width<int8_t>(c, f, m, n) : few_by_width<bf16>(c, f, m, n);
 }
 
 /* Every query by itself: what it sees of which keys. */

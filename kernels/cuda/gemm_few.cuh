@@ -16,7 +16,6 @@ struct few_parts {
     const bf16 *a;
     int64_t k, lda;
     int m, n;       /* rows of A, parts */
-    unsigned early; /* blocks that read ahead */
     struct few_part part[FEW_PARTS];
 };
 

@@ -1,4 +1,4 @@
-/* kernels/cuda/gemm_mma.cu - matrix products with 5 to 16 rows by the tensor cores, which reading the matrix bounds. */
+/* kernels/cuda/gemm_mma.cu - matrix products with 2 to 16 rows by the tensor cores, which reading the matrix bounds. */
 #include "kernels/cuda/gemm_few.cuh"
 #include "kernels/cuda/ptx.cuh"
 
@@ -10,20 +10,19 @@
  *
  *     stage   slot 0 .. G - 1: rows of B; G ..: rows of A      16 bytes a thread, which it alone writes and reads
  *
- * STAGES of them are under way at a time: with G = 4, 48 to 64 KiB of B a block, where some 30 KiB of a
- * multiprocessor's reads keep an H200's memory busy if it answers in 0.9 us (counted, not measured). In the end the
- * warps' sums are added in their order: the bits do not depend on G or m.
+ * STAGES of them are under way at a time: with G = 4 and 6 stages 96 KiB of B a block and multiprocessor. (Two blocks of 4 stages
+ * have more, and were slower on an H200: of o and down, 128 blocks, 2.1 and 2.4 TB/s against 2.8 and 3.3.) Cards whose
+ * blocks have less shared memory take 4 stages. In the end the warps' sums are added in their order: the bits do not
+ * depend on G, STAGES or m.
  *
- * A is read once a block, by way of L1, where the neighbour that goes at the same pace finds it: with G = 4 half as
- * much as is read of B. G = 2 where fewer blocks would leave multiprocessors without any.
- *
- * While the kernel in front ends, the first blocks read AHEAD values of their rows ahead (chain.cuh): 96 KiB a
- * block of G = 4, of a 7B's o and down 12 MB, of its other products 25.
+ * A is read once a block, by way of L1: with G = 4 half as much as is read of B. G = 2 where fewer blocks would leave
+ * multiprocessors without any.
  */
-enum { WARPS = 8, THREADS = 32 * WARPS, STAGES = 4, DEEP = 32, STEP = WARPS * DEEP, RESIDENT = 2, AHEAD = 1536 };
-template <int HALVES, int G> struct mma_shape {
+enum { WARPS = 8, THREADS = 32 * WARPS, DEEP = 32, STEP = WARPS * DEEP };
+template <int HALVES, int G, int STAGES> struct mma_shape {
     static constexpr int SLOTS = G + HALVES, ROWS = 8 * HALVES, N = 8 * G;
     static constexpr int SLOT = THREADS * 16, STAGE = SLOTS * SLOT, BYTES = STAGES * STAGE;
+    static constexpr int RESIDENT = BYTES > 113 << 10 ? 1 : 2; /* blocks of a multiprocessor */
     static constexpr int LD = N + 8; /* of sums, so that eight rows lie in all banks */
     static_assert(WARPS * ROWS * LD * 4 <= BYTES, "sums lie where the copies did");
 };
@@ -35,10 +34,10 @@ struct mma_rows {
     int a_left, b_left; /* rows, and those past the last: of them the copies are 0, and k's end ends too */
 };
 
-template <int HALVES, int G>
+template <int HALVES, int G, int STAGES>
 static __device__ __forceinline__ void stage_copy(uint32_t to, const mma_rows &r, int64_t from, bool there)
 {
-    constexpr int SLOT = mma_shape<HALVES, G>::SLOT;
+    constexpr int SLOT = mma_shape<HALVES, G, STAGES>::SLOT;
 
 #pragma unroll
     for (int i = 0; i < G; i++)
@@ -49,10 +48,10 @@ static __device__ __forceinline__ void stage_copy(uint32_t to, const mma_rows &r
     copies_commit();
 }
 
-template <int HALVES, int G>
+template <int HALVES, int G, int STAGES>
 static __device__ __forceinline__ void stage_add(float sum[G][4], const unsigned char *from)
 {
-    constexpr int SLOT = mma_shape<HALVES, G>::SLOT;
+    constexpr int SLOT = mma_shape<HALVES, G, STAGES>::SLOT;
     uint4 a[2], b;
 
     a[0] = *(const uint4 *)(from + G * SLOT);
@@ -67,11 +66,11 @@ static __device__ __forceinline__ void stage_add(float sum[G][4], const unsigned
 }
 
 /* The sums of all warps, in their order, to C. */
-template <int HALVES, int G>
+template <int HALVES, int G, int STAGES>
 static __device__ __forceinline__ void sums_end(unsigned char *room, const float sum[G][4], const struct few_parts &f,
                                                 const struct few_part &part, int64_t col)
 {
-    using shape = mma_shape<HALVES, G>;
+    using shape = mma_shape<HALVES, G, STAGES>;
     constexpr int ALL = shape::ROWS * shape::LD;
     int lane = threadIdx.x & 31, at = (lane >> 2) * shape::LD + 2 * (lane & 3);
     float *all = (float *)room, *own = all + (threadIdx.x >> 5) * ALL + at;
@@ -94,10 +93,11 @@ static __device__ __forceinline__ void sums_end(unsigned char *room, const float
     }
 }
 
-template <int HALVES, int G>
-static __global__ void __launch_bounds__(THREADS, RESIDENT) few_mma(struct few_parts f)
+template <int HALVES, int G, int STAGES>
+static __global__ void __launch_bounds__(THREADS, mma_shape<HALVES, G, STAGES>::RESIDENT)
+    few_mma(struct few_parts f)
 {
-    using shape = mma_shape<HALVES, G>;
+    using shape = mma_shape<HALVES, G, STAGES>;
     extern __shared__ __align__(128) unsigned char room[];
     const struct few_part &part = few_part_of(f);
     int g = (threadIdx.x & 31) >> 2, stage = 0;
@@ -108,35 +108,32 @@ static __global__ void __launch_bounds__(THREADS, RESIDENT) few_mma(struct few_p
     float sum[G][4] = {};
 
     chain_next();
-    if (blockIdx.x < f.early && threadIdx.x < shape::N && col + threadIdx.x < part.n)
-        chain_fetch(part.b + (col + threadIdx.x) * part.ldb, 2 * (f.k < AHEAD ? f.k : (int64_t)AHEAD));
     chain_wait();
 #pragma unroll
     for (int s = 0; s < STAGES; s++)
-        stage_copy<HALVES, G>(own + s * shape::STAGE, r, s * STEP, at + s * STEP < f.k);
+        stage_copy<HALVES, G, STAGES>(own + s * shape::STAGE, r, s * STEP, at + s * STEP < f.k);
 #pragma unroll 1 /* more would take registers that the kernel behind begins with */
     for (int64_t i = threadIdx.x / 32 * DEEP; i < f.k; i += STEP) { /* the warp's */
         copies_wait_but<STAGES - 1>();
-        stage_add<HALVES, G>(sum, room + stage + threadIdx.x * 16);
+        stage_add<HALVES, G, STAGES>(sum, room + stage + threadIdx.x * 16);
         /* what was there has been read: a thread's reads come before the copies that it begins after them */
         r.a += STEP, r.b += STEP, at += STEP;
-        stage_copy<HALVES, G>(own + stage, r, (STAGES - 1) * STEP, at + (STAGES - 1) * STEP < f.k);
+        stage_copy<HALVES, G, STAGES>(own + stage, r, (STAGES - 1) * STEP, at + (STAGES - 1) * STEP < f.k);
         stage = stage + shape::STAGE < shape::BYTES ? stage + shape::STAGE : 0;
     }
     copies_wait();
     __syncthreads(); /* of all: sums are put where copies arrived */
-    sums_end<HALVES, G>(room, sum, f, part, col);
+    sums_end<HALVES, G, STAGES>(room, sum, f, part, col);
 }
 
-template <int HALVES, int G> static const struct op_gemm *launch(struct cuda *c, const struct op_gemm *a)
+template <int HALVES, int G, int STAGES> static const struct op_gemm *launch(struct cuda *c, const struct op_gemm *a)
 {
-    constexpr int BYTES = mma_shape<HALVES, G>::BYTES;
+    constexpr int BYTES = mma_shape<HALVES, G, STAGES>::BYTES;
     struct few_parts f;
-    unsigned blocks = few_gather(a, mma_shape<HALVES, G>::N, &f, &a);
+    unsigned blocks = few_gather(a, mma_shape<HALVES, G, STAGES>::N, &f, &a);
 
-    f.early = chain_reads(c) ? (unsigned)(c->sms * RESIDENT) : 0;
-    (void)cudaFuncSetAttribute((const void *)few_mma<HALVES, G>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
-    chain_launch_with(c, few_mma<HALVES, G>, blocks, THREADS, BYTES, f);
+    (void)cudaFuncSetAttribute((const void *)few_mma<HALVES, G, STAGES>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
+    chain_launch_with(c, few_mma<HALVES, G, STAGES>, blocks, THREADS, BYTES, f);
     return a;
 }
 
@@ -145,7 +142,17 @@ static bool is_wide(const struct cuda *c, const struct op_gemm *a)
 {
     struct few_parts f;
 
-    return 4 * (int64_t)few_gather(a, mma_shape<1, 4>::N, &f, &a) >= 3 * (int64_t)c->sms;
+    return 4 * (int64_t)few_gather(a, mma_shape<1, 4, 4>::N, &f, &a) >= 3 * (int64_t)c->sms;
+}
+
+/* The first of a and those that go along; returns the next. */
+template <int HALVES> static const struct op_gemm *launch_some(struct cuda *c, const struct op_gemm *a)
+{
+    if (!is_wide(c, a))
+        return launch<HALVES, 2, 6>(c, a);
+    if (mma_shape<HALVES, 4, 6>::BYTES <= c->smem_bytes)
+        return launch<HALVES, 4, 6>(c, a);
+    return launch<HALVES, 4, 4>(c, a);
 }
 
 extern "C" int gemm_mma(struct cuda *c, const struct op_gemm *a)
@@ -153,9 +160,6 @@ extern "C" int gemm_mma(struct cuda *c, const struct op_gemm *a)
     bool half = a->m <= 8;
 
     while (a)
-        if (is_wide(c, a))
-            a = half ? launch<1, 4>(c, a) : launch<2, 4>(c, a);
-        else
-            a = half ? launch<1, 2>(c, a) : launch<2, 2>(c, a);
+        a = half ? launch_some<1>(c, a) : launch_some<2>(c, a);
     return 0;
 }

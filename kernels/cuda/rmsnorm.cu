@@ -5,28 +5,29 @@
 #include <limits.h>
 
 /*
- * W threads hold a row in registers, eights packed as in memory, so that it is read once: a warp
- * where the row is short, so that nothing has to wait for other warps. Blocks are small, so that
- * while one adds up others have their loads under way.
+ * W threads hold a row in registers, E eights of channels each, packed as in memory, so that it is read once: a warp
+ * where the row is short, so that nothing has to wait for other warps; a part of one for the norms of heads, so that
+ * each lane has 32 bytes to read. Blocks are small, so that while one adds up others have their loads under way.
  */
-enum { EIGHTS = 4, WIDEST = 512 }; /* eights of channels a thread holds; threads a row */
-enum { THREADS = 256 };            /* of the kernels for any shape */
-enum { COLUMNS = 32, WAYS = 32 };  /* of gather */
+enum { WIDEST = 512, MOST_EIGHTS = 4 }; /* threads a row; eights of a thread */
+enum { THREADS = 256 };                 /* of the kernels for any shape, and of blocks with several rows */
+enum { COLUMNS = 32, WAYS = 32 };       /* of gather */
 
 template <int W> struct shape {
-    static constexpr int rows = W == 32 ? 8 : 1, threads = W * rows; /* of a block */
+    static constexpr int rows = W <= 32 ? THREADS / W : 1, threads = W * rows; /* of a block */
     static constexpr int resident = 512 / threads; /* blocks a multiprocessor, backward */
+    static constexpr int E = W < 32 ? 2 : MOST_EIGHTS;
 };
 
 /* Over the row's threads, the same in all. turn: 0 and 1 from row to row; by two sets of places
  * one barrier does. */
 template <int W> static __device__ __forceinline__ float row_sum(float x, int turn)
 {
-    __shared__ float part[2][W / 32];
+    __shared__ float part[2][W > 32 ? W / 32 : 1];
 
-    for (int o = 16; o; o >>= 1)
+    for (int o = W < 32 ? W / 2 : 16; o; o >>= 1)
         x += __shfl_xor_sync(0xffffffffu, x, o);
-    if (W == 32)
+    if (W <= 32)
         return x;
     if ((threadIdx.x & 31) == 0)
         part[turn][threadIdx.x >> 5] = x;
@@ -48,43 +49,42 @@ static __device__ __forceinline__ void load_weights(const float *w, int eight, f
 
 /* The row's eights k of this thread, zero beyond its end. */
 template <int W>
-static __device__ __forceinline__ void load_row(const bf16 *row, int n, uint4 u[EIGHTS])
+static __device__ __forceinline__ void load_row(const bf16 *row, int n, uint4 u[shape<W>::E])
 {
     int t = (int)threadIdx.x % W;
 
 #pragma unroll
-    for (int k = 0; k < EIGHTS; k++)
+    for (int k = 0; k < shape<W>::E; k++)
         u[k] = t + k * W < n ? ((const uint4 *)row)[t + k * W] : make_uint4(0, 0, 0, 0);
 }
 
 template <int W>
-static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rmsnorm a, bool early)
+static __global__ void __launch_bounds__(shape<W>::threads) forward(struct op_rmsnorm a)
 {
-    constexpr int rows = shape<W>::rows;
-    int t = (int)threadIdx.x % W, n = (int)(a.dim / 8), turn = 0;
+    constexpr int rows = shape<W>::rows, E = shape<W>::E;
+    int t = (int)threadIdx.x % W, turn = 0;
 
     chain_next();
-    if (early && blockIdx.x == 0 && threadIdx.x == 0)
-        chain_fetch(a.w, a.dim * (int64_t)sizeof *a.w);
     chain_wait();
-    for (int64_t r = (int64_t)blockIdx.x * rows + threadIdx.x / W; r < a.rows;
-         r += (int64_t)gridDim.x * rows, turn ^= 1) {
-        uint4 u[EIGHTS], *y = (uint4 *)((bf16 *)a.y + r * a.dim);
+    for (int64_t first = (int64_t)blockIdx.x * rows; first < a.rows; first += (int64_t)gridDim.x * rows, turn ^= 1) {
+        int64_t r = first + threadIdx.x / W;
+        int n = r < a.rows ? (int)(a.dim / 8) : 0; /* whole warps go along to the sum */
+        uint4 u[E], *y = (uint4 *)((bf16 *)a.y + r * a.dim);
         float s = 0, rstd, v[8], w[8];
 
         load_row<W>((const bf16 *)a.x + r * a.dim, n, u);
 #pragma unroll
-        for (int k = 0; k < EIGHTS; k++) {
+        for (int k = 0; k < E; k++) {
             unpack(u[k], v);
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 s += v[j] * v[j];
         }
         rstd = 1.0f / sqrtf(row_sum<W>(s, turn) / (float)a.dim + a.eps);
-        if (a.rstd && t == 0)
+        if (a.rstd && t == 0 && n)
             a.rstd[r] = rstd;
 #pragma unroll
-        for (int k = 0; k < EIGHTS; k++)
+        for (int k = 0; k < E; k++)
             if (t + k * W < n) {
                 unpack(u[k], v);
                 load_weights(a.w, t + k * W, w);
@@ -126,12 +126,12 @@ static __global__ void forward_any(struct op_rmsnorm a)
 /* Threads a row, 0 where rows do not go by eights. */
 static int width_of(int64_t dim, const void *x, const void *y, const void *z, const void *w)
 {
-    int width = 32;
+    int width = 4;
 
-    if (dim % 8 || dim > WIDEST * EIGHTS * 8 || !aligned16(x) || !aligned16(y) || !aligned16(z) ||
+    if (dim % 8 || dim > WIDEST * MOST_EIGHTS * 8 || !aligned16(x) || !aligned16(y) || !aligned16(z) ||
         !aligned16(w))
         return 0;
-    while (width * EIGHTS * 8 < dim)
+    while (width * (width < 32 ? 2 : MOST_EIGHTS) * 8 < dim)
         width *= 2;
     return width;
 }
@@ -140,7 +140,7 @@ template <int W> static void forward_by(struct cuda *c, const struct op_rmsnorm 
 {
     unsigned blocks = (unsigned)lesser(ceil_div(a->rows, shape<W>::rows), INT_MAX);
 
-    chain_launch(c, forward<W>, blocks, shape<W>::threads, *a, chain_reads(c));
+    chain_launch(c, forward<W>, blocks, shape<W>::threads, *a);
 }
 
 extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
@@ -151,6 +151,9 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
         return a->rows < 0 || a->dim <= 0 ? E_BUG : 0;
     cuda_begin_rows(c, OP_rmsnorm, a->rows);
     switch (width_of(a->dim, a->x, a->y, a->add, a->w)) {
+    case 4: forward_by<4>(c, a); break;
+    case 8: forward_by<8>(c, a); break;
+    case 16: forward_by<16>(c, a); break;
     case 32: forward_by<32>(c, a); break;
     case 64: forward_by<64>(c, a); break;
     case 128: forward_by<128>(c, a); break;
@@ -163,16 +166,17 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
 
 /* The sums of dw that this block's threads hold for its rows, to its row of partial. */
 template <int W>
-static __device__ void put_sums(const float acc[EIGHTS][8], int64_t dim, float *partial)
+static __device__ void put_sums(const float acc[shape<W>::E][8], int64_t dim, float *partial)
 {
-    __shared__ float all[W == 32 ? W * EIGHTS * 8 : 1];
+    constexpr int E = shape<W>::E;
+    __shared__ float all[W <= 32 ? W * E * 8 : 1];
     int t = (int)threadIdx.x % W, row = (int)threadIdx.x / W, n = (int)(dim / 8);
     float *to = partial + blockIdx.x * dim;
 
-    for (int who = 0; W == 32 && who < shape<W>::rows; who++) { /* warp after warp */
+    for (int who = 0; W <= 32 && who < shape<W>::rows; who++) { /* row after row */
         if (row == who)
 #pragma unroll
-            for (int k = 0; k < EIGHTS; k++)
+            for (int k = 0; k < E; k++)
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
                     int at = (k * 8 + j) * W + t;
@@ -182,11 +186,11 @@ static __device__ void put_sums(const float acc[EIGHTS][8], int64_t dim, float *
     }
     if (row == 0)
 #pragma unroll
-        for (int k = 0; k < EIGHTS; k++)
+        for (int k = 0; k < E; k++)
             if (t + k * W < n)
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    to[8 * (t + k * W) + j] = W == 32 ? all[(k * 8 + j) * W + t] : acc[k][j];
+                    to[8 * (t + k * W) + j] = W <= 32 ? all[(k * 8 + j) * W + t] : acc[k][j];
 }
 
 /* Each block takes rows in steps of the grid; its part of dw stays in registers meanwhile. */
@@ -194,20 +198,21 @@ template <int W>
 static __global__ void __launch_bounds__(shape<W>::threads, shape<W>::resident)
     backward(struct op_rmsnorm_back a, float *partial)
 {
-    constexpr int rows = shape<W>::rows;
-    int t = (int)threadIdx.x % W, n = (int)(a.dim / 8), turn = 0;
-    float acc[EIGHTS][8] = {};
+    constexpr int rows = shape<W>::rows, E = shape<W>::E;
+    int t = (int)threadIdx.x % W, turn = 0;
+    float acc[E][8] = {};
 
-    for (int64_t r = (int64_t)blockIdx.x * rows + threadIdx.x / W; r < a.rows;
-         r += (int64_t)gridDim.x * rows, turn ^= 1) {
-        uint4 ux[EIGHTS], uy[EIGHTS], ud[EIGHTS], *dx = (uint4 *)((bf16 *)a.dx + r * a.dim);
-        float rstd = a.rstd[r], s = 0, x[8], y[8], d[8], w[8];
+    for (int64_t first = (int64_t)blockIdx.x * rows; first < a.rows; first += (int64_t)gridDim.x * rows, turn ^= 1) {
+        int64_t r = first + threadIdx.x / W;
+        int n = r < a.rows ? (int)(a.dim / 8) : 0; /* whole warps go along to the sum */
+        uint4 ux[E], uy[E], ud[E], *dx = (uint4 *)((bf16 *)a.dx + r * a.dim);
+        float rstd = n ? a.rstd[r] : 0, s = 0, x[8], y[8], d[8], w[8];
 
         load_row<W>((const bf16 *)a.x + r * a.dim, n, ux);
         load_row<W>((const bf16 *)a.dy + r * a.dim, n, uy);
         load_row<W>((const bf16 *)dx, a.overwrite ? 0 : n, ud);
 #pragma unroll
-        for (int k = 0; k < EIGHTS; k++)
+        for (int k = 0; k < E; k++)
             if (t + k * W < n) {
                 unpack(ux[k], x);
                 unpack(uy[k], y);
@@ -218,7 +223,7 @@ static __global__ void __launch_bounds__(shape<W>::threads, shape<W>::resident)
             }
         s = row_sum<W>(s, turn) * rstd * rstd * rstd / (float)a.dim;
 #pragma unroll
-        for (int k = 0; k < EIGHTS; k++)
+        for (int k = 0; k < E; k++)
             if (t + k * W < n) {
                 unpack(ux[k], x);
                 unpack(uy[k], y);
@@ -300,6 +305,9 @@ static void backward_by(struct cuda *c, const struct op_rmsnorm_back *a, int64_t
 static int64_t parts_of(const struct cuda *c, int width, int64_t rows)
 {
     switch (width) {
+    case 4: return backward_blocks<4>(c, rows);
+    case 8: return backward_blocks<8>(c, rows);
+    case 16: return backward_blocks<16>(c, rows);
     case 32: return backward_blocks<32>(c, rows);
     case 64: return backward_blocks<64>(c, rows);
     case 128: return backward_blocks<128>(c, rows);
@@ -323,6 +331,9 @@ extern "C" int cuda_rmsnorm_back(struct device *d, const struct op_rmsnorm_back 
         return E_DEVICE;
     cuda_begin(c, OP_rmsnorm_back);
     switch (width) {
+    case 4: backward_by<4>(c, a, parts, partial); break;
+    case 8: backward_by<8>(c, a, parts, partial); break;
+    case 16: backward_by<16>(c, a, parts, partial); break;
     case 32: backward_by<32>(c, a, parts, partial); break;
     case 64: backward_by<64>(c, a, parts, partial); break;
     case 128: backward_by<128>(c, a, parts, partial); break;

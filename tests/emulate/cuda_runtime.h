@@ -68,6 +68,11 @@ static inline cudaError_t cudaFuncSetAttribute(const void *, int, int) { return 
 enum { cudaSuccess = 0 };
 struct cudaFuncAttributes { int ptxVersion; };
 template <typename K> static inline cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *, K *) { return 1; }
+template <typename K> static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, K *, int, size_t)
+{
+    *n = 4;
+    return 0;
+}
 static inline cudaError_t cudaGetLastError(void) { return 0; }
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
                              size_t bytes, cudaStream_t stream);
@@ -83,15 +88,15 @@ static inline void emulate_launch(cudaStream_t, dim3 blocks, dim3 threads, K *ke
 /* A kernel of the chain (kernels/cuda/chain.cuh). Until all threads of a block wait for the kernel in front, the
  * arrays (emulate.cc) hold NaN and have to stay so; a thread that ends without is a fault, and one that does not let the
  * kernel behind begin. */
-void emulate_chain(bool early, dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body);
+void emulate_chain(dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body);
 void chain_next(void);
 void chain_wait(void);
-void chain_fetch(const void *p, int64_t bytes);
 template <typename C, typename... P, typename... A>
 static inline void chain_launch_with(C *c, void (*kernel)(P...), dim3 blocks, unsigned threads, size_t shared_bytes,
                                      const A &...args)
 {
-    emulate_chain(chain_link(c), blocks, threads, shared_bytes, [&] { kernel(P(args)...); });
+    (void)chain_link(c);
+    emulate_chain(blocks, threads, shared_bytes, [&] { kernel(P(args)...); });
 }
 template <typename C, typename... P, typename... A>
 static inline void chain_launch(C *c, void (*kernel)(P...), dim3 blocks, unsigned threads, const A &...args)

@@ -46,7 +46,8 @@ static const std::function<void()> *body_of;
 static char fault[200];
 static bool backwards;
 static std::vector<kept> arrays;
-static bool hidden, early_kernel, alone;
+static bool hidden;
+static int64_t most_shared = CUDA_LEAST_SHARED; /* memory of a block */
 static int launches; /* of the chain's kernels, by the last op */
 
 /* The first fault is kept; what follows runs on. */
@@ -125,18 +126,6 @@ void chain_wait(void)
 {
     if (hidden)
         wait_as(IN_CHAIN);
-}
-void chain_fetch(const void *p, int64_t bytes)
-{
-    const volatile unsigned char *at = (const volatile unsigned char *)p;
-
-    if (!early_kernel)
-        wrong("a kernel that is not early reads ahead");
-    if ((uintptr_t)p % 16 || bytes % 16 || bytes <= 0)
-        return wrong("%d bytes are read ahead, from an address or to one that is no multiple of 16", (int)bytes);
-    if (!is_known(p, bytes))
-        wrong("what is read ahead lies outside the arrays");
-    (void)at[0], (void)at[bytes - 1]; /* a sanitizer sees whether they are there */
 }
 
 /* A copy lands when it is waited for; until then there is a NaN where it will be. */
@@ -375,15 +364,13 @@ void emulate_grid(dim3 blocks, dim3 threads, const std::function<void()> &body)
     run_grid(blocks, threads.x, body, false);
 }
 
-void emulate_chain(bool early, dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body)
+void emulate_chain(dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()> &body)
 {
-    if (shared_bytes > CUDA_LEAST_SHARED)
+    if ((int64_t)shared_bytes > most_shared)
         wrong("a block wants %zu bytes of shared memory", shared_bytes);
     room_bytes = (unsigned)shared_bytes;
     launches++;
-    early_kernel = early;
     run_grid(blocks, threads, body, true);
-    early_kernel = false;
 }
 
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 blocks, dim3 threads, void **args,
@@ -463,7 +450,8 @@ static const char *emulate_with(bool from_last, const std::function<int(struct d
     struct device d = {};
 
     c.sms = 4;
-    c.overlap = alone ? OVERLAP_NONE : OVERLAP_READ;
+    c.overlap = true;
+    c.smem_bytes = most_shared;
     d.state = &c;
     room_bytes = 0;
     launches = 0;
@@ -476,7 +464,7 @@ static const char *emulate_with(bool from_last, const std::function<int(struct d
     return fault[0] ? fault : NULL;
 }
 
-extern "C" void emulate_alone(bool yes) { alone = yes; }
+extern "C" void emulate_shared(int64_t bytes) { most_shared = bytes; }
 extern "C" int emulate_launches(void) { return launches; }
 
 extern "C" const char *emulate_few(const struct op_attention *a, bool from_last)
@@ -562,8 +550,6 @@ static void unruly(int how, float *x)
         v = x[threadIdx.x];
     if (how == UNRULY_WRITES && threadIdx.x == 7)
         x[7] = 1;
-    if (how == UNRULY_FETCHES)
-        chain_fetch(x + 1, 16);
     if (how != UNRULY_NO_WAIT && (how != UNRULY_SOME_WAIT || threadIdx.x < 20))
         chain_wait();
     if (how != UNRULY_READS)

@@ -23,12 +23,11 @@ const char *emulate_rope(const struct op_rope *a, bool backwards);
 const char *emulate_store(const struct op_store *a, int64_t cache_rows, bool backwards);
 const char *emulate_swiglu(const struct op_swiglu *a, bool backwards);
 
-void emulate_alone(bool yes);  /* whether they begin when the kernel in front has ended, so that none may read ahead */
+void emulate_shared(int64_t bytes); /* of memory that a block may have; CUDA_LEAST_SHARED before */
 int emulate_launches(void);    /* kernels that the last op launched */
 
 /* Kernels that break the chain's rules, to see that it is noticed: 0 does not. */
-enum { UNRULY_NOT, UNRULY_NO_WAIT, UNRULY_SOME_WAIT, UNRULY_NO_NEXT, UNRULY_WRITES, UNRULY_READS,
-       UNRULY_FETCHES, UNRULY };
+enum { UNRULY_NOT, UNRULY_NO_WAIT, UNRULY_SOME_WAIT, UNRULY_NO_NEXT, UNRULY_WRITES, UNRULY_READS, UNRULY };
 const char *emulate_unruly(int how, float *x); /* x[0..32) += 1 */
 
 C_END

@@ -1,10 +1,12 @@
-/* tests/gpu/bench_extend.c - how fast texts grow on the GPU: noise in the sizes of Llama 2 7B. */
+/* tests/gpu/bench_extend.c - how fast texts grow on the GPU: noise in the sizes of Llama 2 7B.
+ * usage: bench_extend [ROW ...]   rows by a part of their names; default: all */
 #include "base/log.h"
 #include "model/extend.h"
 #include "model/preset.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { WARM_UP = 3, STEPS = 40, CHUNK = 2048 };
 
@@ -112,12 +114,19 @@ static int bench_row(const struct llama_config *c, const struct row *r, struct e
     return rc;
 }
 
-int main(void)
+static bool is_wanted(const struct row *r, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strstr(r->name, argv[i]))
+            return true;
+    return argc < 2;
+}
+
+int main(int argc, char **argv)
 {
     static const struct row rows[] = {
         { "7B, 1 text, no overlap", 1, 2048, KV_ACT, "0", NULL },
-        { "7B, 1 text, no reads ahead", 1, 2048, KV_ACT, "1", NULL },
-        { "7B, 1 text", 1, 2048, KV_ACT, NULL, NULL },    { "7B, 1 text, int8", 1, 2048, KV_INT8, NULL, NULL },
+        { "7B, 1 text at 2k", 1, 2048, KV_ACT, NULL, NULL },    { "7B, 1 text, int8", 1, 2048, KV_INT8, NULL, NULL },
         { "7B, 4 texts", 4, 2048, KV_ACT, NULL, NULL },   { "7B, 8 texts, cuBLASLt", 8, 2048, KV_ACT, NULL, "4" },
         { "7B, 8 texts", 8, 2048, KV_ACT, NULL, NULL },   { "7B, 16 texts, cuBLASLt", 16, 2048, KV_ACT, NULL, "4" },
         { "7B, 16 texts", 16, 2048, KV_ACT, NULL, NULL }, { "7B, 1 text", 1, 32768, KV_ACT, NULL, NULL },
@@ -136,7 +145,7 @@ int main(void)
     d.close(&d);
     preset_config(&c, 0); /* llama-2-7b */
     for (size_t i = 0; i < sizeof rows / sizeof *rows && rc == 0; i++)
-        if ((rc = bench_row(&c, &rows[i], &e)) < 0)
+        if (is_wanted(&rows[i], argc, argv) && (rc = bench_row(&c, &rows[i], &e)) < 0)
             fprintf(stderr, "%s\n", e.msg);
     return rc < 0;
 }

@@ -16,7 +16,7 @@ static void one_gemm(struct device *d, int64_t m, int64_t n, int64_t k, int form
     int64_t na = (ta ? k : m) * lda, nb = (tb ? n : k) * ldb, nc = m * ldc;
     float *a = normal(na, 1, 1), *b = normal(nb, 2, 1), *c = normal(nc, 3, 1), *got;
     struct op_gemm g = { ta, tb, m, n, k, form & 4 ? -0.5f : 1, form & 8 ? 0.25f : 0, a,
-                         mat_plain(DT_F32, b), c, lda, ldb, ldc, DT_F32, NULL, form & 4 }, h = g;
+                         mat_plain(DT_F32, b), c, lda, ldb, ldc, DT_F32, NULL, form & 4, NULL }, h = g;
     bool apart = form & 32;
 
     h.a = up(d, a, na, DT_BF16), h.b = mat_plain(DT_BF16, up(d, b, nb, DT_BF16));
@@ -63,7 +63,7 @@ static void test_gemm_edges(void **state)
     struct device *d = &gpu[0];
     float x[4] = { 1, 2, 3, 4 }, *got;
     struct op_gemm g = { false, false, 2, 2, 0, 1, 0.5f, NULL, { 0 }, NULL, 2, 2, 2, DT_F32, NULL,
-                         false };
+                         false, NULL };
 
     NEED_GPU();
     g.a = up(d, x, 4, DT_BF16), g.b = mat_plain(DT_BF16, g.a);
@@ -117,7 +117,11 @@ static void one_rmsnorm(struct device *d, int64_t rows, int64_t dim)
 
 static void test_rmsnorm(void **state)
 {
+    static const int64_t heads[][2] = { { 4099, 128 }, { 65, 64 }, { 33, 256 }, { 1, 16 }, { 7, 40 }, { 301, 240 }, { 5, 8 } };
+
     NEED_GPU();
+    for (size_t s = 0; s < sizeof heads / sizeof *heads; s++)
+        one_rmsnorm(&gpu[0], heads[s][0], heads[s][1]);
     for (size_t s = 0; s < N_SHAPES; s++)
         if (!small() || shapes[s][0] < 300)
             one_rmsnorm(&gpu[0], shapes[s][0], shapes[s][1]);
