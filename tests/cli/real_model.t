@@ -48,6 +48,7 @@ tables() {
     cat "$tmp/w/tables.md"
     [ "$(grep -c 'points that parts.*same prompts resampled' "$tmp/w/tables.md")" -ge 5 ] &&
         [ "$(grep -cE '^mean +[-+0-9.]+ \[' "$tmp/w/tables.md")" -ge 10 ] && grep -qE '^parts.mix-16.*\.1 +[0-9.]+ ' "$tmp/w/tables.md" || return 1
+    ! grep 'do not compare' "$tmp/err" && [ -z "$(sed -n '/^## Perplexity/,/^## L/p' "$tmp/w/tables.md" | grep '^p' | sort | uniq -d)" ] || return 1
     command -v gnuplot > /dev/null || return 0
     small plot page || { cat "$tmp/err"; return 1; }
     [ "$(head -n 1 "$tmp/page.md")$(tail -n 1 "$tmp/page.md")" = headtail ] && grep -q '^## Retrieval, seed 2' "$tmp/page.md" &&
