@@ -19,7 +19,7 @@
 # seconds, with 75 where something is left to do. Runs that fail are named at the end, with 70.
 #   environment: LIMIT=570, MODEL=WORK/model.gguf, BOOKS, CODE (a folder; empty: none), GPUS, EACH=1 (runs at once on each), DEVICE=cuda, CTX=32768,
 #   BASE_CTX=8192, STEPS=150, STEP_TOKENS=65536, AT_ONCE=32768, SEEDS="1 2 3", RATES (the paper's first), TASKS,
-#   LENGTHS, SAMPLES=20, DEPTHS=11, SHORT=4096, SLIDE=1024, TEST_TOKENS=1m, VAL_TOKENS=512k, PYTHON=python3,
+#   LENGTHS, SAMPLES=20, DEPTHS=11, SHORT=4096, SLIDE=1024, TEST_TOKENS=1m, VAL_TOKENS=512k, BATCH_TOKENS=256k (texts asked at once), PYTHON=python3,
 #   PAGE=docs/real_model.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
@@ -33,7 +33,7 @@ here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 : "${CTX:=32768}" "${BASE_CTX:=8192}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATES:=2e-5 1e-4 3e-4 1e-3}"
 : "${TASKS:=passkey,niah_single,niah_multikey_1,niah_multikey_2,niah_multivalue,vt,lines,json_kv}"
 : "${LENGTHS:=4k,8k,16k,32k}" "${SAMPLES:=20}" "${DEPTHS:=11}" "${SHORT:=4096}" "${SLIDE:=1024}"
-: "${TEST_TOKENS:=1m}" "${VAL_TOKENS:=512k}"
+: "${TEST_TOKENS:=1m}" "${VAL_TOKENS:=512k}" "${BATCH_TOKENS:=256k}"
 make_folders
 factor=$((CTX / BASE_CTX))
 
@@ -100,14 +100,14 @@ measure() { # NAME MODEL-OPTIONS...
         --ctx "$CTX" --max-tokens "$TEST_TOKENS" --key-tokens "$work/keys.json" --by-document --json -l "$name" \
         $on "$@" || return $?
     once "$results/$name.tasks.json" $LEVAL -q --tasks "$TASKS" --haystack "$work/haystack.tar.zst" --lengths "$LENGTHS" \
-        --samples "$SAMPLES" --journal "$results/$name.answers.ndjson" --json -l "$name" $on "$@"
+        --samples "$SAMPLES" --batch-tokens "$BATCH_TOKENS" --journal "$results/$name.answers.ndjson" --json -l "$name" $on "$@"
 }
 # shellcheck disable=SC2086
 map() { # NAME MODEL-OPTIONS...: passkeys by depth
     name=$1
     shift
     once "$results/$name.map.json" $LEVAL -q --tasks passkey --lengths "$LENGTHS" --depths "$DEPTHS" --samples 2 \
-        --journal "$results/$name.map.ndjson" --json -l "$name" $on "$@"
+        --batch-tokens "$BATCH_TOKENS" --journal "$results/$name.map.ndjson" --json -l "$name" $on "$@"
 }
 one_run() { # GPU KIND LINE: KIND search: by validation books alone
     kind=$2
