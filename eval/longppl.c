@@ -358,7 +358,7 @@ static int show(struct eval *v, struct err *e)
     snprintf(r->protocol, sizeof r->protocol, "longppl %" PRId64, asked.short_ctx);
     if (!j->given)
         snprintf(j->keys.by, sizeof j->keys.by, "%s", r->of.label);
-    snprintf(r->keys, sizeof r->keys, "%s", j->given ? j->keys.by : "itself");
+    snprintf(r->keys, sizeof r->keys, "%s", asked.keys ? j->keys.by : "itself"); /* in the file, written or read, they have a name */
     r->mean_of = 1;
     rc = v->o->json ? result_json(&out, r, e) : put_table(&out, r, e);
     if (rc == 0)

@@ -23,7 +23,7 @@
 # at the end, with 70; the others go on. Only what 'data' made and WORK/results need to travel to
 # another machine. Without a 'search' main takes the first of RATES.
 #   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS="1 2 3", STEPS=150,
-#   VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH,
+#   WAYS="dense s2-4 mix-4 mix-16", ROPES="parts pi" (of main; extra needs dense, mix-16 and parts), VAL_TOKENS=1m, TEST_TOKENS=0 (all), BOOKS, LPREP, LPACK, LTRAIN, LEVAL: other programs than those on PATH,
 #   PAGE=docs/extension.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
@@ -34,7 +34,8 @@ here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$here/runs.sh"
 : "${BOOKS:=$root/shared/data/pg19}" "${SEEDS:=1 2 3}" "${STEPS:=150}" "${RATES:=1e-3 5e-4 2e-3}"
 : "${FULL_RATES:=3e-4 1e-4 6e-4}" "${LENGTHS:=8192 32768}" "${BASE_CTX:=1024}" "${BASE_STEPS:=1200}"
-: "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${TEST_TOKENS:=0}" "${CONFIG:=}"
+: "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${VAL_TOKENS:=1m}" "${TEST_TOKENS:=0}" "${CONFIG:=}" "${WAYS:=dense s2-4 mix-4 mix-16}" "${ROPES:=parts pi}"
+[ "$EACH" -eq 1 ] || { echo "$me: it measures speed, so each run has a GPU alone: EACH=1" >&2; exit 64; }
 make_folders
 
 # --- data: a tokenizer of 8192 pieces, trained on plain lines; shards; test and validation books
@@ -119,7 +120,6 @@ one_run() { # GPU KIND LINE
     rm -rf "$folder"
 }
 
-ways='dense s2-4 mix-4 mix-16'
 rates_of() { [ "$1" = full ] && echo "$FULL_RATES" || echo "$RATES"; }
 # What the search has done: RATE and loss of a way of training on the validation books, best first.
 # The kind of RoPE has no rate of its own: by parts is searched, and PI takes what is found.
@@ -184,8 +184,8 @@ for stage in $stages; do
     case $stage in
     data) data ;;
     base) base || { rc=$?; [ $rc -eq 75 ] || [ $rc -eq 124 ] && exit 75; fail "the base: exit $rc"; } ;;
-    search) search_all "$ways" lora+ ;;
-    main) { untrained; main_runs 'parts pi' "$ways" lora+; } > "$work/list"
+    search) search_all "$WAYS" lora+ ;;
+    main) { untrained; main_runs "$ROPES" "$WAYS" lora+; } > "$work/list"
         run_all "$work/list" ;;
     extra) { seconds_runs; main_runs parts 'dense mix-16' lora lora+; } > "$work/list"
         run_all "$work/list"

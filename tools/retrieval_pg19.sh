@@ -17,7 +17,7 @@
 # what is cut goes on from its checkpoint, or from the journal of its answers: so this can be given again until all is
 # done. It stops after LIMIT seconds, with 75 where something is left to do. Runs that fail are named at the end, with 70;
 # the others go on. To another machine go tokenizer.model, test.shard, shards, base (else it is made there) and retrieval.
-#   environment: LIMIT=570, GPUS (how many; 0: the CPU), DEVICE=cuda, SEEDS=1, WAYS="dense s2-4 mix-16",
+#   environment: LIMIT=570, GPUS (how many; 0: the CPU), EACH=1 (runs at once on each; more: no speeds), DEVICE=cuda, SEEDS=1, WAYS="dense s2-4 mix-16",
 #   LENGTHS="8192 32768", BASE_CTX=1024, STEPS=150, RATE=2.5e-4, SHARE=5 and TEACH_SHARE=50 (percent), MASK=1, TEACH_STEPS=600,
 #   TEACH_RATE=1e-3, LEARNT=50, TASKS=passkey,niah_single_1,niah_single_2,lines, DEPTHS=10, SAMPLES=5 (of each depth),
 #   BOOKS_USED=16 (to hide examples in), TEST_TOKENS=512k, BATCH_TOKENS=256k (texts asked at once), BOOKS, PAGE=docs/extension.md,
@@ -40,8 +40,10 @@ taught=$work/taught
 [ "$TEACH_STEPS" -gt 0 ] || taught=$made/base
 
 base() {
-    rc=0
-    LIMIT=$(left) "$here/extend_pg19.sh" "$made" data base || rc=$?
+    rc=0 what='data base'
+    [ ! -s "$made/tokenizer.model" ] || [ ! -e "$made/shards/manifest.json" ] || [ ! -s "$made/test.shard" ] || what=base # all of the data that is read here
+    # shellcheck disable=SC2086
+    EACH=1 LIMIT=$(left) "$here/extend_pg19.sh" "$made" $what || rc=$?
     [ $rc -eq 0 ] || exit $rc
 }
 
@@ -121,9 +123,10 @@ train() { # OUT
     # shellcheck disable=SC2046,SC2086
     within $LTRAIN -q "$work/extend.$ctx" --model "$taught" -o "$1" --recipe longlora-2023 --rope parts --ctx "$ctx" \
         --packing bestfit $(way_options "$way") --batch $((STEP_TOKENS / ctx)) --micro "$(at_once "$ctx")" --steps "$STEPS" \
-        --lr "$RATE" --warmup 10 --seed "$seed" --save-every 25 --keep 1 --device $device
+        --lr "$RATE" --warmup 10 --seed "$seed" --save-every 25 --keep 1 $on
 }
 is_done() { [ -s "$results/$1.tasks.json" ] && [ -s "$results/$1.tsv" ]; }
+# shellcheck disable=SC2086
 one_run() { # GPU KIND LINE
     # shellcheck disable=SC2086
     set -- $3
@@ -141,9 +144,9 @@ one_run() { # GPU KIND LINE
     esac
     once "$results/$name.tasks.json" $LEVAL -q --tasks "$TASKS" --haystack "$work/haystack.tar.zst" \
         --lengths "$(octaves "$BASE_CTX" "$ctx")" --depths "$DEPTHS" --samples "$SAMPLES" -t "$tokenizer" --batch-tokens "$BATCH_TOKENS" \
-        --journal "$results/$name.answers.ndjson" --json -l "$label" --device $device "$@" || return $?
+        --journal "$results/$name.answers.ndjson" --json -l "$label" $on "$@" || return $?
     once "$results/$name.ppl.json" $LEVAL -q --ppl "$made/test.shard" --protocol nonoverlap \
-        --ctx "$(octaves "$BASE_CTX" "$ctx")" --max-tokens "$TEST_TOKENS" --by-document --json -l "$label" --device $device "$@" ||
+        --ctx "$(octaves "$BASE_CTX" "$ctx")" --max-tokens "$TEST_TOKENS" --by-document --json -l "$label" $on "$@" ||
         return $?
     [ "$way" != none ] || way=base # as the table calls it
     ppl_line "$name" "$tok_s" 0 "$results/$name.ppl.json" > "$results/$name.part"
@@ -202,6 +205,8 @@ compared() { # CTX SEED FILE...: what each way is beside the first, of every tas
 }
 tables() {
     : > "$work/learnt"
+    cat "$results"/*.tsv 2> /dev/null | awk -v base="$BASE_CTX" -F'\t' '$2 != base' > "$work/ppl.tsv"
+    awk -f "$here/extend_table.awk" "$work/ppl.tsv" > "$work/ppl.md"
     [ ! -s "$results/$BASE_CTX.taught.0.tasks.json" ] || learnt > "$work/learnt"
     {
         printf '\n### The taught base, at its own context\n\n'
@@ -218,7 +223,7 @@ tables() {
                 show $(for way in $WAYS; do echo "$results/$ctx.$way.$seed.tasks.json"; done) "$results/$ctx.none.0.tasks.json"
             done
         done
-        cat "$results"/*.tsv 2> /dev/null | awk -v base="$BASE_CTX" -F'\t' '$2 != base' | awk -f "$here/extend_table.awk" | sed 's/^## To/### Perplexity, to/'
+        sed 's/^## To/### Perplexity, to/' "$work/ppl.md"
     } > "$work/tables.part"
     mv "$work/tables.part" "$work/tables.md"
     cat "$work/tables.md"

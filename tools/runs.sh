@@ -11,6 +11,14 @@ root=$(dirname "$here")
 : "${GPUS:=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU' || true)}" # 0: the CPU
 device=${DEVICE:-cuda}
 [ "$GPUS" -gt 0 ] || device=cpu
+: "${EACH:=1}" # so many runs at once on a GPU, or on the CPU, each with its part of the memory
+case $EACH in '' | *[!0-9]* | 0*) echo "$me: EACH is '$EACH', not a number of runs" >&2; exit 64 ;; esac
+on="--device $device" # where a run's programs compute
+if [ "$EACH" -gt 1 ] && [ "$device" = cuda ]; then
+    part=$(nvidia-smi --query-gpu=memory.free --format=csv,noheader,nounits | sort -n | awk -v each="$EACH" '$1 > 0 { printf "%d", $1 * 0.95 / each; exit }')
+    [ -n "$part" ] || { echo "$me: nvidia-smi does not say how much memory is free, which EACH=$EACH runs are to share" >&2; exit 69; }
+    on="$on --gpu-memory ${part}m"
+fi
 
 left() { echo $((LIMIT - $(date +%s) + begun)); }
 within() { timeout -s TERM -k 20 "$(left)" "$@"; }
@@ -54,8 +62,9 @@ at_once() { # CTX: sequences of AT_ONCE tokens, one at least
 field() { # NAME JSON: the first number of that name
     sed -n "s/.*\"$1\": *\\([-0-9.e+]*\\).*/\\1/p" "$2" | head -n 1
 }
-# Tokens a second by the median step of each kind: the first of them also chooses kernels.
+# Tokens a second by the median step of each kind: the first of them also chooses kernels. 0: not alone on its GPU.
 speed() { # METRICS
+    [ "$EACH" -eq 1 ] || { echo 0; return; }
     sed -nE 's/.*"attention":"([a-z0-9]+)".*"step_ms":([0-9.]+).*/\1 \2/p' "$1" | sort -k1,1 -k2,2g |
         awk -v tokens="$STEP_TOKENS" '{ ms[$1, ++n[$1]] = $2 }
             END { for (k in n) { steps += n[k]; sum += n[k] * ms[k, int((n[k] + 1) / 2)] }
@@ -104,12 +113,12 @@ worker() { # GPU KIND LIST
         fi
     done < "$3"
 }
-# All runs of a list, a worker for each GPU; ends the script where some are left.
+# All runs of a list, EACH workers for each GPU; ends the script where some are left.
 run_all() { # LIST [KIND]
-    g=0
-    while [ $g -eq 0 ] || [ $g -lt "$GPUS" ]; do
-        worker $g "${2:-}" "$1" &
-        g=$((g + 1))
+    gpus=$((GPUS > 0 ? GPUS : 1)) n=0
+    while [ $n -lt $((gpus * EACH)) ]; do
+        worker $((n % gpus)) "${2:-}" "$1" &
+        n=$((n + 1))
     done
     wait
     if [ -s "$work/left" ]; then

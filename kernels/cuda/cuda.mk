@@ -89,7 +89,7 @@ gpu-bundle: $(CUDA_B)/liblonglora_cuda.so $(GPU_BINS:%=$(B)/gpu/%) $(BIN)/ltrain
 	  grep -vE '/(libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so'); do \
 	  cp -L "$$f" build/gpu/lib || exit 1; done
 	cp tests/gpu/*.sh tests/gpu/many.awk tests/gpu/tools.t tests/gpu/ranks.t tests/gpu/peer_torch.py tests/cli/lib.sh \
-	  tools/extend_pg19.sh tools/retrieval_pg19.sh tools/retrieval_table.awk tools/runs.sh tools/extend_table.awk tools/extend_plot.gp build/gpu
+	  tools/extend_pg19.sh tools/retrieval_pg19.sh tools/real_model.sh tools/retrieval_table.awk tools/runs.sh tools/extend_table.awk tools/extend_plot.gp build/gpu
 	@du -sh build/gpu
 .PHONY: always cuda check-gpu bench-gpu startup-gpu check-plans gpu-bundle install-cuda
 -include $(wildcard $(CUDA_OBJS:.o=.d)) $(wildcard $(GPU_BINS:%=$(B)/tests/gpu/%.c.d))

@@ -23,6 +23,13 @@ by_hand() { # losses 1000/400; (410 + 602)/400: the ratio is exp(12/400), of the
         grep -qF '| by parts, LoRA+, dense | 8103.08, 8103.08 | 2980.96*, 12.18 |' "$tmp/t" # exp(3600 / 400), exp(1000 / 400)
 }
 ok 'tables: the rate that has all seeds, means, ratios to dense, as by hand' by_hand
+untimed() { # a seed whose speed is not known takes nothing from the others; where none is known nothing is said
+    runs | awk -F'\t' -v OFS='\t' '$7 == 2 && $4 == "mix-16" { $10 = 0 } { print }' | awk -v draws=400 -f tools/extend_table.awk | diff - "$tmp/t" &&
+        runs | awk -F'\t' -v OFS='\t' '$4 == "mix-16" { $10 = 0 } { print }' | awk -v draws=400 -f tools/extend_table.awk > "$tmp/u" || return 1
+    cat "$tmp/u"
+    grep -qF '| by parts, LoRA+, mix-16 | 12.55 | 0.03 | 13.46 | 3 | 2 | 5 | | |' "$tmp/u" && grep -q 'mix-16 .* |  | at most 1.02: no; 1.03: no |$' "$tmp/u"
+}
+ok 'tables: a speed that is not known' untimed
 interval() { # of two books every draw is one of three: both of one, both of the other, one of each
     local low high
     read -r low high < <(sed -nE 's/.* mix-16 \| 1.0305 \(([0-9.]+) to ([0-9.]+)\).*/\1 \2/p' "$tmp/t")
@@ -73,10 +80,17 @@ page() { # what is between the marks is replaced, what is around them stays
 }
 if command -v gnuplot > /dev/null; then ok 'the plot' eval 'small plot && test -s "$tmp/w/extension.png"' && ok 'tables and plot go into a page' page
 else skip 'the plot' 'no gnuplot'; fi
+some() { # of ways and RoPE kinds
+    mkdir "$tmp/kept" && mv "$tmp/w/results"/256.{pi,parts}.*lora+.* "$tmp/kept" && WAYS='s2-4 mix-16' ROPES=pi small main || { cat "$tmp/err"; return 1; }
+    cat "$tmp/out"
+    [ "$(ls "$tmp/w/results" | grep '^256.*lora+' | cut -d. -f2,3 | sort -u | tr '\n' ' ')" = 'pi.mix-16 pi.s2-4 ' ] && rm "$tmp/w/results"/256.*lora+.* && mv "$tmp/kept"/* "$tmp/w/results"
+}
+ok 'only some ways and RoPE kinds' some
 failed() { # a run that fails ends it, with its name
     rm "$tmp/w/results"/256.pi.s2-4.*.1.5.tsv
     LTRAIN=false small main
     [ $? -eq 70 ] && grep -q '256 pi s2-4 lora+ .* 1 5: exit 1' "$tmp/err"
 }
 ok 'a run that fails is named' failed
+ok 'runs at once would not tell speed' eval 'EACH=2 small main; [ $? = 64 ] && grep -q "each run has a GPU alone" "$tmp/err"'
 echo "1..$n"

@@ -41,6 +41,10 @@ ok "another model's key tokens: their losses here" eval 'rm -f "$tmp/k" && long 
     grep -q "do not compare: .* other key tokens" "$tmp/err"'
 ok 'one way and the other: keys that were written give the same result' eval 'rm -f "$tmp/k" && long --short 16 --slide 8 --key-tokens "$tmp/k" --json | grep loss_hex > "$tmp/x" &&
     long --short 16 --slide 8 --key-tokens "$tmp/k" --json | grep loss_hex | cmp - "$tmp/x"'
+ok 'the model whose keys they are compares with the others' eval 'rm -f "$tmp/k" && long --short 16 --slide 8 --key-tokens "$tmp/k" -l first --json -o "$tmp/wrote" &&
+    long --short 16 --slide 8 --key-tokens "$tmp/k" -l second --json -o "$tmp/read" && grep -h key_tokens "$tmp/wrote" "$tmp/read" &&
+    grep -q "\"key_tokens\": \"first\"" "$tmp/wrote" && leval --table "$tmp/wrote" "$tmp/read" 2> "$tmp/err" > /dev/null &&
+    ! grep "do not compare" "$tmp/err"'
 ok 'keys of other windows' ends 78 'other data' long --short 16 --slide 4 --key-tokens "$tmp/k"
 ok 'keys of another context' ends 78 'no key tokens for --ctx 200' leval -q --ppl "$tmp/ids.bin" --longppl --ctx 200 -m $m --short 16 --slide 8 --key-tokens "$tmp/k"
 ok 'keys that are damaged' eval 'sed "s/\"tokens\": \[/&999999,/" "$tmp/k" > "$tmp/bad" && ends 65 "not ascending" long --short 16 --slide 8 --key-tokens "$tmp/bad" &&

@@ -12,11 +12,12 @@ ok 'a tiny model as a GGUF file, in pieces' eval 'tiny_model 256 0.3 && lmerge -
     cp "$tmp/w/model.gguf" "$tmp/whole"'
 small() {
     BOOKS=$tmp/books CODE=$tmp/code CTX=1024 BASE_CTX=256 STEPS=2 STEP_TOKENS=1024 AT_ONCE=1024 SEEDS='1 2' RATES='2e-5 1e-3' \
-        TASKS=passkey,json_kv LENGTHS=1k SAMPLES=2 DEPTHS=3 SHORT=64 SLIDE=32 TEST_TOKENS=2k VAL_TOKENS=1k GPUS=0 PAGE=$tmp/page.md \
+        TASKS=passkey,json_kv LENGTHS=${lengths:-1k} SAMPLES=2 DEPTHS=3 SHORT=64 SLIDE=32 TEST_TOKENS=2k VAL_TOKENS=1k GPUS=0 PAGE=$tmp/page.md \
         tools/real_model.sh "$tmp/w" "$@" > "$tmp/out" 2> "$tmp/err"
 }
 pieces() {
-    small pieces || { cat "$tmp/err"; return 1; }
+    PIECE=40k small pieces || { cat "$tmp/err"; return 1; }
+    [ "$(ls "$tmp/w"/model.gguf.[0-9][0-9] | wc -l)" -gt 1 ] && PIECE=64k small pieces || return 1
     rm "$tmp/w/model.gguf" && small data && cmp "$tmp/whole" "$tmp/w/model.gguf" &&
         [ -e "$tmp/w/shards/manifest.json" ] && [ -s "$tmp/w/test.shard" ] || { cat "$tmp/err"; return 1; }
     mv "$tmp/w/model.gguf" "$tmp/keep" && printf X | dd of="$tmp/w/model.gguf.00" bs=1 seek=9 conv=notrunc 2> /dev/null
@@ -24,6 +25,7 @@ pieces() {
     [ $? -eq 70 ] && grep -q 'the pieces of the model' "$tmp/err" && mv "$tmp/keep" "$tmp/w/model.gguf"
 }
 ok 'pieces make the model, and damaged ones do not' pieces
+ok 'what cannot be asked is told with the data' eval 'lengths=60 small data; [ $? = 64 ] && grep -q "a length of 60 tokens is too short" "$tmp/err"'
 ok 'no time: 75, and how many runs are left' eval 'LIMIT=10 small before; [ $? = 75 ] &&
     grep -q "1 runs are left: give the command again" "$tmp/err" && [ -z "$(ls "$tmp/w/results")" ]'
 stages() {
@@ -46,6 +48,7 @@ tables() {
     cat "$tmp/w/tables.md"
     [ "$(grep -c 'points that parts.*same prompts resampled' "$tmp/w/tables.md")" -ge 5 ] &&
         [ "$(grep -cE '^mean +[-+0-9.]+ \[' "$tmp/w/tables.md")" -ge 10 ] && grep -qE '^parts.mix-16.*\.1 +[0-9.]+ ' "$tmp/w/tables.md" || return 1
+    ! grep 'do not compare' "$tmp/err" && [ -z "$(sed -n '/^## Perplexity/,/^## L/p' "$tmp/w/tables.md" | grep '^p' | sort | uniq -d)" ] || return 1
     command -v gnuplot > /dev/null || return 0
     small plot page || { cat "$tmp/err"; return 1; }
     [ "$(head -n 1 "$tmp/page.md")$(tail -n 1 "$tmp/page.md")" = headtail ] && grep -q '^## Retrieval, seed 2' "$tmp/page.md" &&

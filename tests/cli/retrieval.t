@@ -12,7 +12,7 @@ sed -E 's/("max_position_embeddings": *)[0-9]+/\11024/' tests/data/tiny-config.j
 small() {
     BOOKS=$tmp/books CONFIG=$tmp/c.json BASE_CTX=1024 LENGTHS=2048 BASE_STEPS=2 STEPS=2 TEACH_STEPS=${teach:-2} \
         STEP_TOKENS=2048 AT_ONCE=2048 TASKS=passkey,lines DEPTHS=2 SAMPLES=1 SHARE=10 TEACH_SHARE=20 BOOKS_USED=2 \
-        TEST_TOKENS=3k LEARNT=${learnt:-0} MASK=${mask:-1} GPUS=0 PAGE=$tmp/page.md tools/retrieval_pg19.sh "$tmp/w" "$@" > "$tmp/out" 2> "$tmp/err"
+        TEST_TOKENS=3k LEARNT=${learnt:-0} MASK=${mask:-1} GPUS=${gpus:-0} PAGE=$tmp/page.md tools/retrieval_pg19.sh "$tmp/w" "$@" > "$tmp/out" 2> "$tmp/err"
 }
 r=$tmp/w/retrieval
 examples() {
@@ -27,6 +27,10 @@ examples() {
         [ "$(grep -c '"length":1984' "$r/extend.2048.ndjson")" -ge 2 ]
 }
 ok 'examples: every task and length, the stated share' examples
+carried() { # where neither lprep nor validation books are
+    rm "$tmp/w/val.shard" && LPREP=false LPACK=false small base && [ ! -e "$tmp/w/val.shard" ]
+}
+ok 'base: what is there of the data will do' carried
 apart() { # no example is one of the prompts that are scored, nor is its text
     leval -q --tasks passkey,lines -t "$tmp/w/tokenizer.model" --lengths 992,1984 --samples 20 --prompts - > "$tmp/scored" &&
         [ "$(cat "$r"/*.ndjson "$tmp/scored" | sed 's/.*"prompt"//' | sort | uniq -d | wc -l)" -eq \
@@ -65,6 +69,40 @@ again() {
     small runs && [ ! -s "$tmp/out" ] && rm "$r/results"/2048.dense.1.t* && small runs && [ "$(wc -l < "$tmp/out")" = 1 ] && grep -q '^2048.dense.1: ' "$tmp/out"
 }
 ok 'what is done is passed over, what is missing is made' again
+cat > "$tmp/pair" << END
+#!/bin/sh
+: > "$tmp/at.\$\$"
+i=0
+while [ "\$(ls "$tmp"/at.* | wc -l)" -lt 2 ]; do
+    i=\$((i + 1))
+    [ \$i -lt 600 ] || exit 1
+    sleep 0.1
+done
+exec ltrain "\$@"
+END
+printf '#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $*" >> "%s"\nexit 1\n' "$tmp/asked" > "$tmp/ask"
+mkdir "$tmp/smi" && printf '#!/bin/sh\nprintf "100000\\n90000\\n"\n' > "$tmp/smi/nvidia-smi"
+chmod +x "$tmp/pair" "$tmp/ask" "$tmp/smi/nvidia-smi"
+at_once() { # each waits until the other is there
+    mkdir "$tmp/alone" && mv "$r/results"/2048.{dense,mix-16}.1.* "$tmp/alone" && LTRAIN=$tmp/pair EACH=2 small runs || { cat "$tmp/err"; return 1; }
+    cat "$tmp/out"
+    [ "$(wc -l < "$tmp/out")" = 2 ] && [ "$(cut -f10 "$r/results"/2048.{dense,mix-16}.1.tsv | tr '\n' ' ')" = '0 0 ' ] && small tables || return 1
+    grep -E 'by parts, LoRA' "$r/tables.md"
+    grep -qE '^\| by parts, LoRA\+, mix-16 \|.* \| 2.5e-4 \| 2 \| \| \|$' "$r/tables.md" &&
+        grep -qE '^\| by parts, LoRA\+, mix-16 \| 1.0*[0-9.]* \(.*\) \|  \| at most 1.02: (yes|no); 1.03: (yes|no) \|$' "$r/tables.md" && ! grep -q nan "$r/tables.md"
+}
+ok 'two runs at once: of speed nothing is said' at_once
+shared() { # of two GPUs, the memory that both have
+    rm "$r/results"/2048.{dense,s2-4,mix-16}.1.*
+    PATH=$tmp/smi:$PATH LTRAIN=$tmp/ask EACH=2 gpus=2 small runs
+    [ $? -eq 70 ] && cat "$tmp/asked" && [ "$(grep -c -- '--device cuda --gpu-memory 42750m$' "$tmp/asked")" = 3 ] &&
+        [ "$(cut -d' ' -f1 "$tmp/asked" | sort -u | tr '\n' ' ')" = '0 1 ' ] && printf '#!/bin/sh\n' > "$tmp/smi/nvidia-smi" || return 1
+    PATH=$tmp/smi:$PATH EACH=2 gpus=2 small runs
+    [ $? -eq 69 ] && grep -q 'how much memory is free, which EACH=2 runs' "$tmp/err" || return 1
+    for each in 0 two -1 01; do EACH=$each small runs; [ $? -eq 64 ] && grep -q "EACH is '$each'" "$tmp/err" || return 1; done
+    mv "$tmp/alone"/* "$r/results" && small runs
+}
+ok 'they share the GPUs and their memory' shared
 tables() {
     small tables || { cat "$tmp/err"; return 1; }
     cat "$r/tables.md"
