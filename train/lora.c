@@ -165,7 +165,7 @@ static int read_trainable(const char *list, const struct arch *a, uint64_t *whol
         else if (is(p, n, "head"))
             found = ROLE_BIT(ROLE_HEAD);
         else if (n && !is(p, n, "norms"))
-            found = adapter_roles_ending(a, name);
+            found = adapter_roles_ending(a, NULL, name);
         for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
             if ((is(p, n, "norm") || is(p, n, "norms")) && role_form(d->role) == FORM_NORM)
                 found |= ROLE_BIT(d->role);
@@ -207,7 +207,7 @@ int lora_resolve(struct lora_lists *l, const struct llama_config *c, struct mode
 {
     json_t *root = json_object();
     const struct js js = { .file = "--targets", .obj = root };
-    const struct adapter_rules rules = { &js, config_arch(c), c->layers, o->rank, o->alpha };
+    const struct adapter_rules rules = { &js, config_arch(c), NULL, c->layers, o->rank, o->alpha };
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
     int unknown = 0, rc = read_lists(l, config_arch(c), root, e);
 

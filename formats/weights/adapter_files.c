@@ -150,6 +150,17 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct adapter_entry *)a)->name, ((const struct adapter_entry *)b)->name);
 }
 
+static int sort(struct adapter_files *f, struct err *e)
+{
+    if (f->n)
+        qsort(f->at, (size_t)f->n, sizeof *f->at, by_name);
+    for (int64_t i = 1; i < f->n; i++)
+        if (strcmp(f->at[i - 1].name, f->at[i].name) == 0)
+            return err_set(e, E_DATA, "tensor '%.200s' of '%s' is the same as '%.200s' of '%s'",
+                           f->at[i - 1].t.name, f->at[i - 1].t.file, f->at[i].t.name, f->at[i].t.file);
+    return 0;
+}
+
 static int gather(struct adapter_files *f, struct err *e)
 {
     int64_t n = count_of(f, MAIN) + count_of(f, BESIDE);
@@ -159,12 +170,43 @@ static int gather(struct adapter_files *f, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     if ((rc = add(f, MAIN, e)) < 0 || (rc = add(f, BESIDE, e)) < 0)
         return rc;
-    qsort(f->at, (size_t)f->n, sizeof *f->at, by_name);
-    for (int64_t i = 1; i < f->n; i++)
-        if (strcmp(f->at[i - 1].name, f->at[i].name) == 0)
-            return err_set(e, E_DATA, "tensor '%.200s' of '%s' is the same as '%.200s' of '%s'",
-                           f->at[i - 1].t.name, f->at[i - 1].t.file, f->at[i].t.name, f->at[i].t.file);
-    return 0;
+    return sort(f, e);
+}
+
+/* A module's name, behind peft's prefix, begins so. */
+static bool has_prefix(const void *set, const char *prefix, const char **first)
+{
+    const struct adapter_files *f = set;
+
+    for (int64_t i = 0; i < f->n; i++) {
+        *first = f->at[i].name + strlen(ADAPTER_PREFIX);
+        if (strncmp(*first, prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
+int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct multimodal *m,
+                      const struct naming **n, struct err *e)
+{
+    const size_t prefix = strlen(ADAPTER_PREFIX);
+    int rc = naming_choose(a, m, has_prefix, f, f->path[MAIN], n, e);
+
+    for (int64_t i = 0; rc == 0 && *n && i < f->n; i++) {
+        size_t cap = strlen(f->at[i].name) + 64;
+        char *own = malloc(cap);
+
+        if (!own)
+            return err_set(e, E_SYS, "out of memory");
+        memcpy(own, ADAPTER_PREFIX, prefix);
+        if (naming_own(a, *n, f->at[i].name + prefix, own + prefix, cap - prefix)) {
+            free(f->at[i].name);
+            f->at[i].name = own;
+        } else {
+            free(own);
+        }
+    }
+    return rc < 0 || !*n ? rc : sort(f, e);
 }
 
 int adapter_files_open(struct adapter_files **out, const char *folder, struct err *e)

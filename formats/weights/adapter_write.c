@@ -4,7 +4,9 @@
 #include "base/block_hash.h"
 #include "base/file.h"
 #include "formats/weights/adapter_config.h"
+#include "formats/weights/adapter_files.h"
 #include "formats/weights/beside.h"
+#include "formats/weights/multimodal.h"
 #include "formats/weights/safetensors.h"
 
 #include <inttypes.h>
@@ -16,6 +18,18 @@
 #define CONFIG_FILE "adapter_config.json"
 #define MODEL_FILE "config.json"
 #define BASE_KEY "longlora_base" /* weights_hash of the base, 16 digits */
+
+/* As peft calls it, which knows the modules by their names in memory. */
+static void rename_tensor(struct adapter_tensor *t, const struct llama_config *c)
+{
+    const size_t prefix = strlen(ADAPTER_PREFIX);
+    char own[sizeof t->name];
+
+    if (!c->multimodal)
+        return;
+    memcpy(own, t->name, sizeof own);
+    naming_put(config_arch(c), c->multimodal->names, own + prefix, t->name + prefix, sizeof t->name - prefix);
+}
 
 /* Writes all tensors of an adapter in float32. values gives those of tensor i. */
 static int write_tensors(const char *path, const struct adapter_config *a,
@@ -30,6 +44,7 @@ static int write_tensors(const char *path, const struct adapter_config *a,
 
     for (int64_t i = 0; i < n && rc == 0; i++) {
         adapter_tensor(a, c, i, &t[i]);
+        rename_tensor(&t[i], c);
         d[i] = (struct st_decl){ .name = t[i].name, .type = &type_f32, .dims = t[i].dims,
                                  .shape = { t[i].shape[0], t[i].shape[1] } };
     }
@@ -66,7 +81,11 @@ int adapter_write(const char *folder, const struct adapter_config *a,
     char base[HASH_HEX + 1];
     struct beside files = { 0 };
     struct buf list = { 0 };
-    int rc = adapter_config_text(a, CONFIG_FILE, &config, e);
+    struct adapter_config within = *a;
+    int rc;
+
+    within.multimodal = c->multimodal, within.layers = c->layers;
+    rc = adapter_config_text(&within, CONFIG_FILE, &config, e);
 
     snprintf(base, sizeof base, "%016" PRIx64, a->base_hash);
     if (rc == 0 && (rc = config_text(c, like, "float32", MODEL_FILE, &model, e)) == 0 &&
