@@ -175,6 +175,8 @@ def fresh(c, weights):
         missing, odd = model.load_state_dict(weights, strict=False)
         assert not odd and all("inv_freq" in m or "lm_head" in m for m in missing), (missing, odd)
         model.tie_weights()
+    if "text" in c:
+        model.eval()  # else Gemma 3 wants to know which tokens are pictures; there is no dropout
     return model.double()
 
 
@@ -205,8 +207,6 @@ def golden(c, weights, ids):
     with torch.no_grad():
         out["short"] = fresh(c, weights)(input_ids=ids[:, :SHORT], use_cache=False).logits
     model = fresh(c, weights)
-    if "text" in c:
-        model.eval()  # else Gemma 3 wants to know which tokens are pictures; there is no dropout
     res = model(input_ids=ids, labels=ids, use_cache=False)
     res.loss.backward()
     out["long"], out["loss"] = res.logits.detach(), res.loss.detach().reshape(1)

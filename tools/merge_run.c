@@ -330,10 +330,10 @@ static void say_beside(const struct merge_options *o, const struct weights *w)
 {
     const char *what = weights_beside(w);
 
-    if (what && o->to_gguf)
+    if (what && o->to_gguf && !o->adapter_only)
         log_info("'%s': left out, as llama.cpp has them in a file of their own (convert_hf_to_gguf.py --mmproj): %s",
                  o->base, what);
-    else if (what)
+    else if (what && !o->to_gguf)
         log_info("'%s': copied as they are: %s", o->base, what);
 }
 

@@ -20,10 +20,22 @@ static bool is(const char *p, size_t n, const char *word)
     return strlen(word) == n && memcmp(p, word, n) == 0;
 }
 
-/* Names have an underscore or a dot, which tells them from a word that was meant to be one. */
+/* The last part of a module's path, as dense, in some family. */
+static bool is_module(const char *p, size_t n)
+{
+    struct module m;
+
+    for (int i = 0; arch_nth(i); i++)
+        for (const struct tensor_def *d = arch_nth(i)->tensors; d < arch_nth(i)->tensors + arch_nth(i)->n_tensors; d++)
+            if (role_form(d->role) == FORM_MATRIX && tensor_module(d, &m) && is(p, n, m.last))
+                return true;
+    return false;
+}
+
+/* Names have an underscore or a dot, or are a module's, which tells them from a word that was meant to be one. */
 static bool is_name(const char *p, size_t n)
 {
-    bool told = false;
+    bool told = is_module(p, n);
 
     for (size_t i = 0; i < n; i++) {
         told |= p[i] == '_' || p[i] == '.';

@@ -170,8 +170,15 @@ static bool whole_of(const struct llama_config *c, const char *entry, struct ada
     return false;
 }
 
-/* Half of a pair of a module that is no text, of a base that has such: peft puts pairs on all modules of a name, and
- * training on text leaves these at zero. *idle: it is, and B is all zeros. */
+static int changes_more(const struct llama_config *c, const struct adapter_entry *x, struct err *e)
+{
+    err_set(e, E_CONFIG, "'%s': tensor '%.200s' changes what is not the language model of %s", x->t.file, x->t.name,
+            c->multimodal->model_type);
+    return err_hint(e, "merge such an adapter with peft: here the language model alone is changed");
+}
+
+/* One of what is no text, of a base that has such: refused, but for halves of pairs whose B is all zeros. peft puts
+ * pairs on all modules of a name, and training on text leaves those so. *idle: it is one. */
 static int check_idle(struct adapter *a, const struct llama_config *c, const struct adapter_entry *x, bool *idle,
                       struct err *e)
 {
@@ -184,8 +191,10 @@ static int check_idle(struct adapter *a, const struct llama_config *c, const str
 
     half = half ? half : b;
     *idle = false;
-    if (!c->multimodal || !half)
+    if (!c->multimodal)
         return 0;
+    if (!half)
+        return whole_of(c, x->name, &t) ? 0 : changes_more(c, x, e);
     snprintf(whole, sizeof whole, "%.*s.weight", (int)(half - x->name), x->name);
     if (whole_of(c, whole, &t))
         return 0;
@@ -195,11 +204,8 @@ static int check_idle(struct adapter *a, const struct llama_config *c, const str
         n = x->t.count - i < PIECE ? x->t.count - i : PIECE;
         rc = tensor_to_f32(&x->t, i, n, f, e);
         for (int64_t k = 0; rc == 0 && k < n; k++)
-            if (f[k] != 0) {
-                err_set(e, E_CONFIG, "'%s': tensor '%.200s' changes what is not the language model of %s", x->t.file,
-                        x->t.name, c->multimodal->model_type);
-                return err_hint(e, "merge such an adapter with peft; here the language model alone is changed");
-            }
+            if (f[k] != 0)
+                return changes_more(c, x, e);
     }
     return rc;
 }

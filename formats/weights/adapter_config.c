@@ -157,7 +157,7 @@ uint64_t adapter_roles_ending(const struct arch *arch, const struct naming *n, c
 
         if (!tensor_module(d, &m))
             continue;
-        if (role_form(d->role) == FORM_NORM && role_bias(d->role) < ROLES) /* in its module */
+        if (role_bias(d->role) < ROLES) /* in its module */
             its |= ROLE_BIT(role_bias(d->role)) & arch_roles(arch);
         naming_put(arch, tensor_of_layer(d) ? NULL : n, m.path, path, sizeof path);
         if (path_ends(path, name))

@@ -186,27 +186,65 @@ static bool has_prefix(const void *set, const char *prefix, const char **first)
     return false;
 }
 
+/* The head of a family that has another name for it in other versions of transformers. */
+static bool is_other_head(const struct arch *a, const char *name)
+{
+    const char *also = a->block.head_also;
+    size_t n = also ? strlen(also) - strlen("weight") : 0; /* with the dot */
+
+    return n && strncmp(name, also, n) == 0;
+}
+
+/* An adapter of ours holds a whole head under both names, for each version: the same twice is one. */
+static void drop_twins(struct adapter_files *f)
+{
+    int64_t n = 0;
+
+    qsort(f->at, (size_t)f->n, sizeof *f->at, by_name);
+    for (int64_t i = 0; i < f->n; i++) {
+        const struct adapter_entry *was = n ? &f->at[n - 1] : NULL, *x = &f->at[i];
+
+        if (was && strcmp(was->name, x->name) == 0 && was->t.type == x->t.type && was->t.dims == x->t.dims &&
+            memcmp(was->t.shape, x->t.shape, (size_t)x->t.dims * sizeof *x->t.shape) == 0 &&
+            memcmp(was->t.data, x->t.data, x->t.nbytes) == 0) {
+            free(f->at[i].name);
+            free(f->at[i].turned);
+        } else {
+            f->at[n++] = f->at[i];
+        }
+    }
+    f->n = n;
+}
+
 int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct multimodal *m,
                       const struct naming **n, struct err *e)
 {
     const size_t prefix = strlen(ADAPTER_PREFIX);
     int rc = naming_choose(a, m, has_prefix, f, f->path[MAIN], n, e);
+    bool twins = false;
 
-    for (int64_t i = 0; rc == 0 && *n && i < f->n; i++) {
-        size_t cap = strlen(f->at[i].name) + 64;
-        char *own = malloc(cap);
+    for (int64_t i = 0; rc == 0 && i < f->n; i++) {
+        const char *name = f->at[i].name + prefix;
+        const struct naming *its = is_other_head(a, name) ? &namings_of(a, NULL)[0] : *n;
+        size_t cap = strlen(name) + 64;
+        char *own;
 
-        if (!own)
+        twins |= its != *n;
+        if (!its)
+            continue;
+        if (!(own = malloc(prefix + cap)))
             return err_set(e, E_SYS, "out of memory");
-        memcpy(own, ADAPTER_PREFIX, prefix);
-        if (naming_own(a, *n, f->at[i].name + prefix, own + prefix, cap - prefix)) {
+        memcpy(own, ADAPTER_PREFIX, prefix + 1);
+        if (naming_own(a, its, name, own + prefix, cap)) {
             free(f->at[i].name);
             f->at[i].name = own;
         } else {
             free(own);
         }
     }
-    return rc < 0 || !*n ? rc : sort(f, e);
+    if (rc == 0 && twins && f->n)
+        drop_twins(f);
+    return rc < 0 ? rc : sort(f, e);
 }
 
 int adapter_files_open(struct adapter_files **out, const char *folder, struct err *e)

@@ -112,6 +112,8 @@ static int take_own_names(struct weights *w, const char *folder, struct err *e)
     char *to;
     int rc = naming_choose(a, c->multimodal, has_prefix, w, folder, &w->naming, e);
 
+    if (w->naming && !w->naming->body) /* the head alone is called otherwise: take_other_head */
+        w->naming = NULL;
     if (rc < 0 || !w->naming)
         return rc;
     for (int64_t i = 0; i < w->f.n; i++)
