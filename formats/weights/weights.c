@@ -122,7 +122,13 @@ static int take_own_names(struct weights *w, const char *folder, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     for (int64_t i = 0; i < w->f.n; i++) {
         struct tensor *t = &w->f.all[i];
-        if (naming_own(a, w->naming, t->name, to, strlen(t->name) + LONGER)) {
+        size_t cap = strlen(t->name) + LONGER;
+        bool own = naming_own(a, w->naming, t->name, to, cap);
+
+        /* a head may have the name that goes with another */
+        for (const struct naming *n = namings_of(a, c->multimodal); c->multimodal && n->body && !own; n++)
+            own = naming_own(a, n, t->name, to, cap);
+        if (own) {
             t->file_name = t->name;
             t->name = to;
             to += strlen(to) + 1;
