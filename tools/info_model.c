@@ -63,7 +63,7 @@ static void add_tensor(json_t *list, const struct tensor *t, const uint64_t *has
 
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer(t->shape[i]));
-    json_array_append_new(list, json_pack("{ss ss so so*}", "name", t->name, "type",
+    json_array_append_new(list, json_pack("{ss ss so so*}", "name", tensor_file_name(t), "type",
                                           t->type->name, "shape", shape, "xxh3",
                                           hash ? hex(*hash) : NULL));
 }

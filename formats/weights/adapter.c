@@ -447,7 +447,7 @@ static int open_files(struct adapter *a, const char *folder, const struct llama_
 {
     int rc = adapter_files_open(&a->files, folder, e);
 
-    return rc < 0 ? rc : adapter_files_own(a->files, config_arch(c), c->multimodal, n, e);
+    return rc < 0 ? rc : adapter_files_own(a->files, config_arch(c), multimodal_names(c->multimodal), n, e);
 }
 
 int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,

@@ -163,7 +163,7 @@ uint64_t adapter_roles_ending(const struct arch *arch, const struct naming *n, c
         if (path_ends(path, name))
             found |= its;
         snprintf(path, sizeof path, "%.*s", also ? (int)(strlen(also) - strlen(".weight")) : 0, also ? also : "");
-        if (also && path_ends(path, name))
+        if (also && (path_ends(path, name) || path_ends(m.path, name)))
             found |= its;
     }
     return found;

@@ -216,11 +216,11 @@ static void drop_twins(struct adapter_files *f)
     f->n = n;
 }
 
-int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct multimodal *m,
+int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct naming *within,
                       const struct naming **n, struct err *e)
 {
     const size_t prefix = strlen(ADAPTER_PREFIX);
-    int rc = naming_choose(a, m, has_prefix, f, f->path[MAIN], n, e);
+    int rc = naming_choose(a, within, has_prefix, f, f->path[MAIN], n, e);
     bool twins = false;
 
     for (int64_t i = 0; rc == 0 && i < f->n; i++) {

@@ -29,9 +29,9 @@ struct adapter_entry {
 /* E_NOINPUT, E_DATA: also two tensors of one name. */
 int adapter_files_open(struct adapter_files **f, const char *folder, struct err *e);
 void adapter_files_close(struct adapter_files *f);
-/* Names become those of the family's own modules, whatever the model is within (naming.h). *n: what they were.
+/* Names become those of the family's own modules, whatever the model is within (namings_of). *n: what they were.
  * E_DATA. */
-int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct multimodal *m,
+int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct naming *within,
                       const struct naming **n, struct err *e);
 /* Sorted by name. */
 int64_t adapter_files_count(const struct adapter_files *f);

@@ -3,6 +3,7 @@
 #define FORMATS_WEIGHTS_MULTIMODAL_H
 #include "base/err.h"
 #include <stdbool.h>
+#include <stddef.h>
 C_BEGIN
 
 /*
@@ -21,6 +22,7 @@ struct multimodal {
     const struct naming *names; /* of the language model's tensors; first those of its modules in memory */
     const char *why;    /* not NULL: it is refused, as this says */
 };
+static inline const struct naming *multimodal_names(const struct multimodal *m) { return m ? m->names : NULL; }
 /* NULL: none is known by that name. */
 const struct multimodal *multimodal_find(const char *model_type);
 const struct multimodal *multimodal_nth(int i); /* NULL past the last */

@@ -1,8 +1,6 @@
 /* formats/weights/naming.c - see naming.h. */
 #include "formats/weights/naming.h"
 
-#include "formats/weights/multimodal.h"
-
 #include <stdio.h>
 #include <string.h>
 
@@ -15,9 +13,9 @@ static const struct naming bare[] = { { "", NULL }, NAMING_END };
 /* Of a family with another name for its head (head_also): with that; bare; both. */
 static const struct naming other_head[] = { { NULL, "lm_head" }, { "", NULL }, { "", "lm_head" }, NAMING_END };
 
-const struct naming *namings_of(const struct arch *a, const struct multimodal *m)
+const struct naming *namings_of(const struct arch *a, const struct naming *within)
 {
-    return m ? m->names : a->block.head_also ? other_head : bare;
+    return within ? within : a->block.head_also ? other_head : bare;
 }
 
 static bool is_end(const struct naming *n) { return !n->body && !n->head; }
@@ -155,10 +153,10 @@ static bool same_body(const struct arch *a, const struct naming *x, const struct
 }
 
 /* The family's own first, then the list. */
-int naming_choose(const struct arch *a, const struct multimodal *m, naming_has *has, const void *set,
+int naming_choose(const struct arch *a, const struct naming *within, naming_has *has, const void *set,
                   const char *file, const struct naming **chosen, struct err *e)
 {
-    const struct naming *list = namings_of(a, m), *n = NULL, *body = NULL;
+    const struct naming *list = namings_of(a, within), *n = NULL, *body = NULL;
     const char *was = NULL, *is;
     bool found = false, head = false;
 

@@ -13,11 +13,10 @@ struct naming {
 #define NAMING_END { NULL, NULL }
 extern const struct naming naming_llava[], naming_idefics[]; /* of multimodal models */
 
-struct multimodal;
-/* The other names that tensors of a model may have, ended by NAMING_END: of a multimodal one those of its
- * language model, else of a model that was saved without the part that has the head ("layers.0..."), and of
+/* The other names that tensors of a model may have, ended by NAMING_END: of a multimodal one (multimodal.h) its
+ * names, else (NULL) of a model that was saved without the part that has the head ("layers.0..."), and of
  * a family whose head is called otherwise by other versions of transformers those with that name. */
-const struct naming *namings_of(const struct arch *a, const struct multimodal *m);
+const struct naming *namings_of(const struct arch *a, const struct naming *within);
 /* Naming i of all, the family's own not counted; NULL past the last. */
 const struct naming *naming_nth(int i);
 
@@ -29,7 +28,7 @@ bool naming_own(const struct arch *a, const struct naming *n, const char *name, 
 /* Which of these a set of names is in, by what it has of embedding and layers. *n: NULL for the family's
  * own. E_DATA: two at once. has: a name of the set begins with the prefix; *first is it. */
 typedef bool naming_has(const void *set, const char *prefix, const char **first);
-int naming_choose(const struct arch *a, const struct multimodal *m, naming_has *has, const void *set,
+int naming_choose(const struct arch *a, const struct naming *within, naming_has *has, const void *set,
                   const char *file, const struct naming **n, struct err *e);
 
 C_END

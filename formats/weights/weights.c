@@ -110,7 +110,7 @@ static int take_own_names(struct weights *w, const char *folder, struct err *e)
     const struct arch *a = config_arch(c);
     size_t room = 1;
     char *to;
-    int rc = naming_choose(a, c->multimodal, has_prefix, w, folder, &w->naming, e);
+    int rc = naming_choose(a, multimodal_names(c->multimodal), has_prefix, w, folder, &w->naming, e);
 
     if (w->naming && !w->naming->body) /* the head alone is called otherwise: take_other_head */
         w->naming = NULL;
@@ -126,7 +126,7 @@ static int take_own_names(struct weights *w, const char *folder, struct err *e)
         bool own = naming_own(a, w->naming, t->name, to, cap);
 
         /* a head may have the name that goes with another */
-        for (const struct naming *n = namings_of(a, c->multimodal); c->multimodal && n->body && !own; n++)
+        for (const struct naming *n = multimodal_names(c->multimodal); n && n->body && !own; n++)
             own = naming_own(a, n, t->name, to, cap);
         if (own) {
             t->file_name = t->name;
