@@ -3,6 +3,7 @@
 #include "model/stages.h"
 
 #include "base/bytes.h"
+#include "formats/weights/turned.h"
 #include "kernels/group.h"
 #include "kernels/product.h"
 
@@ -75,7 +76,8 @@ static const struct tensor_type *frozen_type(const struct model *m, const struct
         tensor_source(weights_config(m->o.stored), s, &from);
         t = weights_find(m->o.stored, from.name);
     }
-    if (t)
+    /* one whose rows lie in llama.cpp's order has the name of a type, and is none that a device knows */
+    if (t && tensor_stored(t) == t->type)
         p = device_product(m->d, t->type);
     /* Rows of a packed matrix are no matrix. */
     if (p && first_slice(s->role) < ROLES && (t->type->block > 1 || t->type->scale_bytes))

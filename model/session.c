@@ -2,6 +2,7 @@
 #include "model/session.h"
 
 #include "base/log.h"
+#include "formats/weights/multimodal.h"
 #include "kernels/exchange.h"
 #include "kernels/planned.h"
 #include "kernels/subgroup.h"
@@ -39,9 +40,15 @@ int session_files(struct session *s, const struct session_options *o, struct err
         s->config = *o->sizes;
     else if ((rc = weights_open(&s->weights, o->model, e)) == 0)
         s->config = *weights_config(s->weights);
+    if (rc == 0 && s->weights && weights_beside(s->weights))
+        log_info("'%s': the language model of %s is used, and passed over are %s", o->model,
+                 s->config.multimodal->model_type, weights_beside(s->weights));
     if (rc == 0 && o->adapter &&
         (rc = adapter_open(&s->adapter, o->adapter, &s->config, e)) == 0)
         rc = take_adapter(s, o, e);
+    if (rc == 0 && s->adapter && adapter_idle(s->adapter))
+        log_info("'%s': %" PRId64 " tensors are of what is no text, and add nothing to it", o->adapter,
+                 adapter_idle(s->adapter));
     if (rc == 0 && s->weights)
         warn_changed(o->model, weights_changed(s->weights));
     if (rc == 0 && s->adapter)

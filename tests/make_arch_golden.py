@@ -8,6 +8,9 @@ of a length within the original context and of one beyond it, loss and gradients
 (whole where they are vectors, else their sum of squares and their sum weighted with cos(0.7 i)),
 and for each kind of RoPE of kinds.json the last logits and the loss. In float64, stored as float32.
 
+Of a multimodal model ("text" here) text alone goes in, and the gradients have the names that its language model's
+tensors have in a model of their own; its files have those of newer or ("old") older versions.
+
 greedy.txt: for each model a prompt and what it goes on with, greedily, by generate() with its cache, past
 its window and its original context, as letters: those of letters.json, a tokenizer of one letter a token. Prompts
 are searched where the choice is never a near tie, and no token is special. With --greedy this alone is made.
@@ -20,7 +23,7 @@ import sys
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "arch")
 SHORT, LONG, ORIGINAL, VOCAB = 10, 26, 12, 32
@@ -104,19 +107,76 @@ MODELS = {
                           layer_types=["full_attention", "sliding_attention", "sliding_attention"]),
 }
 
+EYES = dict(hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2, image_size=4, patch_size=2)
+
+
+def without(c, *names):
+    return {k: v for k, v in c.items() if k not in names}
+
+
+# Of Gemma 3 much is left out, as in the files of the real ones.
+MODELS |= {
+    "gemma3_vision": dict(model_type="gemma3", old=True, text=dict(
+        vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_layers=7, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, sliding_window=5, rope_scaling={"rope_type": "linear", "factor": 8.0}),
+        more=dict(vision_config=dict(EYES, model_type="siglip_vision_model"), mm_tokens_per_image=4, boi_token_index=29,
+                  eoi_token_index=30, image_token_index=31)),
+    "mistral3": dict(model_type="mistral3", text=dict(without(SIZES, "tie_word_embeddings"), **EPS, head_dim=4,
+                                                      sliding_window=None),
+                     more=dict(vision_config=dict(EYES, model_type="pixtral"), image_token_index=31)),
+    "llava": dict(model_type="llava", old=True, text=dict(SIZES, **EPS, model_type="llama"), more=dict(
+        vision_config=dict(EYES, model_type="clip_vision_model", projection_dim=4), image_token_index=31)),
+    "smolvlm": dict(model_type="smolvlm", text=dict(SIZES, **EPS, model_type="llama"), more=dict(
+        vision_config=dict(EYES, model_type="smolvlm_vision"), image_token_id=31, scale_factor=1)),
+}
+
 
 def make(c):
     c = copy.deepcopy(c)  # transformers changes the object it is given
+    if "text" in c:
+        return AutoConfig.for_model(c["model_type"], text_config=c["text"], **c["more"])
     return AutoConfig.for_model(c.pop("model_type"), **c, attn_implementation="eager")
+
+
+def text_of(c):
+    return c.get("text", c)
+
+
+def own_name(name):
+    """Of a tensor of a multimodal model's language model; None: of no text."""
+    for part in ("model.language_model.", "model.text_model."):
+        if name.startswith(part):
+            return "model." + name[len(part):]
+    return name if name.startswith("lm_head") else None
+
+
+def old_name(name):
+    for new, old in (("model.language_model.", "language_model.model."), ("lm_head", "language_model.lm_head"),
+                     ("model.", "")):
+        if name.startswith(new):
+            return old + name[len(new):]
+    return name
+
+
+def new_name(name):
+    for new, old in (("model.language_model.", "language_model.model."), ("lm_head", "language_model.lm_head")):
+        if name.startswith(old):
+            return new + name[len(old):]
+    return name if name.startswith(("model.", "lm_head")) else "model." + name
 
 
 def fresh(c, weights):
     """A model that has seen nothing else: dynamic frequencies remember."""
-    model = AutoModelForCausalLM.from_config(make(c), attn_implementation="eager", dtype=torch.float64)
+    auto = AutoModelForImageTextToText if "text" in c else AutoModelForCausalLM
+    model = auto.from_config(make(c), attn_implementation="eager", dtype=torch.float64)
+    if weights and c.get("old"):
+        weights = {new_name(k): v for k, v in weights.items()}
     if weights:
         missing, odd = model.load_state_dict(weights, strict=False)
         assert not odd and all("inv_freq" in m or "lm_head" in m for m in missing), (missing, odd)
         model.tie_weights()
+    if "text" in c:
+        model.eval()  # else Gemma 3 wants to know which tokens are pictures; there is no dropout
     return model.double()
 
 
@@ -130,13 +190,14 @@ def init(c, seed):
             p.data = torch.randn_like(p) * (0.35 if "emb" not in name else 0.8)
     keep = {}
     for name, p in model.state_dict().items():
-        if c.get("tie_word_embeddings") and name == "lm_head.weight":
+        if make(c).get_text_config().tie_word_embeddings and name == "lm_head.weight":
             continue
-        keep[name] = p.to(torch.bfloat16).contiguous()
+        keep[old_name(name) if c.get("old") else name] = p.to(torch.bfloat16).contiguous()
     return keep
 
 
 def pairs_of(c):
+    c = text_of(c)
     d = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
     return int(d * c.get("partial_rotary_factor", c.get("rotary_pct", 1.0))) // 2
 
@@ -150,18 +211,24 @@ def golden(c, weights, ids):
     res.loss.backward()
     out["long"], out["loss"] = res.logits.detach(), res.loss.detach().reshape(1)
     for n, p in model.named_parameters():
+        if "text" in c and not own_name(n):
+            assert p.grad is None
+            continue
+        n = own_name(n) if "text" in c else n
         g = p.grad.flatten()
         if p.dim() == 1:
             out["grad." + n] = g
         out["square." + n] = (g ** 2).sum().reshape(1)
         out["dot." + n] = (g * torch.cos(0.7 * torch.arange(g.numel(), dtype=g.dtype))).sum().reshape(1)
     for kind, (context, scaling) in kinds(pairs_of(c)).items():
-        if c.get("rope_scaling") or kind == "longrope" and c["model_type"] not in ("llama", "phi3"):
+        if text_of(c).get("rope_scaling") or kind == "longrope" and c["model_type"] not in ("llama", "phi3"):
             continue
         if c["model_type"] == "phi3" and kind != "longrope":
             continue  # Phi3Config takes longrope alone
         k = {**c, "max_position_embeddings": context, "rope_scaling": scaling,
              **({"original_max_position_embeddings": ORIGINAL} if kind == "longrope" else {})}
+        if "text" in c:
+            k = {**c, "text": {**c["text"], "max_position_embeddings": context, "rope_scaling": scaling}}
         if k["model_type"] == "phi3":
             scaling = {x: scaling[x] for x in ("type", "short_factor", "long_factor")}
             k["rope_scaling"] = scaling
@@ -258,6 +325,9 @@ def main():
         text.pop("transformers_version", None)
         text.pop("_attn_implementation_autoset", None)
         text.pop("attn_implementation", None)
+        if "text" in c:  # as short as the real ones
+            text["text_config"] = c["text"]
+            text["vision_config"] = c["more"]["vision_config"]
         text["architectures"] = [type(fresh(c, None)).__name__]
         with open(os.path.join(folder, "config.json"), "w") as f:
             json.dump(text, f, indent=1, sort_keys=True)

@@ -84,7 +84,7 @@ static void test_what_is_refused_is_named(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
         struct err e = {0};
-        int rc = adapter_config_parse(&a, NULL, 0, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
+        int rc = adapter_config_parse(&a, NULL, NULL, 0, spoilt[i].json, strlen(spoilt[i].json), "a", &e);
         if (rc != spoilt[i].rc || !strstr(e.msg, spoilt[i].why))
             fail_msg("%s: %d %s", spoilt[i].json, rc, e.msg);
     }
@@ -103,11 +103,11 @@ static void test_names_as_peft_matches_them(void **state)
     struct err e = {0};
 
     (void)state;
-    OK(adapter_config_parse(&a, NULL, 0, json, strlen(json), "a", &e));
+    OK(adapter_config_parse(&a, NULL, NULL, 0, json, strlen(json), "a", &e));
     assert_true(a.targets == (ROLE_BIT(ROLE_V) | ROLE_BIT(ROLE_DOWN)));
     assert_true(a.saved == (NORMS | ROLE_BIT(ROLE_HEAD))); /* bare endswith */
     assert_true(a.rank == 16 && adapter_scale(&a) == 2.0); /* 8 / sqrt 16 */
-    OK(adapter_config_parse(&a, NULL, 0, all, strlen(all), "a", &e));
+    OK(adapter_config_parse(&a, NULL, NULL, 0, all, strlen(all), "a", &e));
     assert_true(a.targets == arch_pairs(arch_nth(0)) && a.rank == 8);
     assert_true(adapter_scale(&a) == 1.0);
 }

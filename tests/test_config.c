@@ -81,7 +81,7 @@ static const struct { const char *json; int rc; const char *why; } spoilt[] = {
     { "{" OF("gemma3_text") KV ",\"rope_parameters\":{\"full_attention\":7}}", E_DATA, "full_attention" },
     { "{" OF("gemma3_text") KV ",\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"linear\","
       "\"factor\":2}}}", E_CONFIG, "sliding_attention.rope_type 'linear'" },
-    { "{\"model_type\":\"gemma3\",\"text_config\":{\"hidden_size\":16}}", E_CONFIG, "'gemma3'" },
+    { "{\"model_type\":\"gemma9\",\"text_config\":{\"hidden_size\":16}}", E_CONFIG, "'gemma9'" },
     { "{" BASE ",\"num_local_experts\":8}", E_CONFIG, "num_local_experts" },
     { "{" BASE ",\"use_qk_norm\":true}", E_CONFIG, "use_qk_norm" },
     { "{" BASE ",\"clip_qkv\":8}", E_CONFIG, "clip_qkv" },

@@ -117,10 +117,10 @@ static void test_what_is_read_is_written(void **state)
         struct err e = { 0 };
         char *text;
 
-        OK(adapter_config_load(&a, arch_nth(0), 3,
+        OK(adapter_config_load(&a, arch_nth(0), NULL, 3,
                                path(DATA "%s/adapter/adapter_config.json", features[i].name), &e));
         OK(adapter_config_text(&a, "a", &text, &e));
-        OK(adapter_config_parse(&b, arch_nth(0), 3, text, strlen(text), "a", &e));
+        OK(adapter_config_parse(&b, arch_nth(0), NULL, 3, text, strlen(text), "a", &e));
         assert_true(a.targets == b.targets && a.saved == b.saved && !a.pairs == !b.pairs);
         for (int64_t l = -1; l < 3; l++)
             for (int r = 0; r < ROLES; r++) {
@@ -151,14 +151,14 @@ static void test_long_expressions(void **state)
     size_t n;
 
     (void)state;
-    OK(adapter_config_parse(&a, NULL, 126, unsloth, sizeof unsloth - 1, "a", &e));
+    OK(adapter_config_parse(&a, NULL, NULL, 126, unsloth, sizeof unsloth - 1, "a", &e));
     assert_true(a.targets == arch_pairs(arch_nth(0)) && !a.pairs);
     n = (size_t)snprintf(many, sizeof many, "{\"peft_type\":\"LORA\",\"target_modules\":\"all-linear\","
                                             "\"rank_pattern\":{");
     for (int i = 0; i < 60; i++)
         n += (size_t)snprintf(many + n, sizeof many - n, "%s\"(x|y)%d$\":4", i ? "," : "", i);
     n += (size_t)snprintf(many + n, sizeof many - n, "}}");
-    assert_int_equal(adapter_config_parse(&a, NULL, 4096, many, n, "a", &e), E_CONFIG);
+    assert_int_equal(adapter_config_parse(&a, NULL, NULL, 4096, many, n, "a", &e), E_CONFIG);
     assert_non_null(strstr(e.msg, "takes too long"));
 }
 
@@ -169,7 +169,7 @@ static void test_ranks_of_patterns(void **state)
     struct err e = { 0 };
 
     (void)state;
-    OK(adapter_config_load(&a, arch_nth(0), 3, DATA "patterns/adapter/adapter_config.json", &e));
+    OK(adapter_config_load(&a, arch_nth(0), NULL, 3, DATA "patterns/adapter/adapter_config.json", &e));
     assert_int_equal(adapter_rank(&a, ROLE_Q, 0), 2);
     assert_int_equal(adapter_rank(&a, ROLE_Q, 1), 4);
     assert_int_equal(adapter_rank(&a, ROLE_DOWN, 2), 7);

@@ -6,6 +6,7 @@
 #include "base/gguf.h"
 #include "base/json.h"
 #include "formats/weights/gguf_arch.h"
+#include "formats/weights/multimodal.h"
 #include "formats/weights/safetensors.h"
 #include "formats/weights/tensors.h"
 #include "formats/weights/weights.h"
@@ -160,11 +161,30 @@ static int llama_cpp_family(struct check_list *l, const struct llama_config *c, 
     return add(l, CHECK_REFUSED, e, "%.*s", (int)strcspn(why.msg, "\n"), why.msg);
 }
 
+/* A model with more than text: who knows its class, and where the rest goes. */
+static int check_within(struct check_list *l, enum check_program p, const struct llama_config *c, struct err *e)
+{
+    const struct multimodal *m = c->multimodal;
+
+    if (!m)
+        return 0;
+    if (p == CHECK_TRANSFORMERS || p == CHECK_PEFT)
+        return add(l, CHECK_NOTE, e, "model_type %s: transformers %s or later; its language model is judged here", m->model_type,
+                   m->since);
+    if (p == CHECK_LLAMA_CPP)
+        return add(l, CHECK_NOTE, e, "model_type %s: the language model is converted; what it has beside becomes a file of "
+                   "its own (convert_hf_to_gguf.py --mmproj)", m->model_type);
+    return add(l, CHECK_NOTE, e, "model_type %s: its language model is judged here", m->model_type);
+}
+
 static int check_config(struct check_list *l, enum check_program p, const struct llama_config *c,
                         struct err *e)
 {
     const char *type = config_arch(c)->model_type;
-    int rc = p == CHECK_VLLM ? vllm_rope(l, c, e) : p == CHECK_LLAMA_CPP ? llama_cpp_rope(l, c, e)
+    int rc = check_within(l, p, c, e);
+
+    if (rc == 0)
+        rc = p == CHECK_VLLM ? vllm_rope(l, c, e) : p == CHECK_LLAMA_CPP ? llama_cpp_rope(l, c, e)
                                                                          : transformers_config(l, c, e);
 
     if (rc == 0 && p == CHECK_LLAMA_CPP)
@@ -174,7 +194,7 @@ static int check_config(struct check_list *l, enum check_program p, const struct
         rc = add(l, CHECK_IGNORED, e, "the window of %lld tokens: attention goes over the whole text",
                  (long long)c->window);
     for (size_t i = 0; i < sizeof families / sizeof *families && rc == 0; i++)
-        if (p == CHECK_TRANSFORMERS && strcmp(families[i].model_type, type) == 0)
+        if (p == CHECK_TRANSFORMERS && !c->multimodal && strcmp(families[i].model_type, type) == 0)
             rc = add(l, CHECK_NOTE, e, "model_type %s: transformers %s or later", type, families[i].version);
     return rc;
 }
@@ -353,6 +373,21 @@ static int llama_cpp_adapter(struct check_list *l, const struct trained *t, stru
     return rc;
 }
 
+/* Of a language model within a multimodal one its tensors are named as such a model's modules are. */
+static int check_adapter_base(struct check_list *l, enum check_program p, const char *folder, struct err *e)
+{
+    char *config = path_join(folder, "config.json");
+    struct llama_config c;
+    int rc = 0;
+
+    if (path_is_file(config) && config_read(&c, config, NULL) == 0 && c.multimodal &&
+        (p == CHECK_PEFT || p == CHECK_TRANSFORMERS))
+        rc = add(l, CHECK_NOTE, e, "its modules are those of a whole %s model from transformers 4.52 on: load the base with "
+                 "AutoModelForImageTextToText", c.multimodal->model_type);
+    free(config);
+    return rc;
+}
+
 static int check_adapter(struct check_list *l, enum check_program p, const char *folder, const char *base,
                          struct err *e)
 {
@@ -369,6 +404,8 @@ static int check_adapter(struct check_list *l, enum check_program p, const char 
     if (rc == 0 && (p == CHECK_PEFT || p == CHECK_TRANSFORMERS) && *t.unlisted)
         rc = add(l, CHECK_IGNORED, e, "'%s' and what else is trained whole without a name in modules_to_save",
                  t.unlisted);
+    if (rc == 0)
+        rc = check_adapter_base(l, p, folder, e);
     if (rc == 0 && path_is_file(embed))
         rc = add(l, CHECK_IGNORED, e, "trainable_params.bin, LongLoRA's embedding and norms");
     js_free(&o);

@@ -4,6 +4,7 @@
 #include "base/block_hash.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "formats/weights/multimodal.h"
 #include "formats/weights/adapter.h"
 #include "formats/weights/adapter_files.h"
 #include "base/json.h"
@@ -62,7 +63,7 @@ static void add_tensor(json_t *list, const struct tensor *t, const uint64_t *has
 
     for (int i = 0; i < t->dims; i++)
         json_array_append_new(shape, json_integer(t->shape[i]));
-    json_array_append_new(list, json_pack("{ss ss so so*}", "name", t->name, "type",
+    json_array_append_new(list, json_pack("{ss ss so so*}", "name", tensor_file_name(t), "type",
                                           t->type->name, "shape", shape, "xxh3",
                                           hash ? hex(*hash) : NULL));
 }
@@ -150,6 +151,8 @@ static int tensors_info(const char *path, const struct info_options *o, json_t *
 
 static void show_config(const struct llama_config *c, json_t *out)
 {
+    if (c->multimodal)
+        set_text(out, "within", c->multimodal->model_type);
     set_int(out, "parameters", config_params(c));
     set_int(out, "context", config_reach(c));
     set_text(out, "rope", config_rope_name(c->rope.type));
@@ -215,6 +218,8 @@ static int model_info(const char *path, const struct info_options *o, json_t *ou
     } else {
         set_text(out, "form", "model");
         show_config(weights_config(w), out);
+        if (weights_beside(w))
+            set_text(out, "beside", weights_beside(w));
         tokenizer = weights_tokenizer_path(path);
         set(out, "tokenizer", tokenizer ? json_string(base_name(tokenizer)) : json_null());
         free(tokenizer);
@@ -267,11 +272,8 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
     int rc = known ? config_read(&c, model, e) : 0;
 
     if (rc == 0)
-        rc = adapter_config_load(&a, known ? config_arch(&c) : NULL, known ? c.layers : 0, config, e);
-    /* With a configuration the adapter is opened as a merge would do it, which
-     * checks each shape. */
-    if (rc == 0 && known)
-        rc = adapter_open(&whole, path, &c, e);
+        /* With a configuration the adapter is opened as a merge would do it, which checks each shape. */
+        rc = known ? adapter_open(&whole, path, &c, e) : adapter_config_load(&a, NULL, NULL, 0, config, e);
     if (rc == 0)
         rc = adapter_files_open(&f, path, e);
     for (int64_t i = 0; rc == 0 && i < adapter_files_count(f); i++)
@@ -283,7 +285,7 @@ static int adapter_info(const char *path, const struct info_options *o, json_t *
     if (rc < 0) {
         json_decref(y.list);
     } else {
-        show_adapter(&a, out);
+        show_adapter(whole ? adapter_config(whole) : &a, out);
         set_int(out, "trained", y.values);
         if (whole && adapter_config(whole)->base_hash)
             set(out, "base_xxh3", hex(adapter_config(whole)->base_hash));

@@ -26,6 +26,7 @@ struct merge_options {
 
 struct merge_report {
     int64_t merged, replaced, copied; /* tensors: with a pair, saved whole, the base's */
+    int64_t beside;        /* of the copied: of what a multimodal model has beside its language model */
     int64_t files, params;
     int64_t bytes;         /* of tensors */
     double max_delta;      /* largest |scale B A| */

@@ -2,6 +2,7 @@
 #include "tools/merge_plan.h"
 
 #include "formats/weights/gguf_types.h"
+#include "formats/weights/naming.h"
 #include "formats/weights/safetensors.h"
 
 #include <stdlib.h>
@@ -32,7 +33,7 @@ static int add(struct merge_plan *p, const struct merge_options *o, const struct
     struct merge_item *m = &p->items[p->n];
 
     *m = *it;
-    m->type = out_type(o, it->base->type);
+    m->type = m->beside ? it->base->type : out_type(o, it->base->type);
     /* Only what safetensors can hold value by value; types that pack values in
      * blocks cannot be copied. */
     if (m->type != st_type(m->type->name) || m->type->block != 1)
@@ -50,7 +51,7 @@ static int add_listed(struct merge_plan *p, const struct merge_options *o,
                       const struct weights *w, const struct adapter *a, struct err *e)
 {
     int64_t n = config_tensors(&p->config);
-    enum { NAME = sizeof ((struct tensor_spec *)0)->name };
+    enum { NAME = sizeof ((struct tensor_spec *)0)->name + 32 }; /* more, as the files' may be longer */
 
     if (!(p->names = malloc((size_t)n * NAME + 1)))
         return err_set(e, E_SYS, "out of memory");
@@ -61,7 +62,8 @@ static int add_listed(struct merge_plan *p, const struct merge_options *o,
 
         config_tensor(&p->config, i, &s);
         /* The names live in one block, a fixed size each, as long as the plan. */
-        it.name = memcpy(p->names + i * NAME, s.name, NAME);
+        it.name = naming_put(config_arch(&p->config), o->to_gguf ? NULL : weights_naming(w), s.name,
+                             p->names + i * NAME, NAME);
         /* The tensor of the base that this one is made from: for the head of a
          * tied base, its embedding. */
         tensor_source(weights_config(w), &s, &from);
@@ -82,7 +84,7 @@ static int by_string(const void *a, const void *b)
 }
 
 /* Tensors of the base that the list has not, as they are; but a head that a tied base carries
- * along is the embedding again. */
+ * along is the embedding again. What is no text stays out of a GGUF file, and keeps its type in a folder. */
 static int add_others(struct merge_plan *p, const struct merge_options *o,
                       const struct weights *w, struct err *e)
 {
@@ -99,9 +101,11 @@ static int add_others(struct merge_plan *p, const struct merge_options *o,
         qsort(names, n, sizeof *names, by_string);
     for (int64_t i = 0; i < weights_count(w) && rc == 0; i++) {
         const struct tensor *t = weights_at(w, i);
-        const struct merge_item it = { .name = t->name, .base = t };
-        if (!bsearch(&t->name, names, n, sizeof *names, by_string) &&
-            strcmp(t->name, head.name) != 0)
+        const struct merge_item it = { .name = tensor_file_name(t), .base = t,
+                                       .beside = weights_is_beside(w, t) };
+        const char *const *name = o->to_gguf ? &t->name : &it.name;
+        if (!bsearch(name, names, n, sizeof *names, by_string) && strcmp(t->name, head.name) != 0 &&
+            !(it.beside && o->to_gguf))
             rc = add(p, o, &it, e);
     }
     free(names);
@@ -161,6 +165,7 @@ static void count(const struct merge_plan *p, struct merge_report *r)
     for (int64_t i = 0; i < p->n; i++) {
         const struct merge_item *m = &p->items[i];
         /* A pair is merged, a whole tensor replaces the base's, and all others are copies. */
+        r->beside += m->beside;
         *(m->x.a ? &r->merged : m->x.whole ? &r->replaced : &r->copied) += 1;
         bytes[m->type->plain] += (int64_t)m->nbytes;
         r->bytes += (int64_t)m->nbytes;

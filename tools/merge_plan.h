@@ -14,6 +14,7 @@ struct merge_item {
     const struct tensor_type *type; /* of the result */
     size_t nbytes;
     int file;
+    bool beside;                    /* no text: a multimodal model's (weights.h) */
 };
 struct merge_plan {
     struct merge_item *items; /* by file, then wide types first, then model order */

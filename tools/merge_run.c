@@ -325,6 +325,18 @@ static int set_rope(struct run *r, const struct adapter *a, struct err *e)
     return rc;
 }
 
+/* What is no text. llama.cpp has it in a second file, which its own script makes. */
+static void say_beside(const struct merge_options *o, const struct weights *w)
+{
+    const char *what = weights_beside(w);
+
+    if (what && o->to_gguf && !o->adapter_only)
+        log_info("'%s': left out, as llama.cpp has them in a file of their own (convert_hf_to_gguf.py --mmproj): %s",
+                 o->base, what);
+    else if (what && !o->to_gguf)
+        log_info("'%s': copied as they are: %s", o->base, what);
+}
+
 /* The adapter may have been trained with more tokens, or fewer, than its base has. */
 static int set_vocab(const struct merge_options *o, struct weights *w, const struct adapter *a,
                      struct err *e)
@@ -347,8 +359,12 @@ static int open_all(struct run *r, struct weights **w, struct adapter **a, struc
         (o->adapter && (rc = adapter_open(a, o->adapter, weights_config(*w), e)) < 0))
         return rc;
     warn_changed(o->base, weights_changed(*w));
+    say_beside(o, *w);
     if (o->adapter)
         warn_changed(o->adapter, adapter_changed(*a));
+    if (o->adapter && adapter_idle(*a))
+        log_info("'%s': %lld tensors are of what is no text, and add nothing to it", o->adapter,
+                 (long long)adapter_idle(*a));
     if (o->adapter && (rc = set_vocab(o, *w, *a, e)) < 0)
         return rc;
     r->weights = *w;

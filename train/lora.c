@@ -20,10 +20,22 @@ static bool is(const char *p, size_t n, const char *word)
     return strlen(word) == n && memcmp(p, word, n) == 0;
 }
 
-/* Names have an underscore or a dot, which tells them from a word that was meant to be one. */
+/* The last part of a module's path, as dense, in some family. */
+static bool is_module(const char *p, size_t n)
+{
+    struct module m;
+
+    for (int i = 0; arch_nth(i); i++)
+        for (const struct tensor_def *d = arch_nth(i)->tensors; d < arch_nth(i)->tensors + arch_nth(i)->n_tensors; d++)
+            if (role_form(d->role) == FORM_MATRIX && tensor_module(d, &m) && is(p, n, m.last))
+                return true;
+    return false;
+}
+
+/* Names have an underscore or a dot, or are a module's, which tells them from a word that was meant to be one. */
 static bool is_name(const char *p, size_t n)
 {
-    bool told = false;
+    bool told = is_module(p, n);
 
     for (size_t i = 0; i < n; i++) {
         told |= p[i] == '_' || p[i] == '.';
@@ -165,7 +177,7 @@ static int read_trainable(const char *list, const struct arch *a, uint64_t *whol
         else if (is(p, n, "head"))
             found = ROLE_BIT(ROLE_HEAD);
         else if (n && !is(p, n, "norms"))
-            found = adapter_roles_ending(a, name);
+            found = adapter_roles_ending(a, NULL, name);
         for (const struct tensor_def *d = a->tensors; d < a->tensors + a->n_tensors; d++)
             if ((is(p, n, "norm") || is(p, n, "norms")) && role_form(d->role) == FORM_NORM)
                 found |= ROLE_BIT(d->role);
@@ -207,7 +219,7 @@ int lora_resolve(struct lora_lists *l, const struct llama_config *c, struct mode
 {
     json_t *root = json_object();
     const struct js js = { .file = "--targets", .obj = root };
-    const struct adapter_rules rules = { &js, config_arch(c), c->layers, o->rank, o->alpha };
+    const struct adapter_rules rules = { &js, config_arch(c), NULL, c->layers, o->rank, o->alpha };
     bool lora = o->mode == TRAIN_LORA || o->mode == TRAIN_LORA_PLUS;
     int unknown = 0, rc = read_lists(l, config_arch(c), root, e);
 

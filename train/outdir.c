@@ -10,6 +10,7 @@
 #include "formats/weights/beside.h"
 #include "formats/weights/safetensors.h"
 #include "model/gguf_files.h"
+#include "train/outweights.h"
 #include "train/state.h"
 
 #include <dirent.h>
@@ -218,47 +219,6 @@ static int write_adapter(const struct settings *s, struct device *d, struct mode
 static const struct tensor_type *const dtypes[] = { &type_f32, &type_bf16, &type_f16 };
 static const char *const dtype_names[] = { "float32", "bfloat16", "float16" };
 
-/* Writes the whole model as OUT/model.safetensors, a piece at a time, in the type of
- * --dtype. The file appears under its name only in st_finish; a failure leaves none. */
-static int write_weights(const struct settings *s, struct device *d, struct model *m,
-                         const struct st_note *notes, struct err *e)
-{
-    const struct llama_config *c = model_config(m);
-    const struct trained *t = model_trained(m);
-    char *path = path_join(s->out, "model.safetensors");
-    struct tensor_spec *spec = calloc((size_t)t->n_params, sizeof *spec);
-    struct st_decl *decl = calloc((size_t)t->n_params, sizeof *decl);
-    struct st_writer *w = NULL;
-    int rc = spec && decl ? 0 : err_set(e, E_SYS, "out of memory");
-
-    /* The names come from the configuration and the values from the trained set, by the same
-     * index: so there must be as many of the one as of the other. */
-    if (rc == 0 && t->n_params != config_tensors(c))
-        rc = err_set(e, E_BUG, "not every tensor was trained");
-    for (int64_t i = 0; rc == 0 && i < t->n_params; i++) {
-        config_tensor(c, i, &spec[i]);
-        decl[i] = (struct st_decl){ .name = spec[i].name, .type = dtypes[s->dtype],
-                                    .dims = spec[i].dims,
-                                    .shape = { spec[i].shape[0], spec[i].shape[1] } };
-    }
-    if (rc == 0 && (rc = st_create_noted(&w, path, decl, t->n_params, notes, e)) == 0) {
-        for (int64_t i = 0; rc == 0 && i < t->n_params; i++)
-            rc = state_write(d, w, t->w + t->params[i].offset, t->params[i].count, e);
-        if (rc == 0)
-            rc = st_finish(w, e);
-        else
-            st_abandon(w);
-        /* A value that does not fit the type, such as one above float16's largest. */
-        if (rc == E_DATA)
-            err_hint(e, "nothing trained is lost: the same command with --dtype bfloat16 or "
-                        "float32 writes the model");
-    }
-    free(decl);
-    free(spec);
-    free(path);
-    return rc;
-}
-
 int outdir_tokenizer(const struct settings *s, const struct token_info *info, const char *from,
                      struct err *e)
 {
@@ -336,7 +296,7 @@ static int write_model(const struct settings *s, struct device *d, struct model 
         rc = copy_tokenizer(s, info, &files, e);
     if (rc == 0 && (rc = beside_add(&files, "config.json", text, strlen(text), e)) == 0 &&
         (rc = beside_value(&files, &list, e)) == 0)
-        rc = write_weights(s, d, m, (struct st_note[]){ { BESIDE_KEY, list.p }, { 0 } }, e);
+        rc = outweights_write(s, d, m, dtypes[s->dtype], (struct st_note[]){ { BESIDE_KEY, list.p }, { 0 } }, e);
     if (rc == 0)
         rc = file_replace(config, text, strlen(text), e);
     beside_free(&files);
@@ -371,9 +331,12 @@ static bool has_dtype(const struct settings *s)
     struct st_file *f = NULL;
     bool yes = js_load(&o, config, JS_MAX_BYTES, NULL) == 0 &&
                js_str(&o, "torch_dtype", JS_MAY, &said, NULL) == 0 &&
-               strcmp(said, dtype_names[s->dtype]) == 0 && st_open(&f, weights, NULL) == 0 &&
-               st_count(f) > 0 && st_at(f, 0)->type == dtypes[s->dtype];
+               strcmp(said, dtype_names[s->dtype]) == 0 && st_open(&f, weights, NULL) == 0, has = false;
 
+    /* any, as a multimodal model's may have others beside */
+    for (int64_t i = 0; yes && i < st_count(f) && !has; i++)
+        has = st_at(f, i)->type == dtypes[s->dtype];
+    yes &= has;
     st_close(f);
     js_free(&o);
     free(config);

@@ -9,6 +9,7 @@
 #include "formats/weights/adapter_config.h"
 #include "formats/weights/adapter_files.h"
 #include "formats/weights/beside.h"
+#include "formats/weights/multimodal.h"
 #include "formats/weights/reader.h"
 
 #include <dirent.h>
@@ -26,6 +27,7 @@ struct adapter {
     bool has_model; /* it has its own config.json */
     struct adapter_files *files;
     uint64_t loose;         /* roles of whole tensors that the configuration does not name */
+    int64_t idle;           /* tensors of pairs of what is no text, which add nothing */
     struct buf changed;     /* names of files that are not as they were written */
 };
 
@@ -168,14 +170,58 @@ static bool whole_of(const struct llama_config *c, const char *entry, struct ada
     return false;
 }
 
+static int changes_more(const struct llama_config *c, const struct adapter_entry *x, struct err *e)
+{
+    err_set(e, E_CONFIG, "'%s': tensor '%.200s' changes what is not the language model of %s", x->t.file, x->t.name,
+            c->multimodal->model_type);
+    return err_hint(e, "merge such an adapter with peft: here the language model alone is changed");
+}
+
+/* One of what is no text, of a base that has such: refused, but for halves of pairs whose B is all zeros. peft puts
+ * pairs on all modules of a name, and training on text leaves those so. *idle: it is one. */
+static int check_idle(struct adapter *a, const struct llama_config *c, const struct adapter_entry *x, bool *idle,
+                      struct err *e)
+{
+    enum { PIECE = 1 << 12 };
+    const char *half = strstr(x->name, ".lora_A.weight"), *b = strstr(x->name, ".lora_B.weight");
+    float f[PIECE];
+    struct adapter_tensor t;
+    char whole[256];
+    int rc = 0;
+
+    half = half ? half : b;
+    *idle = false;
+    if (!c->multimodal)
+        return 0;
+    if (!half)
+        return whole_of(c, x->name, &t) ? 0 : changes_more(c, x, e);
+    snprintf(whole, sizeof whole, "%.*s.weight", (int)(half - x->name), x->name);
+    if (whole_of(c, whole, &t))
+        return 0;
+    *idle = true;
+    a->idle++;
+    for (int64_t i = 0, n; b && rc == 0 && i < x->t.count; i += n) {
+        n = x->t.count - i < PIECE ? x->t.count - i : PIECE;
+        rc = tensor_to_f32(&x->t, i, n, f, e);
+        for (int64_t k = 0; rc == 0 && k < n; k++)
+            if (f[k] != 0)
+                return changes_more(c, x, e);
+    }
+    return rc;
+}
+
 /* One that the configuration does not name. Of the main file peft makes such of embedding and head
  * (save_embedding_layers) and of biases; a second file holds what was trained beside peft. */
 static int check_loose(struct adapter *a, const struct llama_config *c, const struct adapter_entry *x,
                        struct err *e)
 {
     struct adapter_tensor t;
-    bool known = whole_of(c, x->name, &t);
-    bool fine = known && (x->beside || t.role == ROLE_EMBED || t.role == ROLE_HEAD ||
+    bool known = whole_of(c, x->name, &t), fine, idle;
+    int rc = check_idle(a, c, x, &idle, e);
+
+    if (rc < 0 || idle)
+        return rc;
+    fine = known && (x->beside || t.role == ROLE_EMBED || t.role == ROLE_HEAD ||
                           (a->config.biases && role_form(t.role) == FORM_BIAS));
 
     if (!fine) {
@@ -287,8 +333,8 @@ static int read_model(struct adapter *a, const char *folder, const struct llama_
                 "%lld", path, (long long)m->vocab, (long long)c->vocab);
         rc = err_hint(e, "the adapter was trained on another base model");
     }
-    /* Until come_apart has seen the tensors. */
-    a->model.tied = c->tied;
+    a->model.tied = c->tied; /* until come_apart has seen the tensors */
+    a->model.multimodal = c->multimodal; /* the base's, whatever the adapter was trained within */
     free(path);
     return rc;
 }
@@ -395,11 +441,20 @@ static int hint_missing(const char *folder, struct err *e)
     return e ? e->code : E_NOINPUT;
 }
 
-/* The settings come first: they say which tensors the file must have. */
+/* The tensors, under the names that their modules have in a model of this family alone. */
+static int open_files(struct adapter *a, const char *folder, const struct llama_config *c, const struct naming **n,
+                      struct err *e)
+{
+    int rc = adapter_files_open(&a->files, folder, e);
+
+    return rc < 0 ? rc : adapter_files_own(a->files, config_arch(c), multimodal_names(c->multimodal), n, e);
+}
+
 int adapter_open(struct adapter **out, const char *folder, const struct llama_config *c,
                  struct err *e)
 {
     const uint64_t ends = ROLE_BIT(ROLE_EMBED) | ROLE_BIT(ROLE_HEAD);
+    const struct naming *naming = NULL;
     struct adapter *a;
     char *path;
     int rc;
@@ -410,14 +465,17 @@ int adapter_open(struct adapter **out, const char *folder, const struct llama_co
     if (!(a = calloc(1, sizeof *a)))
         return err_set(e, E_SYS, "out of memory");
     path = path_join(folder, CONFIG_FILE);
-    rc = adapter_config_load(&a->config, config_arch(c), c->layers, path, e);
+    /* the names of the tensors tell those of the modules, which the configuration's rules are for */
+    rc = path_exists(path) ? open_files(a, folder, c, &naming, e) : 0;
+    if (rc == 0)
+        rc = adapter_config_load(&a->config, config_arch(c), naming, c->layers, path, e);
+    a->config.multimodal = c->multimodal, a->config.layers = c->layers;
     if (a->config.tying && c->tied && (a->config.saved & ends))
         a->config.saved |= ends;
     if (rc == E_NOINPUT)
         hint_missing(folder, e);
     a->model = *c;
     if (rc == 0 && (rc = check_ends(a, c, path, e)) == 0 &&
-        (rc = adapter_files_open(&a->files, folder, e)) == 0 &&
         (rc = read_model(a, folder, c, e)) == 0 && (rc = check_tensors(a, folder, c, e)) == 0)
         come_apart(a);
     free(path);
@@ -444,6 +502,7 @@ bool adapter_has_model(const struct adapter *a) { return a->has_model; }
 const struct llama_config *adapter_model_config(const struct adapter *a) { return &a->model; }
 
 uint64_t adapter_loose(const struct adapter *a) { return a->loose; }
+int64_t adapter_idle(const struct adapter *a) { return a->idle; }
 
 /* Looks up all names; what the file does not have becomes NULL. */
 void adapter_change(const struct adapter *a, const struct tensor_spec *s, struct adapter_change *x)

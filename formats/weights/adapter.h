@@ -11,6 +11,8 @@ C_BEGIN
  *   P model.layers.{i}.self_attn.q_proj.lora_A.weight [r][in], .lora_B.weight [out][r]
  *   P model.layers.{i}.self_attn.q_proj.lora_magnitude_vector [out]           with DoRA
  *   P model.embed_tokens.weight, P model.norm.weight, P model.layers.{i}.input_layernorm.weight
+ * Of a language model within a multimodal one the names are those of its modules in memory, "P model.language_model.
+ * layers..."; read are also those of older versions, and of the language model alone (naming.h).
  * A delta is (alpha / r) B A, or alpha / sqrt(r) with use_rslora; with DoRA row i of W + delta becomes
  * as long as magnitude i.
  */
@@ -46,6 +48,9 @@ void adapter_change(const struct adapter *a, const struct tensor_spec *s, struct
 /* Whole tensors that modules_to_save does not name: of a resized vocabulary, or of a trainer beside
  * peft. A tied base stays tied with these. */
 uint64_t adapter_loose(const struct adapter *a);
+/* Tensors of pairs of what a multimodal base has beside its language model: with B of zeros, as training on
+ * text leaves them, else the adapter is refused. */
+int64_t adapter_idle(const struct adapter *a);
 
 /* The tensors an adapter of this configuration has, in file order: names with prefix, shapes.
  * role and layer tell the model tensor; part: 0 whole, 1 lora_A, 2 lora_B, 3 magnitude. */

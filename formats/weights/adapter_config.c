@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "formats/weights/naming.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -132,32 +133,45 @@ static int check_features(struct adapter_config *a, const struct js *o, struct e
     return (rc = check_fields(o, e)) < 0 ? rc : check_init(o, e);
 }
 
-/* The roles of the modules whose path ends in the name, or that are part of one whose path does. */
-uint64_t adapter_roles_ending(const struct arch *arch, const char *name)
+/* The path, or that of what it is part of, ends in the name; path is cut. */
+static bool path_ends(char *path, const char *name)
+{
+    for (char *dot; *path; *dot = '\0') {
+        if (ends_with(path, name))
+            return true;
+        if (!(dot = strrchr(path, '.')))
+            break;
+    }
+    return false;
+}
+
+uint64_t adapter_roles_ending(const struct arch *arch, const struct naming *n, const char *name)
 {
     uint64_t found = 0;
     struct module m;
+    char path[160];
 
     for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++) {
         uint64_t its = ROLE_BIT(d->role);
+        const char *also = d->role == ROLE_HEAD ? arch->block.head_also : NULL;
 
         if (!tensor_module(d, &m))
             continue;
-        if (role_form(d->role) == FORM_NORM && role_bias(d->role) < ROLES) /* in its module */
+        if (role_bias(d->role) < ROLES) /* in its module */
             its |= ROLE_BIT(role_bias(d->role)) & arch_roles(arch);
-        for (char *dot; *m.path; *dot = '\0') {
-            if (ends_with(m.path, name))
-                found |= its;
-            if (!(dot = strrchr(m.path, '.')))
-                break;
-        }
+        naming_put(arch, tensor_of_layer(d) ? NULL : n, m.path, path, sizeof path);
+        if (path_ends(path, name))
+            found |= its;
+        snprintf(path, sizeof path, "%.*s", also ? (int)(strlen(also) - strlen(".weight")) : 0, also ? also : "");
+        if (also && (path_ends(path, name) || path_ends(m.path, name)))
+            found |= its;
     }
     return found;
 }
 
 /* peft wraps every module whose path ends in one of the names, whole words or not: "norm"
  * alone takes all kinds of norms. */
-static int read_saved(struct adapter_config *a, const struct js *o, struct err *e)
+static int read_saved(struct adapter_config *a, const struct naming *n, const struct js *o, struct err *e)
 {
     json_t *list, *v;
     size_t i;
@@ -169,7 +183,7 @@ static int read_saved(struct adapter_config *a, const struct js *o, struct err *
         if (!name || !*name)
             return err_set(e, E_DATA, "'%s': field 'modules_to_save[%zu]' is not a name",
                            o->file, i);
-        if (!(found = adapter_roles_ending(a->arch, name))) {
+        if (!(found = adapter_roles_ending(a->arch, n, name))) {
             err_set(e, E_CONFIG, "'%s': modules_to_save '%.100s' is not supported", o->file,
                     name);
             return err_hint(e, "embed_tokens, lm_head, and modules of all layers are supported");
@@ -184,42 +198,48 @@ static int read_saved(struct adapter_config *a, const struct js *o, struct err *
 }
 
 /* Both lists, by the names of one family. unknown: of target_modules, that no module has. */
-static int read_modules(struct adapter_config *a, const struct arch *arch, int64_t layers,
+static int read_modules(struct adapter_config *a, const struct arch *arch, const struct naming *n, int64_t layers,
                         const struct js *o, int *unknown, struct err *e)
 {
-    const struct adapter_rules rules = { o, arch, layers, a->rank, a->alpha };
+    const struct adapter_rules rules = { o, arch, n, layers, a->rank, a->alpha };
     struct adapter_pairs *pairs = NULL;
     int rc = adapter_pairs_read(&rules, &a->targets, &pairs, unknown, e);
 
     a->arch = arch;
     a->saved = 0;
     a->pairs = pairs;
-    if (rc == 0 && (rc = read_saved(a, o, e)) < 0)
+    if (rc == 0 && (rc = read_saved(a, n, o, e)) < 0)
         adapter_config_free(a);
     return rc;
 }
 
-/* With no family given, the first whose modules have all the names, else the first that has some.
- * Where none has them, the error is the first family's. */
-static int find_modules(struct adapter_config *a, const struct arch *arch, int64_t layers,
+/* With no family given, the first whose modules have all the names, else the first that has some: by its
+ * own names, then by others. Where none has them, the error is the first family's. */
+static int find_modules(struct adapter_config *a, const struct arch *arch, const struct naming *n, int64_t layers,
                         const struct js *o, struct err *e)
 {
     const struct arch *some = NULL;
+    const struct naming *its = NULL;
     struct err unused = { 0 };
     int unknown;
 
-    for (int i = 0; !arch && arch_nth(i); i++) {
-        if (read_modules(a, arch_nth(i), layers, o, &unknown, &unused) < 0)
-            continue;
-        if (unknown == 0)
-            return 0;
-        some = some ? some : arch_nth(i);
-        adapter_config_free(a);
-    }
-    return read_modules(a, arch ? arch : some ? some : arch_nth(0), layers, o, &unknown, e);
+    for (int k = -1; !arch && (k < 0 || naming_nth(k)); k++)
+        for (int i = 0; arch_nth(i); i++) {
+            n = k < 0 ? NULL : naming_nth(k);
+            if (read_modules(a, arch_nth(i), n, layers, o, &unknown, &unused) < 0)
+                continue;
+            if (unknown == 0)
+                return 0;
+            if (!some)
+                some = arch_nth(i), its = n;
+            adapter_config_free(a);
+        }
+    if (!arch)
+        arch = some ? some : arch_nth(0), n = its;
+    return read_modules(a, arch, n, layers, o, &unknown, e);
 }
 
-static int read_all(struct adapter_config *a, const struct arch *arch, int64_t layers,
+static int read_all(struct adapter_config *a, const struct arch *arch, const struct naming *n, int64_t layers,
                     const struct js *o, struct err *e)
 {
     const char *base = "";
@@ -236,7 +256,7 @@ static int read_all(struct adapter_config *a, const struct arch *arch, int64_t l
         (rc = js_str(o, "base_model_name_or_path", JS_MAY, &base, e)) < 0)
         return rc;
     snprintf(a->base, sizeof a->base, "%s", base);
-    return find_modules(a, arch, layers, o, e);
+    return find_modules(a, arch, n, layers, o, e);
 }
 
 void adapter_config_free(struct adapter_config *a)
@@ -245,7 +265,7 @@ void adapter_config_free(struct adapter_config *a)
     a->pairs = NULL;
 }
 
-int adapter_config_parse(struct adapter_config *a, const struct arch *arch, int64_t layers,
+int adapter_config_parse(struct adapter_config *a, const struct arch *arch, const struct naming *n, int64_t layers,
                          const char *json, size_t nbytes, const char *name, struct err *e)
 {
     struct js o;
@@ -253,13 +273,13 @@ int adapter_config_parse(struct adapter_config *a, const struct arch *arch, int6
 
     if (rc < 0)
         return rc;
-    rc = read_all(a, arch, layers, &o, e);
+    rc = read_all(a, arch, n, layers, &o, e);
     js_free(&o);
     return rc;
 }
 
-int adapter_config_load(struct adapter_config *a, const struct arch *arch, int64_t layers,
-                        const char *path, struct err *e)
+int adapter_config_load(struct adapter_config *a, const struct arch *arch, const struct naming *naming,
+                        int64_t layers, const char *path, struct err *e)
 {
     char *text;
     size_t n;
@@ -267,7 +287,7 @@ int adapter_config_load(struct adapter_config *a, const struct arch *arch, int64
 
     if (rc < 0)
         return rc;
-    rc = adapter_config_parse(a, arch, layers, text, n, path, e);
+    rc = adapter_config_parse(a, arch, naming, layers, text, n, path, e);
     free(text);
     return rc;
 }

@@ -3,10 +3,13 @@
  *
  * Modules are named by the end of their path. Where only some layers have a pair, or have it of
  * another rank, each is named with its layer: "layers.3.self_attn.q_proj", which as one of peft's
- * expressions means itself. */
+ * expressions means itself. So is every pair of a language model within a multimodal one, as
+ * "language_model.layers.3.self_attn.q_proj": what it has beside that has modules of the same names. */
 #include "formats/weights/adapter_config.h"
 
 #include "base/json.h"
+#include "formats/weights/multimodal.h"
+#include "formats/weights/naming.h"
 
 #include <math.h>
 #include <string.h>
@@ -23,13 +26,15 @@ static json_t *number(double v)
  * alone is "model.norm", since "norm" is the end of the layers' norms too. */
 static const char *short_name(const struct arch *arch, const struct module *m, uint64_t set)
 {
-    return adapter_roles_ending(arch, m->last) & ~set ? m->path : m->last;
+    return adapter_roles_ending(arch, NULL, m->last) & ~set ? m->path : m->last;
 }
 
 /* "layers.3.self_attn.q_proj": old versions of peft want something before a pattern's key. */
-static const char *layer_name(const struct tensor_def *d, int64_t layer, char *path, size_t cap)
+static const char *layer_name(const struct adapter_config *a, const struct arch *arch, const struct tensor_def *d,
+                              int64_t layer, char *path, size_t cap)
 {
-    const char *dot = strchr(adapter_module_path(d, layer, path, cap), '.');
+    const struct naming *n = a->multimodal ? a->multimodal->names : NULL;
+    const char *dot = strchr(adapter_module_path(arch, n, d, layer, path, cap), '.');
 
     return dot ? dot + 1 : path;
 }
@@ -37,7 +42,7 @@ static const char *layer_name(const struct tensor_def *d, int64_t layer, char *p
 /* Layers of the role, and whether all have a pair of one rank and alpha. */
 static int64_t layers_of(const struct adapter_config *a, const struct tensor_def *d)
 {
-    return a->pairs && tensor_of_layer(d) ? a->pairs->layers : 1;
+    return !tensor_of_layer(d) ? 1 : a->pairs ? a->pairs->layers : a->multimodal ? a->layers : 1;
 }
 
 enum what { HAS, RANK, ALPHA };
@@ -78,13 +83,13 @@ static json_t *targets(const struct adapter_config *a, const struct arch *arch)
     for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++) {
         if (!(a->targets & ROLE_BIT(d->role)) || !tensor_module(d, &m))
             continue;
-        if (in_common(a, d, HAS, &v)) {
+        if (!a->multimodal && in_common(a, d, HAS, &v)) {
             json_array_append_new(list, json_string(short_name(arch, &m, a->targets)));
             continue;
         }
         for (int64_t l = 0; l < layers_of(a, d); l++)
             if (value_of(a, d, l, HAS) != 0)
-                json_array_append_new(list, json_string(layer_name(d, l, path, sizeof path)));
+                json_array_append_new(list, json_string(layer_name(a, arch, d, l, path, sizeof path)));
     }
     return list;
 }
@@ -124,10 +129,24 @@ static json_t *pattern(const struct adapter_config *a, const struct arch *arch, 
         }
         for (int64_t l = 0; l < layers_of(a, d); l++)
             if (differs(a, d, l))
-                json_object_set_new(o, layer_name(d, l, path, sizeof path),
+                json_object_set_new(o, layer_name(a, arch, d, l, path, sizeof path),
                                     number(value_of(a, d, l, w)));
     }
     return o;
+}
+
+/* A head that versions of transformers call differently has both names; peft passes over the other. */
+static void add_saved(json_t *list, const struct adapter_config *a, const struct arch *arch,
+                      const struct tensor_def *d, const struct module *m)
+{
+    const char *also = d->role == ROLE_HEAD ? arch->block.head_also : NULL;
+    char path[PATH];
+
+    json_array_append_new(list, json_string(a->multimodal && !tensor_of_layer(d)
+                                                ? layer_name(a, arch, d, 0, path, sizeof path)
+                                                : short_name(arch, m, a->saved)));
+    if (also)
+        json_array_append_new(list, json_stringn(also, strlen(also) - strlen(".weight")));
 }
 
 static json_t *saved(const struct adapter_config *a, const struct arch *arch)
@@ -137,7 +156,7 @@ static json_t *saved(const struct adapter_config *a, const struct arch *arch)
 
     for (const struct tensor_def *d = arch->tensors; d < arch->tensors + arch->n_tensors; d++)
         if ((a->saved & ROLE_BIT(d->role)) && tensor_module(d, &m))
-            json_array_append_new(list, json_string(short_name(arch, &m, a->saved)));
+            add_saved(list, a, arch, d, &m);
     if (json_array_size(list) > 0)
         return list;
     json_decref(list);

@@ -150,6 +150,17 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct adapter_entry *)a)->name, ((const struct adapter_entry *)b)->name);
 }
 
+static int sort(struct adapter_files *f, struct err *e)
+{
+    if (f->n)
+        qsort(f->at, (size_t)f->n, sizeof *f->at, by_name);
+    for (int64_t i = 1; i < f->n; i++)
+        if (strcmp(f->at[i - 1].name, f->at[i].name) == 0)
+            return err_set(e, E_DATA, "tensor '%.200s' of '%s' is the same as '%.200s' of '%s'",
+                           f->at[i - 1].t.name, f->at[i - 1].t.file, f->at[i].t.name, f->at[i].t.file);
+    return 0;
+}
+
 static int gather(struct adapter_files *f, struct err *e)
 {
     int64_t n = count_of(f, MAIN) + count_of(f, BESIDE);
@@ -159,12 +170,81 @@ static int gather(struct adapter_files *f, struct err *e)
         return err_set(e, E_SYS, "out of memory");
     if ((rc = add(f, MAIN, e)) < 0 || (rc = add(f, BESIDE, e)) < 0)
         return rc;
+    return sort(f, e);
+}
+
+/* A module's name, behind peft's prefix, begins so. */
+static bool has_prefix(const void *set, const char *prefix, const char **first)
+{
+    const struct adapter_files *f = set;
+
+    for (int64_t i = 0; i < f->n; i++) {
+        *first = f->at[i].name + strlen(ADAPTER_PREFIX);
+        if (strncmp(*first, prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The head of a family that has another name for it in other versions of transformers. */
+static bool is_other_head(const struct arch *a, const char *name)
+{
+    const char *also = a->block.head_also;
+    size_t n = also ? strlen(also) - strlen("weight") : 0; /* with the dot */
+
+    return n && strncmp(name, also, n) == 0;
+}
+
+/* An adapter of ours holds a whole head under both names, for each version: the same twice is one. */
+static void drop_twins(struct adapter_files *f)
+{
+    int64_t n = 0;
+
     qsort(f->at, (size_t)f->n, sizeof *f->at, by_name);
-    for (int64_t i = 1; i < f->n; i++)
-        if (strcmp(f->at[i - 1].name, f->at[i].name) == 0)
-            return err_set(e, E_DATA, "tensor '%.200s' of '%s' is the same as '%.200s' of '%s'",
-                           f->at[i - 1].t.name, f->at[i - 1].t.file, f->at[i].t.name, f->at[i].t.file);
-    return 0;
+    for (int64_t i = 0; i < f->n; i++) {
+        const struct adapter_entry *was = n ? &f->at[n - 1] : NULL, *x = &f->at[i];
+
+        if (was && strcmp(was->name, x->name) == 0 && was->t.type == x->t.type && was->t.dims == x->t.dims &&
+            memcmp(was->t.shape, x->t.shape, (size_t)x->t.dims * sizeof *x->t.shape) == 0 &&
+            memcmp(was->t.data, x->t.data, x->t.nbytes) == 0) {
+            free(f->at[i].name);
+            free(f->at[i].turned);
+        } else {
+            f->at[n++] = f->at[i];
+        }
+    }
+    f->n = n;
+}
+
+int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct naming *within,
+                      const struct naming **n, struct err *e)
+{
+    const size_t prefix = strlen(ADAPTER_PREFIX);
+    int rc = naming_choose(a, within, has_prefix, f, f->path[MAIN], n, e);
+    bool twins = false;
+
+    for (int64_t i = 0; rc == 0 && i < f->n; i++) {
+        const char *name = f->at[i].name + prefix;
+        const struct naming *its = is_other_head(a, name) ? &namings_of(a, NULL)[0] : *n;
+        size_t cap = strlen(name) + 64;
+        char *own;
+
+        twins |= its != *n;
+        if (!its)
+            continue;
+        if (!(own = malloc(prefix + cap)))
+            return err_set(e, E_SYS, "out of memory");
+        memcpy(own, ADAPTER_PREFIX, prefix + 1);
+        if (naming_own(a, its, name, own + prefix, cap)) {
+            free(f->at[i].name);
+            f->at[i].name = own;
+        } else {
+            free(own);
+        }
+    }
+    if (rc == 0 && twins && f->n)
+        drop_twins(f);
+    return rc < 0 ? rc : sort(f, e);
 }
 
 int adapter_files_open(struct adapter_files **out, const char *folder, struct err *e)

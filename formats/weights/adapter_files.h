@@ -1,6 +1,7 @@
 /* formats/weights/adapter_files.h - the tensors of an adapter's folder, under one kind of names. */
 #ifndef FORMATS_WEIGHTS_ADAPTER_FILES_H
 #define FORMATS_WEIGHTS_ADAPTER_FILES_H
+#include "formats/weights/naming.h"
 #include "formats/weights/tensor.h"
 C_BEGIN
 
@@ -28,6 +29,10 @@ struct adapter_entry {
 /* E_NOINPUT, E_DATA: also two tensors of one name. */
 int adapter_files_open(struct adapter_files **f, const char *folder, struct err *e);
 void adapter_files_close(struct adapter_files *f);
+/* Names become those of the family's own modules, whatever the model is within (namings_of). *n: what they were.
+ * E_DATA. */
+int adapter_files_own(struct adapter_files *f, const struct arch *a, const struct naming *within,
+                      const struct naming **n, struct err *e);
 /* Sorted by name. */
 int64_t adapter_files_count(const struct adapter_files *f);
 const struct adapter_entry *adapter_files_at(const struct adapter_files *f, int64_t i);

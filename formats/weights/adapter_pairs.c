@@ -5,6 +5,8 @@
  * the family's table lists; of the rules those that are regular expressions are compiled once. */
 #include "formats/weights/adapter_pairs.h"
 
+#include "formats/weights/naming.h"
+
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdio.h>
@@ -357,17 +359,19 @@ static int pair_of(struct reading *b, const char *path, struct adapter_pair *p)
     return 0;
 }
 
-const char *adapter_module_path(const struct tensor_def *d, int64_t layer, char *path, size_t cap)
+const char *adapter_module_path(const struct arch *a, const struct naming *naming, const struct tensor_def *d,
+                                int64_t layer, char *path, size_t cap)
 {
     size_t n = strlen(d->name) - strlen(".weight");
     const char *number = strchr(d->name, '#');
+    char own[PATH];
 
     if (number)
-        snprintf(path, cap, "%.*s%lld%.*s", (int)(number - d->name), d->name, (long long)layer,
+        snprintf(own, sizeof own, "%.*s%lld%.*s", (int)(number - d->name), d->name, (long long)layer,
                  (int)(n - (size_t)(number + 1 - d->name)), number + 1);
     else
-        snprintf(path, cap, "%.*s", (int)n, d->name);
-    return path;
+        snprintf(own, sizeof own, "%.*s", (int)n, d->name);
+    return naming_put(a, naming, own, path, cap);
 }
 
 /* Every module that could have a pair: a matrix. */
@@ -382,7 +386,7 @@ static int fill(struct reading *b, struct adapter_pairs *p)
 
             if (role_form(d->role) != FORM_MATRIX || (!tensor_of_layer(d) && l > 0))
                 continue;
-            adapter_module_path(d, l, path, sizeof path);
+            adapter_module_path(a, b->r->naming, d, l, path, sizeof path);
             if (has_pair(b, d->role, path))
                 rc = pair_of(b, path, &p->at[l][d->role]);
             if (rc < 0 || b->rc < 0)
@@ -419,7 +423,7 @@ static int count_unknown(struct reading *b)
             struct module m;
             found = role_form(d->role) == FORM_MATRIX && tensor_module(d, &m) &&
                     (is_or_ends_in(b->target.at[i].text, m.last) ||
-                     is_or_ends_in(adapter_module_path(d, 0, path, sizeof path),
+                     is_or_ends_in(adapter_module_path(a, b->r->naming, d, 0, path, sizeof path),
                                    b->target.at[i].text));
         }
         unknown += !found;

@@ -20,9 +20,11 @@ struct adapter_pairs {
  * family arch with so many layers (0: not known): target_modules, exclude_modules,
  * layers_to_transform, layers_pattern, rank_pattern, alpha_pattern, and modules_to_save, which take
  * a module out. Names are compared as PEFT does; regular expressions are run by PCRE2, with a limit. */
+struct naming;
 struct adapter_rules {
     const struct js *o;
     const struct arch *arch;
+    const struct naming *naming; /* how the modules are called; NULL: as the family's own */
     int64_t layers, rank;
     double alpha;
 };
@@ -32,7 +34,8 @@ struct adapter_rules {
 int adapter_pairs_read(const struct adapter_rules *r, uint64_t *targets, struct adapter_pairs **pairs,
                        int *unknown, struct err *e);
 /* "model.layers.3.self_attn.q_proj" of the tensor in a layer, into a buffer; returns it. */
-const char *adapter_module_path(const struct tensor_def *d, int64_t layer, char *path, size_t cap);
+const char *adapter_module_path(const struct arch *a, const struct naming *n, const struct tensor_def *d,
+                                int64_t layer, char *path, size_t cap);
 
 C_END
 #endif

@@ -127,6 +127,7 @@ struct missing {
     bool no_ids;                                /* bos and eos: none, else 1 and 2, */
     bool ids_2_1;                               /* or these */
     double cap_scores, cap_logits;              /* none */
+    int64_t vocab, dim, ffn, layers, heads;     /* of a text_config (multimodal.h); elsewhere they must be there */
 };
 
 struct arch {

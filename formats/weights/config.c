@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/tensor_type.h"
 #include "formats/weights/arch.h"
+#include "formats/weights/multimodal.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ enum { MAX_VOCAB = 1 << 24, MAX_DIM = 1 << 17, MAX_FFN = 1 << 20, MAX_LAYERS = C
 
 static int refuse(const struct js *o, const char *what, struct err *e)
 {
-    return err_set(e, E_CONFIG, "'%s': %s is not supported", o->file, what);
+    return err_set(e, E_CONFIG, "'%s': %s%s is not supported", o->file, o->path, what);
 }
 
 /* The family has a tensor of this role. */
@@ -42,7 +43,7 @@ static int unknown_family(const struct js *o, const char *type, struct err *e)
         if (arch_find(arch_nth(i)->model_type) == arch_nth(i))
             n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "",
                                   arch_nth(i)->model_type);
-    err_set(e, E_CONFIG, "'%s': model_type '%.60s' is not supported", o->file, type);
+    err_set(e, E_CONFIG, "'%s': %smodel_type '%.60s' is not supported", o->file, o->path, type);
     if (js_has(o, "text_config"))
         return err_hint(e, "it has parts beside text: save the text part as a model of its own, of one of the families %s",
                         list);
@@ -126,7 +127,7 @@ static int read_activation(struct llama_config *c, const struct js *o, struct er
             c->activation = all[i].f == ACT_GELU && c->arch->block.gelu_tanh ? ACT_GELU_TANH : all[i].f;
             return 0;
         }
-    err_set(e, E_CONFIG, "'%s': %s '%.60s' is not supported", o->file, key, name);
+    err_set(e, E_CONFIG, "'%s': %s%s '%.60s' is not supported", o->file, o->path, key, name);
     return err_hint(e, "silu, gelu and gelu_pytorch_tanh are");
 }
 
@@ -243,17 +244,17 @@ static int read_sizes(struct llama_config *c, const struct js *o, struct err *e)
         c->head_dim = c->dim % c->heads == 0 ? c->dim / c->heads : 0;
     }
     if (c->head_dim == 0)
-        return err_set(e, E_CONFIG, "'%s': hidden_size %lld is not a multiple of "
-                       "num_attention_heads %lld", o->file, (long long)c->dim,
+        return err_set(e, E_CONFIG, "'%s': %shidden_size %lld is not a multiple of "
+                       "num_attention_heads %lld", o->file, o->path, (long long)c->dim,
                        (long long)c->heads);
     /* Each key/value head serves the same number of query heads. */
     if (c->heads % c->kv_heads != 0)
-        return err_set(e, E_CONFIG, "'%s': num_attention_heads %lld is not a multiple of "
-                       "num_key_value_heads %lld", o->file, (long long)c->heads,
+        return err_set(e, E_CONFIG, "'%s': %snum_attention_heads %lld is not a multiple of "
+                       "num_key_value_heads %lld", o->file, o->path, (long long)c->heads,
                        (long long)c->kv_heads);
     /* RoPE turns pairs of channels. */
     if (c->head_dim % 2 != 0 || c->head_dim > MAX_HEAD_DIM)
-        return err_set(e, E_CONFIG, "'%s': head_dim %lld must be even and at most %d", o->file,
+        return err_set(e, E_CONFIG, "'%s': %shead_dim %lld must be even and at most %d", o->file, o->path,
                        (long long)c->head_dim, MAX_HEAD_DIM);
     return 0;
 }
@@ -271,10 +272,10 @@ static int read_id(const struct js *o, const char *key, int64_t vocab, int64_t m
     if (!v || json_is_null(v))
         return 0;
     if (!json_is_integer(v))
-        return err_set(e, E_DATA, "'%s': field '%s' is not a token id", o->file, key);
+        return err_set(e, E_DATA, "'%s': field '%s%s' is not a token id", o->file, o->path, key);
     if (json_integer_value(v) < -1 || json_integer_value(v) >= MAX_VOCAB)
-        return err_set(e, E_DATA, "'%s': field '%s' is %lld, vocab_size is %lld", o->file, key,
-                       (long long)json_integer_value(v), (long long)vocab);
+        return err_set(e, E_DATA, "'%s': field '%s%s' is %lld, vocab_size is %lld", o->file, o->path,
+                       key, (long long)json_integer_value(v), (long long)vocab);
     if (json_integer_value(v) < vocab) /* some published models name an id they do not have */
         *id = json_integer_value(v);
     return 0;
@@ -314,6 +315,38 @@ static int read_all(struct llama_config *c, const struct js *o, struct err *e)
     return config_read_rope(&c->rope, &c->rotary_dim, o, &z, e);
 }
 
+/* The language model of one that has more: text_config, which may leave out much. What that is tied by the
+ * top says too, which transformers 5 asks and 4 does not: so the files have the last word. */
+static int read_within(struct llama_config *c, const struct multimodal *m, const struct js *o, struct err *e)
+{
+    bool tied = m->tied;
+    struct js text;
+    int rc;
+
+    if (m->why)
+        return err_set(e, E_CONFIG, "'%s': model_type '%s' is not supported: %s", o->file, m->model_type, m->why);
+    if (js_has(o, "quantization_config"))
+        return refuse_quantized(o, e);
+    if ((rc = js_object(o, "text_config", JS_MUST, &text, e)) < 0 ||
+        (rc = js_bool(o, "tie_word_embeddings", JS_MAY, &tied, e)) < 0 ||
+        (rc = multimodal_fill(m, o, &text, e)) < 0 || (rc = read_all(c, &text, e)) < 0)
+        return rc;
+    c->multimodal = m;
+    c->tied_headless = tied;
+    return 0;
+}
+
+static int read_any(struct llama_config *c, const struct js *o, struct err *e)
+{
+    const char *type = NULL;
+    const struct multimodal *m;
+    int rc = js_str(o, "model_type", JS_MUST, &type, e);
+
+    if (rc < 0)
+        return rc;
+    return (m = multimodal_find(type)) ? read_within(c, m, o, e) : read_all(c, o, e);
+}
+
 int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,
                  struct err *e)
 {
@@ -322,7 +355,7 @@ int config_parse(struct llama_config *c, const char *json, size_t nbytes, const 
 
     if (rc < 0)
         return rc;
-    rc = read_all(c, &o, e);
+    rc = read_any(c, &o, e);
     js_free(&o);
     return rc;
 }

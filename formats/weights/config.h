@@ -10,6 +10,7 @@
 C_BEGIN
 
 struct arch;
+struct multimodal;
 struct llama_config {
     int64_t vocab, dim, ffn_dim, layers, heads, kv_heads, head_dim;
     int64_t context; /* max_position_embeddings; the model may reach further: config_reach */
@@ -31,6 +32,8 @@ struct llama_config {
     double local_theta; /* layers with a window turn by RoPE of this base, which nothing scales; 0: as others */
     int activation; /* enum activation (arch.h) */
     bool parallel;  /* attention and MLP read the same x */
+    const struct multimodal *multimodal; /* it is the language model within one of these (multimodal.h); NULL: alone */
+    bool tied_headless; /* such a one is tied, though not tied, where the files have no head */
 };
 static inline double config_times(double x) { return x != 0 ? x : 1; }
 /* The window of one layer; 0: none. */
@@ -50,13 +53,15 @@ double config_embed_times(const struct llama_config *c, enum dtype act);
  * model_type names the family (arch.h). Refuses what this engine would compute wrongly: a family
  * that is not known, any field that asks for what its description does not say (biases, another activation, a part of RoPE), unknown RoPE types, sizes that are absurd (each
  * bounded, products checked, dim == heads * head_dim not required). E_NOINPUT; E_DATA (not JSON,
- * missing or mistyped field); E_CONFIG (a model we do not compute). Messages name the field. */
+ * missing or mistyped field); E_CONFIG (a model we do not compute). Messages name the field. Of a model
+ * that has more than text (multimodal.h) the language model is read, from text_config. */
 int config_read(struct llama_config *c, const char *path, struct err *e);
 int config_parse(struct llama_config *c, const char *json, size_t nbytes, const char *name,
                  struct err *e);
 /* Writes a config.json that transformers 4.31 to 5.x, vLLM and llama.cpp read the same way: RoPE
  * as rope_scaling (linear, dynamic: "type" and "factor", no more; a factor of 1: null) and as
- * rope_parameters. like: the source model's config.json, whose other fields are kept, or NULL. dtype: "float32", "float16", "bfloat16". */
+ * rope_parameters. like: the source model's config.json, whose other fields are kept, or NULL (then a
+ * multimodal model's language model is written as one of its own). dtype: "float32", "float16", "bfloat16". */
 int config_write(const struct llama_config *c, const char *like, const char *dtype,
                  const char *path, struct err *e);
 /* The same as text, malloc'ed; name is for messages. */

@@ -16,8 +16,8 @@ static int read_list(const struct js *o, const char *key, int64_t layers, json_t
     int rc = js_array(o, key, JS_MAY, list, e);
 
     if (rc == 0 && *list && (int64_t)json_array_size(*list) != layers)
-        return err_set(e, E_DATA, "'%s': field '%s' has %zu elements, the model has %lld layers",
-                       o->file, key, json_array_size(*list), (long long)layers);
+        return err_set(e, E_DATA, "'%s': field '%s%s' has %zu elements, the model has %lld layers",
+                       o->file, o->path, key, json_array_size(*list), (long long)layers);
     return rc;
 }
 
@@ -39,8 +39,8 @@ static int read_types(const struct js *o, int64_t layers, struct layer_set *full
         else if (type && strcmp(type, "sliding_attention") == 0)
             *windows = true;
         else
-            rc = err_set(e, type ? E_CONFIG : E_DATA, "'%s': layer_types[%lld] '%.60s' is not "
-                         "supported, only full_attention and sliding_attention", o->file,
+            rc = err_set(e, type ? E_CONFIG : E_DATA, "'%s': %slayer_types[%lld] '%.60s' is not "
+                         "supported, only full_attention and sliding_attention", o->file, o->path,
                          (long long)i, type ? type : "");
     }
     return rc;
@@ -64,7 +64,7 @@ static int read_no_rope(struct layers_config *l, int64_t layers, const struct js
         bool turns = v ? json_integer_value(v) != 0 || json_is_true(v) : (i + 1) % every != 0;
 
         if (v && !json_is_integer(v) && !json_is_boolean(v))
-            return err_set(e, E_DATA, "'%s': field 'no_rope_layers[%lld]' is not 0 or 1", o->file,
+            return err_set(e, E_DATA, "'%s': field '%sno_rope_layers[%lld]' is not 0 or 1", o->file, o->path,
                            (long long)i);
         if (!turns)
             put(&l->no_rope, i);
@@ -84,8 +84,8 @@ static int check_no_rope(const struct js *o, struct err *e)
         return rc;
     json_array_foreach(list, i, v)
         if (json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0))
-            return err_set(e, E_CONFIG, "'%s': no_rope_layers is not supported in this model family",
-                           o->file);
+            return err_set(e, E_CONFIG, "'%s': %sno_rope_layers is not supported in this model family",
+                           o->file, o->path);
     return 0;
 }
 
@@ -106,7 +106,8 @@ static int read_window(struct layers_config *l, const struct arch *a, const stru
         return rc;
     l->window = use ? n : 0;
     if (always && n == 0)
-        return err_set(e, E_CONFIG, "'%s': sliding_window null is not supported in this model family", o->file);
+        return err_set(e, E_CONFIG, "'%s': %ssliding_window null is not supported in this model family", o->file,
+                       o->path);
     return 0;
 }
 
@@ -143,8 +144,8 @@ int config_read_layers(struct layers_config *l, const struct arch *a, int64_t la
         (rc = read_types(o, layers, &full, &there, &windows, e)) < 0)
         return rc;
     if (windows && l->window == 0)
-        return err_set(e, E_CONFIG, "'%s': layer_types has sliding_attention, and the other fields "
-                       "say that there is no sliding_window", o->file);
+        return err_set(e, E_CONFIG, "'%s': %slayer_types has sliding_attention, and the other fields "
+                       "say that there is no sliding_window", o->file, o->path);
     if (l->window == 0)
         return 0;
     if (!there)
@@ -152,8 +153,8 @@ int config_read_layers(struct layers_config *l, const struct arch *a, int64_t la
     /* transformers does not read the list of a family whose layers are alike */
     for (int64_t i = 0; i < layers && a->block.windows == WINDOWS_ALL; i++)
         if (layer_in(&full, i))
-            return err_set(e, E_CONFIG, "'%s': layer_types[%lld] full_attention is not supported in "
-                           "this model family, whose layers all have the sliding_window", o->file,
+            return err_set(e, E_CONFIG, "'%s': %slayer_types[%lld] full_attention is not supported in "
+                           "this model family, whose layers all have the sliding_window", o->file, o->path,
                            (long long)i);
     l->full = full;
     return 0;

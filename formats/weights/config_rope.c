@@ -125,8 +125,8 @@ static int read_yarn(struct rope_config *r, const struct source *f, struct err *
         return err_set(e, E_CONFIG, "'%s': %sbeta_fast %g must not be below beta_slow %g", s->file,
                        s->path, r->beta_fast, r->beta_slow);
     if (r->theta <= 1)
-        return err_set(e, E_CONFIG, "'%s': rope_theta %g must be above 1 for yarn", s->file,
-                       r->theta);
+        return err_set(e, E_CONFIG, "'%s': %srope_theta %g must be above 1 for yarn", f->top->file,
+                       f->top->path, r->theta);
     return 0;
 }
 
@@ -159,8 +159,8 @@ int config_read_lists(struct rope_config *r, const struct js *s, int64_t pairs, 
     r->pairs = pairs;
     r->factor = r->attention_factor = 0;
     if (pairs > ROPE_PAIRS)
-        return err_set(e, E_CONFIG, "'%s': longrope of heads with more than %d channels is not "
-                       "supported", s->file, 2 * ROPE_PAIRS);
+        return err_set(e, E_CONFIG, "'%s': %slongrope of heads with more than %d channels is not "
+                       "supported", s->file, s->path, 2 * ROPE_PAIRS);
     if ((rc = read_list(s, "short_factor", pairs, r->short_factor, e)) < 0 ||
         (rc = read_list(s, "long_factor", pairs, r->long_factor, e)) < 0 ||
         (rc = js_f64(s, "attention_factor", JS_MAY, 1e-6, 1e6, &r->attention_factor, e)) < 0)
@@ -218,8 +218,8 @@ static int layers_object(const struct js *o, const char *layers, struct js *s, s
     if (rc < 0 || json_object_size(all.obj) == 0)
         return rc;
     if (!json_object_get(all.obj, "full_attention") && !json_object_get(all.obj, "sliding_attention"))
-        return err_set(e, E_CONFIG, "'%s': rope_parameters has neither full_attention nor sliding_attention, "
-                       "which this model family needs", o->file);
+        return err_set(e, E_CONFIG, "'%s': %srope_parameters has neither full_attention nor sliding_attention, "
+                       "which this model family needs", o->file, o->path);
     return js_object(&all, layers, JS_MAY, s, e);
 }
 

@@ -202,7 +202,7 @@ static void set_fixed(json_t *o, const struct llama_config *c, bool *ok)
 
 /* The fields that come from c, in a new file or over those of an old one. Fields that are not
  * named here stay as they were. */
-static void set_all(json_t *o, const struct llama_config *c, const char *dtype, bool *ok)
+static void set_all(json_t *o, const struct llama_config *c, bool *ok)
 {
     const struct { const char *key; int64_t v; } sizes[] = {
         { "vocab_size", c->vocab }, { "hidden_size", c->dim },
@@ -219,9 +219,35 @@ static void set_all(json_t *o, const struct llama_config *c, const char *dtype, 
     set_id(o, "bos_token_id", c->bos, ok);
     set_id(o, "eos_token_id", c->eos, ok);
     set_rope(o, c, ok);
-    set(o, "torch_dtype", json_string(dtype), ok);
-    if (json_object_get(o, "dtype")) /* the name in 5.x, which reads the older one too */
-        set(o, "dtype", json_string(dtype), ok);
+}
+
+/* Newer versions call it dtype; they read the older name too. must: it is to be there. */
+static void set_dtype(json_t *o, const char *dtype, bool must, bool *ok)
+{
+    static const char *const keys[] = { "torch_dtype", "dtype" };
+
+    for (int i = 0; i < 2; i++)
+        if ((must && i == 0) || json_object_get(o, keys[i]))
+            set(o, keys[i], json_string(dtype), ok);
+}
+
+/* A multimodal model's file: the language model's fields are in text_config. What a version looks for at the
+ * top is said there as well. */
+static int set_within(json_t *top, const struct llama_config *c, const char *dtype, const char *name, bool *ok,
+                      struct err *e)
+{
+    json_t *o = json_object_get(top, "text_config"), *vocab = json_object_get(top, "vocab_size");
+
+    if (!json_is_object(o))
+        return err_set(e, E_CONFIG, "cannot write '%s': the base's config.json has no text_config", name);
+    if (vocab && json_equal(vocab, json_object_get(o, "vocab_size")))
+        set(top, "vocab_size", json_integer(c->vocab), ok);
+    if (!json_object_get(o, "model_type"))
+        set(o, "model_type", json_string(config_arch(c)->model_type), ok);
+    set_all(o, c, ok);
+    set_dtype(o, dtype, false, ok);
+    set(top, "tie_word_embeddings", json_boolean(c->tied), ok);
+    return 0;
 }
 
 int config_text(const struct llama_config *c, const char *like, const char *dtype, const char *name,
@@ -239,8 +265,12 @@ int config_text(const struct llama_config *c, const char *like, const char *dtyp
         set_fixed(o.obj, c, &ok);
     if (rc < 0)
         return rc;
-    set_all(o.obj, c, dtype, &ok);
-    if (!ok || !(*text = js_text(o.obj)))
+    if (like && c->multimodal)
+        rc = set_within(o.obj, c, dtype, name, &ok, e);
+    else
+        set_all(o.obj, c, &ok);
+    set_dtype(o.obj, dtype, true, &ok);
+    if (rc == 0 && (!ok || !(*text = js_text(o.obj))))
         rc = err_set(e, E_SYS, "out of memory for '%s'", name);
     js_free(&o);
     return rc;

@@ -98,19 +98,24 @@ static const struct tensor_def neox_no_attention_biases[] = { NEOX_LAYER(, ) };
 /* A table and its length, for the two fields of struct arch. */
 #define TENSORS(t) t, (int)(sizeof (t) / sizeof *(t))
 
+/* What a text_config leaves out: vocab_size, hidden_size, intermediate_size, num_hidden_layers,
+ * num_attention_heads. */
+#define SIZES(v, d, f, l, h) .vocab = v, .dim = d, .ffn = f, .layers = l, .heads = h
+#define LLAMA_SIZES SIZES(32000, 4096, 11008, 32, 32)
+
 /* ---- entries ---- */
 
-#define LLAMA(t) { "llama", "LlamaForCausalLM", TENSORS(t), { .norm = NORM_RMS }, { .tied = false } }
+#define LLAMA(t) { "llama", "LlamaForCausalLM", TENSORS(t), { .norm = NORM_RMS }, { LLAMA_SIZES } }
 #define QWEN(word, class, t, head) { word, class, TENSORS(t), { .windows = WINDOWS_SWITCHED }, \
     { .kv_heads = 32, .head_dim = head, .context = 32768, .window = 4096, .window_layers = 28, \
-      .no_ids = true } }
+      .no_ids = true, SIZES(151936, 4096, 22016, 32, 32) } }
 #define SMOLLM3(t) { "smollm3", "SmolLM3ForCausalLM", TENSORS(t), \
     { .windows = WINDOWS_UNTURNED, .no_rope = true }, \
-    { .theta = 2e6, .kv_heads = 4, .context = 32768, .tied = true, .no_ids = true } }
+    { .theta = 2e6, .kv_heads = 4, .context = 32768, .tied = true, .no_ids = true, SIZES(128256, 2048, 11008, 36, 16) } }
 #define OLMO2(t) { "olmo2", "Olmo2ForCausalLM", TENSORS(t), \
-    { .kinds4 = 1u << ROPE_LINEAR | 1u << ROPE_DYNAMIC }, { .eps = 1e-5, .no_ids = true } }
+    { .kinds4 = 1u << ROPE_LINEAR | 1u << ROPE_DYNAMIC }, { .eps = 1e-5, .no_ids = true, SIZES(50304, 4096, 11008, 32, 32) } }
 #define GRANITE(t) { "granite", "GraniteForCausalLM", TENSORS(t), { .multipliers = true }, \
-    { .tied = false } }
+    { LLAMA_SIZES } }
 #define HIDDEN_ACTIVATION .field = { NULL, NULL, NULL, "hidden_activation" }
 #define NEOX_ENTRY(t) { "gpt_neox", "GPTNeoXForCausalLM", TENSORS(t), \
     { NORM_LAYER, ACT_GELU, .parallel = true, .by_head = true, .rotary = 0.25, \
@@ -121,28 +126,30 @@ static const struct tensor_def neox_no_attention_biases[] = { NEOX_LAYER(, ) };
 const struct arch arch_family[] = {
     LLAMA(llama_tensors),
     { "mistral", "MistralForCausalLM", TENSORS(llama_tensors), { .windows = WINDOWS_ALL },
-      { .kv_heads = 8, .context = 131072, .window = 4096 } },
+      { .kv_heads = 8, .context = 131072, .window = 4096, SIZES(32000, 4096, 14336, 32, 32) } },
     QWEN("qwen2", "Qwen2ForCausalLM", qwen2_tensors, 0),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_tensors, 128),
     SMOLLM3(llama_tensors),
     { "phi3", "Phi3ForCausalLM", TENSORS(phi3_tensors),
-      { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true, .kinds4 = 1u << ROPE_LONGROPE }, { .eps = 1e-5, .context = 4096 } },
+      { .windows = WINDOWS_ALL, .rotary = 1, .three_fields = true, .kinds4 = 1u << ROPE_LONGROPE },
+      { .eps = 1e-5, .context = 4096, SIZES(32064, 3072, 8192, 32, 32) } },
     OLMO2(olmo2_tensors),
     GRANITE(llama_tensors),
     NEOX_ENTRY(neox_tensors),
     { "gemma", "GemmaForCausalLM", TENSORS(llama_tensors),
       { .activation = ACT_GELU_TANH, .one_more = true, .root_embed = true, .gelu_tanh = true },
-      { .kv_heads = 16, .head_dim = 256, .context = 8192, .tied = true, .ids_2_1 = true } },
+      { .kv_heads = 16, .head_dim = 256, .context = 8192, .tied = true, .ids_2_1 = true,
+        SIZES(256000, 3072, 24576, 28, 16) } },
     { "gemma2", "Gemma2ForCausalLM", TENSORS(gemma2_tensors),
       { .activation = ACT_GELU_TANH, .windows = WINDOWS_OTHER, .one_more = true, .root_embed = true,
         .query_scalar = true, .cap_scores = true, .cap_logits = true, HIDDEN_ACTIVATION },
       { .kv_heads = 4, .head_dim = 256, .context = 8192, .window = 4096, .tied = true, .ids_2_1 = true,
-        .cap_scores = 50, .cap_logits = 30 } },
+        .cap_scores = 50, .cap_logits = 30, SIZES(256000, 2304, 9216, 26, 8) } },
     { "gemma3_text", "Gemma3ForCausalLM", TENSORS(gemma3_tensors),
       { .activation = ACT_GELU_TANH, .windows = WINDOWS_PATTERN, .one_more = true, .root_embed = true,
         .query_scalar = true, .cap_logits = true, .local_rope = true, HIDDEN_ACTIVATION },
       { .theta = 1e6, .kv_heads = 4, .head_dim = 256, .context = 131072, .window = 4096, .tied = true,
-        .ids_2_1 = true } },
+        .ids_2_1 = true, SIZES(262208, 2304, 9216, 26, 8) } },
     /* the same with biases */
     LLAMA(llama_attention_biases), LLAMA(llama_mlp_biases), LLAMA(llama_biases),
     QWEN("qwen3", "Qwen3ForCausalLM", qwen3_biases, 128),

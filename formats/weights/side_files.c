@@ -18,11 +18,11 @@
 /* Some tokenizer_config.json are large, as they list every added token. */
 enum { MAX_CONFIG = 64 << 20 };
 
-/* Tokenizers of every kind, what text is generated with, and the terms that go with a model. */
+/* Tokenizers of every kind, what pictures and sounds go through, what text is generated with, and the terms that go with a model. */
 static const char *const carried[] = {
     "generation_config.json", "tokenizer.*", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*", "tekken.json", "*.tiktoken",
-    "spiece.model", "sentencepiece.*", "tokenization_*.py", "*LICENSE*", "*LICENCE*", "NOTICE*",
+    "*processor_config.json", "spiece.model", "sentencepiece.*", "tokenization_*.py", "*LICENSE*", "*LICENCE*", "NOTICE*",
     "COPYING*", "*USE_POLICY*",
 };
 

@@ -11,6 +11,7 @@ C_BEGIN
  * matrix [out][in] has out first. */
 struct tensor {
     const char *name;
+    const char *file_name; /* the file's, of files that do not name tensors as the family does (naming.h); else NULL */
     const struct tensor_type *type;
     int dims;
     int64_t shape[TENSOR_DIMS];
@@ -22,6 +23,11 @@ struct tensor {
     bool hashed;       /* the file says what the block_hash of data is: */
     uint64_t hash;
 };
+
+static inline const char *tensor_file_name(const struct tensor *t)
+{
+    return t->file_name ? t->file_name : t->name;
+}
 
 /* Values [first, first + n) as float32; multiples of type->block. E_DATA naming the type where it
  * is nothing to compute with (type_real). */

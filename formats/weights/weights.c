@@ -6,6 +6,8 @@
 #include "base/gguf.h"
 #define XXH_STATIC_LINKING_ONLY /* for a state on the stack */
 #include "base/hash.h"
+#include "formats/weights/multimodal.h"
+#include "formats/weights/naming.h"
 #include "formats/weights/vocab.h"
 
 #include <stdio.h>
@@ -16,6 +18,9 @@ struct weights {
     struct weights_files f; /* all sorted by name */
     const struct weights_reader *reader;
     void *resized[2]; /* embedding and head of another vocabulary */
+    const struct naming *naming;
+    char *names;       /* the family's own of all tensors, where they have others */
+    struct buf beside; /* weights_beside */
 };
 
 /* Forms of a model folder, the first that is found. A folder that has none is told what is
@@ -31,7 +36,9 @@ void weights_close(struct weights *w)
     free(w->resized[0]);
     free(w->resized[1]);
     free(w->f.all);
+    free(w->names);
     buf_free(&w->f.changed);
+    buf_free(&w->beside);
     free(w);
 }
 
@@ -78,13 +85,88 @@ static int take_other_head(struct weights *w, struct err *e)
     return weights_sort(&w->f, e);
 }
 
+/* A name in the files begins with the prefix; they are sorted. */
+static bool has_prefix(const void *set, const char *prefix, const char **first)
+{
+    const struct weights *w = set;
+    int64_t low = 0, high = w->f.n;
+
+    while (low < high) {
+        int64_t mid = low + (high - low) / 2;
+        if (strcmp(w->f.all[mid].name, prefix) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    *first = low < w->f.n ? w->f.all[low].name : NULL;
+    return *first && strncmp(*first, prefix, strlen(prefix)) == 0;
+}
+
+/* Tensors that the files name otherwise get the family's own names. */
+static int take_own_names(struct weights *w, const char *folder, struct err *e)
+{
+    enum { LONGER = 32 }; /* than any part that takes another's place */
+    const struct llama_config *c = &w->f.config;
+    const struct arch *a = config_arch(c);
+    size_t room = 1;
+    char *to;
+    int rc = naming_choose(a, multimodal_names(c->multimodal), has_prefix, w, folder, &w->naming, e);
+
+    if (w->naming && !w->naming->body) /* the head alone is called otherwise: take_other_head */
+        w->naming = NULL;
+    if (rc < 0 || !w->naming)
+        return rc;
+    for (int64_t i = 0; i < w->f.n; i++)
+        room += strlen(w->f.all[i].name) + LONGER;
+    if (!(to = w->names = malloc(room)))
+        return err_set(e, E_SYS, "out of memory");
+    for (int64_t i = 0; i < w->f.n; i++) {
+        struct tensor *t = &w->f.all[i];
+        size_t cap = strlen(t->name) + LONGER;
+        bool own = naming_own(a, w->naming, t->name, to, cap);
+
+        /* a head may have the name that goes with another */
+        for (const struct naming *n = multimodal_names(c->multimodal); n && n->body && !own; n++)
+            own = naming_own(a, n, t->name, to, cap);
+        if (own) {
+            t->file_name = t->name;
+            t->name = to;
+            to += strlen(to) + 1;
+        }
+    }
+    return weights_sort(&w->f, e);
+}
+
+/* Where nothing tells how the files name the tensors: as a model of this kind does in memory. */
+static const struct naming *expected_naming(const struct weights *w)
+{
+    const struct multimodal *m = w->f.config.multimodal;
+
+    return w->naming || !m ? w->naming : m->names;
+}
+
+/* The head alone: such is what models leave that are for embeddings. All: the names are others. */
+static int hint_missing(const struct weights *w, int64_t missing, int64_t n, struct err *e)
+{
+    struct tensor_spec head;
+
+    tensor_spec_of(&w->f.config, ROLE_HEAD, -1, &head);
+    if (missing == 1 && !w->f.config.tied && !weights_find(w, head.name))
+        return err_hint(e, "the model has no head and tie_word_embeddings is not true: it was saved without one, as "
+                           "models for embeddings are, and gives no probabilities of tokens");
+    if (missing == n && w->f.n > 0)
+        return err_hint(e, "its tensors have other names than models of this family, as '%.100s'",
+                        tensor_file_name(&w->f.all[0]));
+    return err_hint(e, "config.json requires it: check that all files of the model are there");
+}
+
 /* Everything the configuration promises, by name, shape and type. */
 static int check_complete(const struct weights *w, const char *folder, struct err *e)
 {
     const struct tensor *t;
     struct tensor_spec s;
     /* The message names the first tensor that is missing and counts the others. */
-    char first[96] = "";
+    char first[160] = "";
     int64_t missing = 0, n = config_tensors(&w->f.config);
     int rc;
 
@@ -92,7 +174,7 @@ static int check_complete(const struct weights *w, const char *folder, struct er
         config_tensor(&w->f.config, i, &s);
         if (!weights_find(w, s.name)) {
             if (missing++ == 0)
-                snprintf(first, sizeof first, "%s", s.name);
+                naming_put(config_arch(&w->f.config), expected_naming(w), s.name, first, sizeof first);
             continue;
         }
         if ((rc = weights_get(w, s.name, s.dims, s.shape, &t, e)) < 0)
@@ -105,7 +187,7 @@ static int check_complete(const struct weights *w, const char *folder, struct er
         return 0;
     err_set(e, E_DATA, "'%s': tensor '%s' is missing (%lld of %lld are)", folder, first,
             (long long)missing, (long long)n);
-    return err_hint(e, "config.json requires it: check that all files of the model are there");
+    return hint_missing(w, missing, n, e);
 }
 
 /* Two heads: transformers 5 takes the file's, 4 and this engine the embedding. It does not matter
@@ -141,6 +223,51 @@ static int check_tied(const struct weights *w, const char *folder, struct err *e
     return err_hint(e, "set tie_word_embeddings to false to use it, or remove that tensor");
 }
 
+/* Versions of transformers differ in whether the top or text_config says that such a model is tied. */
+static void tie_headless(struct weights *w)
+{
+    struct llama_config *c = &w->f.config;
+    struct tensor_spec head;
+
+    tensor_spec_of(c, ROLE_HEAD, -1, &head);
+    c->tied |= c->tied_headless && !weights_find(w, head.name);
+}
+
+bool weights_is_beside(const struct weights *w, const struct tensor *t)
+{
+    char own[200];
+
+    if (!w->f.config.multimodal || t->file_name)
+        return false;
+    return w->naming || !naming_own(config_arch(&w->f.config), NULL, t->name, own, sizeof own);
+}
+
+/* "vision_tower" of "model.vision_tower.encoder...": so many bytes from *part on. */
+static size_t part_of(const char *name, const char **part)
+{
+    *part = strncmp(name, "model.", 6) == 0 ? name + 6 : name;
+    return strcspn(*part, ".");
+}
+
+/* Sorted by name, so what belongs together stands together. */
+static int count_beside(struct weights *w, struct err *e)
+{
+    int rc = 0;
+
+    for (int64_t i = 0, k; i < w->f.n && rc == 0; i = k) {
+        const char *part, *next;
+        size_t n = part_of(w->f.all[i].name, &part);
+        int64_t many = 0;
+
+        for (k = i; k < w->f.n && part_of(w->f.all[k].name, &next) == n && memcmp(part, next, n) == 0; k++)
+            many += weights_is_beside(w, &w->f.all[k]);
+        if (many)
+            rc = buf_printf(&w->beside, e, w->beside.len ? ", %lld of %.*s" : many == 1 ? "%lld tensor of %.*s"
+                            : "%lld tensors of %.*s", (long long)many, (int)(n < 60 ? n : 60), part);
+    }
+    return rc < 0 || !w->beside.len ? rc : buf_add(&w->beside, "", 1, e);
+}
+
 /* Opens a folder, then checks it against its configuration: complete, of right shapes and
  * types. */
 int weights_open_by(struct weights **out, const struct weights_reader *r, const char *folder,
@@ -155,10 +282,15 @@ int weights_open_by(struct weights **out, const struct weights_reader *r, const 
     if (!(w = calloc(1, sizeof *w)))
         return err_set(e, E_SYS, "out of memory");
     w->reader = r;
-    if ((rc = r->open(&w->f, folder, e)) == 0 && (rc = take_other_head(w, e)) == 0)
+    if ((rc = r->open(&w->f, folder, e)) == 0 && (rc = take_own_names(w, folder, e)) == 0 &&
+        (rc = take_other_head(w, e)) == 0) {
+        tie_headless(w);
         rc = check_complete(w, folder, e);
+    }
     if (rc == 0)
         rc = check_tied(w, folder, e);
+    if (rc == 0)
+        rc = count_beside(w, e);
     if (rc < 0)
         weights_close(w);
     else
@@ -203,6 +335,9 @@ int weights_resize(struct weights *w, int64_t vocab, struct err *e)
 const struct llama_config *weights_config(const struct weights *w) { return &w->f.config; }
 int64_t weights_count(const struct weights *w) { return w->f.n; }
 const struct tensor *weights_at(const struct weights *w, int64_t i) { return &w->f.all[i]; }
+
+const struct naming *weights_naming(const struct weights *w) { return w->naming; }
+const char *weights_beside(const struct weights *w) { return w->beside.p; }
 
 const char *weights_changed(const struct weights *w) { return w->f.changed.p; }
 

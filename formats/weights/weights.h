@@ -9,9 +9,11 @@ C_BEGIN
 /*
  * A model folder: config.json and model.safetensors, or model.safetensors.index.json and the
  * files it names (file names without '/' only). Tensors have Hugging Face's names, which the
- * family's description lists (arch.h).
+ * family's description lists (arch.h), also those of files that name them otherwise: of a language model
+ * within a multimodal one, or saved without its head's part (naming.h).
  */
 struct weights;
+struct naming;
 
 /* Opens by the first reader (reader.h) that finds its files, and checks: every tensor of
  * config_tensors is there in its shape, of a type to compute with; no name appears twice; a head beside a
@@ -28,6 +30,13 @@ const struct llama_config *weights_config(const struct weights *w);
 int64_t weights_count(const struct weights *w);
 const struct tensor *weights_at(const struct weights *w, int64_t i);
 const struct tensor *weights_find(const struct weights *w, const char *name); /* NULL: absent */
+
+/* How the files name the tensors; NULL: as the family does. */
+const struct naming *weights_naming(const struct weights *w);
+/* What a multimodal model has beside its language model: "162 tensors of vision_tower, 2 of
+ * multi_modal_projector"; NULL of others. weights_is_beside: t is one of them. */
+const char *weights_beside(const struct weights *w);
+bool weights_is_beside(const struct weights *w, const struct tensor *t);
 
 /* From now on embedding and head have so many rows: the first of the files', then their mean, in
  * memory; nothing where they have as many. Tensors that were looked up before are no longer valid.

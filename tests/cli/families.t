@@ -31,7 +31,8 @@ family() { # family NAME
     grep -qF "$(cat "$tmp/type")" "$a.full/config.json" && grep -qF "$(cat "$tmp/type")" "$a.merged/config.json" &&
         [ "$(names "$a.full")" = "$(names "$base")" ] || { echo "other tensors than the base's"; return 1; }
 }
-for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox gemma gemma2 gemma3_capped; do
+for f in llama_bias mistral qwen2_window qwen3_bias smollm3 phi3 olmo2 granite_bias neox gemma gemma2 gemma3_capped gemma3_vision \
+    mistral3 llava smolvlm; do
     ok "$f from base to merged" family "$f"
 done
 # transformers 5 calls the head of gpt_neox lm_head, and reads both names.
@@ -43,6 +44,47 @@ head_of_5() {
         [ "$(names "$tmp/merged5")" = "$(names tests/data/arch/neox)" ]
 }
 ok "gpt_neox: the head by transformers 5's name" head_of_5
+# What is no text is said and copied, whatever type is asked for; a GGUF file is the language model.
+beside() {
+    local base=tests/data/arch/mistral3 eyes=$tmp/eyes
+    lmerge --model $base --adapter "$tmp/mistral3.plus" --dtype float32 -o "$eyes" > "$tmp/said" 2>&1 &&
+        grep -q 'copied as they are: 4 tensors of multi_modal_projector, 11 of vision_tower' "$tmp/said" || return 1
+    for f in $base "$eyes"; do
+        linfo --verify --verbose --json "$f" | tr -d ' \n' | grep -o '{"name":"model.\(vision_tower\|multi_modal\)[^}]*}' | sort > "$tmp/list.${f##*/}"
+    done
+    [ "$(wc -l < "$tmp/list.eyes")" -eq 15 ] && cmp "$tmp/list.eyes" "$tmp/list.mistral3" &&
+        linfo "$eyes" | grep -q 'BF16 15' && grep -q '"vision_config"' "$eyes/config.json" || return 1
+    ltrain "$tmp/d.bin" --model $base --ctx 32 --batch 2 --mode lora --steps 1 -o "$tmp/eyes.a" > "$tmp/said" 2>&1 &&
+        grep -q 'the language model of mistral3 is used, and passed over are 4 tensors' "$tmp/said" &&
+        grep -q '"language_model.layers.0.self_attn.q_proj"' "$tmp/eyes.a/adapter_config.json" || return 1
+    lmerge --model $base -o "$tmp/eyes.gguf" > "$tmp/said" 2>&1 && grep -q 'left out, as llama.cpp has them' "$tmp/said" &&
+        [ "$(loss --model "$tmp/eyes.gguf")" = "$(loss --model $base)" ] && ! linfo "$tmp/eyes.gguf" | grep -q beside || return 1
+    lmerge --check llama.cpp $base > "$tmp/said" 2>&1
+    lmerge --check peft "$tmp/eyes.a" >> "$tmp/said" 2>&1
+    grep -q 'a file of its own' "$tmp/said" && grep -q 'a whole mistral3 model' "$tmp/said"
+}
+ok 'what a multimodal model has beside its language model' beside
+# A GGUF in bfloat16, which the CPU multiplies by as it lies, has q and k in llama.cpp's order of rows.
+in_order() {
+    local f
+    for f in mistral_full llama32; do
+        lmerge -q --model tests/data/arch/$f --gguf bf16 -o "$tmp/$f.gguf" 2> /dev/null &&
+            [ "$(loss --model "$tmp/$f.gguf")" ] && [ "$(loss --model "$tmp/$f.gguf")" = "$(loss --model tests/data/arch/$f)" ] || return 1
+    done
+}
+ok 'a GGUF in bfloat16 computes what its folder does' in_order
+# A model that AutoModel saved has names without "model.", and keeps them.
+bare() {
+    local base=tests/data/arch/qwen2_window b=$tmp/bare
+    cp -r $base "$b" && sed -i 's/"model\.\([a-z][^"]*\)":/"\1":      /g' "$b/model.safetensors" &&
+        [ "$(loss --model "$b")" ] && [ "$(loss --model "$b")" = "$(loss --model $base)" ] &&
+        train qwen2_window lora "$b.a" && lmerge -q --model "$b" --adapter "$b.a" --dtype float32 -o "$b.merged" &&
+        [ "$(loss --model "$b.merged")" = "$(loss --model $base --adapter "$b.a")" ] &&
+        [ "$(names "$b.merged")" = "$(names "$b")" ] && names "$b" | grep -q '^"layers.0' || return 1
+    cp -r tests/data/arch/qwen2 "$b.untied" && sed -i 's/"model\.\([a-z][^"]*\)":/"\1":      /g; s/"lm_head.weight"/"xx_head.weight"/' "$b.untied/model.safetensors"
+    ends 65 'has no head' linfo "$b.untied"
+}
+ok 'a model saved without the part that has the head' bare
 # Of gpt_neox up has no gate beside it: its pair's A has room of its own.
 up_alone() { train neox lora "$tmp/up" --targets up && lmerge -q --model tests/data/arch/neox --adapter "$tmp/up" \
     --dtype float32 -o "$tmp/up.merged" && [ "$(loss --model "$tmp/up.merged")" = \

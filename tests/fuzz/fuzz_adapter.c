@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t nbytes)
     struct adapter_tensor t;
     struct err e = {0};
 
-    if (adapter_config_parse(&a, NULL, c.layers, (const char *)data, nbytes, "fuzz", &e) < 0)
+    if (adapter_config_parse(&a, NULL, NULL, c.layers, (const char *)data, nbytes, "fuzz", &e) < 0)
         return 0;
     for (int64_t i = 0; i < adapter_tensors(&a, &c); i++) {
         adapter_tensor(&a, &c, i, &t);
