@@ -400,8 +400,29 @@ static void test_norms(void **state)
             normalise(rows, dims[i], 0, i % 2, rows > 1);
     for (int64_t dim = 16; dim <= 256; dim += 16) /* heads: some in a warp, the last warp and block not full */
         normalise(dim % 48 ? 63 : 3, dim, 0, dim % 32, dim % 64);
+    normalise(67, 128, 0, false, false); /* heads of several texts */
+    normalise(16 * 32, 128, 0, false, true);
+    normalise(16 * 8 + 1, 256, 0, false, false);
     normalise(2, 100, 0, true, false); /* no eights; no address that is one's */
     normalise(1, 64, 1, false, true);
+}
+
+/* What takes longer than an event is not. */
+static void test_norms_that_are_not_of_the_chain(void **state)
+{
+    static const int64_t rows[] = { 65, 129 }, dims[] = { 16384, 8192 };
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        uint16_t *x = numbers(rows[i] * dims[i], 1);
+        float *w = calloc((size_t)dims[i], sizeof *w);
+        const char *fault = emulate_rmsnorm(&(struct op_rmsnorm){ .rows = rows[i], .dim = dims[i], .eps = 1, .x = x, .w = w,
+            .y = x }, false);
+
+        if (!fault || !strstr(fault, "not of the chain"))
+            fail_msg("%d rows: '%s'", (int)rows[i], fault ? fault : "");
+        free(x), free(w);
+    }
 }
 
 /* Positions of their own, two rows each; heads that turn in part. */
@@ -603,6 +624,7 @@ int main(void)
         cmocka_unit_test(test_attention_of_few_queries),
         cmocka_unit_test(test_heads_that_others_compute),
         cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_norms_that_are_not_of_the_chain),
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_stores),
         cmocka_unit_test(test_gates),

@@ -16,7 +16,7 @@ C_BEGIN
  * LONGLORA_CUDNN=FILE names cuDNN's library, "none" does without it; LONGLORA_NCCL=FILE NCCL's;
  * LONGLORA_SMALL_TILES=1 takes the tiles of cards with little shared memory, to test them on another;
  * LONGLORA_OVERLAP=0 lets no kernel begin before the one in front has ended (chain.cuh);
- * LONGLORA_FEW=N leaves products of more than N rows to cuBLASLt, of 16 that our own kernels take.
+ * LONGLORA_FEW=N leaves products of more than N rows to cuBLASLt; our own kernels take those of 1 to 16 (gemm_few).
  */
 
 /* What is timed apart: the ops, by their numbers, and these. */
@@ -98,8 +98,9 @@ void *cuda_scratch(struct cuda *c, enum cuda_scratch_kind kind, size_t nbytes);
  * the op's return value from what happened so far (rc) and from its launches. flop: of its matrix
  * products, else 0. */
 void cuda_begin(struct cuda *c, int kind);
-/* The same of so many rows: of few, which take as long as an event does, the time is not taken unless all is. */
-enum { FEW_ROWS = 64 };
+/* The same of so many rows: of few, which take as long as an event does, the time is not taken unless all is. Where an
+ * op has no rows, or many short ones, as norms of heads do, ROW_MOST elements count for one. */
+enum { FEW_ROWS = 64, ROW_MOST = 1 << 14 };
 void cuda_begin_rows(struct cuda *c, int kind, int64_t rows);
 int cuda_end(struct device *d, int rc, int kind, double flop);
 
@@ -152,7 +153,7 @@ int gemm_run(struct device *d, const struct op_gemm *a);
 /* naive.cu: the product for shapes that cuBLASLt refuses. */
 int gemm_naive(struct cuda *c, const struct op_gemm *a);
 /* gemm_few.cu: of few rows, which reading the matrix bounds; all that go along with a, which it has to take. Those of
- * more than 4 by gemm_mma.cu. */
+ * two or more by gemm_mma.cu. */
 enum { FEW_PRODUCT = 16 };
 bool gemm_few_takes(const struct op_gemm *a);
 int gemm_few(struct cuda *c, const struct op_gemm *a);

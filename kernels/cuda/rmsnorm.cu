@@ -149,7 +149,7 @@ extern "C" int cuda_rmsnorm(struct device *d, const struct op_rmsnorm *a)
 
     if (a->rows <= 0 || a->dim <= 0)
         return a->rows < 0 || a->dim <= 0 ? E_BUG : 0;
-    cuda_begin_rows(c, OP_rmsnorm, a->rows);
+    cuda_begin_rows(c, OP_rmsnorm, lesser(a->rows, ceil_div(a->rows * a->dim, ROW_MOST)));
     switch (width_of(a->dim, a->x, a->y, a->add, a->w)) {
     case 4: forward_by<4>(c, a); break;
     case 8: forward_by<8>(c, a); break;

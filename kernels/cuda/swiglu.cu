@@ -2,7 +2,7 @@
 #include "kernels/cuda/bf16.cuh"
 #include "kernels/cuda/chain.cuh"
 
-enum { THREADS = 256, ROW = 1 << 14 /* elements: what counts for a row where it has no rows */ };
+enum { THREADS = 256 };
 
 template <int V>
 static __global__ void forward(int64_t n, const bf16 *gate, const bf16 *up, bf16 *y)
@@ -149,7 +149,7 @@ extern "C" int cuda_swiglu(struct device *d, const struct op_swiglu *a)
 
     if (a->n <= 0)
         return a->n < 0 ? E_BUG : 0;
-    cuda_begin_rows(c, OP_swiglu, ceil_div(a->n, ROW));
+    cuda_begin_rows(c, OP_swiglu, ceil_div(a->n, ROW_MOST));
     if (a->f != GATE_SILU || !u) {
         run_forward(c, *a);
         return cuda_end(d, 0, OP_swiglu, 0);
